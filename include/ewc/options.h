@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+/* Everything that can be chosen for a run, in one table.
+ *
+ * EWC_RUN_OPTIONS makes the struct, the flags of the command (`--fisher-samples`), the keys of a
+ * configuration file ("fisher-samples"), the help and the configuration that a run writes down: a
+ * key is a field's name with '-' for '_'. Values are applied in the order of precedence, the
+ * weakest first: ewc_options_init, ewc_options_preset, ewc_options_load_json, ewc_options_set.
+ *
+ * Functions here need no device and may be called from any thread. */
+#ifndef EWC_OPTIONS_H
+#define EWC_OPTIONS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ewc/train.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum ewc_option_type {
+    EWC_OPTION_INTEGER = 0,
+    EWC_OPTION_REAL = 1,
+    EWC_OPTION_FLAG = 2,   /* 0 or 1; in text true or false */
+    EWC_OPTION_CHOICE = 3, /* number of the choice, from 0 */
+    EWC_OPTION_TEXT = 4,
+    EWC_OPTION_LIST = 5 /* positive integers; in text "400,400", or "none" for the empty list */
+} ewc_option_type;
+
+enum { EWC_OPTION_TEXT_SIZE = 512, EWC_OPTION_LIST_MAX = 64 };
+
+typedef struct ewc_option_list {
+    int64_t count, items[EWC_OPTION_LIST_MAX];
+} ewc_option_list;
+
+/* The choice of `method`. */
+typedef enum ewc_method {
+    EWC_METHOD_SGD = 0,        /* fine-tuning: no penalty */
+    EWC_METHOD_L2 = 1,         /* F = 1, anchored at the last task's weights */
+    EWC_METHOD_EWC = 2,        /* EWC_POLICY_SUM */
+    EWC_METHOD_EWC_ONLINE = 3, /* EWC_POLICY_ONLINE */
+    EWC_METHOD_JOINT = 4       /* all tasks so far together, the upper reference */
+} ewc_method;
+
+/* X(type, field, default, limits, group, help). Limits are an interval of numbers or the choices,
+ * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
+ * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule). */
+/* clang-format off */
+#define EWC_RUN_OPTIONS(X)                                                                         \
+    X(TEXT, preset, "", "", "Run",                                                                 \
+        "a whole experiment, which the other options change; see PRESETS")                         \
+    X(INTEGER, seed, "1", "[0,9223372036854775807]", "Run",                                        \
+        "of tasks, initial weights, shuffles, dropout and drawn labels")                           \
+    X(TEXT, device, "auto", "", "Run", "auto, cpu, cuda or cuda:N")                                \
+    X(INTEGER, threads, "0", "[0,1024]", "Run",                                                    \
+        "of the CPU; 0: one per core; results do not depend on it")                                \
+    X(TEXT, out, "", "", "Run",                                                                    \
+        "new folder for what the run leaves, instead of runs/NAME-METHOD-TIME")                    \
+    X(FLAG, checkpoint, "true", "", "Run", "save the final model and its EWC state")               \
+                                                                                                   \
+    X(CHOICE, dataset, "mnist", "mnist|fashion-mnist", "Tasks", "images to learn")                 \
+    X(TEXT, data_dir, "", "", "Tasks", "the only folder to look for data in")                      \
+    X(CHOICE, kind, "permuted", "permuted|rotated|split", "Tasks",                                 \
+        "what differs between tasks: order of pixels, angle, classes")                             \
+    X(INTEGER, tasks, "10", "[1,1000000]", "Tasks", "length of the sequence")                      \
+    X(CHOICE, scenario, "domain", "task|domain|class", "Tasks",                                    \
+        "is the task known at test time? given, not asked, to be inferred")                        \
+    X(INTEGER, pad, "0", "[0,64]", "Tasks", "zero pixels added on each side; 2 makes 32 x 32")     \
+    X(FLAG, permute_first, "true", "", "Tasks", "permuted: permute the first task, too")           \
+    X(REAL, max_angle, "180", "[-360,360]", "Tasks", "rotated: degrees of the last task")          \
+    X(INTEGER, classes_per_task, "2", "[2,10]", "Tasks", "split: classes of one task")             \
+    X(FLAG, shuffle_classes, "false", "", "Tasks",                                                 \
+        "split: the seed says which classes go together")                                          \
+    X(REAL, mean, "0", "[-1000,1000]", "Tasks", "input = (byte / 255 - mean) / std")               \
+    X(REAL, std, "1", "[0.000001,1000000]", "Tasks", "see --mean")                                 \
+                                                                                                   \
+    X(LIST, hidden, "400,400", "[1,1048576]", "Model",                                             \
+        "widths of the hidden layers; none: softmax regression")                                   \
+    X(CHOICE, activation, "relu", "none|relu|tanh|gelu", "Model", "of the hidden layers")          \
+    X(CHOICE, init, "he", "he|glorot|fan-in", "Model",                                             \
+        "initial weights; fan-in: as torch.nn.Linear")                                             \
+    X(REAL, dropout_input, "0", "[0,1)", "Model", "probability to drop an input")                  \
+    X(REAL, dropout_hidden, "0", "[0,1)", "Model", "probability to drop a hidden unit")            \
+                                                                                                   \
+    X(CHOICE, method, "ewc", "sgd|l2|ewc|ewc-online|joint", "Method",                              \
+        "fine-tuning, L2 anchor, EWC, online EWC, all data together")                              \
+    X(REAL, lambda, "100", "[0,1e30]", "Method",                                                   \
+        "ewc: strength; the penalty is lambda / 2 sum F (theta - theta*)^2")                       \
+    X(REAL, lambda_l2, "0.1", "[0,1e30]", "Method", "l2: strength, the same with F = 1")           \
+    X(REAL, gamma, "1", "[0,1]", "Method",                                                         \
+        "ewc-online: weight of the past, S' = gamma S + F; 1 forgets nothing")                     \
+    X(CHOICE, penalty, "explicit", "explicit|proximal", "Method",                                  \
+        "part of the gradient, or an implicit step, stable for every lambda")                      \
+    X(FLAG, exclude_heads, "false", "", "Method", "leave the output layer out of the penalty")     \
+                                                                                                   \
+    X(CHOICE, estimator, "exact", "exact|sampled|empirical|argmax", "Fisher",                      \
+        "labels: expectation, drawn, observed, most probable")                                     \
+    X(INTEGER, fisher_samples, "0", "[0,1000000000]", "Fisher", "samples of each task; 0: all")    \
+    X(INTEGER, fisher_draws, "1", "[1,1024]", "Fisher", "sampled: labels drawn for each sample")   \
+    X(INTEGER, fisher_batch, "0", "[0,65536]", "Fisher",                                           \
+        "samples at a time; 0: chosen; changes the speed only")                                    \
+                                                                                                   \
+    X(CHOICE, optimizer, "adam", "sgd|adam|adamw", "Optimizer",                                     \
+        "each carries the penalty in its step")                                                    \
+    X(REAL, lr, "0.001", "[1e-30,1000]", "Optimizer", "learning rate")                              \
+    X(REAL, momentum, "0", "[0,1)", "Optimizer", "sgd: momentum")                                  \
+    X(FLAG, nesterov, "false", "", "Optimizer", "sgd: Nesterov's momentum")                        \
+    X(REAL, beta1, "0.9", "[0,1)", "Optimizer", "adam, adamw: decay of the first moment")          \
+    X(REAL, beta2, "0.999", "[0,1)", "Optimizer", "adam, adamw: decay of the second moment")       \
+    X(REAL, epsilon, "1e-8", "[1e-30,1]", "Optimizer",                                             \
+        "adam, adamw: added to the root of the second moment")                                     \
+    X(REAL, weight_decay, "0", "[0,1000]", "Optimizer",                                            \
+        "L2 in the gradient; adamw: decoupled from it")                                            \
+    X(CHOICE, schedule, "constant", "constant|cosine|step", "Optimizer",                           \
+        "of the learning rate, from the start of each task")                                       \
+    X(REAL, schedule_factor, "0.1", "(0,1]", "Optimizer",                                          \
+        "step: what the learning rate is multiplied by")                                           \
+    X(INTEGER, schedule_every, "1000", "[1,1000000000]", "Optimizer",                              \
+        "step: after how many steps, again and again")                                             \
+    X(FLAG, reset_optimizer, "false", "", "Optimizer",                                             \
+        "forget the moments at the start of each task")                                            \
+                                                                                                   \
+    X(INTEGER, epochs, "1", "[0,1000000]", "Training",                                             \
+        "passes over each task; replaces --iterations")                                            \
+    X(INTEGER, iterations, "0", "[0,1000000000]", "Training",                                      \
+        "steps on each task; replaces --epochs")                                                   \
+    X(INTEGER, batch, "128", "[1,65536]", "Training", "samples of one step")                       \
+    X(INTEGER, report_every, "50", "[1,1000000]", "Training",                                      \
+        "steps from one report and check of the numbers to the next")                              \
+    X(INTEGER, eval_every, "0", "[0,1000000000]", "Training",                                      \
+        "steps from one evaluation to the next; 0: at the end of each task")                       \
+    X(INTEGER, eval_samples, "0", "[0,1000000000]", "Training",                                    \
+        "samples of each test set; 0: all")                                                        \
+    X(FLAG, eval_next, "true", "", "Training",                                                     \
+        "evaluate the next task before it is learned, for FWT")
+/* clang-format on */
+
+#define EWC_OPTION_C_INTEGER(field) int64_t field
+#define EWC_OPTION_C_REAL(field) double field
+#define EWC_OPTION_C_FLAG(field) int field
+#define EWC_OPTION_C_CHOICE(field) int field
+#define EWC_OPTION_C_TEXT(field) char field[EWC_OPTION_TEXT_SIZE]
+#define EWC_OPTION_C_LIST(field) ewc_option_list field
+
+typedef struct ewc_run_options {
+    size_t struct_size; /* set by ewc_options_init */
+#define EWC_OPTION_MEMBER(type, field, initial, limits, group, help) EWC_OPTION_C_##type(field);
+    EWC_RUN_OPTIONS(EWC_OPTION_MEMBER)
+#undef EWC_OPTION_MEMBER
+} ewc_run_options;
+
+enum { EWC_OPTION_KEY_SIZE = 32 };
+
+/* One row of the table; the texts have static storage. */
+typedef struct ewc_option_info {
+    char key[EWC_OPTION_KEY_SIZE]; /* "fisher-samples" */
+    ewc_option_type type;
+    const char *initial; /* the default, as text */
+    const char *limits;  /* "[0,1)", "a|b|c" or "" */
+    const char *group, *help;
+} ewc_option_info;
+
+EWC_API int ewc_options_count(void);
+/* Describes the i-th option: 1; 0 if i is out of range. Options of one group follow each other. */
+EWC_API int ewc_options_describe(int i, ewc_option_info *out);
+
+/* Sets every option to its default. */
+EWC_API void ewc_options_init(ewc_run_options *options);
+
+/* Names of the presets and what they are; NULL if i is out of range. Static storage. */
+EWC_API int ewc_options_preset_count(void);
+EWC_API const char *ewc_options_preset_name(int i);
+EWC_API const char *ewc_options_preset_help(int i);
+
+/* Sets every option to its default, then those of the preset.
+ * @return EWC_OK; EWC_ERR_CONFIG: an unknown name, with the nearest known one */
+EWC_API ewc_status ewc_options_preset(ewc_run_options *options, const char *name);
+
+/* Sets one option from text. Numbers are decimal and complete: "1e400", "0x10", "1,5" and "" are
+ * refused. Setting epochs above 0 sets iterations to 0, and the other way round; setting preset is
+ * ewc_options_preset. The sentence of an error begins with the key.
+ * @return EWC_OK; EWC_ERR_CONFIG: an unknown key, with the nearest known one; a value out of limits
+ *         (the option keeps its value) */
+EWC_API ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value);
+
+/* Writes an option's value as text, as ewc_options_set reads it, into buffer (size bytes; that of
+ * an option never needs more than 2 * EWC_OPTION_TEXT_SIZE).
+ * @return EWC_OK; EWC_ERR_CONFIG: an unknown key; EWC_ERR_ARGUMENT: the buffer is too small */
+EWC_API ewc_status ewc_options_get(
+    const ewc_run_options *options, const char *key, char *buffer, size_t size);
+
+/* Finds the one of `count` names that is nearest to `name` in edit distance, and copies it to `out`
+ * (EWC_OPTION_KEY_SIZE bytes): 1; 0 if none is near. */
+EWC_API int ewc_options_nearest(char *out, const char *name, const char *const *names, int count);
+
+/* Sets what a configuration file holds: one JSON object of keys and values, of the option's own
+ * type (a list is an array). Its "preset" counts, before all else, unless a preset has been set
+ * already.
+ * @return EWC_OK; EWC_ERR_CONFIG: cannot be read, is not JSON, an unknown, repeated or mistyped
+ * key, a value out of limits; EWC_ERR_MEMORY. After an error the options are unchanged */
+EWC_API ewc_status ewc_options_load_json(ewc_run_options *options, const char *path);
+
+/* All options as the text of such a file; free() it.
+ * @return EWC_OK; EWC_ERR_MEMORY */
+EWC_API ewc_status ewc_options_to_json(const ewc_run_options *options, char **text);
+
+/* Checks options against each other, as ewc_run_create does.
+ * @return EWC_OK; EWC_ERR_CONFIG: the sentence begins with a key */
+EWC_API ewc_status ewc_options_check(const ewc_run_options *options);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

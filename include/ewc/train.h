@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/* Training a model on a sequence of tasks, and the measures of what it remembers. */
+#ifndef EWC_TRAIN_H
+#define EWC_TRAIN_H
+
+#include "ewc/optimizer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ewc_trainer ewc_trainer;
+
+typedef enum ewc_schedule {
+    EWC_SCHEDULE_CONSTANT = 0,
+    EWC_SCHEDULE_COSINE = 1, /* from lr to 0 over the steps of each task */
+    EWC_SCHEDULE_STEP = 2    /* times schedule_factor after every schedule_every steps of a task */
+} ewc_schedule;
+
+/* What happened; see ewc_event. */
+typedef enum ewc_event_kind {
+    EWC_EVENT_TASK_BEGIN = 0, /* task, steps */
+    EWC_EVENT_STEP = 1, /* every `report_every` steps and at a task's last: step, epoch, loss, lr */
+    EWC_EVENT_EVALUATED = 2, /* accuracies of tasks 0..tasks-1, mid-task or at the end of a task */
+    EWC_EVENT_FISHER = 3,  /* samples, seconds, stats of every segment; stats NULL: still at work */
+    EWC_EVENT_FOLDED = 4,  /* tasks, penalty state */
+    EWC_EVENT_TASK_END = 5 /* task, seconds */
+} ewc_event_kind;
+
+typedef struct ewc_event {
+    ewc_event_kind kind;
+    int64_t task;   /* in training, from 0 */
+    int64_t step;   /* done in this task */
+    int64_t steps;  /* of this task */
+    int64_t epoch;  /* from 0 */
+    double loss;    /* mean task loss since the last report, without the penalty */
+    double penalty; /* (lambda/2)(...) at this step; NaN where not evaluated */
+    double lr;
+    double seconds;         /* of this task, or of the pass reported */
+    int task_end;           /* EWC_EVENT_EVALUATED: 1 after the task's last step */
+    const double *accuracy; /* (tasks) in 0..1, borrowed for the call; NaN: not evaluated */
+    int64_t tasks;
+    int64_t samples;               /* EWC_EVENT_FISHER */
+    const ewc_fisher_stats *stats; /* (ewc_model_segment_count), borrowed; NULL: still at it */
+    ewc_consolidation_info state;  /* EWC_EVENT_FOLDED */
+    double safe_lambda;            /* EWC_EVENT_FOLDED: ewc_optimizer_safe_lambda */
+} ewc_event;
+
+/* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED. */
+typedef int (*ewc_event_fn)(void *user, const ewc_event *event);
+
+typedef enum ewc_importance {
+    EWC_IMPORTANCE_FISHER = 0,
+    EWC_IMPORTANCE_ONE = 1 /* F = 1: L2 anchoring */
+} ewc_importance;
+
+typedef struct ewc_train_options {
+    size_t struct_size;
+    int64_t epochs;     /* per task; used where iterations is 0 */
+    int64_t iterations; /* steps per task; then a ragged last batch of an epoch is dropped */
+    int64_t batch;
+    uint64_t seed; /* of shuffles and dropout */
+    ewc_schedule schedule;
+    double schedule_factor;
+    int64_t schedule_every;
+    int reset_optimizer; /* 1: forget moments at the start of each task */
+    int joint;           /* 1: train on all tasks so far together, the upper reference */
+    ewc_importance importance;
+    ewc_fisher_options fisher;
+    int64_t report_every; /* steps between EWC_EVENT_STEP and checks for non-finite numbers */
+    int64_t eval_every;   /* steps between evaluations of all tasks seen; 0: only at a task's end */
+    int eval_next;        /* 1: also evaluate the next task, and all tasks before training (FWT) */
+    int64_t eval_samples; /* of each test split; 0: all */
+    ewc_event_fn on_event;
+    void *event_user;
+} ewc_train_options;
+#define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
+    {                                                                                              \
+        sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
+            EWC_IMPORTANCE_FISHER, EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, NULL, NULL            \
+    }
+
+/* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:
+ * fine-tuning. All memory is taken here, none inside a step.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: an option out of range, inputs or outputs of model and tasks
+ *         differ; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *tasks,
+    ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *options);
+EWC_API void ewc_trainer_free(ewc_trainer *trainer);
+
+/* Trains task t (tasks 0..t where joint is set).
+ * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_UNSTABLE: lambda is too large for the explicit step,
+ *         the sentence names the largest safe one; EWC_ERR_NONFINITE: names task and step;
+ *         EWC_ERR_STOPPED; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t);
+
+/* Computes the Fisher information of task t at the present weights and folds it into the state.
+ * Nothing to do without a state or with lambda = 0. @return as ewc_fisher_compute and
+ * ewc_consolidation_fold, EWC_ERR_STOPPED */
+EWC_API ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t);
+
+/* Accuracy in 0..1 on the test split of task t. For class-incremental tasks all classes of tasks
+ * 0..seen-1 compete; otherwise `seen` is ignored.
+ * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_trainer_evaluate(
+    ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy);
+
+/* The whole sequence: for each task train, consolidate, evaluate all tasks seen.
+ * @return as the three above */
+EWC_API ewc_status ewc_trainer_run(ewc_trainer *trainer);
+
+/* R (tasks, tasks), row-major: R[i][j] = accuracy on task j after training task i; NaN where not
+ * evaluated. Owned by the trainer. */
+EWC_API const double *ewc_trainer_accuracy(const ewc_trainer *trainer);
+/* (tasks) accuracy of the untrained model; NaN where not evaluated. Owned by the trainer. */
+EWC_API const double *ewc_trainer_baseline(const ewc_trainer *trainer);
+
+/* Measures of a sequence of T tasks; NaN where undefined (all but acc at T = 1) or not evaluated.
+ *   acc = (1/T) sum_j R[T][j]                      bwt = 1/(T-1) sum_{j<T} (R[T][j] - R[j][j])
+ *   fwt = 1/(T-1) sum_{j>1} (R[j-1][j] - b[j])     (Lopez-Paz & Ranzato, NeurIPS 2017)
+ *   forgetting = 1/(T-1) sum_{j<T} (max_{i<T} R[i][j] - R[T][j])  (Chaudhry et al., ECCV 2018) */
+typedef struct ewc_metrics {
+    double acc, bwt, fwt, forgetting;
+} ewc_metrics;
+
+/* `r` (tasks, tasks) and `baseline` (tasks; may be NULL) as above. No error: bad arguments give
+ * NaN. */
+EWC_API ewc_metrics ewc_metrics_compute(const double *r, const double *baseline, int64_t tasks);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
