@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/* The per-element mathematics, once: random words, shuffles, activations, the seeds of the Fisher
+ * pass, the fold, every optimizer step. The kernels and the CPU backend only call these in loops.
+ *
+ * Valid C11, C++17 and CUDA. Multiply-adds are explicit (fmaf) and compilers must not contract
+ * others (-ffp-contract=off, -fmad=false), so that + - x / sqrt give the same bits everywhere. */
+#ifndef EWCK_FORMULA_H
+#define EWCK_FORMULA_H
+
+#include <math.h>
+#include <stdint.h>
+
+#include "types.h"
+
+/* Kernels draw their words from cuRAND itself; everybody else computes the same ones here. */
+#if defined(__CUDA_ARCH__) || (defined(EWC_EMULATION) && defined(__cplusplus))
+#include <curand_philox4x32_x.h>
+#define EWCI_RANDOM_FROM_CURAND
+#endif
+
+#if defined(__CUDACC__)
+#define EWCI_FN static __host__ __device__ __forceinline__
+#else
+#define EWCI_FN static inline __attribute__((always_inline, unused))
+#endif
+
+/* ---- Random numbers: Philox4x32-10 (Salmon et al., SC 2011) ---- */
+
+typedef struct ewci_words {
+    uint32_t w[4];
+} ewci_words;
+
+/* Four random words, a pure function of all arguments: counter (index, epoch or step, task and
+ * stream), key seed. The words are those of cuRAND's curand_Philox4x32_10. */
+EWCI_FN ewci_words ewci_random(
+    uint64_t seed, uint32_t stream, uint32_t task, uint32_t time, uint64_t index)
+{
+    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32), c2 = time;
+    uint32_t c3 = (task << 4) | stream;
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+#ifdef EWCI_RANDOM_FROM_CURAND
+    const uint4 counter = {c0, c1, c2, c3};
+    const uint2 key = {k0, k1};
+    const uint4 words = curand_Philox4x32_10(counter, key);
+    const ewci_words out = {{words.x, words.y, words.z, words.w}};
+#else
+    for (int round = 0; round < 10; round++) {
+        const uint64_t a = (uint64_t)0xD2511F53u * c0, b = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)b;
+        c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)a;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    const ewci_words out = {{c0, c1, c2, c3}};
+#endif
+    return out;
+}
+
+/* Uniform in [0, 1) with 24 bits. */
+EWCI_FN float ewci_uniform(uint32_t word)
+{
+    return (float)(word >> 8) * 0x1p-24f;
+}
+
+/* Place `position` of a keyed bijection of 0..n-1: a balanced Feistel network over the next power
+ * of four, walked until it lands below n (Black & Rogaway, CT-RSA 2002). */
+EWCI_FN int64_t ewci_shuffle(int64_t position, int64_t n, ewci_words key)
+{
+    int half = 1;
+    while (half < 31 && ((int64_t)1 << (2 * half)) < n)
+        half++;
+    const uint32_t mask = (uint32_t)(((uint64_t)1 << half) - 1);
+    uint64_t x = (uint64_t)position;
+    do {
+        uint32_t left = (uint32_t)(x >> half), right = (uint32_t)x & mask;
+        for (uint32_t round = 0; round < 8; round++) {
+            uint32_t h = right ^ key.w[round & 3];
+            h = (h + round * 0x9E3779B9u) * 0x85EBCA6Bu;
+            h = (h ^ (h >> 15)) * 0xC2B2AE35u;
+            h ^= h >> 16;
+            const uint32_t next = (left ^ h) & mask;
+            left = right;
+            right = next;
+        }
+        x = ((uint64_t)left << half) | right;
+    } while (x >= (uint64_t)n);
+    return (int64_t)x;
+}
+
+/* The sample at `position` of the order in the step block, of n. */
+EWCI_FN int64_t ewci_sample(const ewck_step *step, int64_t position, int64_t n)
+{
+    if (step->order == EWCK_STREAM_NONE) return position;
+    return ewci_shuffle(
+        position, n, ewci_random(step->seed, step->order, step->task, step->epoch, 0));
+}
+
+/* ---- Activations ---- */
+
+EWCI_FN float ewci_activation(float z, int kind)
+{
+    switch (kind) {
+    case EWCK_ACTIVATION_RELU:
+        return z > 0.0f ? z : (z <= 0.0f ? 0.0f : z); /* NaN stays NaN */
+    case EWCK_ACTIVATION_TANH:
+        return tanhf(z);
+    case EWCK_ACTIVATION_GELU:
+        return 0.5f * z * (1.0f + erff(z * 0.70710678f));
+    default:
+        return z;
+    }
+}
+
+/* Derivative, from the output y; for GELU from the input z. */
+EWCI_FN float ewci_activation_slope(float y, float z, int kind)
+{
+    switch (kind) {
+    case EWCK_ACTIVATION_RELU:
+        return y > 0.0f ? 1.0f : 0.0f;
+    case EWCK_ACTIVATION_TANH:
+        return 1.0f - y * y;
+    case EWCK_ACTIVATION_GELU:
+        return 0.5f * (1.0f + erff(z * 0.70710678f)) + z * 0.39894228f * expf(-0.5f * z * z);
+    default:
+        return 1.0f;
+    }
+}
+
+/* Factor of element `index` of a dropout layer: 0, or 1 / (1 - p). */
+EWCI_FN float ewci_dropout(const ewck_step *step, uint32_t layer, int64_t index, float p)
+{
+    const ewci_words words = ewci_random(
+        step->seed, EWCK_STREAM_DROPOUT, layer, (uint32_t)step->step, (uint64_t)index >> 2);
+    return ewci_uniform(words.w[index & 3]) < p ? 0.0f : 1.0f / (1.0f - p);
+}
+
+/* ---- The exact Fisher's seeds ---- */
+
+/* The covariance of a categorical distribution is L L^T = diag(p) - p p^T with Q - 1 columns
+ * (Tanabe & Sagae, J. R. Stat. Soc. B 1992): with rest_k = sum of p_j over j > k, summed from the
+ * small end, L[k][k] = scale_k = sqrt(p_k rest_k / (p_k + rest_k)),  L[j][k] = -scale_k p_j /
+ * rest_k for j > k. So Q - 1 backward passes give the expectation over Q classes; nothing cancels,
+ * in any order of classes. */
+EWCI_FN float ewci_factor_scale(float p, float rest)
+{
+    return rest > 0.0f ? sqrtf(p * (rest / (p + rest))) : 0.0f;
+}
+
+/* Entry j of column k; `scale` is ewci_factor_scale(p_k, rest_k). */
+EWCI_FN float ewci_factor_entry(int64_t j, int64_t k, float p_j, float scale, float rest)
+{
+    if (j < k || !(rest > 0.0f)) return 0.0f;
+    return j == k ? scale : -scale * (p_j / rest);
+}
+
+/* Uniform in [0, 1) that chooses the label of a sample in draw number `draw`. */
+EWCI_FN float ewci_draw(const ewck_step *step, int64_t sample, int64_t draw)
+{
+    const ewci_words words =
+        ewci_random(step->seed, EWCK_STREAM_DRAW, step->task, (uint32_t)draw, (uint64_t)sample);
+    return ewci_uniform(words.w[0]);
+}
+
+/* ---- The fold (see include/ewc/consolidation.h) ---- */
+
+/* Folds Fisher f and weight theta of one task into (s, mu); returns what is added to r. */
+EWCI_FN double ewci_fold(float *s, float *mu, float f, float theta, int policy, float gamma)
+{
+    if (policy == EWCK_POLICY_ONLINE) {
+        *s = fmaf(gamma, *s, f);
+        *mu = theta;
+        return 0.0;
+    }
+    const float sum = *s + f;
+    if (!(sum > 0.0f)) { /* nothing is known: no penalty, wherever mu is */
+        *mu = theta;
+        return 0.0;
+    }
+    const double distance = (double)theta - (double)*mu;
+    const double added = (double)*s * ((double)f / (double)sum) * distance * distance;
+    *mu = fmaf(f / sum, theta - *mu, *mu);
+    *s = sum;
+    return added;
+}
+
+/* ---- The optimizer step ---- */
+
+/* Towards mu by the share a / (1 + a): the proximal step of (a/2)(theta - mu)^2, for a in [0, inf].
+ */
+EWCI_FN float ewci_proximal(float theta, float mu, float a)
+{
+    const float share = a < 1e30f ? a / (1.0f + a) : 1.0f;
+    return fmaf(share, mu - theta, theta);
+}
+
+/* SGD; m: momentum buffer, read and written only if rule->momentum > 0. */
+EWCI_FN float ewci_step_sgd(
+    float theta, float g, float *m, float s, float mu, const ewck_rule *rule, float lr, int penalty)
+{
+    float rate = lr;
+    if (penalty == EWCK_PENALTY_EXPLICIT) g = fmaf(rule->lambda * s, theta - mu, g);
+    g = fmaf(rule->weight_decay, theta, g);
+    if (rule->momentum > 0.0f) {
+        *m = fmaf(rule->momentum, *m, g);
+        g = rule->nesterov ? fmaf(rule->momentum, *m, g) : *m;
+        rate = lr / (1.0f - rule->momentum);
+    }
+    theta = fmaf(-lr, g, theta);
+    if (penalty == EWCK_PENALTY_PROXIMAL)
+        theta = ewci_proximal(theta, mu, rate * (rule->lambda * s));
+    return theta;
+}
+
+/* Adam (decay as L2) and AdamW (decoupled); m, v: moments. */
+EWCI_FN float ewci_step_adam(float theta, float g, float *m, float *v, float s, float mu,
+    const ewck_rule *rule, const ewck_step *step, int decoupled, int penalty)
+{
+    if (penalty == EWCK_PENALTY_EXPLICIT) g = fmaf(rule->lambda * s, theta - mu, g);
+    if (decoupled)
+        theta = fmaf(-step->lr * rule->weight_decay, theta, theta);
+    else
+        g = fmaf(rule->weight_decay, theta, g);
+    *m = fmaf(rule->beta1, *m, (1.0f - rule->beta1) * g);
+    *v = fmaf(rule->beta2, *v, (1.0f - rule->beta2) * (g * g));
+    const float scale = sqrtf(*v) / step->adam_root + rule->epsilon;
+    theta = fmaf(-step->adam_lr, *m / scale, theta);
+    if (penalty == EWCK_PENALTY_PROXIMAL)
+        theta = ewci_proximal(theta, mu, step->lr / scale * (rule->lambda * s));
+    return theta;
+}
+
+#endif

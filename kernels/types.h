@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/* Plain data that host code and kernels share: the step block, the view of a task, the update rule.
+ * Valid C11, C++17 and CUDA; pointers are memory of the backend that is called. */
+#ifndef EWCK_TYPES_H
+#define EWCK_TYPES_H
+
+#include <stdint.h>
+
+/* What a random stream is for; part of Philox's counter, so streams never meet. */
+enum {
+    EWCK_STREAM_NONE = 0,    /* as an order of samples: as stored, no shuffle */
+    EWCK_STREAM_INIT = 1,    /* initial weights */
+    EWCK_STREAM_TASK = 2,    /* permutations, class order */
+    EWCK_STREAM_SHUFFLE = 3, /* order of samples in an epoch */
+    EWCK_STREAM_FISHER = 4,  /* order of samples in a Fisher pass */
+    EWCK_STREAM_DROPOUT = 5,
+    EWCK_STREAM_DRAW = 6 /* labels drawn for the sampled Fisher */
+};
+
+enum { EWCK_ACTIVATION_NONE = 0, EWCK_ACTIVATION_RELU, EWCK_ACTIVATION_TANH, EWCK_ACTIVATION_GELU };
+enum { EWCK_FISHER_EXACT = 0, EWCK_FISHER_SAMPLED, EWCK_FISHER_EMPIRICAL, EWCK_FISHER_ARGMAX };
+enum { EWCK_OPTIMIZER_SGD = 0, EWCK_OPTIMIZER_ADAM, EWCK_OPTIMIZER_ADAMW };
+enum { EWCK_PENALTY_NONE = 0, EWCK_PENALTY_EXPLICIT, EWCK_PENALTY_PROXIMAL };
+enum { EWCK_POLICY_SUM = 0, EWCK_POLICY_ONLINE };
+
+/* The step block: all that changes from step to step. It lies in device memory, so that one
+ * captured step can be replayed. */
+typedef struct ewck_step {
+    uint64_t seed;
+    uint64_t step;        /* training steps done before this one, over all tasks; keys dropout */
+    int64_t position;     /* first sample of the batch in the order below */
+    uint32_t order;       /* EWCK_STREAM_SHUFFLE, EWCK_STREAM_FISHER; EWCK_STREAM_NONE: as stored */
+    uint32_t task, epoch; /* key the order */
+    float lr;             /* learning rate */
+    float adam_lr;        /* lr / (1 - beta1^t) */
+    float adam_root;      /* sqrt(1 - beta2^t) */
+} ewck_step;
+
+/* A task as gather sees it. Sample s of copies * count is row list[s % count] (row s % count
+ * without a list) seen through map s / count; copies > 1 is joint training on several maps. */
+typedef struct ewck_view {
+    const uint8_t *images; /* (rows, pixels) */
+    const uint8_t *labels; /* (rows) */
+    const int32_t *list;   /* (count) or NULL */
+    int64_t pixels;
+    int64_t count;
+    int64_t copies;
+    int64_t features;         /* of an input */
+    int64_t taps;             /* pixels that are weighed for one feature: 1 permuted, 4 rotated */
+    int64_t classes;          /* of the dataset */
+    const int32_t *index;     /* (copies, taps, features) pixel */
+    const float *weight;      /* (copies, taps, features); 0 where a feature is padding */
+    const float *bias;        /* (features) */
+    const int32_t *label_map; /* (copies, classes) logit of each class */
+} ewck_view;
+
+/* The optimizer's constants. */
+typedef struct ewck_rule {
+    int32_t kind;    /* EWCK_OPTIMIZER_* */
+    int32_t penalty; /* EWCK_PENALTY_*; NONE never reads S and mu */
+    int32_t nesterov;
+    float momentum, beta1, beta2, epsilon, weight_decay;
+    float lambda;
+} ewck_rule;
+
+#endif
