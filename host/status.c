@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* Status names and sentences, and the last error of each thread. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ewc/ewc.h"
+#include "internal.h"
+
+static _Thread_local char last_error[512];
+
+const char *ewc_version(void)
+{
+    return EWC_VERSION;
+}
+
+const char *ewc_status_name(ewc_status status)
+{
+    switch (status) {
+#define STATUS_NAME(name, value, sentence)                                                         \
+    case name:                                                                                     \
+        return #name;
+        EWC_STATUS_LIST(STATUS_NAME)
+#undef STATUS_NAME
+    }
+    return "EWC_?";
+}
+
+const char *ewc_status_sentence(ewc_status status)
+{
+    switch (status) {
+#define STATUS_SENTENCE(name, value, sentence)                                                     \
+    case name:                                                                                     \
+        return sentence;
+        EWC_STATUS_LIST(STATUS_SENTENCE)
+#undef STATUS_SENTENCE
+    }
+    return "unknown status";
+}
+
+const char *ewc_last_error(void)
+{
+    return last_error;
+}
+
+ewc_status ewci_fail(ewc_status status, const char *format, ...)
+{
+    char text[sizeof last_error]; /* apart: an argument may be the last error itself */
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    for (char *c = text; *c; c++) /* one line, whatever a file or a name contains */
+        if (*c == '\n' || *c == '\r') *c = ' ';
+    memcpy(last_error, text, sizeof last_error);
+    return status;
+}
