@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/* Softmax cross-entropy: loss, gradient, accuracy, and the seeds of the Fisher pass. */
+#include "likelihood.h"
+
+ewc_status ewci_likelihood_gradient(ewci_pass *pass, int64_t group, double *total)
+{
+    ewc_backend *const be = pass->model->be;
+    const ewc_status status =
+        be->ops->nll(be, pass->loss, NULL, pass->delta, ewci_pass_logits(pass), pass->labels,
+            pass->rows, pass->outputs, group, 1.0f / (float)pass->rows);
+    return status != EWC_OK ? status : be->ops->accumulate(be, total, pass->loss, pass->rows);
+}
+
+ewc_status ewci_likelihood_hits(ewci_pass *pass, int64_t group, double *total)
+{
+    ewc_backend *const be = pass->model->be;
+    const ewc_status status = be->ops->nll(be, NULL, pass->loss, NULL, ewci_pass_logits(pass),
+        pass->labels, pass->rows, pass->outputs, group, 0.0f);
+    return status != EWC_OK ? status : be->ops->accumulate(be, total, pass->loss, pass->rows);
+}
+
+int64_t ewci_likelihood_repeats(ewc_estimator estimator, int64_t outputs, int64_t draws)
+{
+    switch (estimator) {
+    case EWC_FISHER_EXACT:
+        return outputs - 1;
+    case EWC_FISHER_SAMPLED:
+        return draws;
+    default:
+        return 1;
+    }
+}
+
+ewc_status ewci_likelihood_seeds(ewci_pass *pass, ewc_estimator estimator, int64_t repeats)
+{
+    ewc_backend *const be = pass->model->be;
+    return be->ops->seeds(be, pass->delta, ewci_pass_logits(pass), pass->labels, pass->samples,
+        repeats, pass->rows, pass->outputs, (int)estimator, pass->step);
+}

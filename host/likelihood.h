@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* Softmax cross-entropy at the logits of a pass: what goes into backward. */
+#ifndef EWCI_LIKELIHOOD_H
+#define EWCI_LIKELIHOOD_H
+
+#include "ewc/fisher.h"
+#include "model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* pass->delta = gradient of the mean loss over the batch; adds the batch's summed loss to *total.
+ */
+ewc_status ewci_likelihood_gradient(ewci_pass *pass, int64_t group, double *total);
+
+/* Adds the number of rows whose most probable class is their label to *total. */
+ewc_status ewci_likelihood_hits(ewci_pass *pass, int64_t group, double *total);
+
+/* How many gradients per sample the estimator sends back. */
+int64_t ewci_likelihood_repeats(ewc_estimator estimator, int64_t outputs, int64_t draws);
+
+/* pass->delta = the estimator's gradients at the logits, (repeats, rows, outputs). */
+ewc_status ewci_likelihood_seeds(ewci_pass *pass, ewc_estimator estimator, int64_t repeats);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

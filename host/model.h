@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/* A model from the inside: layers over one flat parameter buffer, and passes through it. */
+#ifndef EWCI_MODEL_H
+#define EWCI_MODEL_H
+
+#include "ewc/model.h"
+#include "layer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct ewc_model {
+    ewc_backend *be;
+    int64_t inputs, outputs, count;
+    int64_t layer_count, segment_count;
+    ewci_layer *layers;
+    ewc_segment *segments;
+    float *theta; /* (count), device */
+};
+
+/* Memory for going through a model with at most so many rows. */
+typedef struct ewci_pass {
+    ewc_model *model;
+    int64_t max_rows, max_repeats;
+    int64_t rows;           /* in flight */
+    int64_t first, outputs; /* logits that take part */
+    int training;           /* dropout acts */
+    ewck_step *step;        /* device; owned */
+    float *x;               /* (max_rows, inputs) device, as all below */
+    int32_t *labels;        /* (max_rows) */
+    int64_t *samples;       /* (max_rows) */
+    float *loss;            /* (max_rows) loss, or hits in evaluation */
+    float **values;         /* (layer_count) host array: output of each layer (max_rows, out) */
+    float **before;         /* (layer_count) host array: before the activation, or NULL */
+    float *delta;  /* (max_repeats, max_rows, widest) gradient at the logits, for backward */
+    float *delta2; /* the same, the other one of the pair */
+    float *square_in, *square_out; /* scratch for EWCI_MODE_SQUARE, or NULL */
+} ewci_pass;
+
+/* max_repeats 0: forward only; squares: 1 if backward will be called with EWCI_MODE_SQUARE. */
+ewc_status ewci_pass_create(
+    ewci_pass **out, ewc_model *model, int64_t max_rows, int64_t max_repeats, int squares);
+void ewci_pass_free(ewci_pass *pass);
+
+/* From pass->x to the logits of the window, (rows, outputs). */
+ewc_status ewci_pass_forward(ewci_pass *pass);
+const float *ewci_pass_logits(const ewci_pass *pass);
+
+/* From pass->delta, gradients at the logits (repeats, rows, outputs), to `gradient` in the model's
+ * layout; entries of the head outside the window are left alone. */
+ewc_status ewci_pass_backward(ewci_pass *pass, float *gradient, ewci_mode mode, int64_t repeats);
+
+/* The parameters that a step with logits [first, first + outputs) moves, as at most 3 ranges of the
+ * flat buffer in ascending order; the rest of the head is left alone. Returns how many. */
+typedef struct ewci_range {
+    int64_t offset, count;
+} ewci_range;
+int ewci_model_ranges(const ewc_model *model, int64_t first, int64_t outputs, ewci_range ranges[3]);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
