@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/* The Fisher pass: forward, the estimator's seeds at the logits, backward in EWCI_MODE_SQUARE.
+ * Sums of squares are added over batches and divided by N once, at the end. */
+#include "fisher.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "likelihood.h"
+#include "task.h"
+
+enum { MAX_BATCH = 65536, MAX_DRAWS = 1024 };
+
+ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
+{
+    if (!out || !model) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_create: NULL");
+    *out = NULL;
+    ewc_fisher *const fisher = ewci_calloc(1, sizeof *fisher);
+    if (!fisher) return ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
+    fisher->model = model;
+    const ewc_status status = ewci_device_alloc(model->be, &fisher->f, model->count, sizeof(float));
+    if (status != EWC_OK)
+        free(fisher);
+    else
+        *out = fisher;
+    return status;
+}
+
+void ewc_fisher_free(ewc_fisher *fisher)
+{
+    if (!fisher) return;
+    ewci_pass_free(fisher->pass);
+    ewci_device_free(fisher->model->be, fisher->f);
+    free(fisher);
+}
+
+static ewc_status resolve_options(ewc_fisher_options *o, const ewc_fisher_options *given)
+{
+    const ewc_status status = ewci_copy_options(o, sizeof *o, given, "ewc_fisher_compute");
+    if (status != EWC_OK) return status;
+    if ((unsigned)o->estimator > EWC_FISHER_ARGMAX)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_fisher_compute: estimator=%d, expected 0..3", (int)o->estimator);
+    if (o->samples < 0)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: samples=%lld, expected 0 or more",
+            (long long)o->samples);
+    if (o->estimator == EWC_FISHER_SAMPLED && (o->draws < 1 || o->draws > MAX_DRAWS))
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: draws=%lld, expected 1..%d",
+            (long long)o->draws, MAX_DRAWS);
+    if (o->batch < 0 || o->batch > MAX_BATCH)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: batch=%lld, expected 0..%d",
+            (long long)o->batch, MAX_BATCH);
+    return EWC_OK;
+}
+
+/* Samples at a time: enough for efficient matrix products, few enough that the gradients of all
+ * repeats stay in cache. */
+static int64_t batch_of(const ewc_fisher_options *o, int64_t repeats)
+{
+    if (o->batch > 0) return o->batch;
+    const int64_t fitting = 4608 / (repeats > 0 ? repeats : 1);
+    return fitting > 512 ? 512 : fitting < 32 ? 32 : fitting;
+}
+
+ewc_status ewci_fisher_reserve(ewc_fisher *fisher, const ewc_fisher_options *given, int64_t outputs)
+{
+    ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
+    const ewc_status status = resolve_options(&o, given);
+    if (status != EWC_OK) return status;
+    int64_t repeats = ewci_likelihood_repeats(o.estimator, outputs, o.draws);
+    const int64_t rows = batch_of(&o, repeats);
+    if (repeats < 1) repeats = 1;
+    if (fisher->pass && fisher->pass->max_rows >= rows && fisher->pass->max_repeats >= repeats)
+        return EWC_OK;
+    ewci_pass_free(fisher->pass);
+    return ewci_pass_create(&fisher->pass, fisher->model, rows, repeats, 1);
+}
+
+ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
+    const ewc_fisher_options *given, int (*poll)(void *user), void *user)
+{
+    if (!fisher || !tasks || t < 0 || t >= ewc_tasks_count(tasks))
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: NULL, or task %lld of %lld",
+            (long long)t, tasks ? (long long)ewc_tasks_count(tasks) : 0LL);
+    ewc_model *const model = fisher->model;
+    ewc_backend *const be = model->be;
+    if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_fisher_compute: model %lld to %lld, tasks %lld to %lld", (long long)model->inputs,
+            (long long)model->outputs, (long long)ewc_tasks_inputs(tasks),
+            (long long)ewc_tasks_outputs(tasks));
+    ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
+    ewci_task_view task;
+    ewc_status status;
+    EWCI_TRY(resolve_options(&o, given));
+    EWCI_TRY(ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
+    EWCI_TRY(ewci_fisher_reserve(fisher, &o, task.outputs));
+
+    ewci_pass *const pass = fisher->pass;
+    const int64_t n = o.samples > 0 && o.samples < task.view.count ? o.samples : task.view.count;
+    const int64_t repeats = ewci_likelihood_repeats(o.estimator, task.outputs, o.draws);
+    const int64_t batch = batch_of(&o, repeats);
+    pass->first = task.first;
+    pass->outputs = task.outputs;
+    pass->training = 0;
+    EWCI_TRY(be->ops->fill(be, fisher->f, 0.0f, model->count));
+    for (int64_t done_rows = 0; repeats > 0 && done_rows < n; done_rows += batch) {
+        /* All samples need no shuffle; the draws are keyed by the sample, not by its place. */
+        const ewck_step step = {.seed = o.seed,
+            .position = done_rows,
+            .task = (uint32_t)t,
+            .order = n < task.view.count ? EWCK_STREAM_FISHER : EWCK_STREAM_NONE};
+        pass->rows = n - done_rows < batch ? n - done_rows : batch;
+        EWCI_TRY(be->ops->set_step(be, pass->step, &step));
+        EWCI_TRY(be->ops->gather(
+            be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
+        EWCI_TRY(ewci_pass_forward(pass));
+        EWCI_TRY(ewci_likelihood_seeds(pass, o.estimator, repeats));
+        EWCI_TRY(ewci_pass_backward(pass, fisher->f, EWCI_MODE_SQUARE, repeats));
+        if (poll && poll(user)) {
+            status =
+                ewci_fail(EWC_ERR_STOPPED, "stopped in the Fisher pass of task %lld", (long long)t);
+            goto done;
+        }
+    }
+    if (n > 0) EWCI_TRY(be->ops->scale(be, fisher->f, (float)(1.0 / (double)n), model->count));
+    fisher->samples = n;
+    ewci_stats stats;
+    EWCI_TRY(be->ops->stats(be, &stats, fisher->f, model->count));
+    if (stats.bad > 0)
+        status = ewci_fail(EWC_ERR_NONFINITE,
+            "ewc_fisher_compute: task %lld: %lld entries of F are not finite", (long long)t,
+            (long long)stats.bad);
+done:
+    return status;
+}
+
+ewc_status ewc_fisher_compute(
+    ewc_fisher *fisher, ewc_tasks *tasks, int64_t t, const ewc_fisher_options *options)
+{
+    return ewci_fisher_compute(fisher, tasks, t, options, NULL, NULL);
+}
+
+ewc_status ewc_fisher_fill(ewc_fisher *fisher, float value)
+{
+    if (!fisher || !(value >= 0.0f) || isinf(value))
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_fisher_fill: value=%g, expected 0 or more", (double)value);
+    ewc_backend *const be = fisher->model->be;
+    return be->ops->fill(be, fisher->f, value, fisher->model->count);
+}
+
+ewc_status ewc_fisher_read(ewc_fisher *fisher, float *values, int64_t count)
+{
+    if (!fisher || !values || count != fisher->model->count)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_fisher_read: NULL, or count=%lld", (long long)count);
+    ewc_backend *const be = fisher->model->be;
+    return be->ops->download(be, values, fisher->f, (size_t)count * sizeof *values);
+}
+
+ewc_status ewc_fisher_write(ewc_fisher *fisher, const float *values, int64_t count)
+{
+    if (!fisher || !values || count != fisher->model->count)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_fisher_write: NULL, or count=%lld", (long long)count);
+    for (int64_t i = 0; i < count; i++)
+        if (!(values[i] >= 0.0f) || isinf(values[i]))
+            return ewci_fail(EWC_ERR_NONFINITE,
+                "ewc_fisher_write: values[%lld]=%g, expected 0 or more", (long long)i,
+                (double)values[i]);
+    ewc_backend *const be = fisher->model->be;
+    return be->ops->upload(be, fisher->f, values, (size_t)count * sizeof *values);
+}
+
+ewc_status ewc_fisher_statistics(ewc_fisher *fisher, ewc_fisher_stats *out, int64_t count)
+{
+    if (!fisher || !out || count != fisher->model->segment_count)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_fisher_statistics: NULL, or count=%lld", (long long)count);
+    ewc_backend *const be = fisher->model->be;
+    for (int64_t i = 0; i < count; i++) {
+        const ewc_segment *const segment = &fisher->model->segments[i];
+        ewci_stats stats;
+        const ewc_status status =
+            be->ops->stats(be, &stats, fisher->f + segment->offset, segment->count);
+        if (status != EWC_OK) return status;
+        if (stats.bad > 0)
+            return ewci_fail(EWC_ERR_NONFINITE, "F of %s: %lld entries are negative or not finite",
+                segment->name, (long long)stats.bad);
+        out[i] = (ewc_fisher_stats){stats.sum, stats.sum / (double)segment->count, stats.max};
+    }
+    return EWC_OK;
+}
+
+int64_t ewc_fisher_samples(const ewc_fisher *fisher)
+{
+    return fisher ? fisher->samples : 0;
+}

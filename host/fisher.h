@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef EWCI_FISHER_H
+#define EWCI_FISHER_H
+
+#include "ewc/fisher.h"
+#include "model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct ewc_fisher {
+    ewc_model *model;
+    float *f;        /* (count), device */
+    int64_t samples; /* of the last pass */
+    ewci_pass *pass; /* kept from one pass to the next; grows */
+};
+
+/* Takes the memory that ewc_fisher_compute will need for at most `outputs` logits at a time. */
+ewc_status ewci_fisher_reserve(
+    ewc_fisher *fisher, const ewc_fisher_options *options, int64_t outputs);
+
+/* ewc_fisher_compute; calls poll(user) after every batch: any value but 0 stops it. */
+ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
+    const ewc_fisher_options *options, int (*poll)(void *user), void *user);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
