@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef EWCI_OPTIMIZER_H
+#define EWCI_OPTIMIZER_H
+
+#include "ewc/optimizer.h"
+#include "model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct ewc_optimizer {
+    ewc_model *model;
+    ewc_optimizer_options options;
+    float *gradient; /* (count), device; as m and v */
+    float *m, *v;    /* NULL where the kind has none */
+    int32_t *flag;   /* device: 1 once a weight or moment was not finite */
+    ewck_step *step; /* device: for ewc_optimizer_step */
+    int64_t t;       /* steps done: the bias correction's */
+};
+
+/* Counts one step and writes lr and the bias corrections for it. */
+void ewci_optimizer_advance(ewc_optimizer *optimizer, ewck_step *step, double lr);
+
+/* Queues the step on optimizer->gradient over the parameters of the window; `step`: device. */
+ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidation *state,
+    const ewck_step *step, int64_t first, int64_t outputs);
+
+/* EWC_ERR_NONFINITE if the flag is up; waits. */
+ewc_status ewci_optimizer_check(ewc_optimizer *optimizer);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
