@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: MIT */
+/* Datasets: where the known ones lie, their four IDX files, and the bytes on the device. */
+#include "dataset.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sys/stat.h>
+
+#include "data_idx.h"
+
+/* ---- The known sets ---- */
+
+enum { FILES = 4, MAX_FOLDERS = 8, MAX_FOLDER = 512, MAX_PATH = MAX_FOLDER + 64 };
+
+/* The files of a set in this order: images and labels of training, images and labels of test. */
+static const struct {
+    const char *part, *suffix;
+    int dims;
+} set_files[FILES] = {
+    {"train-images", "idx3-ubyte", 3},
+    {"train-labels", "idx1-ubyte", 1},
+    {"t10k-images", "idx3-ubyte", 3},
+    {"t10k-labels", "idx1-ubyte", 1},
+};
+
+/* What identifies the canonical files: length and CRC-32 of each payload. */
+static const struct known_set {
+    const char *name;
+    int64_t classes;
+    struct {
+        int64_t length;
+        uint32_t crc;
+    } files[FILES];
+} known_sets[] = {
+    {"mnist", 10,
+        {{47040016, 0xe9f4d8b3}, {60008, 0xe0cb4ad2}, {7840016, 0x91373bdf}, {10008, 0x4ab9eff9}}},
+    {"fashion-mnist", 10,
+        {{47040016, 0xb4f29f28}, {60008, 0x741a4657}, {7840016, 0x678fe0b1}, {10008, 0x80142c1f}}},
+};
+enum { KNOWN_SETS = sizeof known_sets / sizeof known_sets[0] };
+
+int ewc_dataset_known_count(void)
+{
+    return KNOWN_SETS;
+}
+
+const char *ewc_dataset_known_name(int i)
+{
+    return i >= 0 && i < KNOWN_SETS ? known_sets[i].name : NULL;
+}
+
+static const struct known_set *find_known(const char *name)
+{
+    for (int i = 0; i < KNOWN_SETS; i++)
+        if (strcmp(known_sets[i].name, name) == 0) return &known_sets[i];
+    return NULL;
+}
+
+static ewc_status unknown_name(const char *function, const char *name)
+{
+    char names[128] = "";
+    size_t used = 0;
+    for (int i = 0; i < KNOWN_SETS; i++)
+        used += (size_t)snprintf(
+            names + used, sizeof names - used, "%s%s", i ? ", " : "", known_sets[i].name);
+    return ewci_fail(
+        EWC_ERR_ARGUMENT, "%s: dataset \"%s\", expected one of %s", function, name, names);
+}
+
+static int same_file(const struct known_set *set, int file, const ewci_idx *idx)
+{
+    return set->files[file].length == idx->length && set->files[file].crc == idx->crc;
+}
+
+/* ---- Where they lie ---- */
+
+typedef struct search {
+    char folders[MAX_FOLDERS][MAX_FOLDER]; /* in the order of the search */
+    int count;
+} search;
+
+/* Adds base + middle + name; a path that does not fit is no place to look. */
+static void add_folder(search *s, const char *base, const char *middle, const char *name)
+{
+    const int length = snprintf(s->folders[s->count], MAX_FOLDER, "%s%s%s", base, middle, name);
+    if (length < MAX_FOLDER) s->count++;
+}
+
+static void list_folders(search *s, const char *name, const char *data_dir)
+{
+    s->count = 0;
+    if (data_dir && *data_dir) {
+        add_folder(s, data_dir, "/", name);
+        add_folder(s, data_dir, "", "");
+        return;
+    }
+    const char *const own = getenv("EWC_DATA_DIR");
+    if (own && *own) {
+        add_folder(s, own, "/", name);
+        add_folder(s, own, "", "");
+    }
+    const char *const cache = getenv("XDG_CACHE_HOME"), *const home = getenv("HOME");
+    if (cache && cache[0] == '/')
+        add_folder(s, cache, "/ewc/", name);
+    else if (home && *home)
+        add_folder(s, home, "/.cache/ewc/", name);
+#ifdef EWC_SOURCE_DATASETS
+    add_folder(s, EWC_SOURCE_DATASETS, "/", name);
+#endif
+#ifdef EWC_INSTALLED_DATASETS
+    add_folder(s, EWC_INSTALLED_DATASETS, "/", name);
+#endif
+    add_folder(s, "/usr/share/datasets", "/", name);
+}
+
+/* The path of file `file` in `folder` under any of its usual names; 0 if it is not there. */
+static int find_file(char path[MAX_PATH], const char *folder, int file)
+{
+    for (int form = 0; form < 4; form++) {
+        struct stat info;
+        snprintf(path, MAX_PATH, "%s/%s%c%s%s", folder, set_files[file].part, form & 2 ? '.' : '-',
+            set_files[file].suffix, form & 1 ? ".gz" : "");
+        if (stat(path, &info) == 0 && S_ISREG(info.st_mode)) return 1;
+    }
+    return 0;
+}
+
+/* A set as found: the first folder that holds any of its files. */
+typedef struct found_set {
+    search places;
+    const char *folder; /* in places; NULL if there is none */
+    int missing;        /* the first file that is not in it, or -1 */
+    char paths[FILES][MAX_PATH];
+} found_set;
+
+static void find_set(found_set *found, const char *name, const char *data_dir)
+{
+    list_folders(&found->places, name, data_dir);
+    found->folder = NULL;
+    found->missing = 0;
+    for (int i = 0; i < found->places.count && !found->folder; i++) {
+        int here = 0;
+        found->missing = -1;
+        for (int file = FILES - 1; file >= 0; file--) {
+            if (find_file(found->paths[file], found->places.folders[i], file))
+                here++;
+            else
+                found->missing = file;
+        }
+        if (here > 0) found->folder = found->places.folders[i];
+    }
+}
+
+/* "a, b, c": where it was looked for, cut where the text ends. */
+static void name_places(const search *places, char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int i = 0; i < places->count && used < size; i++)
+        used +=
+            (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", places->folders[i]);
+}
+
+/* ---- Creating ---- */
+
+static ewc_status check_source(const ewc_dataset_source *source)
+{
+    static const char function[] = "ewc_dataset_create";
+    if (source->classes < 2 || source->classes > 256)
+        return ewci_fail(EWC_ERR_ARGUMENT, "%s: classes=%lld, expected 2..256", function,
+            (long long)source->classes);
+    int64_t pixels = 0;
+    if (source->channels < 1 || source->height < 1 || source->width < 1 ||
+        __builtin_mul_overflow(source->channels, source->height, &pixels) ||
+        __builtin_mul_overflow(pixels, source->width, &pixels) || pixels > EWCI_MAX_IMAGE_BYTES)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "%s: images of %lld x %lld x %lld, expected at least 1 each and at most %lld bytes",
+            function, (long long)source->channels, (long long)source->height,
+            (long long)source->width, (long long)EWCI_MAX_IMAGE_BYTES);
+    for (int split = 0; split < 2; split++) {
+        const int64_t rows = source->rows[split];
+        if (rows < 1 || rows > EWCI_MAX_ROWS || rows > EWCI_MAX_IMAGE_BYTES / pixels)
+            return ewci_fail(EWC_ERR_ARGUMENT,
+                "%s: rows[%d]=%lld, expected 1..%lld and at most %lld bytes of images", function,
+                split, (long long)rows, (long long)EWCI_MAX_ROWS, (long long)EWCI_MAX_IMAGE_BYTES);
+        if (!source->images[split] || !source->labels[split])
+            return ewci_fail(
+                EWC_ERR_ARGUMENT, "%s: images[%d] or labels[%d] is NULL", function, split, split);
+    }
+    return EWC_OK;
+}
+
+/* The first row whose label is not below `classes`, or -1. A bad label would be an access out of
+ * bounds on the device, so none gets there. */
+static int64_t bad_label(const uint8_t *labels, int64_t rows, int64_t classes)
+{
+    for (int64_t row = 0; row < rows; row++)
+        if (labels[row] >= classes) return row;
+    return -1;
+}
+
+ewc_status ewc_dataset_create(
+    ewc_dataset **out, ewc_backend *backend, const ewc_dataset_source *given)
+{
+    if (out) *out = NULL;
+    if (!out || !backend || !given)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_create: out, backend or source is NULL");
+    ewc_dataset_source source = {0};
+    ewc_dataset *set = NULL;
+    ewc_status status = EWC_OK;
+
+    EWCI_TRY(ewci_copy_options(&source, sizeof source, given, "ewc_dataset_create"));
+    EWCI_TRY(check_source(&source));
+    for (int split = 0; split < 2; split++) {
+        const int64_t row = bad_label(source.labels[split], source.rows[split], source.classes);
+        if (row >= 0)
+            EWCI_TRY(ewci_fail(EWC_ERR_DATA,
+                "ewc_dataset_create: labels[%d][%lld]=%d, expected 0..%lld", split, (long long)row,
+                source.labels[split][row], (long long)source.classes - 1));
+    }
+
+    set = ewci_calloc(1, sizeof *set);
+    if (!set) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_dataset_create: no memory"));
+    set->backend = backend;
+    snprintf(set->info.name, sizeof set->info.name, "%s", source.name ? source.name : "memory");
+    set->info.channels = source.channels;
+    set->info.height = source.height;
+    set->info.width = source.width;
+    set->info.classes = source.classes;
+
+    const int64_t pixels = source.channels * source.height * source.width;
+    for (int split = 0; split < 2; split++) {
+        const int64_t rows = set->info.rows[split] = source.rows[split];
+        const size_t bytes = (size_t)(rows * pixels), label_bytes = (size_t)rows;
+        set->host_labels[split] = ewci_calloc(label_bytes, 1);
+        if (!set->host_labels[split])
+            EWCI_TRY(ewci_fail(
+                EWC_ERR_MEMORY, "ewc_dataset_create: no memory for %lld labels", (long long)rows));
+        memcpy(set->host_labels[split], source.labels[split], label_bytes);
+        EWCI_TRY(ewci_device_alloc(backend, &set->images[split], rows * pixels, 1));
+        EWCI_TRY(ewci_device_alloc(backend, &set->labels[split], rows, 1));
+        EWCI_TRY(backend->ops->upload(backend, set->images[split], source.images[split], bytes));
+        EWCI_TRY(
+            backend->ops->upload(backend, set->labels[split], source.labels[split], label_bytes));
+    }
+    *out = set;
+done:
+    if (status != EWC_OK) ewc_dataset_free(set);
+    return status;
+}
+
+void ewc_dataset_free(ewc_dataset *set)
+{
+    if (!set) return;
+    for (int split = 1; split >= 0; split--) {
+        ewci_device_free(set->backend, set->labels[split]);
+        ewci_device_free(set->backend, set->images[split]);
+        free(set->host_labels[split]);
+    }
+    free(set);
+}
+
+ewc_status ewc_dataset_describe(const ewc_dataset *set, ewc_dataset_info *out)
+{
+    if (!set || !out)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_describe: dataset or out is NULL");
+    *out = set->info;
+    return EWC_OK;
+}
+
+/* ---- Loading ---- */
+
+/* What cannot be true of one set's files together, or of a set of this name. */
+static ewc_status check_files(
+    const struct known_set *set, const ewci_idx *idx, char (*paths)[MAX_PATH])
+{
+    for (int i = 0; i < KNOWN_SETS; i++)
+        for (int file = 0; file < FILES; file++)
+            if (&known_sets[i] != set && same_file(&known_sets[i], file, &idx[file]))
+                return ewci_fail(EWC_ERR_DATA,
+                    "ewc_dataset_load: %s: this is a file of %s, not of %s", paths[file],
+                    known_sets[i].name, set->name);
+
+    for (int split = 0; split < 2; split++) {
+        const int images = 2 * split, labels = images + 1;
+        if (idx[images].size[0] != idx[labels].size[0])
+            return ewci_fail(EWC_ERR_DATA, "ewc_dataset_load: %s: %lld labels for %lld images",
+                paths[labels], (long long)idx[labels].size[0], (long long)idx[images].size[0]);
+        const int64_t row = bad_label(idx[labels].data, idx[labels].size[0], set->classes);
+        if (row >= 0)
+            return ewci_fail(EWC_ERR_DATA,
+                "ewc_dataset_load: %s: label %d in row %lld, expected 0..%lld", paths[labels],
+                idx[labels].data[row], (long long)row, (long long)set->classes - 1);
+    }
+    if (idx[0].size[1] != idx[2].size[1] || idx[0].size[2] != idx[2].size[2])
+        return ewci_fail(EWC_ERR_DATA,
+            "ewc_dataset_load: %s: images of %lld x %lld, the training images are %lld x %lld",
+            paths[2], (long long)idx[2].size[1], (long long)idx[2].size[2],
+            (long long)idx[0].size[1], (long long)idx[0].size[2]);
+    return EWC_OK;
+}
+
+ewc_status ewc_dataset_load(
+    ewc_dataset **out, ewc_backend *backend, const char *name, const char *data_dir)
+{
+    if (out) *out = NULL;
+    if (!out || !backend || !name)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_load: out, backend or name is NULL");
+    const struct known_set *const set = find_known(name);
+    if (!set) return unknown_name("ewc_dataset_load", name);
+
+    ewci_idx idx[FILES] = {{{0}, NULL, 0, 0}};
+    ewc_status status = EWC_OK;
+    found_set *const found = ewci_calloc(1, sizeof *found);
+    if (!found) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_dataset_load: no memory"));
+
+    find_set(found, name, data_dir);
+    if (!found->folder) {
+        char places[400];
+        name_places(&found->places, places, sizeof places);
+        EWCI_TRY(ewci_fail(EWC_ERR_DATA, "ewc_dataset_load: %s not found in %s", name, places));
+    }
+    if (found->missing >= 0)
+        EWCI_TRY(ewci_fail(EWC_ERR_DATA, "ewc_dataset_load: %s/%s-%s is missing", found->folder,
+            set_files[found->missing].part, set_files[found->missing].suffix));
+    for (int file = 0; file < FILES; file++) {
+        char fault[EWCI_IDX_FAULT];
+        status = ewci_idx_read(&idx[file], found->paths[file], set_files[file].dims, fault);
+        if (status != EWC_OK)
+            EWCI_TRY(ewci_fail(status, "ewc_dataset_load: %s: %s", found->paths[file], fault));
+    }
+    EWCI_TRY(check_files(set, idx, found->paths));
+
+    const ewc_dataset_source source = {
+        .struct_size = sizeof source,
+        .name = name,
+        .rows = {idx[0].size[0], idx[2].size[0]},
+        .images = {idx[0].data, idx[2].data},
+        .labels = {idx[1].data, idx[3].data},
+        .channels = 1,
+        .height = idx[0].size[1],
+        .width = idx[0].size[2],
+        .classes = set->classes,
+    };
+    EWCI_TRY(ewc_dataset_create(out, backend, &source));
+done:
+    for (int file = FILES - 1; file >= 0; file--)
+        ewci_idx_free(&idx[file]);
+    free(found);
+    return status;
+}
+
+/* ---- Locating ---- */
+
+/* Reads the four files; stops at the first that differs and says how. */
+static ewc_status verify_set(
+    const struct known_set *set, const found_set *found, ewc_dataset_location *out)
+{
+    out->verified = 1;
+    for (int file = 0; file < FILES && out->verified; file++) {
+        const char *const base = strrchr(found->paths[file], '/') + 1;
+        char fault[EWCI_IDX_FAULT];
+        ewci_idx idx;
+        const ewc_status status =
+            ewci_idx_read(&idx, found->paths[file], set_files[file].dims, fault);
+        if (status == EWC_ERR_MEMORY) return ewci_fail(status, "ewc_dataset_locate: %s", fault);
+        if (status == EWC_OK && !same_file(set, file, &idx))
+            snprintf(fault, sizeof fault, "%lld bytes with CRC-32 %08x, expected %lld with %08x",
+                (long long)idx.length, idx.crc, (long long)set->files[file].length,
+                set->files[file].crc);
+        if (fault[0]) {
+            out->verified = 0;
+            snprintf(out->message, sizeof out->message, "%.60s: %s", base, fault);
+        }
+        ewci_idx_free(&idx);
+    }
+    return EWC_OK;
+}
+
+ewc_status ewc_dataset_locate(
+    const char *name, const char *data_dir, int verify, ewc_dataset_location *out)
+{
+    if (!name || !out)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_locate: name or out is NULL");
+    const struct known_set *const set = find_known(name);
+    if (!set) return unknown_name("ewc_dataset_locate", name);
+    found_set *const found = ewci_calloc(1, sizeof *found);
+    if (!found) return ewci_fail(EWC_ERR_MEMORY, "ewc_dataset_locate: no memory");
+
+    ewc_status status = EWC_OK;
+    memset(out, 0, sizeof *out);
+    out->verified = -1;
+    snprintf(out->name, sizeof out->name, "%s", name);
+    find_set(found, name, data_dir);
+    if (!found->folder) {
+        const int start = snprintf(out->message, sizeof out->message, "not found in ");
+        name_places(&found->places, out->message + start, sizeof out->message - (size_t)start);
+    } else if (found->missing >= 0) {
+        snprintf(out->message, sizeof out->message, "%s-%s is missing in %.200s",
+            set_files[found->missing].part, set_files[found->missing].suffix, found->folder);
+    } else {
+        out->found = 1;
+        snprintf(out->folder, sizeof out->folder, "%s", found->folder);
+        if (verify) EWCI_TRY(verify_set(set, found, out));
+    }
+done:
+    free(found);
+    return status;
+}

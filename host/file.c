@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/* Files that are read whole, and files that appear whole or not at all. */
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static ewc_status io_error(const char *what, const char *path)
+{
+    return ewci_fail(EWC_ERR_IO, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
+ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t limit)
+{
+    ewc_status status = EWC_OK;
+    size_t used = 0, room = 0;
+    char *buffer = NULL;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    *data = NULL;
+    if (fd < 0) return io_error("open", path);
+    for (;;) {
+        if (used + 1 >= room) { /* one byte is kept for the end mark */
+            room = room == 0 ? 4096 : room * 2;
+            char *const grown = realloc(buffer, room);
+            if (grown == NULL) {
+                status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+                goto done;
+            }
+            buffer = grown;
+        }
+        const ssize_t got = read(fd, buffer + used, room - used - 1);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) {
+            status = io_error("read", path);
+            goto done;
+        }
+        if (got == 0) break;
+        used += (size_t)got;
+        if (used > limit) {
+            status = ewci_fail(EWC_ERR_IO, "%s: larger than %zu bytes", path, limit);
+            goto done;
+        }
+    }
+    buffer[used] = '\0';
+    *data = buffer;
+    *bytes = used;
+    buffer = NULL;
+done:
+    free(buffer);
+    close(fd);
+    return status;
+}
+
+int ewci_write_all(int fd, const void *data, size_t bytes)
+{
+    const char *p = data;
+    while (bytes > 0) {
+        const ssize_t n = write(fd, p, bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return -1;
+        p += n;
+        bytes -= (size_t)n;
+    }
+    return 0;
+}
+
+/* Makes a rename in the folder of `path` durable. */
+static ewc_status sync_folder(const char *path)
+{
+    char folder[PATH_MAX];
+    const char *const slash = strrchr(path, '/');
+    const size_t length = slash == NULL ? 0 : slash == path ? 1 : (size_t)(slash - path);
+    memcpy(folder, length == 0 ? "." : path, length == 0 ? 1 : length);
+    folder[length == 0 ? 1 : length] = '\0';
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return io_error("open", folder);
+    const int result = fsync(fd);
+    const int cause = errno;
+    close(fd);
+    errno = cause;
+    return result == 0 ? EWC_OK : io_error("sync", folder);
+}
+
+ewc_status ewci_file_write(const char *path, const ewci_piece *pieces, int count)
+{
+    ewc_status status = EWC_OK;
+    char temporary[PATH_MAX];
+    if (snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid()) >= PATH_MAX)
+        return ewci_fail(EWC_ERR_IO, "%s: the path is too long", path);
+
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0) return io_error("create", temporary);
+    for (int i = 0; i < count; i++) {
+        if (ewci_write_all(fd, pieces[i].data, pieces[i].bytes) != 0) {
+            status = io_error("write", path);
+            goto done;
+        }
+    }
+    if (fsync(fd) != 0) {
+        status = io_error("sync", path);
+        goto done;
+    }
+    const int closed = close(fd);
+    fd = -1;
+    if (closed != 0 || rename(temporary, path) != 0) {
+        status = io_error("write", path);
+        goto done;
+    }
+    return sync_folder(path);
+done:
+    if (fd >= 0) close(fd);
+    unlink(temporary);
+    return status;
+}
+
+ewc_status ewci_folder_make(const char *path)
+{
+    char part[PATH_MAX];
+    const size_t length = strlen(path);
+    if (length == 0 || length >= sizeof part)
+        return ewci_fail(EWC_ERR_IO, "%s: cannot create: the path is empty or too long", path);
+    memcpy(part, path, length + 1);
+    for (size_t i = 1; i < length; i++) {
+        if (part[i] != '/') continue;
+        part[i] = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST) return io_error("create", part);
+        part[i] = '/';
+    }
+    if (mkdir(part, 0777) == 0) return EWC_OK;
+    if (errno == EEXIST) return ewci_fail(EWC_ERR_CONFIG, "out: %s exists already", path);
+    return io_error("create", path);
+}
