@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: MIT */
+/* The loop over tasks: gather, forward, likelihood, backward, optimizer step with penalty; at a
+ * task's end the Fisher pass, the fold, and a row of the accuracy matrix. */
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "consolidation.h"
+#include "ewc/train.h"
+#include "fisher.h"
+#include "likelihood.h"
+#include "optimizer.h"
+#include "task.h"
+
+enum { EVAL_ROWS = 512, MAX_BATCH = 1 << 20 };
+
+struct ewc_trainer {
+    ewc_model *model;
+    ewc_tasks *tasks;
+    ewc_optimizer *optimizer;
+    ewc_consolidation *state; /* or NULL */
+    ewc_train_options options;
+    ewc_fisher *fisher;      /* or NULL */
+    ewc_fisher_stats *stats; /* (segments) */
+    ewci_pass *pass;         /* training */
+    ewci_pass *eval;         /* evaluation */
+    double *total;           /* device: summed loss, or hits */
+    int64_t count;           /* tasks */
+    uint64_t step;           /* training steps done, over all tasks */
+    double *accuracy;        /* (count, count) */
+    double *baseline;        /* (count) */
+    double *row;             /* (count) of a mid-task evaluation */
+};
+
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* ---- Creation ---- */
+
+static ewc_status check_options(const ewc_train_options *o)
+{
+    if (o->epochs < 0 || o->iterations < 0 || (o->epochs == 0 && o->iterations == 0))
+        return ewci_fail(EWC_ERR_ARGUMENT, "epochs: %lld, iterations: %lld, expected one above 0",
+            (long long)o->epochs, (long long)o->iterations);
+    if (o->batch < 1 || o->batch > MAX_BATCH)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "batch: %lld, expected 1..%d", (long long)o->batch, MAX_BATCH);
+    if ((unsigned)o->schedule > EWC_SCHEDULE_STEP)
+        return ewci_fail(EWC_ERR_ARGUMENT, "schedule: %d, expected 0..2", (int)o->schedule);
+    if (o->schedule == EWC_SCHEDULE_STEP &&
+        (o->schedule_every < 1 || !(o->schedule_factor > 0.0) || !(o->schedule_factor <= 1.0)))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "schedule-every: %lld, schedule-factor: %g, expected 1 or more and 0 < f <= 1",
+            (long long)o->schedule_every, o->schedule_factor);
+    if (o->report_every < 1)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "report-every: %lld, expected 1 or more", (long long)o->report_every);
+    if (o->eval_every < 0 || o->eval_samples < 0)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "eval-every: %lld, eval-samples: %lld, expected 0 or more", (long long)o->eval_every,
+            (long long)o->eval_samples);
+    if ((unsigned)o->importance > EWC_IMPORTANCE_ONE)
+        return ewci_fail(EWC_ERR_ARGUMENT, "importance: %d, expected 0 or 1", (int)o->importance);
+    return EWC_OK;
+}
+
+static double *nan_array(int64_t n)
+{
+    double *const values = ewci_calloc((size_t)n, sizeof *values);
+    for (int64_t i = 0; values && i < n; i++)
+        values[i] = NAN;
+    return values;
+}
+
+ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *tasks,
+    ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *given)
+{
+    if (!out || !model || !tasks || !optimizer || optimizer->model != model ||
+        (state && state->model != model) || ewci_tasks_backend(tasks) != model->be)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_trainer_create: NULL, or parts that belong to another model or backend");
+    *out = NULL;
+    ewc_backend *const be = model->be;
+    ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
+    ewc_trainer *trainer = NULL;
+    ewc_status status;
+    EWCI_TRY(ewci_copy_options(&o, sizeof o, given, "ewc_trainer_create"));
+    EWCI_TRY(check_options(&o));
+    if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs) {
+        status = ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_trainer_create: the model maps %lld to %lld, the tasks need %lld to %lld",
+            (long long)model->inputs, (long long)model->outputs, (long long)ewc_tasks_inputs(tasks),
+            (long long)ewc_tasks_outputs(tasks));
+        goto done;
+    }
+    const int64_t count = ewc_tasks_count(tasks);
+    trainer = ewci_calloc(1, sizeof *trainer);
+    if (trainer) {
+        trainer->model = model;
+        trainer->accuracy = nan_array(count * count);
+        trainer->baseline = nan_array(count);
+        trainer->row = nan_array(count);
+        trainer->stats = ewci_calloc((size_t)model->segment_count, sizeof *trainer->stats);
+    }
+    if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->row || !trainer->stats) {
+        status = ewci_fail(EWC_ERR_MEMORY, "ewc_trainer_create: out of memory");
+        goto done;
+    }
+    trainer->tasks = tasks;
+    trainer->optimizer = optimizer;
+    trainer->state = state;
+    trainer->options = o;
+    trainer->count = count;
+    EWCI_TRY(ewci_pass_create(&trainer->pass, model, o.batch, 1, 0));
+    EWCI_TRY(ewci_pass_create(&trainer->eval, model, EVAL_ROWS, 0, 0));
+    EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
+    if (state && state->options.lambda > 0.0f && !o.joint) {
+        EWCI_TRY(ewc_fisher_create(&trainer->fisher, model));
+        const int64_t logits = ewci_tasks_scenario(tasks) == EWC_SCENARIO_CLASS
+                                   ? model->outputs
+                                   : ewc_tasks_classes(tasks);
+        if (o.importance == EWC_IMPORTANCE_FISHER)
+            EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &o.fisher, logits));
+    }
+    *out = trainer;
+done:
+    if (status != EWC_OK) ewc_trainer_free(trainer);
+    return status;
+}
+
+void ewc_trainer_free(ewc_trainer *trainer)
+{
+    if (!trainer) return;
+    ewc_fisher_free(trainer->fisher);
+    ewci_device_free(trainer->model->be, trainer->total);
+    ewci_pass_free(trainer->eval);
+    ewci_pass_free(trainer->pass);
+    free(trainer->stats);
+    free(trainer->row);
+    free(trainer->baseline);
+    free(trainer->accuracy);
+    free(trainer);
+}
+
+const double *ewc_trainer_accuracy(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->accuracy : NULL;
+}
+
+const double *ewc_trainer_baseline(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->baseline : NULL;
+}
+
+/* ---- Events ---- */
+
+/* EWC_ERR_STOPPED if the callback asks for it. */
+static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
+{
+    if (!trainer->options.on_event) return EWC_OK;
+    if (trainer->options.on_event(trainer->options.event_user, event) == 0) return EWC_OK;
+    return ewci_fail(EWC_ERR_STOPPED, "stopped in task %lld at step %lld", (long long)event->task,
+        (long long)event->step);
+}
+
+/* ---- Evaluation ---- */
+
+ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy)
+{
+    if (!trainer || !accuracy || t < 0 || t >= trainer->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_evaluate: NULL, or task %lld of %lld",
+            (long long)t, trainer ? (long long)trainer->count : 0LL);
+    ewc_backend *const be = trainer->model->be;
+    ewci_pass *const pass = trainer->eval;
+    ewci_task_view task;
+    ewc_status status;
+    EWCI_TRY(ewci_tasks_select(trainer->tasks, &task, t, EWC_SPLIT_TEST, seen));
+    const int64_t limit = trainer->options.eval_samples;
+    const int64_t n = limit > 0 && limit < task.view.count ? limit : task.view.count;
+    pass->first = task.first;
+    pass->outputs = task.outputs;
+    double hits = 0.0;
+    EWCI_TRY(be->ops->upload(be, trainer->total, &hits, sizeof hits));
+    for (int64_t row = 0; row < n; row += EVAL_ROWS) {
+        const ewck_step step = {.position = row, .order = EWCK_STREAM_NONE};
+        pass->rows = n - row < EVAL_ROWS ? n - row : EVAL_ROWS;
+        EWCI_TRY(be->ops->set_step(be, pass->step, &step));
+        EWCI_TRY(be->ops->gather(
+            be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
+        EWCI_TRY(ewci_pass_forward(pass));
+        EWCI_TRY(ewci_likelihood_hits(pass, task.group, trainer->total));
+    }
+    EWCI_TRY(be->ops->download(be, &hits, trainer->total, sizeof hits));
+    *accuracy = n > 0 ? hits / (double)n : (double)NAN;
+done:
+    return status;
+}
+
+/* Accuracies of tasks first..last into row, with `seen` tasks known. */
+static ewc_status evaluate_range(
+    ewc_trainer *trainer, double *row, int64_t first, int64_t last, int64_t seen)
+{
+    for (int64_t j = first; j <= last; j++) {
+        const ewc_status status = ewc_trainer_evaluate(trainer, j, seen, &row[j]);
+        if (status != EWC_OK) return status;
+    }
+    return EWC_OK;
+}
+
+/* An unseen task can be asked for unless its classes are not among those that compete. */
+static int evaluates_unseen(const ewc_trainer *trainer)
+{
+    return trainer->options.eval_next && ewci_tasks_scenario(trainer->tasks) != EWC_SCENARIO_CLASS;
+}
+
+/* ---- Training ---- */
+
+/* What stays the same over the steps of one task. */
+typedef struct task_run {
+    ewci_task_view task;
+    int64_t t;
+    int64_t samples; /* in an epoch */
+    int64_t batch;   /* rows of a full batch */
+    int64_t steps_per_epoch;
+    int64_t steps;
+    ewci_graph *graph; /* a recorded step of a full batch, or NULL */
+} task_run;
+
+static ewc_status begin_task(ewc_trainer *trainer, task_run *run, int64_t t)
+{
+    const ewc_train_options *const o = &trainer->options;
+    const ewc_status status =
+        o->joint ? ewci_tasks_select_joint(trainer->tasks, &run->task, t + 1)
+                 : ewci_tasks_select(trainer->tasks, &run->task, t, EWC_SPLIT_TRAIN, t + 1);
+    if (status != EWC_OK) return status;
+    run->t = t;
+    run->samples = run->task.view.count * run->task.view.copies;
+    run->batch = o->batch < run->samples ? o->batch : run->samples;
+    if (run->batch == 0) return EWC_OK; /* no samples, no steps */
+    /* With a fixed number of iterations all batches are full ones. */
+    run->steps_per_epoch = o->iterations > 0 ? run->samples / run->batch
+                                             : (run->samples + run->batch - 1) / run->batch;
+    run->steps = o->iterations > 0 ? o->iterations : o->epochs * run->steps_per_epoch;
+    trainer->pass->first = run->task.first;
+    trainer->pass->outputs = run->task.outputs;
+    trainer->pass->training = 1;
+    return EWC_OK;
+}
+
+static double scheduled_lr(const ewc_trainer *trainer, const task_run *run, int64_t step)
+{
+    const ewc_train_options *const o = &trainer->options;
+    const double lr = (double)trainer->optimizer->options.lr;
+    switch (o->schedule) {
+    case EWC_SCHEDULE_COSINE:
+        return lr * 0.5 * (1.0 + cos(3.14159265358979323846 * (double)step / (double)run->steps));
+    case EWC_SCHEDULE_STEP:
+        return lr * pow(o->schedule_factor, (double)(step / o->schedule_every));
+    default:
+        return lr;
+    }
+}
+
+/* Everything of a step but its step block: the same operations in every step. */
+static ewc_status queue_step(ewc_trainer *trainer, const task_run *run)
+{
+    ewci_pass *const pass = trainer->pass;
+    ewc_backend *const be = trainer->model->be;
+    ewc_optimizer *const optimizer = trainer->optimizer;
+    ewc_status status;
+    EWCI_TRY(be->ops->gather(
+        be, pass->x, pass->labels, pass->samples, &run->task.view, pass->step, pass->rows));
+    EWCI_TRY(ewci_pass_forward(pass));
+    EWCI_TRY(ewci_likelihood_gradient(pass, run->task.group, trainer->total));
+    EWCI_TRY(ewci_pass_backward(pass, optimizer->gradient, EWCI_MODE_OVERWRITE, 1));
+    EWCI_TRY(ewci_optimizer_apply(
+        optimizer, trainer->state, pass->step, run->task.first, run->task.outputs));
+done:
+    return status;
+}
+
+static ewc_status train_step(ewc_trainer *trainer, task_run *run, int64_t step, double lr)
+{
+    ewci_pass *const pass = trainer->pass;
+    ewc_backend *const be = trainer->model->be;
+    const int64_t epoch = step / run->steps_per_epoch;
+    const int64_t position = step % run->steps_per_epoch * run->batch;
+    ewck_step block = {.seed = trainer->options.seed,
+        .step = trainer->step++,
+        .position = position,
+        .order = EWCK_STREAM_SHUFFLE,
+        .task = (uint32_t)run->t,
+        .epoch = (uint32_t)epoch};
+    ewci_optimizer_advance(trainer->optimizer, &block, lr);
+    pass->rows = run->samples - position < run->batch ? run->samples - position : run->batch;
+    ewc_status status;
+    EWCI_TRY(be->ops->set_step(be, pass->step, &block));
+    if (!be->ops->record_begin || pass->rows < run->batch) return queue_step(trainer, run);
+    if (!run->graph) {
+        EWCI_TRY(be->ops->record_begin(be));
+        const ewc_status queued = queue_step(trainer, run);
+        status = be->ops->record_end(be, &run->graph); /* in any case: it ends the recording */
+        if (queued != EWC_OK) status = queued;
+        if (status != EWC_OK) goto done;
+    }
+    EWCI_TRY(be->ops->replay(be, run->graph));
+done:
+    return status;
+}
+
+/* An explicit penalty step that overshoots would end in NaN; better said before. */
+static ewc_status check_stability(const ewc_trainer *trainer)
+{
+    const ewc_consolidation *const state = trainer->state;
+    if (!ewci_consolidation_acts(state) || state->options.penalty != EWC_PENALTY_EXPLICIT)
+        return EWC_OK;
+    const double safe =
+        ewc_optimizer_safe_lambda(trainer->optimizer, state, trainer->optimizer->options.lr);
+    if ((double)state->options.lambda <= safe) return EWC_OK;
+    return ewci_fail(EWC_ERR_UNSTABLE,
+        "lambda: %g makes the explicit penalty step diverge (max S %.4g, lr %g); the largest safe "
+        "lambda is %.4g, or use the proximal penalty",
+        (double)state->options.lambda, state->info.max, (double)trainer->optimizer->options.lr,
+        safe);
+}
+
+/* Reads and clears the summed loss, checks for non-finite numbers. Waits for the device. */
+static ewc_status report_step(
+    ewc_trainer *trainer, const task_run *run, ewc_event *event, int64_t since)
+{
+    ewc_backend *const be = trainer->model->be;
+    double loss, zero = 0.0;
+    ewc_status status;
+    EWCI_TRY(be->ops->download(be, &loss, trainer->total, sizeof loss));
+    EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
+    status = ewci_optimizer_check(trainer->optimizer);
+    if (status == EWC_ERR_NONFINITE || (status == EWC_OK && !isfinite(loss))) {
+        status = ewci_fail(EWC_ERR_NONFINITE,
+            "task %lld, step %lld: the loss or a weight is no longer finite", (long long)run->t,
+            (long long)event->step);
+        goto done;
+    }
+    if (status != EWC_OK) goto done;
+    event->loss = loss / (double)since;
+    if (ewci_consolidation_acts(trainer->state))
+        EWCI_TRY(ewc_consolidation_value(trainer->state, &event->penalty));
+    EWCI_TRY(emit(trainer, event));
+done:
+    return status;
+}
+
+/* A mid-task evaluation puts other maps into the task's slot; this brings the task's own back. */
+static ewc_status evaluate_mid_task(ewc_trainer *trainer, task_run *run, const ewc_event *at)
+{
+    ewc_status status;
+    EWCI_TRY(evaluate_range(trainer, trainer->row, 0, run->t, run->t + 1));
+    ewc_event event = *at;
+    event.kind = EWC_EVENT_EVALUATED;
+    event.accuracy = trainer->row;
+    event.tasks = run->t + 1;
+    EWCI_TRY(emit(trainer, &event));
+    if (!trainer->options.joint)
+        EWCI_TRY(
+            ewci_tasks_select(trainer->tasks, &run->task, run->t, EWC_SPLIT_TRAIN, run->t + 1));
+done:
+    return status;
+}
+
+ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
+{
+    if (!trainer || t < 0 || t >= trainer->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_train: NULL, or task %lld of %lld",
+            (long long)t, trainer ? (long long)trainer->count : 0LL);
+    const ewc_train_options *const o = &trainer->options;
+    ewc_backend *const be = trainer->model->be;
+    const double begin = seconds_now();
+    task_run run = {0};
+    ewc_status status;
+    EWCI_TRY(check_stability(trainer));
+    EWCI_TRY(begin_task(trainer, &run, t));
+    if (o->reset_optimizer && t > 0) EWCI_TRY(ewc_optimizer_reset(trainer->optimizer));
+    const double zero = 0.0;
+    EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
+    ewc_event event = {.kind = EWC_EVENT_TASK_BEGIN,
+        .task = t,
+        .steps = run.steps,
+        .loss = NAN,
+        .penalty = NAN,
+        .lr = scheduled_lr(trainer, &run, 0)};
+    EWCI_TRY(emit(trainer, &event));
+    int64_t samples_since = 0;
+    for (int64_t step = 0; step < run.steps; step++) {
+        const double lr = scheduled_lr(trainer, &run, step);
+        EWCI_TRY(train_step(trainer, &run, step, lr));
+        samples_since += trainer->pass->rows;
+        event.kind = EWC_EVENT_STEP;
+        event.step = step + 1;
+        event.epoch = step / run.steps_per_epoch;
+        event.lr = lr;
+        event.seconds = seconds_now() - begin;
+        const int is_last = step + 1 == run.steps;
+        if ((step + 1) % o->report_every == 0 || is_last) {
+            EWCI_TRY(report_step(trainer, &run, &event, samples_since));
+            samples_since = 0;
+        }
+        if (o->eval_every > 0 && (step + 1) % o->eval_every == 0 && !is_last) {
+            EWCI_TRY(evaluate_mid_task(trainer, &run, &event));
+            EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
+            samples_since = 0;
+        }
+    }
+    EWCI_TRY(be->ops->sync(be));
+    event.kind = EWC_EVENT_TASK_END;
+    event.seconds = seconds_now() - begin;
+    EWCI_TRY(emit(trainer, &event));
+done:
+    if (run.graph) be->ops->graph_free(be, run.graph);
+    return status;
+}
+
+/* ---- The end of a task ---- */
+
+typedef struct fisher_poll {
+    ewc_trainer *trainer;
+    ewc_event event;
+    double begin;
+} fisher_poll;
+
+/* Lets the callback see that time passes, so that a run can be stopped in a long Fisher pass. */
+static int poll_fisher(void *user)
+{
+    fisher_poll *const poll = user;
+    const ewc_train_options *const o = &poll->trainer->options;
+    if (!o->on_event) return 0;
+    poll->event.seconds = seconds_now() - poll->begin;
+    return o->on_event(o->event_user, &poll->event);
+}
+
+ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t)
+{
+    if (!trainer || t < 0 || t >= trainer->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_consolidate: NULL, or task %lld of %lld",
+            (long long)t, trainer ? (long long)trainer->count : 0LL);
+    if (!trainer->fisher) return EWC_OK;
+    const ewc_train_options *const o = &trainer->options;
+    fisher_poll poll = {trainer, {.kind = EWC_EVENT_FISHER, .task = t}, seconds_now()};
+    ewc_status status;
+    if (o->importance == EWC_IMPORTANCE_ONE)
+        EWCI_TRY(ewc_fisher_fill(trainer->fisher, 1.0f));
+    else
+        EWCI_TRY(ewci_fisher_compute(
+            trainer->fisher, trainer->tasks, t, &o->fisher, poll_fisher, &poll));
+    EWCI_TRY(ewc_fisher_statistics(trainer->fisher, trainer->stats, trainer->model->segment_count));
+    ewc_event event = poll.event;
+    event.seconds = seconds_now() - poll.begin;
+    event.samples = o->importance == EWC_IMPORTANCE_ONE ? 0 : ewc_fisher_samples(trainer->fisher);
+    event.stats = trainer->stats;
+    EWCI_TRY(emit(trainer, &event));
+    EWCI_TRY(ewc_consolidation_fold(trainer->state, trainer->fisher));
+    event.kind = EWC_EVENT_FOLDED;
+    event.stats = NULL;
+    event.state = trainer->state->info;
+    event.tasks = event.state.tasks;
+    event.safe_lambda = ewc_optimizer_safe_lambda(
+        trainer->optimizer, trainer->state, trainer->optimizer->options.lr);
+    EWCI_TRY(emit(trainer, &event));
+done:
+    return status;
+}
+
+ewc_status ewc_trainer_run(ewc_trainer *trainer)
+{
+    if (!trainer) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_run: NULL");
+    const int64_t count = trainer->count;
+    ewc_status status = EWC_OK;
+    if (evaluates_unseen(trainer))
+        EWCI_TRY(evaluate_range(trainer, trainer->baseline, 0, count - 1, count));
+    for (int64_t t = 0; t < count; t++) {
+        EWCI_TRY(ewc_trainer_train(trainer, t));
+        EWCI_TRY(ewc_trainer_consolidate(trainer, t));
+        const double begin = seconds_now();
+        double *const row = trainer->accuracy + t * count;
+        const int64_t last = evaluates_unseen(trainer) && t + 1 < count ? t + 1 : t;
+        EWCI_TRY(evaluate_range(trainer, row, 0, last, t + 1));
+        const ewc_event event = {.kind = EWC_EVENT_EVALUATED,
+            .task = t,
+            .task_end = 1,
+            .accuracy = row,
+            .tasks = t + 1,
+            .seconds = seconds_now() - begin,
+            .loss = NAN,
+            .penalty = NAN};
+        EWCI_TRY(emit(trainer, &event));
+    }
+done:
+    return status;
+}
