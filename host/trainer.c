@@ -200,15 +200,20 @@ done:
     return status;
 }
 
-/* Accuracies of tasks first..last into row, with `seen` tasks known. */
-static ewc_status evaluate_range(
-    ewc_trainer *trainer, double *row, int64_t first, int64_t last, int64_t seen)
+/* Accuracies of tasks 0..last into row, `seen` of them trained, of which the event tells. */
+static ewc_status evaluate_tasks(
+    ewc_trainer *trainer, ewc_event *event, double *row, int64_t seen, int64_t last)
 {
-    for (int64_t j = first; j <= last; j++) {
+    const double begin = seconds_now();
+    for (int64_t j = 0; j <= last; j++) {
         const ewc_status status = ewc_trainer_evaluate(trainer, j, seen, &row[j]);
         if (status != EWC_OK) return status;
     }
-    return EWC_OK;
+    event->kind = EWC_EVENT_EVALUATED;
+    event->accuracy = row;
+    event->tasks = seen;
+    event->seconds = seconds_now() - begin;
+    return emit(trainer, event);
 }
 
 /* An unseen task can be asked for unless its classes are not among those that compete. */
@@ -356,13 +361,9 @@ done:
 /* A mid-task evaluation puts other maps into the task's slot; this brings the task's own back. */
 static ewc_status evaluate_mid_task(ewc_trainer *trainer, task_run *run, const ewc_event *at)
 {
-    ewc_status status;
-    EWCI_TRY(evaluate_range(trainer, trainer->row, 0, run->t, run->t + 1));
     ewc_event event = *at;
-    event.kind = EWC_EVENT_EVALUATED;
-    event.accuracy = trainer->row;
-    event.tasks = run->t + 1;
-    EWCI_TRY(emit(trainer, &event));
+    ewc_status status;
+    EWCI_TRY(evaluate_tasks(trainer, &event, trainer->row, run->t + 1, run->t));
     if (!trainer->options.joint)
         EWCI_TRY(
             ewci_tasks_select(trainer->tasks, &run->task, run->t, EWC_SPLIT_TRAIN, run->t + 1));
@@ -476,25 +477,17 @@ ewc_status ewc_trainer_run(ewc_trainer *trainer)
 {
     if (!trainer) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_run: NULL");
     const int64_t count = trainer->count;
+    ewc_event event = {.task = -1, .loss = NAN, .penalty = NAN};
     ewc_status status = EWC_OK;
     if (evaluates_unseen(trainer))
-        EWCI_TRY(evaluate_range(trainer, trainer->baseline, 0, count - 1, count));
+        EWCI_TRY(evaluate_tasks(trainer, &event, trainer->baseline, count, count - 1));
     for (int64_t t = 0; t < count; t++) {
         EWCI_TRY(ewc_trainer_train(trainer, t));
         EWCI_TRY(ewc_trainer_consolidate(trainer, t));
-        const double begin = seconds_now();
-        double *const row = trainer->accuracy + t * count;
+        event.task = t;
+        event.task_end = 1;
         const int64_t last = evaluates_unseen(trainer) && t + 1 < count ? t + 1 : t;
-        EWCI_TRY(evaluate_range(trainer, row, 0, last, t + 1));
-        const ewc_event event = {.kind = EWC_EVENT_EVALUATED,
-            .task = t,
-            .task_end = 1,
-            .accuracy = row,
-            .tasks = t + 1,
-            .seconds = seconds_now() - begin,
-            .loss = NAN,
-            .penalty = NAN};
-        EWCI_TRY(emit(trainer, &event));
+        EWCI_TRY(evaluate_tasks(trainer, &event, trainer->accuracy + t * count, t + 1, last));
     }
 done:
     return status;

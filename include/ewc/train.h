@@ -21,7 +21,8 @@ typedef enum ewc_schedule {
 typedef enum ewc_event_kind {
     EWC_EVENT_TASK_BEGIN = 0, /* task, steps */
     EWC_EVENT_STEP = 1, /* every `report_every` steps and at a task's last: step, epoch, loss, lr */
-    EWC_EVENT_EVALUATED = 2, /* accuracies of tasks 0..tasks-1, mid-task or at the end of a task */
+    EWC_EVENT_EVALUATED = 2, /* accuracy of tasks 0..tasks-1: mid-task, at a task's end, or before
+                              training (task -1: all tasks, by the untrained model) */
     EWC_EVENT_FISHER = 3,  /* samples, seconds, stats of every segment; stats NULL: still at work */
     EWC_EVENT_FOLDED = 4,  /* tasks, penalty state */
     EWC_EVENT_TASK_END = 5 /* task, seconds */
