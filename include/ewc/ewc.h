@@ -75,7 +75,7 @@
 #define EWC_EWC_H
 
 #include "ewc/checkpoint.h"
-#include "ewc/train.h"
+#include "ewc/run.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -86,7 +86,8 @@ extern "C" {
 #define EWC_VERSION_MINOR 1
 #define EWC_VERSION_PATCH 0
 
-/* The version of the library in use, such as "0.1.0". Static storage. */
+/* The version of the library in use, such as "0.1.0", or "0.1.0+1a2b3c4d5e6f" where the commit that
+ * it was built from is known. Static storage. */
 EWC_API const char *ewc_version(void);
 
 #ifdef __cplusplus

@@ -87,7 +87,7 @@ typedef enum ewc_method {
         "fine-tuning, L2 anchor, EWC, online EWC, all data together")                              \
     X(REAL, lambda, "100", "[0,1e30]", "Method",                                                   \
         "ewc: strength; the penalty is lambda / 2 sum F (theta - theta*)^2")                       \
-    X(REAL, lambda_l2, "0.1", "[0,1e30]", "Method", "l2: strength, the same with F = 1")           \
+    X(REAL, lambda_l2, "0.02", "[0,1e30]", "Method", "l2: strength, the same with F = 1")          \
     X(REAL, gamma, "1", "[0,1]", "Method",                                                         \
         "ewc-online: weight of the past, S' = gamma S + F; 1 forgets nothing")                     \
     X(CHOICE, penalty, "explicit", "explicit|proximal", "Method",                                  \
@@ -101,9 +101,9 @@ typedef enum ewc_method {
     X(INTEGER, fisher_batch, "0", "[0,65536]", "Fisher",                                           \
         "samples at a time; 0: chosen; changes the speed only")                                    \
                                                                                                    \
-    X(CHOICE, optimizer, "adam", "sgd|adam|adamw", "Optimizer",                                     \
+    X(CHOICE, optimizer, "adam", "sgd|adam|adamw", "Optimizer",                                    \
         "each carries the penalty in its step")                                                    \
-    X(REAL, lr, "0.001", "[1e-30,1000]", "Optimizer", "learning rate")                              \
+    X(REAL, lr, "0.001", "[1e-30,1000]", "Optimizer", "learning rate")                             \
     X(REAL, momentum, "0", "[0,1)", "Optimizer", "sgd: momentum")                                  \
     X(FLAG, nesterov, "false", "", "Optimizer", "sgd: Nesterov's momentum")                        \
     X(REAL, beta1, "0.9", "[0,1)", "Optimizer", "adam, adamw: decay of the first moment")          \

@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: MIT */
+/* The options of a run: text, JSON and presets, all driven by EWC_RUN_OPTIONS. */
+#include "ewc/options.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "file.h"
+#include "json.h"
+
+enum { CONFIG_BYTES_MAX = 1 << 20, VALUE_SIZE = 2 * EWC_OPTION_TEXT_SIZE };
+
+/* The table, and where each value lies in the struct. */
+static const struct row {
+    const char *field; /* the key with '_' for '-' */
+    ewc_option_type type;
+    const char *initial, *limits, *group, *help;
+    size_t offset;
+} rows[] = {
+#define ROW(type, field, initial, limits, group, help)                                             \
+    {#field, EWC_OPTION_##type, initial, limits, group, help, offsetof(ewc_run_options, field)},
+    EWC_RUN_OPTIONS(ROW)
+#undef ROW
+};
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+/* A preset is what it changes. */
+static const struct preset {
+    const char *name, *help;
+    const char *settings[12][2];
+} presets[] = {
+    {"permuted-mnist", "MNIST with pixels in another order in each task (the defaults)",
+        {{"kind", "permuted"}}},
+    {"rotated-mnist", "MNIST turned further in each task, up to 180 degrees",
+        {{"kind", "rotated"}}},
+    {"split-mnist", "two digits in each task, a head for each; see --scenario",
+        {{"kind", "split"}, {"tasks", "5"}, {"scenario", "task"}}},
+    {"permuted-mnist-1024", "the protocol of van de Ven & Tolias, arXiv 1809.10635, table 4",
+        {{"kind", "permuted"}, {"tasks", "10"}, {"pad", "2"}, {"hidden", "1000,1000"},
+            {"init", "fan-in"}, {"optimizer", "adam"}, {"lr", "0.0001"}, {"iterations", "5000"},
+            {"estimator", "argmax"}, {"lambda", "500"}, {"gamma", "0.9"}}},
+};
+enum { PRESETS = sizeof presets / sizeof presets[0] };
+
+/* ---- Names ------------------------------------------------------------------------------------
+ */
+
+static void spell_key(char *key, const char *field)
+{
+    size_t i = 0;
+    for (; field[i] != '\0' && i + 1 < EWC_OPTION_KEY_SIZE; i++)
+        key[i] = field[i] == '_' ? '-' : field[i];
+    key[i] = '\0';
+}
+
+static const struct row *find_row(const char *key)
+{
+    char known[EWC_OPTION_KEY_SIZE];
+    for (int i = 0; i < ROWS; i++) {
+        spell_key(known, rows[i].field);
+        if (strcmp(known, key) == 0) return &rows[i];
+    }
+    return NULL;
+}
+
+/* Edit distance (Levenshtein) of two names of at most EWC_OPTION_KEY_SIZE - 1 characters. */
+static int edit_distance(const char *a, const char *b)
+{
+    int cost[EWC_OPTION_KEY_SIZE];
+    const int columns = (int)strlen(b);
+    for (int j = 0; j <= columns; j++)
+        cost[j] = j;
+    for (int i = 0; a[i] != '\0'; i++) {
+        int diagonal = cost[0]; /* of row i, column j */
+        cost[0] = i + 1;
+        for (int j = 0; j < columns; j++) {
+            const int change = diagonal + (a[i] != b[j]);
+            diagonal = cost[j + 1];
+            const int shift = (diagonal < cost[j] ? diagonal : cost[j]) + 1;
+            cost[j + 1] = change < shift ? change : shift;
+        }
+    }
+    return cost[columns];
+}
+
+int ewc_options_nearest(char *out, const char *name, const char *const *names, int count)
+{
+    const size_t length = strlen(name);
+    int best = (int)length / 2 + 1; /* as far off as half the letters says nothing */
+    out[0] = '\0';
+    for (int i = 0; i < count && length < EWC_OPTION_KEY_SIZE; i++) {
+        if (strlen(names[i]) >= EWC_OPTION_KEY_SIZE) continue;
+        const int distance = edit_distance(name, names[i]);
+        if (distance >= best) continue;
+        best = distance;
+        strcpy(out, names[i]);
+    }
+    return out[0] != '\0';
+}
+
+/* Fails for a name that is not among those known, naming the nearest one that is. */
+static ewc_status unknown(const char *what, const char *name, const char *const *names, int count)
+{
+    char nearest[EWC_OPTION_KEY_SIZE];
+    if (ewc_options_nearest(nearest, name, names, count))
+        return ewci_fail(EWC_ERR_CONFIG, "%s, did you mean %s?", what, nearest);
+    return ewci_fail(EWC_ERR_CONFIG, "%s", what);
+}
+
+static ewc_status unknown_key(const char *key)
+{
+    char keys[ROWS][EWC_OPTION_KEY_SIZE], what[128];
+    const char *names[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        spell_key(keys[i], rows[i].field);
+        names[i] = keys[i];
+    }
+    snprintf(what, sizeof what, "%.64s: unknown option", key);
+    return unknown(what, key, names, ROWS);
+}
+
+int ewc_options_count(void)
+{
+    return ROWS;
+}
+
+int ewc_options_describe(int i, ewc_option_info *out)
+{
+    if (i < 0 || i >= ROWS) return 0;
+    *out = (ewc_option_info){
+        "", rows[i].type, rows[i].initial, rows[i].limits, rows[i].group, rows[i].help};
+    spell_key(out->key, rows[i].field);
+    return 1;
+}
+
+/* ---- Values -----------------------------------------------------------------------------------
+ */
+
+/* Whether x lies in an interval such as "[0,1)". */
+static int within(double x, const char *limits)
+{
+    char text[64];
+    double low = 0.0, high = 0.0;
+    snprintf(text, sizeof text, "%s", limits + 1);
+    char *const comma = strchr(text, ',');
+    const size_t last = strlen(text) - 1;
+    const int open_low = limits[0] == '(', open_high = text[last] == ')';
+    *comma = text[last] = '\0';
+    if (!ewci_parse_real(&low, text) || !ewci_parse_real(&high, comma + 1)) return 0;
+    return (open_low ? x > low : x >= low) && (open_high ? x < high : x <= high);
+}
+
+/* The position of `name` in "a|b|c", or -1. */
+static int find_choice(const char *choices, const char *name)
+{
+    const size_t length = strlen(name);
+    int i = 0;
+    for (const char *c = choices; c != NULL; i++) {
+        const size_t here = strcspn(c, "|");
+        if (here == length && memcmp(c, name, length) == 0) return i;
+        c = c[here] == '|' ? c + here + 1 : NULL;
+    }
+    return -1;
+}
+
+/* Fails with "key: value, expected ...". */
+static ewc_status bad_value(const struct row *row, const char *value)
+{
+    static const char *const expected[] = {"a whole number in ", "a number in ", "true or false",
+        "", "UTF-8 text of at most 511 bytes", "widths such as 400,400, or none; each in "};
+    char key[EWC_OPTION_KEY_SIZE];
+    spell_key(key, row->field);
+    return ewci_fail(EWC_ERR_CONFIG, "%s: \"%.64s\", expected %s%s", key, value,
+        expected[row->type], row->limits);
+}
+
+static int parse_list(ewc_option_list *list, const char *text, const char *limits)
+{
+    *list = (ewc_option_list){0};
+    if (text[0] == '\0' || strcmp(text, "none") == 0) return 1;
+    for (const char *c = text;;) {
+        char item[24];
+        const size_t length = strcspn(c, ",");
+        if (length >= sizeof item || list->count >= EWC_OPTION_LIST_MAX) return 0;
+        memcpy(item, c, length);
+        item[length] = '\0';
+        int64_t *const value = &list->items[list->count++];
+        if (!ewci_parse_integer(value, item) || !within((double)*value, limits)) return 0;
+        if (c[length] == '\0') return 1;
+        c += length + 1;
+    }
+}
+
+/* Whether text is UTF-8, as a configuration file must be. */
+static int is_text(const char *text)
+{
+    json_t *const string = json_string(text);
+    json_decref(string);
+    return string != NULL;
+}
+
+static ewc_status set_row(ewc_run_options *options, const struct row *row, const char *value)
+{
+    void *const field = (char *)options + row->offset;
+    switch (row->type) {
+    case EWC_OPTION_INTEGER: {
+        int64_t x;
+        if (!ewci_parse_integer(&x, value) || !within((double)x, row->limits)) break;
+        *(int64_t *)field = x;
+        if (x > 0 && field == &options->epochs) options->iterations = 0;
+        if (x > 0 && field == &options->iterations) options->epochs = 0;
+        return EWC_OK;
+    }
+    case EWC_OPTION_REAL: {
+        double x;
+        if (!ewci_parse_real(&x, value) || !within(x, row->limits)) break;
+        *(double *)field = x;
+        return EWC_OK;
+    }
+    case EWC_OPTION_FLAG: {
+        const int x = find_choice("false|true", value);
+        if (x < 0) break;
+        *(int *)field = x;
+        return EWC_OK;
+    }
+    case EWC_OPTION_CHOICE: {
+        const int x = find_choice(row->limits, value);
+        if (x < 0) break;
+        *(int *)field = x;
+        return EWC_OK;
+    }
+    case EWC_OPTION_TEXT: {
+        const size_t length = strlen(value);
+        if (length >= EWC_OPTION_TEXT_SIZE || !is_text(value)) break;
+        memcpy(field, value, length + 1);
+        return EWC_OK;
+    }
+    case EWC_OPTION_LIST: {
+        ewc_option_list list;
+        if (!parse_list(&list, value, row->limits)) break;
+        *(ewc_option_list *)field = list;
+        return EWC_OK;
+    }
+    }
+    return bad_value(row, value);
+}
+
+static void get_row(
+    char *buffer, size_t size, const ewc_run_options *options, const struct row *row)
+{
+    const void *const field = (const char *)options + row->offset;
+    switch (row->type) {
+    case EWC_OPTION_INTEGER:
+        snprintf(buffer, size, "%lld", (long long)*(const int64_t *)field);
+        break;
+    case EWC_OPTION_REAL:
+        ewci_format_real(buffer, size, *(const double *)field);
+        break;
+    case EWC_OPTION_FLAG:
+        snprintf(buffer, size, "%s", *(const int *)field ? "true" : "false");
+        break;
+    case EWC_OPTION_CHOICE: {
+        const char *name = row->limits;
+        for (int i = *(const int *)field; i > 0; i--)
+            name += strcspn(name, "|") + 1;
+        snprintf(buffer, size, "%.*s", (int)strcspn(name, "|"), name);
+        break;
+    }
+    case EWC_OPTION_TEXT:
+        snprintf(buffer, size, "%s", (const char *)field);
+        break;
+    case EWC_OPTION_LIST: {
+        const ewc_option_list *const list = field;
+        size_t used = (size_t)snprintf(buffer, size, "%s", list->count == 0 ? "none" : "");
+        for (int64_t i = 0; i < list->count && used < size; i++)
+            used += (size_t)snprintf(
+                buffer + used, size - used, "%s%lld", i > 0 ? "," : "", (long long)list->items[i]);
+        break;
+    }
+    }
+}
+
+void ewc_options_init(ewc_run_options *options)
+{
+    memset(options, 0, sizeof *options);
+    options->struct_size = sizeof *options;
+    for (int i = 0; i < ROWS; i++)
+        (void)set_row(options, &rows[i], rows[i].initial); /* a test sets each once more */
+}
+
+ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value)
+{
+    const struct row *const row = find_row(key);
+    if (row == NULL) return unknown_key(key);
+    if (strcmp(key, "preset") == 0) return ewc_options_preset(options, value);
+    return set_row(options, row, value);
+}
+
+ewc_status ewc_options_get(
+    const ewc_run_options *options, const char *key, char *buffer, size_t size)
+{
+    char value[VALUE_SIZE];
+    const struct row *const row = find_row(key);
+    if (row == NULL) return unknown_key(key);
+    get_row(value, sizeof value, options, row);
+    const size_t length = strlen(value);
+    if (length >= size)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_options_get: size=%zu, %s needs %zu", size, key, length + 1);
+    memcpy(buffer, value, length + 1);
+    return EWC_OK;
+}
+
+/* ---- Presets ----------------------------------------------------------------------------------
+ */
+
+int ewc_options_preset_count(void)
+{
+    return PRESETS;
+}
+
+const char *ewc_options_preset_name(int i)
+{
+    return i >= 0 && i < PRESETS ? presets[i].name : NULL;
+}
+
+const char *ewc_options_preset_help(int i)
+{
+    return i >= 0 && i < PRESETS ? presets[i].help : NULL;
+}
+
+ewc_status ewc_options_preset(ewc_run_options *options, const char *name)
+{
+    const char *names[PRESETS];
+    for (int i = 0; i < PRESETS; i++) {
+        names[i] = presets[i].name;
+        if (strcmp(name, names[i]) != 0) continue;
+        ewc_options_init(options);
+        snprintf(options->preset, sizeof options->preset, "%s", name);
+        for (int k = 0; presets[i].settings[k][0] != NULL; k++) {
+            const char *const *const setting = presets[i].settings[k];
+            const ewc_status status = ewc_options_set(options, setting[0], setting[1]);
+            if (status != EWC_OK) return status;
+        }
+        return EWC_OK;
+    }
+    char what[128];
+    snprintf(what, sizeof what, "preset: \"%.64s\" is not known", name);
+    return unknown(what, name, names, PRESETS);
+}
+
+/* ---- Configuration files ----------------------------------------------------------------------
+ */
+
+/* Sets an option from JSON, by way of the text of a value that has the option's own type. */
+static ewc_status set_json(ewc_run_options *options, const struct row *row, const json_t *value)
+{
+    char text[VALUE_SIZE] = "";
+    int good = 0;
+    switch (row->type) {
+    case EWC_OPTION_INTEGER:
+        good = json_is_integer(value);
+        if (good) snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
+        break;
+    case EWC_OPTION_REAL:
+        good = json_is_number(value);
+        if (good) ewci_format_real(text, sizeof text, json_number_value(value));
+        break;
+    case EWC_OPTION_FLAG:
+        good = json_is_boolean(value);
+        if (good) snprintf(text, sizeof text, "%s", json_is_true(value) ? "true" : "false");
+        break;
+    case EWC_OPTION_CHOICE:
+    case EWC_OPTION_TEXT:
+        good = json_is_string(value) && json_string_length(value) < sizeof text;
+        if (good) snprintf(text, sizeof text, "%s", json_string_value(value));
+        break;
+    case EWC_OPTION_LIST: {
+        size_t used = 0;
+        good = json_is_array(value);
+        for (size_t i = 0; good && i < json_array_size(value); i++) {
+            const json_t *const item = json_array_get(value, i);
+            good = json_is_integer(item) && used + 24 < sizeof text;
+            if (good)
+                used += (size_t)snprintf(text + used, sizeof text - used, "%s%lld",
+                    i > 0 ? "," : "", (long long)json_integer_value(item));
+        }
+        break;
+    }
+    }
+    if (good) {
+        char key[EWC_OPTION_KEY_SIZE];
+        spell_key(key, row->field);
+        return ewc_options_set(options, key, text);
+    }
+    char *const shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    const ewc_status status = bad_value(row, shown != NULL ? shown : "?");
+    free(shown);
+    return status;
+}
+
+ewc_status ewc_options_load_json(ewc_run_options *options, const char *path)
+{
+    ewc_status status = EWC_OK;
+    ewc_run_options result = *options;
+    char *text = NULL;
+    size_t bytes = 0;
+    json_t *root = NULL;
+
+    status = ewci_file_read(&text, &bytes, path, CONFIG_BYTES_MAX);
+    if (status == EWC_ERR_IO) status = ewci_fail(EWC_ERR_CONFIG, "config: %s", ewc_last_error());
+    if (status != EWC_OK) goto done;
+    EWCI_TRY(ewci_json_parse(&root, text, bytes, path, EWC_ERR_CONFIG));
+
+    const json_t *const preset = json_object_get(root, "preset");
+    const int chosen = result.preset[0] != '\0'; /* a flag is stronger than the file */
+    if (preset != NULL && !json_is_string(preset)) {
+        status = bad_value(find_row("preset"), "not a string");
+        goto done;
+    }
+    if (!chosen && preset != NULL && json_string_length(preset) > 0)
+        EWCI_TRY(ewc_options_preset(&result, json_string_value(preset)));
+
+    const char *key;
+    json_t *value;
+    json_object_foreach(root, key, value)
+    {
+        if (value == preset) continue;
+        const struct row *const row = find_row(key);
+        status = row == NULL ? unknown_key(key) : set_json(&result, row, value);
+        if (status != EWC_OK) {
+            status = ewci_fail(status, "%s: %s", path, ewc_last_error());
+            goto done;
+        }
+    }
+    *options = result;
+done:
+    json_decref(root);
+    free(text);
+    return status;
+}
+
+/* One option to a line, and numbers with no more digits than they were given with: by hand. */
+ewc_status ewc_options_to_json(const ewc_run_options *options, char **text)
+{
+    size_t bytes = 0;
+    FILE *const out = open_memstream(text, &bytes);
+    if (out == NULL) return ewci_fail(EWC_ERR_MEMORY, "ewc_options_to_json: out of memory");
+    for (int i = 0; i < ROWS; i++) {
+        char key[EWC_OPTION_KEY_SIZE], value[VALUE_SIZE];
+        spell_key(key, rows[i].field);
+        get_row(value, sizeof value, options, &rows[i]);
+        fprintf(out, "%s  \"%s\": ", i == 0 ? "{\n" : ",\n", key);
+        if (rows[i].type == EWC_OPTION_TEXT || rows[i].type == EWC_OPTION_CHOICE) {
+            json_t *const string = json_string(value);
+            json_dumpf(string, out, JSON_ENCODE_ANY);
+            json_decref(string);
+        } else if (rows[i].type == EWC_OPTION_LIST) {
+            fprintf(out, "[%s]", strcmp(value, "none") == 0 ? "" : value);
+        } else {
+            fputs(value, out);
+        }
+    }
+    fputs("\n}\n", out);
+    if (fclose(out) == 0) return EWC_OK;
+    free(*text);
+    *text = NULL;
+    return ewci_fail(EWC_ERR_MEMORY, "ewc_options_to_json: out of memory");
+}
+
+/* ---- Options against each other ---------------------------------------------------------------
+ */
+
+static int is_device(const char *name)
+{
+    int64_t index;
+    if (strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0 || strcmp(name, "cuda") == 0)
+        return 1;
+    return strncmp(name, "cuda:", 5) == 0 && ewci_parse_integer(&index, name + 5) && index >= 0;
+}
+
+ewc_status ewc_options_check(const ewc_run_options *options)
+{
+    const ewc_run_options *const o = options;
+    enum { CLASSES = 10 }; /* of each set that is known */
+    if (o->struct_size != sizeof *o)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_options_check: call ewc_options_init first");
+    if (!is_device(o->device))
+        return ewci_fail(
+            EWC_ERR_CONFIG, "device: \"%s\", expected auto, cpu, cuda or cuda:N", o->device);
+    if (o->kind == EWC_TASKS_SPLIT && o->tasks * o->classes_per_task > CLASSES)
+        return ewci_fail(EWC_ERR_CONFIG,
+            "tasks: %lld of %lld classes each need more than the %d classes of %s",
+            (long long)o->tasks, (long long)o->classes_per_task, CLASSES,
+            o->dataset == 0 ? "mnist" : "fashion-mnist");
+    if (o->epochs == 0 && o->iterations == 0)
+        return ewci_fail(EWC_ERR_CONFIG, "epochs: 0, expected epochs or iterations above 0");
+    if (o->nesterov && o->optimizer == EWC_OPTIMIZER_SGD && !(o->momentum > 0.0))
+        return ewci_fail(EWC_ERR_CONFIG, "nesterov: needs momentum above 0");
+    return EWC_OK;
+}

@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: MIT */
+/* A run: options -> device, data, tasks, model, optimizer, EWC state, trainer -> a folder. */
+#include "ewc/run.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "ewc/checkpoint.h"
+#include "ewc/ewc.h"
+#include "file.h"
+#include "record.h"
+
+struct ewc_run {
+    ewc_run_options options;
+    ewc_run_callbacks callbacks;
+    ewc_backend *backend;
+    ewc_dataset *dataset;
+    ewc_tasks *tasks;
+    ewc_model *model;
+    ewc_optimizer *optimizer;
+    ewc_consolidation *state; /* NULL: a method without penalty */
+    ewc_trainer *trainer;
+    ewci_record *record;
+    ewc_run_result result;
+    ewc_status event_status; /* what went wrong while an event was recorded */
+    json_t *fishers;         /* an object for each Fisher pass, for result.json */
+    char *folder;
+    char model_text[1024];
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- What a run is, in JSON --------------------------------------------------------------------
+ */
+
+/* The value of an option as text, for records. */
+static json_t *option_text(const ewc_run_options *options, const char *key)
+{
+    char text[2 * EWC_OPTION_TEXT_SIZE];
+    if (ewc_options_get(options, key, text, sizeof text) != EWC_OK) return NULL;
+    return json_string(text);
+}
+
+static double run_lambda(const ewc_run_options *options)
+{
+    switch (options->method) {
+    case EWC_METHOD_L2:
+        return options->lambda_l2;
+    case EWC_METHOD_EWC:
+    case EWC_METHOD_EWC_ONLINE:
+        return options->lambda;
+    default:
+        return 0.0;
+    }
+}
+
+/* What a lambda means only together: estimator, samples, normaliser, convention, policy. */
+static json_t *describe_method(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    const int fisher = o->method == EWC_METHOD_EWC || o->method == EWC_METHOD_EWC_ONLINE;
+    json_t *const out = json_pack("{s:o, s:o, s:I, s:I}", "method", option_text(o, "method"),
+        "scenario", option_text(o, "scenario"), "tasks", (json_int_t)o->tasks, "parameters",
+        (json_int_t)run->result.parameters);
+    if (out == NULL || run->state == NULL) return out;
+
+    int64_t covered = 0;
+    for (int64_t i = 0; i < ewc_model_segment_count(run->model); i++) {
+        const ewc_segment *const segment = ewc_model_segment(run->model, i);
+        if (!o->exclude_heads || !(segment->flags & EWC_SEGMENT_HEAD)) covered += segment->count;
+    }
+    json_t *const more = json_pack("{s:o, s:s, s:s, s:o, s:o, s:I}", "lambda",
+        ewci_json_real(run_lambda(o)), "lambda_convention", "half", "policy",
+        o->method == EWC_METHOD_EWC ? "sum" : "online", "gamma",
+        o->method == EWC_METHOD_EWC_ONLINE ? ewci_json_real(o->gamma)
+        : o->method == EWC_METHOD_L2       ? ewci_json_real(0.0)
+                                           : json_null(),
+        "penalty", option_text(o, "penalty"), "parameters_covered", (json_int_t)covered);
+    const int64_t rows = ewc_tasks_rows(run->tasks, 0, EWC_SPLIT_TRAIN);
+    const int64_t samples =
+        o->fisher_samples > 0 && o->fisher_samples < rows ? o->fisher_samples : rows;
+    json_t *const source = !fisher ? json_pack("{s:s}", "importance", "one")
+                                   : json_pack("{s:s, s:o, s:I, s:s}", "importance", "fisher",
+                                         "estimator", option_text(o, "estimator"), "fisher_samples",
+                                         (json_int_t)samples, "normaliser", "mean over samples");
+    if (fisher && o->estimator == EWC_FISHER_SAMPLED)
+        json_object_set_new(source, "fisher_draws", json_integer(o->fisher_draws));
+    const int failed = json_object_update(out, more) != 0 || json_object_update(out, source) != 0;
+    json_decref(more);
+    json_decref(source);
+    if (!failed) return out;
+    json_decref(out);
+    return NULL;
+}
+
+/* The first line of the record, and the head of result.json. */
+static json_t *describe_run(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    json_t *const out =
+        json_pack("{s:s, s:s, s:s, s:i, s:I, s:o, s:o, s:s}", "version", ewc_version(), "device",
+            run->result.device.name, "device_description", run->result.device.description,
+            "threads", run->result.device.threads, "seed", (json_int_t)o->seed, "dataset",
+            option_text(o, "dataset"), "kind", option_text(o, "kind"), "model", run->model_text);
+    json_t *const method = describe_method(run);
+    if (out != NULL && method != NULL && json_object_update(out, method) == 0) {
+        json_decref(method);
+        return out;
+    }
+    json_decref(out);
+    json_decref(method);
+    return NULL;
+}
+
+static json_t *describe_result(const ewc_run *run)
+{
+    const ewc_run_result *const r = &run->result;
+    json_t *const out = describe_run(run);
+    json_t *const accuracy = json_array();
+    for (int64_t i = 0; i < r->tasks; i++)
+        json_array_append_new(accuracy, ewci_json_reals(r->accuracy + i * r->tasks, r->tasks));
+    json_t *const more = json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:o, s:o, s:o},"
+                                   " s:I, s:o, s:O}",
+        "tasks_done", (json_int_t)r->done, "acc", ewci_json_real(r->metrics.acc), "bwt",
+        ewci_json_real(r->metrics.bwt), "fwt", ewci_json_real(r->metrics.fwt), "forgetting",
+        ewci_json_real(r->metrics.forgetting), "accuracy", accuracy, "baseline",
+        ewci_json_reals(r->baseline, r->tasks), "seconds", "total", ewci_json_real(r->seconds),
+        "training", ewci_json_real(r->seconds_training), "fisher",
+        ewci_json_real(r->seconds_fisher), "evaluation", ewci_json_real(r->seconds_evaluation),
+        "fisher_samples_done", (json_int_t)r->fisher_samples, "fisher_samples_per_second",
+        ewci_json_real((double)r->fisher_samples / r->seconds_fisher), "fisher", run->fishers);
+    if (out != NULL && more != NULL && json_object_update(out, more) == 0 &&
+        json_object_set_new(out, "folder", json_string(r->folder)) == 0) {
+        json_decref(more);
+        return out;
+    }
+    json_decref(out);
+    json_decref(more);
+    return NULL;
+}
+
+ewc_status ewc_run_result_json(const ewc_run *run, char **text)
+{
+    json_t *const result = describe_result(run);
+    *text = result == NULL ? NULL : ewci_json_text(result);
+    json_decref(result);
+    return *text != NULL ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "ewc_run_result_json: out of memory");
+}
+
+/* ---- Events -----------------------------------------------------------------------------------
+ */
+
+/* {"fc1.weight": {"trace", "mean", "max"}, ...} */
+static json_t *describe_stats(const ewc_run *run, const ewc_fisher_stats *stats)
+{
+    json_t *const out = json_object();
+    for (int64_t i = 0; stats != NULL && i < ewc_model_segment_count(run->model); i++)
+        json_object_set_new(out, ewc_model_segment(run->model, i)->name,
+            json_pack("{s:o, s:o, s:o}", "trace", ewci_json_real(stats[i].trace), "mean",
+                ewci_json_real(stats[i].mean), "max", ewci_json_real(stats[i].max)));
+    return out;
+}
+
+/* An event as a line of the record. */
+static json_t *describe_event(const ewc_run *run, const ewc_event *e)
+{
+    const json_int_t task = e->task + 1, step = e->step; /* tasks count from 1 for people */
+    switch (e->kind) {
+    case EWC_EVENT_TASK_BEGIN:
+        return json_pack(
+            "{s:s, s:I, s:I}", "event", "task-begin", "task", task, "steps", (json_int_t)e->steps);
+    case EWC_EVENT_STEP:
+        return json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "event", "step", "task", task,
+            "step", step, "epoch", (json_int_t)e->epoch + 1, "loss", ewci_json_real(e->loss),
+            "penalty", ewci_json_real(e->penalty), "lr", ewci_json_real(e->lr), "seconds",
+            ewci_json_real(e->seconds));
+    case EWC_EVENT_EVALUATED:
+        return json_pack("{s:s, s:I, s:I, s:b, s:o, s:o}", "event", "evaluated", "task", task,
+            "step", step, "task_end", e->task_end, "accuracy",
+            ewci_json_reals(e->accuracy, e->tasks), "seconds", ewci_json_real(e->seconds));
+    case EWC_EVENT_FISHER:
+        return json_pack("{s:s, s:I, s:I, s:o, s:o}", "event", "fisher", "task", task, "samples",
+            (json_int_t)e->samples, "seconds", ewci_json_real(e->seconds), "segments",
+            describe_stats(run, e->stats));
+    case EWC_EVENT_FOLDED:
+        return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o}", "event", "folded", "task", task,
+            "folded", (json_int_t)e->state.tasks, "trace", ewci_json_real(e->state.trace), "max",
+            ewci_json_real(e->state.max), "r", ewci_json_real(e->state.r), "safe_lambda",
+            ewci_json_real(e->safe_lambda));
+    case EWC_EVENT_TASK_END:
+        return json_pack("{s:s, s:I, s:I, s:o}", "event", "task-end", "task", task, "step", step,
+            "seconds", ewci_json_real(e->seconds));
+    }
+    return NULL;
+}
+
+/* Counts, records and passes on. */
+static int on_event(void *user, const ewc_event *e)
+{
+    ewc_run *const run = user;
+    ewc_run_result *const result = &run->result;
+    const int unfinished = e->kind == EWC_EVENT_FISHER && e->stats == NULL; /* only time passes */
+    if (unfinished)
+        return run->callbacks.on_event != NULL
+                   ? run->callbacks.on_event(run->callbacks.event_user, e)
+                   : 0;
+    json_t *const line = describe_event(run, e);
+    if (e->kind == EWC_EVENT_EVALUATED) result->seconds_evaluation += e->seconds;
+    if (e->kind == EWC_EVENT_TASK_END) result->done = e->task + 1;
+    if (e->kind == EWC_EVENT_FISHER) {
+        result->seconds_fisher += e->seconds;
+        result->fisher_samples += e->samples;
+        json_t *const copy = json_copy(line);
+        json_object_del(copy, "event");
+        json_array_append_new(run->fishers, copy);
+    }
+    run->event_status = ewci_record_add(run->record, line);
+    if (run->event_status != EWC_OK) return 1;
+    if (run->callbacks.on_event == NULL) return 0;
+    return run->callbacks.on_event(run->callbacks.event_user, e);
+}
+
+/* ---- Making a run -----------------------------------------------------------------------------
+ */
+
+static ewc_status create_data(ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    static const char *const names[] = {"mnist", "fashion-mnist"};
+    ewc_status status = EWC_OK;
+    EWCI_TRY(ewc_dataset_load(&run->dataset, run->backend, names[o->dataset],
+        o->data_dir[0] != '\0' ? o->data_dir : NULL));
+
+    ewc_task_options tasks = EWC_TASK_OPTIONS_DEFAULTS;
+    tasks.kind = (ewc_task_kind)o->kind;
+    tasks.scenario = (ewc_scenario)o->scenario;
+    tasks.count = o->tasks;
+    tasks.seed = (uint64_t)o->seed;
+    tasks.pad = o->pad;
+    tasks.permute_first = o->permute_first;
+    tasks.max_angle = o->max_angle;
+    tasks.classes_per_task = o->classes_per_task;
+    tasks.shuffle_classes = o->shuffle_classes;
+    tasks.mean = (float)o->mean;
+    tasks.std = (float)o->std;
+    EWCI_TRY(ewc_tasks_create(&run->tasks, run->dataset, &tasks));
+done:
+    return status;
+}
+
+static ewc_status create_model(ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    ewc_status status = EWC_OK;
+    ewc_model_options model = EWC_MODEL_OPTIONS_DEFAULTS;
+    model.inputs = ewc_tasks_inputs(run->tasks);
+    model.outputs = ewc_tasks_outputs(run->tasks);
+    model.hidden_count = o->hidden.count;
+    model.hidden = o->hidden.items;
+    model.activation = (ewc_activation)o->activation;
+    model.dropout_input = (float)o->dropout_input;
+    model.dropout_hidden = (float)o->dropout_hidden;
+    model.init = (ewc_init)o->init;
+    model.seed = (uint64_t)o->seed;
+    EWCI_TRY(ewc_model_create(&run->model, run->backend, &model));
+
+    size_t used =
+        (size_t)snprintf(run->model_text, sizeof run->model_text, "%lld", (long long)model.inputs);
+    for (int64_t i = 0; i < o->hidden.count; i++)
+        used += (size_t)snprintf(run->model_text + used, sizeof run->model_text - used, "-%lld",
+            (long long)o->hidden.items[i]);
+    snprintf(
+        run->model_text + used, sizeof run->model_text - used, "-%lld", (long long)model.outputs);
+
+    ewc_optimizer_options optimizer = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
+    optimizer.kind = (ewc_optimizer_kind)o->optimizer;
+    optimizer.lr = (float)o->lr;
+    optimizer.momentum = (float)o->momentum;
+    optimizer.nesterov = o->nesterov;
+    optimizer.beta1 = (float)o->beta1;
+    optimizer.beta2 = (float)o->beta2;
+    optimizer.epsilon = (float)o->epsilon;
+    optimizer.weight_decay = (float)o->weight_decay;
+    EWCI_TRY(ewc_optimizer_create(&run->optimizer, run->model, &optimizer));
+
+    if (o->method == EWC_METHOD_SGD || o->method == EWC_METHOD_JOINT) goto done;
+    ewc_consolidation_options penalty = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
+    penalty.lambda = (float)run_lambda(o);
+    penalty.policy = o->method == EWC_METHOD_EWC ? EWC_POLICY_SUM : EWC_POLICY_ONLINE;
+    penalty.gamma = o->method == EWC_METHOD_EWC_ONLINE ? (float)o->gamma : 0.0f;
+    penalty.penalty = (ewc_penalty)o->penalty;
+    penalty.exclude_heads = o->exclude_heads;
+    EWCI_TRY(ewc_consolidation_create(&run->state, run->model, &penalty));
+done:
+    return status;
+}
+
+static ewc_status create_trainer(ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    ewc_train_options training = EWC_TRAIN_OPTIONS_DEFAULTS;
+    training.epochs = o->epochs;
+    training.iterations = o->iterations;
+    training.batch = o->batch;
+    training.seed = (uint64_t)o->seed;
+    training.schedule = (ewc_schedule)o->schedule;
+    training.schedule_factor = o->schedule_factor;
+    training.schedule_every = o->schedule_every;
+    training.reset_optimizer = o->reset_optimizer;
+    training.joint = o->method == EWC_METHOD_JOINT;
+    training.importance = o->method == EWC_METHOD_L2 ? EWC_IMPORTANCE_ONE : EWC_IMPORTANCE_FISHER;
+    training.fisher.estimator = (ewc_estimator)o->estimator;
+    training.fisher.samples = o->fisher_samples;
+    training.fisher.draws = o->fisher_draws;
+    training.fisher.batch = o->fisher_batch;
+    training.fisher.seed = (uint64_t)o->seed;
+    training.report_every = o->report_every;
+    training.eval_every = o->eval_every;
+    training.eval_next = o->eval_next;
+    training.eval_samples = o->eval_samples;
+    training.on_event = on_event;
+    training.event_user = run;
+    if (training.epochs == 0) training.epochs = 1; /* not used beside iterations, but checked */
+    return ewc_trainer_create(
+        &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
+}
+
+ewc_status ewc_run_create(
+    ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
+{
+    ewc_status status = EWC_OK;
+    ewc_run *run = NULL;
+    struct stat existing;
+    if (out == NULL || options == NULL)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_create: out or options is NULL");
+    *out = NULL;
+    EWCI_TRY(ewc_options_check(options));
+    if (options->out[0] != '\0' && lstat(options->out, &existing) == 0) {
+        status = ewci_fail(EWC_ERR_CONFIG, "out: %s exists already", options->out);
+        goto done;
+    }
+    run = ewci_calloc(1, sizeof *run);
+    if (run == NULL) {
+        status = ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory");
+        goto done;
+    }
+    run->options = *options;
+    run->callbacks = (ewc_run_callbacks)EWC_RUN_CALLBACKS_DEFAULTS;
+    if (callbacks != NULL)
+        EWCI_TRY(
+            ewci_copy_options(&run->callbacks, sizeof run->callbacks, callbacks, "ewc_run_create"));
+
+    ewc_backend_options backend = EWC_BACKEND_OPTIONS_DEFAULTS;
+    backend.threads = (int)options->threads;
+    backend.log = run->callbacks.log;
+    backend.log_user = run->callbacks.log_user;
+    EWCI_TRY(ewc_backend_create(&run->backend, options->device, &backend));
+    EWCI_TRY(create_data(run));
+    EWCI_TRY(create_model(run));
+    EWCI_TRY(create_trainer(run));
+
+    EWCI_TRY(ewc_backend_describe(run->backend, &run->result.device));
+    run->fishers = json_array();
+    run->result.folder = "";
+    run->result.model = run->model_text;
+    run->result.parameters = ewc_model_parameter_count(run->model);
+    run->result.tasks = options->tasks;
+    run->result.accuracy = ewc_trainer_accuracy(run->trainer);
+    run->result.baseline = ewc_trainer_baseline(run->trainer);
+    run->result.metrics = (ewc_metrics){NAN, NAN, NAN, NAN};
+    *out = run;
+    run = NULL;
+done:
+    ewc_run_free(run);
+    return status;
+}
+
+void ewc_run_free(ewc_run *run)
+{
+    if (run == NULL) return;
+    ewci_record_free(run->record);
+    json_decref(run->fishers);
+    ewc_trainer_free(run->trainer);
+    ewc_consolidation_free(run->state);
+    ewc_optimizer_free(run->optimizer);
+    ewc_model_free(run->model);
+    ewc_tasks_free(run->tasks);
+    ewc_dataset_free(run->dataset);
+    ewc_backend_free(run->backend);
+    free(run->folder);
+    free(run);
+}
+
+const ewc_run_result *ewc_run_get_result(const ewc_run *run)
+{
+    return &run->result;
+}
+
+/* ---- Running ----------------------------------------------------------------------------------
+ */
+
+/* folder/name; NULL if out of memory. free() it. */
+static char *join(const char *folder, const char *name)
+{
+    char *path = NULL;
+    return asprintf(&path, "%s/%s", folder, name) < 0 ? NULL : path;
+}
+
+/* Makes `out`, or a new folder runs/NAME-METHOD-TIME[-n]. */
+static ewc_status make_folder(ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    if (o->out[0] != '\0') {
+        run->folder = strdup(o->out);
+        return run->folder == NULL ? ewci_fail(EWC_ERR_MEMORY, "out: out of memory")
+                                   : ewci_folder_make(run->folder);
+    }
+    char kind[32], method[32], when[32];
+    const time_t t = time(NULL);
+    struct tm local;
+    ewc_status status = ewc_options_get(o, "kind", kind, sizeof kind);
+    if (status == EWC_OK) status = ewc_options_get(o, "method", method, sizeof method);
+    if (status != EWC_OK) return status;
+    localtime_r(&t, &local);
+    strftime(when, sizeof when, "%Y%m%d-%H%M%S", &local);
+    for (int n = 1; n < 1000; n++) {
+        char again[8] = "";
+        if (n > 1) snprintf(again, sizeof again, "-%d", n);
+        free(run->folder);
+        run->folder = NULL;
+        if (asprintf(&run->folder, "runs/%s-%s-%s%s", o->preset[0] != '\0' ? o->preset : kind,
+                method, when, again) < 0) {
+            run->folder = NULL;
+            return ewci_fail(EWC_ERR_MEMORY, "out: out of memory");
+        }
+        status = ewci_folder_make(run->folder);
+        if (status != EWC_ERR_CONFIG) return status;
+    }
+    return status;
+}
+
+/* Writes text to folder/name; NULL text stands for a failed allocation. */
+static ewc_status write_text(const ewc_run *run, const char *name, const char *text)
+{
+    char *const path = join(run->folder, name);
+    ewc_status status = EWC_ERR_MEMORY;
+    if (path != NULL && text != NULL) {
+        const ewci_piece piece = {text, strlen(text)};
+        status = ewci_file_write(path, &piece, 1);
+    } else {
+        ewci_fail(status, "%s: out of memory", name);
+    }
+    free(path);
+    return status;
+}
+
+/* Folder, configuration, and the record's first line. */
+static ewc_status begin(ewc_run *run)
+{
+    ewc_status status = EWC_OK;
+    char *text = NULL, *path = NULL;
+    ewc_run_options resolved = run->options;
+    json_t *line = NULL;
+    resolved.out[0] = '\0'; /* the folder is where the file lies; another run has its own */
+
+    EWCI_TRY(make_folder(run));
+    run->result.folder = run->folder;
+    EWCI_TRY(ewc_options_to_json(&resolved, &text));
+    EWCI_TRY(write_text(run, "config.json", text));
+    path = join(run->folder, "metrics.jsonl");
+    if (path == NULL) {
+        status = ewci_fail(EWC_ERR_MEMORY, "out: out of memory");
+        goto done;
+    }
+    EWCI_TRY(ewci_record_create(&run->record, path));
+    line = json_pack("{s:s}", "event", "begin");
+    json_t *const what = describe_run(run);
+    json_object_update(line, what);
+    json_decref(what);
+    EWCI_TRY(ewci_record_add(run->record, line));
+done:
+    free(path);
+    free(text);
+    return status;
+}
+
+static ewc_status save_checkpoint(ewc_run *run)
+{
+    ewc_status status = EWC_OK;
+    char *const folder = join(run->folder, "checkpoint");
+    char *const path = join(run->folder, "checkpoint/model.safetensors");
+    if (folder == NULL || path == NULL) {
+        status = ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory");
+        goto done;
+    }
+    EWCI_TRY(ewci_folder_make(folder));
+    EWCI_TRY(ewc_checkpoint_save(path, run->model, run->state));
+done:
+    free(path);
+    free(folder);
+    return status;
+}
+
+/* Measures, result.json and the record's last line. */
+static ewc_status finish(ewc_run *run)
+{
+    ewc_status status = EWC_OK;
+    char *text = NULL;
+    const ewc_run_result *const r = &run->result;
+    EWCI_TRY(ewc_run_result_json(run, &text));
+    EWCI_TRY(write_text(run, "result.json", text));
+    EWCI_TRY(ewci_record_add(run->record,
+        json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "event", "end", "acc",
+            ewci_json_real(r->metrics.acc), "bwt", ewci_json_real(r->metrics.bwt), "fwt",
+            ewci_json_real(r->metrics.fwt), "forgetting", ewci_json_real(r->metrics.forgetting),
+            "seconds", ewci_json_real(r->seconds))));
+done:
+    free(text);
+    return status;
+}
+
+ewc_status ewc_run_execute(ewc_run *run)
+{
+    ewc_run_result *const r = &run->result;
+    if (run->folder != NULL)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_execute: the run has been executed");
+    const double start = now();
+    ewc_status status = begin(run);
+    if (status != EWC_OK) return status;
+
+    status = ewc_trainer_run(run->trainer);
+    if (run->event_status != EWC_OK) status = run->event_status; /* why it was stopped */
+    if (status == EWC_ERR_UNSTABLE && run->options.method == EWC_METHOD_L2)
+        status = ewci_fail(status, "%s (lambda-l2)", ewc_last_error());
+    r->seconds = now() - start;
+    r->seconds_training = r->seconds - r->seconds_fisher - r->seconds_evaluation;
+    if (status == EWC_OK) {
+        r->metrics = ewc_metrics_compute(r->accuracy, r->baseline, r->tasks);
+        if (run->options.checkpoint) status = save_checkpoint(run);
+        if (status == EWC_OK) status = finish(run);
+    }
+    if (status != EWC_OK && run->event_status == EWC_OK) {
+        char *const sentence = strdup(ewc_last_error()); /* recording may fail, too */
+        (void)ewci_record_add(
+            run->record, json_pack("{s:s, s:s, s:s}", "event", "error", "status",
+                             ewc_status_name(status), "message", sentence != NULL ? sentence : ""));
+        status = ewci_fail(status, "%s", sentence != NULL ? sentence : "");
+        free(sentence);
+    }
+    return status;
+}
+
+ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double *accuracy)
+{
+    ewc_status status = EWC_OK;
+    EWCI_TRY(ewc_checkpoint_load(checkpoint, run->model, NULL));
+    for (int64_t t = 0; t < run->result.tasks; t++)
+        EWCI_TRY(ewc_trainer_evaluate(run->trainer, t, run->result.tasks, &accuracy[t]));
+    run->result.done = run->result.tasks;
+done:
+    return status;
+}
