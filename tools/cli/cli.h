@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/* The command `ewc`: what its files share. Results go to stdout, everything else to stderr. */
+#ifndef EWC_CLI_H
+#define EWC_CLI_H
+
+#include <ewc/ewc.h>
+
+/* A flag of the command's own, beside the table of run options. Of type EWC_OPTION_FLAG or TEXT. */
+typedef struct cli_flag {
+    const char *key;
+    ewc_option_type type;
+    const char *value; /* what stands for the value in the help */
+    const char *help;
+} cli_flag;
+
+typedef struct cli_args cli_args;
+
+typedef struct cli_verb {
+    const char *name;
+    const char *operand;        /* what may follow the verb, such as "[RUN]"; "" for nothing */
+    const char *help;           /* one line */
+    const char *notes;          /* more for the verb's own help, or "" */
+    const char *const *groups;  /* groups or keys of the run options it takes, ended by NULL */
+    const cli_flag *flags;      /* its own, ended by a NULL key */
+    int (*run)(cli_args *args); /* returns the exit code */
+} cli_verb;
+
+extern const cli_verb cli_verbs[]; /* ended by a NULL name */
+
+enum { CLI_GIVEN_MAX = 128 };
+
+/* A command line that has been understood. */
+struct cli_args {
+    const cli_verb *verb;
+    const char *operand; /* NULL: not given */
+    ewc_run_options options;
+    int given; /* flags, in the order of the command line */
+    const char *keys[CLI_GIVEN_MAX], *values[CLI_GIVEN_MAX];
+    int json, help;
+};
+
+extern const cli_flag cli_common[]; /* that every verb takes; ended by a NULL key */
+/* Whether a verb takes an option of the table, by its group or its own key. */
+int cli_takes(const cli_verb *verb, const ewc_option_info *info);
+
+/* args.c: parses what follows the verb. 0, or the exit code 2 after a line on stderr. */
+int cli_parse(cli_args *args, const cli_verb *verb, int argc, char **argv);
+/* Applies preset, configuration file and flags to args->options, which holds the defaults or what a
+ * run's config.json said. 0, or the exit code after a line on stderr. */
+int cli_apply(cli_args *args);
+/* The value of a flag that was given, or NULL. */
+const char *cli_value(const cli_args *args, const char *key);
+
+/* help.c */
+void cli_help(void);
+void cli_help_verb(const cli_verb *verb);
+void cli_help_json(void); /* verbs, presets and the table of options */
+
+/* main.c */
+int cli_exit_code(ewc_status status);
+/* Prints "ewc VERB: sentence" for the last error and returns its exit code. */
+int cli_failed(const cli_args *args, ewc_status status);
+/* The same for a mistake in the command line that the library did not see: exit code 2. */
+int cli_usage(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int cli_signal(void); /* the signal that asks to stop, or 0 */
+const cli_verb *cli_find_verb(const char *name);
+
+/* progress.c: the events of one run, or of several one after the other, as progress on stderr. */
+typedef struct cli_progress {
+    int terminal;     /* one updating line instead of many */
+    int run, runs;    /* from 0; how many there will be */
+    const char *name; /* of the run, shown where there are several */
+    const ewc_run_options *options;
+    int64_t tasks;
+    double start, last; /* times of the first event and of the last line */
+    double loss;
+    int started; /* an event has been seen */
+    int shown;   /* a line is on the terminal that must go before another */
+} cli_progress;
+void cli_progress_init(cli_progress *progress, int runs);
+int cli_progress_event(void *user, const ewc_event *event);                  /* ewc_event_fn */
+void cli_progress_log(void *user, ewc_log_level level, const char *message); /* ewc_log_fn */
+void cli_progress_clear(cli_progress *progress);
+void cli_progress_end(cli_progress *progress); /* before results are printed */
+
+/* table.c: results for people. */
+void cli_print_run(const ewc_run_options *options, const ewc_run_result *result);
+void cli_print_accuracy(const ewc_run_result *result);
+void cli_print_measures(const ewc_run_result *result);
+const char *cli_bold(int on); /* "" unless stdout is a terminal and NO_COLOR is not set */
+double cli_now(void);
+
+/* The verbs. */
+int cli_train(cli_args *args);
+int cli_compare(cli_args *args);
+int cli_eval(cli_args *args);
+int cli_data(cli_args *args);
+int cli_info(cli_args *args);
+int cli_help_run(cli_args *args);
+int cli_version(cli_args *args);
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* ewc eval: the accuracy of a finished run's model on each of its tasks. */
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli.h"
+
+/* Finds config.json and checkpoint of `operand`, a run's folder or a file in its folder checkpoint.
+ */
+static int find_files(const char *operand, char *config, char *checkpoint)
+{
+    struct stat info;
+    int used, room = PATH_MAX;
+    if (stat(operand, &info) != 0) return cli_usage("eval", "%s: no such run", operand);
+    if (S_ISDIR(info.st_mode)) {
+        used = snprintf(config, PATH_MAX, "%s/config.json", operand);
+        room = snprintf(checkpoint, PATH_MAX, "%s/checkpoint/model.safetensors", operand);
+    } else {
+        const char *const slash = strrchr(operand, '/');
+        used = snprintf(config, PATH_MAX, "%.*s/../config.json",
+            slash == NULL ? 1 : (int)(slash - operand), slash == NULL ? "." : operand);
+        room = snprintf(checkpoint, PATH_MAX, "%s", operand);
+    }
+    if (used >= PATH_MAX || room >= PATH_MAX) return cli_usage("eval", "the path is too long");
+    return 0;
+}
+
+static void print_json(const ewc_run_result *result, const char *checkpoint, const double *accuracy)
+{
+    double sum = 0.0;
+    json_t *const list = json_array();
+    for (int64_t t = 0; t < result->tasks; t++) {
+        sum += accuracy[t];
+        json_array_append_new(list, json_real(accuracy[t]));
+    }
+    json_t *const out =
+        json_pack("{s:s, s:s, s:s, s:o, s:f}", "checkpoint", checkpoint, "model", result->model,
+            "device", result->device.name, "accuracy", list, "acc", sum / (double)result->tasks);
+    json_dumpf(out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(7));
+    printf("\n");
+    json_decref(out);
+}
+
+static void print_table(
+    const ewc_run_options *options, const ewc_run_result *result, const double *accuracy)
+{
+    double sum = 0.0;
+    cli_print_run(options, result);
+    printf("\n%s  task  accuracy, %%%s\n", cli_bold(1), cli_bold(0));
+    for (int64_t t = 0; t < result->tasks; t++) {
+        sum += accuracy[t];
+        printf("%6lld  %11.2f\n", (long long)t + 1, 100.0 * accuracy[t]);
+    }
+    printf("%s  mean  %11.2f%s\n", cli_bold(1), 100.0 * sum / (double)result->tasks, cli_bold(0));
+}
+
+int cli_eval(cli_args *args)
+{
+    static char config[PATH_MAX], checkpoint[PATH_MAX];
+    double *accuracy = NULL;
+    ewc_run *run = NULL;
+    cli_progress progress;
+    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+    callbacks.log = cli_progress_log;
+    callbacks.log_user = &progress;
+    cli_progress_init(&progress, 1);
+
+    if (args->operand == NULL) return cli_usage("eval", "names no run; see ewc eval --help");
+    int code = find_files(args->operand, config, checkpoint);
+    if (code != 0) return code;
+    ewc_status status = ewc_options_load_json(&args->options, config);
+    if (status != EWC_OK) return cli_failed(args, status);
+    code = cli_apply(args);
+    if (code != 0) return code;
+
+    status = ewc_run_create(&run, &args->options, &callbacks);
+    if (status == EWC_OK) {
+        accuracy = calloc((size_t)args->options.tasks, sizeof *accuracy);
+        if (accuracy == NULL) {
+            fprintf(stderr, "ewc eval: out of memory\n");
+            code = 1;
+            goto done;
+        }
+        status = ewc_run_evaluate(run, checkpoint, accuracy);
+    }
+    if (status != EWC_OK)
+        code = cli_failed(args, status);
+    else if (args->json)
+        print_json(ewc_run_get_result(run), checkpoint, accuracy);
+    else
+        print_table(&args->options, ewc_run_get_result(run), accuracy);
+done:
+    free(accuracy);
+    ewc_run_free(run);
+    return code;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/* ewc info: the devices that can be used, and why others cannot; the build. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+static const char compiler[] =
+#if defined(__clang__)
+    "clang " __clang_version__;
+#else
+    "gcc " __VERSION__;
+#endif
+
+static json_t *describe(const char *device)
+{
+    ewc_backend *backend = NULL;
+    ewc_backend_info info;
+    ewc_status status = ewc_backend_create(&backend, device, NULL);
+    if (status == EWC_OK) status = ewc_backend_describe(backend, &info);
+    ewc_backend_free(backend);
+    if (status != EWC_OK)
+        return json_pack(
+            "{s:s, s:b, s:s}", "name", device, "usable", 0, "reason", ewc_last_error());
+    return json_pack("{s:s, s:b, s:s, s:i, s:I, s:I}", "name", info.name, "usable", 1,
+        "description", info.description, "threads", info.threads, "memory_total",
+        (json_int_t)info.memory_total, "memory_free", (json_int_t)info.memory_free);
+}
+
+static void print_device(const json_t *device)
+{
+    const char *const name = json_string_value(json_object_get(device, "name"));
+    if (!json_is_true(json_object_get(device, "usable"))) {
+        printf("%-8s not usable: %s\n", name, json_string_value(json_object_get(device, "reason")));
+        return;
+    }
+    const double total = json_number_value(json_object_get(device, "memory_total"));
+    const json_int_t threads = json_integer_value(json_object_get(device, "threads"));
+    printf("%-8s %s", name, json_string_value(json_object_get(device, "description")));
+    if (threads > 1) printf(", %lld threads", (long long)threads);
+    if (total > 0.0) printf(", %.1f GiB", total / (1024.0 * 1024.0 * 1024.0));
+    printf("\n");
+}
+
+int cli_info(cli_args *args)
+{
+    json_t *const devices = json_array();
+    json_array_append_new(devices, describe("cpu"));
+    json_array_append_new(devices, describe("cuda"));
+    json_t *const out = json_pack(
+        "{s:s, s:s, s:O}", "version", ewc_version(), "compiler", compiler, "devices", devices);
+    if (args->json) {
+        json_dumpf(out, stdout, JSON_INDENT(2));
+        printf("\n");
+    } else {
+        printf("%-8s %s, %s\n", "ewc", ewc_version(), compiler);
+        for (size_t i = 0; i < json_array_size(devices); i++)
+            print_device(json_array_get(devices, i));
+    }
+    json_decref(out);
+    json_decref(devices);
+    return 0;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* ewc train: one method on a sequence of tasks. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+static void print_result(const ewc_run_options *options, const ewc_run_result *result)
+{
+    char method[32], estimator[32], penalty[32];
+    (void)ewc_options_get(options, "method", method, sizeof method);
+    (void)ewc_options_get(options, "estimator", estimator, sizeof estimator);
+    (void)ewc_options_get(options, "penalty", penalty, sizeof penalty);
+    cli_print_run(options, result);
+    printf("method %s", method);
+    if (options->method == EWC_METHOD_L2)
+        printf(", lambda %g, %s penalty", options->lambda_l2, penalty);
+    if (options->method == EWC_METHOD_EWC || options->method == EWC_METHOD_EWC_ONLINE)
+        printf(", lambda %g, %s Fisher, %s penalty", options->lambda, estimator, penalty);
+    if (options->method == EWC_METHOD_EWC_ONLINE) printf(", gamma %g", options->gamma);
+    printf("\n\n");
+    cli_print_accuracy(result);
+    printf("\n");
+    cli_print_measures(result);
+    printf("%s\n", result->folder);
+}
+
+int cli_train(cli_args *args)
+{
+    ewc_run *run = NULL;
+    char *json = NULL;
+    cli_progress progress;
+    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+    callbacks.on_event = cli_progress_event;
+    callbacks.event_user = &progress;
+    callbacks.log = cli_progress_log;
+    callbacks.log_user = &progress;
+
+    int code = cli_apply(args);
+    if (code != 0) return code;
+    if (args->options.method == EWC_METHOD_L2 && cli_value(args, "lambda") != NULL)
+        return cli_usage("train", "--lambda: method l2 takes --lambda-l2");
+
+    cli_progress_init(&progress, 1);
+    progress.options = &args->options;
+    progress.tasks = args->options.tasks;
+    ewc_status status = ewc_run_create(&run, &args->options, &callbacks);
+    if (status == EWC_OK) status = ewc_run_execute(run);
+    cli_progress_end(&progress);
+    if (status == EWC_OK && args->json) status = ewc_run_result_json(run, &json);
+    if (status != EWC_OK)
+        code = cli_failed(args, status);
+    else if (args->json)
+        fputs(json, stdout);
+    else
+        print_result(&args->options, ewc_run_get_result(run));
+    free(json);
+    ewc_run_free(run);
+    return code;
+}
