@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* Makes a batch from the bytes of the dataset: which sample stands at a position of the keyed
+ * shuffle, its label through the task's label map, its pixels through the task's pixel map:
+ *   x[f] = bias[f] + sum over taps of weight[tap][f] image[index[tap][f]] */
+#include "kernels.h"
+
+#include "block.h"
+#include "formula.h"
+
+/* Threads that share a row. Each looks the sample up for itself, a few hundred instructions that
+ * all lanes of a warp do at once; so few warps, but enough to have many loads under way. */
+static constexpr unsigned kGatherBlock = 128;
+
+/* One block for a row at a time. Out: x (rows, view.features), labels and samples (rows). */
+static __global__ void gather_kernel(float *__restrict__ x, int32_t *__restrict__ labels,
+    int64_t *__restrict__ samples, ewck_view view, const ewck_step *__restrict__ step, int64_t rows)
+{
+    for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+        const int64_t sample = ewci_sample(step, step->position + row, view.count * view.copies);
+        const int64_t copy = sample / view.count, place = sample % view.count;
+        const int64_t source = view.list ? view.list[place] : place;
+        if (threadIdx.x == 0) {
+            samples[row] = sample;
+            labels[row] = view.label_map[copy * view.classes + view.labels[source]];
+        }
+        const uint8_t *const image = view.images + source * view.pixels;
+        const int64_t map = copy * view.taps * view.features;
+        for (int64_t f = threadIdx.x; f < view.features; f += blockDim.x) {
+            float value = view.bias[f];
+            for (int64_t tap = 0; tap < view.taps; tap++) {
+                const int64_t at = map + tap * view.features + f;
+                value = fmaf(view.weight[at], (float)image[view.index[at]], value);
+            }
+            x[row * view.features + f] = value;
+        }
+    }
+}
+
+extern "C" cudaError_t ewck_gather(float *x, int32_t *labels, int64_t *samples,
+    const ewck_view *host_view, const ewck_step *step, int64_t rows, cudaStream_t stream)
+{
+    if (rows == 0) return cudaSuccess;
+    if (rows < 0 || host_view->count <= 0 || host_view->copies <= 0 || host_view->features < 0)
+        return cudaErrorInvalidValue;
+    EWC_LAUNCH(gather_kernel, ewck_grid(rows, 1), kGatherBlock, 0, stream, x, labels, samples,
+        *host_view, step, rows);
+    return cudaGetLastError();
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/* The kernels' C face: one launcher for each operation of host/backend_ops.h, whose comments say
+ * what it computes; destination first.
+ *
+ * Pointers are device memory, aligned as their type needs. A launcher queues work on `stream` and
+ * returns at once: it neither waits nor allocates, so it can be captured in a CUDA graph. Sizes of
+ * 0 are success, negative ones cudaErrorInvalidValue. Equal inputs give equal bits, whatever the
+ * device: sums have an order that depends on the sizes alone. */
+#ifndef EWCK_KERNELS_H
+#define EWCK_KERNELS_H
+
+#include <cuda_runtime_api.h>
+#include <stdint.h>
+
+#include "types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Doubles of scratch memory that the two-pass sums below need, whatever the size of their input. */
+enum { EWCK_SCRATCH = 1 << 17 };
+
+/* What ewck_stats writes. */
+typedef struct ewck_stats_result {
+    double sum, max;
+    int64_t bad; /* entries that are negative, NaN or infinite; left out of sum and max */
+} ewck_stats_result;
+
+/* ---- elementwise.cu ---- */
+cudaError_t ewck_set_step(ewck_step *dst, const ewck_step *host_value, cudaStream_t stream);
+cudaError_t ewck_fill(float *dst, float value, int64_t n, cudaStream_t stream);
+cudaError_t ewck_scale(float *x, float factor, int64_t n, cudaStream_t stream);
+cudaError_t ewck_bias_activation(float *y, float *z, const float *bias, int64_t rows, int64_t cols,
+    int activation, cudaStream_t stream);
+cudaError_t ewck_activation_backward(float *d, const float *y, const float *z, int64_t repeats,
+    int64_t rows, int64_t cols, int activation, cudaStream_t stream);
+cudaError_t ewck_dropout(float *out, const float *in, int64_t n, float p, uint32_t layer,
+    const ewck_step *step, cudaStream_t stream);
+cudaError_t ewck_square_sum(
+    float *out, const float *in, int64_t repeats, int64_t n, cudaStream_t stream);
+
+/* ---- gather.cu ---- */
+cudaError_t ewck_gather(float *x, int32_t *labels, int64_t *samples, const ewck_view *host_view,
+    const ewck_step *step, int64_t rows, cudaStream_t stream);
+
+/* ---- softmax_nll.cu ---- */
+cudaError_t ewck_nll(float *loss, float *hit, float *gradient, const float *logits,
+    const int32_t *labels, int64_t rows, int64_t cols, int64_t group, float scale,
+    cudaStream_t stream);
+
+/* ---- fisher.cu ---- */
+cudaError_t ewck_seeds(float *seeds, const float *logits, const int32_t *labels,
+    const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols, int estimator,
+    const ewck_step *step, cudaStream_t stream);
+
+/* ---- reduce.cu; scratch (EWCK_SCRATCH) ---- */
+cudaError_t ewck_column_sum(float *out, const float *in, int64_t rows, int64_t cols, float beta,
+    double *scratch, cudaStream_t stream);
+/* total += sum of x (n) */
+cudaError_t ewck_accumulate(
+    double *total, const float *x, int64_t n, double *scratch, cudaStream_t stream);
+cudaError_t ewck_stats(
+    ewck_stats_result *out, const float *x, int64_t n, double *scratch, cudaStream_t stream);
+cudaError_t ewck_penalty(double *out, const float *theta, const float *s, const float *mu,
+    int64_t n, double *scratch, cudaStream_t stream);
+/* out = sum of parts (n), by one block: the second pass of a sum. */
+cudaError_t ewck_sum_parts(double *out, const double *parts, int64_t n, cudaStream_t stream);
+
+/* ---- consolidate.cu; scratch (EWCK_SCRATCH), r: what r grows by ---- */
+cudaError_t ewck_fold(float *s, float *mu, double *r, const float *f, const float *theta, int64_t n,
+    int policy, float gamma, double *scratch, cudaStream_t stream);
+
+/* ---- optimizer_step.cu ---- */
+cudaError_t ewck_optimizer_step(float *theta, float *m, float *v, const float *g, const float *s,
+    const float *mu, int64_t n, const ewck_rule *host_rule, const ewck_step *step, int32_t *flag,
+    cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

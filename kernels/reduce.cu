@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/* Sums in two passes and a fixed order: each block reduces its part in double, one block reduces
+ * the parts. Nothing is added atomically, and the parts depend on the sizes alone, so equal inputs
+ * give equal bits on every device. */
+#include "kernels.h"
+
+#include <float.h>
+
+#include "block.h"
+#include "reduce.h"
+
+/* ---- One number of a vector ---- */
+
+/* Both passes: out (grid) = each block's sum of x (n), plus what was there if `add`. */
+template <class T>
+static __global__ void sum_kernel(
+    double *__restrict__ out, const T *__restrict__ x, int64_t n, bool add)
+{
+    double sum = 0.0;
+    for (int64_t i = first_item(); i < n; i += item_stride())
+        sum += (double)x[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) out[blockIdx.x] = add ? out[blockIdx.x] + sum : sum;
+}
+
+extern "C" cudaError_t ewck_sum_parts(
+    double *out, const double *parts, int64_t n, cudaStream_t stream)
+{
+    if (n < 0) return cudaErrorInvalidValue;
+    EWC_LAUNCH(sum_kernel<double>, 1, kBlock, 0, stream, out, parts, n, false);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t ewck_accumulate(
+    double *total, const float *x, int64_t n, double *scratch, cudaStream_t stream)
+{
+    if (n < 0) return cudaErrorInvalidValue;
+    if (n == 0) return cudaSuccess;
+    const unsigned parts = reduce_blocks(n);
+    if (parts == 1) { /* the losses of a batch: one launch in each step */
+        EWC_LAUNCH(sum_kernel<float>, 1, kBlock, 0, stream, total, x, n, true);
+    } else {
+        EWC_LAUNCH(sum_kernel<float>, parts, kBlock, 0, stream, scratch, x, n, false);
+        EWC_LAUNCH(sum_kernel<double>, 1, kBlock, 0, stream, total, scratch, parts, true);
+    }
+    return cudaGetLastError();
+}
+
+/* Out: parts (grid). In: theta, s, mu (n). */
+static __global__ void penalty_kernel(double *__restrict__ parts, const float *__restrict__ theta,
+    const float *__restrict__ s, const float *__restrict__ mu, int64_t n)
+{
+    double sum = 0.0;
+    for (int64_t i = first_item(); i < n; i += item_stride()) {
+        const double distance = (double)theta[i] - (double)mu[i];
+        sum += (double)s[i] * distance * distance;
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+
+extern "C" cudaError_t ewck_penalty(double *out, const float *theta, const float *s,
+    const float *mu, int64_t n, double *scratch, cudaStream_t stream)
+{
+    if (n < 0) return cudaErrorInvalidValue;
+    const unsigned parts = reduce_blocks(n);
+    if (parts > 0) EWC_LAUNCH(penalty_kernel, parts, kBlock, 0, stream, scratch, theta, s, mu, n);
+    return ewck_sum_parts(out, scratch, parts, stream);
+}
+
+/* ---- Statistics ---- */
+
+static __device__ ewck_stats_result merge(const ewck_stats_result &a, const ewck_stats_result &b)
+{
+    return {a.sum + b.sum, a.max > b.max ? a.max : b.max, a.bad + b.bad};
+}
+
+static __device__ ewck_stats_result block_merge(const ewck_stats_result &mine)
+{
+    return block_reduce(
+        mine, [](const ewck_stats_result &a, const ewck_stats_result &b) { return merge(a, b); });
+}
+
+static __global__ void stats_kernel(
+    ewck_stats_result *__restrict__ parts, const float *__restrict__ x, int64_t n)
+{
+    ewck_stats_result stats = {0.0, 0.0, 0};
+    for (int64_t i = first_item(); i < n; i += item_stride()) {
+        const float value = x[i];
+        if (value >= 0.0f && value <= FLT_MAX) /* false for NaN */
+            stats = merge(stats, {(double)value, (double)value, 0});
+        else
+            stats.bad++;
+    }
+    stats = block_merge(stats);
+    if (threadIdx.x == 0) parts[blockIdx.x] = stats;
+}
+
+/* One block. */
+static __global__ void merge_parts_kernel(
+    ewck_stats_result *__restrict__ out, const ewck_stats_result *__restrict__ parts, int64_t n)
+{
+    ewck_stats_result stats = {0.0, 0.0, 0};
+    for (int64_t i = threadIdx.x; i < n; i += kBlock)
+        stats = merge(stats, parts[i]);
+    stats = block_merge(stats);
+    if (threadIdx.x == 0) *out = stats;
+}
+
+extern "C" cudaError_t ewck_stats(
+    ewck_stats_result *out, const float *x, int64_t n, double *scratch, cudaStream_t stream)
+{
+    static_assert(kMaxParts * sizeof(ewck_stats_result) <= EWCK_SCRATCH * sizeof(double));
+    if (n < 0) return cudaErrorInvalidValue;
+    ewck_stats_result *const parts = reinterpret_cast<ewck_stats_result *>(scratch);
+    const unsigned blocks = reduce_blocks(n);
+    if (blocks > 0) EWC_LAUNCH(stats_kernel, blocks, kBlock, 0, stream, parts, x, n);
+    EWC_LAUNCH(merge_parts_kernel, 1, kBlock, 0, stream, out, parts, blocks);
+    return cudaGetLastError();
+}
+
+/* ---- Column sums ---- */
+
+static constexpr unsigned kCols = 32, kRows = kBlock / kCols; /* a warp reads a line of a row */
+/* Rows that one block sums: few enough that a large batch fills the device, and enough that a
+ * training batch needs no second pass. */
+static constexpr int64_t kChunk = 256;
+
+/* Block (x, y) sums chunk y of 32 columns. Out: parts (chunks, cols); if NULL there is one chunk,
+ * and out (cols) is written. In: in (rows, cols). */
+static __global__ void column_sum_kernel(float *__restrict__ out, double *__restrict__ parts,
+    const float *__restrict__ in, int64_t rows, int64_t cols, int64_t chunk, float beta)
+{
+    EWC_SHARED(double, part, kBlock);
+    const int64_t col = (int64_t)blockIdx.x * kCols + threadIdx.x;
+    const int64_t begin = blockIdx.y * chunk, end = begin + chunk < rows ? begin + chunk : rows;
+    double sum = 0.0;
+    if (col < cols)
+        for (int64_t row = begin + threadIdx.y; row < end; row += kRows)
+            sum += (double)in[row * cols + col];
+    part[threadIdx.y * kCols + threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y > 0 || col >= cols) return;
+    for (unsigned y = 1; y < kRows; y++)
+        sum += part[y * kCols + threadIdx.x];
+    if (parts)
+        parts[blockIdx.y * cols + col] = sum;
+    else
+        out[col] = beta == 0.0f ? (float)sum : (float)((double)out[col] + sum);
+}
+
+/* One thread for each column adds the chunks in order. */
+static __global__ void column_parts_kernel(float *__restrict__ out,
+    const double *__restrict__ parts, int64_t chunks, int64_t cols, float beta)
+{
+    for (int64_t col = first_item(); col < cols; col += item_stride()) {
+        double sum = 0.0;
+        for (int64_t chunk = 0; chunk < chunks; chunk++)
+            sum += parts[chunk * cols + col];
+        out[col] = beta == 0.0f ? (float)sum : (float)((double)out[col] + sum);
+    }
+}
+
+extern "C" cudaError_t ewck_column_sum(float *out, const float *in, int64_t rows, int64_t cols,
+    float beta, double *scratch, cudaStream_t stream)
+{
+    if (rows < 0 || cols < 0 || cols / kCols >= INT32_MAX) return cudaErrorInvalidValue;
+    if (cols == 0) return cudaSuccess;
+    int64_t chunks = ewck_grid(rows, kChunk);
+    if (chunks > EWCK_SCRATCH / cols) chunks = EWCK_SCRATCH / cols;
+    if (chunks < 1) chunks = 1;
+    const int64_t chunk = (rows + chunks - 1) / chunks;
+    const dim3 grid((unsigned)((cols + kCols - 1) / kCols), (unsigned)chunks);
+    double *const parts = chunks > 1 ? scratch : nullptr;
+    EWC_LAUNCH(column_sum_kernel, grid, dim3(kCols, kRows), 0, stream, out, parts, in, rows, cols,
+        chunk, beta);
+    if (parts)
+        EWC_LAUNCH(column_parts_kernel, ewck_grid(cols, kBlock), kBlock, 0, stream, out, parts,
+            chunks, cols, beta);
+    return cudaGetLastError();
+}

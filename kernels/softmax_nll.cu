@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* Softmax cross-entropy of one row of logits z with label y:
+ *   loss = log sum_j exp(z_j - top) - (z_y - top),  gradient_j = scale (p_j - [j = y]) */
+#include "kernels.h"
+
+#include "softmax.h"
+
+/* Out: loss and hit (rows), gradient (rows, cols), each unless NULL. `width` is that of a group. */
+static __global__ void nll_kernel(float *__restrict__ loss, float *__restrict__ hit,
+    float *__restrict__ gradient, Logits logits, int64_t width, float scale)
+{
+    const unsigned lane = threadIdx.x % kWarp;
+    for (int64_t row = first_row(); row < logits.rows; row += row_stride()) {
+        const int64_t first = logits.labels[row] / width * width;
+        const int64_t label = logits.labels[row] - first;
+        const float *const z = logits.z + row * logits.cols + first;
+        const Softmax softmax = softmax_of(z, width, lane);
+        if (hit) {
+            const int64_t best = first_largest(softmax, width, lane);
+            if (lane == 0) hit[row] = best == label ? 1.0f : 0.0f;
+        }
+        if (loss && lane == 0) loss[row] = logf(softmax.sum) - (z[label] - softmax.top);
+        if (!gradient) continue;
+        for (int64_t col = lane; col < logits.cols; col += kWarp) {
+            const int64_t j = col - first; /* in the group */
+            const bool competes = j >= 0 && j < width;
+            gradient[row * logits.cols + col] =
+                competes ? scale * (softmax.p(j) - (j == label ? 1.0f : 0.0f)) : 0.0f;
+        }
+    }
+}
+
+extern "C" cudaError_t ewck_nll(float *loss, float *hit, float *gradient, const float *logits,
+    const int32_t *labels, int64_t rows, int64_t cols, int64_t group, float scale,
+    cudaStream_t stream)
+{
+    if (rows < 0 || cols < 0) return cudaErrorInvalidValue;
+    if (rows == 0 || cols == 0) return cudaSuccess;
+    const int64_t width = group > 0 && group < cols ? group : cols;
+    const Logits batch = {logits, labels, rows, cols};
+    EWC_LAUNCH(nll_kernel, ewck_grid(rows, kRowsPerBlock), kBlock, 0, stream, loss, hit, gradient,
+        batch, width, scale);
+    return cudaGetLastError();
+}
