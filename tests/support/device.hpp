@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/* The backends under test, and device memory with guard words around it. */
+#ifndef EWC_TESTS_DEVICE_HPP
+#define EWC_TESTS_DEVICE_HPP
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "check.hpp"
+#include "host/backend_ops.h"
+
+#ifdef EWC_TEST_EMULATION
+#include "emulation/emulated_backend.h"
+#include "emulation/emulation.h"
+#endif
+
+namespace test
+{
+/* Every backend that this build can name; "cuda" needs a GPU when it is opened. */
+inline std::vector<std::string> Subjects()
+{
+#ifdef EWC_TEST_EMULATION
+    return {"cpu", "cuda-emulated", "cuda"};
+#else
+    return {"cpu", "cuda"};
+#endif
+}
+
+inline ewc_status Open(ewc_backend **out, const std::string &subject, int threads = 2)
+{
+#ifdef EWC_TEST_EMULATION
+    if (subject == "cuda-emulated") return ewci_backend_emulated_create(out);
+#endif
+    ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
+    options.threads = threads;
+    return ewc_backend_create(out, subject.c_str(), &options);
+}
+
+/* Test names may hold no '-'. */
+inline std::string SubjectName(const ::testing::TestParamInfo<std::string> &info)
+{
+    std::string name = info.param;
+    std::replace(name.begin(), name.end(), '-', '_');
+    return name;
+}
+
+/* A test on one backend, `be`, skipped where its device is missing; checks that all memory went
+ * back. */
+class OnBackend : public ::testing::TestWithParam<std::string>
+{
+  protected:
+    ewc_backend *be = nullptr;
+
+    void SetUp() override
+    {
+        const ewc_status status = Open(&be, GetParam());
+        if (status == EWC_ERR_NO_DEVICE) GTEST_SKIP() << ewc_last_error();
+        ASSERT_OK(status);
+        used = be->used;
+    }
+    void TearDown() override
+    {
+        if (be) {
+            EXPECT_EQ(used, be->used) << "device memory was not released";
+        }
+        ewc_backend_free(be);
+    }
+
+  private:
+    uint64_t used = 0;
+};
+
+#define INSTANTIATE_ON_BACKENDS(suite)                                                             \
+    INSTANTIATE_TEST_SUITE_P(                                                                      \
+        Backend, suite, ::testing::ValuesIn(test::Subjects()), test::SubjectName)
+
+/* Repeats attempt() with its first, second, ... host allocation failing, until none does: each time
+ * EWC_ERR_MEMORY, and at least `least` times. TearDown finds what leaks on the device. */
+template <typename Attempt>
+void FailEveryAllocation(long least, Attempt attempt)
+{
+    long n = 0;
+    for (;; n++) {
+        ewci_calloc_fail_at(n);
+        const ewc_status status = attempt();
+        ewci_calloc_fail_at(-1);
+        if (status == EWC_OK) break;
+        ASSERT_EQ(EWC_ERR_MEMORY, status) << ewc_last_error();
+    }
+    EXPECT_GE(n, least);
+}
+
+/* n elements of device memory between guard words. Operations take any place inside an allocation,
+ * so the start is shifted by 0, 1 or 3 elements from the aligned one, in turn. */
+template <typename T>
+class Buffer
+{
+    static constexpr unsigned char kGuard = 0xA5;
+    static constexpr size_t kPad = 64; /* elements */
+    ewc_backend *be = nullptr;
+    unsigned char *base = nullptr;
+    size_t n, before;
+
+    size_t TotalBytes() const { return (n + 2 * kPad) * sizeof(T); }
+
+  public:
+    Buffer(ewc_backend *backend, const std::vector<T> &content) : be(backend), n(content.size())
+    {
+        static unsigned count = 0;
+        static const size_t shifts[] = {0, 1, 0, 3, 0};
+        before = kPad / 2 + shifts[count++ % 5];
+        void *p = nullptr;
+        EXPECT_OK(be->ops->alloc(be, &p, TotalBytes()));
+        base = (unsigned char *)p;
+        std::vector<unsigned char> all(TotalBytes(), kGuard);
+        if (n) std::memcpy(all.data() + before * sizeof(T), content.data(), n * sizeof(T));
+        EXPECT_OK(be->ops->upload(be, base, all.data(), all.size()));
+    }
+    Buffer(ewc_backend *backend, int64_t count, T value)
+        : Buffer(backend, std::vector<T>((size_t)count, value))
+    {
+    }
+    Buffer(const Buffer &) = delete;
+    Buffer &operator=(const Buffer &) = delete;
+    ~Buffer() { be->ops->release(be, base); }
+
+    T *get() { return (T *)(base + before * sizeof(T)); }
+    operator T *() { return get(); }
+
+    /* The content, once everything queued is done; the guard words must be whole. */
+    std::vector<T> Read()
+    {
+        std::vector<unsigned char> all(TotalBytes());
+        EXPECT_OK(be->ops->download(be, all.data(), base, all.size()));
+        size_t broken = 0;
+        for (size_t i = 0; i < all.size(); i++) {
+            const bool inside = i >= before * sizeof(T) && i < (before + n) * sizeof(T);
+            broken += !inside && all[i] != kGuard;
+        }
+        EXPECT_EQ(0u, broken) << "bytes of guard words were overwritten";
+        std::vector<T> out(n);
+        if (n) std::memcpy(out.data(), all.data() + before * sizeof(T), n * sizeof(T));
+        return out;
+    }
+};
+} // namespace test
+
+#endif

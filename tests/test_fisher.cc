@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: MIT */
+/* The Fisher pass against a loop over samples and classes in float64, a closed form, and laws:
+ * batches change rounding only, draws converge, a squared batch mean is something else. */
+#include <limits>
+
+#include "host/dataset.h"
+#include "support/world.hpp"
+
+using namespace test;
+using reference::Batch;
+using reference::Net;
+using reference::Vec;
+
+namespace
+{
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr ewc_estimator kEstimators[] = {
+    EWC_FISHER_EXACT, EWC_FISHER_SAMPLED, EWC_FISHER_EMPIRICAL, EWC_FISHER_ARGMAX};
+
+class Fisher : public OnBackend
+{
+  protected:
+    Handle<ewc_dataset> data;
+    Handle<ewc_tasks> tasks;
+    Handle<ewc_model> model;
+    Handle<ewc_fisher> fisher;
+    Net net;
+
+    /* A sequence of tasks, and a model for it. */
+    void Begin(Shape shape, const ewc_task_options &options, const DataShape &data_shape = {})
+    {
+        End();
+        data = MakeDataset(be, data_shape);
+        tasks = Make(ewc_tasks_create, data.get(), &options);
+        shape.inputs = ewc_tasks_inputs(tasks.get());
+        shape.outputs = ewc_tasks_outputs(tasks.get());
+        model = MakeModel(be, shape);
+        fisher = Make(ewc_fisher_create, model.get());
+        net = NetOf(model.get(), shape.activation);
+    }
+    void End()
+    {
+        fisher.reset();
+        model.reset();
+        tasks.reset();
+        data.reset();
+    }
+    void TearDown() override
+    {
+        End();
+        OnBackend::TearDown();
+    }
+
+    Vec<float> Read()
+    {
+        Vec<float> f((size_t)net.parameters, kNan);
+        EXPECT_OK(ewc_fisher_read(fisher.get(), f.data(), net.parameters));
+        return f;
+    }
+    Vec<float> Compute(int64_t t, ewc_estimator estimator, int64_t batch = 0, int64_t samples = 0,
+        int64_t draws = 1, uint64_t seed = 1)
+    {
+        ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
+        o.estimator = estimator;
+        o.batch = batch;
+        o.samples = samples;
+        o.draws = draws;
+        o.seed = seed;
+        EXPECT_OK(ewc_fisher_compute(fisher.get(), tasks.get(), t, &o));
+        return Read();
+    }
+    /* Against the naive loop over all samples of task t. */
+    void Check(int64_t t, ewc_estimator estimator, ewc_scenario scenario, int64_t batch = 0)
+    {
+        const Batch samples = ReadTask(tasks.get(), t);
+        const reference::Window window = WindowOf(tasks.get(), scenario, t);
+        const auto weights = ReadWeights(model.get());
+        const auto kind = (reference::Estimator)estimator;
+        const auto want = reference::Fisher(net, As<double>(weights), samples, window, kind);
+        const auto plain = reference::Fisher(net, weights, samples, window, kind);
+        Vec<float> got = Compute(t, estimator, batch);
+        /* Other tasks' heads are zero by meaning: rule 15 looks at the rest. */
+        Vec<float> got_some, plain_some;
+        Vec<double> want_some;
+        for (size_t i = 0; i < want.size(); i++) {
+            if (want[i] == 0.0) {
+                ASSERT_EQ(0.0f, got[i]) << "parameter " << i;
+                continue;
+            }
+            got_some.push_back(got[i]);
+            want_some.push_back(want[i]);
+            plain_some.push_back(plain[i]);
+        }
+        ExpectClose("F", got_some, want_some, plain_some);
+        EXPECT_EQ((int64_t)samples.Rows(), ewc_fisher_samples(fisher.get()));
+    }
+};
+} // namespace
+
+INSTANTIATE_ON_BACKENDS(Fisher);
+
+/* ---- Against the loop ---- */
+
+TEST_P(Fisher, MatchesPerSampleLoop)
+{
+    const Shape shapes[] = {
+        {0, {}, 0, EWC_ACTIVATION_NONE}, {0, {9}, 0, EWC_ACTIVATION_RELU},
+        {0, {31, 7}, 0, EWC_ACTIVATION_TANH}, {0, {8, 5, 11}, 0, EWC_ACTIVATION_GELU},
+        {0, {9}, 0, EWC_ACTIVATION_TANH, 0.2f, 0.5f}, /* dropout is off in a Fisher pass */
+    };
+    for (const Shape &shape : shapes)
+        for (const ewc_estimator estimator :
+            {EWC_FISHER_EXACT, EWC_FISHER_EMPIRICAL, EWC_FISHER_ARGMAX}) {
+            SCOPED_TRACE(testing::Message() << shape.hidden.size() << " hidden, activation "
+                                            << shape.activation << ", estimator " << estimator);
+            Begin(shape, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2));
+            Check(1, estimator, EWC_SCENARIO_DOMAIN);
+        }
+}
+
+/* Only the logits that compete have information: one head, or the classes seen so far. */
+TEST_P(Fisher, RespectsTheScenario)
+{
+    DataShape data_shape;
+    data_shape.classes = 6;
+    for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
+        for (const ewc_task_kind kind : {EWC_TASKS_SPLIT, EWC_TASKS_PERMUTED})
+            for (const ewc_estimator estimator :
+                {EWC_FISHER_EXACT, EWC_FISHER_EMPIRICAL, EWC_FISHER_ARGMAX}) {
+                SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", kind " << kind
+                                                << ", estimator " << estimator);
+                Begin({0, {9}, 0, EWC_ACTIVATION_TANH}, TaskOptions(kind, scenario, 3), data_shape);
+                for (const int64_t t : {2, 0}) /* in either order: nothing is left behind */
+                    Check(t, estimator, scenario);
+            }
+}
+
+/* Softmax regression: F of W[c][i] is E[p_c (1 - p_c) x_i^2], of the bias E[p_c (1 - p_c)]. */
+TEST_P(Fisher, SoftmaxRegressionInClosedForm)
+{
+    Begin({0, {}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    const Batch batch = ReadTask(tasks.get(), 0);
+    const auto theta = As<double>(ReadWeights(model.get()));
+    Vec<double> want((size_t)net.parameters, 0.0);
+    for (size_t n = 0; n < batch.Rows(); n++) {
+        const Vec<double> x = batch.Input<double>(n);
+        const Vec<double> p =
+            reference::Softmax(reference::Forward(net, theta, x).y.back(), {0, net.width.back()});
+        for (size_t c = 0; c < p.size(); c++) {
+            const double variance = p[c] * (1.0 - p[c]) / (double)batch.Rows();
+            for (size_t i = 0; i < x.size(); i++)
+                want[(size_t)net.weight_at[0] + c * x.size() + i] += variance * x[i] * x[i];
+            want[(size_t)net.bias_at[0] + c] += variance;
+        }
+    }
+    ExpectRelative("F", Compute(0, EWC_FISHER_EXACT), want, 1e-5, 1e-9);
+}
+
+/* ---- Batches and samples ---- */
+
+TEST_P(Fisher, BatchSizeIsOnlyRounding)
+{
+    DataShape data_shape;
+    data_shape.train = 131; /* prime: the last batch is ragged */
+    Begin({0, {13}, 0, EWC_ACTIVATION_TANH},
+        TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1), data_shape);
+    for (const ewc_estimator estimator : kEstimators) {
+        SCOPED_TRACE(estimator);
+        if (estimator != EWC_FISHER_SAMPLED) Check(0, estimator, EWC_SCENARIO_DOMAIN, 7);
+        const Vec<float> whole = Compute(0, estimator, 131, 0, 3);
+        for (const int64_t batch : {0, 1, 7, 128, 130, 1000})
+            ExpectRelative("F", Compute(0, estimator, batch, 0, 3), whole, 2e-5, 1e-7);
+        ExpectBits("the same again", Compute(0, estimator, 131, 0, 3), whole);
+    }
+}
+
+/* The first n of a keyed shuffle: n = 1 is one sample, n beyond the data is all of it. */
+TEST_P(Fisher, TakesTheFirstSamplesOfAShuffle)
+{
+    Begin(
+        {0, {7}, 0, EWC_ACTIVATION_TANH}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    const Batch all = ReadTask(tasks.get(), 0);
+    const auto theta = As<double>(ReadWeights(model.get()));
+    const reference::Window window = {0, net.width.back()};
+    Vec<Vec<double>> alone; /* F of each sample by itself */
+    for (size_t n = 0; n < all.Rows(); n++) {
+        const Batch one = {all.Input<float>(n), {all.labels[n]}};
+        alone.push_back(reference::Fisher(net, theta, one, window, reference::kExact));
+    }
+    Vec<float> of_seed[2];
+    for (const uint64_t seed : {1, 2}) { /* one sample: it must be one of them */
+        const Vec<float> got = of_seed[seed - 1] = Compute(0, EWC_FISHER_EXACT, 0, 1, 1, seed);
+        EXPECT_EQ(1, ewc_fisher_samples(fisher.get()));
+        size_t found = 0;
+        for (const Vec<double> &want : alone) {
+            bool same = true;
+            for (size_t i = 0; i < want.size(); i++)
+                same = same && std::fabs(want[i] - (double)got[i]) <= 1e-5 * want[i] + 1e-7;
+            found += same;
+        }
+        EXPECT_EQ(1u, found);
+    }
+    EXPECT_FALSE(SameBits(of_seed[0], of_seed[1])) << "two seeds took the same sample";
+
+    /* A prefix contains the shorter prefix: 2 F(2) - F(1) is one sample's, too. */
+    const Vec<float> two = Compute(0, EWC_FISHER_EXACT, 1, 2);
+    Vec<float> second(two.size());
+    for (size_t i = 0; i < two.size(); i++)
+        second[i] = 2.0f * two[i] - of_seed[0][i];
+    size_t found = 0;
+    for (const Vec<double> &want : alone) {
+        bool same = true;
+        for (size_t i = 0; i < want.size(); i++)
+            same = same && std::fabs(want[i] - (double)second[i]) <= 1e-5 * want[i] + 1e-6;
+        found += same;
+    }
+    EXPECT_EQ(1u, found);
+
+    const Vec<float> whole = Compute(0, EWC_FISHER_EXACT);
+    ExpectRelative("almost all", Compute(0, EWC_FISHER_EXACT, 0, 95), whole, 0.2, 1e-4);
+    ExpectBits("exactly all", Compute(0, EWC_FISHER_EXACT, 0, 96), whole);
+    ExpectBits("more than all", Compute(0, EWC_FISHER_EXACT, 0, 100000), whole);
+    EXPECT_EQ(96, ewc_fisher_samples(fisher.get()));
+    ExpectBits("another seed, all samples", Compute(0, EWC_FISHER_EXACT, 0, 0, 1, 99), whole);
+}
+
+TEST_P(Fisher, NoSamplesGiveZero)
+{
+    Begin({0, {7}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    EXPECT_OK(ewc_fisher_fill(fisher.get(), 3.0f));
+    const int64_t rows = data->info.rows[0];
+    data->info.rows[0] = 0; /* ewc_dataset_create would refuse it */
+    for (const ewc_estimator estimator : kEstimators)
+        ExpectBits("F", Compute(0, estimator), Vec<float>((size_t)net.parameters, 0.0f));
+    EXPECT_EQ(0, ewc_fisher_samples(fisher.get()));
+    data->info.rows[0] = rows;
+}
+
+/* The square of a batch's mean gradient is not the mean of squares: a Fisher pass that made this
+ * mistake would pass at batch 1 only. */
+TEST_P(Fisher, IsNoSquaredBatchMean)
+{
+    Begin(
+        {0, {7}, 0, EWC_ACTIVATION_TANH}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    const Batch batch = ReadTask(tasks.get(), 0);
+    const auto theta = As<double>(ReadWeights(model.get()));
+    const Vec<double> mean = reference::Gradient(net, theta, batch, {0, net.width.back()});
+    double squared_mean = 0.0, trace = 0.0;
+    for (const double g : mean)
+        squared_mean += g * g;
+    for (const float f : Compute(0, EWC_FISHER_EMPIRICAL, 96))
+        trace += (double)f;
+    EXPECT_GT(trace, 1.5 * squared_mean);
+}
+
+/* ---- Sampled labels ---- */
+
+TEST_P(Fisher, SampledIsOneOfTheClasses)
+{
+    Begin({0, {}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    const Batch all = ReadTask(tasks.get(), 0);
+    const auto theta = As<double>(ReadWeights(model.get()));
+    const int64_t classes = net.width.back();
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        const Vec<float> got = Compute(0, EWC_FISHER_SAMPLED, 0, 1, 1, seed);
+        size_t found = 0;
+        for (size_t n = 0; n < all.Rows(); n++)
+            for (int32_t c = 0; c < (int32_t)classes; c++) {
+                const Batch one = {all.Input<float>(n), {c}};
+                const Vec<double> want =
+                    reference::Fisher(net, theta, one, {0, classes}, reference::kEmpirical);
+                bool same = true;
+                for (size_t i = 0; i < want.size(); i++)
+                    same = same && std::fabs(want[i] - (double)got[i]) <= 1e-5 * want[i] + 1e-7;
+                found += same;
+            }
+        EXPECT_EQ(1u, found) << "seed " << seed;
+    }
+}
+
+/* The error against the exact Fisher falls as 1 / sqrt(draws). */
+TEST_P(Fisher, SampledConvergesToExact)
+{
+    Begin(
+        {0, {7}, 0, EWC_ACTIVATION_TANH}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    const Vec<float> exact = Compute(0, EWC_FISHER_EXACT);
+    const auto error = [&](int64_t draws) {
+        double squares = 0.0;
+        for (uint64_t seed = 1; seed <= 4; seed++) {
+            const Vec<float> got = Compute(0, EWC_FISHER_SAMPLED, 0, 0, draws, seed);
+            for (size_t i = 0; i < got.size(); i++)
+                squares += std::pow((double)got[i] - (double)exact[i], 2);
+        }
+        return std::sqrt(squares / 4);
+    };
+    const double one = error(1), many = error(64);
+    EXPECT_GT(one, 0.0);
+    EXPECT_NEAR(1.0 / 8, many / one, 0.06);
+}
+
+/* ---- Reading, writing, options ---- */
+
+TEST_P(Fisher, StartsAtZeroAndCanBeWritten)
+{
+    Begin({0, {3}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    const int64_t n = net.parameters;
+    ExpectBits("F", Read(), Vec<float>((size_t)n, 0.0f));
+    EXPECT_EQ(0, ewc_fisher_samples(fisher.get()));
+    const auto values = Rng(1).Uniforms(n, 0, 5);
+    EXPECT_OK(ewc_fisher_write(fisher.get(), values.data(), n));
+    ExpectBits("F", Read(), values);
+    for (const float wrong : {-1e-30f, kNan, std::numeric_limits<float>::infinity()}) {
+        auto bad = Vec<float>((size_t)n, 1.0f);
+        bad.back() = wrong;
+        EXPECT_FAILS(
+            EWC_ERR_NONFINITE, "ewc_fisher_write", ewc_fisher_write(fisher.get(), bad.data(), n));
+        if (wrong != wrong || wrong < 0.0f) {
+            EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_fisher_fill", ewc_fisher_fill(fisher.get(), wrong));
+        }
+    }
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_fisher_write(fisher.get(), values.data(), n + 1));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_fisher_write(fisher.get(), nullptr, n));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_fisher_read(fisher.get(), nullptr, n));
+    ExpectBits("F is unchanged", Read(), values);
+
+    Vec<ewc_fisher_stats> stats((size_t)ewc_model_segment_count(model.get()));
+    EXPECT_OK(ewc_fisher_statistics(fisher.get(), stats.data(), (int64_t)stats.size()));
+    for (size_t i = 0; i < stats.size(); i++) {
+        const ewc_segment *const segment = ewc_model_segment(model.get(), (int64_t)i);
+        const auto begin = values.begin() + segment->offset, end = begin + segment->count;
+        const double trace = reference::Sum(Vec<double>(begin, end));
+        EXPECT_NEAR(trace, stats[i].trace, 1e-12 * trace) << segment->name;
+        EXPECT_NEAR(trace / (double)segment->count, stats[i].mean, 1e-12 * trace);
+        EXPECT_EQ((double)*std::max_element(begin, end), stats[i].max) << segment->name;
+    }
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_fisher_statistics(fisher.get(), stats.data(), 1));
+
+    EXPECT_OK(ewc_fisher_fill(fisher.get(), 1.0f));
+    ExpectBits("F", Read(), Vec<float>((size_t)n, 1.0f));
+    ewc_fisher_free(nullptr);
+}
+
+TEST_P(Fisher, RefusesBadOptions)
+{
+    Begin({0, {3}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2));
+    const auto values = Rng(2).Uniforms(net.parameters, 0, 5);
+    EXPECT_OK(ewc_fisher_write(fisher.get(), values.data(), net.parameters));
+    const auto refuses = [&](const char *name, auto change) {
+        ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
+        change(o);
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, name, ewc_fisher_compute(fisher.get(), tasks.get(), 0, &o));
+    };
+    refuses("estimator", [](auto &o) { Force(o.estimator, 4); });
+    refuses("samples", [](auto &o) { o.samples = -1; });
+    refuses("batch", [](auto &o) { o.batch = -1; });
+    refuses("batch", [](auto &o) { o.batch = 65537; });
+    for (const int64_t draws : {-1, 0, 1025})
+        refuses("draws", [&](auto &o) {
+            o.estimator = EWC_FISHER_SAMPLED;
+            o.draws = draws;
+        });
+    const ewc_fisher_options good = EWC_FISHER_OPTIONS_DEFAULTS;
+    for (const int64_t t : {-1, 2})
+        EXPECT_FAILS(
+            EWC_ERR_ARGUMENT, "task", ewc_fisher_compute(fisher.get(), tasks.get(), t, &good));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_fisher_compute(nullptr, tasks.get(), 0, &good));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_fisher_compute(fisher.get(), nullptr, 0, &good));
+    ExpectBits("F is unchanged", Read(), values);
+
+    const Handle<ewc_model> other = MakeModel(be, {5, {3}, 4});
+    const Handle<ewc_fisher> misfit = Make(ewc_fisher_create, other.get());
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_fisher_compute",
+        ewc_fisher_compute(misfit.get(), tasks.get(), 0, &good));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_fisher_create(nullptr, other.get()));
+}
+
+/* Finite weights whose logits overflow: said so, not folded. */
+TEST_P(Fisher, SaysWhenItIsNotFinite)
+{
+    Begin({0, {3}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    WriteWeights(model.get(), Vec<float>((size_t)net.parameters, 3e38f));
+    const ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 0", ewc_fisher_compute(fisher.get(), tasks.get(), 0, &o));
+}

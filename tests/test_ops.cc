@@ -1,0 +1,1015 @@
+/* SPDX-License-Identifier: MIT */
+/* Every operation of host/backend_ops.h on every backend against naive loops: float64 where
+ * rounding is free, equal bits where it is not (integers, and + - x / sqrt on all backends). */
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <set>
+
+#include "kernels/formula.h"
+#include "support/device.hpp"
+#include "support/reference.hpp"
+
+using namespace test;
+using reference::Vec;
+
+namespace
+{
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInf = std::numeric_limits<float>::infinity();
+const int64_t kSizes[] = {1, 31, 33, 257, 1000, 4099, 65537};
+
+class Ops : public OnBackend
+{
+  protected:
+    const ewci_backend_ops *ops = nullptr;
+    ewc_backend *cpu = nullptr; /* the other side where bits are compared */
+
+    void SetUp() override
+    {
+        OnBackend::SetUp();
+        if (IsSkipped() || HasFatalFailure()) return;
+        ops = be->ops;
+        ASSERT_OK(Open(&cpu, "cpu", 1));
+    }
+    void TearDown() override
+    {
+        ewc_backend_free(cpu);
+        OnBackend::TearDown();
+    }
+};
+
+/* A step block in device memory. */
+struct StepBlock {
+    Buffer<ewck_step> buffer;
+    StepBlock(ewc_backend *be, const ewck_step &step) : buffer(be, {ewck_step{}})
+    {
+        EXPECT_OK(be->ops->set_step(be, buffer, &step));
+    }
+    operator const ewck_step *() { return buffer.get(); }
+};
+} // namespace
+
+INSTANTIATE_ON_BACKENDS(Ops);
+
+/* ---- Memory ---- */
+
+TEST_P(Ops, MemoryIsZeroCountedAndCopied)
+{
+    const uint64_t before = be->used;
+    void *p = nullptr, *none = nullptr;
+    ASSERT_OK(ops->alloc(be, &p, 4099 * sizeof(float)));
+    ASSERT_OK(ops->alloc(be, &none, 0));
+    EXPECT_NE(nullptr, none);
+    EXPECT_EQ(0u, (uintptr_t)p % 64);
+    EXPECT_GE(be->used, before + 4099 * sizeof(float));
+
+    std::vector<float> host(4099, kNan);
+    EXPECT_OK(ops->download(be, host.data(), p, host.size() * sizeof(float)));
+    ExpectBits("alloc", host, std::vector<float>(4099, 0.0f));
+    ops->release(be, none);
+    ops->release(be, p);
+    ops->release(be, nullptr);
+    EXPECT_EQ(before, be->used);
+
+    for (const int64_t n : kSizes) {
+        const std::vector<float> in = Rng(1).Uniforms(n, -1, 1);
+        Buffer<float> a(be, n, 0.0f), b(be, n, kNan);
+        std::vector<float> source = in;
+        EXPECT_OK(ops->upload(be, a, source.data(), source.size() * sizeof(float)));
+        std::fill(source.begin(), source.end(), kNan); /* it is ours again */
+        EXPECT_OK(ops->copy(be, b, a, in.size() * sizeof(float)));
+        EXPECT_OK(ops->fill(be, a, -2.5f, n));
+        EXPECT_OK(ops->sync(be));
+        ExpectBits("copy", b.Read(), in);
+        ExpectBits("fill", a.Read(), std::vector<float>((size_t)n, -2.5f));
+        EXPECT_OK(ops->scale(be, b, 1.1f, n));
+        std::vector<float> scaled = in;
+        for (float &x : scaled)
+            x *= 1.1f;
+        ExpectBits("scale", b.Read(), scaled);
+    }
+}
+
+TEST_P(Ops, MemoryRefusesImpossibleSizes)
+{
+    const uint64_t before = be->used;
+    float *p = nullptr;
+    EXPECT_EQ(EWC_ERR_MEMORY, ewci_device_alloc(be, &p, INT64_MAX, sizeof(float)));
+    EXPECT_EQ(nullptr, p);
+    EXPECT_EQ(EWC_ERR_MEMORY, ewci_device_alloc(be, &p, (int64_t)1 << 50, sizeof(float)));
+    EXPECT_EQ(before, be->used);
+    ASSERT_OK(ewci_device_alloc(be, &p, 33, sizeof(float))); /* and goes on working */
+    EXPECT_OK(ops->fill(be, p, 1.0f, 33));
+    EXPECT_OK(ops->sync(be));
+    ewci_device_free(be, p);
+    ewci_device_free(be, nullptr);
+    ewci_device_free(nullptr, nullptr);
+}
+
+TEST_P(Ops, DescribesItself)
+{
+    ewc_backend_info info;
+    ASSERT_OK(ewc_backend_describe(be, &info));
+    EXPECT_STREQ(GetParam() == "cpu" ? "cpu" : "cuda", info.name);
+    EXPECT_STRNE("", info.description);
+    EXPECT_GE(info.threads, 1);
+    EXPECT_EQ(be->used, info.memory_used);
+}
+
+/* No elements: success, and nothing is touched. */
+TEST_P(Ops, AcceptNothing)
+{
+    Buffer<float> x(be, 4, 3.0f);
+    Buffer<int32_t> l(be, 4, 1);
+    Buffer<int64_t> samples(be, 4, (int64_t)0);
+    Buffer<double> total(be, 1, 3.0);
+    StepBlock step(be, ewck_step{});
+    const ewck_rule rule = {EWCK_OPTIMIZER_SGD, EWCK_PENALTY_NONE, 0, 0, 0, 0, 1e-8f, 0, 0};
+    ewci_stats stats = {1, 1, 1};
+    double value = 1.0;
+    EXPECT_OK(ops->fill(be, x, 0, 0));
+    EXPECT_OK(ops->copy(be, x, x, 0));
+    EXPECT_OK(ops->scale(be, x, 0, 0));
+    EXPECT_OK(ops->gemm(be, x, x, x, 0, 2, 2, 0, 0, 0));
+    EXPECT_OK(ops->gemm(be, x, x, x, 2, 0, 2, 0, 0, 0));
+    EXPECT_OK(ops->bias_activation(be, x, x, x, 0, 2, EWCK_ACTIVATION_RELU));
+    EXPECT_OK(ops->activation_backward(be, x, x, x, 0, 2, 2, EWCK_ACTIVATION_GELU));
+    EXPECT_OK(ops->activation_backward(be, x, x, x, 2, 0, 2, EWCK_ACTIVATION_GELU));
+    EXPECT_OK(ops->dropout(be, x, x, 0, 0.5f, 0, step));
+    EXPECT_OK(ops->column_sum(be, x, x, 2, 0, 0));
+    EXPECT_OK(ops->square_sum(be, x, x, 2, 0));
+    EXPECT_OK(ops->nll(be, x, x, x, x, l, 0, 2, 0, 1));
+    EXPECT_OK(ops->seeds(be, x, x, l, samples, 1, 0, 2, EWCK_FISHER_EXACT, step));
+    EXPECT_OK(ops->accumulate(be, total, x, 0));
+    EXPECT_OK(ops->optimizer_step(be, x, x, x, x, x, x, 0, &rule, step, l));
+    EXPECT_OK(ops->stats(be, &stats, x, 0));
+    EXPECT_EQ(0.0, stats.sum);
+    EXPECT_EQ(0.0, stats.max);
+    EXPECT_EQ(0, stats.bad);
+    EXPECT_OK(ops->penalty(be, &value, x, x, x, 0));
+    EXPECT_EQ(0.0, value);
+    value = 1.0;
+    EXPECT_OK(ops->fold(be, x, x, &value, x, x, 0, EWCK_POLICY_SUM, 1));
+    EXPECT_EQ(0.0, value);
+    ExpectBits("x", x.Read(), std::vector<float>(4, 3.0f));
+    ExpectBits("total", total.Read(), std::vector<double>(1, 3.0));
+
+    /* Sums over nothing are 0. */
+    EXPECT_OK(ops->gemm(be, x, x.get() + 1, x.get() + 1, 1, 1, 0, 0, 0, 0));
+    EXPECT_OK(ops->column_sum(be, x.get() + 1, x, 0, 1, 0));
+    EXPECT_OK(ops->square_sum(be, x.get() + 2, x, 0, 1));
+    ExpectBits("sums", x.Read(), {0, 0, 0, 3});
+}
+
+/* ---- Gather ---- */
+
+TEST_P(Ops, GatherVisitsEverySampleOnce)
+{
+    for (const int64_t n : {1, 2, 3, 31, 257, 60000}) {
+        for (const uint32_t order : {EWCK_STREAM_SHUFFLE, EWCK_STREAM_FISHER}) {
+            SCOPED_TRACE(n);
+            Buffer<uint8_t> images(be, n, (uint8_t)1), labels(be, n, (uint8_t)0);
+            Buffer<int32_t> index(be, 1, 0), map(be, 1, 0), out(be, n, -1);
+            Buffer<float> weight(be, 1, 1.0f), bias(be, 1, 0.0f), x(be, n, kNan);
+            Buffer<int64_t> samples(be, n, (int64_t)-1);
+            const ewck_view view = {
+                images, labels, nullptr, 1, n, 1, 1, 1, 1, index, weight, bias, map};
+            ewck_step step = {Rng(2).Word(), 5, 0, order, 3, 2, 0, 0, 0};
+            /* In two pieces, as batches are. */
+            const int64_t half = n / 2;
+            StepBlock first(be, step);
+            EXPECT_OK(ops->gather(be, x, out, samples, &view, first, half));
+            step.position = half;
+            StepBlock second(be, step);
+            EXPECT_OK(ops->gather(be, x.get() + half, out.get() + half, samples.get() + half, &view,
+                second, n - half));
+            const std::vector<int64_t> got = samples.Read();
+            std::vector<char> hit((size_t)n, 0);
+            int64_t fixed = 0;
+            for (size_t i = 0; i < got.size(); i++) {
+                ASSERT_TRUE(got[i] >= 0 && got[i] < n) << got[i];
+                ASSERT_FALSE(hit[(size_t)got[i]]) << "twice: " << got[i];
+                ASSERT_EQ(ewci_sample(&step, (int64_t)i, n), got[i]);
+                hit[(size_t)got[i]] = 1;
+                fixed += got[i] == (int64_t)i;
+            }
+            EXPECT_LT(fixed, 20); /* expected: 1 */
+        }
+    }
+}
+
+TEST_P(Ops, GatherMatchesLoop)
+{
+    Rng rng(3);
+    const int64_t rows = 57, pixels = 37, classes = 10;
+    std::vector<uint8_t> images((size_t)(rows * pixels)), labels((size_t)rows);
+    for (uint8_t &b : images)
+        b = (uint8_t)rng.Below(256);
+    for (uint8_t &b : labels)
+        b = (uint8_t)rng.Below(classes);
+    Buffer<uint8_t> d_images(be, images), d_labels(be, labels);
+
+    for (const int64_t taps : {1, 4})
+        for (const int64_t copies : {1, 3})
+            for (const bool listed : {false, true})
+                for (const int64_t features : {1, 37, 64})
+                    for (const uint32_t order : {EWCK_STREAM_NONE, EWCK_STREAM_SHUFFLE}) {
+                        SCOPED_TRACE(testing::Message()
+                                     << "taps " << taps << ", copies " << copies << ", list "
+                                     << listed << ", features " << features << ", order " << order);
+                        const int64_t count = listed ? 23 : rows;
+                        std::vector<int32_t> list((size_t)count), map, index;
+                        for (int32_t &i : list)
+                            i = (int32_t)rng.Below(rows);
+                        for (int64_t i = 0; i < copies * classes; i++)
+                            map.push_back((int32_t)rng.Below(50));
+                        for (int64_t i = 0; i < copies * taps * features; i++)
+                            index.push_back((int32_t)rng.Below(pixels));
+                        /* Small integers, so that every order of the taps gives the same bits. */
+                        const auto weight = rng.Integers(copies * taps * features, -3, 3, 0.125f);
+                        const auto bias = rng.Integers(features, -8, 8, 0.25f);
+                        Buffer<int32_t> d_list(be, list), d_map(be, map), d_index(be, index);
+                        Buffer<float> d_weight(be, weight), d_bias(be, bias);
+                        const ewck_view view = {d_images, d_labels, listed ? d_list.get() : nullptr,
+                            pixels, count, copies, features, taps, classes, d_index, d_weight,
+                            d_bias, d_map};
+                        const int64_t n = copies * count, position = n / 3, batch = n - position;
+                        StepBlock step(be, {rng.Word(), 9, position, order, 1, 4, 0, 0, 0});
+                        Buffer<float> x(be, batch * features, kNan);
+                        Buffer<int32_t> y(be, batch, -1);
+                        Buffer<int64_t> samples(be, batch, (int64_t)-1);
+                        EXPECT_OK(ops->gather(be, x, y, samples, &view, step, batch));
+
+                        const std::vector<int64_t> at = samples.Read();
+                        std::vector<float> want_x;
+                        std::vector<int32_t> want_y;
+                        for (int64_t r = 0; r < batch; r++) {
+                            const int64_t s = at[(size_t)r];
+                            ASSERT_TRUE(s >= 0 && s < n);
+                            if (order == EWCK_STREAM_NONE) {
+                                ASSERT_EQ(position + r, s);
+                            }
+                            const int64_t copy = s / count;
+                            const int64_t row = listed ? list[(size_t)(s % count)] : s % count;
+                            for (int64_t f = 0; f < features; f++) {
+                                double sum = bias[(size_t)f];
+                                for (int64_t t = 0; t < taps; t++) {
+                                    const size_t i = (size_t)((copy * taps + t) * features + f);
+                                    sum += (double)weight[i] *
+                                           images[(size_t)(row * pixels + index[i])];
+                                }
+                                want_x.push_back((float)sum);
+                            }
+                            want_y.push_back(map[(size_t)(copy * classes + labels[(size_t)row])]);
+                        }
+                        ExpectBits("x", x.Read(), want_x);
+                        ExpectBits("labels", y.Read(), want_y);
+                    }
+}
+
+/* ---- Layers ---- */
+
+TEST_P(Ops, GemmIsExactOnIntegers)
+{
+    Rng rng(4);
+    const int64_t shapes[][3] = {{1, 1, 1}, {1, 31, 33}, {33, 1, 31}, {31, 33, 1}, {64, 48, 80},
+        {17, 257, 129}, {127, 10, 61}};
+    for (const auto &[m, n, k] : shapes)
+        for (int bits = 0; bits < 8; bits++) {
+            const int trans_a = bits & 1, trans_b = bits >> 1 & 1;
+            const float beta = (float)(bits >> 2);
+            SCOPED_TRACE(testing::Message() << m << " x " << n << " x " << k << ", transposed "
+                                            << trans_a << trans_b << ", beta " << beta);
+            const auto a = rng.Integers(m * k, -8, 8), b = rng.Integers(k * n, -8, 8);
+            auto c = beta == 0.0f ? std::vector<float>((size_t)(m * n), kNan) /* never read */
+                                  : rng.Integers(m * n, -8, 8);
+            Buffer<float> d_a(be, a), d_b(be, b), d_c(be, c);
+            EXPECT_OK(ops->gemm(be, d_c, d_a, d_b, m, n, k, trans_a, trans_b, beta));
+            reference::Gemm(c, a, b, m, n, k, trans_a, trans_b, beta);
+            ExpectBits("c", d_c.Read(), c);
+            ExpectBits("a", d_a.Read(), a);
+        }
+}
+
+TEST_P(Ops, GemmMatchesFloat64)
+{
+    Rng rng(5);
+    const int64_t m = 61, n = 67, k = 301;
+    const auto a = rng.Uniforms(m * k, -1, 1), b = rng.Uniforms(k * n, -1, 1);
+    std::vector<float> c32((size_t)(m * n));
+    std::vector<double> c64((size_t)(m * n));
+    reference::Gemm(c32, a, b, m, n, k, false, true, 0.0f);
+    reference::Gemm(c64, As<double>(a), As<double>(b), m, n, k, false, true, 0.0);
+    Buffer<float> d_a(be, a), d_b(be, b), d_c(be, m * n, kNan);
+    EXPECT_OK(ops->gemm(be, d_c, d_a, d_b, m, n, k, 0, 1, 0));
+    ExpectClose("c", d_c.Read(), c64, c32);
+}
+
+TEST_P(Ops, BiasAndActivation)
+{
+    Rng rng(6);
+    const int64_t shapes[][2] = {{1, 1}, {3, 31}, {33, 33}, {7, 257}, {13, 1000}, {1009, 65}};
+    for (int activation = 0; activation < 4; activation++)
+        for (const auto &[rows, cols] : shapes)
+            for (const bool keep : {false, true}) {
+                SCOPED_TRACE(testing::Message()
+                             << "activation " << activation << ", " << rows << " x " << cols);
+                const auto in = rng.Uniforms(rows * cols, -4, 4), bias = rng.Uniforms(cols, 0.1, 1);
+                std::vector<float> z32, y32;
+                std::vector<double> y64;
+                for (size_t i = 0; i < in.size(); i++) {
+                    const float b = bias[i % (size_t)cols];
+                    z32.push_back(in[i] + b);
+                    y32.push_back(reference::Activate(z32[i], activation));
+                    y64.push_back(reference::Activate((double)in[i] + (double)b, activation));
+                }
+                Buffer<float> y(be, in), z(be, rows * cols, kNan), d_bias(be, bias);
+                EXPECT_OK(ops->bias_activation(
+                    be, y, keep ? z.get() : nullptr, d_bias, rows, cols, activation));
+                if (keep) ExpectBits("z", z.Read(), z32);
+                if (activation <= reference::kRelu)
+                    ExpectBits("y", y.Read(), y32);
+                else
+                    ExpectClose("y", y.Read(), y64, y32, 1.0);
+            }
+}
+
+TEST_P(Ops, ActivationsAtTheEdges)
+{
+    const std::vector<float> in = {kNan, kInf, -kInf, 1e30f, -1e30f, 0.0f, -0.0f, 1e-40f};
+    for (int activation = 0; activation < 4; activation++) {
+        Buffer<float> y(be, in), bias(be, 1, 0.0f), d(be, in.size(), 1.0f), z(be, in.size(), 0.0f);
+        EXPECT_OK(ops->bias_activation(be, y, z, bias, (int64_t)in.size(), 1, activation));
+        const std::vector<float> got = y.Read();
+        EXPECT_TRUE(std::isnan(got[0])) << activation;
+        EXPECT_EQ(activation == reference::kTanh ? 1.0f : kInf, got[1]) << activation;
+        EXPECT_EQ(0.0f, got[5]) << activation;
+        for (size_t i = 3; i < in.size(); i++)
+            EXPECT_TRUE(std::isfinite(got[i])) << activation << " of " << in[i];
+        EXPECT_OK(ops->activation_backward(be, d, y, z, 1, 1, (int64_t)in.size(), activation));
+        const std::vector<float> slope = d.Read();
+        for (size_t i = 3; i < in.size(); i++)
+            EXPECT_NEAR(reference::Slope((double)in[i], activation), slope[i], 1e-6)
+                << activation << " at " << in[i];
+    }
+}
+
+TEST_P(Ops, ActivationBackward)
+{
+    Rng rng(7);
+    const int64_t shapes[][3] = {{1, 1, 1}, {1, 33, 31}, {3, 7, 257}, {9, 31, 100}, {2, 1, 65537}};
+    for (int activation = 0; activation < 4; activation++)
+        for (const auto &[repeats, rows, cols] : shapes) {
+            SCOPED_TRACE(testing::Message() << "activation " << activation << ", " << repeats
+                                            << " x " << rows << " x " << cols);
+            const int64_t n = rows * cols;
+            auto z = rng.Uniforms(n, -4, 4), d = rng.Uniforms(repeats * n, 0.5, 1);
+            z[0] = 1.0f; /* one place, one active unit */
+            std::vector<float> y, want32;
+            std::vector<double> want64;
+            for (const float x : z)
+                y.push_back(reference::Activate(x, activation));
+            for (size_t i = 0; i < d.size(); i++) {
+                const float at = z[i % (size_t)n];
+                want32.push_back(d[i] * reference::Slope(at, activation));
+                want64.push_back((double)d[i] * reference::Slope((double)at, activation));
+            }
+            Buffer<float> d_d(be, d), d_y(be, y), d_z(be, z);
+            EXPECT_OK(ops->activation_backward(be, d_d, d_y,
+                activation == reference::kGelu ? d_z.get() : nullptr, repeats, rows, cols,
+                activation));
+            if (activation <= reference::kRelu)
+                ExpectBits("d", d_d.Read(), want32);
+            else
+                ExpectClose("d", d_d.Read(), want64, want32, 1.0);
+        }
+}
+
+TEST_P(Ops, DropoutMasks)
+{
+    Rng rng(8);
+    const ewck_step step = {rng.Word(), 17, 0, EWCK_STREAM_SHUFFLE, 2, 1, 0, 0, 0};
+    ewck_step next = step;
+    next.step++;
+    StepBlock d_step(be, step), d_next(be, next);
+    for (const int64_t n : kSizes)
+        for (const float p : {0.2f, 0.5f}) {
+            SCOPED_TRACE(testing::Message() << "n " << n << ", p " << p);
+            const auto in = rng.Uniforms(n, 0.5, 1);
+            Buffer<float> d_in(be, in), out(be, n, kNan), layer(be, n, kNan), later(be, n, kNan);
+            EXPECT_OK(ops->dropout(be, out, d_in, n, p, 1, d_step));
+            EXPECT_OK(ops->dropout(be, layer, d_in, n, p, 2, d_step));
+            EXPECT_OK(ops->dropout(be, later, d_in, n, p, 1, d_next));
+            EXPECT_OK(ops->dropout(be, d_in, d_in, n, p, 1, d_step)); /* in place */
+            const std::vector<float> got = out.Read();
+            int64_t dropped = 0;
+            for (size_t i = 0; i < got.size(); i++) {
+                /* Word i mod 4 of counter (i / 4, step, layer and stream). */
+                const reference::Words words =
+                    reference::Philox({{(uint32_t)(i >> 2), 0, 17, 1u << 4 | EWCK_STREAM_DROPOUT}},
+                        (uint32_t)step.seed, (uint32_t)(step.seed >> 32));
+                const bool drop = (float)(words.w[i & 3] >> 8) * 0x1p-24f < p;
+                const float want = drop ? 0.0f : in[i] * (1.0f / (1.0f - p));
+                ASSERT_EQ(want, got[i]) << i;
+                dropped += drop;
+            }
+            ExpectBits("in place", d_in.Read(), got);
+            if (n < 1000) continue;
+            const double spread = std::sqrt((double)n * p * (1 - p));
+            EXPECT_NEAR((double)n * p, (double)dropped, 5 * spread);
+            EXPECT_FALSE(SameBits(got, layer.Read()));
+            EXPECT_FALSE(SameBits(got, later.Read()));
+        }
+}
+
+TEST_P(Ops, ColumnSum)
+{
+    Rng rng(9);
+    const int64_t shapes[][2] = {
+        {1, 1}, {31, 33}, {33, 31}, {1000, 3}, {4099, 17}, {2, 65537}, {65537, 1}, {128, 1000}};
+    for (const auto &[rows, cols] : shapes)
+        for (const float beta : {0.0f, 1.0f}) {
+            SCOPED_TRACE(testing::Message() << rows << " x " << cols << ", beta " << beta);
+            const auto in = rng.Integers(rows * cols, -8, 8);
+            auto out =
+                beta == 0.0f ? std::vector<float>((size_t)cols, kNan) : rng.Integers(cols, -8, 8);
+            Buffer<float> d_in(be, in), d_out(be, out);
+            EXPECT_OK(ops->column_sum(be, d_out, d_in, rows, cols, beta));
+            for (int64_t c = 0; c < cols; c++) {
+                float sum = beta == 0.0f ? 0.0f : out[(size_t)c];
+                for (int64_t r = 0; r < rows; r++)
+                    sum += in[(size_t)(r * cols + c)];
+                out[(size_t)c] = sum;
+            }
+            ExpectBits("sums", d_out.Read(), out);
+        }
+}
+
+TEST_P(Ops, SquareSum)
+{
+    Rng rng(10);
+    for (const int64_t n : kSizes)
+        for (const int64_t repeats : {1, 2, 9}) {
+            SCOPED_TRACE(testing::Message() << repeats << " x " << n);
+            const auto in = rng.Integers(repeats * n, -8, 8, 0.5f);
+            std::vector<float> want((size_t)n, 0.0f);
+            for (size_t i = 0; i < in.size(); i++)
+                want[i % (size_t)n] += in[i] * in[i];
+            Buffer<float> d_in(be, in), out(be, n, kNan);
+            EXPECT_OK(ops->square_sum(be, out, d_in, repeats, n));
+            ExpectBits("sums", out.Read(), want);
+        }
+}
+
+/* ---- Likelihood ---- */
+
+TEST_P(Ops, NllMatchesFloat64)
+{
+    Rng rng(11);
+    struct Shape {
+        int64_t rows, cols, group;
+    };
+    for (const auto &[rows, cols, group] :
+        {Shape{1, 2, 0}, {31, 10, 0}, {257, 10, 0}, {33, 33, 0}, {7, 257, 0}, {5, 1000, 0},
+            {1, 1, 0}, {128, 10, 2}, {31, 100, 10}, {13, 9, 9}, {5, 12, 64}, {4099, 10, 0}})
+        for (const double range : {1.0, 30.0, 1e4}) {
+            SCOPED_TRACE(testing::Message() << rows << " x " << cols << ", group " << group
+                                            << ", logits to " << range);
+            const auto logits = rng.Uniforms(rows * cols, -range, range);
+            std::vector<int32_t> labels;
+            for (int64_t r = 0; r < rows; r++)
+                labels.push_back((int32_t)rng.Below(cols));
+            const float scale = 1.0f / (float)rows;
+            const bool grouped = group > 0 && group < cols;
+
+            std::vector<float> loss32, gradient32, hit;
+            std::vector<double> loss64, gradient64;
+            for (size_t r = 0; r < (size_t)rows; r++) {
+                const int32_t y = labels[r];
+                const reference::Window window = grouped
+                                                     ? reference::Window{y / group * group, group}
+                                                     : reference::Window{0, cols};
+                const Vec<float> l32(logits.begin() + (std::ptrdiff_t)r * cols,
+                    logits.begin() + (std::ptrdiff_t)(r + 1) * cols);
+                const auto l64 = As<double>(l32);
+                loss32.push_back(reference::Nll(l32, y, window));
+                loss64.push_back(reference::Nll(l64, y, window));
+                hit.push_back(reference::Argmax(l32, window) == y ? 1.0f : 0.0f);
+                for (const float d : reference::LogLikelihoodSlope(l32, y, window))
+                    gradient32.push_back(-scale * d);
+                for (const double d : reference::LogLikelihoodSlope(l64, y, window))
+                    gradient64.push_back(-(double)scale * d);
+            }
+            Buffer<float> d_logits(be, logits), loss(be, rows, kNan), hits(be, rows, kNan),
+                gradient(be, rows * cols, kNan), alone(be, rows * cols, kNan);
+            Buffer<int32_t> d_labels(be, labels);
+            EXPECT_OK(
+                ops->nll(be, loss, hits, gradient, d_logits, d_labels, rows, cols, group, scale));
+            EXPECT_OK(ops->nll(
+                be, nullptr, nullptr, alone, d_logits, d_labels, rows, cols, group, scale));
+            ExpectBits("alone", alone.Read(), gradient.Read());
+            ExpectBits("hit", hits.Read(), hit);
+            if (cols == 1) { /* one class is certain */
+                ExpectBits("loss", loss.Read(), std::vector<float>(1, 0.0f));
+                ExpectWithin("gradient", gradient.Read(), gradient64, 0.0);
+                continue;
+            }
+            /* Rule 15 without its guard against zeros: p underflows, groups are zero by meaning. */
+            ExpectWithin("loss", loss.Read(), loss64, 1e-6 * (1.0 + 2.0 * range));
+            ExpectWithin("gradient", gradient.Read(), gradient64,
+                (double)scale * (2.0 * range + 8.0) * 4.0 * FLT_EPSILON);
+            if (range == 1.0 && !grouped) {
+                ExpectClose("loss", loss.Read(), loss64, loss32, 1.0);
+                ExpectClose("gradient", gradient.Read(), gradient64, gradient32, (double)scale);
+            }
+            if (grouped) { /* exactly 0 outside */
+                const std::vector<float> g = gradient.Read();
+                for (size_t i = 0; i < g.size(); i++) {
+                    const int64_t y = labels[i / (size_t)cols], c = (int64_t)i % cols;
+                    ASSERT_TRUE(c / group == y / group || g[i] == 0.0f) << i;
+                }
+            }
+        }
+}
+
+TEST_P(Ops, NllTiesAndNonFinite)
+{
+    /* The first of equal logits is the answer. */
+    const std::vector<float> logits = {
+        1, 1, 1, /**/ 1, 1, 1, /**/ -1e4f, 1e4f, 1e4f, /**/ 0, kNan, 0};
+    Buffer<float> d_logits(be, logits), loss(be, 4, kNan), hit(be, 4, kNan), g(be, 12, kNan);
+    Buffer<int32_t> labels(be, std::vector<int32_t>{0, 2, 1, 0});
+    EXPECT_OK(ops->nll(be, loss, hit, g, d_logits, labels, 4, 3, 0, 1.0f));
+    const std::vector<float> l = loss.Read(), h = hit.Read();
+    EXPECT_NEAR(std::log(3.0), l[0], 1e-6);
+    EXPECT_NEAR(std::log(2.0), l[2], 1e-6);
+    EXPECT_TRUE(std::isnan(l[3])) << "a NaN logit must show in the loss";
+    EXPECT_EQ(1.0f, h[0]);
+    EXPECT_EQ(0.0f, h[1]);
+    EXPECT_EQ(1.0f, h[2]);
+}
+
+/* ---- Seeds of the Fisher pass ---- */
+
+namespace
+{
+/* Logits whose softmax is flat, peaked, saturated (1 - p below float) or one-hot, by row. */
+std::vector<float> SeedLogits(Rng &rng, int64_t rows, int64_t cols)
+{
+    const double ranges[] = {1.0, 5.0, 20.0, 60.0, 1e4};
+    std::vector<float> logits;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < cols; c++)
+            logits.push_back((float)rng.Uniform(-ranges[r % 5], ranges[r % 5]));
+    return logits;
+}
+
+Vec<double> Row(const std::vector<float> &x, int64_t r, int64_t cols)
+{
+    return Vec<double>(x.begin() + r * cols, x.begin() + (r + 1) * cols);
+}
+} // namespace
+
+TEST_P(Ops, ExactSeedsFactorTheCovariance)
+{
+    Rng rng(12);
+    const int64_t shapes[][2] = {{1, 2}, {31, 10}, {257, 10}, {10, 33}, {5, 100}, {15, 3}, {4, 1}};
+    for (const auto &[rows, cols] : shapes) {
+        SCOPED_TRACE(testing::Message() << rows << " x " << cols);
+        const int64_t repeats = cols - 1;
+        const auto logits = SeedLogits(rng, rows, cols);
+        Buffer<float> d_logits(be, logits), out(be, repeats * rows * cols, kNan);
+        Buffer<int32_t> labels(be, rows, 0);
+        Buffer<int64_t> samples(be, rows, (int64_t)0);
+        StepBlock step(be, ewck_step{});
+        EXPECT_OK(ops->seeds(
+            be, out, d_logits, labels, samples, repeats, rows, cols, EWCK_FISHER_EXACT, step));
+        const std::vector<float> got = out.Read();
+        for (int64_t r = 0; r < rows; r++) {
+            const Vec<double> l = Row(logits, r, cols), p = reference::Softmax(l, {0, cols});
+            /* expf of a float difference of size `spread` is this far off, relatively. */
+            const double spread =
+                *std::max_element(l.begin(), l.end()) - *std::min_element(l.begin(), l.end());
+            const double rtol = (32.0 + 2.0 * std::min(spread, 90.0)) * FLT_EPSILON;
+            for (int64_t i = 0; i < cols; i++)
+                for (int64_t j = 0; j < cols; j++) {
+                    double sum = 0.0, others = 0.0; /* 1 - p_i without cancellation */
+                    for (int64_t k = 0; k < repeats; k++)
+                        sum += (double)got[(size_t)((k * rows + r) * cols + i)] *
+                               (double)got[(size_t)((k * rows + r) * cols + j)];
+                    for (int64_t k = 0; k < cols; k++)
+                        others += k == i ? 0.0 : p[(size_t)k];
+                    const double pi = p[(size_t)i], pj = p[(size_t)j];
+                    const double want = i == j ? pi * others : -pi * pj;
+                    /* Cauchy-Schwarz: the size of the terms in the sum. */
+                    const double size = std::sqrt(pi * (1 - pi) * pj * (1 - pj));
+                    const double tol = rtol * std::max(size, std::fabs(want)) + 1e-37;
+                    if (!(std::fabs(sum - want) <= tol))
+                        FAIL() << "row " << r << " (" << i << ", " << j << "): got " << sum
+                               << ", want " << want << ", allowed " << tol;
+                }
+        }
+    }
+}
+
+TEST_P(Ops, OneLabelSeeds)
+{
+    Rng rng(13);
+    const int64_t rows = 31, cols = 10;
+    auto logits = SeedLogits(rng, rows, cols);
+    logits[1] = logits[2] = 50.0f; /* a tie: the first is taken */
+    std::vector<int32_t> labels;
+    for (int64_t r = 0; r < rows; r++)
+        labels.push_back((int32_t)rng.Below(cols));
+    Buffer<float> d_logits(be, logits), out(be, rows * cols, kNan);
+    Buffer<int32_t> d_labels(be, labels);
+    Buffer<int64_t> samples(be, rows, (int64_t)0);
+    StepBlock step(be, ewck_step{});
+    for (const int estimator : {EWCK_FISHER_EMPIRICAL, EWCK_FISHER_ARGMAX}) {
+        EXPECT_OK(ops->seeds(be, out, d_logits, d_labels, samples, 1, rows, cols, estimator, step));
+        const std::vector<float> got = out.Read();
+        for (int64_t r = 0; r < rows; r++) {
+            const Vec<double> l = Row(logits, r, cols);
+            const int64_t y = estimator == EWCK_FISHER_EMPIRICAL ? labels[(size_t)r]
+                                                                 : reference::Argmax(l, {0, cols});
+            const Vec<double> want = reference::LogLikelihoodSlope(l, y, {0, cols});
+            double sign = got[(size_t)(r * cols + y)] < 0.0f ? -1.0 : 1.0; /* squares: either */
+            for (int64_t c = 0; c < cols; c++)
+                ASSERT_NEAR(want[(size_t)c], sign * (double)got[(size_t)(r * cols + c)], 1e-5)
+                    << "row " << r << ", class " << c;
+        }
+    }
+}
+
+namespace
+{
+/* The label y of a drawn seed +-(onehot(y) - p) / sqrt(draws); -1 if there is none. */
+int64_t DrawnLabel(const float *seed, const Vec<double> &p, int64_t draws)
+{
+    for (const double sign : {1.0, -1.0})
+        for (size_t y = 0; y < p.size(); y++) {
+            double error = 0.0;
+            for (size_t c = 0; c < p.size(); c++)
+                error += std::fabs(sign * (double)seed[c] * std::sqrt((double)draws) -
+                                   ((c == y ? 1.0 : 0.0) - p[c]));
+            if (error < 1e-4) return (int64_t)y;
+        }
+    return -1;
+}
+} // namespace
+
+TEST_P(Ops, SampledSeedsAreDrawsKeyedBySample)
+{
+    const int64_t rows = 400, cols = 5, draws = 16;
+    const std::vector<float> one = {0.0f, 1.0f, -1.0f, 2.0f, -30.0f};
+    const Vec<double> p = reference::Softmax(As<double>(one), {0, cols});
+    std::vector<float> logits;
+    std::vector<int64_t> samples;
+    for (int64_t r = 0; r < rows; r++) {
+        logits.insert(logits.end(), one.begin(), one.end());
+        samples.push_back(r * 7 % rows); /* a bijection */
+    }
+    Buffer<float> d_logits(be, logits), out(be, draws * rows * cols, kNan);
+    Buffer<int32_t> labels(be, rows, 0);
+    Buffer<int64_t> d_samples(be, samples);
+    ewck_step block = {Rng(14).Word(), 3, 0, EWCK_STREAM_FISHER, 1, 0, 0, 0, 0};
+    StepBlock step(be, block);
+    EXPECT_OK(ops->seeds(
+        be, out, d_logits, labels, d_samples, draws, rows, cols, EWCK_FISHER_SAMPLED, step));
+    const std::vector<float> got = out.Read();
+    std::vector<double> seen((size_t)cols, 0.0);
+    std::vector<int64_t> label((size_t)(draws * rows)); /* (draws, sample) */
+    int64_t same_as_before = 0;
+    for (int64_t k = 0; k < draws; k++)
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t y = DrawnLabel(&got[(size_t)((k * rows + r) * cols)], p, draws);
+            ASSERT_GE(y, 0) << "draw " << k << ", row " << r << " is no onehot - p";
+            seen[(size_t)y]++;
+            label[(size_t)(k * rows + samples[(size_t)r])] = y;
+            if (k > 0) same_as_before += y == label[(size_t)((k - 1) * rows + samples[(size_t)r])];
+        }
+    const double n = (double)(draws * rows);
+    double agree = 0.0;
+    for (size_t c = 0; c < p.size(); c++) {
+        EXPECT_NEAR(n * p[c], seen[c], 5 * std::sqrt(n * p[c] * (1 - p[c])) + 1e-3) << c;
+        agree += p[c] * p[c];
+    }
+    const double pairs = (double)((draws - 1) * rows); /* successive draws are independent */
+    EXPECT_NEAR(agree * pairs, (double)same_as_before, 5 * std::sqrt(pairs * agree));
+
+    /* Another batch, another position and step: a sample keeps its draws. */
+    block.position = 123;
+    block.step = 99;
+    StepBlock moved(be, block);
+    const int64_t few = 3;
+    Buffer<int64_t> picked(be, std::vector<int64_t>{5, 399, 0});
+    Buffer<float> small(be, draws * few * cols, kNan);
+    EXPECT_OK(ops->seeds(
+        be, small, d_logits, labels, picked, draws, few, cols, EWCK_FISHER_SAMPLED, moved));
+    const std::vector<float> again = small.Read();
+    for (int64_t k = 0; k < draws; k++)
+        for (int64_t r = 0; r < few; r++)
+            EXPECT_EQ(label[(size_t)(k * rows + (r == 0      ? 5
+                                                    : r == 1 ? 399
+                                                             : 0))],
+                DrawnLabel(&again[(size_t)((k * few + r) * cols)], p, draws));
+
+    /* Another seed: other draws. */
+    block.seed++;
+    StepBlock other(be, block);
+    EXPECT_OK(ops->seeds(
+        be, out, d_logits, labels, d_samples, draws, rows, cols, EWCK_FISHER_SAMPLED, other));
+    EXPECT_FALSE(SameBits(got, out.Read()));
+}
+
+/* ---- Reductions ---- */
+
+TEST_P(Ops, AccumulateAddsToTheTotal)
+{
+    Rng rng(15);
+    Buffer<double> total(be, 1, 0.25);
+    double want = 0.25;
+    for (const int64_t n : kSizes) {
+        const auto x = rng.Integers(n, -100, 100);
+        Buffer<float> d_x(be, x);
+        EXPECT_OK(ops->accumulate(be, total, d_x, n));
+        want += reference::Sum(As<double>(x));
+        ExpectBits("total", total.Read(), {want});
+    }
+    const auto x = rng.Uniforms(65537, 0, 1);
+    Buffer<float> d_x(be, x);
+    EXPECT_OK(ops->accumulate(be, total, d_x, 65537));
+    ExpectRelative(
+        "total", total.Read(), Vec<double>{want + reference::Sum(As<double>(x))}, 1e-6, 0);
+}
+
+TEST_P(Ops, StatsCountWhatIsBad)
+{
+    Rng rng(16);
+    for (const int64_t n : kSizes) {
+        SCOPED_TRACE(n);
+        auto x = rng.Integers(n, 0, 1000, 0.25f);
+        double sum = 0.0, max = 0.0;
+        int64_t bad = 0;
+        for (size_t i = 0; i < x.size(); i++) {
+            const float wrong[] = {kNan, kInf, -1.0f, -kInf, -1e-45f};
+            if (i % 17 == 3) {
+                x[i] = wrong[i % 5];
+                bad++;
+            } else {
+                if (i % 29 == 5) x[i] = -0.0f; /* not negative */
+                sum += (double)x[i];
+                max = std::max(max, (double)x[i]);
+            }
+        }
+        Buffer<float> d_x(be, x);
+        ewci_stats got = {-1, -1, -1};
+        EXPECT_OK(ops->stats(be, &got, d_x, n));
+        EXPECT_EQ(sum, got.sum);
+        EXPECT_EQ(max, got.max);
+        EXPECT_EQ(bad, got.bad);
+    }
+    Buffer<float> nan(be, std::vector<float>{kNan});
+    ewci_stats got = {-1, -1, -1};
+    EXPECT_OK(ops->stats(be, &got, nan, 1));
+    EXPECT_EQ(0.0, got.sum);
+    EXPECT_EQ(0.0, got.max);
+    EXPECT_EQ(1, got.bad);
+}
+
+TEST_P(Ops, PenaltyIsSummedInDouble)
+{
+    Rng rng(17);
+    for (const int64_t n : kSizes) {
+        const auto theta = rng.Uniforms(n, -1, 1), mu = rng.Uniforms(n, -1, 1);
+        const auto s = rng.Uniforms(n, 0, 10);
+        double want = 0.0, got = kNan;
+        for (size_t i = 0; i < theta.size(); i++) {
+            const double distance = (double)theta[i] - (double)mu[i];
+            want += (double)s[i] * distance * distance;
+        }
+        Buffer<float> d_theta(be, theta), d_s(be, s), d_mu(be, mu);
+        EXPECT_OK(ops->penalty(be, &got, d_theta, d_s, d_mu, n));
+        ExpectRelative("penalty", Vec<double>{got}, Vec<double>{want}, 1e-12, 0);
+    }
+}
+
+/* ---- Consolidation and optimizer ---- */
+
+TEST_P(Ops, FoldMatchesFloat64AndTheCpu)
+{
+    Rng rng(18);
+    for (const int64_t n : kSizes)
+        for (const int policy : {EWCK_POLICY_SUM, EWCK_POLICY_ONLINE}) {
+            SCOPED_TRACE(testing::Message() << "n " << n << ", policy " << policy);
+            auto s = rng.Uniforms(n, 0, 2), f = rng.Uniforms(n, 0, 2);
+            const auto mu = rng.Uniforms(n, -1, 1), theta = rng.Uniforms(n, -1, 1);
+            for (size_t i = 0; i < s.size(); i++) {
+                if (i % 5 == 1) s[i] = 0.0f;
+                if (i % 3 == 1) f[i] = 0.0f; /* and both, at times */
+                if (i % 7 == 1) s[i] = 1e-40f;
+            }
+            const float gamma = 0.75f;
+            const bool online = policy == EWCK_POLICY_ONLINE;
+            reference::State<double> want = {As<double>(s), As<double>(mu), 0.0};
+            reference::State<float> plain = {s, mu, 0.0f};
+            reference::Fold(want, {As<double>(f), As<double>(theta)}, online, (double)gamma);
+            reference::Fold(plain, {f, theta}, online, gamma);
+
+            std::vector<float> got_s[2], got_mu[2];
+            double r[2] = {kNan, kNan};
+            for (int side = 0; side < 2; side++) {
+                ewc_backend *const b = side ? cpu : be;
+                Buffer<float> d_s(b, s), d_mu(b, mu), d_f(b, f), d_theta(b, theta);
+                EXPECT_OK(b->ops->fold(b, d_s, d_mu, &r[side], d_f, d_theta, n, policy, gamma));
+                got_s[side] = d_s.Read();
+                got_mu[side] = d_mu.Read();
+                ExpectBits("f", d_f.Read(), f);
+            }
+            ExpectBits("s, as on the CPU", got_s[0], got_s[1]);
+            ExpectBits("mu, as on the CPU", got_mu[0], got_mu[1]);
+            ExpectClose("s", got_s[0], want.s, plain.s);
+            for (size_t i = 0; i < s.size(); i++) /* mu is free where S = 0 */
+                if (want.s[i] == 0.0) got_mu[0][i] = plain.mu[i];
+            ExpectClose("mu", got_mu[0], want.mu, plain.mu, 1.0);
+            ExpectRelative("r", Vec<double>{r[0], r[1]}, Vec<double>{want.r, want.r}, 1e-6, 0);
+        }
+}
+
+TEST_P(Ops, OptimizerStepMatchesFloat64AndTheCpu)
+{
+    Rng rng(19);
+    for (const int64_t n : kSizes)
+        for (int kind = 0; kind < 3; kind++)
+            for (int penalty = 0; penalty < 3; penalty++)
+                for (int form = 0; form < (kind == EWCK_OPTIMIZER_SGD ? 3 : 1); form++)
+                    for (const float decay : {0.0f, 0.01f}) {
+                        if (n > 10000 && decay == 0.0f) continue; /* enough of them */
+                        SCOPED_TRACE(testing::Message()
+                                     << "n " << n << ", kind " << kind << ", penalty " << penalty
+                                     << ", momentum form " << form << ", decay " << decay);
+                        const float momentum = form ? 0.9f : 0.0f, lr = 0.05f, lambda = 3.0f;
+                        const int64_t t = 7; /* the 7th step */
+                        const ewck_rule rule = {
+                            kind, penalty, form == 2, momentum, 0.9f, 0.999f, 1e-8f, decay, lambda};
+                        const ewck_step step = {0, 6, 0, 0, 0, 0, lr,
+                            (float)((double)lr / (1.0 - std::pow((double)0.9f, (double)t))),
+                            (float)std::sqrt(1.0 - std::pow((double)0.999f, (double)t))};
+                        const auto theta = rng.Uniforms(n, -1, 1), g = rng.Uniforms(n, -1, 1);
+                        const auto s = rng.Uniforms(n, 0, 2), mu = rng.Uniforms(n, -1, 1);
+                        const auto m = rng.Uniforms(n, -1, 1), v = rng.Uniforms(n, 0.01, 1);
+
+                        const reference::Rule want_rule = {kind, penalty, form == 2, lr, momentum,
+                            0.9f, 0.999f, 1e-8f, decay, lambda};
+                        auto theta64 = As<double>(theta);
+                        auto theta32 = theta;
+                        reference::Moments<double> moments64 = {
+                            As<double>(m), As<double>(v), t - 1};
+                        reference::Moments<float> moments32 = {m, v, t - 1};
+                        reference::Step(theta64, moments64, As<double>(g), As<double>(s),
+                            As<double>(mu), want_rule);
+                        reference::Step(theta32, moments32, g, s, mu, want_rule);
+
+                        const bool adam = kind != EWCK_OPTIMIZER_SGD;
+                        std::vector<float> got[2], got_m[2], got_v[2];
+                        for (int side = 0; side < 2; side++) {
+                            ewc_backend *const b = side ? cpu : be;
+                            Buffer<float> d_theta(b, theta), d_m(b, m), d_v(b, v), d_g(b, g),
+                                d_s(b, s), d_mu(b, mu);
+                            Buffer<int32_t> flag(b, 1, 0);
+                            StepBlock d_step(b, step);
+                            EXPECT_OK(b->ops->optimizer_step(b, d_theta,
+                                adam || form ? d_m.get() : nullptr, adam ? d_v.get() : nullptr, d_g,
+                                penalty ? d_s.get() : nullptr, penalty ? d_mu.get() : nullptr, n,
+                                &rule, d_step, flag));
+                            got[side] = d_theta.Read();
+                            got_m[side] = d_m.Read();
+                            got_v[side] = d_v.Read();
+                            ExpectBits("flag", flag.Read(), {0});
+                            ExpectBits("g", d_g.Read(), g);
+                            ExpectBits("mu", d_mu.Read(), mu);
+                        }
+                        ExpectBits("theta, as on the CPU", got[0], got[1]);
+                        ExpectBits("m, as on the CPU", got_m[0], got_m[1]);
+                        ExpectBits("v, as on the CPU", got_v[0], got_v[1]);
+                        ExpectClose("theta", got[0], theta64, theta32, 1.0);
+                        if (adam || form) ExpectClose("m", got_m[0], moments64.m, moments32.m, 1.0);
+                        if (adam)
+                            ExpectClose("v", got_v[0], moments64.v, moments32.v, 1.0);
+                        else
+                            ExpectBits("v is left alone", got_v[0], v);
+                    }
+}
+
+/* lambda = 0 in either form gives the bits of a step without a penalty. */
+TEST_P(Ops, OptimizerStepWithoutLambdaIsPlain)
+{
+    Rng rng(20);
+    const int64_t n = 4099;
+    const auto theta = rng.Uniforms(n, -1, 1), g = rng.Uniforms(n, -1, 1);
+    const auto s = rng.Uniforms(n, 0, 1e6), mu = rng.Uniforms(n, -1, 1);
+    for (int kind = 0; kind < 3; kind++) {
+        std::vector<float> plain;
+        for (const int penalty :
+            {EWCK_PENALTY_NONE, EWCK_PENALTY_EXPLICIT, EWCK_PENALTY_PROXIMAL}) {
+            const ewck_rule rule = {kind, penalty, 0, 0.9f, 0.9f, 0.999f, 1e-8f, 0.0f, 0.0f};
+            Buffer<float> d_theta(be, theta), m(be, n, 0.0f), v(be, n, 0.0f), d_g(be, g),
+                d_s(be, s), d_mu(be, mu);
+            Buffer<int32_t> flag(be, 1, 0);
+            StepBlock step(be, {0, 0, 0, 0, 0, 0, 0.1f, 1.0f, 0.0316f});
+            EXPECT_OK(ops->optimizer_step(be, d_theta, m, v, d_g, d_s, d_mu, n, &rule, step, flag));
+            if (penalty == EWCK_PENALTY_NONE) plain = d_theta.Read();
+            ExpectBits("theta", d_theta.Read(), plain);
+        }
+    }
+}
+
+TEST_P(Ops, OptimizerStepFlagsWhatIsNotFinite)
+{
+    for (const int64_t n : {1, 1000, 65537})
+        for (int kind = 0; kind < 3; kind++)
+            for (const float wrong : {kNan, kInf, 1e20f, 1.0f}) {
+                SCOPED_TRACE(
+                    testing::Message() << "n " << n << ", kind " << kind << ", g " << wrong);
+                std::vector<float> g((size_t)n, 0.5f);
+                g.back() = wrong;
+                const ewck_rule rule = {
+                    kind, EWCK_PENALTY_NONE, 0, 0, 0.9f, 0.999f, 1e-8f, 0.0f, 0.0f};
+                Buffer<float> theta(be, n, 1.0f), m(be, n, 0.0f), v(be, n, 0.0f), d_g(be, g);
+                Buffer<int32_t> flag(be, 1, 0);
+                StepBlock step(be, {0, 0, 0, 0, 0, 0, 0.1f, 1.0f, 0.0316f});
+                EXPECT_OK(ops->optimizer_step(
+                    be, theta, m, v, d_g, nullptr, nullptr, n, &rule, step, flag));
+                /* g = 1e20 is harmless for SGD; Adam's v overflows and freezes the weight. */
+                const bool bad =
+                    !std::isfinite(wrong) || (wrong == 1e20f && kind != EWCK_OPTIMIZER_SGD);
+                ExpectBits("flag", flag.Read(), {bad ? 1 : 0});
+                if (wrong != 1.0f) continue;
+                EXPECT_OK(ops->upload(be, flag, std::vector<int32_t>{1}.data(), sizeof(int32_t)));
+                EXPECT_OK(ops->optimizer_step(
+                    be, theta, m, v, d_g, nullptr, nullptr, n, &rule, step, flag));
+                ExpectBits("a raised flag stays", flag.Read(), {1});
+            }
+}
+
+/* ---- Recording ---- */
+
+TEST_P(Ops, ReplayGivesTheBitsOfDirectCalls)
+{
+    ASSERT_EQ(ops->record_begin == nullptr, ops->replay == nullptr);
+    ASSERT_EQ(ops->record_begin == nullptr, ops->record_end == nullptr);
+    ASSERT_EQ(ops->record_begin == nullptr, ops->graph_free == nullptr);
+    if (!ops->replay) GTEST_SKIP() << "this backend does not record";
+    Rng rng(21);
+    const int64_t rows = 33, cols = 10, in = 65;
+    const auto x = rng.Uniforms(rows * in, 0, 1), w = rng.Uniforms(cols * in, -1, 1);
+    const ewck_rule rule = {EWCK_OPTIMIZER_SGD, EWCK_PENALTY_EXPLICIT, 0, 0, 0, 0, 1e-8f, 0, 2.0f};
+    const auto s = rng.Uniforms(cols * in, 0, 1), mu = rng.Uniforms(cols * in, -1, 1);
+    std::vector<int32_t> labels;
+    for (int64_t r = 0; r < rows; r++)
+        labels.push_back((int32_t)(r % cols));
+
+    std::vector<float> end[2];
+    double total[2] = {kNan, kNan};
+    for (const int recorded : {0, 1}) {
+        Buffer<float> d_x(be, x), d_w(be, w), d_s(be, s), d_mu(be, mu),
+            dropped(be, rows * in, 0.0f), y(be, rows * cols, 0.0f), loss(be, rows, 0.0f),
+            d(be, rows * cols, 0.0f), g(be, cols * in, 0.0f), bias(be, cols, 0.1f);
+        Buffer<int32_t> d_labels(be, labels), flag(be, 1, 0);
+        Buffer<double> sum(be, 1, 0.0);
+        Buffer<ewck_step> step(be, {ewck_step{}});
+        const auto body = [&] {
+            EXPECT_OK(ops->dropout(be, dropped, d_x, rows * in, 0.3f, 0, step));
+            EXPECT_OK(ops->gemm(be, y, dropped, d_w, rows, cols, in, 0, 1, 0));
+            EXPECT_OK(ops->bias_activation(be, y, nullptr, bias, rows, cols, EWCK_ACTIVATION_NONE));
+            EXPECT_OK(
+                ops->nll(be, loss, nullptr, d, y, d_labels, rows, cols, 0, 1.0f / (float)rows));
+            EXPECT_OK(ops->accumulate(be, sum, loss, rows));
+            EXPECT_OK(ops->gemm(be, g, d, dropped, cols, in, rows, 1, 0, 0));
+            EXPECT_OK(ops->optimizer_step(
+                be, d_w, nullptr, nullptr, g, d_s, d_mu, cols * in, &rule, step, flag));
+        };
+        ewci_graph *graph = nullptr;
+        if (recorded) {
+            EXPECT_OK(ops->record_begin(be));
+            body();
+            ASSERT_OK(ops->record_end(be, &graph));
+            ExpectBits("recording runs nothing", d_w.Read(), w);
+        }
+        for (uint64_t t = 0; t < 5; t++) { /* the step block alone changes */
+            const ewck_step block = {11, t, 0, 0, 0, 0, 0.1f / (float)(t + 1), 0, 0};
+            EXPECT_OK(ops->set_step(be, step, &block));
+            if (recorded)
+                EXPECT_OK(ops->replay(be, graph));
+            else
+                body();
+        }
+        end[recorded] = d_w.Read();
+        total[recorded] = sum.Read()[0];
+        if (graph) ops->graph_free(be, graph);
+    }
+    ExpectBits("w", end[1], end[0]);
+    EXPECT_EQ(total[0], total[1]);
+    EXPECT_FALSE(SameBits(end[0], w));
+}

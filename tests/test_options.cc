@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: MIT */
+/* The table of run options: text, JSON, presets, and everything that must be refused. */
+#include <clocale>
+#include <set>
+
+#include "ewc/run.h"
+#include "support/files.hpp"
+
+using namespace test;
+
+namespace
+{
+ewc_run_options Defaults()
+{
+    ewc_run_options o;
+    ewc_options_init(&o);
+    return o;
+}
+
+std::string Get(const ewc_run_options &o, const std::string &key)
+{
+    char text[2 * EWC_OPTION_TEXT_SIZE];
+    EXPECT_OK(ewc_options_get(&o, key.c_str(), text, sizeof text));
+    return text;
+}
+
+std::vector<ewc_option_info> Table()
+{
+    std::vector<ewc_option_info> out;
+    ewc_option_info info;
+    for (int i = 0; ewc_options_describe(i, &info); i++)
+        out.push_back(info);
+    return out;
+}
+
+/* All values as text. */
+std::string Dump(const ewc_run_options &o)
+{
+    std::string out;
+    for (const ewc_option_info &info : Table())
+        out += std::string(info.key) + "=" + Get(o, info.key) + "\n";
+    return out;
+}
+
+std::vector<std::string> Choices(const std::string &limits)
+{
+    std::vector<std::string> out(1);
+    for (const char c : limits)
+        if (c == '|')
+            out.emplace_back();
+        else
+            out.back().push_back(c);
+    return out;
+}
+
+TEST(Options, TableIsSound)
+{
+    std::set<std::string> keys, groups;
+    std::string group;
+    EXPECT_EQ((int)Table().size(), ewc_options_count());
+    ewc_option_info nothing;
+    EXPECT_EQ(0, ewc_options_describe(-1, &nothing));
+    EXPECT_EQ(0, ewc_options_describe(ewc_options_count(), &nothing));
+    for (const ewc_option_info &info : Table()) {
+        SCOPED_TRACE(info.key);
+        EXPECT_TRUE(keys.insert(info.key).second) << "twice";
+        EXPECT_EQ(std::string::npos, std::string(info.key).find('_'));
+        EXPECT_GT(std::strlen(info.help), 3u);
+        if (group != info.group) {
+            EXPECT_TRUE(groups.insert(info.group).second) << "groups are not together";
+        }
+        group = info.group;
+        const bool limited = info.type != EWC_OPTION_FLAG && info.type != EWC_OPTION_TEXT;
+        EXPECT_EQ(limited, info.limits[0] != '\0');
+    }
+}
+
+TEST(Options, DefaultsAreTheTablesAndPass)
+{
+    const ewc_run_options o = Defaults();
+    for (const ewc_option_info &info : Table()) {
+        SCOPED_TRACE(info.key);
+        ewc_run_options other = Defaults();
+        if (std::string(info.key) != "preset") {
+            EXPECT_OK(ewc_options_set(&other, info.key, info.initial));
+        }
+        EXPECT_EQ(Dump(o), Dump(other));
+        if (info.type == EWC_OPTION_CHOICE || info.type == EWC_OPTION_TEXT) {
+            EXPECT_EQ(info.initial, Get(o, info.key));
+        }
+    }
+    EXPECT_OK(ewc_options_check(&o));
+}
+
+/* The number of a choice is that of the enum which it stands for. */
+TEST(Options, ChoicesAreTheEnums)
+{
+    const struct {
+        const char *key, *name;
+        int ewc_run_options::*field;
+        int value;
+    } cases[] = {
+        {"dataset", "fashion-mnist", &ewc_run_options::dataset, 1},
+        {"kind", "permuted", &ewc_run_options::kind, EWC_TASKS_PERMUTED},
+        {"kind", "rotated", &ewc_run_options::kind, EWC_TASKS_ROTATED},
+        {"kind", "split", &ewc_run_options::kind, EWC_TASKS_SPLIT},
+        {"scenario", "task", &ewc_run_options::scenario, EWC_SCENARIO_TASK},
+        {"scenario", "domain", &ewc_run_options::scenario, EWC_SCENARIO_DOMAIN},
+        {"scenario", "class", &ewc_run_options::scenario, EWC_SCENARIO_CLASS},
+        {"activation", "none", &ewc_run_options::activation, EWC_ACTIVATION_NONE},
+        {"activation", "relu", &ewc_run_options::activation, EWC_ACTIVATION_RELU},
+        {"activation", "tanh", &ewc_run_options::activation, EWC_ACTIVATION_TANH},
+        {"activation", "gelu", &ewc_run_options::activation, EWC_ACTIVATION_GELU},
+        {"init", "he", &ewc_run_options::init, EWC_INIT_HE},
+        {"init", "glorot", &ewc_run_options::init, EWC_INIT_GLOROT},
+        {"init", "fan-in", &ewc_run_options::init, EWC_INIT_FAN_IN},
+        {"method", "sgd", &ewc_run_options::method, EWC_METHOD_SGD},
+        {"method", "l2", &ewc_run_options::method, EWC_METHOD_L2},
+        {"method", "ewc", &ewc_run_options::method, EWC_METHOD_EWC},
+        {"method", "ewc-online", &ewc_run_options::method, EWC_METHOD_EWC_ONLINE},
+        {"method", "joint", &ewc_run_options::method, EWC_METHOD_JOINT},
+        {"penalty", "explicit", &ewc_run_options::penalty, EWC_PENALTY_EXPLICIT},
+        {"penalty", "proximal", &ewc_run_options::penalty, EWC_PENALTY_PROXIMAL},
+        {"estimator", "exact", &ewc_run_options::estimator, EWC_FISHER_EXACT},
+        {"estimator", "sampled", &ewc_run_options::estimator, EWC_FISHER_SAMPLED},
+        {"estimator", "empirical", &ewc_run_options::estimator, EWC_FISHER_EMPIRICAL},
+        {"estimator", "argmax", &ewc_run_options::estimator, EWC_FISHER_ARGMAX},
+        {"optimizer", "sgd", &ewc_run_options::optimizer, EWC_OPTIMIZER_SGD},
+        {"optimizer", "adam", &ewc_run_options::optimizer, EWC_OPTIMIZER_ADAM},
+        {"optimizer", "adamw", &ewc_run_options::optimizer, EWC_OPTIMIZER_ADAMW},
+        {"schedule", "constant", &ewc_run_options::schedule, EWC_SCHEDULE_CONSTANT},
+        {"schedule", "cosine", &ewc_run_options::schedule, EWC_SCHEDULE_COSINE},
+        {"schedule", "step", &ewc_run_options::schedule, EWC_SCHEDULE_STEP},
+    };
+    std::set<std::string> covered;
+    for (const auto &c : cases) {
+        ewc_run_options o = Defaults();
+        EXPECT_OK(ewc_options_set(&o, c.key, c.name));
+        EXPECT_EQ(c.value, o.*c.field) << c.key << " " << c.name;
+        EXPECT_EQ(c.name, Get(o, c.key));
+        covered.insert(c.key);
+    }
+    for (const ewc_option_info &info : Table())
+        if (info.type == EWC_OPTION_CHOICE) {
+            EXPECT_EQ(1u, covered.count(info.key)) << info.key;
+        }
+}
+
+TEST(Options, SetAndGetAgree)
+{
+    const char *const cases[][2] = {{"lambda", "0.1"}, {"lambda", "1e+30"}, {"lambda", "123.456"},
+        {"lambda", "1e-20"}, {"lambda", "0"}, {"seed", "9223372036854775807"}, {"tasks", "1000000"},
+        {"hidden", "none"}, {"hidden", "7"}, {"hidden", "400,300,20"}, {"checkpoint", "false"},
+        {"data-dir", "/a b/\xc3\xa4\"\\"}, {"max-angle", "-90.5"}, {"mean", "0.1307"},
+        {"schedule-factor", "1"}, {"momentum", "0.999999"}};
+    for (const auto &c : cases) {
+        ewc_run_options o = Defaults();
+        EXPECT_OK(ewc_options_set(&o, c[0], c[1]));
+        EXPECT_EQ(c[1], Get(o, c[0]));
+    }
+    ewc_run_options o = Defaults();
+    EXPECT_OK(ewc_options_set(&o, "hidden", ""));
+    EXPECT_EQ(0, o.hidden.count);
+    EXPECT_OK(ewc_options_set(&o, "hidden", "30,20,10"));
+    EXPECT_EQ(3, o.hidden.count);
+    EXPECT_EQ(20, o.hidden.items[1]);
+    char small[4];
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "hidden", ewc_options_get(&o, "hidden", small, sizeof small));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "hiden", ewc_options_get(&o, "hiden", small, sizeof small));
+}
+
+TEST(Options, BadNumbersAreRefused)
+{
+    const std::vector<std::string> never = {"", " ", "1 ", " 1", "+1", "1e400", "-1e400", "1e-400",
+        "0x10", "1_000", "1,5", "nan", "NaN", "inf", "-inf", "infinity", "ten", "1.", "--1", "1e",
+        "99999999999999999999", "-", ".", "e5", "1\n", "0b1", "1f"};
+    for (const ewc_option_info &info : Table()) {
+        if (info.type != EWC_OPTION_INTEGER && info.type != EWC_OPTION_REAL) continue;
+        for (const std::string &value : never) {
+            if (info.type == EWC_OPTION_REAL && (value == "1." || value[0] == '9')) continue;
+            ewc_run_options o = Defaults();
+            const ewc_status status = ewc_options_set(&o, info.key, value.c_str());
+            EXPECT_EQ(EWC_ERR_CONFIG, status) << info.key << " \"" << value << "\"";
+            EXPECT_EQ(0, std::string(ewc_last_error()).find(info.key)) << ewc_last_error();
+            EXPECT_EQ(Dump(Defaults()), Dump(o));
+        }
+        if (info.type != EWC_OPTION_INTEGER) continue;
+        ewc_run_options o = Defaults();
+        EXPECT_FAILS(EWC_ERR_CONFIG, info.key, ewc_options_set(&o, info.key, "1.5"));
+        EXPECT_FAILS(EWC_ERR_CONFIG, info.key, ewc_options_set(&o, info.key, "-1"));
+    }
+}
+
+TEST(Options, LimitsHold)
+{
+    const char *const good[][2] = {{"lambda", "0"}, {"lambda", "1e30"}, {"gamma", "0"},
+        {"gamma", "1"}, {"momentum", "0"}, {"momentum", "0.99"}, {"batch", "1"}, {"batch", "65536"},
+        {"schedule-factor", "1"}, {"dropout-hidden", "0.5"}, {"threads", "1024"}, {"lr", "1e-30"}};
+    const char *const bad[][2] = {{"lambda", "-1"}, {"lambda", "-1e-30"}, {"lambda", "1.1e30"},
+        {"lambda-l2", "-0.5"}, {"gamma", "-0.1"}, {"gamma", "1.01"}, {"momentum", "1"},
+        {"momentum", "-0.1"}, {"batch", "0"}, {"batch", "65537"}, {"schedule-factor", "0"},
+        {"schedule-factor", "1.5"}, {"dropout-hidden", "1"}, {"dropout-input", "-0.1"},
+        {"threads", "1025"}, {"lr", "0"}, {"lr", "-0.1"}, {"tasks", "0"}, {"fisher-draws", "0"},
+        {"classes-per-task", "1"}, {"hidden", "0"}, {"hidden", "400,"}, {"hidden", ",400"},
+        {"hidden", "400,,400"}, {"hidden", "400;400"}, {"hidden", "4e2"}, {"hidden", "-5"},
+        {"hidden", "1048577"}, {"std", "0"}, {"std", "-1"}, {"checkpoint", "yes"},
+        {"checkpoint", "1"}, {"checkpoint", "TRUE"}, {"checkpoint", ""}, {"method", ""},
+        {"method", "EWC"}, {"method", "ewc|l2"}, {"method", "ew"}, {"scenario", "tasks"},
+        {"data-dir", "\xff\xfe"}, {"epsilon", "0"}, {"beta1", "1"}, {"seed", "-1"}};
+    for (const auto &c : good) {
+        ewc_run_options o = Defaults();
+        EXPECT_OK(ewc_options_set(&o, c[0], c[1])) << c[0] << " " << c[1];
+    }
+    for (const auto &c : bad) {
+        ewc_run_options o = Defaults();
+        EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_set(&o, c[0], c[1])) << c[0] << " " << c[1];
+        EXPECT_EQ(0, std::string(ewc_last_error()).find(c[0])) << ewc_last_error();
+        EXPECT_EQ(Dump(Defaults()), Dump(o));
+    }
+    ewc_run_options o = Defaults();
+    const std::string much(EWC_OPTION_TEXT_SIZE, 'x');
+    EXPECT_FAILS(EWC_ERR_CONFIG, "out", ewc_options_set(&o, "out", much.c_str()));
+    std::string deep = "1";
+    for (int i = 0; i < EWC_OPTION_LIST_MAX; i++)
+        deep += ",1";
+    EXPECT_FAILS(EWC_ERR_CONFIG, "hidden", ewc_options_set(&o, "hidden", deep.c_str()));
+}
+
+TEST(Options, UnknownKeysNameTheNearest)
+{
+    ewc_run_options o = Defaults();
+    EXPECT_FAILS(EWC_ERR_CONFIG, "did you mean lambda?", ewc_options_set(&o, "lamda", "1"));
+    EXPECT_FAILS(
+        EWC_ERR_CONFIG, "did you mean fisher-samples?", ewc_options_set(&o, "fisher_samples", "1"));
+    EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_set(&o, "", "1"));
+    EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_set(&o, "zzzzzzzz", "1"));
+    EXPECT_EQ(nullptr, std::strstr(ewc_last_error(), "did you mean"));
+    EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_set(&o, std::string(10000, 'l').c_str(), "1"));
+
+    char nearest[EWC_OPTION_KEY_SIZE];
+    const char *const names[] = {"train", "eval", "data"};
+    EXPECT_EQ(1, ewc_options_nearest(nearest, "trian", names, 3));
+    EXPECT_STREQ("train", nearest);
+    EXPECT_EQ(0, ewc_options_nearest(nearest, "xyzzy", names, 3));
+    EXPECT_EQ(0, ewc_options_nearest(nearest, "", names, 3));
+}
+
+TEST(Options, EpochsAndIterationsReplaceEachOther)
+{
+    ewc_run_options o = Defaults();
+    EXPECT_OK(ewc_options_set(&o, "iterations", "500"));
+    EXPECT_EQ(0, o.epochs);
+    EXPECT_OK(ewc_options_set(&o, "epochs", "3"));
+    EXPECT_EQ(0, o.iterations);
+    EXPECT_OK(ewc_options_set(&o, "iterations", "0"));
+    EXPECT_EQ(3, o.epochs);
+}
+
+TEST(Options, PresetsPassAndStartFromDefaults)
+{
+    ASSERT_GE(ewc_options_preset_count(), 4);
+    EXPECT_EQ(nullptr, ewc_options_preset_name(-1));
+    EXPECT_EQ(nullptr, ewc_options_preset_name(ewc_options_preset_count()));
+    EXPECT_EQ(nullptr, ewc_options_preset_help(ewc_options_preset_count()));
+    for (int i = 0; i < ewc_options_preset_count(); i++) {
+        const char *const name = ewc_options_preset_name(i);
+        SCOPED_TRACE(name);
+        EXPECT_GT(std::strlen(ewc_options_preset_help(i)), 10u);
+        ewc_run_options a = Defaults(), b = Defaults();
+        EXPECT_OK(ewc_options_set(&a, "tasks", "77"));
+        EXPECT_OK(ewc_options_preset(&a, name));
+        EXPECT_OK(ewc_options_set(&b, "preset", name));
+        EXPECT_EQ(Dump(a), Dump(b));
+        EXPECT_EQ(name, Get(a, "preset"));
+        EXPECT_NE(77, a.tasks);
+        EXPECT_OK(ewc_options_check(&a));
+    }
+    ewc_run_options o = Defaults();
+    EXPECT_FAILS(EWC_ERR_CONFIG, "did you mean split-mnist?", ewc_options_preset(&o, "splitmnist"));
+    EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_preset(&o, ""));
+}
+
+/* van de Ven & Tolias, arXiv 1809.10635, table 4, domain-incremental. */
+TEST(Options, PublishedProtocol)
+{
+    ewc_run_options o;
+    EXPECT_OK(ewc_options_preset(&o, "permuted-mnist-1024"));
+    EXPECT_EQ(EWC_TASKS_PERMUTED, o.kind);
+    EXPECT_EQ(EWC_SCENARIO_DOMAIN, o.scenario);
+    EXPECT_EQ(10, o.tasks);
+    EXPECT_EQ(2, o.pad);
+    EXPECT_EQ("1000,1000", Get(o, "hidden"));
+    EXPECT_EQ(EWC_OPTIMIZER_ADAM, o.optimizer);
+    EXPECT_EQ(1e-4, o.lr);
+    EXPECT_EQ(5000, o.iterations);
+    EXPECT_EQ(0, o.epochs);
+    EXPECT_EQ(128, o.batch);
+    EXPECT_EQ(EWC_FISHER_ARGMAX, o.estimator);
+    EXPECT_EQ(500.0, o.lambda);
+    EXPECT_EQ(0, o.reset_optimizer);
+    EXPECT_EQ(0.0, o.mean);
+    EXPECT_EQ(1.0, o.std);
+}
+
+/* ---- Configuration files ---- */
+
+class Config : public ::testing::Test
+{
+  protected:
+    Folder folder;
+    ewc_run_options o = Defaults();
+
+    ewc_status Load(const std::string &text)
+    {
+        WriteFile(folder / "c.json", text);
+        return ewc_options_load_json(&o, (folder / "c.json").c_str());
+    }
+};
+
+TEST_F(Config, WrittenOptionsReadBack)
+{
+    for (uint64_t round = 0; round < 50; round++) {
+        Rng rng(round);
+        ewc_run_options a = Defaults();
+        for (const ewc_option_info &info : Table()) {
+            std::string value;
+            if (std::string(info.key) == "preset") continue;
+            if (info.type == EWC_OPTION_FLAG) value = rng.Below(2) ? "true" : "false";
+            if (info.type == EWC_OPTION_INTEGER) value = std::to_string(2 + rng.Below(9));
+            if (info.type == EWC_OPTION_REAL) value = std::to_string(rng.Uniform(0.01, 0.99));
+            if (info.type == EWC_OPTION_TEXT) value = rng.Below(2) ? "a \"b\"\t\\\xc3\xa9" : "";
+            if (info.type == EWC_OPTION_LIST) value = rng.Below(2) ? "5,6,7" : "none";
+            if (info.type == EWC_OPTION_CHOICE) {
+                const std::vector<std::string> names = Choices(info.limits);
+                value = names[(size_t)rng.Below((int64_t)names.size())];
+            }
+            ASSERT_OK(ewc_options_set(&a, info.key, value.c_str()));
+        }
+        char *text = nullptr;
+        ASSERT_OK(ewc_options_to_json(&a, &text));
+        const Json json = ParseJson(text);
+        EXPECT_EQ((size_t)ewc_options_count(), json_object_size(json.get()));
+        o = Defaults();
+        EXPECT_OK(Load(text));
+        EXPECT_EQ(Dump(a), Dump(o));
+        std::free(text);
+    }
+}
+
+TEST_F(Config, SetsWhatItNames)
+{
+    EXPECT_OK(Load("{\"lambda\": 5, \"tasks\": 3, \"hidden\": [20, 10], \"method\": \"l2\","
+                   " \"checkpoint\": false, \"lr\": 1e-3, \"out\": \"x\"}"));
+    EXPECT_EQ(5.0, o.lambda);
+    EXPECT_EQ(3, o.tasks);
+    EXPECT_EQ("20,10", Get(o, "hidden"));
+    EXPECT_EQ(EWC_METHOD_L2, o.method);
+    EXPECT_EQ(0, o.checkpoint);
+    EXPECT_EQ(1e-3, o.lr);
+    EXPECT_EQ("x", Get(o, "out"));
+    EXPECT_OK(Load("{}"));
+    EXPECT_OK(Load("{\"hidden\": []}"));
+    EXPECT_EQ(0, o.hidden.count);
+}
+
+TEST_F(Config, PresetComesFirstUnlessOneIsChosen)
+{
+    const char *const text = "{\"tasks\": 3, \"preset\": \"permuted-mnist-1024\"}";
+    EXPECT_OK(Load(text));
+    EXPECT_EQ(2, o.pad);
+    EXPECT_EQ(3, o.tasks);
+    EXPECT_OK(ewc_options_preset(&o, "split-mnist"));
+    EXPECT_OK(Load(text));
+    EXPECT_EQ("split-mnist", Get(o, "preset"));
+    EXPECT_EQ(0, o.pad);
+    EXPECT_EQ(3, o.tasks);
+}
+
+TEST_F(Config, BadFilesAreRefusedAndChangeNothing)
+{
+    const std::pair<const char *, const char *> cases[] = {
+        {"", "c.json"},
+        {"{", "c.json"},
+        {"[1]", "object"},
+        {"3", "c.json"},
+        {"{\"lambda\": }", "c.json:1"},
+        {"{\"lambda\": 1} x", "c.json"},
+        {"{\"lambda\": 1,}", "c.json"},
+        {"{\"lambda\": NaN}", "c.json"},
+        {"{\"lambda\": 1e400}", "c.json"},
+        {"{\"lambda\": 0x10}", "c.json"},
+        {"{\"tasks\": 99999999999999999999}", "c.json"},
+        {"{\"tasks\": 2, \"lamda\": 1}", "lamda: unknown option, did you mean lambda?"},
+        {"{\"fisher_samples\": 1}", "did you mean fisher-samples?"},
+        {"{\"\": 1}", "unknown"},
+        {"{\"tasks\": 2,\n\"tasks\": 3}", "tasks"},
+        {"{\"lambda\": 1, \"lambda\": 1}", "repeated key"},
+        {"{\"tasks\": 2.5}", "tasks"},
+        {"{\"tasks\": \"3\"}", "tasks"},
+        {"{\"tasks\": true}", "tasks"},
+        {"{\"tasks\": null}", "tasks"},
+        {"{\"tasks\": 0}", "tasks"},
+        {"{\"tasks\": -3}", "tasks"},
+        {"{\"lambda\": \"5\"}", "lambda"},
+        {"{\"lambda\": -5}", "lambda"},
+        {"{\"lambda\": [5]}", "lambda"},
+        {"{\"gamma\": 1.5}", "gamma"},
+        {"{\"checkpoint\": 1}", "checkpoint"},
+        {"{\"checkpoint\": \"true\"}", "checkpoint"},
+        {"{\"method\": 2}", "method"},
+        {"{\"method\": \"EWC\"}", "method"},
+        {"{\"hidden\": 400}", "hidden"},
+        {"{\"hidden\": \"400\"}", "hidden"},
+        {"{\"hidden\": [400, 0]}", "hidden"},
+        {"{\"hidden\": [400, \"4\"]}", "hidden"},
+        {"{\"hidden\": [400.0]}", "hidden"},
+        {"{\"out\": 3}", "out"},
+        {"{\"out\": {}}", "out"},
+        {"{\"preset\": 3}", "preset"},
+        {"{\"preset\": \"mnist-permuted\"}", "preset"},
+        {"{\"data-dir\": \"\xff\"}", "c.json"},
+        {"{\"tasks\": 3, \"data-dir\": \"a\\u0000b\"}", "c.json"},
+    };
+    for (const auto &[text, culprit] : cases) {
+        SCOPED_TRACE(text);
+        EXPECT_FAILS(EWC_ERR_CONFIG, culprit, Load(text));
+        EXPECT_EQ(nullptr, std::strchr(ewc_last_error(), '\n'));
+        EXPECT_EQ(Dump(Defaults()), Dump(o));
+    }
+    EXPECT_EQ(EWC_ERR_CONFIG, Load(std::string(3000, '[')));
+    EXPECT_EQ(EWC_ERR_CONFIG, Load("{\"a\": \"" + std::string(2 << 20, 'x') + "\"}"));
+    EXPECT_EQ(EWC_ERR_CONFIG, Load("{\"hidden\": [1" + std::string(4000, ' ') + "]} {}"));
+    std::string many = "{\"hidden\": [1";
+    for (int i = 0; i < 1000; i++)
+        many += ",1048576";
+    EXPECT_FAILS(EWC_ERR_CONFIG, "hidden", Load(many + "]}"));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "nowhere.json",
+        ewc_options_load_json(&o, (folder / "nowhere.json").c_str()));
+    EXPECT_FAILS(EWC_ERR_CONFIG, folder.path().c_str(),
+        ewc_options_load_json(&o, folder.path().c_str())); /* a folder */
+    EXPECT_EQ(Dump(Defaults()), Dump(o));
+}
+
+TEST_F(Config, NumbersInAnyLocale)
+{
+    if (!std::setlocale(LC_ALL, "de_DE.UTF-8") && !std::setlocale(LC_ALL, "fr_FR.UTF-8"))
+        GTEST_SKIP() << "no locale with a decimal comma is installed";
+    EXPECT_OK(ewc_options_set(&o, "lambda", "0.25"));
+    EXPECT_EQ(0.25, o.lambda);
+    EXPECT_EQ("0.25", Get(o, "lambda"));
+    EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_set(&o, "lambda", "0,25"));
+    std::setlocale(LC_ALL, "C");
+}
+
+/* ---- Options against each other ---- */
+
+TEST(Check, RefusesWhatContradicts)
+{
+    const std::vector<std::vector<std::pair<const char *, const char *>>> bad = {
+        {{"device", "gpu"}},
+        {{"device", ""}},
+        {{"device", "cuda:"}},
+        {{"device", "cuda:-1"}},
+        {{"device", "cuda:x"}},
+        {{"tasks", "6"}, {"kind", "split"}},
+        {{"tasks", "4"}, {"kind", "split"}, {"classes-per-task", "3"}},
+        {{"epochs", "0"}},
+        {{"nesterov", "true"}, {"optimizer", "sgd"}, {"momentum", "0"}},
+    };
+    for (const auto &settings : bad) {
+        ewc_run_options o = Defaults();
+        for (const auto &[key, value] : settings)
+            EXPECT_OK(ewc_options_set(&o, key, value));
+        const char *const culprit = settings[0].first;
+        EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_check(&o)) << culprit;
+        EXPECT_EQ(0, std::string(ewc_last_error()).find(culprit)) << ewc_last_error();
+        ewc_run *run = nullptr;
+        EXPECT_EQ(EWC_ERR_CONFIG, ewc_run_create(&run, &o, nullptr));
+        EXPECT_EQ(nullptr, run);
+    }
+    ewc_run_options o = Defaults();
+    o.struct_size = 8;
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_options_check(&o));
+    for (const char *device : {"auto", "cpu", "cuda", "cuda:0", "cuda:17"}) {
+        o = Defaults();
+        EXPECT_OK(ewc_options_set(&o, "device", device));
+        EXPECT_OK(ewc_options_check(&o));
+    }
+}
+} // namespace

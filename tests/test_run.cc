@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: MIT */
+/* A whole run through the library: what lies in its folder, that it repeats to the bit, and how it
+ * ends when it cannot go on. */
+#include "ewc/run.h"
+#include "support/files.hpp"
+
+using namespace test;
+
+namespace
+{
+struct RunFree {
+    void operator()(ewc_run *p) const { ewc_run_free(p); }
+};
+using RunHandle = std::unique_ptr<ewc_run, RunFree>;
+
+double Number(const json_t *object, const char *key)
+{
+    const json_t *const value = json_object_get(object, key);
+    EXPECT_TRUE(json_is_number(value)) << key;
+    return json_number_value(value);
+}
+
+std::string Text(const json_t *object, const char *key)
+{
+    const char *const text = json_string_value(json_object_get(object, key));
+    EXPECT_NE(nullptr, text) << key;
+    return text ? text : "";
+}
+
+class WholeRun : public ::testing::Test
+{
+  protected:
+    Folder folder;
+    ewc_run_options o;
+
+    void SetUp() override
+    {
+        WriteTinyMnist(folder.path());
+        ewc_options_init(&o);
+        for (const auto &[key, value] : std::vector<std::pair<const char *, std::string>>{
+                 {"data-dir", folder.path()}, {"device", "cpu"}, {"threads", "2"}, {"tasks", "3"},
+                 {"hidden", "20"}, {"epochs", "3"}, {"batch", "16"}, {"optimizer", "sgd"},
+                 {"lr", "0.1"}, {"lambda", "5"}, {"lambda-l2", "0.1"}, {"out", folder / "run"}})
+            EXPECT_OK(ewc_options_set(&o, key, value.c_str()));
+    }
+
+    void Set(const char *key, const char *value) { EXPECT_OK(ewc_options_set(&o, key, value)); }
+
+    RunHandle Create(const ewc_run_callbacks *callbacks = nullptr)
+    {
+        ewc_run *run = nullptr;
+        EXPECT_OK(ewc_run_create(&run, &o, callbacks));
+        return RunHandle(run);
+    }
+
+    Json Result() { return ParseJson(ReadFile(folder / "run/result.json")); }
+
+    std::vector<Json> Record()
+    {
+        std::vector<Json> out;
+        std::istringstream lines(ReadFile(folder / "run/metrics.jsonl"));
+        for (std::string line; std::getline(lines, line);)
+            out.push_back(ParseJson(line));
+        return out;
+    }
+};
+
+TEST_F(WholeRun, LeavesItsFolder)
+{
+    const RunHandle run = Create();
+    ASSERT_NE(nullptr, run);
+    EXPECT_STREQ("", ewc_run_get_result(run.get())->folder);
+    EXPECT_FALSE(std::filesystem::exists(folder / "run")); /* nothing is written before */
+    ASSERT_OK(ewc_run_execute(run.get()));
+    const ewc_run_result *const r = ewc_run_get_result(run.get());
+    EXPECT_EQ(folder / "run", r->folder);
+    EXPECT_STREQ("36-20-10", r->model);
+    EXPECT_STREQ("cpu", r->device.name);
+    EXPECT_EQ(36 * 20 + 20 + 20 * 10 + 10, r->parameters);
+    EXPECT_EQ(3, r->done);
+    EXPECT_EQ(600, r->fisher_samples);
+    EXPECT_GT(r->metrics.acc, 0.5);
+    EXPECT_GT(r->seconds_training, 0.0);
+    EXPECT_GT(r->seconds_fisher, 0.0);
+    EXPECT_GT(r->seconds_evaluation, 0.0);
+    EXPECT_NEAR(r->seconds, r->seconds_training + r->seconds_fisher + r->seconds_evaluation, 1e-9);
+
+    /* config.json: all options, the run's own, but for the folder. */
+    ewc_run_options resolved;
+    ewc_options_init(&resolved);
+    EXPECT_OK(ewc_options_load_json(&resolved, (folder / "run/config.json").c_str()));
+    EXPECT_EQ(5.0, resolved.lambda);
+    EXPECT_STREQ("", resolved.out);
+
+    /* result.json */
+    const Json result = Result();
+    EXPECT_NEAR(r->metrics.acc, Number(result.get(), "acc"), 1e-6);
+    EXPECT_NEAR(r->metrics.bwt, Number(result.get(), "bwt"), 1e-6);
+    EXPECT_NEAR(r->metrics.fwt, Number(result.get(), "fwt"), 1e-6);
+    EXPECT_NEAR(r->metrics.forgetting, Number(result.get(), "forgetting"), 1e-6);
+    const json_t *const matrix = json_object_get(result.get(), "accuracy");
+    ASSERT_EQ(3u, json_array_size(matrix));
+    for (size_t i = 0; i < 3; i++) {
+        ASSERT_EQ(3u, json_array_size(json_array_get(matrix, i)));
+        for (size_t j = 0; j < 3; j++) {
+            const json_t *const cell = json_array_get(json_array_get(matrix, i), j);
+            EXPECT_EQ(j > i + 1, json_is_null(cell)) << i << "," << j;
+            if (j <= i + 1) {
+                EXPECT_NEAR(r->accuracy[i * 3 + j], json_number_value(cell), 1e-6);
+            }
+        }
+    }
+    for (const char *key : {"total", "training", "fisher", "evaluation"})
+        EXPECT_GT(Number(json_object_get(result.get(), "seconds"), key), 0.0);
+    EXPECT_GT(Number(result.get(), "fisher_samples_per_second"), 0.0);
+    const json_t *const passes = json_object_get(result.get(), "fisher");
+    ASSERT_EQ(3u, json_array_size(passes));
+    for (size_t t = 0; t < 3; t++) {
+        const json_t *const pass = json_array_get(passes, t);
+        EXPECT_EQ((double)t + 1, Number(pass, "task"));
+        EXPECT_EQ(200, Number(pass, "samples"));
+        for (const char *name : {"fc1.weight", "fc1.bias", "head.weight", "head.bias"}) {
+            const json_t *const stats = json_object_get(json_object_get(pass, "segments"), name);
+            EXPECT_GT(Number(stats, "trace"), 0.0);
+            EXPECT_GE(Number(stats, "max"), Number(stats, "mean"));
+        }
+    }
+
+    /* The record: what was run, then events in their order, then the end. */
+    const std::vector<Json> record = Record();
+    ASSERT_GT(record.size(), 10u);
+    for (const json_t *head : {(const json_t *)record[0].get(), (const json_t *)result.get()}) {
+        EXPECT_FALSE(Text(head, "version").empty());
+        EXPECT_EQ("cpu", Text(head, "device"));
+        EXPECT_EQ(1, Number(head, "seed"));
+        EXPECT_EQ("ewc", Text(head, "method"));
+        EXPECT_EQ("exact", Text(head, "estimator"));
+        EXPECT_EQ(200, Number(head, "fisher_samples"));
+        EXPECT_EQ("mean over samples", Text(head, "normaliser"));
+        EXPECT_EQ(5, Number(head, "lambda"));
+        EXPECT_EQ("half", Text(head, "lambda_convention"));
+        EXPECT_EQ("sum", Text(head, "policy"));
+        EXPECT_EQ("explicit", Text(head, "penalty"));
+        EXPECT_TRUE(json_is_null(json_object_get(head, "gamma")));
+        EXPECT_EQ(r->parameters, Number(head, "parameters_covered"));
+    }
+    std::string events;
+    for (const Json &line : record)
+        if (Text(line.get(), "event") != "step") events += Text(line.get(), "event") + " ";
+    const std::string task = "task-begin task-end fisher folded evaluated ";
+    EXPECT_EQ("begin " + task + task + task + "end ", events);
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "executed", ewc_run_execute(run.get()));
+}
+
+TEST_F(WholeRun, HeadNamesWhatTheMethodIs)
+{
+    struct Case {
+        const char *method, *policy, *importance;
+        double lambda;
+    };
+    int i = 0;
+    for (const Case &c :
+        {Case{"ewc-online", "online", "fisher", 5.0}, Case{"l2", "online", "one", 0.1},
+            Case{"sgd", nullptr, nullptr, 0}, Case{"joint", nullptr, nullptr, 0}}) {
+        SCOPED_TRACE(c.method);
+        Set("method", c.method);
+        Set("gamma", "0.5");
+        Set("exclude-heads", "true");
+        Set("out", (folder / std::to_string(i++)).c_str());
+        const RunHandle run = Create();
+        ASSERT_OK(ewc_run_execute(run.get()));
+        char *text = nullptr;
+        ASSERT_OK(ewc_run_result_json(run.get(), &text));
+        const Json head = ParseJson(text);
+        std::free(text);
+        EXPECT_EQ(c.method, Text(head.get(), "method"));
+        EXPECT_EQ(c.policy != nullptr, json_object_get(head.get(), "policy") != nullptr);
+        EXPECT_EQ(c.policy != nullptr, json_object_get(head.get(), "lambda") != nullptr);
+        if (!c.policy) continue;
+        EXPECT_EQ(c.policy, Text(head.get(), "policy"));
+        EXPECT_EQ(c.importance, Text(head.get(), "importance"));
+        EXPECT_NEAR(c.lambda, Number(head.get(), "lambda"), 1e-6);
+        EXPECT_EQ(std::string(c.method) == "l2" ? 0.0 : 0.5, Number(head.get(), "gamma"));
+        EXPECT_EQ(36 * 20 + 20, Number(head.get(), "parameters_covered"));
+    }
+}
+
+TEST_F(WholeRun, RepeatsToTheBitFromItsConfiguration)
+{
+    Set("dropout-hidden", "0.2");
+    Set("estimator", "sampled");
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    const std::string first = ReadFile(folder / "run/checkpoint/model.safetensors");
+    ewc_run_options again;
+    ewc_options_init(&again);
+    ASSERT_OK(ewc_options_load_json(&again, (folder / "run/config.json").c_str()));
+    for (const char *threads : {"1", "2"}) {
+        o = again;
+        Set("threads", threads);
+        Set("out", (folder / ("again" + std::string(threads))).c_str());
+        ASSERT_OK(ewc_run_execute(Create().get()));
+        EXPECT_TRUE(first == ReadFile(std::string(o.out) + "/checkpoint/model.safetensors"));
+    }
+    Set("seed", "2");
+    Set("out", (folder / "other").c_str());
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    EXPECT_FALSE(first == ReadFile(folder / "other/checkpoint/model.safetensors"));
+}
+
+TEST_F(WholeRun, EvaluationOfTheCheckpointIsTheLastRow)
+{
+    for (const char *scenario : {"domain", "task", "class"}) {
+        Set("scenario", scenario);
+        Set("out", (folder / scenario).c_str());
+        const RunHandle run = Create();
+        ASSERT_OK(ewc_run_execute(run.get()));
+        const ewc_run_result *const r = ewc_run_get_result(run.get());
+        Set("out", "");
+        const RunHandle second = Create();
+        std::vector<double> accuracy(3, -1.0);
+        const std::string path = folder / (std::string(scenario) + "/checkpoint/model.safetensors");
+        ASSERT_OK(ewc_run_evaluate(second.get(), path.c_str(), accuracy.data()));
+        for (size_t t = 0; t < 3; t++)
+            EXPECT_EQ(r->accuracy[6 + t], accuracy[t]) << scenario;
+    }
+}
+
+TEST_F(WholeRun, WithoutCheckpointThereIsNone)
+{
+    Set("checkpoint", "false");
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    EXPECT_TRUE(std::filesystem::exists(folder / "run/result.json"));
+    EXPECT_FALSE(std::filesystem::exists(folder / "run/checkpoint"));
+}
+
+TEST_F(WholeRun, NameOfTheDefaultFolder)
+{
+    const std::filesystem::path old = std::filesystem::current_path();
+    std::filesystem::current_path(folder.path());
+    Set("out", "");
+    Set("iterations", "1");
+    std::string names[2];
+    for (std::string &name : names) {
+        const RunHandle run = Create();
+        ASSERT_OK(ewc_run_execute(run.get()));
+        name = ewc_run_get_result(run.get())->folder;
+        EXPECT_EQ(0u, name.find("runs/permuted-ewc-2")) << name;
+        EXPECT_TRUE(std::filesystem::exists(name + "/result.json"));
+    }
+    EXPECT_NE(names[0], names[1]); /* also within one second */
+    std::filesystem::current_path(old);
+}
+
+TEST_F(WholeRun, FoldersThatCannotBe)
+{
+    std::filesystem::create_directory(folder / "run");
+    ewc_run *run = nullptr;
+    EXPECT_FAILS(EWC_ERR_CONFIG, "out: ", ewc_run_create(&run, &o, nullptr));
+    EXPECT_EQ(nullptr, run);
+    EXPECT_EQ(std::vector<std::string>{}, [&] {
+        std::vector<std::string> inside;
+        for (const auto &entry : std::filesystem::directory_iterator(folder / "run"))
+            inside.push_back(entry.path());
+        return inside;
+    }());
+
+    WriteFile(folder / "file", "x");
+    Set("out", (folder / "file").c_str());
+    EXPECT_FAILS(EWC_ERR_CONFIG, "out: ", ewc_run_create(&run, &o, nullptr));
+    Set("out", (folder / "file/run").c_str()); /* below a file */
+    EXPECT_FAILS(EWC_ERR_IO, "file", ewc_run_execute(Create().get()));
+    Set("out", "/proc/nowhere/run");
+    EXPECT_FAILS(EWC_ERR_IO, "/proc/nowhere", ewc_run_execute(Create().get()));
+    Set("out", (folder / "late").c_str()); /* made by another after the check */
+    const RunHandle late = Create();
+    std::filesystem::create_directory(folder / "late");
+    EXPECT_FAILS(EWC_ERR_CONFIG, "late", ewc_run_execute(late.get()));
+}
+
+/* Every event may be the last; the record is whole, and says why it ended. */
+TEST_F(WholeRun, StopsAtAnyEvent)
+{
+    struct Stop {
+        int left, seen;
+        static int Event(void *user, const ewc_event *)
+        {
+            Stop *const stop = static_cast<Stop *>(user);
+            stop->seen++;
+            return stop->left-- == 0;
+        }
+    };
+    for (int n = 0;; n += 3) {
+        Stop stop = {n, 0};
+        ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+        callbacks.on_event = Stop::Event;
+        callbacks.event_user = &stop;
+        std::filesystem::remove_all(folder / "run");
+        const RunHandle run = Create(&callbacks);
+        const ewc_status status = ewc_run_execute(run.get());
+        if (status == EWC_OK) {
+            EXPECT_GT(n, 12);
+            break;
+        }
+        ASSERT_EQ(EWC_ERR_STOPPED, status);
+        EXPECT_EQ(n + 1, stop.seen);
+        const std::vector<Json> record = Record();
+        EXPECT_EQ("error", Text(record.back().get(), "event"));
+        EXPECT_EQ("EWC_ERR_STOPPED", Text(record.back().get(), "status"));
+        EXPECT_FALSE(std::filesystem::exists(folder / "run/result.json"));
+    }
+}
+
+TEST_F(WholeRun, UnstableLambdaIsNamed)
+{
+    Set("lambda", "1e9");
+    EXPECT_FAILS(EWC_ERR_UNSTABLE, "largest safe lambda", ewc_run_execute(Create().get()));
+    const std::vector<Json> record = Record();
+    EXPECT_EQ("EWC_ERR_UNSTABLE", Text(record.back().get(), "status"));
+    Set("penalty", "proximal");
+    Set("out", (folder / "proximal").c_str());
+    EXPECT_OK(ewc_run_execute(Create().get()));
+}
+
+TEST_F(WholeRun, NonFiniteNumbersStopIt)
+{
+    Set("lr", "1000");
+    Set("weight-decay", "1000"); /* times -1e6 in each step */
+    Set("method", "sgd");
+    Set("report-every", "1");
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "task", ewc_run_execute(Create().get()));
+    EXPECT_FALSE(std::filesystem::exists(folder / "run/checkpoint"));
+}
+
+TEST_F(WholeRun, MissingDataOrDevice)
+{
+    ewc_run *run = nullptr;
+    Set("data-dir", (folder / "nothing").c_str());
+    EXPECT_FAILS(EWC_ERR_DATA, "nothing", ewc_run_create(&run, &o, nullptr));
+    EXPECT_EQ(nullptr, run);
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_run_create(nullptr, &o, nullptr));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_run_create(&run, nullptr, nullptr));
+    ewc_run_free(nullptr);
+    EXPECT_FALSE(std::filesystem::exists(folder / "run"));
+}
+} // namespace

@@ -1,0 +1,876 @@
+/* SPDX-License-Identifier: MIT */
+/* Whole sequences: against the same sequence in float64, bit for bit against themselves, and what a
+ * caller sees of them: events, accuracies, refusals. */
+#include <functional>
+#include <limits>
+
+#include "kernels/formula.h"
+#include "support/world.hpp"
+
+using namespace test;
+using reference::Batch;
+using reference::Net;
+using reference::Vec;
+using reference::Window;
+
+namespace
+{
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+/* All that determines a run. */
+struct Plan {
+    DataShape data;
+    ewc_task_options tasks = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2);
+    Shape shape = {0, {9}, 0, EWC_ACTIVATION_TANH};
+    ewc_optimizer_options optimizer = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
+    ewc_consolidation_options state = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
+    ewc_train_options train = EWC_TRAIN_OPTIONS_DEFAULTS;
+    bool penalty = true; /* false: no state at all */
+
+    Plan()
+    {
+        optimizer.kind = EWC_OPTIMIZER_SGD;
+        optimizer.lr = 0.1f;
+        state.lambda = 1.0f;
+        train.batch = 25; /* of 96: the last one is ragged */
+        train.eval_next = 0;
+    }
+};
+
+struct Sequence {
+    Handle<ewc_dataset> data;
+    Handle<ewc_tasks> tasks;
+    Handle<ewc_model> model;
+    Handle<ewc_optimizer> optimizer;
+    Handle<ewc_consolidation> state;
+    Handle<ewc_trainer> trainer;
+
+    Sequence(ewc_backend *be, const Plan &plan)
+    {
+        data = MakeDataset(be, plan.data);
+        tasks = Make(ewc_tasks_create, data.get(), &plan.tasks);
+        Shape shape = plan.shape;
+        shape.inputs = ewc_tasks_inputs(tasks.get());
+        shape.outputs = ewc_tasks_outputs(tasks.get());
+        model = MakeModel(be, shape);
+        optimizer = Make(ewc_optimizer_create, model.get(), &plan.optimizer);
+        if (plan.penalty) state = Make(ewc_consolidation_create, model.get(), &plan.state);
+        trainer = Make(ewc_trainer_create, model.get(), tasks.get(), optimizer.get(), state.get(),
+            &plan.train);
+    }
+    Vec<float> Weights() { return ReadWeights(model.get()); }
+};
+
+/* The weights at the end of a whole sequence. */
+Vec<float> EndOf(ewc_backend *be, const Plan &plan)
+{
+    Sequence run(be, plan);
+    EXPECT_OK(ewc_trainer_run(run.trainer.get()));
+    return run.Weights();
+}
+
+/* Makes all parts and runs the sequence; the first failure ends it and is returned. */
+ewc_status Attempt(ewc_backend *be, const Plan &plan)
+{
+    ewc_status status = EWC_OK;
+    make_status = &status;
+    const Sequence sequence(be, plan);
+    make_status = nullptr;
+    return status == EWC_OK ? ewc_trainer_run(sequence.trainer.get()) : status;
+}
+
+class Trainer : public OnBackend
+{
+};
+
+/* What the callback saw. */
+struct Log {
+    struct Entry {
+        ewc_event event;
+        Vec<double> accuracy;
+        bool has_stats;
+    };
+    std::vector<Entry> entries;
+    std::function<int(const ewc_event &)> answer;
+
+    static int Add(void *user, const ewc_event *event)
+    {
+        Log *const log = (Log *)user;
+        Entry entry = {*event, {}, event->stats != nullptr};
+        if (event->accuracy) entry.accuracy.assign(event->accuracy, event->accuracy + event->tasks);
+        log->entries.push_back(entry);
+        return log->answer ? log->answer(*event) : 0;
+    }
+    void Listen(Plan &plan)
+    {
+        plan.train.on_event = Add;
+        plan.train.event_user = this;
+    }
+    std::vector<ewc_event> Of(ewc_event_kind kind) const
+    {
+        std::vector<ewc_event> out;
+        for (const Entry &entry : entries)
+            if (entry.event.kind == kind) out.push_back(entry.event);
+        return out;
+    }
+};
+
+/* ---- The oracle: the same sequence, one sample at a time ---- */
+
+template <typename T>
+struct Story {
+    Vec<T> theta;
+    reference::State<T> state;
+    Vec<double> losses; /* of each step's batch, before the step */
+};
+
+double LearningRate(const Plan &plan, int64_t step, int64_t steps)
+{
+    const double lr = plan.optimizer.lr, part = (double)step / (double)steps;
+    if (plan.train.schedule == EWC_SCHEDULE_COSINE) return lr * (1 + std::cos(M_PI * part)) / 2;
+    if (plan.train.schedule == EWC_SCHEDULE_STEP)
+        return lr *
+               std::pow(plan.train.schedule_factor, (double)(step / plan.train.schedule_every));
+    return lr;
+}
+
+/* Whether parameter i can move while the logits of the window are trained. */
+Vec<char> ActiveParameters(const Net &net, Window window)
+{
+    Vec<char> active((size_t)net.parameters, 1);
+    const int64_t in = net.width[net.Layers() - 1];
+    for (int64_t c = 0; c < net.width.back(); c++) {
+        if (c >= window.first && c < window.first + window.count) continue;
+        for (int64_t i = 0; i < in; i++)
+            active[(size_t)(net.weight_at.back() + c * in + i)] = 0;
+        active[(size_t)(net.bias_at.back() + c)] = 0;
+    }
+    return active;
+}
+
+template <typename T>
+Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<float> &start)
+{
+    const size_t n = start.size();
+    Story<T> story = {As<T>(start), {Vec<T>(n), Vec<T>(n), 0}, {}};
+    reference::Moments<T> moments = {Vec<T>(n), Vec<T>(n), 0};
+    reference::Rule rule = {(int)plan.optimizer.kind, 0, plan.optimizer.nesterov != 0, 0,
+        plan.optimizer.momentum, plan.optimizer.beta1, plan.optimizer.beta2, plan.optimizer.epsilon,
+        plan.optimizer.weight_decay, plan.state.lambda};
+    Batch all; /* joint: of all tasks so far */
+    for (int64_t t = 0; t < ewc_tasks_count(tasks); t++) {
+        const Batch own = ReadTask(tasks, t);
+        if (!plan.train.joint) all = {};
+        all.inputs.insert(all.inputs.end(), own.inputs.begin(), own.inputs.end());
+        all.labels.insert(all.labels.end(), own.labels.begin(), own.labels.end());
+        const Window window = WindowOf(tasks, plan.tasks.scenario, t);
+        const Vec<char> active = ActiveParameters(net, window);
+        if (plan.penalty && t > 0 && !plan.train.joint)
+            rule.penalty = plan.state.penalty == EWC_PENALTY_PROXIMAL ? reference::kProximal
+                                                                      : reference::kExplicit;
+        if (plan.train.reset_optimizer) moments = {Vec<T>(n), Vec<T>(n), 0};
+
+        const int64_t rows = (int64_t)all.Rows();
+        const int64_t batch = std::min(plan.train.batch, rows);
+        const int64_t full = rows / batch, every = (rows + batch - 1) / batch;
+        const int64_t per_epoch = plan.train.iterations ? full : every;
+        const int64_t steps =
+            plan.train.iterations ? plan.train.iterations : plan.train.epochs * per_epoch;
+        for (int64_t step = 0; step < steps; step++) {
+            ewck_step key = {};
+            key.seed = plan.train.seed;
+            key.order = EWCK_STREAM_SHUFFLE;
+            key.task = (uint32_t)t;
+            key.epoch = (uint32_t)(step / per_epoch);
+            const int64_t first = step % per_epoch * batch;
+            Batch picked;
+            for (int64_t i = first; i < std::min(first + batch, rows); i++) {
+                const size_t s = (size_t)ewci_sample(&key, i, rows);
+                const Vec<float> x = all.Input<float>(s);
+                picked.inputs.insert(picked.inputs.end(), x.begin(), x.end());
+                picked.labels.push_back(all.labels[s]);
+            }
+            const auto masks =
+                DropoutMasks<T>(plan.shape, net, plan.train.seed, (uint32_t)story.losses.size());
+            story.losses.push_back(
+                (double)reference::Loss(net, story.theta, picked, window, masks));
+            const Vec<T> g = reference::Gradient(net, story.theta, picked, window, masks);
+            const auto theta_before = story.theta;
+            const auto moments_before = moments;
+            rule.lr = LearningRate(plan, step, steps);
+            reference::Step(story.theta, moments, g, story.state.s, story.state.mu, rule);
+            for (size_t i = 0; i < n; i++) {
+                if (active[i]) continue;
+                story.theta[i] = theta_before[i];
+                moments.m[i] = moments_before.m[i];
+                moments.v[i] = moments_before.v[i];
+            }
+        }
+        if (!plan.penalty || plan.train.joint) continue;
+        Vec<T> f(n, T(1)); /* L2 anchoring */
+        if (plan.train.importance == EWC_IMPORTANCE_FISHER)
+            f = reference::Fisher(
+                net, story.theta, own, window, (reference::Estimator)plan.train.fisher.estimator);
+        reference::Fold(story.state, {f, story.theta}, plan.state.policy == EWC_POLICY_ONLINE,
+            T(plan.state.gamma));
+    }
+    return story;
+}
+
+/* Runs the plan on `be` and compares weights, S, mu, r and each step's loss with the oracle. */
+void ExpectFollowsOracle(ewc_backend *be, Plan plan)
+{
+    Log log;
+    log.Listen(plan);
+    plan.train.report_every = 1;
+    Sequence run(be, plan);
+    const Net net = NetOf(run.model.get(), plan.shape.activation);
+    const Vec<float> start = run.Weights();
+    const Story<double> want = Tell<double>(plan, net, run.tasks.get(), start);
+    const Story<float> plain = Tell<float>(plan, net, run.tasks.get(), start);
+    ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+    ExpectClose("theta", run.Weights(), want.theta, plain.theta);
+    const std::vector<ewc_event> steps = log.Of(EWC_EVENT_STEP);
+    Vec<float> losses;
+    for (const ewc_event &event : steps)
+        losses.push_back((float)event.loss);
+    ExpectClose("loss", losses, want.losses, As<float>(plain.losses));
+    if (!plan.penalty || plan.train.joint) return;
+    const int64_t n = net.parameters;
+    Vec<float> s((size_t)n), mu((size_t)n);
+    ewc_consolidation_info info;
+    EXPECT_OK(ewc_consolidation_read(run.state.get(), s.data(), mu.data(), n));
+    EXPECT_OK(ewc_consolidation_describe(run.state.get(), &info));
+    ExpectClose("S", s, want.state.s, plain.state.s);
+    EXPECT_NEAR((double)want.state.r, info.r, 1e-3 * (double)want.state.r);
+    EXPECT_EQ(ewc_tasks_count(run.tasks.get()), info.tasks);
+}
+} // namespace
+
+INSTANTIATE_ON_BACKENDS(Trainer);
+
+TEST_P(Trainer, FollowsTheOracle)
+{
+    struct Method {
+        const char *name;
+        ewc_optimizer_kind kind;
+        float lr, momentum;
+        int nesterov;
+        float decay;
+    };
+    for (const Method &m : {Method{"SGD", EWC_OPTIMIZER_SGD, 0.1f, 0, 0, 0},
+             {"momentum", EWC_OPTIMIZER_SGD, 0.05f, 0.5f, 0, 0.01f},
+             {"Nesterov", EWC_OPTIMIZER_SGD, 0.05f, 0.5f, 1, 0},
+             {"Adam", EWC_OPTIMIZER_ADAM, 1e-2f, 0, 0, 0.01f},
+             {"AdamW", EWC_OPTIMIZER_ADAMW, 1e-2f, 0, 0, 0.01f}})
+        for (const ewc_penalty penalty : {EWC_PENALTY_EXPLICIT, EWC_PENALTY_PROXIMAL}) {
+            SCOPED_TRACE(testing::Message() << m.name << ", penalty " << penalty);
+            Plan plan;
+            plan.optimizer.kind = m.kind;
+            plan.optimizer.lr = m.lr;
+            plan.optimizer.momentum = m.momentum;
+            plan.optimizer.nesterov = m.nesterov;
+            plan.optimizer.weight_decay = m.decay;
+            plan.state.penalty = penalty;
+            ExpectFollowsOracle(be, plan);
+        }
+}
+
+TEST_P(Trainer, FollowsTheOracleInEveryScenario)
+{
+    for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
+        for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT, EWC_TASKS_ROTATED}) {
+            SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", kind " << kind);
+            Plan plan;
+            plan.tasks = TaskOptions(kind, scenario, 2);
+            plan.tasks.max_angle = 40.0;
+            plan.optimizer.momentum = 0.5f;
+            plan.train.fisher.estimator = EWC_FISHER_EMPIRICAL;
+            ExpectFollowsOracle(be, plan);
+        }
+}
+
+TEST_P(Trainer, FollowsTheOracleWithEveryOption)
+{
+    const std::pair<const char *, std::function<void(Plan &)>> changes[] = {
+        {"fine-tuning", [](Plan &p) { p.penalty = false; }},
+        {"online",
+            [](Plan &p) {
+                p.state.policy = EWC_POLICY_ONLINE;
+                p.state.gamma = 0.5f;
+                p.tasks.count = 3;
+            }},
+        {"argmax", [](Plan &p) { p.train.fisher.estimator = EWC_FISHER_ARGMAX; }},
+        {"L2",
+            [](Plan &p) {
+                p.train.importance = EWC_IMPORTANCE_ONE;
+                p.state.lambda = 0.5f;
+                p.tasks.count = 3;
+            }},
+        {"joint", [](Plan &p) { p.train.joint = 1; }},
+        {"iterations drop the ragged batch", [](Plan &p) { p.train.iterations = 7; }},
+        {"epochs", [](Plan &p) { p.train.epochs = 3; }},
+        {"batch of one", [](Plan &p) { p.train.batch = 1; }},
+        {"batch beyond the data", [](Plan &p) { p.train.batch = 1000; }},
+        {"batch beyond the data, iterations",
+            [](Plan &p) {
+                p.train.batch = 1000;
+                p.train.iterations = 3;
+            }},
+        {"one sample", [](Plan &p) { p.data.train = 1; }},
+        {"cosine",
+            [](Plan &p) {
+                p.train.schedule = EWC_SCHEDULE_COSINE;
+                p.train.epochs = 2;
+            }},
+        {"step",
+            [](Plan &p) {
+                p.train.schedule = EWC_SCHEDULE_STEP;
+                p.train.schedule_every = 3;
+                p.train.schedule_factor = 0.5;
+                p.train.epochs = 2;
+            }},
+        {"reset moments",
+            [](Plan &p) {
+                p.optimizer.kind = EWC_OPTIMIZER_ADAM;
+                p.optimizer.lr = 1e-2f;
+                p.train.reset_optimizer = 1;
+            }},
+        {"deep",
+            [](Plan &p) {
+                p.shape.hidden = {9, 7, 5};
+                p.shape.activation = EWC_ACTIVATION_GELU;
+            }},
+        {"linear", [](Plan &p) { p.shape.hidden = {}; }},
+        {"dropout", [](Plan &p) { p.shape.dropout_input = p.shape.dropout_hidden = 0.25f; }},
+        {"dropout of hidden layers",
+            [](Plan &p) {
+                p.shape.hidden = {9, 7};
+                p.shape.dropout_hidden = 0.5f;
+            }},
+        {"small Fisher batches", [](Plan &p) { p.train.fisher.batch = 7; }},
+    };
+    for (const auto &[name, change] : changes) {
+        SCOPED_TRACE(name);
+        Plan plan;
+        change(plan);
+        ExpectFollowsOracle(be, plan);
+    }
+}
+
+/* ---- Bits ---- */
+
+/* Large enough for several chunks of work, with everything random switched on. */
+static Plan WidePlan(ewc_optimizer_kind kind, ewc_estimator estimator)
+{
+    Plan plan;
+    plan.data.height = plan.data.width = 8;
+    plan.data.train = 200;
+    plan.shape = {0, {180, 150}, 0, EWC_ACTIVATION_RELU, 0.1f, 0.2f};
+    plan.optimizer.kind = kind;
+    plan.optimizer.lr = kind == EWC_OPTIMIZER_SGD ? 0.05f : 1e-3f;
+    plan.optimizer.momentum = 0.5f;
+    plan.train.batch = 128;
+    plan.train.fisher.estimator = estimator;
+    plan.train.fisher.draws = 2;
+    plan.train.fisher.samples = 150;
+    return plan;
+}
+
+TEST_P(Trainer, SameSeedSameBits)
+{
+    Plan plan = WidePlan(EWC_OPTIMIZER_ADAM, EWC_FISHER_SAMPLED);
+    if (GetParam() == "cuda-emulated") plan.shape.hidden = {33, 17}; /* it is slow */
+    const Vec<float> end = EndOf(be, plan);
+    ExpectBits("again", EndOf(be, plan), end);
+    plan.train.seed++; /* of shuffles and dropout */
+    EXPECT_FALSE(SameBits(EndOf(be, plan), end));
+    plan.train.seed--;
+    plan.train.fisher.seed++; /* of draws and the choice of samples */
+    EXPECT_FALSE(SameBits(EndOf(be, plan), end));
+}
+
+TEST(TrainerOnCpu, ThreadsDoNotMatter)
+{
+    for (const ewc_optimizer_kind kind :
+        {EWC_OPTIMIZER_SGD, EWC_OPTIMIZER_ADAM, EWC_OPTIMIZER_ADAMW})
+        for (const ewc_estimator estimator :
+            {EWC_FISHER_EXACT, EWC_FISHER_SAMPLED, EWC_FISHER_EMPIRICAL, EWC_FISHER_ARGMAX}) {
+            SCOPED_TRACE(testing::Message() << "kind " << kind << ", estimator " << estimator);
+            Vec<float> end[3];
+            for (int threads = 1; threads <= 3; threads++) {
+                ewc_backend *be = nullptr;
+                ASSERT_OK(Open(&be, "cpu", threads));
+                end[threads - 1] = EndOf(be, WidePlan(kind, estimator));
+                ewc_backend_free(be);
+            }
+            ExpectBits("two threads", end[1], end[0]);
+            ExpectBits("three threads", end[2], end[0]);
+        }
+}
+
+/* lambda = 0 is fine-tuning, through the whole trainer. */
+TEST_P(Trainer, WithoutLambdaIsFineTuning)
+{
+    for (const ewc_optimizer_kind kind : {EWC_OPTIMIZER_SGD, EWC_OPTIMIZER_ADAM})
+        for (const ewc_penalty penalty : {EWC_PENALTY_EXPLICIT, EWC_PENALTY_PROXIMAL}) {
+            Plan plan;
+            plan.optimizer.kind = kind;
+            plan.state.lambda = 0.0f;
+            plan.state.penalty = penalty;
+            const Vec<float> with = EndOf(be, plan);
+            plan.penalty = false;
+            ExpectBits("theta", with, EndOf(be, plan));
+        }
+}
+
+/* Looking at a run changes nothing: reports, evaluations in the middle, of the next task. */
+TEST_P(Trainer, WatchingDoesNotMatter)
+{
+    for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT})
+        for (const int joint : {0, 1}) {
+            SCOPED_TRACE(testing::Message() << "kind " << kind << ", joint " << joint);
+            Plan plan;
+            plan.tasks = TaskOptions(kind, EWC_SCENARIO_TASK, 2);
+            plan.train.joint = joint;
+            plan.train.epochs = 2;
+            const Vec<float> unseen = EndOf(be, plan);
+            Log log;
+            log.Listen(plan);
+            plan.train.report_every = 1;
+            plan.train.eval_every = 1;
+            plan.train.eval_next = 1;
+            ExpectBits("theta", EndOf(be, plan), unseen);
+        }
+}
+
+/* ---- What it is for ---- */
+
+/* Four permutations of real MNIST, a small network, a second or two. */
+TEST_P(Trainer, RemembersMoreThanFineTuning)
+{
+    if (GetParam() == "cuda-emulated") GTEST_SKIP() << "thousands of steps; those of the CPU";
+    const Handle<ewc_dataset> mnist = Make(ewc_dataset_load, be, "mnist", EWC_TEST_DATASETS);
+    ASSERT_NE(nullptr, mnist);
+    const ewc_task_options options = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 4);
+    const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, mnist.get(), &options);
+    const auto measure = [&](float lambda, int joint) {
+        Plan plan;
+        plan.state.lambda = lambda;
+        plan.state.penalty = EWC_PENALTY_PROXIMAL;
+        plan.train.iterations = 300;
+        plan.train.batch = 64;
+        plan.train.joint = joint;
+        plan.train.eval_samples = 1000;
+        plan.train.fisher.samples = 1000;
+        const Handle<ewc_model> model = MakeModel(be, {784, {60}, 10});
+        const Handle<ewc_optimizer> optimizer =
+            Make(ewc_optimizer_create, model.get(), &plan.optimizer);
+        const Handle<ewc_consolidation> state =
+            Make(ewc_consolidation_create, model.get(), &plan.state);
+        const Handle<ewc_trainer> trainer = Make(ewc_trainer_create, model.get(), tasks.get(),
+            optimizer.get(), state.get(), &plan.train);
+        EXPECT_OK(ewc_trainer_run(trainer.get()));
+        return ewc_metrics_compute(ewc_trainer_accuracy(trainer.get()), nullptr, 4);
+    };
+    const ewc_metrics ewc = measure(20.0f, 0), sgd = measure(0.0f, 0), joint = measure(0.0f, 1);
+    SCOPED_TRACE(testing::Message()
+                 << "ACC: EWC " << ewc.acc << ", SGD " << sgd.acc << ", joint " << joint.acc
+                 << "; forgetting: EWC " << ewc.forgetting << ", SGD " << sgd.forgetting);
+    EXPECT_GT(ewc.acc, sgd.acc);
+    EXPECT_LT(ewc.forgetting, 0.5 * sgd.forgetting);
+    EXPECT_GT(ewc.bwt, sgd.bwt);
+    EXPECT_GT(joint.acc, sgd.acc); /* the upper reference */
+}
+
+TEST_P(Trainer, PenaltyBeginsAtZero)
+{
+    Plan plan;
+    Log log;
+    log.Listen(plan);
+    plan.train.report_every = 1;
+    Sequence run(be, plan);
+    double value = kNan;
+    ASSERT_OK(ewc_trainer_train(run.trainer.get(), 0));
+    for (const ewc_event &event : log.Of(EWC_EVENT_STEP))
+        EXPECT_TRUE(std::isnan(event.penalty)) << "nothing is folded yet";
+    ASSERT_OK(ewc_trainer_consolidate(run.trainer.get(), 0));
+    EXPECT_OK(ewc_consolidation_value(run.state.get(), &value));
+    EXPECT_EQ(0.0, value) << "at the anchor";
+    log.entries.clear();
+    ASSERT_OK(ewc_trainer_train(run.trainer.get(), 1));
+    for (const ewc_event &event : log.Of(EWC_EVENT_STEP))
+        EXPECT_GT(event.penalty, 0.0) << "step " << event.step;
+    EXPECT_OK(ewc_consolidation_value(run.state.get(), &value));
+    EXPECT_EQ(value, log.Of(EWC_EVENT_STEP).back().penalty);
+}
+
+/* Training task t moves its own head or the classes seen so far, and no others. */
+TEST_P(Trainer, OtherHeadsAreUntouched)
+{
+    for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_CLASS})
+        for (const ewc_optimizer_kind kind :
+            {EWC_OPTIMIZER_SGD, EWC_OPTIMIZER_ADAM, EWC_OPTIMIZER_ADAMW}) {
+            SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", kind " << kind);
+            Plan plan;
+            plan.tasks = TaskOptions(EWC_TASKS_PERMUTED, scenario, 3);
+            plan.optimizer.kind = kind;
+            plan.optimizer.momentum = 0.9f; /* moments and decay must not leak, either */
+            plan.optimizer.weight_decay = 0.1f;
+            plan.optimizer.lr = 0.01f;
+            Sequence run(be, plan);
+            const Net net = NetOf(run.model.get(), plan.shape.activation);
+            for (int64_t t = 0; t < 3; t++) {
+                const Vec<float> before = run.Weights();
+                ASSERT_OK(ewc_trainer_train(run.trainer.get(), t));
+                ASSERT_OK(ewc_trainer_consolidate(run.trainer.get(), t));
+                const Vec<float> after = run.Weights();
+                const Vec<char> active =
+                    ActiveParameters(net, WindowOf(run.tasks.get(), scenario, t));
+                int64_t moved = 0;
+                for (size_t i = 0; i < after.size(); i++) {
+                    ASSERT_TRUE(active[i] || before[i] == after[i]) << "task " << t << ", " << i;
+                    moved += before[i] != after[i];
+                }
+                EXPECT_GT(moved, (int64_t)after.size() / 4);
+            }
+        }
+}
+
+/* ---- Evaluation ---- */
+
+TEST_P(Trainer, AccuracyIsThatOfThePredictions)
+{
+    for (const ewc_scenario scenario :
+        {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS}) {
+        SCOPED_TRACE(scenario);
+        Plan plan;
+        plan.data.test = 1031; /* more than one batch, and ragged */
+        plan.data.noise = 200;
+        plan.tasks = TaskOptions(EWC_TASKS_SPLIT, scenario, 2);
+        Sequence run(be, plan);
+        ASSERT_OK(ewc_trainer_train(run.trainer.get(), 0));
+        for (const int64_t t : {0, 1})
+            for (const int64_t seen : {1, 2}) {
+                double accuracy = kNan;
+                if (scenario == EWC_SCENARIO_CLASS && seen <= t) {
+                    EXPECT_EQ(EWC_ERR_ARGUMENT,
+                        ewc_trainer_evaluate(run.trainer.get(), t, seen, &accuracy));
+                    continue;
+                }
+                EXPECT_OK(ewc_trainer_evaluate(run.trainer.get(), t, seen, &accuracy));
+                const Batch batch = ReadTask(run.tasks.get(), t, EWC_SPLIT_TEST);
+                const int64_t outputs = ewc_tasks_outputs(run.tasks.get());
+                Vec<float> logits(batch.Rows() * (size_t)outputs);
+                EXPECT_OK(ewc_model_predict(
+                    run.model.get(), logits.data(), batch.inputs.data(), (int64_t)batch.Rows()));
+                const Window window = scenario == EWC_SCENARIO_CLASS
+                                          ? WindowOf(run.tasks.get(), scenario, seen - 1)
+                                          : WindowOf(run.tasks.get(), scenario, t);
+                int64_t hits = 0;
+                for (size_t r = 0; r < batch.Rows(); r++) {
+                    const auto at = logits.begin() + (std::ptrdiff_t)r * outputs;
+                    hits +=
+                        reference::Argmax(Vec<float>(at, at + outputs), window) == batch.labels[r];
+                }
+                EXPECT_EQ((double)hits / (double)batch.Rows(), accuracy) << t << " of " << seen;
+            }
+    }
+}
+
+TEST_P(Trainer, FillsTheAccuracyMatrix)
+{
+    for (const ewc_scenario scenario : {EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
+        for (const int eval_next : {0, 1}) {
+            SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", next " << eval_next);
+            Plan plan;
+            plan.tasks = TaskOptions(EWC_TASKS_PERMUTED, scenario, 3);
+            plan.train.eval_next = eval_next;
+            plan.train.eval_samples = 33;
+            Log log;
+            log.Listen(plan);
+            Sequence run(be, plan);
+            ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+            /* An unseen task's classes are not in a class-incremental softmax. */
+            const bool next = eval_next && scenario != EWC_SCENARIO_CLASS;
+            const double *const r = ewc_trainer_accuracy(run.trainer.get());
+            const double *const b = ewc_trainer_baseline(run.trainer.get());
+            if (next) { /* all tasks, by the untrained model, before anything else */
+                EXPECT_EQ(EWC_EVENT_EVALUATED, log.entries.front().event.kind);
+                EXPECT_EQ(-1, log.entries.front().event.task);
+                EXPECT_EQ(Vec<double>(b, b + 3), log.entries.front().accuracy);
+            }
+            for (int64_t i = 0; i < 3; i++) {
+                EXPECT_EQ(next, std::isfinite(b[i])) << i;
+                for (int64_t j = 0; j < 3; j++) {
+                    const double value = r[i * 3 + j];
+                    EXPECT_EQ(j <= i + (next ? 1 : 0), std::isfinite(value)) << i << ", " << j;
+                    if (!std::isfinite(value)) continue;
+                    const double hits = value * 33;
+                    EXPECT_NEAR(std::round(hits), hits, 1e-9) << "33 samples each";
+                    EXPECT_TRUE(value >= 0.0 && value <= 1.0);
+                }
+            }
+            const ewc_metrics m = ewc_metrics_compute(r, b, 3);
+            EXPECT_TRUE(std::isfinite(m.acc) && std::isfinite(m.forgetting));
+            EXPECT_EQ(next, std::isfinite(m.fwt));
+        }
+}
+
+/* ---- Events ---- */
+
+TEST_P(Trainer, TellsWhatHappens)
+{
+    Plan plan;
+    Log log;
+    log.Listen(plan);
+    plan.train.iterations = 10;
+    plan.train.report_every = 4;
+    plan.train.eval_every = 5;
+    Sequence run(be, plan);
+    ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+
+    std::string story;
+    for (const Log::Entry &entry : log.entries) {
+        const ewc_event &e = entry.event;
+        if (e.kind == EWC_EVENT_FISHER && !entry.has_stats) continue; /* a sign of life */
+        story += "BSEFOX"[e.kind];
+        EXPECT_EQ(story.size() <= 9 ? 0 : 1, e.task);
+        EXPECT_GE(e.seconds, 0.0);
+        if (e.kind == EWC_EVENT_STEP) {
+            EXPECT_TRUE(e.step == 4 || e.step == 8 || e.step == 10) << e.step;
+            EXPECT_EQ(10, e.steps);
+            EXPECT_EQ((e.step - 1) / 3, e.epoch); /* 3 full batches of 25 in 96 */
+            EXPECT_NEAR(0.1, e.lr, 1e-7);
+            EXPECT_TRUE(std::isfinite(e.loss) && e.loss > 0.0);
+        }
+        if (e.kind == EWC_EVENT_EVALUATED) {
+            EXPECT_EQ((size_t)e.task + 1, entry.accuracy.size());
+            for (const double accuracy : entry.accuracy)
+                EXPECT_TRUE(accuracy >= 0.0 && accuracy <= 1.0);
+        }
+        if (e.kind == EWC_EVENT_FISHER) {
+            EXPECT_EQ(96, e.samples);
+        }
+        if (e.kind == EWC_EVENT_FOLDED) {
+            EXPECT_EQ(e.task + 1, e.state.tasks);
+            EXPECT_GT(e.state.trace, 0.0);
+            EXPECT_NEAR(2.0 / (0.1 * e.state.max), e.safe_lambda, 1e-4 * e.safe_lambda);
+        }
+    }
+    /* Begin, steps 4, evaluation at 5, steps 8 and 10, end, Fisher, folded, evaluation. */
+    EXPECT_EQ("BSESSXFOEBSESSXFOE", story);
+    EXPECT_EQ(0, log.Of(EWC_EVENT_EVALUATED)[0].task_end);
+    EXPECT_EQ(1, log.Of(EWC_EVENT_EVALUATED)[1].task_end);
+}
+
+TEST_P(Trainer, StopsWhenAsked)
+{
+    for (const ewc_event_kind kind : {EWC_EVENT_TASK_BEGIN, EWC_EVENT_STEP, EWC_EVENT_EVALUATED,
+             EWC_EVENT_FISHER, EWC_EVENT_FOLDED, EWC_EVENT_TASK_END}) {
+        SCOPED_TRACE(kind);
+        Plan plan;
+        Log log;
+        log.Listen(plan);
+        log.answer = [kind](const ewc_event &event) { return event.kind == kind ? 7 : 0; };
+        plan.train.report_every = 1;
+        Sequence run(be, plan);
+        EXPECT_FAILS(EWC_ERR_STOPPED, "task 0", ewc_trainer_run(run.trainer.get()));
+        EXPECT_EQ(kind, log.entries.back().event.kind);
+        log.answer = nullptr; /* and it can be used again */
+        EXPECT_OK(ewc_trainer_train(run.trainer.get(), 0));
+        EXPECT_OK(ewc_trainer_consolidate(run.trainer.get(), 0));
+    }
+}
+
+/* ---- What is refused ---- */
+
+TEST_P(Trainer, UnstableLambda)
+{
+    for (const float momentum : {0.0f, 0.9f}) {
+        SCOPED_TRACE(momentum);
+        Plan plan;
+        plan.optimizer.momentum = momentum;
+        plan.optimizer.lr = 0.05f;
+        plan.state.lambda = 1e6f;
+        Sequence run(be, plan);
+        ASSERT_OK(ewc_trainer_train(run.trainer.get(), 0));
+        ASSERT_OK(ewc_trainer_consolidate(run.trainer.get(), 0)); /* reports, refuses nothing */
+        const Vec<float> before = run.Weights();
+        const double safe =
+            ewc_optimizer_safe_lambda(run.optimizer.get(), run.state.get(), plan.optimizer.lr);
+        ASSERT_LT(safe, 1e6);
+        char text[32];
+        std::snprintf(text, sizeof text, "%.4g", safe);
+        EXPECT_FAILS(EWC_ERR_UNSTABLE, "lambda", ewc_trainer_train(run.trainer.get(), 1));
+        EXPECT_NE(nullptr, std::strstr(ewc_last_error(), text))
+            << ewc_last_error() << " / " << safe;
+        ExpectBits("theta", run.Weights(), before);
+
+        plan.state.penalty = EWC_PENALTY_PROXIMAL; /* any lambda will do */
+        Sequence proximal(be, plan);
+        EXPECT_OK(ewc_trainer_run(proximal.trainer.get()));
+        for (const float w : proximal.Weights())
+            ASSERT_TRUE(std::isfinite(w));
+        plan.state.penalty = EWC_PENALTY_EXPLICIT;
+        plan.optimizer.kind = EWC_OPTIMIZER_ADAM; /* its step is bounded */
+        plan.optimizer.lr = 1e-3f;
+        Sequence adam(be, plan);
+        EXPECT_OK(ewc_trainer_run(adam.trainer.get()));
+    }
+}
+
+TEST_P(Trainer, StopsAtNonFiniteNumbers)
+{
+    Plan plan;
+    plan.optimizer.lr = 1e30f;
+    plan.shape.activation = EWC_ACTIVATION_NONE; /* nothing bounds or silences it */
+    plan.train.iterations = 100;
+    plan.train.report_every = 5;
+    Log log;
+    log.Listen(plan);
+    Sequence run(be, plan);
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 0, step", ewc_trainer_run(run.trainer.get()));
+    EXPECT_TRUE(log.entries.empty() || log.entries.back().event.step <= 10);
+
+    /* Adam's moments overflow: the weights stand still at a finite loss, and that is said, too. */
+    plan.optimizer.kind = EWC_OPTIMIZER_ADAM;
+    plan.optimizer.lr = 1e-2f;
+    plan.state.lambda = 1e30f;
+    Sequence frozen(be, plan);
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1, step", ewc_trainer_run(frozen.trainer.get()));
+}
+
+TEST_P(Trainer, RefusesBadOptions)
+{
+    const Plan plan;
+    Sequence run(be, plan);
+    using O = ewc_train_options;
+    const auto refuses = [&](const char *name, const std::function<void(O &)> &change) {
+        O o = plan.train;
+        change(o);
+        ewc_trainer *out = (ewc_trainer *)&o;
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, name,
+            ewc_trainer_create(
+                &out, run.model.get(), run.tasks.get(), run.optimizer.get(), run.state.get(), &o));
+        EXPECT_EQ(nullptr, out) << name;
+    };
+    refuses("epochs", [](O &o) { o.epochs = 0; });
+    refuses("epochs", [](O &o) { o.epochs = -1; });
+    refuses("iterations", [](O &o) { o.iterations = -1; });
+    refuses("batch", [](O &o) { o.batch = 0; });
+    refuses("batch", [](O &o) { o.batch = -5; });
+    refuses("schedule", [](O &o) { Force(o.schedule, 3); });
+    for (const double factor : {0.0, -1.0, (double)kNan})
+        refuses("schedule-factor", [&](O &o) {
+            o.schedule = EWC_SCHEDULE_STEP;
+            o.schedule_factor = factor;
+        });
+    refuses("schedule-every", [](O &o) {
+        o.schedule = EWC_SCHEDULE_STEP;
+        o.schedule_every = 0;
+    });
+    refuses("report-every", [](O &o) { o.report_every = 0; });
+    refuses("eval-every", [](O &o) { o.eval_every = -1; });
+    refuses("eval-samples", [](O &o) { o.eval_samples = -1; });
+    refuses("importance", [](O &o) { Force(o.importance, 2); });
+    refuses("draws", [](O &o) {
+        o.fisher.estimator = EWC_FISHER_SAMPLED;
+        o.fisher.draws = 0;
+    });
+    refuses("struct_size", [](O &o) { o.struct_size = 0; });
+
+    double accuracy;
+    for (const int64_t t : {-1, 2}) {
+        EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_train(run.trainer.get(), t));
+        EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_consolidate(run.trainer.get(), t));
+        EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_evaluate(run.trainer.get(), t, 1, &accuracy));
+    }
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_evaluate(run.trainer.get(), 0, 1, nullptr));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_run(nullptr));
+
+    /* Parts that do not belong together. */
+    const Handle<ewc_model> other = MakeModel(be, {7, {3}, 2});
+    const Handle<ewc_optimizer> others = Make(ewc_optimizer_create, other.get(), &plan.optimizer);
+    ewc_trainer *out = nullptr;
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_create(&out, run.model.get(), run.tasks.get(),
+                                    others.get(), nullptr, &plan.train));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_create(&out, other.get(), run.tasks.get(), others.get(),
+                                    run.state.get(), &plan.train));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "7",
+        ewc_trainer_create(&out, other.get(), run.tasks.get(), others.get(), nullptr, &plan.train));
+    EXPECT_EQ(nullptr, out);
+    ewc_trainer_free(nullptr);
+}
+
+/* Every host allocation fails once, from the dataset to the last fold. */
+TEST_P(Trainer, SurvivesFailingAllocations)
+{
+    Plan plan;
+    plan.data.train = plan.data.test = 8;
+    plan.train.batch = 8;
+    FailEveryAllocation(20, [&] { return Attempt(be, plan); });
+}
+
+#ifdef EWC_TEST_EMULATION
+/* Every call of CUDA and cuBLAS fails once, from opening the device to the second task: each time
+ * an error with a sentence, no crash, nothing left behind. */
+TEST(TrainerOnEmulation, ReportsEveryFailingCall)
+{
+    Plan plan;
+    plan.shape.hidden = {};
+    plan.data.train = plan.data.test = 8;
+    plan.train.batch = 8;
+    long calls = 0;
+    for (ewc_status status = EWC_ERR_FAILED; status != EWC_OK; calls++) {
+        SCOPED_TRACE(testing::Message() << "call " << calls);
+        ASSERT_LT(calls, 5000) << "it never succeeds";
+        emulation::knobs.fail_call = calls;
+        ewc_backend *be = nullptr;
+        status = Open(&be, "cuda-emulated");
+        if (status == EWC_OK) status = Attempt(be, plan);
+        if (status != EWC_OK) {
+            EXPECT_TRUE(
+                status == EWC_ERR_NO_DEVICE || status == EWC_ERR_DEVICE || status == EWC_ERR_MEMORY)
+                << ewc_status_name(status) << ": " << ewc_last_error();
+            EXPECT_STRNE("", ewc_last_error());
+        }
+        ewc_backend_free(be);
+        emulation::knobs.fail_call = -1;
+        emulation::take_error();
+        ASSERT_EQ(0u, emulation::live_allocations());
+        ASSERT_EQ(0u, emulation::live_objects());
+    }
+    EXPECT_GT(calls, 50);
+}
+#endif
+
+/* ---- Long sequences ---- */
+
+/* A thousand tasks take the device memory of ten, from the first step to the last. */
+TEST_P(Trainer, MemoryDoesNotGrowWithTasks)
+{
+    const auto peak = [&](int64_t count, ewc_task_kind kind) {
+        Plan plan;
+        plan.tasks = TaskOptions(kind, EWC_SCENARIO_DOMAIN, count);
+        plan.train.iterations = 1;
+        plan.train.fisher.samples = 16;
+        plan.state.penalty = EWC_PENALTY_PROXIMAL;
+        Sequence run(be, plan);
+        const uint64_t created = be->used;
+        for (int64_t t = 0; t < count; t++) {
+            double accuracy = kNan;
+            EXPECT_OK(ewc_trainer_train(run.trainer.get(), t));
+            EXPECT_OK(ewc_trainer_consolidate(run.trainer.get(), t));
+            EXPECT_OK(ewc_trainer_evaluate(run.trainer.get(), t / 2, t + 1, &accuracy));
+        }
+        EXPECT_EQ(created, be->used) << "nothing is allocated inside";
+        ewc_consolidation_info info;
+        EXPECT_OK(ewc_consolidation_describe(run.state.get(), &info));
+        EXPECT_EQ(count, info.tasks);
+        return be->used;
+    };
+    const int64_t many = GetParam() == "cuda-emulated" ? 25 : 1000;
+    for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_ROTATED})
+        EXPECT_EQ(peak(10, kind), peak(many, kind));
+}
