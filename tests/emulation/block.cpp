@@ -1,0 +1,597 @@
+/* SPDX-License-Identifier: MIT */
+/* Runs one block of a launch: chooses which lane runs next, matches barriers and warp collectives,
+ * hands out shared memory.
+ *
+ * All lanes share one operating-system thread. A lane runs until it waits for others; the next one
+ * is drawn at random from those not started and those able to continue. A lane that never waits
+ * leaves its stack to the next one, so an element-wise kernel never switches.
+ *
+ * Under ThreadSanitizer every lane is a TSan fiber, and barriers and __syncwarp are the only
+ * happens-before edges between them. What TSan then calls a data race is one in CUDA's sense,
+ * whether or not this order of lanes computed a wrong value. No lane may call a function that TSan
+ * intercepts (malloc, mmap, memset): it would count as an access of that lane. */
+#include "fiber.h"
+#include "internal.h"
+#include "sanitizer.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdarg>
+#include <cstdio>
+#include <sys/mman.h>
+#include <vector>
+
+namespace emulation
+{
+
+Lane *current_lane;
+uint3 block_index;
+dim3 block_size, grid_size;
+
+uint64_t thread_count(dim3 block)
+{
+    return uint64_t(block.x) * block.y * block.z;
+}
+
+namespace
+{
+
+/* ---- State of the running block ---- */
+
+enum class LaneState : uint8_t { fresh, ready, waiting, finished }; /* ready: running or queued */
+
+/* Lanes that can run, in a ring. */
+class RunQueue
+{
+  public:
+    void clear(size_t capacity)
+    {
+        ring_.assign(capacity, 0);
+        head_ = count_ = 0;
+    }
+    void push(unsigned lane) { ring_[place(count_++)] = lane; }
+    int pick() /* -1 if empty */
+    {
+        if (count_ == 0) return -1;
+        if (knobs.random_order) std::swap(ring_[head_], ring_[place(random_below(count_))]);
+        const unsigned lane = ring_[head_];
+        head_ = place(1);
+        count_--;
+        return int(lane);
+    }
+
+  private:
+    size_t place(size_t offset) const
+    {
+        const size_t i = head_ + offset;
+        return i < ring_.size() ? i : i - ring_.size();
+    }
+    std::vector<unsigned> ring_;
+    size_t head_ = 0, count_ = 0;
+};
+
+/* A warp collective that some lanes of its mask have reached and others not. */
+struct Collective {
+    WarpOperation operation;
+    unsigned mask, arrived;
+    int width;
+    const char *file;
+    int line;
+    char *sync;
+};
+
+struct Block {
+    const std::function<void()> *thread_body;
+    unsigned threads, finished;
+    std::vector<Lane> lanes;
+    std::vector<LaneState> state;
+    std::vector<Fiber *> fiber;
+    RunQueue queue;
+
+    unsigned at_barrier; /* how many lanes wait there */
+    const char *barrier_file;
+    int barrier_line;
+    char *barrier_sync;
+
+    std::vector<std::vector<Collective>> collectives; /* per warp */
+
+    bool abandoned; /* a lane reported an error: no lane continues */
+} block;
+
+std::vector<Fiber *> idle_fibers; /* inside lane_main(), waiting for a lane */
+
+/* Addresses that stand for happens-before edges. */
+char launch_sync, end_sync;
+char sync_points[1 << 16];
+unsigned next_sync;
+char *new_sync()
+{
+    return &sync_points[next_sync++ % sizeof sync_points];
+}
+
+struct TsanLanes {
+    void *host;
+    std::vector<void *> current; /* TSan fiber of each lane of the running block */
+    std::vector<void *> pool;    /* used again and again while blocks are ordered */
+    std::vector<void *> retired; /* of earlier blocks of an unordered launch */
+    std::vector<Fiber *> stacks; /* lane i has stack i: a stack changing hands looks like a race */
+} tsan;
+
+[[noreturn]] void leave_to_host()
+{
+    tsan_switch(tsan.host);
+    switch_to(host_fiber());
+    __builtin_trap(); /* an abandoned lane is never resumed */
+}
+
+void print_lane(char *text, size_t size, unsigned lane)
+{
+    snprintf(text, size, "block (%u,%u,%u) thread %u", block_index.x, block_index.y, block_index.z,
+        lane);
+}
+
+[[noreturn]] void report_deadlock()
+{
+    char text[400];
+    size_t used = 0;
+    const auto append = [&](const char *format, auto... values) {
+        if (used < sizeof text)
+            used += size_t(snprintf(text + used, sizeof text - used, format, values...));
+    };
+    if (block.at_barrier > 0)
+        append(" %u threads wait at __syncthreads %s:%d;", block.at_barrier, block.barrier_file,
+            block.barrier_line);
+    for (size_t warp = 0; warp < block.collectives.size(); warp++)
+        for (const Collective &c : block.collectives[warp])
+            append(" warp %zu: mask %08x, arrived %08x at %s:%d;", warp, c.mask, c.arrived, c.file,
+                c.line);
+    fail_kernel(
+        "deadlock in block (%u,%u,%u):%s", block_index.x, block_index.y, block_index.z, text);
+}
+
+/* ---- Choosing the next lane ---- */
+
+Fiber *fiber_for(unsigned lane)
+{
+    if (has_tsan()) return tsan.stacks[lane];
+    if (idle_fibers.empty()) return create_fiber();
+    Fiber *const fiber = idle_fibers.back();
+    idle_fibers.pop_back();
+    return fiber;
+}
+
+void dispatch(unsigned lane)
+{
+    current_lane = &block.lanes[lane];
+    if (has_tsan()) tsan_switch(tsan.current[lane]);
+    if (block.state[lane] == LaneState::fresh) {
+        block.state[lane] = LaneState::ready;
+        block.fiber[lane] = fiber_for(lane);
+    }
+    if (block.fiber[lane] != current_fiber()) switch_to(block.fiber[lane]);
+}
+
+void wake(unsigned lane)
+{
+    block.state[lane] = LaneState::ready;
+    block.queue.push(lane);
+}
+
+/* Runs other lanes until somebody has woken this one and it is drawn. */
+void suspend()
+{
+    const int next = block.queue.pick();
+    if (next < 0) report_deadlock();
+    dispatch(unsigned(next));
+}
+
+void release_barrier()
+{
+    block.at_barrier = 0;
+    for (unsigned lane = 0; lane < block.threads; lane++)
+        if (block.state[lane] == LaneState::waiting && block.lanes[lane].at_barrier) {
+            block.lanes[lane].at_barrier = false;
+            wake(lane);
+        }
+}
+
+void finish_lane(const Lane &lane)
+{
+    char name[80];
+    block.state[lane.linear] = LaneState::finished;
+    block.finished++;
+    statistics.threads++;
+    for (const Collective &c : block.collectives[lane.warp])
+        if (c.mask >> lane.in_warp & 1) {
+            print_lane(name, sizeof name, lane.linear);
+            fail_kernel(
+                "%s exited while a warp collective at %s:%d waits for it", name, c.file, c.line);
+        }
+    if (block.at_barrier > 0) {
+        if (knobs.strict_exit_barrier) {
+            print_lane(name, sizeof name, lane.linear);
+            fail_kernel("%s exited while others wait at __syncthreads %s:%d", name,
+                block.barrier_file, block.barrier_line);
+        }
+        if (block.at_barrier + block.finished == block.threads) release_barrier();
+    }
+}
+
+/* ---- Warp collectives ---- */
+
+/* The lane whose value a shuffle hands to `lane`. */
+unsigned shuffle_source(WarpOperation operation, unsigned lane, unsigned width, uint32_t argument)
+{
+    const unsigned first = lane & ~(width - 1), end = first + width;
+    switch (operation) {
+    case WarpOperation::shuffle_index:
+        return first + (argument & (width - 1));
+    case WarpOperation::shuffle_up:
+        return argument > lane - first ? lane : lane - argument;
+    case WarpOperation::shuffle_down:
+        return argument >= end - lane ? lane : lane + argument;
+    default: /* shuffle_xor */
+        return (lane ^ argument) >= end ? lane : lane ^ argument;
+    }
+}
+
+void complete(unsigned warp, const Collective &collective)
+{
+    Lane *const lanes = &block.lanes[size_t(warp) * 32];
+    uint32_t ballot = 0, sum = 0, least = ~0u, most = 0, all = ~0u, any = 0, parity = 0;
+    for (unsigned i = 0; i < 32; i++)
+        if (collective.mask >> i & 1) {
+            const uint32_t value = uint32_t(lanes[i].input);
+            ballot |= uint32_t(value != 0) << i;
+            sum += value;
+            least = std::min(least, value);
+            most = std::max(most, value);
+            all &= value;
+            any |= value;
+            parity ^= value;
+        }
+    for (unsigned i = 0; i < 32; i++) {
+        if (!(collective.mask >> i & 1)) continue;
+        uint64_t &output = lanes[i].output;
+        switch (collective.operation) {
+        case WarpOperation::ballot:
+            output = ballot;
+            break;
+        case WarpOperation::reduce_add:
+            output = sum;
+            break;
+        case WarpOperation::reduce_min:
+            output = least;
+            break;
+        case WarpOperation::reduce_max:
+            output = most;
+            break;
+        case WarpOperation::reduce_and:
+            output = all;
+            break;
+        case WarpOperation::reduce_or:
+            output = any;
+            break;
+        case WarpOperation::reduce_xor:
+            output = parity;
+            break;
+        case WarpOperation::synchronise:
+            break;
+        default: {
+            const unsigned source = shuffle_source(
+                collective.operation, i, unsigned(collective.width), lanes[i].argument);
+            const bool defined = collective.mask >> source & 1; /* else hardware promises nothing */
+            output = defined ? lanes[source].input : ~uint64_t(0); /* NaN as float or double */
+        }
+        }
+    }
+}
+
+/* ---- Shared memory ---- */
+
+/* An arena in which every array of every block of a launch gets a fresh address (ThreadSanitizer
+ * needs that) between two red zones, all bytes 0xff: reading what was never written gives NaN. */
+constexpr size_t arena_bytes = size_t(64) << 20;
+constexpr size_t red_zone = 32;
+
+struct SharedArray {
+    const void *key;
+    char *start, *end; /* the red zone behind it reaches up to `limit` */
+    char *limit;
+};
+
+struct SharedMemory {
+    char *arena, *top;
+    std::array<SharedArray, 64> arrays;
+    size_t count, static_bytes, dynamic_bytes;
+} shared;
+
+char *round_up(char *pointer, size_t alignment)
+{
+    return pointer + (-reinterpret_cast<uintptr_t>(pointer) & (alignment - 1));
+}
+
+char *place_shared_array(const void *key, size_t bytes, size_t alignment)
+{
+    if (shared.count == shared.arrays.size()) fail_kernel("more than 64 shared arrays in a kernel");
+    if (shared.top + bytes + 2 * red_zone + alignment + 16 > shared.arena + arena_bytes) {
+        if (has_tsan() && knobs.unordered_blocks)
+            unsupported("more than 64 MiB of shared memory in all blocks of an unordered launch");
+        shared.top = shared.arena;
+    }
+    SharedArray &array = shared.arrays[shared.count++];
+    array.key = key;
+    array.start = round_up(shared.top + red_zone, std::max<size_t>(alignment, 16));
+    array.end = array.start + bytes;
+    array.limit = round_up(array.end, 16) + red_zone;
+    shared.top = array.limit;
+    char *const before = array.start - red_zone;
+    asan_unpoison(before, size_t(array.limit - before));
+    fill_with_ones(before, size_t(array.limit - before));
+    asan_poison(before, red_zone);
+    asan_poison(array.end, size_t(array.limit - array.end));
+    return array.start;
+}
+
+void begin_shared_memory(size_t dynamic_bytes, bool first_block)
+{
+    if (!shared.arena) {
+        void *const memory = mmap(nullptr, arena_bytes, PROT_READ | PROT_WRITE,
+            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED) unsupported("a process without room for shared memory");
+        shared.arena = static_cast<char *>(memory);
+    }
+    if (first_block) shared.top = shared.arena;
+    shared.count = shared.static_bytes = 0;
+    shared.dynamic_bytes = dynamic_bytes;
+    place_shared_array(nullptr, dynamic_bytes, 16); /* always arrays[0] */
+}
+
+/* Finds writes past a shared array in builds without AddressSanitizer, which finds them itself and,
+ * since the arrays are poisoned here, also the use of a pointer kept from an earlier block. */
+void end_shared_memory()
+{
+    for (size_t i = 0; i < shared.count; i++) {
+        const SharedArray &array = shared.arrays[i];
+        char *const before = array.start - red_zone;
+        const size_t after = size_t(array.limit - array.end);
+        if (!block.abandoned &&
+            !(is_filled_with_ones(before, red_zone) && is_filled_with_ones(array.end, after)))
+            fail_sticky(cudaErrorLaunchFailure,
+                "block (%u,%u,%u) wrote outside a shared array of %zu bytes", block_index.x,
+                block_index.y, block_index.z, size_t(array.end - array.start));
+        asan_poison(before, size_t(array.limit - before));
+    }
+}
+
+/* ---- ThreadSanitizer's view of lanes and blocks ---- */
+
+/* Every lane is created by the host's context before the block starts: creation orders the creator
+ * before the created, so a lane created by another lane would hide a race. */
+void begin_tsan(bool first)
+{
+    if (!has_tsan()) return;
+    tsan.host = __tsan_get_current_fiber();
+    if (knobs.unordered_blocks) {
+        tsan.current.clear();
+        tsan.stacks.clear();
+        for (unsigned lane = 0; lane < block.threads; lane++)
+            tsan.current.push_back(__tsan_create_fiber(0));
+        tsan.retired.insert(tsan.retired.end(), tsan.current.begin(), tsan.current.end());
+    } else {
+        while (tsan.pool.size() < block.threads)
+            tsan.pool.push_back(__tsan_create_fiber(0));
+        tsan.current = tsan.pool;
+    }
+    while (tsan.stacks.size() < block.threads)
+        tsan.stacks.push_back(create_fiber());
+    if (first || !knobs.unordered_blocks) tsan_release(&launch_sync);
+}
+
+void end_tsan(bool last)
+{
+    if (!has_tsan()) return;
+    const bool over = last || is_sticky(); /* the launch */
+    if (block.abandoned) { /* lanes that never came to their end are ordered before the host here */
+        for (unsigned lane = 0; lane < block.threads; lane++) {
+            tsan_switch(tsan.current[lane]);
+            tsan_release(&end_sync);
+        }
+        tsan_switch(tsan.host);
+    }
+    if (over || !knobs.unordered_blocks) tsan_acquire(&end_sync);
+    if (over) {
+        for (void *fiber : tsan.retired)
+            __tsan_destroy_fiber(fiber);
+        tsan.retired.clear();
+        if (block.abandoned) {
+            for (void *fiber : tsan.pool)
+                __tsan_destroy_fiber(fiber);
+            tsan.pool.clear();
+        }
+        if (block.abandoned || knobs.unordered_blocks) {
+            tsan.stacks.clear();
+            discard_fibers();
+        }
+    }
+}
+
+} // namespace
+
+/* ---- What kernels call ---- */
+
+void fail_kernel(const char *format, ...)
+{
+    char text[512];
+    va_list values;
+    va_start(values, format);
+    vsnprintf(text, sizeof text, format, values);
+    va_end(values);
+    block.abandoned = true;
+    fail_sticky(cudaErrorLaunchFailure, "%s", text);
+    leave_to_host();
+}
+
+void barrier(const char *file, int line)
+{
+    if (block.at_barrier == 0) {
+        block.barrier_file = file;
+        block.barrier_line = line;
+        block.barrier_sync = new_sync();
+    } else if (block.barrier_line != line || strcmp(block.barrier_file, file) != 0) {
+        fail_kernel("divergent barrier: %s:%d and %s:%d", block.barrier_file, block.barrier_line,
+            file, line);
+    }
+    if (knobs.strict_exit_barrier && block.finished > 0)
+        fail_kernel("%u threads exited before __syncthreads at %s:%d", block.finished, file, line);
+
+    char *const sync = block.barrier_sync;
+    tsan_release(sync);
+    block.state[current_lane->linear] = LaneState::waiting;
+    current_lane->at_barrier = true;
+    block.at_barrier++;
+    if (block.at_barrier + block.finished == block.threads) release_barrier();
+    suspend();
+    tsan_acquire(sync);
+}
+
+uint64_t warp_collective(WarpOperation operation, unsigned mask, uint64_t value, uint32_t argument,
+    int width, const char *file, int line)
+{
+    Lane *const self = current_lane;
+    const unsigned warp = self->warp, my_bit = 1u << self->in_warp;
+    if (!(mask & my_bit)) fail_kernel("caller not in mask %08x at %s:%d", mask, file, line);
+    if (width < 1 || width > 32 || (width & (width - 1)) != 0)
+        fail_kernel("width %d is not a power of two up to 32 at %s:%d", width, file, line);
+    for (unsigned i = 0; i < 32; i++) {
+        if (!(mask >> i & 1)) continue;
+        if (warp * 32 + i >= block.threads)
+            fail_kernel("mask names lane %u beyond the block at %s:%d", i, file, line);
+        if (block.state[warp * 32 + i] == LaneState::finished)
+            fail_kernel("mask names exited lane %u at %s:%d", i, file, line);
+    }
+    self->input = value;
+    self->argument = argument;
+
+    std::vector<Collective> &pending = block.collectives[warp];
+    size_t k = 0;
+    while (k < pending.size() && !(pending[k].mask & mask))
+        k++;
+    if (k == pending.size()) {
+        pending.push_back({operation, mask, 0, width, file, line, new_sync()});
+    } else {
+        const Collective &c = pending[k];
+        if (c.mask != mask || c.operation != operation || c.width != width || c.line != line ||
+            strcmp(c.file, file) != 0)
+            fail_kernel("warp collectives do not match: mask %08x at %s:%d and mask %08x at %s:%d",
+                c.mask, c.file, c.line, mask, file, line);
+    }
+
+    /* Only __syncwarp orders memory; a shuffle or a vote does not. */
+    const bool orders_memory = operation == WarpOperation::synchronise;
+    char *const sync = pending[k].sync;
+    if (orders_memory) tsan_release(sync);
+    pending[k].arrived |= my_bit;
+    block.state[self->linear] = LaneState::waiting;
+    if (pending[k].arrived == mask) {
+        const Collective complete_one = pending[k];
+        pending.erase(pending.begin() + std::ptrdiff_t(k));
+        complete(warp, complete_one);
+        for (unsigned i = 0; i < 32; i++)
+            if (mask >> i & 1) wake(warp * 32 + i);
+    }
+    suspend();
+    if (orders_memory) tsan_acquire(sync);
+    return self->output;
+}
+
+void maybe_yield()
+{
+    if (!current_lane || !knobs.random_order || random_below(8) != 0) return;
+    wake(current_lane->linear);
+    suspend();
+}
+
+void *shared_array(const void *key, size_t bytes, size_t alignment)
+{
+    for (size_t i = 1; i < shared.count; i++)
+        if (shared.arrays[i].key == key) return shared.arrays[i].start;
+    shared.static_bytes += bytes;
+    if (shared.static_bytes > max_static_shared)
+        fail_kernel("more than 48 KiB of static shared memory");
+    if (shared.static_bytes + shared.dynamic_bytes > max_shared)
+        fail_kernel("more than 163 KiB of static and dynamic shared memory");
+    return place_shared_array(key, bytes, alignment);
+}
+
+void *dynamic_shared_memory()
+{
+    return shared.arrays[0].start;
+}
+
+/* ---- What the launch calls ---- */
+
+void lane_main()
+{
+    for (;;) {
+        tsan_acquire(&launch_sync);
+        (*block.thread_body)();
+        tsan_release(&end_sync);
+        finish_lane(*current_lane);
+
+        const int next = block.queue.pick();
+        if (next < 0 && block.finished < block.threads) report_deadlock();
+        if (next >= 0 && block.state[size_t(next)] == LaneState::fresh && !has_tsan()) {
+            current_lane = &block.lanes[size_t(next)]; /* goes on on this stack */
+            block.state[size_t(next)] = LaneState::ready;
+            block.fiber[size_t(next)] = current_fiber();
+            continue;
+        }
+        if (!has_tsan()) idle_fibers.push_back(current_fiber());
+        if (next >= 0) {
+            dispatch(unsigned(next));
+        } else { /* the block is done */
+            tsan_switch(tsan.host);
+            switch_to(host_fiber());
+        }
+    }
+}
+
+void run_block(const std::function<void()> &thread_body, size_t shared_bytes, bool first, bool last)
+{
+    const unsigned threads = unsigned(thread_count(block_size));
+    block.thread_body = &thread_body;
+    block.threads = threads;
+    block.finished = block.at_barrier = 0;
+    block.abandoned = false;
+    block.lanes.resize(threads);
+    block.state.assign(threads, LaneState::fresh);
+    block.fiber.assign(threads, nullptr);
+    block.queue.clear(threads);
+    block.collectives.resize((threads + 31) / 32);
+    for (auto &pending : block.collectives) {
+        pending.clear();
+        pending.reserve(32);
+    }
+    for (unsigned i = 0; i < threads; i++) {
+        const uint3 index = {
+            i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
+        block.lanes[i] = {index, i, i % 32, i / 32, 0, 0, 0, false};
+        block.queue.push(i);
+    }
+    begin_shared_memory(shared_bytes, first);
+    begin_tsan(first);
+
+    dispatch(unsigned(block.queue.pick())); /* comes back when all lanes are done, or one failed */
+
+    current_lane = nullptr;
+    statistics.blocks++;
+    end_shared_memory();
+    end_tsan(last);
+    if (block.abandoned) {
+        idle_fibers.clear();
+        discard_fibers();
+    }
+}
+
+} // namespace emulation

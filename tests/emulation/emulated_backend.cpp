@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+#include "emulated_backend.h"
+
+#include "emulation.h"
+
+extern "C" const ewci_cuda_module *ewci_cuda_module_get(void); /* host/backend_cuda.c */
+
+ewc_status ewci_backend_emulated_create(ewc_backend **out)
+{
+    emulation::reset();
+    return ewci_cuda_module_get()->create(out, 0, ewci_fail);
+}

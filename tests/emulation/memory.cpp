@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/* Device memory: one reserved region of addresses, closed (PROT_NONE) while host code runs.
+ *
+ * Every allocation is followed by a gap of at least 256 bytes. Fresh and freed memory and the gaps
+ * hold the 0xff pattern; addresses are never used twice, and what lies below the lowest live
+ * allocation is given back to the system. Under AddressSanitizer gaps and freed memory are
+ * poisoned; in other builds a write into a gap is found when the allocation is freed. */
+#include "internal.h"
+#include "sanitizer.h"
+
+#include <map>
+#include <sys/mman.h>
+
+namespace emulation
+{
+namespace
+{
+
+constexpr size_t region_bytes = size_t(64) << 30;
+constexpr size_t huge_page = size_t(2) << 20; /* without them opening and closing is slow */
+constexpr size_t granule = 256;               /* alignment that cudaMalloc promises */
+
+struct Region {
+    char *start, *floor, *top; /* all that is live lies between floor and top */
+    bool open;
+    int users;
+    std::map<char *, size_t> live; /* bytes by start */
+    size_t live_bytes;
+} region;
+
+size_t footprint(size_t bytes)
+{
+    return (bytes + granule - 1) / granule * granule + granule;
+}
+
+void reserve()
+{
+    if (region.start) return;
+    void *const memory = mmap(nullptr, region_bytes + huge_page, PROT_NONE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) unsupported("a process without 64 GiB of free addresses");
+    const uintptr_t misplaced = reinterpret_cast<uintptr_t>(memory) % huge_page;
+    region.start = static_cast<char *>(memory) + (misplaced ? huge_page - misplaced : 0);
+    region.floor = region.top = region.start;
+    madvise(region.start, region_bytes, MADV_HUGEPAGE);
+}
+
+void set_access(bool open)
+{
+    if (region.top > region.floor && mprotect(region.floor, size_t(region.top - region.floor),
+                                         open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
+        unsupported("a system that refuses to protect memory");
+    region.open = open;
+}
+
+/* By whole huge pages: a split one would slow the opening and closing down. */
+void raise_floor()
+{
+    char *const lowest = region.live.empty() ? region.top : region.live.begin()->first;
+    const size_t dead = size_t(lowest - region.floor) / huge_page * huge_page;
+    if (dead == 0) return;
+    mprotect(region.floor, dead, PROT_NONE);
+    madvise(region.floor, dead, MADV_DONTNEED);
+    region.floor += dead;
+}
+
+} // namespace
+
+DeviceAccess::DeviceAccess()
+{
+    region.users++;
+    if (!region.open) set_access(true);
+}
+
+DeviceAccess::~DeviceAccess()
+{
+    region.users--;
+    if (region.users == 0 && knobs.protect_device_memory) set_access(false);
+}
+
+Place place_of(const void *pointer, size_t bytes)
+{
+    char *const first = static_cast<char *>(const_cast<void *>(pointer));
+    auto after = region.live.upper_bound(first);
+    if (after != region.live.begin()) {
+        const auto &[start, size] = *std::prev(after);
+        if (size_t(first - start) <= size && bytes <= size - size_t(first - start))
+            if (bytes > 0 || first < start + size) return Place::device;
+    }
+    const bool in_region =
+        region.start && first >= region.start && first < region.start + region_bytes;
+    return in_region ? Place::outside : Place::host;
+}
+
+bool is_device(const void *pointer, size_t bytes)
+{
+    return bytes == 0 || place_of(pointer, bytes) == Place::device;
+}
+
+void *allocate_device(size_t bytes)
+{
+    reserve();
+    if (bytes > knobs.capacity_bytes || region.live_bytes > knobs.capacity_bytes - bytes)
+        return nullptr;
+    const size_t size = footprint(bytes);
+    if (size > size_t(region.start + region_bytes - region.top)) return nullptr;
+    char *const start = region.top;
+    region.top += size;
+    region.open = false; /* the part just added is not open yet */
+    {
+        const DeviceAccess access;
+        fill_with_ones(start, size);
+    }
+    asan_poison(start, size);
+    asan_unpoison(start, bytes);
+    region.live[start] = bytes;
+    region.live_bytes += bytes;
+    return start;
+}
+
+bool free_device(void *pointer)
+{
+    const auto found = region.live.find(static_cast<char *>(pointer));
+    if (found == region.live.end()) return false;
+    const auto [start, bytes] = *found;
+    {
+        const DeviceAccess access;
+        if (!is_filled_with_ones(start + bytes, footprint(bytes) - bytes))
+            fail_sticky(cudaErrorIllegalAddress,
+                "the device allocation of %zu bytes now freed was written past its end", bytes);
+        fill_with_ones(start, footprint(bytes));
+    }
+    asan_poison(start, footprint(bytes));
+    region.live.erase(found);
+    region.live_bytes -= bytes;
+    raise_floor();
+    return true;
+}
+
+size_t live_bytes()
+{
+    return region.live_bytes;
+}
+size_t live_allocations()
+{
+    return region.live.size();
+}
+
+/* ---- Kernel arguments ---- */
+
+void check_pointer_argument(const char *kernel, int position, const void *pointer)
+{
+    if (!pointer) return;
+    switch (place_of(pointer, 0)) {
+    case Place::device:
+        return;
+    case Place::host:
+        fail_sticky(cudaErrorIllegalAddress, "kernel %s, argument %d: %p is not a device pointer",
+            kernel, position, pointer);
+        return;
+    case Place::outside:
+        fail_sticky(cudaErrorIllegalAddress, "kernel %s, argument %d: %p is in no live allocation",
+            kernel, position, pointer);
+        return;
+    }
+}
+
+/* A struct's fields are unknown, so every aligned word that could be an address is looked at. A
+ * number is taken for an address only if it lies where Linux on x86-64 puts programs, heaps and
+ * stacks, and something is mapped there. */
+void check_struct_argument(const char *kernel, int position, const void *bytes, size_t size)
+{
+    if (!knobs.check_struct_arguments) return;
+    for (size_t offset = 0; offset + 8 <= size; offset += 8) {
+        uint64_t word;
+        memcpy(&word, static_cast<const char *>(bytes) + offset, sizeof word);
+        if (word < 0x500000000000u || word >= 0x800000000000u) continue;
+        void *const address = reinterpret_cast<void *>(word);
+        const Place place = place_of(address, 0);
+        if (place == Place::device) continue;
+        unsigned char resident;
+        if (place == Place::outside)
+            fail_sticky(cudaErrorIllegalAddress,
+                "kernel %s, argument %d: %p at byte %zu of the struct is in no live allocation",
+                kernel, position, address, offset);
+        else if (mincore(reinterpret_cast<void *>(word & ~uint64_t(4095)), 1, &resident) == 0)
+            fail_sticky(cudaErrorIllegalAddress,
+                "kernel %s, argument %d: %p at byte %zu of the struct is a host pointer", kernel,
+                position, address, offset);
+    }
+}
+
+} // namespace emulation
