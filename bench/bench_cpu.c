@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: MIT */
+/* What training with EWC costs on this CPU, as a fraction of what the machine allows (measure.h).
+ *
+ *   bench_cpu [--quick] [--rounds N] [--threads N] [--out FILE] [--data-dir FOLDER] [--ewc COMMAND]
+ *
+ * Workload: MNIST, 784-400-400-10, batch 128; the Fisher pass over 60,000 samples after an epoch of
+ * training; the optimizer step on 2^25 parameters, far beyond the cache. --quick: the same on toy
+ * sizes, to check that it works. Writes bench/results/cpu.jsonl and prints a table. */
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../host/backend_ops.h"
+#include "ewc/ewc.h"
+#include "measure.h"
+
+#ifndef EWC_CLI_PATH
+#define EWC_CLI_PATH "ewc"
+#endif
+
+enum { LAYERS = 3, CLASSES = 10, STARTS = 20 };
+
+typedef struct sizes {
+    int64_t widths[LAYERS + 1]; /* inputs, hidden, hidden, logits */
+    int64_t batch, steps;       /* of training */
+    int64_t warm_up;            /* steps of training before anything is measured */
+    int64_t fisher_batch;       /* as the library chooses it for this model */
+    int64_t parameters;         /* of the lone optimizer step */
+    int64_t copy_bytes;
+    int rounds;
+} sizes;
+
+static const sizes full = {.widths = {784, 400, 400, CLASSES},
+    .batch = 128,
+    .steps = 100,
+    .warm_up = 469,
+    .fisher_batch = 512,
+    .parameters = 1 << 25,
+    .copy_bytes = 1 << 29,
+    .rounds = 20};
+static const sizes quick = {.widths = {64, 16, 16, CLASSES},
+    .batch = 16,
+    .steps = 4,
+    .warm_up = 4,
+    .fisher_batch = 32,
+    .parameters = 1 << 12,
+    .copy_bytes = 1 << 20,
+    .rounds = 2};
+
+static void check(ewc_status status)
+{
+    if (status != EWC_OK) bench_fail("%s", ewc_last_error());
+}
+
+/* ---- The work
+ * ------------------------------------------------------------------------------------ */
+
+typedef struct training {
+    ewc_model *model;
+    ewc_optimizer *optimizer;
+    ewc_consolidation *state;
+    ewc_trainer *trainer;
+} training;
+
+/* A network in its second task, with one task folded: S = 1, mu = its present weights. */
+static void training_create(training *t, ewc_backend *be, ewc_tasks *tasks, const sizes *z,
+    ewc_optimizer_kind kind, int64_t steps)
+{
+    ewc_model_options network = EWC_MODEL_OPTIONS_DEFAULTS;
+    network.inputs = z->widths[0];
+    network.outputs = z->widths[LAYERS];
+    network.hidden = z->widths + 1;
+    network.hidden_count = LAYERS - 1;
+    check(ewc_model_create(&t->model, be, &network));
+
+    ewc_optimizer_options step = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
+    step.kind = kind;
+    step.lr = kind == EWC_OPTIMIZER_SGD ? 0.01f : 1e-4f;
+    check(ewc_optimizer_create(&t->optimizer, t->model, &step));
+
+    ewc_consolidation_options penalty = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
+    penalty.lambda = 1e-3f;
+    check(ewc_consolidation_create(&t->state, t->model, &penalty));
+    ewc_fisher *importance;
+    check(ewc_fisher_create(&importance, t->model));
+    check(ewc_fisher_fill(importance, 1.0f));
+    check(ewc_consolidation_fold(t->state, importance));
+    ewc_fisher_free(importance);
+
+    ewc_train_options options = EWC_TRAIN_OPTIONS_DEFAULTS;
+    options.iterations = steps;
+    options.batch = z->batch;
+    check(ewc_trainer_create(&t->trainer, t->model, tasks, t->optimizer, t->state, &options));
+}
+
+static void training_free(training *t)
+{
+    ewc_trainer_free(t->trainer);
+    ewc_consolidation_free(t->state);
+    ewc_optimizer_free(t->optimizer);
+    ewc_model_free(t->model);
+}
+
+static void run_training(void *context)
+{
+    const training *const t = context;
+    check(ewc_trainer_train(t->trainer, 1));
+}
+
+typedef struct fisher_pass {
+    ewc_fisher *fisher;
+    ewc_tasks *tasks;
+    ewc_fisher_options options;
+} fisher_pass;
+
+static void fisher_create(
+    fisher_pass *f, const training *t, ewc_tasks *tasks, const sizes *z, ewc_estimator estimator)
+{
+    f->tasks = tasks;
+    f->options = (ewc_fisher_options)EWC_FISHER_OPTIONS_DEFAULTS;
+    f->options.estimator = estimator;
+    f->options.batch = z->fisher_batch;
+    check(ewc_fisher_create(&f->fisher, t->model));
+}
+
+static void run_fisher(void *context)
+{
+    const fisher_pass *const f = context;
+    check(ewc_fisher_compute(f->fisher, f->tasks, 1, &f->options));
+}
+
+enum { THETA, M, V, G, S, MU, BUFFERS };
+
+typedef struct lone_step {
+    ewc_backend *be;
+    float *buffers[BUFFERS]; /* (n) each */
+    ewck_step *step;
+    int32_t *flag;
+    ewck_rule rule;
+    int64_t n;
+} lone_step;
+
+static void step_create(lone_step *s, ewc_backend *be, ewc_optimizer_kind kind, int64_t n)
+{
+    memset(s, 0, sizeof *s);
+    s->be = be;
+    s->n = n;
+    s->rule = (ewck_rule){.kind = (int32_t)kind,
+        .penalty = EWCK_PENALTY_EXPLICIT,
+        .beta1 = 0.9f,
+        .beta2 = 0.999f,
+        .epsilon = 1e-8f,
+        .lambda = 1.0f};
+    const ewck_step host_step = {.lr = 1e-4f, .adam_lr = 1e-4f, .adam_root = 1.0f};
+    check(ewci_device_alloc(be, &s->step, 1, sizeof *s->step));
+    check(ewci_device_alloc(be, &s->flag, 1, sizeof *s->flag));
+    check(be->ops->set_step(be, s->step, &host_step));
+    for (int i = 0; i < BUFFERS; i++) {
+        if (kind == EWC_OPTIMIZER_SGD && (i == M || i == V)) continue;
+        check(ewci_device_alloc(be, &s->buffers[i], n, sizeof(float)));
+        check(be->ops->fill(be, s->buffers[i], 0.1f * (float)(i + 1), n));
+    }
+}
+
+static void step_free(lone_step *s)
+{
+    for (int i = BUFFERS - 1; i >= 0; i--)
+        ewci_device_free(s->be, s->buffers[i]);
+    ewci_device_free(s->be, s->flag);
+    ewci_device_free(s->be, s->step);
+}
+
+static void run_step(void *context)
+{
+    const lone_step *const s = context;
+    check(s->be->ops->optimizer_step(s->be, s->buffers[THETA], s->buffers[M], s->buffers[V],
+        s->buffers[G], s->buffers[S], s->buffers[MU], s->n, &s->rule, s->step, s->flag));
+    check(s->be->ops->sync(s->be));
+}
+
+/* The command's start, without its output. */
+static void run_command(void *context)
+{
+    char *const arguments[] = {context, (char *)"--version", NULL};
+    extern char **environ;
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    for (int i = 0; i < STARTS; i++) {
+        pid_t pid;
+        int status;
+        if (posix_spawnp(&pid, arguments[0], &actions, NULL, arguments, environ) != 0 ||
+            waitpid(pid, &status, 0) != pid || status != 0)
+            bench_fail("'%s --version' does not run; see --ewc", arguments[0]);
+    }
+    posix_spawn_file_actions_destroy(&actions);
+}
+
+/* ---- What it takes at least
+ * ---------------------------------------------------------------------- */
+
+static void add_gemm(
+    bench_case *c, int64_t m, int64_t n, int64_t k, int trans_a, int trans_b, double calls)
+{
+    for (int i = 0; i < c->gemm_count; i++) {
+        bench_gemm *const g = &c->gemms[i];
+        if (g->m != m || g->n != n || g->k != k || g->trans_a != trans_a || g->trans_b != trans_b)
+            continue;
+        g->calls += calls;
+        return;
+    }
+    c->gemms[c->gemm_count++] = (bench_gemm){m, n, k, trans_a, trans_b, calls};
+}
+
+/* Products of `calls` batches: forward, gradients of all layers' inputs but the first's (`repeats`
+ * times the rows), and one product the size of the weights, be it the gradient or the squares. */
+static void add_passes(bench_case *c, const sizes *z, int64_t rows, int64_t repeats, double calls)
+{
+    for (int l = 0; l < LAYERS; l++) {
+        const int64_t in = z->widths[l], out = z->widths[l + 1];
+        add_gemm(c, rows, out, in, 0, 1, calls);
+        if (l > 0) add_gemm(c, repeats * rows, in, out, 0, 0, calls);
+        add_gemm(c, out, in, rows, 1, 0, calls);
+    }
+}
+
+/* Of one parameter, read and written: theta, g, S, mu and the moments in, theta and the moments
+ * out. */
+static double step_bytes(ewc_optimizer_kind kind)
+{
+    return kind == EWC_OPTIMIZER_SGD ? 20.0 : 36.0;
+}
+
+/* A sample's pixels in, its floats out. Activations stay in cache and are not counted. */
+static double gather_bytes(const sizes *z)
+{
+    return 5.0 * (double)z->widths[0];
+}
+
+static bench_case training_case(
+    const char *name, training *t, const sizes *z, ewc_optimizer_kind kind)
+{
+    bench_case c = {
+        .name = name, .run = run_training, .context = t, .units = (double)z->steps, .target = 0.80};
+    add_passes(&c, z, z->batch, 1, 1.0);
+    c.bytes = gather_bytes(z) * (double)z->batch +
+              step_bytes(kind) * (double)ewc_model_parameter_count(t->model);
+    return c;
+}
+
+static bench_case fisher_case(const char *name, fisher_pass *f, const sizes *z, int64_t repeats)
+{
+    const double samples = (double)ewc_tasks_rows(f->tasks, 1, EWC_SPLIT_TRAIN);
+    bench_case c = {.name = name, .run = run_fisher, .context = f, .units = 1.0};
+    add_passes(&c, z, z->fisher_batch, repeats, samples / (double)z->fisher_batch);
+    c.bytes = gather_bytes(z) * samples;
+    return c;
+}
+
+static bench_case step_case(const char *name, lone_step *s)
+{
+    return (bench_case){.name = name,
+        .run = run_step,
+        .context = s,
+        .units = 1.0,
+        .target = 0.80,
+        .bytes = step_bytes((ewc_optimizer_kind)s->rule.kind) * (double)s->n};
+}
+
+/* ---- The program
+ * --------------------------------------------------------------------------------- */
+
+/* A small set of grey noise in memory. */
+static void toy_create(ewc_dataset **out, ewc_backend *be)
+{
+    enum { ROWS = 96, PIXELS = 64 };
+    static uint8_t images[ROWS * PIXELS], labels[ROWS];
+    for (int i = 0; i < ROWS * PIXELS; i++)
+        images[i] = (uint8_t)(i * 7919 % 251);
+    for (int i = 0; i < ROWS; i++)
+        labels[i] = (uint8_t)(i % CLASSES);
+    const ewc_dataset_source source = {.struct_size = sizeof source,
+        .rows = {ROWS, ROWS},
+        .images = {images, images},
+        .labels = {labels, labels},
+        .channels = 1,
+        .height = 8,
+        .width = 8,
+        .classes = CLASSES};
+    check(ewc_dataset_create(out, be, &source));
+}
+
+static int positive(const char *option, const char *text)
+{
+    char *end = NULL;
+    const long value = text ? strtol(text, &end, 10) : 0;
+    if (!text || *end != '\0' || value < 1 || value > 1024)
+        bench_fail("%s: '%s', expected 1..1024", option, text ? text : "");
+    return (int)value;
+}
+
+int main(int argc, char **argv)
+{
+    const sizes *z = &full;
+    const char *out = "bench/results/cpu.jsonl", *data_dir = NULL, *command = EWC_CLI_PATH;
+    ewc_backend_options device = EWC_BACKEND_OPTIONS_DEFAULTS;
+    int rounds = 0;
+    for (int i = 1; i < argc; i++) {
+        const char *const option = argv[i], *const value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (strcmp(option, "--quick") == 0) {
+            z = &quick;
+            continue;
+        }
+        if (!value) bench_fail("%s: unknown, or its value is missing", option);
+        if (strcmp(option, "--rounds") == 0)
+            rounds = positive(option, value);
+        else if (strcmp(option, "--threads") == 0)
+            device.threads = positive(option, value);
+        else if (strcmp(option, "--out") == 0)
+            out = value;
+        else if (strcmp(option, "--data-dir") == 0)
+            data_dir = value;
+        else if (strcmp(option, "--ewc") == 0)
+            command = value;
+        else
+            bench_fail("%s: unknown", option);
+        i++;
+    }
+    if (rounds == 0) rounds = z->rounds;
+
+    ewc_backend *be;
+    ewc_backend_info info;
+    check(ewc_backend_create(&be, "cpu", &device));
+    check(ewc_backend_describe(be, &info));
+
+    ewc_dataset *dataset;
+    ewc_tasks *tasks;
+    ewc_task_options sequence = EWC_TASK_OPTIONS_DEFAULTS;
+    sequence.count = 2;
+    if (z == &quick)
+        toy_create(&dataset, be);
+    else
+        check(ewc_dataset_load(&dataset, be, "mnist", data_dir));
+    check(ewc_tasks_create(&tasks, dataset, &sequence));
+
+    training sgd, adam, trained;
+    training_create(&sgd, be, tasks, z, EWC_OPTIMIZER_SGD, z->steps);
+    training_create(&adam, be, tasks, z, EWC_OPTIMIZER_ADAM, z->steps);
+    training_create(&trained, be, tasks, z, EWC_OPTIMIZER_ADAM, z->warm_up);
+    run_training(&trained);
+
+    fisher_pass empirical, sampled, exact;
+    fisher_create(&empirical, &trained, tasks, z, EWC_FISHER_EMPIRICAL);
+    fisher_create(&sampled, &trained, tasks, z, EWC_FISHER_SAMPLED);
+    fisher_create(&exact, &trained, tasks, z, EWC_FISHER_EXACT);
+
+    lone_step sgd_step, adam_step;
+    step_create(&sgd_step, be, EWC_OPTIMIZER_SGD, z->parameters);
+    step_create(&adam_step, be, EWC_OPTIMIZER_ADAM, z->parameters);
+
+    bench_case cases[] = {
+        training_case("train/sgd+penalty", &sgd, z, EWC_OPTIMIZER_SGD),
+        training_case("train/adam+penalty", &adam, z, EWC_OPTIMIZER_ADAM),
+        fisher_case("fisher/empirical", &empirical, z, 1),
+        fisher_case("fisher/sampled", &sampled, z, 1),
+        fisher_case("fisher/exact", &exact, z, CLASSES - 1), /* the factor has one column less */
+        step_case("step/sgd+penalty", &sgd_step),
+        step_case("step/adam+penalty", &adam_step),
+        {.name = "start/version",
+            .run = run_command,
+            .context = (void *)(uintptr_t)command,
+            .units = STARTS,
+            .target_ms = 10.0},
+    };
+    enum { COUNT = sizeof cases / sizeof cases[0], EMPIRICAL = 2, EXACT = 4 };
+    cases[EMPIRICAL].target = 0.85;
+    cases[EXACT].base = &cases[EMPIRICAL];
+    cases[EXACT].target_ratio = 2.5;
+
+    bench_machine *const machine = bench_machine_create(info.threads, z->copy_bytes);
+    bench_measure(machine, cases, COUNT, rounds);
+    bench_report(machine, cases, COUNT, rounds, out, info.description);
+
+    bench_cases_free(cases, COUNT);
+    bench_machine_free(machine);
+    step_free(&adam_step);
+    step_free(&sgd_step);
+    ewc_fisher_free(exact.fisher);
+    ewc_fisher_free(sampled.fisher);
+    ewc_fisher_free(empirical.fisher);
+    training_free(&trained);
+    training_free(&adam);
+    training_free(&sgd);
+    ewc_tasks_free(tasks);
+    ewc_dataset_free(dataset);
+    ewc_backend_free(be);
+    return 0;
+}

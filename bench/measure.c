@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: MIT */
+/* Machine ceilings, rounds, quantiles, records. */
+#include "measure.h"
+
+#include <cblas.h>
+#include <jansson.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "ewc/ewc.h"
+
+struct bench_machine {
+    int threads;
+    int64_t copy_bytes;    /* of one thread's source */
+    char *source, *target; /* (threads, copy_bytes) */
+    float *operands;       /* (threads, operand_count): a, b and c of each thread */
+    int64_t operand_count;
+    pthread_barrier_t start, end;
+    double copy_rate; /* of the last round, bytes/s */
+};
+
+void bench_fail(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("bench: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(1);
+}
+
+static void *must_alloc(size_t bytes)
+{
+    void *const p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (!p) bench_fail("no memory for %zu bytes", bytes);
+    return p;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- One body on every core at once
+ * -------------------------------------------------------------- */
+
+typedef struct team_job {
+    bench_machine *machine;
+    void (*body)(bench_machine *machine, int thread, const void *what);
+    const void *what;
+    int thread;
+} team_job;
+
+static void *team_main(void *argument)
+{
+    const team_job *const job = argument;
+    pthread_barrier_wait(&job->machine->start);
+    job->body(job->machine, job->thread, job->what);
+    pthread_barrier_wait(&job->machine->end);
+    return NULL;
+}
+
+/* Seconds from a common start to the last thread's end. */
+static double run_team(bench_machine *machine,
+    void (*body)(bench_machine *machine, int thread, const void *what), const void *what)
+{
+    const int threads = machine->threads;
+    pthread_t *const ids = must_alloc((size_t)threads * sizeof *ids);
+    team_job *const jobs = must_alloc((size_t)threads * sizeof *jobs);
+    for (int i = 0; i < threads; i++) {
+        jobs[i] = (team_job){machine, body, what, i};
+        if (i > 0 && pthread_create(&ids[i], NULL, team_main, &jobs[i]) != 0)
+            bench_fail("cannot start %d threads", threads);
+    }
+    pthread_barrier_wait(&machine->start);
+    const double begin = now();
+    body(machine, 0, what);
+    pthread_barrier_wait(&machine->end);
+    const double seconds = now() - begin;
+    for (int i = 1; i < threads; i++)
+        pthread_join(ids[i], NULL);
+    free(jobs);
+    free(ids);
+    return seconds;
+}
+
+/* ---- Ceilings
+ * ------------------------------------------------------------------------------------ */
+
+bench_machine *bench_machine_create(int threads, int64_t copy_bytes)
+{
+    bench_machine *const machine = must_alloc(sizeof *machine);
+    memset(machine, 0, sizeof *machine);
+    machine->threads = threads;
+    machine->copy_bytes = copy_bytes / threads;
+    machine->source = must_alloc((size_t)(machine->copy_bytes * threads));
+    machine->target = must_alloc((size_t)(machine->copy_bytes * threads));
+    memset(machine->source, 1, (size_t)(machine->copy_bytes * threads));
+    memset(machine->target, 2, (size_t)(machine->copy_bytes * threads));
+    pthread_barrier_init(&machine->start, NULL, (unsigned)threads);
+    pthread_barrier_init(&machine->end, NULL, (unsigned)threads);
+    openblas_set_num_threads(1);
+    return machine;
+}
+
+void bench_machine_free(bench_machine *machine)
+{
+    pthread_barrier_destroy(&machine->end);
+    pthread_barrier_destroy(&machine->start);
+    free(machine->operands);
+    free(machine->target);
+    free(machine->source);
+    free(machine);
+}
+
+static void copy_body(bench_machine *machine, int thread, const void *what)
+{
+    (void)what;
+    const int64_t first = thread * machine->copy_bytes;
+    memcpy(machine->target + first, machine->source + first, (size_t)machine->copy_bytes);
+}
+
+static double copy_rate(bench_machine *machine)
+{
+    const double seconds = run_team(machine, copy_body, NULL);
+    return 2.0 * (double)machine->copy_bytes * machine->threads / seconds;
+}
+
+static double gemm_flops(const bench_gemm *g)
+{
+    return 2.0 * (double)g->m * (double)g->n * (double)g->k;
+}
+
+static int gemm_repeats(const bench_gemm *g)
+{
+    const double wanted = 2e8 / gemm_flops(g); /* a few milliseconds */
+    return wanted < 1.0 ? 1 : wanted > 1e5 ? 100000 : (int)wanted;
+}
+
+static int64_t operands_of(const bench_gemm *g)
+{
+    return g->m * g->k + g->k * g->n + g->m * g->n;
+}
+
+static void gemm_body(bench_machine *machine, int thread, const void *what)
+{
+    const bench_gemm *const g = what;
+    const float *const a = machine->operands + thread * machine->operand_count;
+    const float *const b = a + g->m * g->k;
+    float *const c =
+        machine->operands + thread * machine->operand_count + g->m * g->k + g->k * g->n;
+    for (int i = 0; i < gemm_repeats(g); i++)
+        cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans,
+            g->trans_b ? CblasTrans : CblasNoTrans, (int)g->m, (int)g->n, (int)g->k, 1.0f, a,
+            (int)(g->trans_a ? g->m : g->k), b, (int)(g->trans_b ? g->k : g->n), 0.0f, c,
+            (int)g->n);
+}
+
+/* Seconds of one such product with all cores busy: the time of a round over the products done. */
+static double gemm_seconds(bench_machine *machine, const bench_gemm *g)
+{
+    return run_team(machine, gemm_body, g) / gemm_repeats(g) / machine->threads;
+}
+
+static void reserve_operands(bench_machine *machine, const bench_case *cases, int count)
+{
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < cases[i].gemm_count; j++)
+            if (operands_of(&cases[i].gemms[j]) > machine->operand_count)
+                machine->operand_count = operands_of(&cases[i].gemms[j]);
+    machine->operand_count = (machine->operand_count + 15) / 16 * 16;
+    const int64_t total = machine->operand_count * machine->threads;
+    machine->operands = must_alloc((size_t)total * sizeof(float));
+    for (int64_t i = 0; i < total; i++)
+        machine->operands[i] = 0.001f * (float)(i % 997);
+}
+
+/* ---- Rounds
+ * -------------------------------------------------------------------------------------- */
+
+void bench_measure(bench_machine *machine, bench_case *cases, int count, int rounds)
+{
+    reserve_operands(machine, cases, count);
+    for (int i = 0; i < count; i++) {
+        cases[i].ms = must_alloc((size_t)rounds * sizeof(double));
+        cases[i].floor_ms = must_alloc((size_t)rounds * sizeof(double));
+        cases[i].gemm_ms = must_alloc((size_t)(rounds * BENCH_GEMMS_MAX) * sizeof(double));
+    }
+    for (int round = -1; round < rounds; round++) {
+        const int at = round < 0 ? 0 : round; /* the warm-up's numbers are overwritten */
+        for (int i = 0; i < count; i++) {
+            bench_case *const c = &cases[i];
+            double floor = 0.0;
+            for (int j = 0; j < c->gemm_count; j++) {
+                const double seconds = gemm_seconds(machine, &c->gemms[j]);
+                c->gemm_ms[j * rounds + at] = 1e3 * seconds;
+                floor += c->gemms[j].calls * seconds;
+            }
+            if (c->bytes > 0.0) {
+                machine->copy_rate = copy_rate(machine);
+                floor += c->bytes / machine->copy_rate;
+            }
+            c->floor_ms[at] = 1e3 * floor;
+            const double begin = now();
+            c->run(c->context);
+            c->ms[at] = 1e3 * (now() - begin) / c->units;
+        }
+        fprintf(stderr, "bench: round %d of %d\n", round + 1, rounds);
+    }
+}
+
+void bench_cases_free(bench_case *cases, int count)
+{
+    for (int i = 0; i < count; i++) {
+        free(cases[i].ms);
+        free(cases[i].floor_ms);
+        free(cases[i].gemm_ms);
+    }
+}
+
+/* ---- Report
+ * -------------------------------------------------------------------------------------- */
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Nearest-rank quantile of x, or of the ratio x / y unless y is NULL. */
+static double quantile(const double *x, const double *y, int n, double q)
+{
+    double *const sorted = must_alloc((size_t)n * sizeof(double));
+    for (int i = 0; i < n; i++)
+        sorted[i] = y ? x[i] / y[i] : x[i];
+    qsort(sorted, (size_t)n, sizeof(double), ascending);
+    const double value = sorted[(int)lround(q * (n - 1))];
+    free(sorted);
+    return value;
+}
+
+/* A number, or null: zero stands for "there is none". */
+static json_t *number(double x)
+{
+    return x != 0.0 && isfinite(x) ? json_real(x) : json_null();
+}
+
+static json_t *quantiles(const double *x, const double *y, int n)
+{
+    return json_pack("{s:f, s:f, s:f}", "p10", quantile(x, y, n, 0.1), "p50",
+        quantile(x, y, n, 0.5), "p90", quantile(x, y, n, 0.9));
+}
+
+static double gemm_floor(const bench_case *c, int rounds)
+{
+    double ms = 0.0;
+    for (int j = 0; j < c->gemm_count; j++)
+        ms += c->gemms[j].calls * quantile(c->gemm_ms + j * rounds, NULL, rounds, 0.5);
+    return ms;
+}
+
+static const char *bound_of(const bench_case *c, int rounds)
+{
+    const double floor = quantile(c->floor_ms, NULL, rounds, 0.5);
+    if (floor == 0.0) return NULL;
+    return gemm_floor(c, rounds) > 0.5 * floor ? "flops" : "bytes";
+}
+
+static json_t *environment(const bench_machine *machine, const char *device)
+{
+    double load[3] = {0.0, 0.0, 0.0};
+    char date[32];
+    const time_t t = time(NULL);
+    struct tm utc;
+    gmtime_r(&t, &utc);
+    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    getloadavg(load, 3);
+    const char *const plus = strchr(ewc_version(), '+');
+    json_t *const commit = plus ? json_string(plus + 1) : json_null();
+    return json_pack("{s:s, s:o, s:s, s:i, s:s, s:s, s:s, s:s, s:f}", "version", ewc_version(),
+        "commit", commit, "device", device, "threads", machine->threads, "blas",
+        openblas_get_config(), "blas_core", openblas_get_corename(), "compiler", __VERSION__,
+        "date", date, "load", load[0]);
+}
+
+static json_t *gemm_list(const bench_case *c, int rounds)
+{
+    json_t *const list = json_array();
+    for (int j = 0; j < c->gemm_count; j++) {
+        const bench_gemm *const g = &c->gemms[j];
+        const char op[3] = {g->trans_a ? 'T' : 'N', g->trans_b ? 'T' : 'N', '\0'};
+        const double ms = quantile(c->gemm_ms + j * rounds, NULL, rounds, 0.5);
+        json_array_append_new(
+            list, json_pack("{s:s, s:I, s:I, s:I, s:f, s:f}", "op", op, "m", (json_int_t)g->m, "n",
+                      (json_int_t)g->n, "k", (json_int_t)g->k, "calls", g->calls, "gflops",
+                      1e-6 * gemm_flops(g) / ms));
+    }
+    return list;
+}
+
+static void write_case(
+    FILE *file, const bench_machine *machine, const bench_case *c, int rounds, const char *device)
+{
+    const int has_floor = c->floor_ms[0] > 0.0;
+    const char *const bound = bound_of(c, rounds);
+    json_t *const object = json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+                                     "s:o, s:o, s:o, s:o}",
+        "case", c->name, "backend", "cpu", "rounds", rounds, "ms", quantiles(c->ms, NULL, rounds),
+        "floor_ms", has_floor ? quantiles(c->floor_ms, NULL, rounds) : json_null(), "of_floor",
+        has_floor ? quantiles(c->floor_ms, c->ms, rounds) : json_null(), "target",
+        number(c->target), "target_ms", number(c->target_ms), "bound",
+        bound ? json_string(bound) : json_null(), "gemm_ms", number(gemm_floor(c, rounds)), "gemms",
+        gemm_list(c, rounds), "bytes", number(c->bytes), "copy_gb_per_s",
+        number(1e-9 * machine->copy_rate), "ratio",
+        c->base ? quantiles(c->ms, c->base->ms, rounds) : json_null(), "target_ratio",
+        number(c->target_ratio), "env", environment(machine, device));
+    if (!object || json_dumpf(object, file, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0)
+        bench_fail("%s: cannot be written", c->name);
+    fputc('\n', file);
+    json_decref(object);
+}
+
+static void print_row(const bench_case *c, int rounds)
+{
+    printf("| %s | %.4g (%.4g to %.4g) |", c->name, quantile(c->ms, NULL, rounds, 0.5),
+        quantile(c->ms, NULL, rounds, 0.1), quantile(c->ms, NULL, rounds, 0.9));
+    if (c->floor_ms[0] > 0.0)
+        printf(" %.4g | %s | %.0f %% (%.0f to %.0f) |", quantile(c->floor_ms, NULL, rounds, 0.5),
+            bound_of(c, rounds), 100.0 * quantile(c->floor_ms, c->ms, rounds, 0.5),
+            100.0 * quantile(c->floor_ms, c->ms, rounds, 0.1),
+            100.0 * quantile(c->floor_ms, c->ms, rounds, 0.9));
+    else
+        printf(" - | - | - |");
+    if (c->target > 0.0) printf(" at least %.0f %%", 100.0 * c->target);
+    if (c->target_ms > 0.0) printf(" at most %g ms", c->target_ms);
+    if (c->base)
+        printf(" at most %g x %s: %.2f x", c->target_ratio, c->base->name,
+            quantile(c->ms, c->base->ms, rounds, 0.5));
+    printf(" |\n");
+}
+
+void bench_report(const bench_machine *machine, const bench_case *cases, int count, int rounds,
+    const char *path, const char *device)
+{
+    FILE *const file = fopen(path, "w");
+    if (!file) bench_fail("%s: cannot be written", path);
+    for (int i = 0; i < count; i++)
+        write_case(file, machine, &cases[i], rounds, device);
+    if (fclose(file) != 0) bench_fail("%s: cannot be written", path);
+
+    printf("%s, %d threads, %d rounds: median (10th to 90th percentile)\n\n", device,
+        machine->threads, rounds);
+    printf("| case | ms | floor ms | bound by | of its floor | target |\n");
+    printf("|---|---|---|---|---|---|\n");
+    for (int i = 0; i < count; i++)
+        print_row(&cases[i], rounds);
+}

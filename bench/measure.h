@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/* What the machine can do, measured beside what the engine does.
+ *
+ * The floor of a piece of work = its matrix products at the machine's sgemm rate for exactly their
+ * shapes (one single-threaded call per core, all at once, operands hot) + the rest's bytes at the
+ * machine's copy rate beyond the cache (read + written). Cases take turns round by round, each
+ * right after its own floor, so that drift of clocks and neighbours falls on both; what is reported
+ * is the median and the 10th and 90th percentile over rounds of time and of the paired ratio floor
+ * / time. */
+#ifndef BENCH_MEASURE_H
+#define BENCH_MEASURE_H
+
+#include <stdint.h>
+
+/* c (m, n) = op(a) op(b) over k, so many times in one unit of the work. */
+typedef struct bench_gemm {
+    int64_t m, n, k;
+    int trans_a, trans_b;
+    double calls;
+} bench_gemm;
+
+enum { BENCH_GEMMS_MAX = 32 };
+
+typedef struct bench_case {
+    const char *name;
+    void (*run)(void *context); /* does `units` units of the work */
+    void *context;
+    double units;
+    bench_gemm gemms[BENCH_GEMMS_MAX];
+    int gemm_count;
+    double bytes;                    /* read and written beside the products, in one unit */
+    double target;                   /* least fraction of the floor; 0: none */
+    double target_ms;                /* most milliseconds; 0: none */
+    const struct bench_case *base;   /* its time is reported as a multiple of this one's, or NULL */
+    double target_ratio;             /* at most so many times the base */
+    double *ms, *floor_ms, *gemm_ms; /* (rounds), (rounds), (gemm_count, rounds): results */
+} bench_case;
+
+typedef struct bench_machine bench_machine;
+
+/* Ends the program with a message where the machine does not give what is needed. */
+bench_machine *bench_machine_create(int threads, int64_t copy_bytes);
+void bench_machine_free(bench_machine *machine);
+
+/* Measures all cases; `rounds` rounds after one to warm up. A line per round goes to stderr. */
+void bench_measure(bench_machine *machine, bench_case *cases, int count, int rounds);
+
+/* Writes one JSON object per case to `path`, and a Markdown table to stdout. */
+void bench_report(const bench_machine *machine, const bench_case *cases, int count, int rounds,
+    const char *path, const char *device);
+void bench_cases_free(bench_case *cases, int count);
+
+/* Prints "bench: ..." and ends the program with 1. */
+_Noreturn void bench_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif
