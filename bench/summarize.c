@@ -4,9 +4,10 @@
  *
  *   bench_summary PREFIX RUN...
  *
- * reads result.json in each run's folder and writes PREFIX.jsonl, one object a row, and PREFIX.md,
- * the same as a table, which is also printed. Accuracies in %, their mean and standard error over
- * seeds; seconds: mean of a run. A folder without a result is left out, and said so. */
+ * reads result.json in each run's folder, NAME-sSEED, and writes PREFIX.jsonl, one object a row,
+ * and PREFIX.md, the same as a table, which is also printed. Rows and seeds that PREFIX.jsonl
+ * already has stay as they are. Accuracies in %, their mean and standard error over seeds; seconds:
+ * mean of a run. A folder without a result is left out, and said so. */
 #include <jansson.h>
 #include <math.h>
 #include <stdarg.h>
@@ -56,8 +57,8 @@ static json_t *value_of(json_t *object, const char *key)
     return value ? value : json_null();
 }
 
-/* A new reference to the row that a result belongs to, at its end if there is none yet. */
-static json_t *row_of(json_t *rows, json_t *result)
+/* The row that a result belongs to, a new one at the end if there is none yet. */
+static json_t *row_of(json_t *rows, json_t *result, const char *folder)
 {
     size_t i;
     json_t *row;
@@ -68,7 +69,11 @@ static json_t *row_of(json_t *rows, json_t *result)
             same &= json_equal(json_object_get(row, identity[k]), value_of(result, identity[k]));
         if (same) return row;
     }
+    const char *const slash = strrchr(folder, '/'), *const name = slash ? slash + 1 : folder;
+    const char *const dash = strrchr(name, '-'); /* before sSEED */
     row = json_object();
+    json_object_set_new(
+        row, "row", json_stringn(name, dash ? (size_t)(dash - name) : strlen(name)));
     for (int k = 0; k < IDENTITY; k++)
         json_object_set(row, identity[k], value_of(result, identity[k]));
     json_object_set_new(row, "acc", json_array());
@@ -79,6 +84,38 @@ static json_t *row_of(json_t *rows, json_t *result)
     json_object_set(row, "version", value_of(result, "version"));
     json_array_append_new(rows, row);
     return row;
+}
+
+static int has_seed(json_t *row, json_t *seed)
+{
+    size_t i;
+    json_t *known;
+    json_array_foreach(json_object_get(row, "seeds"), i, known)
+    {
+        if (json_equal(known, seed)) return 1;
+    }
+    return 0;
+}
+
+/* What an earlier call has written. */
+static json_t *load_rows(const char *prefix)
+{
+    char path[PATH_SIZE];
+    json_t *const rows = json_array();
+    snprintf(path, sizeof path, "%s.jsonl", prefix);
+    FILE *const file = fopen(path, "r");
+    json_error_t error;
+    json_t *row = NULL;
+    while (file && (row = json_loadf(file, JSON_DISABLE_EOF_CHECK, &error)) != NULL) {
+        json_t *const total = json_array(); /* only their mean is known, and only it is needed */
+        for (size_t i = 0; i < json_array_size(json_object_get(row, "seeds")); i++)
+            json_array_append(total, json_object_get(row, "seconds"));
+        json_object_set_new(row, "total", total);
+        json_array_append_new(rows, row);
+    }
+    if (file && !feof(file)) fail("%s: %s", path, error.text);
+    if (file) fclose(file);
+    return rows;
 }
 
 static double mean_of(const json_t *numbers)
@@ -149,15 +186,19 @@ static FILE *create(const char *prefix, const char *ending)
 
 int main(int argc, char **argv)
 {
-    if (argc < 3) {
+    if (argc < 2) {
         fprintf(stderr, "usage: bench_summary PREFIX RUN...\n");
         return 2;
     }
-    json_t *const rows = json_array();
+    json_t *const rows = load_rows(argv[1]);
     for (int i = 2; i < argc; i++) {
         json_t *const result = load(argv[i]);
         if (!result) continue;
-        json_t *const row = row_of(rows, result);
+        json_t *const row = row_of(rows, result, argv[i]);
+        if (has_seed(row, json_object_get(result, "seed"))) {
+            json_decref(result);
+            continue;
+        }
         json_array_append_new(json_object_get(row, "acc"),
             json_real(100.0 * json_real_value(json_object_get(result, "acc"))));
         json_array_append(json_object_get(row, "seeds"), json_object_get(result, "seed"));
