@@ -78,9 +78,9 @@ static ewc_status create_cuda(ewc_backend **out, int index)
 ewc_status ewc_backend_create(
     ewc_backend **out, const char *device, const ewc_backend_options *given)
 {
+    if (out) *out = NULL;
     if (!out || !device)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_backend_create: out or device is NULL");
-    *out = NULL;
     ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
     ewc_status status = ewci_copy_options(&options, sizeof options, given, "ewc_backend_create");
     if (status != EWC_OK) return status;

@@ -26,8 +26,8 @@ static ewc_status check_options(const ewc_consolidation_options *o)
 ewc_status ewc_consolidation_create(
     ewc_consolidation **out, ewc_model *model, const ewc_consolidation_options *given)
 {
+    if (out) *out = NULL;
     if (!out || !model) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_create: NULL");
-    *out = NULL;
     ewc_consolidation_options o = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
     ewc_consolidation *state = NULL;
     ewc_status status;
@@ -91,16 +91,15 @@ static ewc_status update_info(ewc_consolidation *state)
 
 ewc_status ewc_consolidation_exclude(ewc_consolidation *state, const char *name)
 {
-    if (!state || !name) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_exclude: NULL");
+    if (!state || !name || state->info.tasks > 0)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_consolidation_exclude: NULL, or %lld tasks folded, expected none",
+            state ? (long long)state->info.tasks : 0LL);
     for (int64_t i = 0; i < state->model->segment_count; i++) {
         const ewc_segment *const segment = &state->model->segments[i];
         if (strcmp(segment->name, name) != 0) continue;
-        ewc_backend *const be = state->model->be;
-        const ewc_status status =
-            be->ops->fill(be, state->s + segment->offset, 0.0f, segment->count);
-        if (status != EWC_OK) return status;
         state->excluded[i] = 1;
-        return update_info(state);
+        return EWC_OK;
     }
     return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_exclude: no segment \"%s\"", name);
 }

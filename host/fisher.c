@@ -9,12 +9,12 @@
 #include "likelihood.h"
 #include "task.h"
 
-enum { MAX_BATCH = 65536, MAX_DRAWS = 1024 };
+enum { MAX_BATCH = 65536, MAX_DRAWS = 1024, CACHED_GRADIENTS = 4608 };
 
 ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
 {
+    if (out) *out = NULL;
     if (!out || !model) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_create: NULL");
-    *out = NULL;
     ewc_fisher *const fisher = ewci_calloc(1, sizeof *fisher);
     if (!fisher) return ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
     fisher->model = model;
@@ -53,27 +53,31 @@ static ewc_status resolve_options(ewc_fisher_options *o, const ewc_fisher_option
     return EWC_OK;
 }
 
-/* Samples at a time: enough for efficient matrix products, few enough that the gradients of all
- * repeats stay in cache. */
-static int64_t batch_of(const ewc_fisher_options *o, int64_t repeats)
+/* Samples at a time, of n: enough for efficient matrix products, few enough that the gradients of
+ * all repeats stay in cache. */
+static int64_t batch_of(const ewc_fisher_options *o, int64_t repeats, int64_t n)
 {
-    if (o->batch > 0) return o->batch;
-    const int64_t fitting = 4608 / (repeats > 0 ? repeats : 1);
-    return fitting > 512 ? 512 : fitting < 32 ? 32 : fitting;
+    const int64_t fitting = CACHED_GRADIENTS / (repeats > 0 ? repeats : 1);
+    const int64_t chosen = fitting > 512 ? 512 : fitting < 32 ? 32 : fitting;
+    const int64_t batch = o->batch > 0 ? o->batch : chosen;
+    return n < batch ? n : batch;
 }
 
-ewc_status ewci_fisher_reserve(ewc_fisher *fisher, const ewc_fisher_options *given, int64_t outputs)
+ewc_status ewci_fisher_reserve(
+    ewc_fisher *fisher, const ewc_fisher_options *given, int64_t outputs, int64_t samples)
 {
     ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
     const ewc_status status = resolve_options(&o, given);
     if (status != EWC_OK) return status;
-    int64_t repeats = ewci_likelihood_repeats(o.estimator, outputs, o.draws);
-    const int64_t rows = batch_of(&o, repeats);
-    if (repeats < 1) repeats = 1;
-    if (fisher->pass && fisher->pass->max_rows >= rows && fisher->pass->max_repeats >= repeats)
+    const int64_t repeats = ewci_likelihood_repeats(o.estimator, outputs, o.draws);
+    /* Fewer logits have more rows at a time, so both are taken at their largest. */
+    const int64_t rows = batch_of(&o, 1, samples), all = samples * repeats;
+    int64_t gradients = batch_of(&o, repeats, samples) * repeats;
+    if (gradients < CACHED_GRADIENTS) gradients = all < CACHED_GRADIENTS ? all : CACHED_GRADIENTS;
+    if (fisher->pass && fisher->pass->max_rows >= rows && fisher->pass->max_gradients >= gradients)
         return EWC_OK;
     ewci_pass_free(fisher->pass);
-    return ewci_pass_create(&fisher->pass, fisher->model, rows, repeats, 1);
+    return ewci_pass_create(&fisher->pass, fisher->model, rows, gradients, 1);
 }
 
 ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
@@ -94,12 +98,11 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     ewc_status status;
     EWCI_TRY(resolve_options(&o, given));
     EWCI_TRY(ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
-    EWCI_TRY(ewci_fisher_reserve(fisher, &o, task.outputs));
-
-    ewci_pass *const pass = fisher->pass;
     const int64_t n = o.samples > 0 && o.samples < task.view.count ? o.samples : task.view.count;
     const int64_t repeats = ewci_likelihood_repeats(o.estimator, task.outputs, o.draws);
-    const int64_t batch = batch_of(&o, repeats);
+    const int64_t batch = batch_of(&o, repeats, n);
+    EWCI_TRY(ewci_fisher_reserve(fisher, &o, task.outputs, n));
+    ewci_pass *const pass = fisher->pass;
     pass->first = task.first;
     pass->outputs = task.outputs;
     pass->training = 0;

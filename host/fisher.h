@@ -16,9 +16,9 @@ struct ewc_fisher {
     ewci_pass *pass; /* kept from one pass to the next; grows */
 };
 
-/* Takes the memory that ewc_fisher_compute will need for at most `outputs` logits at a time. */
+/* Takes the memory that ewc_fisher_compute will need for a task of so many logits and samples. */
 ewc_status ewci_fisher_reserve(
-    ewc_fisher *fisher, const ewc_fisher_options *options, int64_t outputs);
+    ewc_fisher *fisher, const ewc_fisher_options *options, int64_t outputs, int64_t samples);
 
 /* ewc_fisher_compute; calls poll(user) after every batch: any value but 0 stops it. */
 ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,

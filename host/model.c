@@ -126,9 +126,9 @@ static ewc_status init_weights(ewc_model *model, ewc_init init, uint64_t seed)
 
 ewc_status ewc_model_create(ewc_model **out, ewc_backend *backend, const ewc_model_options *given)
 {
+    if (out) *out = NULL;
     if (!out || !backend || !given)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_model_create: out, backend or options is NULL");
-    *out = NULL;
     ewc_model_options o = EWC_MODEL_OPTIONS_DEFAULTS;
     ewc_model *model = NULL;
     ewc_status status;
@@ -239,7 +239,7 @@ int ewci_model_ranges(const ewc_model *model, int64_t first, int64_t outputs, ew
 /* ---- Passes ---- */
 
 ewc_status ewci_pass_create(
-    ewci_pass **out, ewc_model *model, int64_t max_rows, int64_t max_repeats, int squares)
+    ewci_pass **out, ewc_model *model, int64_t max_rows, int64_t max_gradients, int squares)
 {
     ewc_backend *const be = model->be;
     ewc_status status;
@@ -256,7 +256,7 @@ ewc_status ewci_pass_create(
         goto done;
     }
     pass->max_rows = max_rows;
-    pass->max_repeats = max_repeats;
+    pass->max_gradients = max_gradients;
     pass->outputs = model->outputs;
     int64_t widest_in = 0, widest_out = 0;
     EWCI_TRY(ewci_device_alloc(be, &pass->step, 1, sizeof *pass->step));
@@ -272,10 +272,10 @@ ewc_status ewci_pass_create(
         widest_in = layer->in > widest_in ? layer->in : widest_in;
         widest_out = layer->out > widest_out ? layer->out : widest_out;
     }
-    if (max_repeats > 0) {
-        const int64_t rows = max_repeats * max_rows;
-        EWCI_TRY(ewci_device_alloc(be, &pass->delta, rows * widest_out, sizeof(float)));
-        EWCI_TRY(ewci_device_alloc(be, &pass->delta2, rows * widest_out, sizeof(float)));
+    if (max_gradients > 0) {
+        const int64_t n = max_gradients * widest_out;
+        EWCI_TRY(ewci_device_alloc(be, &pass->delta, n, sizeof(float)));
+        EWCI_TRY(ewci_device_alloc(be, &pass->delta2, n, sizeof(float)));
     }
     if (squares) {
         EWCI_TRY(ewci_device_alloc(be, &pass->square_in, max_rows * widest_in, sizeof(float)));

@@ -22,7 +22,7 @@ struct ewc_model {
 /* Memory for going through a model with at most so many rows. */
 typedef struct ewci_pass {
     ewc_model *model;
-    int64_t max_rows, max_repeats;
+    int64_t max_rows, max_gradients;
     int64_t rows;           /* in flight */
     int64_t first, outputs; /* logits that take part */
     int training;           /* dropout acts */
@@ -33,14 +33,15 @@ typedef struct ewci_pass {
     float *loss;            /* (max_rows) loss, or hits in evaluation */
     float **values;         /* (layer_count) host array: output of each layer (max_rows, out) */
     float **before;         /* (layer_count) host array: before the activation, or NULL */
-    float *delta;  /* (max_repeats, max_rows, widest) gradient at the logits, for backward */
-    float *delta2; /* the same, the other one of the pair */
+    float *delta;           /* (max_gradients, widest) gradients at the logits, for backward */
+    float *delta2;          /* the same, the other one of the pair */
     float *square_in, *square_out; /* scratch for EWCI_MODE_SQUARE, or NULL */
 } ewci_pass;
 
-/* max_repeats 0: forward only; squares: 1 if backward will be called with EWCI_MODE_SQUARE. */
+/* max_gradients: rows times repeats of a backward pass, 0: forward only; squares: 1 if backward
+ * will be called with EWCI_MODE_SQUARE. */
 ewc_status ewci_pass_create(
-    ewci_pass **out, ewc_model *model, int64_t max_rows, int64_t max_repeats, int squares);
+    ewci_pass **out, ewc_model *model, int64_t max_rows, int64_t max_gradients, int squares);
 void ewci_pass_free(ewci_pass *pass);
 
 /* From pass->x to the logits of the window, (rows, outputs). */

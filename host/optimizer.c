@@ -38,8 +38,8 @@ static ewc_status check_options(const ewc_optimizer_options *o)
 ewc_status ewc_optimizer_create(
     ewc_optimizer **out, ewc_model *model, const ewc_optimizer_options *given)
 {
+    if (out) *out = NULL;
     if (!out || !model) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_optimizer_create: NULL");
-    *out = NULL;
     ewc_optimizer_options o = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
     ewc_optimizer *optimizer = NULL;
     ewc_status status;

@@ -79,11 +79,11 @@ static double *nan_array(int64_t n)
 ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *tasks,
     ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *given)
 {
+    if (out) *out = NULL;
     if (!out || !model || !tasks || !optimizer || optimizer->model != model ||
         (state && state->model != model) || ewci_tasks_backend(tasks) != model->be)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "ewc_trainer_create: NULL, or parts that belong to another model or backend");
-    *out = NULL;
     ewc_backend *const be = model->be;
     ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
     ewc_trainer *trainer = NULL;
@@ -115,7 +115,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     trainer->state = state;
     trainer->options = o;
     trainer->count = count;
-    EWCI_TRY(ewci_pass_create(&trainer->pass, model, o.batch, 1, 0));
+    EWCI_TRY(ewci_pass_create(&trainer->pass, model, o.batch, o.batch, 0));
     EWCI_TRY(ewci_pass_create(&trainer->eval, model, EVAL_ROWS, 0, 0));
     EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
     if (state && state->options.lambda > 0.0f && !o.joint) {
@@ -123,8 +123,13 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         const int64_t logits = ewci_tasks_scenario(tasks) == EWC_SCENARIO_CLASS
                                    ? model->outputs
                                    : ewc_tasks_classes(tasks);
+        int64_t most = 0;
+        for (int64_t t = 0; t < count; t++) {
+            const int64_t rows = ewc_tasks_rows(tasks, t, EWC_SPLIT_TRAIN);
+            most = rows > most ? rows : most;
+        }
         if (o.importance == EWC_IMPORTANCE_FISHER)
-            EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &o.fisher, logits));
+            EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &o.fisher, logits, most));
     }
     *out = trainer;
 done:

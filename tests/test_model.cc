@@ -46,7 +46,7 @@ class Model : public OnBackend
     {
         ewci_pass *pass = nullptr;
         const int64_t rows = (int64_t)batch.Rows();
-        EXPECT_OK(ewci_pass_create(&pass, model, rows, repeats, 1));
+        EXPECT_OK(ewci_pass_create(&pass, model, rows, rows * repeats, 1));
         std::vector<int32_t> labels = batch.labels;
         for (int32_t &y : labels)
             y -= (int32_t)window.first;

@@ -28,10 +28,11 @@ typedef enum ewc_policy {
 
 /* How the penalty enters the optimizer step. */
 typedef enum ewc_penalty {
-    EWC_PENALTY_EXPLICIT =
-        0, /* g + lambda S (theta - mu); unstable where lr lambda S > 2 (1 + momentum) */
-    EWC_PENALTY_PROXIMAL = 1 /* theta' + w (mu - theta'), w = a / (1 + a), a = (effective step)
-                                lambda S; stable for every lambda */
+    /* g + lambda S (theta - mu); diverges for large lambda: see ewc_optimizer_safe_lambda */
+    EWC_PENALTY_EXPLICIT = 0,
+    /* theta' + w (mu - theta'), w = a / (1 + a), a = (effective step) lambda S; stable for every
+     * lambda */
+    EWC_PENALTY_PROXIMAL = 1
 } ewc_penalty;
 
 typedef struct ewc_consolidation_options {
@@ -54,8 +55,8 @@ EWC_API ewc_status ewc_consolidation_create(
     ewc_consolidation **out, ewc_model *model, const ewc_consolidation_options *options);
 EWC_API void ewc_consolidation_free(ewc_consolidation *state);
 
-/* Leaves the segment of this name out of the penalty from the next fold on (its F counts as 0).
- * @return EWC_OK; EWC_ERR_ARGUMENT: no such segment */
+/* Leaves the segment of this name out of the penalty: its F counts as 0.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: no such segment, or a task has been folded already */
 EWC_API ewc_status ewc_consolidation_exclude(ewc_consolidation *state, const char *segment);
 
 /* Folds a finished task: its Fisher information and the model's present weights as theta*.
