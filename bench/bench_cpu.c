@@ -57,8 +57,7 @@ static void check(ewc_status status)
     if (status != EWC_OK) bench_fail("%s", ewc_last_error());
 }
 
-/* ---- The work
- * ------------------------------------------------------------------------------------ */
+/* ---- The work ---- */
 
 typedef struct training {
     ewc_model *model;
@@ -201,8 +200,7 @@ static void run_command(void *context)
     posix_spawn_file_actions_destroy(&actions);
 }
 
-/* ---- What it takes at least
- * ---------------------------------------------------------------------- */
+/* ---- What it takes at least ---- */
 
 static void add_gemm(
     bench_case *c, int64_t m, int64_t n, int64_t k, int trans_a, int trans_b, double calls)
@@ -272,8 +270,7 @@ static bench_case step_case(const char *name, lone_step *s)
         .bytes = step_bytes((ewc_optimizer_kind)s->rule.kind) * (double)s->n};
 }
 
-/* ---- The program
- * --------------------------------------------------------------------------------- */
+/* ---- The program ---- */
 
 /* A small set of grey noise in memory. */
 static void toy_create(ewc_dataset **out, ewc_backend *be)

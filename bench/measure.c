@@ -49,8 +49,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- One body on every core at once
- * -------------------------------------------------------------- */
+/* ---- One body on every core at once ---- */
 
 typedef struct team_job {
     bench_machine *machine;
@@ -92,8 +91,7 @@ static double run_team(bench_machine *machine,
     return seconds;
 }
 
-/* ---- Ceilings
- * ------------------------------------------------------------------------------------ */
+/* ---- Ceilings ---- */
 
 bench_machine *bench_machine_create(int threads, int64_t copy_bytes)
 {
@@ -183,8 +181,7 @@ static void reserve_operands(bench_machine *machine, const bench_case *cases, in
         machine->operands[i] = 0.001f * (float)(i % 997);
 }
 
-/* ---- Rounds
- * -------------------------------------------------------------------------------------- */
+/* ---- Rounds ---- */
 
 void bench_measure(bench_machine *machine, bench_case *cases, int count, int rounds)
 {
@@ -226,8 +223,7 @@ void bench_cases_free(bench_case *cases, int count)
     }
 }
 
-/* ---- Report
- * -------------------------------------------------------------------------------------- */
+/* ---- Report ---- */
 
 static int ascending(const void *a, const void *b)
 {

@@ -31,8 +31,7 @@ static uint32_t checksum(const void *data, size_t bytes)
     return (uint32_t)crc32_z(crc32_z(0, NULL, 0), data, bytes);
 }
 
-/* ---- Writing ----------------------------------------------------------------------------------
- */
+/* ---- Writing ---- */
 
 /* "784-400-400-10": inputs, then rows of each weight matrix. */
 static void spell_architecture(char *text, size_t size, const ewc_model *model)
@@ -141,8 +140,7 @@ done:
     return status;
 }
 
-/* ---- Reading ----------------------------------------------------------------------------------
- */
+/* ---- Reading ---- */
 
 /* Where a tensor's bytes lie in the file, and which place in the model's layout they are for. */
 typedef struct place {

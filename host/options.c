@@ -43,8 +43,7 @@ static const struct preset {
 };
 enum { PRESETS = sizeof presets / sizeof presets[0] };
 
-/* ---- Names ------------------------------------------------------------------------------------
- */
+/* ---- Names ---- */
 
 static void spell_key(char *key, const char *field)
 {
@@ -134,8 +133,7 @@ int ewc_options_describe(int i, ewc_option_info *out)
     return 1;
 }
 
-/* ---- Values -----------------------------------------------------------------------------------
- */
+/* ---- Values ---- */
 
 /* Whether x lies in an interval such as "[0,1)". */
 static int within(double x, const char *limits)
@@ -312,8 +310,7 @@ ewc_status ewc_options_get(
     return EWC_OK;
 }
 
-/* ---- Presets ----------------------------------------------------------------------------------
- */
+/* ---- Presets ---- */
 
 int ewc_options_preset_count(void)
 {
@@ -350,8 +347,7 @@ ewc_status ewc_options_preset(ewc_run_options *options, const char *name)
     return unknown(what, name, names, PRESETS);
 }
 
-/* ---- Configuration files ----------------------------------------------------------------------
- */
+/* ---- Configuration files ---- */
 
 /* Sets an option from JSON, by way of the text of a value that has the option's own type. */
 static ewc_status set_json(ewc_run_options *options, const struct row *row, const json_t *value)
@@ -469,8 +465,7 @@ ewc_status ewc_options_to_json(const ewc_run_options *options, char **text)
     return ewci_fail(EWC_ERR_MEMORY, "ewc_options_to_json: out of memory");
 }
 
-/* ---- Options against each other ---------------------------------------------------------------
- */
+/* ---- Options against each other ---- */
 
 static int is_device(const char *name)
 {

@@ -40,8 +40,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- What a run is, in JSON --------------------------------------------------------------------
- */
+/* ---- What a run is, in JSON ---- */
 
 /* The value of an option as text, for records. */
 static json_t *option_text(const ewc_run_options *options, const char *key)
@@ -157,8 +156,7 @@ ewc_status ewc_run_result_json(const ewc_run *run, char **text)
     return *text != NULL ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "ewc_run_result_json: out of memory");
 }
 
-/* ---- Events -----------------------------------------------------------------------------------
- */
+/* ---- Events ---- */
 
 /* {"fc1.weight": {"trace", "mean", "max"}, ...} */
 static json_t *describe_stats(const ewc_run *run, const ewc_fisher_stats *stats)
@@ -230,8 +228,7 @@ static int on_event(void *user, const ewc_event *e)
     return run->callbacks.on_event(run->callbacks.event_user, e);
 }
 
-/* ---- Making a run -----------------------------------------------------------------------------
- */
+/* ---- Making a run ---- */
 
 static ewc_status create_data(ewc_run *run)
 {
@@ -406,8 +403,7 @@ const ewc_run_result *ewc_run_get_result(const ewc_run *run)
     return &run->result;
 }
 
-/* ---- Running ----------------------------------------------------------------------------------
- */
+/* ---- Running ---- */
 
 /* folder/name; NULL if out of memory. free() it. */
 static char *join(const char *folder, const char *name)

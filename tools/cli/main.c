@@ -48,8 +48,7 @@ const cli_verb cli_verbs[] = {
     {NULL, NULL, NULL, NULL, NULL, NULL, NULL},
 };
 
-/* ---- Messages and exit codes -------------------------------------------------------------------
- */
+/* ---- Messages and exit codes ---- */
 
 int cli_exit_code(ewc_status status)
 {
@@ -96,8 +95,7 @@ int cli_usage(const char *verb, const char *format, ...)
     return 2;
 }
 
-/* ---- Signals ----------------------------------------------------------------------------------
- */
+/* ---- Signals ---- */
 
 static volatile sig_atomic_t signal_seen;
 
@@ -120,8 +118,7 @@ static void catch_signals(void)
     sigaction(SIGHUP, &action, NULL);
 }
 
-/* ---- Verbs ------------------------------------------------------------------------------------
- */
+/* ---- Verbs ---- */
 
 const cli_verb *cli_find_verb(const char *name)
 {
