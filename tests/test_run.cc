@@ -148,7 +148,7 @@ TEST_F(WholeRun, LeavesItsFolder)
     for (const Json &line : record)
         if (Text(line.get(), "event") != "step") events += Text(line.get(), "event") + " ";
     const std::string task = "task-begin task-end fisher folded evaluated ";
-    EXPECT_EQ("begin " + task + task + task + "end ", events);
+    EXPECT_EQ("begin evaluated " + task + task + task + "end ", events);
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "executed", ewc_run_execute(run.get()));
 }
 
