@@ -308,4 +308,63 @@ TEST_F(Emulated, DebugSyncNamesTheOperation)
     EXPECT_EQ("cudaStreamSynchronize: Knobs::fail_call", emulation::take_error());
     be->ops->release(be, memory);
 }
+/* 16.8 million elements: a second round of each loop over the grid. */
+TEST_F(Emulated, MoreThanOneGridHolds)
+{
+#if defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "a minute, and no other races than with fewer elements";
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+    GTEST_SKIP() << "a minute, and no other races than with fewer elements";
+#endif
+#endif
+    const int64_t n = 65535 * 256 + 300, rows = 65535 * 8 + 5;
+    ASSERT_OK(ewci_backend_emulated_create(&be));
+    float *x, *y;
+    ewci_stats stats;
+    ASSERT_OK(ewci_device_alloc(be, &x, n, sizeof *x));
+    ASSERT_OK(ewci_device_alloc(be, &y, n, sizeof *y));
+    ASSERT_OK(be->ops->fill(be, x, 2.0f, n));
+    ASSERT_OK(be->ops->fill(be, y, 0.5f, n));
+    ASSERT_OK(be->ops->activation_backward(be, x, y, nullptr, 1, n, 1, EWCK_ACTIVATION_TANH));
+    ASSERT_OK(be->ops->stats(be, &stats, x, n));
+    EXPECT_EQ(1.5 * (double)n, stats.sum) << "2 (1 - 0.5^2) each";
+    ASSERT_OK(be->ops->bias_activation(be, y, nullptr, x, rows, 1, EWCK_ACTIVATION_RELU));
+    ASSERT_OK(be->ops->stats(be, &stats, y, n));
+    EXPECT_EQ(0.5 * (double)n + 1.5 * (double)rows, stats.sum);
+    ewci_device_free(be, y);
+    ewci_device_free(be, x);
+}
+
+/* A warp's lanes take every 32nd logit: equal ones meet within a lane and between lanes. */
+TEST_F(Emulated, TheFirstOfTheLargestLogitsCounts)
+{
+    ASSERT_OK(ewci_backend_emulated_create(&be));
+    const int64_t cols = 101;
+    float *z, *hit;
+    int32_t *label;
+    ASSERT_OK(ewci_device_alloc(be, &z, cols, sizeof *z));
+    ASSERT_OK(ewci_device_alloc(be, &hit, 1, sizeof *hit));
+    ASSERT_OK(ewci_device_alloc(be, &label, 1, sizeof *label));
+    for (const std::vector<int32_t> &largest :
+        {std::vector<int32_t>{7, 39, 71}, {40, 72, 9}, {100, 68}, {0, 100}, {100}}) {
+        std::vector<float> logits(cols, -1.0f);
+        int32_t first = largest[0];
+        for (const int32_t j : largest) {
+            logits[(size_t)j] = 2.0f;
+            first = std::min(first, j);
+        }
+        ASSERT_OK(be->ops->upload(be, z, logits.data(), cols * sizeof(float)));
+        for (const int32_t j : largest) {
+            float got;
+            ASSERT_OK(be->ops->upload(be, label, &j, sizeof j));
+            ASSERT_OK(be->ops->nll(be, nullptr, hit, nullptr, z, label, 1, cols, 0, 1.0f));
+            ASSERT_OK(be->ops->download(be, &got, hit, sizeof got));
+            EXPECT_EQ(j == first ? 1.0f : 0.0f, got) << "label " << j << ", first " << first;
+        }
+    }
+    ewci_device_free(be, label);
+    ewci_device_free(be, hit);
+    ewci_device_free(be, z);
+}
 } // namespace
