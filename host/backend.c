@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend_cpu.h"
 
@@ -41,28 +42,35 @@ static int usable_cores(void)
 
 /* ---- CUDA ---- */
 
-/* The module lies beside the library; the loader's own path is the second guess. It stays loaded.
- */
+/* The module, beside the library or where the loader looks; it stays loaded. NULL: ewc_last_error
+ * says why. */
 static void *open_module(void)
 {
+    /* Without a driver there is nothing to load the module's large libraries for. */
+    void *const driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (!driver) {
+        ewci_fail(EWC_ERR_NO_DEVICE, "device cuda: no NVIDIA driver is installed (libcuda.so.1)");
+        return NULL;
+    }
     char path[4096];
     Dl_info info;
+    void *module = NULL;
     if (dladdr((const void *)&ewc_backend_create, &info) && info.dli_fname) {
         const char *const slash = strrchr(info.dli_fname, '/');
         const int folder = slash ? (int)(slash - info.dli_fname + 1) : 0;
         const int length =
             snprintf(path, sizeof path, "%.*s%s", folder, info.dli_fname, module_name);
-        void *const module =
-            length < (int)sizeof path && slash ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
-        if (module) return module;
+        const int is_there = slash && length < (int)sizeof path && access(path, F_OK) == 0;
+        module = dlopen(is_there ? path : module_name, RTLD_NOW | RTLD_LOCAL);
     }
-    return dlopen(module_name, RTLD_NOW | RTLD_LOCAL);
+    if (!module) ewci_fail(EWC_ERR_NO_DEVICE, "device cuda: cannot load %s", dlerror());
+    return module;
 }
 
 static ewc_status create_cuda(ewc_backend **out, int index)
 {
     void *const module = open_module();
-    if (!module) return ewci_fail(EWC_ERR_NO_DEVICE, "device cuda: cannot load %s", dlerror());
+    if (!module) return EWC_ERR_NO_DEVICE;
     ewci_cuda_module_fn get;
     *(void **)&get = dlsym(module, EWCI_CUDA_MODULE_SYMBOL);
     const ewci_cuda_module *const cuda = get ? get() : NULL;

@@ -392,22 +392,10 @@ TEST_F(Cli, HelpCoversEveryOption)
     }
 }
 
-TEST_F(Cli, VersionIsQuick)
+TEST_F(Cli, TellsItsVersion)
 {
     EXPECT_EQ("ewc " + std::string(ewc_version()) + "\n", Ewc({"--version"}).out);
     EXPECT_EQ(Ewc({"version"}).out, Ewc({"-V"}).out);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    double best = 1.0; /* of many, since the machine may be busy */
-    for (int i = 0; i < 100 && best >= 0.010; i++) {
-        const auto start = std::chrono::steady_clock::now();
-        const pid_t child = Start({"--version"});
-        int status = 0;
-        waitpid(child, &status, 0);
-        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-        best = std::min(best, took.count());
-    }
-    EXPECT_LT(best, 0.010);
-#endif
 }
 
 TEST_F(Cli, KnowsWhereDataIs)
