@@ -31,6 +31,8 @@ typedef struct ewc_backend_options {
 
 /* Opens a device: "cpu", "cuda", "cuda:N", or "auto" (CUDA if a usable GPU is found, else the CPU;
  * a log message says which and why). `options` may be NULL.
+ * The CPU backend shares its work among threads of its own, so it sets OpenBLAS, where that is the
+ * BLAS, to one thread for the whole process.
  * @return EWC_OK; EWC_ERR_ARGUMENT: an unknown name, threads outside 0..1024;
  *         EWC_ERR_NO_DEVICE: the sentence names what is missing; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_backend_create(
