@@ -233,10 +233,11 @@ static int on_event(void *user, const ewc_event *e)
 static ewc_status create_data(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
-    static const char *const names[] = {"mnist", "fashion-mnist"};
+    char name[2 * EWC_OPTION_TEXT_SIZE];
     ewc_status status = EWC_OK;
-    EWCI_TRY(ewc_dataset_load(&run->dataset, run->backend, names[o->dataset],
-        o->data_dir[0] != '\0' ? o->data_dir : NULL));
+    EWCI_TRY(ewc_options_get(o, "dataset", name, sizeof name));
+    EWCI_TRY(ewc_dataset_load(
+        &run->dataset, run->backend, name, o->data_dir[0] != '\0' ? o->data_dir : NULL));
 
     ewc_task_options tasks = EWC_TASK_OPTIONS_DEFAULTS;
     tasks.kind = (ewc_task_kind)o->kind;
@@ -338,9 +339,9 @@ ewc_status ewc_run_create(
     ewc_status status = EWC_OK;
     ewc_run *run = NULL;
     struct stat existing;
+    if (out != NULL) *out = NULL;
     if (out == NULL || options == NULL)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_create: out or options is NULL");
-    *out = NULL;
     EWCI_TRY(ewc_options_check(options));
     if (options->out[0] != '\0' && lstat(options->out, &existing) == 0) {
         status = ewci_fail(EWC_ERR_CONFIG, "out: %s exists already", options->out);

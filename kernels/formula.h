@@ -128,12 +128,23 @@ EWCI_FN float ewci_activation_slope(float y, float z, int kind)
     }
 }
 
-/* Factor of element `index` of a dropout layer: 0, or 1 / (1 - p). */
+/* The words of elements 4 group to 4 group + 3 of a dropout layer. */
+EWCI_FN ewci_words ewci_dropout_words(const ewck_step *step, uint32_t layer, int64_t group)
+{
+    return ewci_random(
+        step->seed, EWCK_STREAM_DROPOUT, layer, (uint32_t)step->step, (uint64_t)group);
+}
+
+/* The factor that an element's word gives: 0, or 1 / (1 - p). */
+EWCI_FN float ewci_dropout_factor(uint32_t word, float p)
+{
+    return ewci_uniform(word) < p ? 0.0f : 1.0f / (1.0f - p);
+}
+
+/* Factor of element `index` of a dropout layer. */
 EWCI_FN float ewci_dropout(const ewck_step *step, uint32_t layer, int64_t index, float p)
 {
-    const ewci_words words = ewci_random(
-        step->seed, EWCK_STREAM_DROPOUT, layer, (uint32_t)step->step, (uint64_t)index >> 2);
-    return ewci_uniform(words.w[index & 3]) < p ? 0.0f : 1.0f / (1.0f - p);
+    return ewci_dropout_factor(ewci_dropout_words(step, layer, index >> 2).w[index & 3], p);
 }
 
 /* ---- The exact Fisher's seeds ---- */
