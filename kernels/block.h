@@ -9,7 +9,11 @@
 
 #include "launch.h"
 
-static constexpr unsigned kBlock = 256;      /* memory bound: 128 to 512 do equally well */
+#ifndef EWCK_BLOCK
+#define EWCK_BLOCK 256 /* memory bound: 128 to 512 do equally well */
+#endif
+
+static constexpr unsigned kBlock = EWCK_BLOCK;
 static constexpr int64_t kMaxBlocks = 65535; /* the limit of a grid's y, far beyond one wave */
 static constexpr unsigned kWarp = 32;
 static constexpr unsigned kFullWarp = 0xffffffffu;

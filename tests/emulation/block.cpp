@@ -110,11 +110,11 @@ char *new_sync()
 }
 
 struct TsanLanes {
+    bool is_unordered; /* the launch: its blocks are not ordered after one another */
+    size_t first;      /* of the running block's lanes in the two below */
     void *host;
-    std::vector<void *> current; /* TSan fiber of each lane of the running block */
-    std::vector<void *> pool;    /* used again and again while blocks are ordered */
-    std::vector<void *> retired; /* of earlier blocks of an unordered launch */
-    std::vector<Fiber *> stacks; /* lane i has stack i: a stack changing hands looks like a race */
+    std::vector<void *> lanes;   /* used by one launch after the other, and by ordered blocks */
+    std::vector<Fiber *> stacks; /* of each lane: a stack changing hands looks like a race */
 } tsan;
 
 [[noreturn]] void leave_to_host()
@@ -153,7 +153,7 @@ void print_lane(char *text, size_t size, unsigned lane)
 
 Fiber *fiber_for(unsigned lane)
 {
-    if (has_tsan()) return tsan.stacks[lane];
+    if (has_tsan()) return tsan.stacks[tsan.first + lane];
     if (idle_fibers.empty()) return create_fiber();
     Fiber *const fiber = idle_fibers.back();
     idle_fibers.pop_back();
@@ -163,7 +163,7 @@ Fiber *fiber_for(unsigned lane)
 void dispatch(unsigned lane)
 {
     current_lane = &block.lanes[lane];
-    if (has_tsan()) tsan_switch(tsan.current[lane]);
+    if (has_tsan()) tsan_switch(tsan.lanes[tsan.first + lane]);
     if (block.state[lane] == LaneState::fresh) {
         block.state[lane] = LaneState::ready;
         block.fiber[lane] = fiber_for(lane);
@@ -315,7 +315,7 @@ char *place_shared_array(const void *key, size_t bytes, size_t alignment)
 {
     if (shared.count == shared.arrays.size()) fail_kernel("more than 64 shared arrays in a kernel");
     if (shared.top + bytes + 2 * red_zone + alignment + 16 > shared.arena + arena_bytes) {
-        if (has_tsan() && knobs.unordered_blocks)
+        if (tsan.is_unordered)
             unsupported("more than 64 MiB of shared memory in all blocks of an unordered launch");
         shared.top = shared.arena;
     }
@@ -372,20 +372,18 @@ void begin_tsan(bool first)
 {
     if (!has_tsan()) return;
     tsan.host = __tsan_get_current_fiber();
-    if (knobs.unordered_blocks) {
-        tsan.current.clear();
-        tsan.stacks.clear();
-        for (unsigned lane = 0; lane < block.threads; lane++)
-            tsan.current.push_back(__tsan_create_fiber(0));
-        tsan.retired.insert(tsan.retired.end(), tsan.current.begin(), tsan.current.end());
-    } else {
-        while (tsan.pool.size() < block.threads)
-            tsan.pool.push_back(__tsan_create_fiber(0));
-        tsan.current = tsan.pool;
+    if (first) {
+        const uint64_t blocks = uint64_t(grid_size.x) * grid_size.y * grid_size.z;
+        tsan.is_unordered = blocks * block.threads <= knobs.unordered_threads;
+        tsan.first = 0;
+    } else if (tsan.is_unordered) {
+        tsan.first += block.threads;
     }
-    while (tsan.stacks.size() < block.threads)
+    while (tsan.lanes.size() < tsan.first + block.threads) {
+        tsan.lanes.push_back(__tsan_create_fiber(0));
         tsan.stacks.push_back(create_fiber());
-    if (first || !knobs.unordered_blocks) tsan_release(&launch_sync);
+    }
+    if (first || !tsan.is_unordered) tsan_release(&launch_sync);
 }
 
 void end_tsan(bool last)
@@ -394,25 +392,17 @@ void end_tsan(bool last)
     const bool over = last || is_sticky(); /* the launch */
     if (block.abandoned) { /* lanes that never came to their end are ordered before the host here */
         for (unsigned lane = 0; lane < block.threads; lane++) {
-            tsan_switch(tsan.current[lane]);
+            tsan_switch(tsan.lanes[tsan.first + lane]);
             tsan_release(&end_sync);
         }
         tsan_switch(tsan.host);
     }
-    if (over || !knobs.unordered_blocks) tsan_acquire(&end_sync);
-    if (over) {
-        for (void *fiber : tsan.retired)
+    if (over || !tsan.is_unordered) tsan_acquire(&end_sync);
+    if (block.abandoned) {
+        for (void *fiber : tsan.lanes)
             __tsan_destroy_fiber(fiber);
-        tsan.retired.clear();
-        if (block.abandoned) {
-            for (void *fiber : tsan.pool)
-                __tsan_destroy_fiber(fiber);
-            tsan.pool.clear();
-        }
-        if (block.abandoned || knobs.unordered_blocks) {
-            tsan.stacks.clear();
-            discard_fibers();
-        }
+        tsan.lanes.clear();
+        tsan.stacks.clear();
     }
 }
 

@@ -36,7 +36,7 @@ struct Knobs {
     bool random_order = true;           /* false: lanes, blocks and streams in one fixed order */
     bool lazy_streams = true;           /* false: every call is executed at once */
     bool strict_exit_barrier = true;    /* a barrier after another thread has exited is an error */
-    bool unordered_blocks = false;      /* TSan only: report races between blocks of one launch */
+    unsigned unordered_threads = 8192;  /* TSan only: so many in a launch, its blocks race, too */
     bool protect_device_memory = true;  /* PROT_NONE while host code runs */
     bool check_struct_arguments = true; /* look for host pointers inside struct arguments */
     size_t capacity_bytes = size_t(1) << 30; /* of device memory */
