@@ -35,7 +35,71 @@ struct Matrix { /* column-major */
         return (size_t(leading) * size_t(columns - 1) + size_t(rows)) * sizeof(float);
     }
     float at(int64_t row, int64_t column) const { return data[row + column * leading]; }
+    Matrix moved(int64_t elements) const { return {data + elements, rows, columns, leading}; }
 };
+
+/* An operand as it is passed; a batch's matrices lie `stride` elements apart. */
+template <class T>
+struct Operand {
+    T *data;
+    int64_t leading;
+    long long stride;
+};
+
+/* C_i = alpha op(A_i) op(B_i) + beta C_i for each i of a batch. */
+cublasStatus_t multiply(const char *name, cublasHandle_t handle, cublasOperation_t operation_a,
+    cublasOperation_t operation_b, int64_t m, int64_t n, int64_t k, double alpha,
+    Operand<const float> a, Operand<const float> b, double beta, Operand<float> c, int64_t batch)
+{
+    const bool transpose_a = operation_a != CUBLAS_OP_N, transpose_b = operation_b != CUBLAS_OP_N;
+    const Matrix A = {a.data, transpose_a ? k : m, transpose_a ? m : k, a.leading};
+    const Matrix B = {b.data, transpose_b ? n : k, transpose_b ? k : n, b.leading};
+    const Matrix C = {c.data, m, n, c.leading};
+    if (enter(name)) return CUBLAS_STATUS_EXECUTION_FAILED;
+    const bool overlap = batch > 1 && c.stride < c.leading * (n - 1) + m;
+    if (!A.is_valid() || !B.is_valid() || !C.is_valid() || batch < 0 || overlap ||
+        !is_stream(handle->stream)) {
+        fail(cudaErrorInvalidValue,
+            "%s: m=%lld n=%lld k=%lld lda=%lld ldb=%lld ldc=%lld, %lld of them", name, (long long)m,
+            (long long)n, (long long)k, (long long)a.leading, (long long)b.leading,
+            (long long)c.leading, (long long)batch);
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (is_capturing(handle->stream) && !handle->workspace) {
+        refuse_in_capture("a matrix product without a workspace");
+        return CUBLAS_STATUS_EXECUTION_FAILED;
+    }
+    const long long strides[] = {a.stride, b.stride, c.stride};
+    for (int64_t item = 0; item < batch; item++) {
+        int operand = 0;
+        for (const Matrix &matrix : {A, B, C}) {
+            if (!is_device(matrix.data + item * strides[operand], matrix.bytes())) {
+                fail_sticky(cudaErrorIllegalAddress,
+                    "%s: operand %c, %lld by %lld, leading dimension %lld, leaves its allocation",
+                    name, 'A' + operand, (long long)matrix.rows, (long long)matrix.columns,
+                    (long long)matrix.leading);
+                return CUBLAS_STATUS_EXECUTION_FAILED;
+            }
+            operand++;
+        }
+    }
+    enqueue(handle->stream, [=] {
+        for (int64_t item = 0; item < batch; item++) {
+            const Matrix x = A.moved(item * a.stride), y = B.moved(item * b.stride);
+            for (int64_t j = 0; j < n; j++)
+                for (int64_t i = 0; i < m; i++) {
+                    double sum = 0;
+                    for (int64_t l = 0; l < k; l++)
+                        sum += double(transpose_a ? x.at(l, i) : x.at(i, l)) *
+                               double(transpose_b ? y.at(j, l) : y.at(l, j));
+                    float &element = c.data[item * c.stride + i + j * c.leading];
+                    /* With beta = 0 the old value is not read: it may be NaN. */
+                    element = float(alpha * sum + (beta == 0 ? 0.0 : beta * double(element)));
+                }
+        }
+    });
+    return CUBLAS_STATUS_SUCCESS;
+}
 
 } // namespace
 
@@ -125,46 +189,8 @@ cublasStatus_t cublasSgemm_v2_64(cublasHandle_t handle, cublasOperation_t operat
     const float *a, int64_t lda, const float *b, int64_t ldb, const float *beta, float *c,
     int64_t ldc)
 {
-    const bool transpose_a = operation_a != CUBLAS_OP_N, transpose_b = operation_b != CUBLAS_OP_N;
-    const Matrix A = {a, transpose_a ? k : m, transpose_a ? m : k, lda};
-    const Matrix B = {b, transpose_b ? n : k, transpose_b ? k : n, ldb};
-    const Matrix C = {c, m, n, ldc};
-    if (enter("cublasSgemm")) return CUBLAS_STATUS_EXECUTION_FAILED;
-    if (!A.is_valid() || !B.is_valid() || !C.is_valid() || !is_stream(handle->stream)) {
-        fail(cudaErrorInvalidValue, "cublasSgemm: m=%lld n=%lld k=%lld lda=%lld ldb=%lld ldc=%lld",
-            (long long)m, (long long)n, (long long)k, (long long)lda, (long long)ldb,
-            (long long)ldc);
-        return CUBLAS_STATUS_INVALID_VALUE;
-    }
-    if (is_capturing(handle->stream) && !handle->workspace) {
-        refuse_in_capture("cublasSgemm without a workspace");
-        return CUBLAS_STATUS_EXECUTION_FAILED;
-    }
-    char name = 'A';
-    for (const Matrix &operand : {A, B, C}) {
-        if (!is_device(operand.data, operand.bytes())) {
-            fail_sticky(cudaErrorIllegalAddress,
-                "cublasSgemm: operand %c, %lld by %lld, leading dimension %lld, leaves its "
-                "allocation",
-                name, (long long)operand.rows, (long long)operand.columns,
-                (long long)operand.leading);
-            return CUBLAS_STATUS_EXECUTION_FAILED;
-        }
-        name++;
-    }
-    enqueue(handle->stream, [=, alpha = double(*alpha), beta = double(*beta)] {
-        for (int64_t j = 0; j < n; j++)
-            for (int64_t i = 0; i < m; i++) {
-                double sum = 0;
-                for (int64_t l = 0; l < k; l++)
-                    sum += double(transpose_a ? A.at(l, i) : A.at(i, l)) *
-                           double(transpose_b ? B.at(j, l) : B.at(l, j));
-                float &element = c[i + j * ldc];
-                /* With beta = 0 the old value is not read: it may be NaN. */
-                element = float(alpha * sum + (beta == 0 ? 0.0 : beta * double(element)));
-            }
-    });
-    return CUBLAS_STATUS_SUCCESS;
+    return multiply("cublasSgemm", handle, operation_a, operation_b, m, n, k, *alpha, {a, lda, 0},
+        {b, ldb, 0}, *beta, {c, ldc, 0}, 1);
 }
 
 cublasStatus_t cublasSgemm_v2(cublasHandle_t handle, cublasOperation_t operation_a,
@@ -173,6 +199,16 @@ cublasStatus_t cublasSgemm_v2(cublasHandle_t handle, cublasOperation_t operation
 {
     return cublasSgemm_v2_64(
         handle, operation_a, operation_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+cublasStatus_t cublasSgemmStridedBatched_64(cublasHandle_t handle, cublasOperation_t operation_a,
+    cublasOperation_t operation_b, int64_t m, int64_t n, int64_t k, const float *alpha,
+    const float *a, int64_t lda, long long int stride_a, const float *b, int64_t ldb,
+    long long int stride_b, const float *beta, float *c, int64_t ldc, long long int stride_c,
+    int64_t batch)
+{
+    return multiply("cublasSgemmStridedBatched", handle, operation_a, operation_b, m, n, k, *alpha,
+        {a, lda, stride_a}, {b, ldb, stride_b}, *beta, {c, ldc, stride_c}, batch);
 }
 
 } // extern "C"
