@@ -813,22 +813,34 @@ TEST_P(Trainer, SurvivesFailingAllocations)
 }
 
 #ifdef EWC_TEST_EMULATION
-/* Every call of CUDA and cuBLAS fails once, from opening the device to the second task: each time
- * an error with a sentence, no crash, nothing left behind. */
-TEST(TrainerOnEmulation, ReportsEveryFailingCall)
+/* A sequence so small that each of its calls can fail in turn. */
+Plan TinyPlan()
 {
     Plan plan;
     plan.shape.hidden = {};
     plan.data.train = plan.data.test = 8;
     plan.train.batch = 8;
-    long calls = 0;
-    for (ewc_status status = EWC_ERR_FAILED; status != EWC_OK; calls++) {
-        SCOPED_TRACE(testing::Message() << "call " << calls);
-        ASSERT_LT(calls, 5000) << "it never succeeds";
-        emulation::knobs.fail_call = calls;
+    return plan;
+}
+
+/* From opening the device to the second task with `knob` at `first`, `first + step`, ... until it
+ * succeeds: each time an error with a sentence, no crash, nothing left behind. Returns how often it
+ * failed. */
+template <typename T>
+long FailUntilSuccess(T emulation::Knobs::*knob, T first, T step)
+{
+    const T before = emulation::knobs.*knob;
+    long failures = 0;
+    for (ewc_status status = EWC_ERR_FAILED; status != EWC_OK; failures++) {
+        SCOPED_TRACE(testing::Message() << "attempt " << failures);
+        if (failures == 5000) {
+            ADD_FAILURE() << "it never succeeds";
+            break;
+        }
+        emulation::knobs.*knob = first + (T)failures * step;
         ewc_backend *be = nullptr;
         status = Open(&be, "cuda-emulated");
-        if (status == EWC_OK) status = Attempt(be, plan);
+        if (status == EWC_OK) status = Attempt(be, TinyPlan());
         if (status != EWC_OK) {
             EXPECT_TRUE(
                 status == EWC_ERR_NO_DEVICE || status == EWC_ERR_DEVICE || status == EWC_ERR_MEMORY)
@@ -836,12 +848,83 @@ TEST(TrainerOnEmulation, ReportsEveryFailingCall)
             EXPECT_STRNE("", ewc_last_error());
         }
         ewc_backend_free(be);
-        emulation::knobs.fail_call = -1;
+        emulation::knobs.*knob = before;
         emulation::take_error();
-        ASSERT_EQ(0u, emulation::live_allocations());
-        ASSERT_EQ(0u, emulation::live_objects());
+        EXPECT_EQ(0u, emulation::live_allocations());
+        EXPECT_EQ(0u, emulation::live_objects());
     }
-    EXPECT_GT(calls, 50);
+    return failures - 1;
+}
+
+TEST(TrainerOnEmulation, ReportsEveryFailingCall)
+{
+    EXPECT_GT(FailUntilSuccess(&emulation::Knobs::fail_call, 0L, 1L), 50);
+}
+
+TEST(TrainerOnEmulation, ReportsEveryFailingAllocation)
+{
+    EXPECT_GT(FailUntilSuccess(&emulation::Knobs::fail_allocation, 0L, 1L), 20);
+}
+
+TEST(TrainerOnEmulation, ReportsTooSmallADevice)
+{
+    const size_t own = 5 << 20; /* the backend's: cuBLAS's workspace, scratch memory */
+    EXPECT_GT(FailUntilSuccess(&emulation::Knobs::capacity_bytes, own, size_t(256)), 20);
+}
+
+/* Three permuted tasks, Fisher and consolidation included: what the CPU gives, within the
+ * tolerance of float32, and the same bits in whatever order lanes, blocks and streams run. */
+TEST(TrainerOnEmulation, AgreesWithTheCpuInEveryOrder)
+{
+    Plan plan;
+    plan.tasks = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 3);
+    plan.shape.hidden = {19, 7};
+    plan.optimizer.kind = EWC_OPTIMIZER_ADAM;
+    plan.optimizer.lr = 0.01f;
+    plan.train.epochs = 2;
+    struct End {
+        Vec<float> theta, s, mu;
+    };
+    const auto run = [&](const char *subject, Story<double> *want, Story<float> *plain) {
+        ewc_backend *be = nullptr;
+        EXPECT_OK(Open(&be, subject));
+        End end;
+        {
+            Sequence sequence(be, plan);
+            const Net net = NetOf(sequence.model.get(), plan.shape.activation);
+            if (want) {
+                const Vec<float> start = sequence.Weights();
+                *want = Tell<double>(plan, net, sequence.tasks.get(), start);
+                *plain = Tell<float>(plan, net, sequence.tasks.get(), start);
+            }
+            EXPECT_OK(ewc_trainer_run(sequence.trainer.get()));
+            end.theta = sequence.Weights();
+            end.s.resize(end.theta.size());
+            end.mu.resize(end.theta.size());
+            EXPECT_OK(ewc_consolidation_read(
+                sequence.state.get(), end.s.data(), end.mu.data(), net.parameters));
+        }
+        ewc_backend_free(be);
+        return end;
+    };
+    Story<double> want;
+    Story<float> plain;
+    const End cpu = run("cpu", &want, &plain), gpu = run("cuda-emulated", nullptr, nullptr);
+    for (const End *end : {&cpu, &gpu}) {
+        ExpectClose("theta", end->theta, want.theta, plain.theta);
+        ExpectClose("S", end->s, want.state.s, plain.state.s);
+        ExpectClose("mu", end->mu, want.state.mu, plain.state.mu);
+    }
+    const uint64_t seed = emulation::knobs.seed;
+    for (uint64_t other = seed + 1; other <= seed + 50; other++) {
+        SCOPED_TRACE(testing::Message() << "emulation seed " << other);
+        emulation::knobs.seed = other;
+        const End again = run("cuda-emulated", nullptr, nullptr);
+        ExpectBits("theta", again.theta, gpu.theta);
+        ExpectBits("S", again.s, gpu.s);
+        ExpectBits("mu", again.mu, gpu.mu);
+    }
+    emulation::knobs.seed = seed;
 }
 #endif
 

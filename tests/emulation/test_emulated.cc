@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "emulated_backend.h"
+#include "kernels/kernels.h"
 #include "support/check.hpp"
 
 #include "emulation.h" /* last: it makes macros of CUDA's built-ins */
@@ -274,6 +275,39 @@ TEST_F(Emulated, ReleaseWhileRecordingIsSafe)
     ASSERT_OK(be->ops->record_begin(be)); /* left open until the backend goes */
 }
 
+TEST_F(Emulated, LaunchersRefuseNegativeSizesAndUnknownKinds)
+{
+    const ewck_view view = {};
+    ewck_rule rule = {}, penalty = {};
+    penalty.penalty = rule.kind = 99;
+    const cudaError_t refusals[] = {
+        ewck_fill(nullptr, 0, -1, nullptr),
+        ewck_scale(nullptr, 0, -1, nullptr),
+        ewck_bias_activation(nullptr, nullptr, nullptr, -1, 1, 0, nullptr),
+        ewck_activation_backward(nullptr, nullptr, nullptr, -1, 1, 1, 0, nullptr),
+        ewck_dropout(nullptr, nullptr, -1, 0.5f, 0, nullptr, nullptr),
+        ewck_square_sum(nullptr, nullptr, 1, -1, nullptr),
+        ewck_gather(nullptr, nullptr, nullptr, &view, nullptr, 1, nullptr),
+        ewck_nll(nullptr, nullptr, nullptr, nullptr, nullptr, -1, 1, 0, 1, nullptr),
+        ewck_seeds(nullptr, nullptr, nullptr, nullptr, 1, -1, 1, 0, nullptr, nullptr),
+        ewck_column_sum(nullptr, nullptr, -1, 1, 0, nullptr, nullptr),
+        ewck_accumulate(nullptr, nullptr, -1, nullptr, nullptr),
+        ewck_stats(nullptr, nullptr, -1, nullptr, nullptr),
+        ewck_penalty(nullptr, nullptr, nullptr, nullptr, -1, nullptr, nullptr),
+        ewck_sum_parts(nullptr, nullptr, -1, nullptr),
+        ewck_fold(nullptr, nullptr, nullptr, nullptr, nullptr, -1, 0, 1, nullptr, nullptr),
+        ewck_optimizer_step(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, -1, &rule,
+            nullptr, nullptr, nullptr),
+        ewck_optimizer_step(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 1, &rule, nullptr,
+            nullptr, nullptr),
+        ewck_optimizer_step(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 1, &penalty,
+            nullptr, nullptr, nullptr),
+    };
+    for (size_t i = 0; i < std::size(refusals); i++)
+        EXPECT_EQ(cudaErrorInvalidValue, refusals[i]) << "launcher " << i;
+    EXPECT_EQ(0u, emulation::statistics.launches);
+}
+
 TEST_F(Emulated, AFaultIsReportedAndAllThatIsLeftCanBeFreed)
 {
     ASSERT_OK(ewci_backend_emulated_create(&be));
@@ -308,6 +342,7 @@ TEST_F(Emulated, DebugSyncNamesTheOperation)
     EXPECT_EQ("cudaStreamSynchronize: Knobs::fail_call", emulation::take_error());
     be->ops->release(be, memory);
 }
+
 /* 16.8 million elements: a second round of each loop over the grid. */
 TEST_F(Emulated, MoreThanOneGridHolds)
 {
