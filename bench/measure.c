@@ -1,28 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* Machine ceilings, rounds, quantiles, records. */
+/* Rounds, quantiles, records. */
 #include "measure.h"
 
 #include <cblas.h>
 #include <jansson.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#include "ewc/ewc.h"
-
-struct bench_machine {
-    int threads;
-    int64_t copy_bytes;    /* of one thread's source */
-    char *source, *target; /* (threads, copy_bytes) */
-    float *operands;       /* (threads, operand_count): a, b and c of each thread */
-    int64_t operand_count;
-    pthread_barrier_t start, end;
-    double copy_rate; /* of the last round, bytes/s */
-};
 
 void bench_fail(const char *format, ...)
 {
@@ -35,161 +22,53 @@ void bench_fail(const char *format, ...)
     exit(1);
 }
 
-static void *must_alloc(size_t bytes)
+void bench_check(ewc_status status)
+{
+    if (status != EWC_OK) bench_fail("%s", ewc_last_error());
+}
+
+void *bench_alloc(size_t bytes)
 {
     void *const p = aligned_alloc(64, (bytes + 63) / 64 * 64);
     if (!p) bench_fail("no memory for %zu bytes", bytes);
     return p;
 }
 
-static double now(void)
+double bench_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- One body on every core at once ---- */
-
-typedef struct team_job {
-    bench_machine *machine;
-    void (*body)(bench_machine *machine, int thread, const void *what);
-    const void *what;
-    int thread;
-} team_job;
-
-static void *team_main(void *argument)
-{
-    const team_job *const job = argument;
-    pthread_barrier_wait(&job->machine->start);
-    job->body(job->machine, job->thread, job->what);
-    pthread_barrier_wait(&job->machine->end);
-    return NULL;
-}
-
-/* Seconds from a common start to the last thread's end. */
-static double run_team(bench_machine *machine,
-    void (*body)(bench_machine *machine, int thread, const void *what), const void *what)
-{
-    const int threads = machine->threads;
-    pthread_t *const ids = must_alloc((size_t)threads * sizeof *ids);
-    team_job *const jobs = must_alloc((size_t)threads * sizeof *jobs);
-    for (int i = 0; i < threads; i++) {
-        jobs[i] = (team_job){machine, body, what, i};
-        if (i > 0 && pthread_create(&ids[i], NULL, team_main, &jobs[i]) != 0)
-            bench_fail("cannot start %d threads", threads);
-    }
-    pthread_barrier_wait(&machine->start);
-    const double begin = now();
-    body(machine, 0, what);
-    pthread_barrier_wait(&machine->end);
-    const double seconds = now() - begin;
-    for (int i = 1; i < threads; i++)
-        pthread_join(ids[i], NULL);
-    free(jobs);
-    free(ids);
-    return seconds;
-}
-
-/* ---- Ceilings ---- */
-
-bench_machine *bench_machine_create(int threads, int64_t copy_bytes)
-{
-    bench_machine *const machine = must_alloc(sizeof *machine);
-    memset(machine, 0, sizeof *machine);
-    machine->threads = threads;
-    machine->copy_bytes = copy_bytes / threads;
-    machine->source = must_alloc((size_t)(machine->copy_bytes * threads));
-    machine->target = must_alloc((size_t)(machine->copy_bytes * threads));
-    memset(machine->source, 1, (size_t)(machine->copy_bytes * threads));
-    memset(machine->target, 2, (size_t)(machine->copy_bytes * threads));
-    pthread_barrier_init(&machine->start, NULL, (unsigned)threads);
-    pthread_barrier_init(&machine->end, NULL, (unsigned)threads);
-    openblas_set_num_threads(1);
-    return machine;
-}
-
-void bench_machine_free(bench_machine *machine)
-{
-    pthread_barrier_destroy(&machine->end);
-    pthread_barrier_destroy(&machine->start);
-    free(machine->operands);
-    free(machine->target);
-    free(machine->source);
-    free(machine);
-}
-
-static void copy_body(bench_machine *machine, int thread, const void *what)
-{
-    (void)what;
-    const int64_t first = thread * machine->copy_bytes;
-    memcpy(machine->target + first, machine->source + first, (size_t)machine->copy_bytes);
-}
-
-static double copy_rate(bench_machine *machine)
-{
-    const double seconds = run_team(machine, copy_body, NULL);
-    return 2.0 * (double)machine->copy_bytes * machine->threads / seconds;
-}
-
-static double gemm_flops(const bench_gemm *g)
+double bench_flops(const bench_gemm *g)
 {
     return 2.0 * (double)g->m * (double)g->n * (double)g->k;
 }
 
-static int gemm_repeats(const bench_gemm *g)
-{
-    const double wanted = 2e8 / gemm_flops(g); /* a few milliseconds */
-    return wanted < 1.0 ? 1 : wanted > 1e5 ? 100000 : (int)wanted;
-}
+/* ---- Rounds ---- */
 
-static int64_t operands_of(const bench_gemm *g)
+static int64_t floats_of(const bench_gemm *g)
 {
     return g->m * g->k + g->k * g->n + g->m * g->n;
 }
 
-static void gemm_body(bench_machine *machine, int thread, const void *what)
+static int64_t most_floats(const bench_case *cases, int count)
 {
-    const bench_gemm *const g = what;
-    const float *const a = machine->operands + thread * machine->operand_count;
-    const float *const b = a + g->m * g->k;
-    float *const c =
-        machine->operands + thread * machine->operand_count + g->m * g->k + g->k * g->n;
-    for (int i = 0; i < gemm_repeats(g); i++)
-        cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans,
-            g->trans_b ? CblasTrans : CblasNoTrans, (int)g->m, (int)g->n, (int)g->k, 1.0f, a,
-            (int)(g->trans_a ? g->m : g->k), b, (int)(g->trans_b ? g->k : g->n), 0.0f, c,
-            (int)g->n);
-}
-
-/* Seconds of one such product with all cores busy: the time of a round over the products done. */
-static double gemm_seconds(bench_machine *machine, const bench_gemm *g)
-{
-    return run_team(machine, gemm_body, g) / gemm_repeats(g) / machine->threads;
-}
-
-static void reserve_operands(bench_machine *machine, const bench_case *cases, int count)
-{
+    int64_t most = 0;
     for (int i = 0; i < count; i++)
         for (int j = 0; j < cases[i].gemm_count; j++)
-            if (operands_of(&cases[i].gemms[j]) > machine->operand_count)
-                machine->operand_count = operands_of(&cases[i].gemms[j]);
-    machine->operand_count = (machine->operand_count + 15) / 16 * 16;
-    const int64_t total = machine->operand_count * machine->threads;
-    machine->operands = must_alloc((size_t)total * sizeof(float));
-    for (int64_t i = 0; i < total; i++)
-        machine->operands[i] = 0.001f * (float)(i % 997);
+            if (floats_of(&cases[i].gemms[j]) > most) most = floats_of(&cases[i].gemms[j]);
+    return most;
 }
-
-/* ---- Rounds ---- */
 
 void bench_measure(bench_machine *machine, bench_case *cases, int count, int rounds)
 {
-    reserve_operands(machine, cases, count);
+    machine->reserve(machine, most_floats(cases, count));
     for (int i = 0; i < count; i++) {
-        cases[i].ms = must_alloc((size_t)rounds * sizeof(double));
-        cases[i].floor_ms = must_alloc((size_t)rounds * sizeof(double));
-        cases[i].gemm_ms = must_alloc((size_t)(rounds * BENCH_GEMMS_MAX) * sizeof(double));
+        cases[i].ms = bench_alloc((size_t)rounds * sizeof(double));
+        cases[i].floor_ms = bench_alloc((size_t)rounds * sizeof(double));
+        cases[i].gemm_ms = bench_alloc((size_t)(rounds * BENCH_GEMMS_MAX) * sizeof(double));
     }
     for (int round = -1; round < rounds; round++) {
         const int at = round < 0 ? 0 : round; /* the warm-up's numbers are overwritten */
@@ -197,18 +76,18 @@ void bench_measure(bench_machine *machine, bench_case *cases, int count, int rou
             bench_case *const c = &cases[i];
             double floor = 0.0;
             for (int j = 0; j < c->gemm_count; j++) {
-                const double seconds = gemm_seconds(machine, &c->gemms[j]);
+                const double seconds = machine->gemm_seconds(machine, &c->gemms[j]);
                 c->gemm_ms[j * rounds + at] = 1e3 * seconds;
                 floor += c->gemms[j].calls * seconds;
             }
             if (c->bytes > 0.0) {
-                machine->copy_rate = copy_rate(machine);
-                floor += c->bytes / machine->copy_rate;
+                machine->last_copy_rate = machine->copy_rate(machine);
+                floor += c->bytes / machine->last_copy_rate;
             }
             c->floor_ms[at] = 1e3 * floor;
-            const double begin = now();
+            const double begin = bench_now();
             c->run(c->context);
-            c->ms[at] = 1e3 * (now() - begin) / c->units;
+            c->ms[at] = 1e3 * (bench_now() - begin) / c->units;
         }
         fprintf(stderr, "bench: round %d of %d\n", round + 1, rounds);
     }
@@ -234,7 +113,7 @@ static int ascending(const void *a, const void *b)
 /* Nearest-rank quantile of x, or of the ratio x / y unless y is NULL. */
 static double quantile(const double *x, const double *y, int n, double q)
 {
-    double *const sorted = must_alloc((size_t)n * sizeof(double));
+    double *const sorted = bench_alloc((size_t)n * sizeof(double));
     for (int i = 0; i < n; i++)
         sorted[i] = y ? x[i] / y[i] : x[i];
     qsort(sorted, (size_t)n, sizeof(double), ascending);
@@ -281,10 +160,12 @@ static json_t *environment(const bench_machine *machine, const char *device)
     getloadavg(load, 3);
     const char *const plus = strchr(ewc_version(), '+');
     json_t *const commit = plus ? json_string(plus + 1) : json_null();
-    return json_pack("{s:s, s:o, s:s, s:i, s:s, s:s, s:s, s:s, s:f}", "version", ewc_version(),
-        "commit", commit, "device", device, "threads", machine->threads, "blas",
-        openblas_get_config(), "blas_core", openblas_get_corename(), "compiler", __VERSION__,
-        "date", date, "load", load[0]);
+    const int is_cpu = strcmp(machine->backend, "cpu") == 0; /* `device` names a GPU's library */
+    return json_pack("{s:s, s:o, s:s, s:i, s:s?, s:s?, s:o, s:s, s:s, s:f}", "version",
+        ewc_version(), "commit", commit, "device", device, "threads", machine->threads, "blas",
+        is_cpu ? openblas_get_config() : NULL, "blas_core", is_cpu ? openblas_get_corename() : NULL,
+        "allow_tf32", is_cpu ? json_null() : json_false(), "compiler", __VERSION__, "date", date,
+        "load", load[0]);
 }
 
 static json_t *gemm_list(const bench_case *c, int rounds)
@@ -297,7 +178,7 @@ static json_t *gemm_list(const bench_case *c, int rounds)
         json_array_append_new(
             list, json_pack("{s:s, s:I, s:I, s:I, s:f, s:f}", "op", op, "m", (json_int_t)g->m, "n",
                       (json_int_t)g->n, "k", (json_int_t)g->k, "calls", g->calls, "gflops",
-                      1e-6 * gemm_flops(g) / ms));
+                      1e-6 * bench_flops(g) / ms));
     }
     return list;
 }
@@ -309,13 +190,14 @@ static void write_case(
     const char *const bound = bound_of(c, rounds);
     json_t *const object = json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
                                      "s:o, s:o, s:o, s:o}",
-        "case", c->name, "backend", "cpu", "rounds", rounds, "ms", quantiles(c->ms, NULL, rounds),
-        "floor_ms", has_floor ? quantiles(c->floor_ms, NULL, rounds) : json_null(), "of_floor",
+        "case", c->name, "backend", machine->backend, "rounds", rounds, "ms",
+        quantiles(c->ms, NULL, rounds), "floor_ms",
+        has_floor ? quantiles(c->floor_ms, NULL, rounds) : json_null(), "of_floor",
         has_floor ? quantiles(c->floor_ms, c->ms, rounds) : json_null(), "target",
         number(c->target), "target_ms", number(c->target_ms), "bound",
         bound ? json_string(bound) : json_null(), "gemm_ms", number(gemm_floor(c, rounds)), "gemms",
         gemm_list(c, rounds), "bytes", number(c->bytes), "copy_gb_per_s",
-        number(1e-9 * machine->copy_rate), "ratio",
+        number(1e-9 * machine->last_copy_rate), "ratio",
         c->base ? quantiles(c->ms, c->base->ms, rounds) : json_null(), "target_ratio",
         number(c->target_ratio), "env", environment(machine, device));
     if (!object || json_dumpf(object, file, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0)

@@ -12,11 +12,11 @@
 namespace
 {
 
-TEST(BenchCpu, WritesOneObjectPerCase)
+TEST(Bench, WritesOneObjectPerCase)
 {
-    const std::string path = testing::TempDir() + "bench_cpu_test.jsonl";
+    const std::string path = testing::TempDir() + "bench_test.jsonl";
     const std::string command =
-        std::string(EWC_BENCH_CPU_PATH) + " --quick --out '" + path + "' >'" + path + ".md' 2>&1";
+        std::string(EWC_BENCH_PATH) + " --quick --out '" + path + "' >'" + path + ".md' 2>&1";
     ASSERT_EQ(std::system(command.c_str()), 0) << command;
 
     std::set<std::string> cases;
@@ -31,7 +31,8 @@ TEST(BenchCpu, WritesOneObjectPerCase)
             {"floor_ms", "of_floor", "target", "bound", "gemms", "bytes", "ratio"})
             EXPECT_NE(json_object_get(object, key), nullptr) << key; /* null where unknown */
         const json_t *const env = json_object_get(object, "env");
-        for (const char *key : {"version", "commit", "device", "threads", "blas", "date", "load"})
+        for (const char *key :
+            {"version", "commit", "device", "threads", "blas", "allow_tf32", "date", "load"})
             EXPECT_NE(json_object_get(env, key), nullptr) << key;
         json_decref(object);
     }

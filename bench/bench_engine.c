@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* What training with EWC costs on this CPU, as a fraction of what the machine allows (measure.h).
+/* What training with EWC costs on a device, as a fraction of what the machine allows (measure.h).
  *
- *   bench_cpu [--quick] [--rounds N] [--threads N] [--out FILE] [--data-dir FOLDER] [--ewc COMMAND]
+ *   bench_engine [--device cpu|cuda] [--quick] [--rounds N] [--threads N] [--out FILE]
+ *                [--data-dir FOLDER] [--ewc COMMAND]
  *
  * Workload: MNIST, 784-400-400-10, batch 128; the Fisher pass over 60,000 samples after an epoch of
- * training; the optimizer step on 2^25 parameters, far beyond the cache. --quick: the same on toy
- * sizes, to check that it works. Writes bench/results/cpu.jsonl and prints a table. */
+ * training; the optimizer step on 2^25 parameters (2^27 on a GPU), far beyond the cache. --quick:
+ * the same on toy sizes, to check that it works. Writes bench/results/DEVICE.jsonl and prints a
+ * table. */
 #include <fcntl.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -31,17 +33,28 @@ typedef struct sizes {
     int64_t warm_up;            /* steps of training before anything is measured */
     int64_t fisher_batch;       /* as the library chooses it for this model */
     int64_t parameters;         /* of the lone optimizer step */
+    int64_t step_calls;         /* of it, queued before one wait */
     int64_t copy_bytes;
     int rounds;
 } sizes;
 
-static const sizes full = {.widths = {784, 400, 400, CLASSES},
+static const sizes full_cpu = {.widths = {784, 400, 400, CLASSES},
     .batch = 128,
     .steps = 100,
     .warm_up = 469,
     .fisher_batch = 512,
     .parameters = 1 << 25,
+    .step_calls = 1,
     .copy_bytes = 1 << 29,
+    .rounds = 20};
+static const sizes full_cuda = {.widths = {784, 400, 400, CLASSES},
+    .batch = 128,
+    .steps = 2000, /* of some 30 us each */
+    .warm_up = 469,
+    .fisher_batch = 512,
+    .parameters = 1 << 27,
+    .step_calls = 10,
+    .copy_bytes = 1 << 30,
     .rounds = 20};
 static const sizes quick = {.widths = {64, 16, 16, CLASSES},
     .batch = 16,
@@ -49,13 +62,17 @@ static const sizes quick = {.widths = {64, 16, 16, CLASSES},
     .warm_up = 4,
     .fisher_batch = 32,
     .parameters = 1 << 12,
+    .step_calls = 2,
     .copy_bytes = 1 << 20,
     .rounds = 2};
 
-static void check(ewc_status status)
-{
-    if (status != EWC_OK) bench_fail("%s", ewc_last_error());
-}
+/* Least fractions of the floor, most milliseconds; 0: none. */
+typedef struct targets {
+    double train, train_ms, fisher, step;
+} targets;
+
+static const targets targets_cpu = {.train = 0.80, .fisher = 0.85, .step = 0.80};
+static const targets targets_cuda = {.train_ms = 0.035, .fisher = 0.80, .step = 0.90};
 
 /* ---- The work ---- */
 
@@ -75,26 +92,26 @@ static void training_create(training *t, ewc_backend *be, ewc_tasks *tasks, cons
     network.outputs = z->widths[LAYERS];
     network.hidden = z->widths + 1;
     network.hidden_count = LAYERS - 1;
-    check(ewc_model_create(&t->model, be, &network));
+    bench_check(ewc_model_create(&t->model, be, &network));
 
     ewc_optimizer_options step = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
     step.kind = kind;
     step.lr = kind == EWC_OPTIMIZER_SGD ? 0.01f : 1e-4f;
-    check(ewc_optimizer_create(&t->optimizer, t->model, &step));
+    bench_check(ewc_optimizer_create(&t->optimizer, t->model, &step));
 
     ewc_consolidation_options penalty = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
     penalty.lambda = 1e-3f;
-    check(ewc_consolidation_create(&t->state, t->model, &penalty));
+    bench_check(ewc_consolidation_create(&t->state, t->model, &penalty));
     ewc_fisher *importance;
-    check(ewc_fisher_create(&importance, t->model));
-    check(ewc_fisher_fill(importance, 1.0f));
-    check(ewc_consolidation_fold(t->state, importance));
+    bench_check(ewc_fisher_create(&importance, t->model));
+    bench_check(ewc_fisher_fill(importance, 1.0f));
+    bench_check(ewc_consolidation_fold(t->state, importance));
     ewc_fisher_free(importance);
 
     ewc_train_options options = EWC_TRAIN_OPTIONS_DEFAULTS;
     options.iterations = steps;
     options.batch = z->batch;
-    check(ewc_trainer_create(&t->trainer, t->model, tasks, t->optimizer, t->state, &options));
+    bench_check(ewc_trainer_create(&t->trainer, t->model, tasks, t->optimizer, t->state, &options));
 }
 
 static void training_free(training *t)
@@ -108,7 +125,7 @@ static void training_free(training *t)
 static void run_training(void *context)
 {
     const training *const t = context;
-    check(ewc_trainer_train(t->trainer, 1));
+    bench_check(ewc_trainer_train(t->trainer, 1));
 }
 
 typedef struct fisher_pass {
@@ -124,13 +141,13 @@ static void fisher_create(
     f->options = (ewc_fisher_options)EWC_FISHER_OPTIONS_DEFAULTS;
     f->options.estimator = estimator;
     f->options.batch = z->fisher_batch;
-    check(ewc_fisher_create(&f->fisher, t->model));
+    bench_check(ewc_fisher_create(&f->fisher, t->model));
 }
 
 static void run_fisher(void *context)
 {
     const fisher_pass *const f = context;
-    check(ewc_fisher_compute(f->fisher, f->tasks, 1, &f->options));
+    bench_check(ewc_fisher_compute(f->fisher, f->tasks, 1, &f->options));
 }
 
 enum { THETA, M, V, G, S, MU, BUFFERS };
@@ -141,14 +158,16 @@ typedef struct lone_step {
     ewck_step *step;
     int32_t *flag;
     ewck_rule rule;
-    int64_t n;
+    int64_t n, calls;
 } lone_step;
 
-static void step_create(lone_step *s, ewc_backend *be, ewc_optimizer_kind kind, int64_t n)
+static void step_create(lone_step *s, ewc_backend *be, ewc_optimizer_kind kind, const sizes *z)
 {
+    const int64_t n = z->parameters;
     memset(s, 0, sizeof *s);
     s->be = be;
     s->n = n;
+    s->calls = z->step_calls;
     s->rule = (ewck_rule){.kind = (int32_t)kind,
         .penalty = EWCK_PENALTY_EXPLICIT,
         .beta1 = 0.9f,
@@ -156,13 +175,13 @@ static void step_create(lone_step *s, ewc_backend *be, ewc_optimizer_kind kind, 
         .epsilon = 1e-8f,
         .lambda = 1.0f};
     const ewck_step host_step = {.lr = 1e-4f, .adam_lr = 1e-4f, .adam_root = 1.0f};
-    check(ewci_device_alloc(be, &s->step, 1, sizeof *s->step));
-    check(ewci_device_alloc(be, &s->flag, 1, sizeof *s->flag));
-    check(be->ops->set_step(be, s->step, &host_step));
+    bench_check(ewci_device_alloc(be, &s->step, 1, sizeof *s->step));
+    bench_check(ewci_device_alloc(be, &s->flag, 1, sizeof *s->flag));
+    bench_check(be->ops->set_step(be, s->step, &host_step));
     for (int i = 0; i < BUFFERS; i++) {
         if (kind == EWC_OPTIMIZER_SGD && (i == M || i == V)) continue;
-        check(ewci_device_alloc(be, &s->buffers[i], n, sizeof(float)));
-        check(be->ops->fill(be, s->buffers[i], 0.1f * (float)(i + 1), n));
+        bench_check(ewci_device_alloc(be, &s->buffers[i], n, sizeof(float)));
+        bench_check(be->ops->fill(be, s->buffers[i], 0.1f * (float)(i + 1), n));
     }
 }
 
@@ -177,9 +196,11 @@ static void step_free(lone_step *s)
 static void run_step(void *context)
 {
     const lone_step *const s = context;
-    check(s->be->ops->optimizer_step(s->be, s->buffers[THETA], s->buffers[M], s->buffers[V],
-        s->buffers[G], s->buffers[S], s->buffers[MU], s->n, &s->rule, s->step, s->flag));
-    check(s->be->ops->sync(s->be));
+    for (int64_t i = 0; i < s->calls; i++)
+        bench_check(
+            s->be->ops->optimizer_step(s->be, s->buffers[THETA], s->buffers[M], s->buffers[V],
+                s->buffers[G], s->buffers[S], s->buffers[MU], s->n, &s->rule, s->step, s->flag));
+    bench_check(s->be->ops->sync(s->be));
 }
 
 /* The command's start, without its output. */
@@ -241,10 +262,14 @@ static double gather_bytes(const sizes *z)
 }
 
 static bench_case training_case(
-    const char *name, training *t, const sizes *z, ewc_optimizer_kind kind)
+    const char *name, training *t, const sizes *z, const targets *goal, ewc_optimizer_kind kind)
 {
-    bench_case c = {
-        .name = name, .run = run_training, .context = t, .units = (double)z->steps, .target = 0.80};
+    bench_case c = {.name = name,
+        .run = run_training,
+        .context = t,
+        .units = (double)z->steps,
+        .target = goal->train,
+        .target_ms = goal->train_ms};
     add_passes(&c, z, z->batch, 1, 1.0);
     c.bytes = gather_bytes(z) * (double)z->batch +
               step_bytes(kind) * (double)ewc_model_parameter_count(t->model);
@@ -260,13 +285,13 @@ static bench_case fisher_case(const char *name, fisher_pass *f, const sizes *z, 
     return c;
 }
 
-static bench_case step_case(const char *name, lone_step *s)
+static bench_case step_case(const char *name, lone_step *s, const targets *goal)
 {
     return (bench_case){.name = name,
         .run = run_step,
         .context = s,
-        .units = 1.0,
-        .target = 0.80,
+        .units = (double)s->calls,
+        .target = goal->step,
         .bytes = step_bytes((ewc_optimizer_kind)s->rule.kind) * (double)s->n};
 }
 
@@ -289,7 +314,7 @@ static void toy_create(ewc_dataset **out, ewc_backend *be)
         .height = 8,
         .width = 8,
         .classes = CLASSES};
-    check(ewc_dataset_create(out, be, &source));
+    bench_check(ewc_dataset_create(out, be, &source));
 }
 
 static int positive(const char *option, const char *text)
@@ -303,21 +328,22 @@ static int positive(const char *option, const char *text)
 
 int main(int argc, char **argv)
 {
-    const sizes *z = &full;
-    const char *out = "bench/results/cpu.jsonl", *data_dir = NULL, *command = EWC_CLI_PATH;
-    ewc_backend_options device = EWC_BACKEND_OPTIONS_DEFAULTS;
-    int rounds = 0;
+    const char *device = "cpu", *out = NULL, *data_dir = NULL, *command = EWC_CLI_PATH;
+    ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
+    int rounds = 0, is_quick = 0;
     for (int i = 1; i < argc; i++) {
         const char *const option = argv[i], *const value = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(option, "--quick") == 0) {
-            z = &quick;
+            is_quick = 1;
             continue;
         }
         if (!value) bench_fail("%s: unknown, or its value is missing", option);
-        if (strcmp(option, "--rounds") == 0)
+        if (strcmp(option, "--device") == 0)
+            device = value;
+        else if (strcmp(option, "--rounds") == 0)
             rounds = positive(option, value);
         else if (strcmp(option, "--threads") == 0)
-            device.threads = positive(option, value);
+            options.threads = positive(option, value);
         else if (strcmp(option, "--out") == 0)
             out = value;
         else if (strcmp(option, "--data-dir") == 0)
@@ -328,22 +354,28 @@ int main(int argc, char **argv)
             bench_fail("%s: unknown", option);
         i++;
     }
+    const int is_cpu = strcmp(device, "cpu") == 0;
+    if (!is_cpu && strcmp(device, "cuda") != 0)
+        bench_fail("--device: '%s', expected cpu or cuda", device);
+    const sizes *const z = is_quick ? &quick : is_cpu ? &full_cpu : &full_cuda;
+    const targets *const goal = is_cpu ? &targets_cpu : &targets_cuda;
+    if (!out) out = is_cpu ? "bench/results/cpu.jsonl" : "bench/results/cuda.jsonl";
     if (rounds == 0) rounds = z->rounds;
 
     ewc_backend *be;
     ewc_backend_info info;
-    check(ewc_backend_create(&be, "cpu", &device));
-    check(ewc_backend_describe(be, &info));
+    bench_check(ewc_backend_create(&be, device, &options));
+    bench_check(ewc_backend_describe(be, &info));
 
     ewc_dataset *dataset;
     ewc_tasks *tasks;
     ewc_task_options sequence = EWC_TASK_OPTIONS_DEFAULTS;
     sequence.count = 2;
-    if (z == &quick)
+    if (is_quick)
         toy_create(&dataset, be);
     else
-        check(ewc_dataset_load(&dataset, be, "mnist", data_dir));
-    check(ewc_tasks_create(&tasks, dataset, &sequence));
+        bench_check(ewc_dataset_load(&dataset, be, "mnist", data_dir));
+    bench_check(ewc_tasks_create(&tasks, dataset, &sequence));
 
     training sgd, adam, trained;
     training_create(&sgd, be, tasks, z, EWC_OPTIMIZER_SGD, z->steps);
@@ -357,17 +389,17 @@ int main(int argc, char **argv)
     fisher_create(&exact, &trained, tasks, z, EWC_FISHER_EXACT);
 
     lone_step sgd_step, adam_step;
-    step_create(&sgd_step, be, EWC_OPTIMIZER_SGD, z->parameters);
-    step_create(&adam_step, be, EWC_OPTIMIZER_ADAM, z->parameters);
+    step_create(&sgd_step, be, EWC_OPTIMIZER_SGD, z);
+    step_create(&adam_step, be, EWC_OPTIMIZER_ADAM, z);
 
     bench_case cases[] = {
-        training_case("train/sgd+penalty", &sgd, z, EWC_OPTIMIZER_SGD),
-        training_case("train/adam+penalty", &adam, z, EWC_OPTIMIZER_ADAM),
+        training_case("train/sgd+penalty", &sgd, z, goal, EWC_OPTIMIZER_SGD),
+        training_case("train/adam+penalty", &adam, z, goal, EWC_OPTIMIZER_ADAM),
         fisher_case("fisher/empirical", &empirical, z, 1),
         fisher_case("fisher/sampled", &sampled, z, 1),
         fisher_case("fisher/exact", &exact, z, CLASSES - 1), /* the factor has one column less */
-        step_case("step/sgd+penalty", &sgd_step),
-        step_case("step/adam+penalty", &adam_step),
+        step_case("step/sgd+penalty", &sgd_step, goal),
+        step_case("step/adam+penalty", &adam_step, goal),
         {.name = "start/version",
             .run = run_command,
             .context = (void *)(uintptr_t)command,
@@ -375,16 +407,17 @@ int main(int argc, char **argv)
             .target_ms = 10.0},
     };
     enum { COUNT = sizeof cases / sizeof cases[0], EMPIRICAL = 2, EXACT = 4 };
-    cases[EMPIRICAL].target = 0.85;
+    cases[EMPIRICAL].target = goal->fisher;
     cases[EXACT].base = &cases[EMPIRICAL];
     cases[EXACT].target_ratio = 2.5;
 
-    bench_machine *const machine = bench_machine_create(info.threads, z->copy_bytes);
+    bench_machine *const machine = is_cpu ? bench_machine_cpu_create(info.threads, z->copy_bytes)
+                                          : bench_machine_device_create(be, z->copy_bytes);
     bench_measure(machine, cases, COUNT, rounds);
     bench_report(machine, cases, COUNT, rounds, out, info.description);
 
     bench_cases_free(cases, COUNT);
-    bench_machine_free(machine);
+    machine->free(machine);
     step_free(&adam_step);
     step_free(&sgd_step);
     ewc_fisher_free(exact.fisher);
