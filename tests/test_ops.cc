@@ -6,7 +6,6 @@
 #include <numeric>
 #include <set>
 
-#include "kernels/formula.h"
 #include "support/device.hpp"
 #include "support/reference.hpp"
 
@@ -176,6 +175,8 @@ TEST_P(Ops, GatherVisitsEverySampleOnce)
             const ewck_view view = {
                 images, labels, nullptr, 1, n, 1, 1, 1, 1, index, weight, bias, map};
             ewck_step step = {Rng(2).Word(), 5, 0, order, 3, 2, 0, 0, 0};
+            const reference::Words key = reference::Philox(
+                {{0, 0, 2, 3u << 4 | order}}, (uint32_t)step.seed, (uint32_t)(step.seed >> 32));
             /* In two pieces, as batches are. */
             const int64_t half = n / 2;
             StepBlock first(be, step);
@@ -190,7 +191,7 @@ TEST_P(Ops, GatherVisitsEverySampleOnce)
             for (size_t i = 0; i < got.size(); i++) {
                 ASSERT_TRUE(got[i] >= 0 && got[i] < n) << got[i];
                 ASSERT_FALSE(hit[(size_t)got[i]]) << "twice: " << got[i];
-                ASSERT_EQ(ewci_sample(&step, (int64_t)i, n), got[i]);
+                ASSERT_EQ(reference::Shuffle((int64_t)i, n, key), got[i]);
                 hit[(size_t)got[i]] = 1;
                 fixed += got[i] == (int64_t)i;
             }
@@ -269,7 +270,7 @@ TEST_P(Ops, GatherMatchesLoop)
 {
     for (const int64_t taps : {1, 4})
         for (const int64_t copies : {1, 3})
-            for (const int64_t features : {1, 37, 64})
+            for (const int64_t features : {0, 1, 37, 64})
                 for (const bool listed : {false, true})
                     for (const uint32_t order : {EWCK_STREAM_NONE, EWCK_STREAM_SHUFFLE}) {
                         SCOPED_TRACE(testing::Message()
@@ -277,6 +278,28 @@ TEST_P(Ops, GatherMatchesLoop)
                                      << features << ", list " << listed << ", order " << order);
                         CheckGather(be, {taps, copies, features, listed, order});
                     }
+}
+
+/* A second round of the loop over rows, of which a grid takes 65,535. */
+TEST_P(Ops, GatherTakesMoreRowsThanAGrid)
+{
+    const int64_t count = 7, copies = 10000, rows = 65539;
+    std::vector<uint8_t> images;
+    for (int64_t i = 0; i < count; i++)
+        images.push_back((uint8_t)(i + 1));
+    Buffer<uint8_t> d_images(be, images), labels(be, count, (uint8_t)0);
+    Buffer<int32_t> index(be, copies, 0), map(be, copies, 3), y(be, rows, -1);
+    Buffer<float> weight(be, copies, 1.0f), bias(be, 1, 0.0f), x(be, rows, kNan);
+    Buffer<int64_t> samples(be, rows, (int64_t)-1);
+    const ewck_view view = {
+        d_images, labels, nullptr, 1, count, copies, 1, 1, 1, index, weight, bias, map};
+    StepBlock step(be, ewck_step{}); /* as stored */
+    EXPECT_OK(be->ops->gather(be, x, y, samples, &view, step, rows));
+    std::vector<float> want;
+    for (int64_t i = 0; i < rows; i++)
+        want.push_back((float)(i % count + 1));
+    ExpectBits("x", x.Read(), want);
+    ExpectBits("labels", y.Read(), std::vector<int32_t>((size_t)rows, 3));
 }
 
 /* ---- Layers ---- */
@@ -350,12 +373,14 @@ TEST_P(Ops, ActivationsAtTheEdges)
 {
     const std::vector<float> in = {kNan, kInf, -kInf, 1e30f, -1e30f, 0.0f, -0.0f, 1e-40f};
     for (int activation = 0; activation < 4; activation++) {
-        Buffer<float> y(be, in), bias(be, 1, 0.0f), d(be, in.size(), 1.0f), z(be, in.size(), 0.0f);
+        Buffer<float> y(be, in), bias(be, 1, -0.0f) /* leaves even -0 as it is */,
+            d(be, in.size(), 1.0f), z(be, in.size(), 0.0f);
         EXPECT_OK(ops->bias_activation(be, y, z, bias, (int64_t)in.size(), 1, activation));
         const std::vector<float> got = y.Read();
         EXPECT_TRUE(std::isnan(got[0])) << activation;
         EXPECT_EQ(activation == reference::kTanh ? 1.0f : kInf, got[1]) << activation;
         EXPECT_EQ(0.0f, got[5]) << activation;
+        EXPECT_EQ(activation != reference::kRelu, std::signbit(got[6])) << activation;
         for (size_t i = 3; i < in.size(); i++)
             EXPECT_TRUE(std::isfinite(got[i])) << activation << " of " << in[i];
         EXPECT_OK(ops->activation_backward(be, d, y, z, 1, 1, (int64_t)in.size(), activation));
@@ -437,10 +462,12 @@ TEST_P(Ops, DropoutMasks)
 TEST_P(Ops, ColumnSum)
 {
     Rng rng(9);
-    const int64_t shapes[][2] = {
-        {1, 1}, {31, 33}, {33, 31}, {1000, 3}, {4099, 17}, {2, 65537}, {65537, 1}, {128, 1000}};
+    /* The last two have more columns than scratch memory for two chunks, or for one. */
+    const int64_t shapes[][2] = {{1, 1}, {31, 33}, {33, 31}, {1000, 3}, {4099, 17}, {2, 65537},
+        {65537, 1}, {128, 1000}, {257, 65537}, {2, 140001}};
     for (const auto &[rows, cols] : shapes)
         for (const float beta : {0.0f, 1.0f}) {
+            if (rows * cols > 10000000 && beta == 0.0f) continue; /* enough of them */
             SCOPED_TRACE(testing::Message() << rows << " x " << cols << ", beta " << beta);
             const auto in = rng.Integers(rows * cols, -8, 8);
             auto out =
@@ -734,6 +761,37 @@ TEST_P(Ops, SampledSeedsAreDrawsKeyedBySample)
     EXPECT_FALSE(SameBits(got, out.Read()));
 }
 
+/* Behind the large class come many that are lost in a float sum, so that a uniform number next to
+ * 1 lies beyond all of them, and last an impossible one, which must not be drawn. */
+TEST_P(Ops, SampledSeedsNeverDrawAnImpossibleClass)
+{
+    const int64_t rows = 2, cols = 2003;
+    std::vector<float> row((size_t)cols, std::log(5.5e-8f)); /* below half of 1's last place */
+    row.front() = 0.0f;
+    row.back() = -1e4f;
+    std::vector<float> logits = row;
+    logits.insert(logits.end(), row.begin(), row.end());
+    const uint32_t seed = 15, task = 1;
+    uint32_t sample = 0;
+    const auto word = [&] {
+        return reference::Philox({{sample, 0, 0, task << 4 | EWCK_STREAM_DRAW}}, seed, 0).w[0];
+    };
+    while ((double)word() * 0x1p-32 < 1.0 - 3e-5)
+        sample++;
+    Buffer<float> d_logits(be, logits), out(be, rows * cols, kNan);
+    Buffer<int32_t> labels(be, rows, 0);
+    Buffer<int64_t> samples(be, rows, (int64_t)sample);
+    StepBlock step(be, {seed, 0, 0, EWCK_STREAM_FISHER, task, 0, 0, 0, 0});
+    EXPECT_OK(
+        ops->seeds(be, out, d_logits, labels, samples, 1, rows, cols, EWCK_FISHER_SAMPLED, step));
+    const std::vector<float> got = out.Read();
+    for (int64_t r = 0; r < rows; r++) {
+        const auto first = got.begin() + r * cols, last = first + cols - 1;
+        EXPECT_EQ(0.0f, *last) << "row " << r;
+        EXPECT_EQ(1, std::count_if(first, last, [](float x) { return x >= 0.0f; })) << "row " << r;
+    }
+}
+
 /* ---- Reductions ---- */
 
 TEST_P(Ops, AccumulateAddsToTheTotal)
@@ -787,6 +845,11 @@ TEST_P(Ops, StatsCountWhatIsBad)
     EXPECT_EQ(0.0, got.sum);
     EXPECT_EQ(0.0, got.max);
     EXPECT_EQ(1, got.bad);
+    Buffer<float> largest(be, std::vector<float>{1.0f, FLT_MAX});
+    EXPECT_OK(ops->stats(be, &got, largest, 2));
+    EXPECT_EQ(1.0 + (double)FLT_MAX, got.sum);
+    EXPECT_EQ((double)FLT_MAX, got.max);
+    EXPECT_EQ(0, got.bad);
 }
 
 TEST_P(Ops, PenaltyIsSummedInDouble)
@@ -1020,6 +1083,14 @@ TEST_P(Ops, OptimizerStepFlagsWhatIsNotFinite)
                 in.flag = 1;
                 EXPECT_EQ(1, RunStep(be, in, rule, 0.1f, 1).flag) << "a raised flag stays";
             }
+    for (int kind = 0; kind < 3; kind++) { /* the largest finite number is one, theta or v */
+        const std::vector<float> zero = {0.0f}, largest = {FLT_MAX};
+        const ewck_rule rule = {kind, EWCK_PENALTY_NONE, 0, 0, 0.9f, 1.0f, 1e-8f, 0.0f, 0.0f};
+        const StepData got =
+            RunStep(be, {largest, zero, largest, zero, zero, zero, 0}, rule, 0.1f, 1);
+        ExpectBits("theta", got.theta, largest);
+        EXPECT_EQ(0, got.flag) << "kind " << kind;
+    }
 }
 
 /* ---- Recording ---- */

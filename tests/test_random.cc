@@ -79,14 +79,16 @@ TEST(Random, UniformsFillTheHalfOpenInterval)
     EXPECT_LT(chi2, 50.0);
 }
 
-TEST(Shuffle, IsABijection)
+TEST(Shuffle, IsTheBijectionOfTheOracle)
 {
     for (const int64_t n : {1, 2, 3, 4, 5, 16, 17, 31, 257, 4096, 60000})
         for (uint32_t epoch = 0; epoch < 3; epoch++) {
             const ewci_words key = ewci_random(Seed(), EWCK_STREAM_SHUFFLE, 0, epoch, 0);
+            const reference::Words words = {{key.w[0], key.w[1], key.w[2], key.w[3]}};
             std::vector<char> seen((size_t)n, 0);
             for (int64_t i = 0; i < n; i++) {
                 const int64_t place = ewci_shuffle(i, n, key);
+                ASSERT_EQ(reference::Shuffle(i, n, words), place) << "n " << n;
                 ASSERT_TRUE(place >= 0 && place < n) << "n " << n;
                 ASSERT_FALSE(seen[(size_t)place]) << "n " << n << ", twice: " << place;
                 seen[(size_t)place] = 1;
@@ -102,6 +104,8 @@ TEST(Shuffle, WorksOnHugeSets)
     std::vector<int64_t> places;
     for (int64_t i = 0; i < 1000; i++)
         places.push_back(ewci_shuffle(i, n, key));
+    const reference::Words words = {{key.w[0], key.w[1], key.w[2], key.w[3]}};
+    EXPECT_EQ(reference::Shuffle(999, n, words), places[999]);
     std::sort(places.begin(), places.end());
     EXPECT_TRUE(places.front() >= 0 && places.back() < n);
     EXPECT_EQ(places.end(), std::adjacent_find(places.begin(), places.end()));

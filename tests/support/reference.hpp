@@ -36,6 +36,29 @@ inline Words Philox(Words counter, uint32_t key0, uint32_t key1)
     return counter;
 }
 
+/* Place of `position` in the keyed shuffle of 0..n-1: eight Feistel rounds on pairs (high, low) of
+ * digits below `side`, a power of two, repeated until the place is below n. */
+inline int64_t Shuffle(int64_t position, int64_t n, Words key)
+{
+    uint64_t side = 2, place = (uint64_t)position;
+    while (side * side < (uint64_t)n)
+        side *= 2;
+    do {
+        uint64_t high = place / side, low = place % side;
+        for (uint32_t round = 0; round < 8; round++) {
+            uint32_t hash = (uint32_t)low ^ key.w[round % 4];
+            hash = (hash + round * 0x9E3779B9u) * 0x85EBCA6Bu;
+            hash = (hash ^ hash / 32768) * 0xC2B2AE35u;
+            hash ^= hash / 65536;
+            const uint64_t mixed = high ^ hash % side;
+            high = low;
+            low = mixed;
+        }
+        place = high * side + low;
+    } while (place >= (uint64_t)n);
+    return (int64_t)place;
+}
+
 /* ---- Matrices ---- */
 
 /* c (m, n) = op(a) op(b) + beta c */
