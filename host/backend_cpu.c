@@ -170,6 +170,21 @@ static ewc_status cpu_scale(ewc_backend *be, float *x, float factor, int64_t n)
     return EWC_OK;
 }
 
+static void magnitude_chunk(void *context, int64_t i)
+{
+    const vector_job *const job = context;
+    const range r = chunk_range(i, GRAIN, job->n);
+    for (int64_t j = r.begin; j < r.end; j++)
+        job->x[j] = fabsf(job->y[j]);
+}
+
+static ewc_status cpu_magnitude(ewc_backend *be, float *out, const float *in, int64_t n)
+{
+    vector_job job = {out, in, 0.0f, n, 1};
+    ewci_pool_run(pool_of(be), magnitude_chunk, &job, ceil_div(n, GRAIN));
+    return EWC_OK;
+}
+
 enum { SQUARE_GRAIN = 4096 }; /* the sums stay in the first-level cache over all repeats */
 
 static void square_sum_chunk(void *context, int64_t i)
@@ -717,6 +732,63 @@ static ewc_status cpu_fold(ewc_backend *be, float *s, float *mu, double *r, cons
     return EWC_OK;
 }
 
+/* ---- Synaptic intelligence ---- */
+
+typedef struct path_job {
+    float *w, *before, *f;
+    const float *theta, *g, *s, *mu, *start;
+    float lambda, xi;
+    int64_t n;
+} path_job;
+
+static void path_step_chunk(void *context, int64_t i)
+{
+    const path_job *const job = context;
+    const range r = chunk_range(i, GRAIN, job->n);
+    float *restrict const w = job->w, *restrict const before = job->before;
+    const float *restrict const theta = job->theta, *restrict const g = job->g;
+    const float *restrict const s = job->s, *restrict const mu = job->mu;
+    if (s)
+        for (int64_t j = r.begin; j < r.end; j++)
+            w[j] = ewci_path(
+                w[j], fmaf(job->lambda * s[j], before[j] - mu[j], g[j]), before[j], theta[j]);
+    else
+        for (int64_t j = r.begin; j < r.end; j++)
+            w[j] = ewci_path(w[j], g[j], before[j], theta[j]);
+    memcpy(before + r.begin, theta + r.begin, (size_t)(r.end - r.begin) * sizeof *before);
+}
+
+static ewc_status cpu_path_step(ewc_backend *be, float *w, float *before, const float *theta,
+    const float *g, const float *s, const float *mu, float lambda, int64_t n)
+{
+    path_job job = {.w = w,
+        .before = before,
+        .theta = theta,
+        .g = g,
+        .s = s,
+        .mu = mu,
+        .lambda = lambda,
+        .n = n};
+    ewci_pool_run(pool_of(be), path_step_chunk, &job, ceil_div(n, GRAIN));
+    return EWC_OK;
+}
+
+static void path_importance_chunk(void *context, int64_t i)
+{
+    const path_job *const job = context;
+    const range r = chunk_range(i, GRAIN, job->n);
+    for (int64_t j = r.begin; j < r.end; j++)
+        job->f[j] = ewci_path_importance(job->w[j], job->start[j], job->theta[j], job->xi);
+}
+
+static ewc_status cpu_path_importance(ewc_backend *be, float *f, const float *w, const float *start,
+    const float *theta, float xi, int64_t n)
+{
+    path_job job = {.f = f, .w = (float *)w, .start = start, .theta = theta, .xi = xi, .n = n};
+    ewci_pool_run(pool_of(be), path_importance_chunk, &job, ceil_div(n, GRAIN));
+    return EWC_OK;
+}
+
 /* ---- Optimizer step ---- */
 
 typedef struct step_job {
@@ -873,6 +945,7 @@ static const ewci_backend_ops cpu_ops = {
     .activation_backward = cpu_activation_backward,
     .dropout = cpu_dropout,
     .column_sum = cpu_column_sum,
+    .magnitude = cpu_magnitude,
     .square_sum = cpu_square_sum,
     .nll = cpu_nll,
     .seeds = cpu_seeds,
@@ -881,6 +954,8 @@ static const ewci_backend_ops cpu_ops = {
     .penalty = cpu_penalty,
     .scale = cpu_scale,
     .fold = cpu_fold,
+    .path_step = cpu_path_step,
+    .path_importance = cpu_path_importance,
     .optimizer_step = cpu_optimizer_step,
 };
 

@@ -316,6 +316,11 @@ static ewc_status cuda_column_sum(
         be, "column_sum", ewck_column_sum(out, in, rows, cols, beta, cuda->scratch, cuda->stream));
 }
 
+static ewc_status cuda_magnitude(ewc_backend *be, float *out, const float *in, int64_t n)
+{
+    OPERATION(be, "magnitude", ewck_magnitude(out, in, n, cuda->stream));
+}
+
 static ewc_status cuda_square_sum(
     ewc_backend *be, float *out, const float *in, int64_t repeats, int64_t n)
 {
@@ -396,6 +401,18 @@ done:
     return status;
 }
 
+static ewc_status cuda_path_step(ewc_backend *be, float *w, float *before, const float *theta,
+    const float *g, const float *s, const float *mu, float lambda, int64_t n)
+{
+    OPERATION(be, "path_step", ewck_path_step(w, before, theta, g, s, mu, lambda, n, cuda->stream));
+}
+
+static ewc_status cuda_path_importance(ewc_backend *be, float *f, const float *w,
+    const float *start, const float *theta, float xi, int64_t n)
+{
+    OPERATION(be, "path_importance", ewck_path_importance(f, w, start, theta, xi, n, cuda->stream));
+}
+
 static ewc_status cuda_optimizer_step(ewc_backend *be, float *theta, float *m, float *v,
     const float *g, const float *s, const float *mu, int64_t n, const ewck_rule *rule,
     const ewck_step *step, int32_t *flag)
@@ -468,6 +485,7 @@ static const ewci_backend_ops cuda_ops = {
     .activation_backward = cuda_activation_backward,
     .dropout = cuda_dropout,
     .column_sum = cuda_column_sum,
+    .magnitude = cuda_magnitude,
     .square_sum = cuda_square_sum,
     .nll = cuda_nll,
     .seeds = cuda_seeds,
@@ -476,6 +494,8 @@ static const ewci_backend_ops cuda_ops = {
     .penalty = cuda_penalty,
     .scale = cuda_scale,
     .fold = cuda_fold,
+    .path_step = cuda_path_step,
+    .path_importance = cuda_path_importance,
     .optimizer_step = cuda_optimizer_step,
 };
 

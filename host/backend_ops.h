@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 1 };
+enum { EWCI_BACKEND_ABI = 2 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
@@ -93,6 +93,8 @@ struct ewci_backend_ops {
      * read. */
     ewc_status (*column_sum)(
         ewc_backend *be, float *out, const float *in, int64_t rows, int64_t cols, float beta);
+    /* out (n) = the absolute values of in (n) */
+    ewc_status (*magnitude)(ewc_backend *be, float *out, const float *in, int64_t n);
     /* out (n) = sum over repeats of in (repeats, n) squared. */
     ewc_status (*square_sum)(
         ewc_backend *be, float *out, const float *in, int64_t repeats, int64_t n);
@@ -127,6 +129,13 @@ struct ewci_backend_ops {
     /* Folds (f, theta) into (s, mu); host_r is what r grows by. waits */
     ewc_status (*fold)(ewc_backend *be, float *s, float *mu, double *host_r, const float *f,
         const float *theta, int64_t n, int policy, float gamma);
+    /* Synaptic intelligence, each (n): w -= g (theta - before), before = theta; with s, and mu,
+     * g + lambda s (before - mu) in the place of g. */
+    ewc_status (*path_step)(ewc_backend *be, float *w, float *before, const float *theta,
+        const float *g, const float *s, const float *mu, float lambda, int64_t n);
+    /* f = max(0, w / ((theta - start)^2 + xi)) */
+    ewc_status (*path_importance)(ewc_backend *be, float *f, const float *w, const float *start,
+        const float *theta, float xi, int64_t n);
     /* theta, m, v in/out. m may be NULL for SGD without momentum, v for SGD, s and mu without a
      * penalty. *flag becomes 1 if a new theta or v is not finite, else it is left alone. */
     ewc_status (*optimizer_step)(ewc_backend *be, float *theta, float *m, float *v, const float *g,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The Fisher pass: forward, the estimator's seeds at the logits, backward in EWCI_MODE_SQUARE.
- * Sums of squares are added over batches and divided by N once, at the end. */
+/* The Fisher pass: forward, the estimator's seeds at the logits, backward in EWCI_MODE_SQUARE (or
+ * EWCI_MODE_MAGNITUDE). Sums are added over batches and divided by N once, at the end. */
 #include "fisher.h"
 
 #include <math.h>
@@ -38,9 +38,9 @@ static ewc_status resolve_options(ewc_fisher_options *o, const ewc_fisher_option
 {
     const ewc_status status = ewci_copy_options(o, sizeof *o, given, "ewc_fisher_compute");
     if (status != EWC_OK) return status;
-    if ((unsigned)o->estimator > EWC_FISHER_ARGMAX)
+    if ((unsigned)o->estimator > EWC_FISHER_SENSITIVITY)
         return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_fisher_compute: estimator=%d, expected 0..3", (int)o->estimator);
+            EWC_ERR_ARGUMENT, "ewc_fisher_compute: estimator=%d, expected 0..4", (int)o->estimator);
     if (o->samples < 0)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: samples=%lld, expected 0 or more",
             (long long)o->samples);
@@ -119,7 +119,9 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
             be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
         EWCI_TRY(ewci_pass_forward(pass));
         EWCI_TRY(ewci_likelihood_seeds(pass, o.estimator, repeats));
-        EWCI_TRY(ewci_pass_backward(pass, fisher->f, EWCI_MODE_SQUARE, repeats));
+        EWCI_TRY(ewci_pass_backward(pass, fisher->f,
+            o.estimator == EWC_FISHER_SENSITIVITY ? EWCI_MODE_MAGNITUDE : EWCI_MODE_SQUARE,
+            repeats));
         if (poll && poll(user)) {
             status =
                 ewci_fail(EWC_ERR_STOPPED, "stopped in the Fisher pass of task %lld", (long long)t);

@@ -11,7 +11,8 @@
 typedef enum ewci_mode {
     EWCI_MODE_OVERWRITE,  /* g = gradient of the batch */
     EWCI_MODE_ACCUMULATE, /* g += gradient of the batch */
-    EWCI_MODE_SQUARE /* g += sum over samples and repeats of the squared per-sample gradients */
+    EWCI_MODE_SQUARE,   /* g += sum over samples and repeats of the squared per-sample gradients */
+    EWCI_MODE_MAGNITUDE /* g += sum over samples of the absolute per-sample gradients, repeats 1 */
 } ewci_mode;
 
 /* What one call of forward or backward needs beside the layer. */
@@ -22,8 +23,8 @@ typedef struct ewci_flow {
     int64_t rows;           /* samples */
     int64_t repeats;        /* backward: gradients per sample; 1 unless SQUARE */
     int64_t first, outputs; /* logits of the head that take part */
-    float *square_in;       /* scratch (rows, widest input), for SQUARE */
-    float *square_out;      /* scratch (rows, widest output), for SQUARE */
+    float *square_in;       /* scratch (rows, widest input), for SQUARE and MAGNITUDE */
+    float *square_out;      /* scratch (rows, widest output), for SQUARE and MAGNITUDE */
 } ewci_flow;
 
 typedef struct ewci_layer ewci_layer;

@@ -2,7 +2,8 @@
 /* Linear layer with activation, one row per sample: y = act(x W^T + b), W (out, in).
  *
  * Its squared per-sample gradients need no per-sample gradient: with D = sum over repeats of the
- * squared output gradients, sum_n (delta_n a_n^T)^2 = D^T (A o A), one matrix product. */
+ * squared output gradients, sum_n (delta_n a_n^T)^2 = D^T (A o A), one matrix product. Absolute
+ * ones are |D|^T |A| likewise. */
 #include "layer.h"
 
 typedef struct window { /* the layer's weights, or the part of the head that takes part */
@@ -46,6 +47,11 @@ static ewc_status backward(const ewci_layer *layer, const ewci_flow *flow, float
     if (mode == EWCI_MODE_SQUARE) {
         EWCI_TRY(ops->square_sum(be, flow->square_out, d_out, flow->repeats, rows * w.out));
         EWCI_TRY(ops->square_sum(be, flow->square_in, in, 1, rows * layer->in));
+    } else if (mode == EWCI_MODE_MAGNITUDE) {
+        EWCI_TRY(ops->magnitude(be, flow->square_out, d_out, rows * w.out));
+        EWCI_TRY(ops->magnitude(be, flow->square_in, in, rows * layer->in));
+    }
+    if (mode == EWCI_MODE_SQUARE || mode == EWCI_MODE_MAGNITUDE) {
         left = flow->square_out;
         right = flow->square_in;
     }

@@ -34,6 +34,12 @@ int64_t ewci_likelihood_repeats(ewc_estimator estimator, int64_t outputs, int64_
 ewc_status ewci_likelihood_seeds(ewci_pass *pass, ewc_estimator estimator, int64_t repeats)
 {
     ewc_backend *const be = pass->model->be;
+    const int64_t n = pass->rows * pass->outputs;
+    if (estimator == EWC_FISHER_SENSITIVITY) { /* d ||z||^2 / dz = 2 z */
+        const ewc_status status =
+            be->ops->copy(be, pass->delta, ewci_pass_logits(pass), (size_t)n * sizeof(float));
+        return status != EWC_OK ? status : be->ops->scale(be, pass->delta, 2.0f, n);
+    }
     return be->ops->seeds(be, pass->delta, ewci_pass_logits(pass), pass->labels, pass->samples,
         repeats, pass->rows, pass->outputs, (int)estimator, pass->step);
 }

@@ -48,7 +48,7 @@ static ewc_status check_backend(const ewc_backend *be)
 {
     const ewci_backend_ops *const o = be->ops;
     if (o->gemm && o->bias_activation && o->activation_backward && o->dropout && o->column_sum &&
-        o->square_sum && o->nll && o->seeds)
+        o->magnitude && o->square_sum && o->nll && o->seeds)
         return EWC_OK;
     return ewci_fail(EWC_ERR_DEVICE, "ewc_model_create: backend %s lacks an operation", o->name);
 }

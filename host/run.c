@@ -13,6 +13,7 @@
 #include "ewc/checkpoint.h"
 #include "ewc/ewc.h"
 #include "file.h"
+#include "method.h"
 #include "record.h"
 
 struct ewc_run {
@@ -50,24 +51,11 @@ static json_t *option_text(const ewc_run_options *options, const char *key)
     return json_string(text);
 }
 
-static double run_lambda(const ewc_run_options *options)
-{
-    switch (options->method) {
-    case EWC_METHOD_L2:
-        return options->lambda_l2;
-    case EWC_METHOD_EWC:
-    case EWC_METHOD_EWC_ONLINE:
-        return options->lambda;
-    default:
-        return 0.0;
-    }
-}
-
 /* What a lambda means only together: estimator, samples, normaliser, convention, policy. */
 static json_t *describe_method(const ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
-    const int fisher = o->method == EWC_METHOD_EWC || o->method == EWC_METHOD_EWC_ONLINE;
+    const ewci_method *const method = ewci_method_of(o);
     json_t *const out = json_pack("{s:o, s:o, s:I, s:I}", "method", option_text(o, "method"),
         "scenario", option_text(o, "scenario"), "tasks", (json_int_t)o->tasks, "parameters",
         (json_int_t)run->result.parameters);
@@ -79,21 +67,27 @@ static json_t *describe_method(const ewc_run *run)
         if (!o->exclude_heads || !(segment->flags & EWC_SEGMENT_HEAD)) covered += segment->count;
     }
     json_t *const more = json_pack("{s:o, s:s, s:s, s:o, s:o, s:I}", "lambda",
-        ewci_json_real(run_lambda(o)), "lambda_convention", "half", "policy",
-        o->method == EWC_METHOD_EWC ? "sum" : "online", "gamma",
-        o->method == EWC_METHOD_EWC_ONLINE ? ewci_json_real(o->gamma)
-        : o->method == EWC_METHOD_L2       ? ewci_json_real(0.0)
-                                           : json_null(),
+        ewci_json_real(ewci_method_lambda(o)), "lambda_convention", "half", "policy",
+        method->policy == EWC_POLICY_SUM ? "sum" : "online", "gamma",
+        method->policy == EWC_POLICY_SUM ? json_null() : ewci_json_real(ewci_method_gamma(o)),
         "penalty", option_text(o, "penalty"), "parameters_covered", (json_int_t)covered);
     const int64_t rows = ewc_tasks_rows(run->tasks, 0, EWC_SPLIT_TRAIN);
     const int64_t samples =
         o->fisher_samples > 0 && o->fisher_samples < rows ? o->fisher_samples : rows;
-    json_t *const source = !fisher ? json_pack("{s:s}", "importance", "one")
-                                   : json_pack("{s:s, s:o, s:I, s:s}", "importance", "fisher",
-                                         "estimator", option_text(o, "estimator"), "fisher_samples",
-                                         (json_int_t)samples, "normaliser", "mean over samples");
-    if (fisher && o->estimator == EWC_FISHER_SAMPLED)
-        json_object_set_new(source, "fisher_draws", json_integer(o->fisher_draws));
+    json_t *const source = json_pack("{s:s}", "importance", method->importance);
+    if (strcmp(method->importance, "fisher") == 0) {
+        json_object_set_new(source, "estimator", option_text(o, "estimator"));
+        if (o->estimator == EWC_FISHER_SAMPLED)
+            json_object_set_new(source, "fisher_draws", json_integer(o->fisher_draws));
+    }
+    if (ewci_method_importance(o) == EWC_IMPORTANCE_FISHER) { /* a pass over samples */
+        json_object_set_new(source, "fisher_samples", json_integer(samples));
+        json_object_set_new(source, "normaliser", json_string("mean over samples"));
+    }
+    if (o->method == EWC_METHOD_SI) {
+        json_object_set_new(source, "si_xi", ewci_json_real(o->si_xi));
+        json_object_set_new(source, "si_gradient", json_string(o->si_total ? "total" : "task"));
+    }
     const int failed = json_object_update(out, more) != 0 || json_object_update(out, source) != 0;
     json_decref(more);
     json_decref(source);
@@ -291,11 +285,11 @@ static ewc_status create_model(ewc_run *run)
     optimizer.weight_decay = (float)o->weight_decay;
     EWCI_TRY(ewc_optimizer_create(&run->optimizer, run->model, &optimizer));
 
-    if (o->method == EWC_METHOD_SGD || o->method == EWC_METHOD_JOINT) goto done;
+    if (!ewci_method_of(o)->strength) goto done;
     ewc_consolidation_options penalty = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
-    penalty.lambda = (float)run_lambda(o);
-    penalty.policy = o->method == EWC_METHOD_EWC ? EWC_POLICY_SUM : EWC_POLICY_ONLINE;
-    penalty.gamma = o->method == EWC_METHOD_EWC_ONLINE ? (float)o->gamma : 0.0f;
+    penalty.lambda = (float)ewci_method_lambda(o);
+    penalty.policy = ewci_method_of(o)->policy;
+    penalty.gamma = (float)ewci_method_gamma(o);
     penalty.penalty = (ewc_penalty)o->penalty;
     penalty.exclude_heads = o->exclude_heads;
     EWCI_TRY(ewc_consolidation_create(&run->state, run->model, &penalty));
@@ -315,9 +309,10 @@ static ewc_status create_trainer(ewc_run *run)
     training.schedule_factor = o->schedule_factor;
     training.schedule_every = o->schedule_every;
     training.reset_optimizer = o->reset_optimizer;
-    training.joint = o->method == EWC_METHOD_JOINT;
-    training.importance = o->method == EWC_METHOD_L2 ? EWC_IMPORTANCE_ONE : EWC_IMPORTANCE_FISHER;
-    training.fisher.estimator = (ewc_estimator)o->estimator;
+    training.joint = ewci_method_of(o)->joint;
+    training.importance = ewci_method_importance(o);
+    training.xi = (float)o->si_xi;
+    training.fisher.estimator = ewci_method_estimator(o);
     training.fisher.samples = o->fisher_samples;
     training.fisher.draws = o->fisher_draws;
     training.fisher.batch = o->fisher_batch;
@@ -537,8 +532,10 @@ ewc_status ewc_run_execute(ewc_run *run)
 
     status = ewc_trainer_run(run->trainer);
     if (run->event_status != EWC_OK) status = run->event_status; /* why it was stopped */
-    if (status == EWC_ERR_UNSTABLE && run->options.method == EWC_METHOD_L2)
-        status = ewci_fail(status, "%s (lambda-l2)", ewc_last_error());
+    const char *const strength = ewci_method_of(&run->options)->strength;
+    if (status == EWC_ERR_UNSTABLE && strcmp(strength, "lambda") != 0)
+        status = ewci_fail(status, "%s (%g times %s)", ewc_last_error(),
+            ewci_method_of(&run->options)->factor, strength);
     r->seconds = now() - start;
     r->seconds_training = r->seconds - r->seconds_fisher - r->seconds_evaluation;
     if (status == EWC_OK) {

@@ -9,7 +9,7 @@
 #include "ewc/train.h"
 #include "fisher.h"
 #include "likelihood.h"
-#include "optimizer.h"
+#include "path.h"
 #include "task.h"
 
 enum { EVAL_ROWS = 512, MAX_BATCH = 1 << 20 };
@@ -20,16 +20,17 @@ struct ewc_trainer {
     ewc_optimizer *optimizer;
     ewc_consolidation *state; /* or NULL */
     ewc_train_options options;
-    ewc_fisher *fisher;      /* or NULL */
-    ewc_fisher_stats *stats; /* (segments) */
-    ewci_pass *pass;         /* training */
-    ewci_pass *eval;         /* evaluation */
-    double *total;           /* device: summed loss, or hits */
-    int64_t count;           /* tasks */
-    uint64_t step;           /* training steps done, over all tasks */
-    double *accuracy;        /* (count, count) */
-    double *baseline;        /* (count) */
-    double *row;             /* (count) of a mid-task evaluation */
+    ewc_fisher *fisher;       /* or NULL */
+    ewci_path_integral *path; /* or NULL */
+    ewc_fisher_stats *stats;  /* (segments) */
+    ewci_pass *pass;          /* training */
+    ewci_pass *eval;          /* evaluation */
+    double *total;            /* device: summed loss, or hits */
+    int64_t count;            /* tasks */
+    uint64_t step;            /* training steps done, over all tasks */
+    double *accuracy;         /* (count, count) */
+    double *baseline;         /* (count) */
+    double *row;              /* (count) of a mid-task evaluation */
 };
 
 static double seconds_now(void)
@@ -63,8 +64,11 @@ static ewc_status check_options(const ewc_train_options *o)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "eval-every: %lld, eval-samples: %lld, expected 0 or more", (long long)o->eval_every,
             (long long)o->eval_samples);
-    if ((unsigned)o->importance > EWC_IMPORTANCE_ONE)
-        return ewci_fail(EWC_ERR_ARGUMENT, "importance: %d, expected 0 or 1", (int)o->importance);
+    if ((unsigned)o->importance > EWC_IMPORTANCE_PATH_TOTAL)
+        return ewci_fail(EWC_ERR_ARGUMENT, "importance: %d, expected 0..3", (int)o->importance);
+    if (!(o->xi > 0.0f) || isinf(o->xi))
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "xi: %g, expected a finite number above 0", (double)o->xi);
     return EWC_OK;
 }
 
@@ -130,6 +134,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         }
         if (o.importance == EWC_IMPORTANCE_FISHER)
             EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &o.fisher, logits, most));
+        if (o.importance >= EWC_IMPORTANCE_PATH) EWCI_TRY(ewci_path_create(&trainer->path, model));
     }
     *out = trainer;
 done:
@@ -140,6 +145,7 @@ done:
 void ewc_trainer_free(ewc_trainer *trainer)
 {
     if (!trainer) return;
+    ewci_path_free(trainer->path);
     ewc_fisher_free(trainer->fisher);
     ewci_device_free(trainer->model->be, trainer->total);
     ewci_pass_free(trainer->eval);
@@ -289,6 +295,10 @@ static ewc_status queue_step(ewc_trainer *trainer, const task_run *run)
     EWCI_TRY(ewci_pass_backward(pass, optimizer->gradient, EWCI_MODE_OVERWRITE, 1));
     EWCI_TRY(ewci_optimizer_apply(
         optimizer, trainer->state, pass->step, run->task.first, run->task.outputs));
+    if (trainer->path)
+        EWCI_TRY(ewci_path_follow(trainer->path, optimizer,
+            trainer->options.importance == EWC_IMPORTANCE_PATH_TOTAL ? trainer->state : NULL,
+            run->task.first, run->task.outputs));
 done:
     return status;
 }
@@ -389,6 +399,7 @@ ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
     EWCI_TRY(check_stability(trainer));
     EWCI_TRY(begin_task(trainer, &run, t));
     if (o->reset_optimizer && t > 0) EWCI_TRY(ewc_optimizer_reset(trainer->optimizer));
+    if (trainer->path) EWCI_TRY(ewci_path_begin(trainer->path));
     const double zero = 0.0;
     EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
     ewc_event event = {.kind = EWC_EVENT_TASK_BEGIN,
@@ -457,13 +468,15 @@ ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t)
     ewc_status status;
     if (o->importance == EWC_IMPORTANCE_ONE)
         EWCI_TRY(ewc_fisher_fill(trainer->fisher, 1.0f));
+    else if (trainer->path)
+        EWCI_TRY(ewci_path_importance_of(trainer->path, trainer->fisher->f, o->xi));
     else
         EWCI_TRY(ewci_fisher_compute(
             trainer->fisher, trainer->tasks, t, &o->fisher, poll_fisher, &poll));
     EWCI_TRY(ewc_fisher_statistics(trainer->fisher, trainer->stats, trainer->model->segment_count));
     ewc_event event = poll.event;
     event.seconds = seconds_now() - poll.begin;
-    event.samples = o->importance == EWC_IMPORTANCE_ONE ? 0 : ewc_fisher_samples(trainer->fisher);
+    event.samples = ewc_fisher_samples(trainer->fisher);
     event.stats = trainer->stats;
     EWCI_TRY(emit(trainer, &event));
     EWCI_TRY(ewc_consolidation_fold(trainer->state, trainer->fisher));

@@ -135,6 +135,23 @@ extern "C" cudaError_t ewck_dropout(float *out, const float *in, int64_t n, floa
     return cudaGetLastError();
 }
 
+/* ---- Magnitudes ---- */
+
+static __global__ void magnitude_kernel(
+    float *__restrict__ out, const float *__restrict__ in, int64_t n)
+{
+    for (int64_t i = first_item(); i < n; i += item_stride())
+        out[i] = fabsf(in[i]);
+}
+
+extern "C" cudaError_t ewck_magnitude(float *out, const float *in, int64_t n, cudaStream_t stream)
+{
+    if (n < 0) return cudaErrorInvalidValue;
+    if (n == 0) return cudaSuccess;
+    EWC_LAUNCH(magnitude_kernel, ewck_grid(n, kBlock), kBlock, 0, stream, out, in, n);
+    return cudaGetLastError();
+}
+
 /* ---- Sum of squares ---- */
 
 /* Out: out (n). In: in (repeats, n); its first block may be the same memory. */

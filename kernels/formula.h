@@ -196,6 +196,21 @@ EWCI_FN double ewci_fold(float *s, float *mu, float f, float theta, int policy, 
     return added;
 }
 
+/* ---- Synaptic intelligence (Zenke, Poole & Ganguli, ICML 2017) ---- */
+
+/* The path integral w after a step from `before` to theta along gradient g. */
+EWCI_FN float ewci_path(float w, float g, float before, float theta)
+{
+    return fmaf(-g, theta - before, w);
+}
+
+/* What the path integral w says of a weight that a task moved from start to theta, at least 0. */
+EWCI_FN float ewci_path_importance(float w, float start, float theta, float xi)
+{
+    const float moved = theta - start, importance = w / fmaf(moved, moved, xi);
+    return importance < 0.0f ? 0.0f : importance; /* NaN stays */
+}
+
 /* ---- The optimizer step ---- */
 
 /* Towards mu by the share a / (1 + a): the proximal step of (a/2)(theta - mu)^2, for a in [0, inf].

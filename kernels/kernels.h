@@ -37,6 +37,7 @@ cudaError_t ewck_activation_backward(float *d, const float *y, const float *z, i
     int64_t rows, int64_t cols, int activation, cudaStream_t stream);
 cudaError_t ewck_dropout(float *out, const float *in, int64_t n, float p, uint32_t layer,
     const ewck_step *step, cudaStream_t stream);
+cudaError_t ewck_magnitude(float *out, const float *in, int64_t n, cudaStream_t stream);
 cudaError_t ewck_square_sum(
     float *out, const float *in, int64_t repeats, int64_t n, cudaStream_t stream);
 
@@ -70,6 +71,12 @@ cudaError_t ewck_sum_parts(double *out, const double *parts, int64_t n, cudaStre
 /* ---- consolidate.cu; scratch (EWCK_SCRATCH), r: what r grows by ---- */
 cudaError_t ewck_fold(float *s, float *mu, double *r, const float *f, const float *theta, int64_t n,
     int policy, float gamma, double *scratch, cudaStream_t stream);
+
+/* ---- path.cu ---- */
+cudaError_t ewck_path_step(float *w, float *before, const float *theta, const float *g,
+    const float *s, const float *mu, float lambda, int64_t n, cudaStream_t stream);
+cudaError_t ewck_path_importance(float *f, const float *w, const float *start, const float *theta,
+    float xi, int64_t n, cudaStream_t stream);
 
 /* ---- optimizer_step.cu ---- */
 cudaError_t ewck_optimizer_step(float *theta, float *m, float *v, const float *g, const float *s,

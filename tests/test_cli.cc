@@ -121,7 +121,7 @@ TEST_F(Cli, BadCommandLinesAreRefused)
         {"--lambda", {"train", "--lambda=1_000"}},
         {"--lambda", {"train", "--lambda=\n"}},
         {"--lambda-l2", {"train", "--lambda-l2=-1"}},
-        {"--lambda: method l2 takes --lambda-l2", {"train", "--method", "l2", "--lambda", "3"}},
+        {"--lambda: this method takes --lambda-l2", {"train", "--method", "l2", "--lambda", "3"}},
         {"--lr", {"train", "--lr", "-0.1"}},
         {"--lr", {"train", "--lr", "0"}},
         {"--lr", {"train", "--lr", "NaN"}},

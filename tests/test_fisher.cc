@@ -14,8 +14,8 @@ using reference::Vec;
 namespace
 {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr ewc_estimator kEstimators[] = {
-    EWC_FISHER_EXACT, EWC_FISHER_SAMPLED, EWC_FISHER_EMPIRICAL, EWC_FISHER_ARGMAX};
+constexpr ewc_estimator kEstimators[] = {EWC_FISHER_EXACT, EWC_FISHER_SAMPLED, EWC_FISHER_EMPIRICAL,
+    EWC_FISHER_ARGMAX, EWC_FISHER_SENSITIVITY};
 
 class Fisher : public OnBackend
 {
@@ -350,7 +350,7 @@ TEST_P(Fisher, RefusesBadOptions)
         change(o);
         EXPECT_FAILS(EWC_ERR_ARGUMENT, name, ewc_fisher_compute(fisher.get(), tasks.get(), 0, &o));
     };
-    refuses("estimator", [](auto &o) { Force(o.estimator, 4); });
+    refuses("estimator", [](auto &o) { Force(o.estimator, 5); });
     refuses("samples", [](auto &o) { o.samples = -1; });
     refuses("batch", [](auto &o) { o.batch = -1; });
     refuses("batch", [](auto &o) { o.batch = 65537; });

@@ -137,6 +137,9 @@ TEST_P(Ops, AcceptNothing)
     EXPECT_OK(ops->activation_backward(be, x, x, x, 2, 0, 2, EWCK_ACTIVATION_GELU));
     EXPECT_OK(ops->dropout(be, x, x, 0, 0.5f, 0, step));
     EXPECT_OK(ops->column_sum(be, x, x, 2, 0, 0));
+    EXPECT_OK(ops->magnitude(be, x, x, 0));
+    EXPECT_OK(ops->path_step(be, x, x, x, x, x, x, 1, 0));
+    EXPECT_OK(ops->path_importance(be, x, x, x, x, 1, 0));
     EXPECT_OK(ops->square_sum(be, x, x, 2, 0));
     EXPECT_OK(ops->nll(be, x, x, x, x, l, 0, 2, 0, 1));
     EXPECT_OK(ops->seeds(be, x, x, l, samples, 1, 0, 2, EWCK_FISHER_EXACT, step));
@@ -1006,6 +1009,61 @@ TEST_P(Ops, OptimizerStepMatchesFloat64AndTheCpu)
                 EXPECT_TRUE(
                     SameBits(got.g, in.g) && SameBits(got.s, in.s) && SameBits(got.mu, in.mu));
             }
+}
+
+/* Synaptic intelligence: rounded like float32, the same bits on every backend. */
+TEST_P(Ops, PathIntegralMatchesFloat64AndTheCpu)
+{
+    Rng rng(31);
+    const float lambda = 3.0f, xi = 0.01f;
+    for (const int64_t n : kSizes) {
+        const auto w = rng.Uniforms(n, -1, 1), before = rng.Uniforms(n, -1, 1);
+        const auto theta = rng.Uniforms(n, -1, 1), g = rng.Uniforms(n, -1, 1);
+        const auto s = rng.Uniforms(n, 0, 1), mu = rng.Uniforms(n, -1, 1);
+        for (const bool penalised : {false, true}) {
+            SCOPED_TRACE(testing::Message() << n << (penalised ? " with penalty" : ""));
+            std::vector<float> got[2], importance[2];
+            for (const int side : {0, 1}) {
+                ewc_backend *const b = side ? cpu : be;
+                Buffer<float> d_w(b, w), d_before(b, before), d_theta(b, theta), d_g(b, g),
+                    d_s(b, s), d_mu(b, mu), f(b, n, kNan);
+                EXPECT_OK(b->ops->path_step(b, d_w, d_before, d_theta, d_g,
+                    penalised ? d_s.get() : nullptr, penalised ? d_mu.get() : nullptr, lambda, n));
+                ExpectBits("before", d_before.Read(), theta);
+                EXPECT_OK(b->ops->path_importance(b, f, d_w, d_g, d_theta, xi, n));
+                got[side] = d_w.Read();
+                importance[side] = f.Read();
+            }
+            ExpectBits("w", got[0], got[1]);
+            ExpectBits("importance", importance[0], importance[1]);
+            for (size_t i = 0; i < w.size(); i++) {
+                const double pull =
+                    penalised ? (double)lambda * s[i] * ((double)before[i] - mu[i]) : 0.0;
+                const double want = w[i] - (g[i] + pull) * ((double)theta[i] - before[i]);
+                ASSERT_NEAR(want, got[0][i], 3e-6) << i;
+                const double way = (double)theta[i] - g[i];
+                const double omega = std::max(0.0, want / (way * way + xi));
+                ASSERT_NEAR(omega, importance[0][i], 1e-5 * omega + 1e-3) << i;
+            }
+        }
+    }
+    Buffer<float> w(be, std::vector<float>{kNan, -1.0f, 1.0f}), zero(be, 3, 0.0f), f(be, 3, 0.0f);
+    EXPECT_OK(ops->path_importance(be, f, w, zero, zero, 0.5f, 3));
+    ExpectBitsOrNan("importance", f.Read(), {kNan, 0.0f, 2.0f});
+}
+
+TEST_P(Ops, Magnitude)
+{
+    Rng rng(32);
+    for (const int64_t n : kSizes) {
+        std::vector<float> in = rng.Uniforms(n, -1, 1), want;
+        in[0] = -0.0f;
+        for (const float x : in)
+            want.push_back(std::fabs(x));
+        Buffer<float> d_in(be, in), out(be, n, kNan);
+        EXPECT_OK(ops->magnitude(be, out, d_in, n));
+        ExpectBits("magnitudes", out.Read(), want);
+    }
 }
 
 /* Zeros of both signs, denormals, infinities, NaN: the same bits on every backend. */

@@ -119,6 +119,8 @@ TEST(Options, ChoicesAreTheEnums)
         {"method", "ewc", &ewc_run_options::method, EWC_METHOD_EWC},
         {"method", "ewc-online", &ewc_run_options::method, EWC_METHOD_EWC_ONLINE},
         {"method", "joint", &ewc_run_options::method, EWC_METHOD_JOINT},
+        {"method", "si", &ewc_run_options::method, EWC_METHOD_SI},
+        {"method", "mas", &ewc_run_options::method, EWC_METHOD_MAS},
         {"penalty", "explicit", &ewc_run_options::penalty, EWC_PENALTY_EXPLICIT},
         {"penalty", "proximal", &ewc_run_options::penalty, EWC_PENALTY_PROXIMAL},
         {"estimator", "exact", &ewc_run_options::estimator, EWC_FISHER_EXACT},

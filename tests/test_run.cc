@@ -156,12 +156,13 @@ TEST_F(WholeRun, HeadNamesWhatTheMethodIs)
 {
     struct Case {
         const char *method, *policy, *importance;
-        double lambda;
+        double lambda, gamma;
     };
     int i = 0;
     for (const Case &c :
-        {Case{"ewc-online", "online", "fisher", 5.0}, Case{"l2", "online", "one", 0.1},
-            Case{"sgd", nullptr, nullptr, 0}, Case{"joint", nullptr, nullptr, 0}}) {
+        {Case{"ewc-online", "online", "fisher", 5.0, 0.5}, Case{"l2", "online", "one", 0.1, 0.0},
+            Case{"si", "online", "path", 10.0, 1.0}, Case{"mas", "online", "sensitivity", 0.2, 1.0},
+            Case{"sgd", nullptr, nullptr, 0, 0}, Case{"joint", nullptr, nullptr, 0, 0}}) {
         SCOPED_TRACE(c.method);
         Set("method", c.method);
         Set("gamma", "0.5");
@@ -180,7 +181,7 @@ TEST_F(WholeRun, HeadNamesWhatTheMethodIs)
         EXPECT_EQ(c.policy, Text(head.get(), "policy"));
         EXPECT_EQ(c.importance, Text(head.get(), "importance"));
         EXPECT_NEAR(c.lambda, Number(head.get(), "lambda"), 1e-6);
-        EXPECT_EQ(std::string(c.method) == "l2" ? 0.0 : 0.5, Number(head.get(), "gamma"));
+        EXPECT_EQ(c.gamma, Number(head.get(), "gamma"));
         EXPECT_EQ(36 * 20 + 20, Number(head.get(), "parameters_covered"));
     }
 }

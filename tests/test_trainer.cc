@@ -16,6 +16,7 @@ using reference::Window;
 namespace
 {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInf = std::numeric_limits<float>::infinity();
 
 /* All that determines a run. */
 struct Plan {
@@ -169,6 +170,8 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
             rule.penalty = plan.state.penalty == EWC_PENALTY_PROXIMAL ? reference::kProximal
                                                                       : reference::kExplicit;
         if (plan.train.reset_optimizer) moments = {Vec<T>(n), Vec<T>(n), 0};
+        const Vec<T> theta_start = story.theta;
+        Vec<T> path(n); /* synaptic intelligence's w */
 
         const int64_t rows = (int64_t)all.Rows();
         const int64_t batch = std::min(plan.train.batch, rows);
@@ -205,12 +208,24 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
                 moments.m[i] = moments_before.m[i];
                 moments.v[i] = moments_before.v[i];
             }
+            const bool total = plan.train.importance == EWC_IMPORTANCE_PATH_TOTAL && rule.penalty;
+            for (size_t i = 0; i < n; i++) {
+                const T pull = total ? T(rule.lambda) * story.state.s[i] *
+                                           (theta_before[i] - story.state.mu[i])
+                                     : T(0);
+                path[i] -= (g[i] + pull) * (story.theta[i] - theta_before[i]);
+            }
         }
         if (!plan.penalty || plan.train.joint) continue;
         Vec<T> f(n, T(1)); /* L2 anchoring */
         if (plan.train.importance == EWC_IMPORTANCE_FISHER)
             f = reference::Fisher(
                 net, story.theta, own, window, (reference::Estimator)plan.train.fisher.estimator);
+        if (plan.train.importance >= EWC_IMPORTANCE_PATH)
+            for (size_t i = 0; i < n; i++) {
+                const T way = story.theta[i] - theta_start[i];
+                f[i] = std::max(T(0), path[i] / (way * way + T(plan.train.xi)));
+            }
         reference::Fold(story.state, {f, story.theta}, plan.state.policy == EWC_POLICY_ONLINE,
             T(plan.state.gamma));
     }
@@ -305,6 +320,37 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
             [](Plan &p) {
                 p.train.importance = EWC_IMPORTANCE_ONE;
                 p.state.lambda = 0.5f;
+                p.tasks.count = 3;
+            }},
+        {"synaptic intelligence",
+            [](Plan &p) {
+                p.state.policy = EWC_POLICY_ONLINE;
+                p.state.lambda = 10.0f;
+                p.train.importance = EWC_IMPORTANCE_PATH;
+                p.train.xi = 0.01f;
+                p.train.epochs = 2;
+                p.tasks.count = 3;
+            }},
+        {"synaptic intelligence along the total gradient",
+            [](Plan &p) {
+                p.state.policy = EWC_POLICY_ONLINE;
+                p.state.lambda = 10.0f;
+                p.optimizer.momentum = 0.5f;
+                p.train.importance = EWC_IMPORTANCE_PATH_TOTAL;
+                p.tasks.count = 3;
+            }},
+        {"synaptic intelligence, one head for each task",
+            [](Plan &p) {
+                p.state.policy = EWC_POLICY_ONLINE;
+                p.state.lambda = 10.0f;
+                p.train.importance = EWC_IMPORTANCE_PATH;
+                p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_TASK, 2);
+            }},
+        {"memory aware synapses",
+            [](Plan &p) {
+                p.state.policy = EWC_POLICY_ONLINE;
+                p.state.lambda = 0.2f;
+                p.train.fisher.estimator = EWC_FISHER_SENSITIVITY;
                 p.tasks.count = 3;
             }},
         {"joint", [](Plan &p) { p.train.joint = 1; }},
@@ -773,7 +819,9 @@ TEST_P(Trainer, RefusesBadOptions)
     refuses("report-every", [](O &o) { o.report_every = 0; });
     refuses("eval-every", [](O &o) { o.eval_every = -1; });
     refuses("eval-samples", [](O &o) { o.eval_samples = -1; });
-    refuses("importance", [](O &o) { Force(o.importance, 2); });
+    refuses("importance", [](O &o) { Force(o.importance, 4); });
+    for (const float xi : {0.0f, -1.0f, kNan, kInf})
+        refuses("xi", [=](O &o) { o.xi = xi; });
     refuses("draws", [](O &o) {
         o.fisher.estimator = EWC_FISHER_SAMPLED;
         o.fisher.draws = 0;

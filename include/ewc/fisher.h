@@ -21,7 +21,10 @@ typedef enum ewc_estimator {
     EWC_FISHER_EXACT = 0,   /* expectation over all classes under the model */
     EWC_FISHER_SAMPLED = 1, /* `draws` labels drawn from p(y | x_n), keyed by the sample's index */
     EWC_FISHER_EMPIRICAL = 2, /* the observed label */
-    EWC_FISHER_ARGMAX = 3     /* the model's most probable label, as some published rows do */
+    EWC_FISHER_ARGMAX = 3,    /* the model's most probable label, as some published rows do */
+    /* Not a Fisher information: memory aware synapses (Aljundi et al., ECCV 2018),
+     *   F_i = (1/N) sum_n | d ||z(x_n, theta)||^2 / d theta_i |,  z the logits */
+    EWC_FISHER_SENSITIVITY = 4
 } ewc_estimator;
 
 typedef struct ewc_fisher_options {

@@ -40,8 +40,14 @@ typedef enum ewc_method {
     EWC_METHOD_L2 = 1,         /* F = 1, anchored at the last task's weights */
     EWC_METHOD_EWC = 2,        /* EWC_POLICY_SUM */
     EWC_METHOD_EWC_ONLINE = 3, /* EWC_POLICY_ONLINE */
-    EWC_METHOD_JOINT = 4       /* all tasks so far together, the upper reference */
+    EWC_METHOD_JOINT = 4,      /* all tasks so far together, the upper reference */
+    EWC_METHOD_SI = 5,         /* synaptic intelligence (Zenke et al., ICML 2017) */
+    EWC_METHOD_MAS = 6         /* memory aware synapses (Aljundi et al., ECCV 2018) */
 } ewc_method;
+
+/* The key of the option that says how strong a method's penalty is, static storage; NULL: it has no
+ * penalty. */
+EWC_API const char *ewc_method_strength(ewc_method method);
 
 /* X(type, field, default, limits, group, help). Limits are an interval of numbers or the choices,
  * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
@@ -83,13 +89,22 @@ typedef enum ewc_method {
     X(REAL, dropout_input, "0", "[0,1)", "Model", "probability to drop an input")                  \
     X(REAL, dropout_hidden, "0", "[0,1)", "Model", "probability to drop a hidden unit")            \
                                                                                                    \
-    X(CHOICE, method, "ewc", "sgd|l2|ewc|ewc-online|joint", "Method",                              \
-        "fine-tuning, L2 anchor, EWC, online EWC, all data together")                              \
+    X(CHOICE, method, "ewc", "sgd|l2|ewc|ewc-online|joint|si|mas", "Method",                       \
+        "fine-tuning, L2 anchor, EWC, online EWC, all data together, synaptic intelligence, "      \
+        "memory aware synapses")                                                                   \
     X(REAL, lambda, "100", "[0,1e30]", "Method",                                                   \
         "ewc: strength; the penalty is lambda / 2 sum F (theta - theta*)^2")                       \
     X(REAL, lambda_l2, "0.02", "[0,1e30]", "Method", "l2: strength, the same with F = 1")          \
     X(REAL, gamma, "1", "[0,1]", "Method",                                                         \
         "ewc-online: weight of the past, S' = gamma S + F; 1 forgets nothing")                     \
+    X(REAL, si_c, "5", "[0,1e30]", "Method",                                                     \
+        "si: strength; the penalty is c sum Omega (theta - theta*)^2")                             \
+    X(REAL, si_xi, "0.1", "[1e-30,1e30]", "Method",                                                \
+        "si: added to the squared way, Omega += w / (way^2 + xi)")                                 \
+    X(FLAG, si_total, "false", "", "Method",                                                       \
+        "si: w along the gradient with its penalty, not the task's alone")                         \
+    X(REAL, lambda_mas, "0.1", "[0,1e30]", "Method",                                                 \
+        "mas: strength; the penalty is lambda sum Omega (theta - theta*)^2")                       \
     X(CHOICE, penalty, "explicit", "explicit|proximal", "Method",                                  \
         "part of the gradient, or an implicit step, stable for every lambda")                      \
     X(FLAG, exclude_heads, "false", "", "Method", "leave the output layer out of the penalty")     \

@@ -52,7 +52,12 @@ typedef int (*ewc_event_fn)(void *user, const ewc_event *event);
 
 typedef enum ewc_importance {
     EWC_IMPORTANCE_FISHER = 0,
-    EWC_IMPORTANCE_ONE = 1 /* F = 1: L2 anchoring */
+    EWC_IMPORTANCE_ONE = 1, /* F = 1: L2 anchoring */
+    EWC_IMPORTANCE_PATH =
+        2, /* F = max(0, w / ((theta - theta_start)^2 + xi)), w = -sum over a task's
+            * steps of g dtheta: synaptic intelligence (Zenke et al., ICML 2017) */
+    /* The same with the penalty's gradient in g, as some published rows have it. */
+    EWC_IMPORTANCE_PATH_TOTAL = 3
 } ewc_importance;
 
 typedef struct ewc_train_options {
@@ -67,6 +72,7 @@ typedef struct ewc_train_options {
     int reset_optimizer; /* 1: forget moments at the start of each task */
     int joint;           /* 1: train on all tasks so far together, the upper reference */
     ewc_importance importance;
+    float xi; /* EWC_IMPORTANCE_PATH: > 0 */
     ewc_fisher_options fisher;
     int64_t report_every; /* steps between EWC_EVENT_STEP and checks for non-finite numbers */
     int64_t eval_every;   /* steps between evaluations of all tasks seen; 0: only at a task's end */
@@ -78,7 +84,7 @@ typedef struct ewc_train_options {
 #define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
-            EWC_IMPORTANCE_FISHER, EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, NULL, NULL            \
+            EWC_IMPORTANCE_FISHER, 0.1f, EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, NULL, NULL      \
     }
 
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:
@@ -95,7 +101,8 @@ EWC_API void ewc_trainer_free(ewc_trainer *trainer);
  *         EWC_ERR_STOPPED; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t);
 
-/* Computes the Fisher information of task t at the present weights and folds it into the state.
+/* Computes the importance of each weight for task t, by default its Fisher information at the
+ * present weights, and folds it into the state.
  * Nothing to do without a state or with lambda = 0. @return as ewc_fisher_compute and
  * ewc_consolidation_fold, EWC_ERR_STOPPED */
 EWC_API ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t);

@@ -308,7 +308,7 @@ Vec<T> Gradient(const Net &net, const Vec<T> &theta, const Batch &batch, Window 
 
 /* ---- Fisher information: mean over samples of the expected squared gradient of one sample ---- */
 
-enum Estimator { kExact = 0, kSampled = 1, kEmpirical = 2, kArgmax = 3 };
+enum Estimator { kExact = 0, kSampled = 1, kEmpirical = 2, kArgmax = 3, kSensitivity = 4 };
 
 template <typename T>
 Vec<T> Fisher(
@@ -319,6 +319,15 @@ Vec<T> Fisher(
         const Pass<T> pass = Forward(net, theta, batch.Input<T>(n));
         const Vec<T> &logits = pass.y.back();
         const Vec<T> p = Softmax(logits, window);
+        if (estimator == kSensitivity) { /* | d sum of squared logits | */
+            Vec<T> slope(logits.size(), T(0));
+            for (int64_t c = window.first; c < window.first + window.count; c++)
+                slope[(size_t)c] = T(2) * logits[(size_t)c];
+            const Vec<T> g = Backward(net, theta, pass, slope);
+            for (size_t i = 0; i < g.size(); i++)
+                f[i] += g[i] < T(0) ? -g[i] : g[i];
+            continue;
+        }
         for (int64_t c = window.first; c < window.first + window.count; c++) {
             T probability = p[(size_t)c];
             if (estimator == kEmpirical) probability = c == batch.labels[n] ? T(1) : T(0);

@@ -32,9 +32,8 @@ static int parse_entry(entry *e, const cli_args *args, const char *text, size_t 
     if (ewc_options_set(&e->options, "method", method) != EWC_OK)
         return cli_usage("compare", "--methods: %s", ewc_last_error());
     if (colon == NULL) return 0;
-    if (e->options.method == EWC_METHOD_SGD || e->options.method == EWC_METHOD_JOINT)
-        return cli_usage("compare", "--methods: %s has no lambda", method);
-    const char *const key = e->options.method == EWC_METHOD_L2 ? "lambda-l2" : "lambda";
+    const char *const key = ewc_method_strength((ewc_method)e->options.method);
+    if (key == NULL) return cli_usage("compare", "--methods: %s has no lambda", method);
     if (ewc_options_set(&e->options, key, colon + 1) != EWC_OK)
         return cli_usage("compare", "--methods: %s", ewc_last_error());
     return 0;

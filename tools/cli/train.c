@@ -8,16 +8,19 @@
 
 static void print_result(const ewc_run_options *options, const ewc_run_result *result)
 {
-    char method[32], estimator[32], penalty[32];
+    const char *const key = ewc_method_strength((ewc_method)options->method);
+    char method[32], estimator[32], penalty[32], strength[32];
     (void)ewc_options_get(options, "method", method, sizeof method);
     (void)ewc_options_get(options, "estimator", estimator, sizeof estimator);
     (void)ewc_options_get(options, "penalty", penalty, sizeof penalty);
     cli_print_run(options, result);
     printf("method %s", method);
-    if (options->method == EWC_METHOD_L2)
-        printf(", lambda %g, %s penalty", options->lambda_l2, penalty);
+    if (key != NULL) {
+        (void)ewc_options_get(options, key, strength, sizeof strength);
+        printf(", %s %s, %s penalty", key, strength, penalty);
+    }
     if (options->method == EWC_METHOD_EWC || options->method == EWC_METHOD_EWC_ONLINE)
-        printf(", lambda %g, %s Fisher, %s penalty", options->lambda, estimator, penalty);
+        printf(", %s Fisher", estimator);
     if (options->method == EWC_METHOD_EWC_ONLINE) printf(", gamma %g", options->gamma);
     printf("\n\n");
     cli_print_accuracy(result);
@@ -39,8 +42,9 @@ int cli_train(cli_args *args)
 
     int code = cli_apply(args);
     if (code != 0) return code;
-    if (args->options.method == EWC_METHOD_L2 && cli_value(args, "lambda") != NULL)
-        return cli_usage("train", "--lambda: method l2 takes --lambda-l2");
+    const char *const key = ewc_method_strength((ewc_method)args->options.method);
+    if (key != NULL && strcmp(key, "lambda") != 0 && cli_value(args, "lambda") != NULL)
+        return cli_usage("train", "--lambda: this method takes --%s", key);
 
     cli_progress_init(&progress, 1);
     progress.options = &args->options;

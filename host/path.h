@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* Synaptic intelligence (Zenke, Poole & Ganguli, ICML 2017): the importance of a weight is what its
+ * movements have done for the loss, w = -sum over steps of g (theta' - theta), over the square of
+ * how far it got:
+ *
+ *   Omega = max(0, w / ((theta - theta_start)^2 + xi)) */
+#ifndef EWCI_PATH_H
+#define EWCI_PATH_H
+
+#include "optimizer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ewci_path_integral ewci_path_integral;
+
+ewc_status ewci_path_create(ewci_path_integral **out, ewc_model *model);
+void ewci_path_free(ewci_path_integral *path);
+
+/* At the start of a task: the integral is 0, and begins at the present weights. */
+ewc_status ewci_path_begin(ewci_path_integral *path);
+
+/* Queued after a step of the window; `penalised`, or NULL: along the gradient with its penalty. */
+ewc_status ewci_path_follow(ewci_path_integral *path, const ewc_optimizer *optimizer,
+    const ewc_consolidation *penalised, int64_t first, int64_t outputs);
+
+/* Omega (count) at the present weights. */
+ewc_status ewci_path_importance_of(ewci_path_integral *path, float *omega, float xi);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
