@@ -523,6 +523,52 @@ static void nll_chunk(void *context, int64_t i)
     }
 }
 
+typedef struct distill_job {
+    float *gradient;
+    const float *logits, *teacher;
+    int64_t rows, cols, old;
+    float temperature, keep, share;
+} distill_job;
+
+/* exp((z - top) / t) is term j of a softmax, their sum the denominator. */
+static float softmax_sum(const float *z, int64_t n, float top, float temperature)
+{
+    float sum = 0.0f;
+    for (int64_t j = 0; j < n; j++)
+        sum += expf((z[j] - top) / temperature);
+    return sum;
+}
+
+static void distill_chunk(void *context, int64_t i)
+{
+    const distill_job *const job = context;
+    const int64_t cols = job->cols, old = job->old;
+    const float temperature = job->temperature;
+    const range r = chunk_range(i, row_grain(32 * cols), job->rows);
+    for (int64_t row = r.begin; row < r.end; row++) {
+        float *const g = job->gradient + row * cols;
+        const float *const z = job->logits + row * cols, *const t = job->teacher + row * old;
+        const float z_top = z[first_largest(z, old)], t_top = t[first_largest(t, old)];
+        const float z_sum = softmax_sum(z, old, z_top, temperature);
+        const float t_sum = softmax_sum(t, old, t_top, temperature);
+        for (int64_t j = 0; j < old; j++)
+            g[j] = job->keep * g[j] + job->share * temperature *
+                                          (expf((z[j] - z_top) / temperature) / z_sum -
+                                              expf((t[j] - t_top) / temperature) / t_sum);
+        for (int64_t j = old; j < cols; j++)
+            g[j] *= job->keep;
+    }
+}
+
+static ewc_status cpu_distill(ewc_backend *be, float *gradient, const float *logits,
+    const float *teacher, int64_t rows, int64_t cols, int64_t old, float temperature, float keep,
+    float share)
+{
+    distill_job job = {gradient, logits, teacher, rows, cols, old, temperature, keep, share};
+    ewci_pool_run(pool_of(be), distill_chunk, &job, ceil_div(rows, row_grain(32 * cols)));
+    return EWC_OK;
+}
+
 static ewc_status cpu_nll(ewc_backend *be, float *loss, float *hit, float *gradient,
     const float *logits, const int32_t *labels, int64_t rows, int64_t cols, int64_t group,
     float scale)
@@ -948,6 +994,7 @@ static const ewci_backend_ops cpu_ops = {
     .magnitude = cpu_magnitude,
     .square_sum = cpu_square_sum,
     .nll = cpu_nll,
+    .distill = cpu_distill,
     .seeds = cpu_seeds,
     .accumulate = cpu_accumulate,
     .stats = cpu_stats,

@@ -337,6 +337,15 @@ static ewc_status cuda_nll(ewc_backend *be, float *loss, float *hit, float *grad
         ewck_nll(loss, hit, gradient, logits, labels, rows, cols, group, scale, cuda->stream));
 }
 
+static ewc_status cuda_distill(ewc_backend *be, float *gradient, const float *logits,
+    const float *teacher, int64_t rows, int64_t cols, int64_t old, float temperature, float keep,
+    float share)
+{
+    OPERATION(be, "distill",
+        ewck_distill(
+            gradient, logits, teacher, rows, cols, old, temperature, keep, share, cuda->stream));
+}
+
 static ewc_status cuda_seeds(ewc_backend *be, float *seeds, const float *logits,
     const int32_t *labels, const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols,
     int estimator, const ewck_step *step)
@@ -488,6 +497,7 @@ static const ewci_backend_ops cuda_ops = {
     .magnitude = cuda_magnitude,
     .square_sum = cuda_square_sum,
     .nll = cuda_nll,
+    .distill = cuda_distill,
     .seeds = cuda_seeds,
     .accumulate = cuda_accumulate,
     .stats = cuda_stats,

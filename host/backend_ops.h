@@ -107,6 +107,12 @@ struct ewci_backend_ops {
     ewc_status (*nll)(ewc_backend *be, float *loss, float *hit, float *gradient,
         const float *logits, const int32_t *labels, int64_t rows, int64_t cols, int64_t group,
         float scale);
+    /* gradient (rows, cols) = keep gradient + share t (softmax(logits / t) - softmax(teacher / t)),
+     * the softmaxes over the first `old` of the logits (rows, cols), 1 <= old <= cols, t the
+     * temperature; teacher (rows, old). Beyond them keep gradient alone. */
+    ewc_status (*distill)(ewc_backend *be, float *gradient, const float *logits,
+        const float *teacher, int64_t rows, int64_t cols, int64_t old, float temperature,
+        float keep, float share);
     /* Seeds of the Fisher pass, seeds (repeats, rows, cols): gradients of log p at the logits whose
      * outer products, summed over repeats, are that of the estimator. EXACT: cols - 1 columns of a
      * factor L L^T = diag(p) - p p^T (formula.h); SAMPLED: as many as draws; EMPIRICAL, ARGMAX: 1.

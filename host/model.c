@@ -255,6 +255,7 @@ ewc_status ewci_pass_create(
             ewci_fail(EWC_ERR_MEMORY, "out of memory for a pass of %lld rows", (long long)max_rows);
         goto done;
     }
+    pass->theta = model->theta;
     pass->max_rows = max_rows;
     pass->max_gradients = max_gradients;
     pass->outputs = model->outputs;
@@ -312,7 +313,7 @@ void ewci_pass_free(ewci_pass *pass)
 static ewci_flow flow_of(const ewci_pass *pass, int64_t repeats)
 {
     return (ewci_flow){.be = pass->model->be,
-        .theta = pass->model->theta,
+        .theta = pass->theta,
         .step = pass->step,
         .rows = pass->rows,
         .repeats = repeats,

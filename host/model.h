@@ -22,6 +22,7 @@ struct ewc_model {
 /* Memory for going through a model with at most so many rows. */
 typedef struct ewci_pass {
     ewc_model *model;
+    const float *theta; /* (count) device: the model's, unless changed */
     int64_t max_rows, max_gradients;
     int64_t rows;           /* in flight */
     int64_t first, outputs; /* logits that take part */

@@ -489,6 +489,8 @@ ewc_status ewc_options_check(const ewc_run_options *options)
             "tasks: %lld of %lld classes each need more than the %d classes of %s",
             (long long)o->tasks, (long long)o->classes_per_task, CLASSES,
             o->dataset == 0 ? "mnist" : "fashion-mnist");
+    if (o->method == EWC_METHOD_LWF && o->scenario == EWC_SCENARIO_TASK)
+        return ewci_fail(EWC_ERR_CONFIG, "scenario: task, expected domain or class for lwf");
     if (o->epochs == 0 && o->iterations == 0)
         return ewci_fail(EWC_ERR_CONFIG, "epochs: 0, expected epochs or iterations above 0");
     if (o->nesterov && o->optimizer == EWC_OPTIMIZER_SGD && !(o->momentum > 0.0))

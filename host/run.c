@@ -59,6 +59,8 @@ static json_t *describe_method(const ewc_run *run)
     json_t *const out = json_pack("{s:o, s:o, s:I, s:I}", "method", option_text(o, "method"),
         "scenario", option_text(o, "scenario"), "tasks", (json_int_t)o->tasks, "parameters",
         (json_int_t)run->result.parameters);
+    if (o->method == EWC_METHOD_LWF)
+        json_object_set_new(out, "lwf_temperature", ewci_json_real(o->lwf_temperature));
     if (out == NULL || run->state == NULL) return out;
 
     int64_t covered = 0;
@@ -312,6 +314,7 @@ static ewc_status create_trainer(ewc_run *run)
     training.joint = ewci_method_of(o)->joint;
     training.importance = ewci_method_importance(o);
     training.xi = (float)o->si_xi;
+    if (o->method == EWC_METHOD_LWF) training.distill_temperature = (float)o->lwf_temperature;
     training.fisher.estimator = ewci_method_estimator(o);
     training.fisher.samples = o->fisher_samples;
     training.fisher.draws = o->fisher_draws;

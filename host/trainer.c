@@ -11,6 +11,7 @@
 #include "likelihood.h"
 #include "path.h"
 #include "task.h"
+#include "teacher.h"
 
 enum { EVAL_ROWS = 512, MAX_BATCH = 1 << 20 };
 
@@ -22,6 +23,7 @@ struct ewc_trainer {
     ewc_train_options options;
     ewc_fisher *fisher;       /* or NULL */
     ewci_path_integral *path; /* or NULL */
+    ewci_teacher *teacher;    /* or NULL */
     ewc_fisher_stats *stats;  /* (segments) */
     ewci_pass *pass;          /* training */
     ewci_pass *eval;          /* evaluation */
@@ -66,6 +68,10 @@ static ewc_status check_options(const ewc_train_options *o)
             (long long)o->eval_samples);
     if ((unsigned)o->importance > EWC_IMPORTANCE_PATH_TOTAL)
         return ewci_fail(EWC_ERR_ARGUMENT, "importance: %d, expected 0..3", (int)o->importance);
+    if (!(o->distill_temperature >= 0.0f) || isinf(o->distill_temperature))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "distill-temperature: %g, expected a finite number of 0 or more",
+            (double)o->distill_temperature);
     if (!(o->xi > 0.0f) || isinf(o->xi))
         return ewci_fail(
             EWC_ERR_ARGUMENT, "xi: %g, expected a finite number above 0", (double)o->xi);
@@ -101,6 +107,12 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
             (long long)ewc_tasks_outputs(tasks));
         goto done;
     }
+    const int distills = o.distill_temperature > 0.0f;
+    if (distills && (o.joint || ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK)) {
+        status = ewci_fail(EWC_ERR_ARGUMENT,
+            "scenario: learning without forgetting needs domain or class, and one task at a time");
+        goto done;
+    }
     const int64_t count = ewc_tasks_count(tasks);
     trainer = ewci_calloc(1, sizeof *trainer);
     if (trainer) {
@@ -122,6 +134,8 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     EWCI_TRY(ewci_pass_create(&trainer->pass, model, o.batch, o.batch, 0));
     EWCI_TRY(ewci_pass_create(&trainer->eval, model, EVAL_ROWS, 0, 0));
     EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
+    if (distills)
+        EWCI_TRY(ewci_teacher_create(&trainer->teacher, model, o.batch, o.distill_temperature));
     if (state && state->options.lambda > 0.0f && !o.joint) {
         EWCI_TRY(ewc_fisher_create(&trainer->fisher, model));
         const int64_t logits = ewci_tasks_scenario(tasks) == EWC_SCENARIO_CLASS
@@ -145,6 +159,7 @@ done:
 void ewc_trainer_free(ewc_trainer *trainer)
 {
     if (!trainer) return;
+    ewci_teacher_free(trainer->teacher);
     ewci_path_free(trainer->path);
     ewc_fisher_free(trainer->fisher);
     ewci_device_free(trainer->model->be, trainer->total);
@@ -292,6 +307,7 @@ static ewc_status queue_step(ewc_trainer *trainer, const task_run *run)
         be, pass->x, pass->labels, pass->samples, &run->task.view, pass->step, pass->rows));
     EWCI_TRY(ewci_pass_forward(pass));
     EWCI_TRY(ewci_likelihood_gradient(pass, run->task.group, trainer->total));
+    if (trainer->teacher) EWCI_TRY(ewci_teacher_guide(trainer->teacher, pass, &run->task.view));
     EWCI_TRY(ewci_pass_backward(pass, optimizer->gradient, EWCI_MODE_OVERWRITE, 1));
     EWCI_TRY(ewci_optimizer_apply(
         optimizer, trainer->state, pass->step, run->task.first, run->task.outputs));
@@ -430,6 +446,7 @@ ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
             samples_since = 0;
         }
     }
+    if (trainer->teacher) EWCI_TRY(ewci_teacher_remember(trainer->teacher, run.task.outputs));
     EWCI_TRY(be->ops->sync(be));
     event.kind = EWC_EVENT_TASK_END;
     event.seconds = seconds_now() - begin;

@@ -50,6 +50,10 @@ cudaError_t ewck_nll(float *loss, float *hit, float *gradient, const float *logi
     const int32_t *labels, int64_t rows, int64_t cols, int64_t group, float scale,
     cudaStream_t stream);
 
+/* ---- distill.cu ---- */
+cudaError_t ewck_distill(float *gradient, const float *logits, const float *teacher, int64_t rows,
+    int64_t cols, int64_t old, float temperature, float keep, float share, cudaStream_t stream);
+
 /* ---- fisher.cu ---- */
 cudaError_t ewck_seeds(float *seeds, const float *logits, const int32_t *labels,
     const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols, int estimator,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A softmax by one warp: p_j = exp(z_j - top) / sum, top the largest logit, so that nothing
- * overflows and one term of the sum is 1. */
+/* A softmax by one warp: p_j = exp((z_j - top) / temperature) / sum, top the largest logit, so that
+ * nothing overflows and one term of the sum is 1. */
 #ifndef EWCK_SOFTMAX_H
 #define EWCK_SOFTMAX_H
 
@@ -30,16 +30,17 @@ static __device__ inline int64_t row_stride()
 /* The same in every lane. */
 struct Softmax {
     const float *z; /* (n) */
-    float top, sum;
+    float top, sum, temperature;
 
-    __device__ float exponential(int64_t j) const { return expf(z[j] - top); }
+    __device__ float exponential(int64_t j) const { return expf((z[j] - top) / temperature); }
     __device__ float p(int64_t j) const { return exponential(j) / sum; }
 };
 
 /* All lanes call it; n > 0. */
-static __device__ inline Softmax softmax_of(const float *z, int64_t n, unsigned lane)
+static __device__ inline Softmax softmax_of(
+    const float *z, int64_t n, unsigned lane, float temperature = 1.0f)
 {
-    Softmax softmax = {z, -INFINITY, 0.0f};
+    Softmax softmax = {z, -INFINITY, 0.0f, temperature};
     for (int64_t j = lane; j < n; j += kWarp)
         softmax.top = fmaxf(softmax.top, z[j]);
     softmax.top = warp_max(softmax.top);

@@ -168,7 +168,7 @@ TEST_F(Cli, BadCommandLinesAreRefused)
         {"--method: compare takes --methods", {"compare", "--method", "ewc"}},
         {"--methods", {"compare", "--methods", ""}},
         {"--methods", {"compare", "--methods", "sgd,,ewc"}},
-        {"--methods", {"compare", "--methods", "sgd,si"}},
+        {"--methods", {"compare", "--methods", "sgd,gem"}},
         {"--methods", {"compare", "--methods", "sgd:3"}},
         {"--methods", {"compare", "--methods", "ewc:-3"}},
         {"--methods", {"compare", "--methods", "ewc:"}},

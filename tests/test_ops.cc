@@ -138,6 +138,7 @@ TEST_P(Ops, AcceptNothing)
     EXPECT_OK(ops->dropout(be, x, x, 0, 0.5f, 0, step));
     EXPECT_OK(ops->column_sum(be, x, x, 2, 0, 0));
     EXPECT_OK(ops->magnitude(be, x, x, 0));
+    EXPECT_OK(ops->distill(be, x, x, x, 0, 2, 2, 2, 1, 1));
     EXPECT_OK(ops->path_step(be, x, x, x, x, x, x, 1, 0));
     EXPECT_OK(ops->path_importance(be, x, x, x, x, 1, 0));
     EXPECT_OK(ops->square_sum(be, x, x, 2, 0));
@@ -793,6 +794,44 @@ TEST_P(Ops, SampledSeedsNeverDrawAnImpossibleClass)
         EXPECT_EQ(0.0f, *last) << "row " << r;
         EXPECT_EQ(1, std::count_if(first, last, [](float x) { return x >= 0.0f; })) << "row " << r;
     }
+}
+
+TEST_P(Ops, DistillMatchesFloat64)
+{
+    Rng rng(33);
+    struct Shape {
+        int64_t rows, cols, old;
+    };
+    for (const auto &[rows, cols, old] : {Shape{1, 1, 1}, {31, 10, 10}, {257, 10, 4}, {33, 33, 32},
+             {7, 257, 31}, {128, 100, 99}, {4099, 10, 10}})
+        for (const float temperature : {1.0f, 2.0f, 0.5f}) {
+            SCOPED_TRACE(testing::Message()
+                         << rows << " x " << cols << ", " << old << " old, t " << temperature);
+            const auto logits = rng.Uniforms(rows * cols, -20, 20);
+            const auto teacher = rng.Uniforms(rows * old, -20, 20);
+            const auto gradient = rng.Uniforms(rows * cols, -1, 1);
+            const float keep = 0.25f, share = 0.75f;
+            Buffer<float> d_gradient(be, gradient), z(be, logits), t(be, teacher);
+            EXPECT_OK(
+                ops->distill(be, d_gradient, z, t, rows, cols, old, temperature, keep, share));
+            std::vector<float> plain;
+            std::vector<double> want;
+            const auto tell = [&](auto &out, auto one) {
+                using T = decltype(one);
+                for (int64_t r = 0; r < rows; r++) {
+                    const Vec<T> a(logits.begin() + r * cols, logits.begin() + (r + 1) * cols);
+                    Vec<T> b(teacher.begin() + r * old, teacher.begin() + (r + 1) * old);
+                    b.resize((size_t)cols);
+                    const Vec<T> slope = reference::DistillationSlope(a, b, old, T(temperature));
+                    for (int64_t j = 0; j < cols; j++)
+                        out.push_back(T(keep) * T(gradient[(size_t)(r * cols + j)]) +
+                                      T(share) * slope[(size_t)j]);
+                }
+            };
+            tell(plain, 1.0f);
+            tell(want, 1.0);
+            ExpectClose("gradient", d_gradient.Read(), want, plain);
+        }
 }
 
 /* ---- Reductions ---- */

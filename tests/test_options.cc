@@ -121,6 +121,7 @@ TEST(Options, ChoicesAreTheEnums)
         {"method", "joint", &ewc_run_options::method, EWC_METHOD_JOINT},
         {"method", "si", &ewc_run_options::method, EWC_METHOD_SI},
         {"method", "mas", &ewc_run_options::method, EWC_METHOD_MAS},
+        {"method", "lwf", &ewc_run_options::method, EWC_METHOD_LWF},
         {"penalty", "explicit", &ewc_run_options::penalty, EWC_PENALTY_EXPLICIT},
         {"penalty", "proximal", &ewc_run_options::penalty, EWC_PENALTY_PROXIMAL},
         {"estimator", "exact", &ewc_run_options::estimator, EWC_FISHER_EXACT},

@@ -197,7 +197,15 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
                 DropoutMasks<T>(plan.shape, net, plan.train.seed, (uint32_t)story.losses.size());
             story.losses.push_back(
                 (double)reference::Loss(net, story.theta, picked, window, masks));
-            const Vec<T> g = reference::Gradient(net, story.theta, picked, window, masks);
+            Vec<T> g = reference::Gradient(net, story.theta, picked, window, masks);
+            if (plan.train.distill_temperature > 0.0f && t > 0) {
+                const T keep = T(1) / T(t + 1);
+                const int64_t old = WindowOf(tasks, plan.tasks.scenario, t - 1).count;
+                const Vec<T> more = reference::DistillationGradient(net, story.theta, theta_start,
+                    picked, old, T(plan.train.distill_temperature), masks);
+                for (size_t i = 0; i < n; i++)
+                    g[i] = keep * g[i] + (T(1) - keep) * more[i];
+            }
             const auto theta_before = story.theta;
             const auto moments_before = moments;
             rule.lr = LearningRate(plan, step, steps);
@@ -345,6 +353,20 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
                 p.state.lambda = 10.0f;
                 p.train.importance = EWC_IMPORTANCE_PATH;
                 p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_TASK, 2);
+            }},
+        {"learning without forgetting",
+            [](Plan &p) {
+                p.penalty = false;
+                p.train.distill_temperature = 2.0f;
+                p.train.epochs = 2;
+                p.tasks.count = 3;
+            }},
+        {"learning without forgetting, more and more classes, dropout",
+            [](Plan &p) {
+                p.penalty = false;
+                p.train.distill_temperature = 1.5f;
+                p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS, 2);
+                p.shape.dropout_hidden = 0.25f;
             }},
         {"memory aware synapses",
             [](Plan &p) {
@@ -820,6 +842,12 @@ TEST_P(Trainer, RefusesBadOptions)
     refuses("eval-every", [](O &o) { o.eval_every = -1; });
     refuses("eval-samples", [](O &o) { o.eval_samples = -1; });
     refuses("importance", [](O &o) { Force(o.importance, 4); });
+    for (const float t : {-1.0f, kNan, kInf})
+        refuses("distill-temperature", [=](O &o) { o.distill_temperature = t; });
+    refuses("scenario", [](O &o) {
+        o.distill_temperature = 2.0f;
+        o.joint = 1;
+    });
     for (const float xi : {0.0f, -1.0f, kNan, kInf})
         refuses("xi", [=](O &o) { o.xi = xi; });
     refuses("draws", [](O &o) {

@@ -73,6 +73,9 @@ typedef struct ewc_train_options {
     int joint;           /* 1: train on all tasks so far together, the upper reference */
     ewc_importance importance;
     float xi; /* EWC_IMPORTANCE_PATH: > 0 */
+    /* Above 0: learning without forgetting at this temperature (Li & Hoiem, ECCV 2016). Not for
+     * task-incremental sequences, whose heads have no logits in common. */
+    float distill_temperature;
     ewc_fisher_options fisher;
     int64_t report_every; /* steps between EWC_EVENT_STEP and checks for non-finite numbers */
     int64_t eval_every;   /* steps between evaluations of all tasks seen; 0: only at a task's end */
@@ -84,7 +87,7 @@ typedef struct ewc_train_options {
 #define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
-            EWC_IMPORTANCE_FISHER, 0.1f, EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, NULL, NULL      \
+            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, NULL, NULL      \
     }
 
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:

@@ -286,6 +286,7 @@ TEST_F(Emulated, LaunchersRefuseNegativeSizesAndUnknownKinds)
         ewck_bias_activation(nullptr, nullptr, nullptr, -1, 1, 0, nullptr),
         ewck_activation_backward(nullptr, nullptr, nullptr, -1, 1, 1, 0, nullptr),
         ewck_dropout(nullptr, nullptr, -1, 0.5f, 0, nullptr, nullptr),
+        ewck_distill(nullptr, nullptr, nullptr, 1, 1, 2, 1, 1, 1, nullptr),
         ewck_magnitude(nullptr, nullptr, -1, nullptr),
         ewck_square_sum(nullptr, nullptr, 1, -1, nullptr),
         ewck_gather(nullptr, nullptr, nullptr, &view, nullptr, 1, nullptr),

@@ -306,6 +306,39 @@ Vec<T> Gradient(const Net &net, const Vec<T> &theta, const Batch &batch, Window 
     return mean;
 }
 
+/* d/dz of t^2 KL(softmax(teacher / t) || softmax(z / t)), over the logits [0, old). */
+template <typename T>
+Vec<T> DistillationSlope(Vec<T> logits, Vec<T> teacher, int64_t old, T temperature)
+{
+    for (T &z : logits)
+        z /= temperature;
+    for (T &z : teacher)
+        z /= temperature;
+    const Vec<T> p = Softmax(logits, Window{0, old}), q = Softmax(teacher, Window{0, old});
+    Vec<T> slope(logits.size(), T(0));
+    for (size_t j = 0; j < (size_t)old; j++)
+        slope[j] = temperature * (p[j] - q[j]);
+    return slope;
+}
+
+/* The gradient of its mean over samples; the teacher's weights see no dropout. */
+template <typename T>
+Vec<T> DistillationGradient(const Net &net, const Vec<T> &theta, const Vec<T> &teacher,
+    const Batch &batch, int64_t old, T temperature, const Masks<T> &masks = {})
+{
+    Vec<T> mean((size_t)net.parameters, T(0));
+    for (size_t n = 0; n < batch.Rows(); n++) {
+        const Vec<Vec<T>> mask = masks ? masks(n) : Vec<Vec<T>>();
+        const Pass<T> pass = Forward(net, theta, batch.Input<T>(n), mask);
+        const Vec<T> wanted = Forward(net, teacher, batch.Input<T>(n)).y.back();
+        const Vec<T> g = Backward(
+            net, theta, pass, DistillationSlope(pass.y.back(), wanted, old, temperature), mask);
+        for (size_t i = 0; i < g.size(); i++)
+            mean[i] += g[i] / T(batch.Rows());
+    }
+    return mean;
+}
+
 /* ---- Fisher information: mean over samples of the expected squared gradient of one sample ---- */
 
 enum Estimator { kExact = 0, kSampled = 1, kEmpirical = 2, kArgmax = 3, kSensitivity = 4 };

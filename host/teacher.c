@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/* The weights before this task, and a pass through them. */
+#include "teacher.h"
+
+#include <stdlib.h>
+
+struct ewci_teacher {
+    ewc_model *model;
+    float *theta; /* (count), device */
+    ewci_pass *pass;
+    float temperature;
+    int64_t tasks; /* remembered */
+};
+
+ewc_status ewci_teacher_create(
+    ewci_teacher **out, ewc_model *model, int64_t max_rows, float temperature)
+{
+    ewc_status status;
+    *out = NULL;
+    ewci_teacher *const teacher = ewci_calloc(1, sizeof *teacher);
+    if (!teacher) return ewci_fail(EWC_ERR_MEMORY, "out of memory for a teacher");
+    teacher->model = model;
+    teacher->temperature = temperature;
+    EWCI_TRY(ewci_device_alloc(model->be, &teacher->theta, model->count, sizeof(float)));
+    EWCI_TRY(ewci_pass_create(&teacher->pass, model, max_rows, 0, 0));
+    teacher->pass->theta = teacher->theta;
+    *out = teacher;
+done:
+    if (status != EWC_OK) ewci_teacher_free(teacher);
+    return status;
+}
+
+void ewci_teacher_free(ewci_teacher *teacher)
+{
+    if (!teacher) return;
+    ewci_pass_free(teacher->pass);
+    ewci_device_free(teacher->model->be, teacher->theta);
+    free(teacher);
+}
+
+ewc_status ewci_teacher_remember(ewci_teacher *teacher, int64_t outputs)
+{
+    const ewc_model *const model = teacher->model;
+    teacher->tasks++;
+    teacher->pass->outputs = outputs;
+    return model->be->ops->copy(
+        model->be, teacher->theta, model->theta, (size_t)model->count * sizeof(float));
+}
+
+ewc_status ewci_teacher_guide(ewci_teacher *teacher, ewci_pass *student, const ewck_view *view)
+{
+    ewc_backend *const be = teacher->model->be;
+    ewci_pass *const pass = teacher->pass;
+    const float keep = 1.0f / (float)(teacher->tasks + 1);
+    ewc_status status = EWC_OK;
+    if (teacher->tasks == 0) return EWC_OK;
+    pass->rows = student->rows;
+    EWCI_TRY(
+        be->ops->gather(be, pass->x, pass->labels, pass->samples, view, student->step, pass->rows));
+    EWCI_TRY(ewci_pass_forward(pass));
+    EWCI_TRY(be->ops->distill(be, student->delta, ewci_pass_logits(student), ewci_pass_logits(pass),
+        student->rows, student->outputs, pass->outputs, teacher->temperature, keep,
+        (1.0f - keep) / (float)student->rows));
+done:
+    return status;
+}

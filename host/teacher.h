@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* Learning without forgetting (Li & Hoiem, ECCV 2016): while task k = 2, 3, ... is learnt, the
+ * model as it was before answers the same inputs, and its answers are learnt, too:
+ *
+ *   loss = (1/k) CE + (1 - 1/k) t^2 KL(softmax(z_old / t) || softmax(z / t)),  t the temperature
+ *
+ * with the weights of van de Ven & Tolias (arXiv 1904.07734). */
+#ifndef EWCI_TEACHER_H
+#define EWCI_TEACHER_H
+
+#include "model.h"
+#include "task.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ewci_teacher ewci_teacher;
+
+ewc_status ewci_teacher_create(
+    ewci_teacher **out, ewc_model *model, int64_t max_rows, float temperature);
+void ewci_teacher_free(ewci_teacher *teacher);
+
+/* After a task with logits [0, outputs): the model as it is now is the teacher. */
+ewc_status ewci_teacher_remember(ewci_teacher *teacher, int64_t outputs);
+
+/* Queued between likelihood and backward: changes student->delta. `view`: what the student reads.
+ * Nothing before the first task is remembered. */
+ewc_status ewci_teacher_guide(ewci_teacher *teacher, ewci_pass *student, const ewck_view *view);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
