@@ -87,7 +87,8 @@ typedef struct ewc_train_options {
 #define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
-            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, NULL, NULL      \
+            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, NULL,     \
+            NULL                                                                                   \
     }
 
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:

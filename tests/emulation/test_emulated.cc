@@ -4,7 +4,6 @@
 #include <functional>
 
 #include "emulated_backend.h"
-#include "kernels/kernels.h"
 #include "support/check.hpp"
 
 #include "emulation.h" /* last: it makes macros of CUDA's built-ins */
@@ -273,43 +272,6 @@ TEST_F(Emulated, ReleaseWhileRecordingIsSafe)
     be->ops->graph_free(be, graph); /* which waits */
     be->ops->release(be, second);
     ASSERT_OK(be->ops->record_begin(be)); /* left open until the backend goes */
-}
-
-TEST_F(Emulated, LaunchersRefuseNegativeSizesAndUnknownKinds)
-{
-    const ewck_view view = {};
-    ewck_rule rule = {}, penalty = {};
-    penalty.penalty = rule.kind = 99;
-    const cudaError_t refusals[] = {
-        ewck_fill(nullptr, 0, -1, nullptr),
-        ewck_scale(nullptr, 0, -1, nullptr),
-        ewck_bias_activation(nullptr, nullptr, nullptr, -1, 1, 0, nullptr),
-        ewck_activation_backward(nullptr, nullptr, nullptr, -1, 1, 1, 0, nullptr),
-        ewck_dropout(nullptr, nullptr, -1, 0.5f, 0, nullptr, nullptr),
-        ewck_distill(nullptr, nullptr, nullptr, 1, 1, 2, 1, 1, 1, nullptr),
-        ewck_magnitude(nullptr, nullptr, -1, nullptr),
-        ewck_square_sum(nullptr, nullptr, 1, -1, nullptr),
-        ewck_gather(nullptr, nullptr, nullptr, &view, nullptr, 1, nullptr),
-        ewck_nll(nullptr, nullptr, nullptr, nullptr, nullptr, -1, 1, 0, 1, nullptr),
-        ewck_seeds(nullptr, nullptr, nullptr, nullptr, 1, -1, 1, 0, nullptr, nullptr),
-        ewck_column_sum(nullptr, nullptr, -1, 1, 0, nullptr, nullptr),
-        ewck_accumulate(nullptr, nullptr, -1, nullptr, nullptr),
-        ewck_stats(nullptr, nullptr, -1, nullptr, nullptr),
-        ewck_penalty(nullptr, nullptr, nullptr, nullptr, -1, nullptr, nullptr),
-        ewck_sum_parts(nullptr, nullptr, -1, nullptr),
-        ewck_fold(nullptr, nullptr, nullptr, nullptr, nullptr, -1, 0, 1, nullptr, nullptr),
-        ewck_path_step(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 1, -1, nullptr),
-        ewck_path_importance(nullptr, nullptr, nullptr, nullptr, 1, -1, nullptr),
-        ewck_optimizer_step(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, -1, &rule,
-            nullptr, nullptr, nullptr),
-        ewck_optimizer_step(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 1, &rule, nullptr,
-            nullptr, nullptr),
-        ewck_optimizer_step(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 1, &penalty,
-            nullptr, nullptr, nullptr),
-    };
-    for (size_t i = 0; i < std::size(refusals); i++)
-        EXPECT_EQ(cudaErrorInvalidValue, refusals[i]) << "launcher " << i;
-    EXPECT_EQ(0u, emulation::statistics.launches);
 }
 
 TEST_F(Emulated, AFaultIsReportedAndAllThatIsLeftCanBeFreed)

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/* What the launchers of kernels/kernels.h refuse, which the backend never asks of them. */
+#include <gtest/gtest.h>
+
+#ifdef EWC_TEST_EMULATION
+
+#include "kernels/kernels.h"
+
+#define EXPECT_REFUSED(call) EXPECT_EQ(cudaErrorInvalidValue, call)
+#define EXPECT_NOTHING(call) EXPECT_EQ(cudaSuccess, call)
+
+namespace
+{
+float *const x = nullptr; /* no kernel runs */
+double *const d = nullptr;
+int32_t *const i = nullptr;
+int64_t *const l = nullptr;
+const ewck_step *const step = nullptr;
+const cudaStream_t stream = nullptr;
+
+ewck_view View(int64_t count, int64_t copies, int64_t features)
+{
+    ewck_view view = {};
+    view.count = count;
+    view.copies = copies;
+    view.features = features;
+    return view;
+}
+} // namespace
+
+TEST(EmulatedLaunchers, RefuseNegativeSizes)
+{
+    const ewck_rule rule = {};
+    const ewck_view view = View(1, 1, 1), no_rows = View(0, 1, 1), no_copies = View(1, 0, 1),
+                    negative = View(1, 1, -1);
+    EXPECT_REFUSED(ewck_fill(x, 0, -1, stream));
+    EXPECT_REFUSED(ewck_scale(x, 0, -1, stream));
+    EXPECT_REFUSED(ewck_bias_activation(x, x, x, -1, 1, 0, stream));
+    EXPECT_REFUSED(ewck_bias_activation(x, x, x, 1, -1, 0, stream));
+    EXPECT_REFUSED(ewck_activation_backward(x, x, x, -1, 1, 1, 1, stream));
+    EXPECT_REFUSED(ewck_activation_backward(x, x, x, 1, -1, 1, 1, stream));
+    EXPECT_REFUSED(ewck_activation_backward(x, x, x, 1, 1, -1, 1, stream));
+    EXPECT_REFUSED(ewck_dropout(x, x, -1, 0.5f, 0, step, stream));
+    EXPECT_REFUSED(ewck_magnitude(x, x, -1, stream));
+    EXPECT_REFUSED(ewck_square_sum(x, x, -1, 1, stream));
+    EXPECT_REFUSED(ewck_square_sum(x, x, 1, -1, stream));
+    EXPECT_REFUSED(ewck_gather(x, i, l, &view, step, -1, stream));
+    EXPECT_REFUSED(ewck_gather(x, i, l, &no_rows, step, 1, stream));
+    EXPECT_REFUSED(ewck_gather(x, i, l, &no_copies, step, 1, stream));
+    EXPECT_REFUSED(ewck_gather(x, i, l, &negative, step, 1, stream));
+    EXPECT_REFUSED(ewck_nll(x, x, x, x, i, -1, 1, 0, 1, stream));
+    EXPECT_REFUSED(ewck_nll(x, x, x, x, i, 1, -1, 0, 1, stream));
+    EXPECT_REFUSED(ewck_seeds(x, x, i, l, -1, 1, 2, EWCK_FISHER_SAMPLED, step, stream));
+    EXPECT_REFUSED(ewck_seeds(x, x, i, l, 1, -1, 2, EWCK_FISHER_SAMPLED, step, stream));
+    EXPECT_REFUSED(ewck_seeds(x, x, i, l, 1, 1, -2, EWCK_FISHER_SAMPLED, step, stream));
+    EXPECT_REFUSED(ewck_column_sum(x, x, -1, 1, 0, d, stream));
+    EXPECT_REFUSED(ewck_column_sum(x, x, 1, -1, 0, d, stream));
+    EXPECT_REFUSED(ewck_accumulate(d, x, -1, d, stream));
+    EXPECT_REFUSED(ewck_stats(nullptr, x, -1, d, stream));
+    EXPECT_REFUSED(ewck_penalty(d, x, x, x, -1, d, stream));
+    EXPECT_REFUSED(ewck_sum_parts(d, d, -1, stream));
+    EXPECT_REFUSED(ewck_fold(x, x, d, x, x, -1, EWCK_POLICY_SUM, 1, d, stream));
+    EXPECT_REFUSED(ewck_path_step(x, x, x, x, x, x, 1, -1, stream));
+    EXPECT_REFUSED(ewck_path_importance(x, x, x, x, 1, -1, stream));
+    EXPECT_REFUSED(ewck_distill(x, x, x, -1, 1, 1, 1, 1, 1, stream));
+    EXPECT_REFUSED(ewck_optimizer_step(x, x, x, x, x, x, -1, &rule, step, i, stream));
+}
+
+TEST(EmulatedLaunchers, RefuseWhatDoesNotFit)
+{
+    const int64_t wide = (int64_t)INT32_MAX * 32; /* columns: blocks of 32, INT32_MAX in a grid */
+    EXPECT_REFUSED(ewck_bias_activation(x, x, x, 0, wide, 0, stream));
+    EXPECT_NOTHING(ewck_bias_activation(x, x, x, 0, wide - 1, 0, stream));
+    EXPECT_REFUSED(ewck_column_sum(x, x, 1, wide, 0, d, stream));
+    EXPECT_REFUSED(ewck_seeds(x, x, i, l, 2, 1, 4, EWCK_FISHER_EXACT, step, stream));
+    EXPECT_REFUSED(ewck_distill(x, x, x, 1, 2, 3, 1, 1, 1, stream));
+    EXPECT_REFUSED(ewck_distill(x, x, x, 1, 2, 0, 1, 1, 1, stream));
+    ewck_rule rule = {};
+    rule.kind = 3;
+    EXPECT_REFUSED(ewck_optimizer_step(x, x, x, x, x, x, 1, &rule, step, i, stream));
+    rule = {};
+    rule.penalty = 3;
+    EXPECT_REFUSED(ewck_optimizer_step(x, x, x, x, x, x, 1, &rule, step, i, stream));
+}
+
+TEST(EmulatedLaunchers, TakeNothing)
+{
+    const ewck_rule rule = {};
+    const ewck_view view = {};
+    EXPECT_NOTHING(ewck_fill(x, 0, 0, stream));
+    EXPECT_NOTHING(ewck_scale(x, 0, 0, stream));
+    EXPECT_NOTHING(ewck_bias_activation(x, x, x, 0, 1, 0, stream));
+    EXPECT_NOTHING(ewck_bias_activation(x, x, x, 1, 0, 0, stream));
+    EXPECT_NOTHING(ewck_activation_backward(x, x, x, 0, 1, 1, 1, stream));
+    EXPECT_NOTHING(ewck_activation_backward(x, x, x, 1, 0, 1, 1, stream));
+    EXPECT_NOTHING(ewck_activation_backward(x, x, x, 1, 1, 0, 1, stream));
+    EXPECT_NOTHING(ewck_dropout(x, x, 0, 0.5f, 0, step, stream));
+    EXPECT_NOTHING(ewck_magnitude(x, x, 0, stream));
+    EXPECT_NOTHING(ewck_square_sum(x, x, 1, 0, stream));
+    EXPECT_NOTHING(ewck_gather(x, i, l, &view, step, 0, stream));
+    EXPECT_NOTHING(ewck_nll(x, x, x, x, i, 0, 1, 0, 1, stream));
+    EXPECT_NOTHING(ewck_nll(x, x, x, x, i, 1, 0, 0, 1, stream));
+    EXPECT_NOTHING(ewck_seeds(x, x, i, l, 0, 1, 2, EWCK_FISHER_SAMPLED, step, stream));
+    EXPECT_NOTHING(ewck_seeds(x, x, i, l, 1, 0, 2, EWCK_FISHER_SAMPLED, step, stream));
+    EXPECT_NOTHING(ewck_seeds(x, x, i, l, 1, 1, 0, EWCK_FISHER_SAMPLED, step, stream));
+    EXPECT_NOTHING(ewck_column_sum(x, x, 1, 0, 0, d, stream));
+    EXPECT_NOTHING(ewck_accumulate(d, x, 0, d, stream));
+    EXPECT_NOTHING(ewck_path_step(x, x, x, x, x, x, 1, 0, stream));
+    EXPECT_NOTHING(ewck_path_importance(x, x, x, x, 1, 0, stream));
+    EXPECT_NOTHING(ewck_distill(x, x, x, 0, 1, 1, 1, 1, 1, stream));
+    EXPECT_NOTHING(ewck_optimizer_step(x, x, x, x, x, x, 0, &rule, step, i, stream));
+}
+
+#else
+
+TEST(EmulatedLaunchers, RefuseNegativeSizes)
+{
+    GTEST_SKIP() << "built without the emulated CUDA backend";
+}
+
+#endif
