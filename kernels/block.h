@@ -12,9 +12,12 @@
 #ifndef EWCK_BLOCK
 #define EWCK_BLOCK 256 /* memory bound: 128 to 512 do equally well */
 #endif
+#ifndef EWCK_MAX_BLOCKS
+#define EWCK_MAX_BLOCKS 65535 /* the limit of a grid's y, far beyond one wave */
+#endif
 
 static constexpr unsigned kBlock = EWCK_BLOCK;
-static constexpr int64_t kMaxBlocks = 65535; /* the limit of a grid's y, far beyond one wave */
+static constexpr int64_t kMaxBlocks = EWCK_MAX_BLOCKS;
 static constexpr unsigned kWarp = 32;
 static constexpr unsigned kFullWarp = 0xffffffffu;
 

@@ -309,34 +309,6 @@ TEST_F(Emulated, DebugSyncNamesTheOperation)
     be->ops->release(be, memory);
 }
 
-/* 16.8 million elements: a second round of each loop over the grid. */
-TEST_F(Emulated, MoreThanOneGridHolds)
-{
-#if defined(__SANITIZE_THREAD__)
-    GTEST_SKIP() << "a minute, and no other races than with fewer elements";
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-    GTEST_SKIP() << "a minute, and no other races than with fewer elements";
-#endif
-#endif
-    const int64_t n = 65535 * 256 + 300, rows = 65535 * 8 + 5;
-    ASSERT_OK(ewci_backend_emulated_create(&be));
-    float *x, *y;
-    ewci_stats stats;
-    ASSERT_OK(ewci_device_alloc(be, &x, n, sizeof *x));
-    ASSERT_OK(ewci_device_alloc(be, &y, n, sizeof *y));
-    ASSERT_OK(be->ops->fill(be, x, 2.0f, n));
-    ASSERT_OK(be->ops->fill(be, y, 0.5f, n));
-    ASSERT_OK(be->ops->activation_backward(be, x, y, nullptr, 1, n, 1, EWCK_ACTIVATION_TANH));
-    ASSERT_OK(be->ops->stats(be, &stats, x, n));
-    EXPECT_EQ(1.5 * (double)n, stats.sum) << "2 (1 - 0.5^2) each";
-    ASSERT_OK(be->ops->bias_activation(be, y, nullptr, x, rows, 1, EWCK_ACTIVATION_RELU));
-    ASSERT_OK(be->ops->stats(be, &stats, y, n));
-    EXPECT_EQ(0.5 * (double)n + 1.5 * (double)rows, stats.sum);
-    ewci_device_free(be, y);
-    ewci_device_free(be, x);
-}
-
 /* A warp's lanes take every 32nd logit: equal ones meet within a lane and between lanes. */
 TEST_F(Emulated, TheFirstOfTheLargestLogitsCounts)
 {
