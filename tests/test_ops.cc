@@ -802,9 +802,10 @@ TEST_P(Ops, DistillMatchesFloat64)
     struct Shape {
         int64_t rows, cols, old;
     };
-    for (const auto &[rows, cols, old] : {Shape{1, 1, 1}, {31, 10, 10}, {257, 10, 4}, {33, 33, 32},
+    for (const Shape &shape : {Shape{1, 1, 1}, {31, 10, 10}, {257, 10, 4}, {33, 33, 32},
              {7, 257, 31}, {128, 100, 99}, {4099, 10, 10}})
         for (const float temperature : {1.0f, 2.0f, 0.5f}) {
+            const int64_t rows = shape.rows, cols = shape.cols, old = shape.old;
             SCOPED_TRACE(testing::Message()
                          << rows << " x " << cols << ", " << old << " old, t " << temperature);
             const auto logits = rng.Uniforms(rows * cols, -20, 20);
