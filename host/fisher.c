@@ -9,7 +9,7 @@
 #include "likelihood.h"
 #include "task.h"
 
-enum { MAX_BATCH = 65536, MAX_DRAWS = 1024, CACHED_GRADIENTS = 4608 };
+enum { MAX_BATCH = 65536, MAX_DRAWS = 1024, CACHED_GRADIENTS = 4608, CHUNK = 1 << 20 };
 
 ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
 {
@@ -18,9 +18,13 @@ ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
     ewc_fisher *const fisher = ewci_calloc(1, sizeof *fisher);
     if (!fisher) return ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
     fisher->model = model;
-    const ewc_status status = ewci_device_alloc(model->be, &fisher->f, model->count, sizeof(float));
+    const int64_t most = model->count < CHUNK ? model->count : CHUNK;
+    fisher->chunk = ewci_calloc((size_t)most, sizeof *fisher->chunk);
+    const ewc_status status =
+        fisher->chunk ? ewci_device_alloc(model->be, &fisher->f, model->count, sizeof(float))
+                      : ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
     if (status != EWC_OK)
-        free(fisher);
+        ewc_fisher_free(fisher);
     else
         *out = fisher;
     return status;
@@ -31,6 +35,7 @@ void ewc_fisher_free(ewc_fisher *fisher)
     if (!fisher) return;
     ewci_pass_free(fisher->pass);
     ewci_device_free(fisher->model->be, fisher->f);
+    free(fisher->chunk);
     free(fisher);
 }
 
@@ -178,6 +183,21 @@ ewc_status ewc_fisher_write(ewc_fisher *fisher, const float *values, int64_t cou
     return be->ops->upload(be, fisher->f, values, (size_t)count * sizeof *values);
 }
 
+/* Counts n entries, none of them negative, by their magnitude. */
+static void count_entries(ewc_fisher_stats *out, const float *f, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        int exponent;
+        if (f[i] == 0.0f) {
+            out->zeros++;
+            continue;
+        }
+        (void)frexpf(f[i], &exponent); /* f in [1/2, 1) 2^exponent */
+        const int bin = exponent - 1 - EWC_FISHER_BIN_FIRST;
+        out->bins[bin < 0 ? 0 : bin < EWC_FISHER_BINS ? bin : EWC_FISHER_BINS - 1]++;
+    }
+}
+
 ewc_status ewc_fisher_statistics(ewc_fisher *fisher, ewc_fisher_stats *out, int64_t count)
 {
     if (!fisher || !out || count != fisher->model->segment_count)
@@ -193,7 +213,15 @@ ewc_status ewc_fisher_statistics(ewc_fisher *fisher, ewc_fisher_stats *out, int6
         if (stats.bad > 0)
             return ewci_fail(EWC_ERR_NONFINITE, "F of %s: %lld entries are negative or not finite",
                 segment->name, (long long)stats.bad);
-        out[i] = (ewc_fisher_stats){stats.sum, stats.sum / (double)segment->count, stats.max};
+        out[i] = (ewc_fisher_stats){
+            .trace = stats.sum, .mean = stats.sum / (double)segment->count, .max = stats.max};
+        for (int64_t at = 0; at < segment->count; at += CHUNK) {
+            const int64_t n = segment->count - at < CHUNK ? segment->count - at : CHUNK;
+            const ewc_status read = be->ops->download(
+                be, fisher->chunk, fisher->f + segment->offset + at, (size_t)n * sizeof(float));
+            if (read != EWC_OK) return read;
+            count_entries(&out[i], fisher->chunk, n);
+        }
     }
     return EWC_OK;
 }

@@ -14,6 +14,7 @@ struct ewc_fisher {
     float *f;        /* (count), device */
     int64_t samples; /* of the last pass */
     ewci_pass *pass; /* kept from one pass to the next; grows */
+    float *chunk;    /* host: entries that are being counted */
 };
 
 /* Takes the memory that ewc_fisher_compute will need for a task of so many logits and samples. */

@@ -14,6 +14,7 @@ static const ewci_method methods[] = {
     [EWC_METHOD_MAS] = {0, STRENGTH("lambda-mas", lambda_mas, 2.0), EWC_POLICY_ONLINE,
         "sensitivity"},
     [EWC_METHOD_LWF] = {0},
+    [EWC_METHOD_DROPOUT] = {0},
 };
 
 const ewci_method *ewci_method_of(const ewc_run_options *options)

@@ -287,12 +287,26 @@ void ewc_options_init(ewc_run_options *options)
         (void)set_row(options, &rows[i], rows[i].initial); /* a test sets each once more */
 }
 
+/* What a method needs and is still off. */
+static void imply(ewc_run_options *o)
+{
+    if (o->method != EWC_METHOD_DROPOUT) return;
+    if (o->dropout_input == 0.0 && o->dropout_hidden == 0.0) {
+        o->dropout_input = 0.2; /* Kirkpatrick et al., table S1 */
+        o->dropout_hidden = 0.5;
+    }
+    if (o->patience == 0) o->patience = 5;
+    if (o->validation == 0) o->validation = 5000;
+}
+
 ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value)
 {
     const struct row *const row = find_row(key);
     if (row == NULL) return unknown_key(key);
     if (strcmp(key, "preset") == 0) return ewc_options_preset(options, value);
-    return set_row(options, row, value);
+    const ewc_status status = set_row(options, row, value);
+    if (status == EWC_OK && strcmp(key, "method") == 0) imply(options);
+    return status;
 }
 
 ewc_status ewc_options_get(
@@ -420,14 +434,16 @@ ewc_status ewc_options_load_json(ewc_run_options *options, const char *path)
 
     const char *key;
     json_t *value;
-    json_object_foreach(root, key, value)
-    {
-        if (value == preset) continue;
-        const struct row *const row = find_row(key);
-        status = row == NULL ? unknown_key(key) : set_json(&result, row, value);
-        if (status != EWC_OK) {
-            status = ewci_fail(status, "%s: %s", path, ewc_last_error());
-            goto done;
+    for (int rest = 0; rest < 2; rest++) { /* the method first: it implies others */
+        json_object_foreach(root, key, value)
+        {
+            if (value == preset || (strcmp(key, "method") == 0) == rest) continue;
+            const struct row *const row = find_row(key);
+            status = row == NULL ? unknown_key(key) : set_json(&result, row, value);
+            if (status != EWC_OK) {
+                status = ewci_fail(status, "%s: %s", path, ewc_last_error());
+                goto done;
+            }
         }
     }
     *options = result;
@@ -491,6 +507,9 @@ ewc_status ewc_options_check(const ewc_run_options *options)
             o->dataset == 0 ? "mnist" : "fashion-mnist");
     if (o->method == EWC_METHOD_LWF && o->scenario == EWC_SCENARIO_TASK)
         return ewci_fail(EWC_ERR_CONFIG, "scenario: task, expected domain or class for lwf");
+    if (o->patience > 0 && o->validation == 0)
+        return ewci_fail(EWC_ERR_CONFIG,
+            "patience: early stopping needs validation samples, such as --validation 5000");
     if (o->epochs == 0 && o->iterations == 0)
         return ewci_fail(EWC_ERR_CONFIG, "epochs: 0, expected epochs or iterations above 0");
     if (o->nesterov && o->optimizer == EWC_OPTIMIZER_SGD && !(o->momentum > 0.0))

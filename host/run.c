@@ -124,15 +124,20 @@ static json_t *describe_result(const ewc_run *run)
     json_t *const accuracy = json_array();
     for (int64_t i = 0; i < r->tasks; i++)
         json_array_append_new(accuracy, ewci_json_reals(r->accuracy + i * r->tasks, r->tasks));
-    json_t *const more = json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:o, s:o, s:o},"
-                                   " s:I, s:o, s:O}",
+    double validation_acc = 0.0;
+    for (int64_t i = 0; i < r->tasks; i++)
+        validation_acc += r->validation[i] / (double)r->tasks;
+    json_t *const more = json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o,"
+                                   " s:{s:o, s:o, s:o, s:o}, s:I, s:o, s:O}",
         "tasks_done", (json_int_t)r->done, "acc", ewci_json_real(r->metrics.acc), "bwt",
         ewci_json_real(r->metrics.bwt), "fwt", ewci_json_real(r->metrics.fwt), "forgetting",
         ewci_json_real(r->metrics.forgetting), "accuracy", accuracy, "baseline",
-        ewci_json_reals(r->baseline, r->tasks), "seconds", "total", ewci_json_real(r->seconds),
-        "training", ewci_json_real(r->seconds_training), "fisher",
-        ewci_json_real(r->seconds_fisher), "evaluation", ewci_json_real(r->seconds_evaluation),
-        "fisher_samples_done", (json_int_t)r->fisher_samples, "fisher_samples_per_second",
+        ewci_json_reals(r->baseline, r->tasks), "validation",
+        ewci_json_reals(r->validation, r->tasks), "validation_acc", ewci_json_real(validation_acc),
+        "seconds", "total", ewci_json_real(r->seconds), "training",
+        ewci_json_real(r->seconds_training), "fisher", ewci_json_real(r->seconds_fisher),
+        "evaluation", ewci_json_real(r->seconds_evaluation), "fisher_samples_done",
+        (json_int_t)r->fisher_samples, "fisher_samples_per_second",
         ewci_json_real((double)r->fisher_samples / r->seconds_fisher), "fisher", run->fishers);
     if (out != NULL && more != NULL && json_object_update(out, more) == 0 &&
         json_object_set_new(out, "folder", json_string(r->folder)) == 0) {
@@ -154,14 +159,42 @@ ewc_status ewc_run_result_json(const ewc_run *run, char **text)
 
 /* ---- Events ---- */
 
-/* {"fc1.weight": {"trace", "mean", "max"}, ...} */
+/* {"fc1.weight": {"trace", "mean", "max", "zeros", "log2_from": k, "log2_counts": [weights with
+ * 2^k <= F < 2^(k+1), and so on]}, ...} */
 static json_t *describe_stats(const ewc_run *run, const ewc_fisher_stats *stats)
 {
     json_t *const out = json_object();
-    for (int64_t i = 0; stats != NULL && i < ewc_model_segment_count(run->model); i++)
+    for (int64_t i = 0; stats != NULL && i < ewc_model_segment_count(run->model); i++) {
+        const int64_t *const bins = stats[i].bins;
+        json_t *const counts = json_array();
+        int first = 0, end = EWC_FISHER_BINS;
+        while (first < end && bins[first] == 0)
+            first++;
+        while (end > first && bins[end - 1] == 0)
+            end--;
+        for (int k = first; k < end; k++)
+            json_array_append_new(counts, json_integer(bins[k]));
         json_object_set_new(out, ewc_model_segment(run->model, i)->name,
-            json_pack("{s:o, s:o, s:o}", "trace", ewci_json_real(stats[i].trace), "mean",
-                ewci_json_real(stats[i].mean), "max", ewci_json_real(stats[i].max)));
+            json_pack("{s:o, s:o, s:o, s:I, s:i, s:o}", "trace", ewci_json_real(stats[i].trace),
+                "mean", ewci_json_real(stats[i].mean), "max", ewci_json_real(stats[i].max), "zeros",
+                (json_int_t)stats[i].zeros, "log2_from", EWC_FISHER_BIN_FIRST + first,
+                "log2_counts", counts));
+    }
+    return out;
+}
+
+/* {"fc1.weight": [for each task before: sum of sqrt(F F_before)], ...}; null where not asked for */
+static json_t *describe_overlap(const ewc_run *run, const ewc_event *e)
+{
+    const int64_t segments = ewc_model_segment_count(run->model);
+    if (e->overlap == NULL) return json_null();
+    json_t *const out = json_object();
+    for (int64_t i = 0; i < segments; i++) {
+        json_t *const sums = json_array();
+        for (int64_t j = 0; j < e->task; j++)
+            json_array_append_new(sums, ewci_json_real(e->overlap[j * segments + i]));
+        json_object_set_new(out, ewc_model_segment(run->model, i)->name, sums);
+    }
     return out;
 }
 
@@ -179,20 +212,23 @@ static json_t *describe_event(const ewc_run *run, const ewc_event *e)
             "penalty", ewci_json_real(e->penalty), "lr", ewci_json_real(e->lr), "seconds",
             ewci_json_real(e->seconds));
     case EWC_EVENT_EVALUATED:
-        return json_pack("{s:s, s:I, s:I, s:b, s:o, s:o}", "event", "evaluated", "task", task,
-            "step", step, "task_end", e->task_end, "accuracy",
-            ewci_json_reals(e->accuracy, e->tasks), "seconds", ewci_json_real(e->seconds));
+    case EWC_EVENT_VALIDATED:
+        return json_pack("{s:s, s:I, s:I, s:b, s:o, s:o}", "event",
+            e->kind == EWC_EVENT_EVALUATED ? "evaluated" : "validated", "task", task, "step", step,
+            "task_end", e->task_end, "accuracy", ewci_json_reals(e->accuracy, e->tasks), "seconds",
+            ewci_json_real(e->seconds));
     case EWC_EVENT_FISHER:
-        return json_pack("{s:s, s:I, s:I, s:o, s:o}", "event", "fisher", "task", task, "samples",
-            (json_int_t)e->samples, "seconds", ewci_json_real(e->seconds), "segments",
-            describe_stats(run, e->stats));
+        return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o}", "event", "fisher", "task", task,
+            "samples", (json_int_t)e->samples, "seconds", ewci_json_real(e->seconds), "segments",
+            describe_stats(run, e->stats), "overlap", describe_overlap(run, e));
     case EWC_EVENT_FOLDED:
         return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o}", "event", "folded", "task", task,
             "folded", (json_int_t)e->state.tasks, "trace", ewci_json_real(e->state.trace), "max",
             ewci_json_real(e->state.max), "r", ewci_json_real(e->state.r), "safe_lambda",
             ewci_json_real(e->safe_lambda));
     case EWC_EVENT_TASK_END:
-        return json_pack("{s:s, s:I, s:I, s:o}", "event", "task-end", "task", task, "step", step,
+        return json_pack("{s:s, s:I, s:I, s:b, s:I, s:o}", "event", "task-end", "task", task,
+            "step", step, "stopped_early", e->stopped_early, "kept_step", (json_int_t)e->kept_step,
             "seconds", ewci_json_real(e->seconds));
     }
     return NULL;
@@ -209,7 +245,8 @@ static int on_event(void *user, const ewc_event *e)
                    ? run->callbacks.on_event(run->callbacks.event_user, e)
                    : 0;
     json_t *const line = describe_event(run, e);
-    if (e->kind == EWC_EVENT_EVALUATED) result->seconds_evaluation += e->seconds;
+    if (e->kind == EWC_EVENT_EVALUATED || e->kind == EWC_EVENT_VALIDATED)
+        result->seconds_evaluation += e->seconds;
     if (e->kind == EWC_EVENT_TASK_END) result->done = e->task + 1;
     if (e->kind == EWC_EVENT_FISHER) {
         result->seconds_fisher += e->seconds;
@@ -245,6 +282,8 @@ static ewc_status create_data(ewc_run *run)
     tasks.max_angle = o->max_angle;
     tasks.classes_per_task = o->classes_per_task;
     tasks.shuffle_classes = o->shuffle_classes;
+    tasks.permute_size = o->permute_size;
+    tasks.validation = o->validation;
     tasks.mean = (float)o->mean;
     tasks.std = (float)o->std;
     EWCI_TRY(ewc_tasks_create(&run->tasks, run->dataset, &tasks));
@@ -324,6 +363,9 @@ static ewc_status create_trainer(ewc_run *run)
     training.eval_every = o->eval_every;
     training.eval_next = o->eval_next;
     training.eval_samples = o->eval_samples;
+    training.patience = o->patience;
+    training.validate_every = o->validate_every;
+    training.fisher_overlap = o->fisher_overlap;
     training.on_event = on_event;
     training.event_user = run;
     if (training.epochs == 0) training.epochs = 1; /* not used beside iterations, but checked */
@@ -373,6 +415,7 @@ ewc_status ewc_run_create(
     run->result.tasks = options->tasks;
     run->result.accuracy = ewc_trainer_accuracy(run->trainer);
     run->result.baseline = ewc_trainer_baseline(run->trainer);
+    run->result.validation = ewc_trainer_validation(run->trainer);
     run->result.metrics = (ewc_metrics){NAN, NAN, NAN, NAN};
     *out = run;
     run = NULL;

@@ -102,13 +102,31 @@ static void set_tap(
     tasks->host.weight[at] = pixel < 0 ? 0.0f : tasks->scale * weight;
 }
 
+/* The k-th of the places that a permutation moves: all, or the central square of each channel. */
+static int64_t moved_place(const ewc_tasks *tasks, int64_t k)
+{
+    const int64_t side = tasks->o.permute_size;
+    if (side == 0) return k;
+    const int64_t c = k / (side * side);
+    const int64_t y = k / side % side + (tasks->height - side) / 2;
+    const int64_t x = k % side + (tasks->width - side) / 2;
+    return (c * tasks->height + y) * tasks->width + x;
+}
+
 static void make_permutation(const ewc_tasks *tasks, int64_t t)
 {
-    const int permuted = tasks->o.kind == EWC_TASKS_PERMUTED && (t > 0 || tasks->o.permute_first);
-    int32_t *const order = tasks->host.index; /* each place is read before its pixel replaces it */
-    if (permuted) draw_order(order, tasks->features, tasks->o.seed, DRAW_PERMUTATION, t);
-    for (int64_t f = 0; f < tasks->features; f++) {
-        const int64_t place = permuted ? order[f] : f;
+    const int64_t side = tasks->o.permute_size;
+    int64_t moved = 0; /* places yet to be filled with another one */
+    int32_t *const order = tasks->host.index;
+    if (tasks->o.kind == EWC_TASKS_PERMUTED && (t > 0 || tasks->o.permute_first)) {
+        moved = side == 0 ? tasks->features : tasks->data->info.channels * side * side;
+        draw_order(order, moved, tasks->o.seed, DRAW_PERMUTATION, t);
+    }
+    /* From the last place on: pixels replace what is read of `order`, of which as much is left. */
+    for (int64_t f = tasks->features - 1; f >= 0; f--) {
+        int64_t place = f;
+        if (moved > 0 && f == moved_place(tasks, moved - 1))
+            place = moved_place(tasks, order[--moved]);
         const int64_t row = place / tasks->width, x = place % tasks->width;
         const int64_t c = row / tasks->height, y = row % tasks->height;
         set_tap(tasks, 0, f, pixel_at(tasks, c, y, x), 1.0f);
@@ -174,24 +192,37 @@ static void make_maps(const ewc_tasks *tasks, int64_t t, int64_t offset)
 
 /* ---- Rows ---- */
 
-static int64_t task_rows(const ewc_tasks *tasks, int64_t t, int split)
+/* The set of the dataset that a split is of: validation rows are among those to train on. */
+static int set_of(ewc_split split)
 {
-    if (tasks->o.kind != EWC_TASKS_SPLIT) return tasks->data->info.rows[split];
+    return split == EWC_SPLIT_TEST;
+}
+
+/* Rows of task t in a set of the dataset. */
+static int64_t set_rows(const ewc_tasks *tasks, int64_t t, int set)
+{
+    if (tasks->o.kind != EWC_TASKS_SPLIT) return tasks->data->info.rows[set];
     int64_t rows = 0;
     for (int64_t k = 0; k < tasks->classes; k++)
-        rows += tasks->class_rows[split][tasks->class_order[t * tasks->classes + k]];
+        rows += tasks->class_rows[set][tasks->class_order[t * tasks->classes + k]];
     return rows;
 }
 
-/* Writes the rows of a split that have a class of task t, in their order; returns how many. */
-static int64_t list_rows(const ewc_tasks *tasks, int32_t *list, int64_t t, int split)
+static int64_t task_rows(const ewc_tasks *tasks, int64_t t, ewc_split split)
 {
-    const uint8_t *const labels = tasks->data->host_labels[split];
+    if (split == EWC_SPLIT_VALIDATION) return tasks->o.validation;
+    return set_rows(tasks, t, set_of(split)) - (split == EWC_SPLIT_TRAIN ? tasks->o.validation : 0);
+}
+
+/* Writes the rows of a set that have a class of task t, in their order; returns how many. */
+static int64_t list_rows(const ewc_tasks *tasks, int32_t *list, int64_t t, int set)
+{
+    const uint8_t *const labels = tasks->data->host_labels[set];
     uint8_t member[MAX_CLASSES] = {0};
     int64_t count = 0;
     for (int64_t k = 0; k < tasks->classes; k++)
         member[tasks->class_order[t * tasks->classes + k]] = 1;
-    for (int64_t row = 0; row < tasks->data->info.rows[split]; row++)
+    for (int64_t row = 0; row < tasks->data->info.rows[set]; row++)
         if (member[labels[row]]) list[count++] = (int32_t)row;
     return count;
 }
@@ -227,6 +258,11 @@ static ewc_status check_options(const ewc_tasks *tasks)
             EWC_ERR_ARGUMENT, "count: %lld tasks, expected 1..%d", (long long)o->count, MAX_TASKS);
     if (o->pad < 0 || o->pad > MAX_PAD)
         return ewci_fail(EWC_ERR_ARGUMENT, "pad: %lld, expected 0..%d", (long long)o->pad, MAX_PAD);
+    const ewc_dataset_info *const info = &tasks->data->info;
+    const int64_t side = (info->width < info->height ? info->width : info->height) + 2 * o->pad;
+    if (o->permute_size < 0 || o->permute_size > side)
+        return ewci_fail(EWC_ERR_ARGUMENT, "permute_size: %lld, expected 0..%lld",
+            (long long)o->permute_size, (long long)side);
     if (!(fabs(o->max_angle) <= 360.0))
         return ewci_fail(
             EWC_ERR_ARGUMENT, "max_angle: %g, expected -360..360 degrees", o->max_angle);
@@ -255,32 +291,44 @@ static ewc_status set_shape(ewc_tasks *tasks)
 /* Draws which classes go together; every task must have rows to train and to test on. */
 static ewc_status make_split(ewc_tasks *tasks)
 {
-    static const char *const split_names[2] = {"training", "test"};
+    static const char *const set_names[2] = {"training", "test"};
     const int64_t classes = tasks->data->info.classes;
     for (int64_t k = 0; k < classes; k++)
         tasks->class_order[k] = (int32_t)k;
     if (tasks->o.shuffle_classes)
         draw_order(tasks->class_order, classes, tasks->o.seed, DRAW_CLASS_ORDER, 0);
 
-    for (int split = 0; split < 2; split++) {
-        for (int64_t row = 0; row < tasks->data->info.rows[split]; row++)
-            tasks->class_rows[split][tasks->data->host_labels[split][row]]++;
+    for (int set = 0; set < 2; set++) {
+        for (int64_t row = 0; row < tasks->data->info.rows[set]; row++)
+            tasks->class_rows[set][tasks->data->host_labels[set][row]]++;
         int64_t most = 0;
         for (int64_t t = 0; t < tasks->o.count; t++) {
-            const int64_t rows = task_rows(tasks, t, split);
+            const int64_t rows = set_rows(tasks, t, set);
             if (rows == 0)
                 return ewci_fail(EWC_ERR_DATA, "ewc_tasks_create: task %lld has no %s rows",
-                    (long long)t, split_names[split]);
+                    (long long)t, set_names[set]);
             if (rows > most) most = rows;
         }
         const ewc_status status =
-            ewci_device_alloc(tasks->be, &tasks->list[split], most, sizeof(int32_t));
+            ewci_device_alloc(tasks->be, &tasks->list[set], most, sizeof(int32_t));
         if (status != EWC_OK) return status;
     }
     const int64_t *const rows = tasks->data->info.rows;
     tasks->host_list =
         ewci_calloc((size_t)(rows[0] > rows[1] ? rows[0] : rows[1]), sizeof(int32_t));
     return tasks->host_list ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory");
+}
+
+static ewc_status check_validation(const ewc_tasks *tasks)
+{
+    for (int64_t t = 0; t < (tasks->o.kind == EWC_TASKS_SPLIT ? tasks->o.count : 1); t++)
+        if (tasks->o.validation < 0 ||
+            (tasks->o.validation > 0 && tasks->o.validation >= set_rows(tasks, t, 0)))
+            return ewci_fail(EWC_ERR_ARGUMENT,
+                "validation: %lld rows of each task, expected 0 or fewer than the %lld of task "
+                "%lld",
+                (long long)tasks->o.validation, (long long)set_rows(tasks, t, 0), (long long)t);
+    return EWC_OK;
 }
 
 static ewc_status alloc_device_maps(const ewc_tasks *tasks, task_maps *maps, int64_t copies)
@@ -345,6 +393,7 @@ ewc_status ewc_tasks_create(ewc_tasks **out, ewc_dataset *dataset, const ewc_tas
     EWCI_TRY(tasks->be->ops->upload(
         tasks->be, tasks->bias, bias, (size_t)tasks->features * sizeof(float)));
     if (tasks->o.kind == EWC_TASKS_SPLIT) EWCI_TRY(make_split(tasks));
+    EWCI_TRY(check_validation(tasks));
     *out = tasks;
 done:
     free(bias);
@@ -389,10 +438,8 @@ int64_t ewc_tasks_classes(const ewc_tasks *tasks)
 
 int64_t ewc_tasks_rows(const ewc_tasks *tasks, int64_t t, ewc_split split)
 {
-    if (!tasks || t < 0 || t >= tasks->o.count ||
-        (split != EWC_SPLIT_TRAIN && split != EWC_SPLIT_TEST))
-        return 0;
-    return task_rows(tasks, t, (int)split);
+    if (!tasks || t < 0 || t >= tasks->o.count || (unsigned)split > EWC_SPLIT_VALIDATION) return 0;
+    return task_rows(tasks, t, split);
 }
 
 ewc_backend *ewci_tasks_backend(const ewc_tasks *tasks)
@@ -440,27 +487,29 @@ done:
     return status;
 }
 
-/* Puts task t's list of a split into its slot, unless it is there. */
-static ewc_status fill_list(ewc_tasks *tasks, int64_t t, int split)
+/* Puts task t's list of a set into its slot, unless it is there. */
+static ewc_status fill_list(ewc_tasks *tasks, int64_t t, int set)
 {
-    if (tasks->o.kind != EWC_TASKS_SPLIT || tasks->list_task[split] == t) return EWC_OK;
-    tasks->list_task[split] = -1;
-    const int64_t count = list_rows(tasks, tasks->host_list, t, split);
+    if (tasks->o.kind != EWC_TASKS_SPLIT || tasks->list_task[set] == t) return EWC_OK;
+    tasks->list_task[set] = -1;
+    const int64_t count = list_rows(tasks, tasks->host_list, t, set);
     const ewc_status status = tasks->be->ops->upload(
-        tasks->be, tasks->list[split], tasks->host_list, (size_t)count * sizeof(int32_t));
-    if (status == EWC_OK) tasks->list_task[split] = t;
+        tasks->be, tasks->list[set], tasks->host_list, (size_t)count * sizeof(int32_t));
+    if (status == EWC_OK) tasks->list_task[set] = t;
     return status;
 }
 
+/* `count` rows from `first` on, of the list or, without one, of the set. */
 static ewck_view make_view(const ewc_tasks *tasks, const task_maps *maps, const int32_t *list,
-    int64_t count, int64_t copies, int split)
+    int64_t first, int64_t count, int64_t copies, int set)
 {
     const ewc_dataset_info *const info = &tasks->data->info;
+    const int64_t pixels = info->channels * info->height * info->width;
     return (ewck_view){
-        .images = tasks->data->images[split],
-        .labels = tasks->data->labels[split],
-        .list = list,
-        .pixels = info->channels * info->height * info->width,
+        .images = tasks->data->images[set] + (list ? 0 : first * pixels),
+        .labels = tasks->data->labels[set] + (list ? 0 : first),
+        .list = list ? list + first : NULL,
+        .pixels = pixels,
         .count = count,
         .copies = copies,
         .features = tasks->features,
@@ -479,8 +528,8 @@ ewc_status ewci_tasks_select(
     if (t < 0 || t >= tasks->o.count)
         return ewci_fail(EWC_ERR_ARGUMENT, "task: %lld, expected 0..%lld", (long long)t,
             (long long)tasks->o.count - 1);
-    if (split != EWC_SPLIT_TRAIN && split != EWC_SPLIT_TEST)
-        return ewci_fail(EWC_ERR_ARGUMENT, "split: %d, expected 0 or 1", (int)split);
+    if ((unsigned)split > EWC_SPLIT_VALIDATION)
+        return ewci_fail(EWC_ERR_ARGUMENT, "split: %d, expected 0..2", (int)split);
     const int by_class = tasks->o.scenario == EWC_SCENARIO_CLASS;
     if (by_class && (seen <= t || seen > tasks->o.count))
         return ewci_fail(EWC_ERR_ARGUMENT, "seen: %lld tasks, expected %lld..%lld", (long long)seen,
@@ -488,9 +537,11 @@ ewc_status ewci_tasks_select(
 
     ewc_status status = EWC_OK;
     EWCI_TRY(fill_slot(tasks, t));
-    EWCI_TRY(fill_list(tasks, t, (int)split));
-    out->view = make_view(
-        tasks, &tasks->slot, tasks->list[split], task_rows(tasks, t, (int)split), 1, (int)split);
+    const int set = set_of(split);
+    EWCI_TRY(fill_list(tasks, t, set));
+    const int64_t first = split == EWC_SPLIT_VALIDATION ? task_rows(tasks, t, EWC_SPLIT_TRAIN) : 0;
+    out->view =
+        make_view(tasks, &tasks->slot, tasks->list[set], first, task_rows(tasks, t, split), 1, set);
     out->first = by_class ? 0 : first_logit(tasks, t);
     out->outputs = by_class ? seen * tasks->classes : tasks->classes;
     out->group = 0;
@@ -520,7 +571,8 @@ static ewc_status fill_joint(ewc_tasks *tasks, int64_t seen)
     if (is_split) { /* no class is in two tasks: one list and one label map hold them all */
         for (int64_t t = 0; t < seen; t++) {
             map_labels(tasks, tasks->host.label_map, t, first_logit(tasks, t));
-            rows += list_rows(tasks, tasks->host_list + rows, t, EWC_SPLIT_TRAIN);
+            (void)list_rows(tasks, tasks->host_list + rows, t, 0);
+            rows += task_rows(tasks, t, EWC_SPLIT_TRAIN); /* the next list begins over the rest */
         }
         EWCI_TRY(upload_labels(tasks, &tasks->joint, 0));
         EWCI_TRY(ewci_device_alloc(tasks->be, &tasks->joint_list, rows, sizeof(int32_t)));
@@ -544,8 +596,7 @@ ewc_status ewci_tasks_select_joint(ewc_tasks *tasks, ewci_task_view *out, int64_
     int64_t rows = task_rows(tasks, 0, EWC_SPLIT_TRAIN); /* of one copy */
     for (int64_t t = 1; is_split && t < seen; t++)
         rows += task_rows(tasks, t, EWC_SPLIT_TRAIN);
-    out->view = make_view(
-        tasks, &tasks->joint, tasks->joint_list, rows, is_split ? 1 : seen, EWC_SPLIT_TRAIN);
+    out->view = make_view(tasks, &tasks->joint, tasks->joint_list, 0, rows, is_split ? 1 : seen, 0);
     out->first = 0;
     out->outputs =
         tasks->o.scenario == EWC_SCENARIO_DOMAIN ? tasks->classes : seen * tasks->classes;

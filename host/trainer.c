@@ -9,7 +9,9 @@
 #include "ewc/train.h"
 #include "fisher.h"
 #include "likelihood.h"
+#include "overlap.h"
 #include "path.h"
+#include "stopping.h"
 #include "task.h"
 #include "teacher.h"
 
@@ -24,6 +26,8 @@ struct ewc_trainer {
     ewc_fisher *fisher;       /* or NULL */
     ewci_path_integral *path; /* or NULL */
     ewci_teacher *teacher;    /* or NULL */
+    ewci_stopping *stopping;  /* or NULL */
+    ewci_overlap *overlap;    /* or NULL */
     ewc_fisher_stats *stats;  /* (segments) */
     ewci_pass *pass;          /* training */
     ewci_pass *eval;          /* evaluation */
@@ -32,6 +36,7 @@ struct ewc_trainer {
     uint64_t step;            /* training steps done, over all tasks */
     double *accuracy;         /* (count, count) */
     double *baseline;         /* (count) */
+    double *validation;       /* (count) */
     double *row;              /* (count) of a mid-task evaluation */
 };
 
@@ -66,6 +71,10 @@ static ewc_status check_options(const ewc_train_options *o)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "eval-every: %lld, eval-samples: %lld, expected 0 or more", (long long)o->eval_every,
             (long long)o->eval_samples);
+    if (o->patience < 0 || o->validate_every < 0)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "patience: %lld, validate-every: %lld, expected 0 or more", (long long)o->patience,
+            (long long)o->validate_every);
     if ((unsigned)o->importance > EWC_IMPORTANCE_PATH_TOTAL)
         return ewci_fail(EWC_ERR_ARGUMENT, "importance: %d, expected 0..3", (int)o->importance);
     if (!(o->distill_temperature >= 0.0f) || isinf(o->distill_temperature))
@@ -113,16 +122,23 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
             "scenario: learning without forgetting needs domain or class, and one task at a time");
         goto done;
     }
+    if (o.patience > 0 && ewc_tasks_rows(tasks, 0, EWC_SPLIT_VALIDATION) == 0) {
+        status = ewci_fail(
+            EWC_ERR_ARGUMENT, "patience: early stopping needs tasks with validation rows");
+        goto done;
+    }
     const int64_t count = ewc_tasks_count(tasks);
     trainer = ewci_calloc(1, sizeof *trainer);
     if (trainer) {
         trainer->model = model;
         trainer->accuracy = nan_array(count * count);
         trainer->baseline = nan_array(count);
+        trainer->validation = nan_array(count);
         trainer->row = nan_array(count);
         trainer->stats = ewci_calloc((size_t)model->segment_count, sizeof *trainer->stats);
     }
-    if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->row || !trainer->stats) {
+    if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->validation ||
+        !trainer->row || !trainer->stats) {
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_trainer_create: out of memory");
         goto done;
     }
@@ -136,8 +152,10 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
     if (distills)
         EWCI_TRY(ewci_teacher_create(&trainer->teacher, model, o.batch, o.distill_temperature));
+    if (o.patience > 0) EWCI_TRY(ewci_stopping_create(&trainer->stopping, model, o.patience));
     if (state && state->options.lambda > 0.0f && !o.joint) {
         EWCI_TRY(ewc_fisher_create(&trainer->fisher, model));
+        if (o.fisher_overlap) EWCI_TRY(ewci_overlap_create(&trainer->overlap, model, count));
         const int64_t logits = ewci_tasks_scenario(tasks) == EWC_SCENARIO_CLASS
                                    ? model->outputs
                                    : ewc_tasks_classes(tasks);
@@ -159,6 +177,8 @@ done:
 void ewc_trainer_free(ewc_trainer *trainer)
 {
     if (!trainer) return;
+    ewci_overlap_free(trainer->overlap);
+    ewci_stopping_free(trainer->stopping);
     ewci_teacher_free(trainer->teacher);
     ewci_path_free(trainer->path);
     ewc_fisher_free(trainer->fisher);
@@ -167,6 +187,7 @@ void ewc_trainer_free(ewc_trainer *trainer)
     ewci_pass_free(trainer->pass);
     free(trainer->stats);
     free(trainer->row);
+    free(trainer->validation);
     free(trainer->baseline);
     free(trainer->accuracy);
     free(trainer);
@@ -182,6 +203,11 @@ const double *ewc_trainer_baseline(const ewc_trainer *trainer)
     return trainer ? trainer->baseline : NULL;
 }
 
+const double *ewc_trainer_validation(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->validation : NULL;
+}
+
 /* ---- Events ---- */
 
 /* EWC_ERR_STOPPED if the callback asks for it. */
@@ -195,16 +221,15 @@ static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
 
 /* ---- Evaluation ---- */
 
-ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy)
+/* Accuracy on a split of task t, as ewc_trainer_evaluate. */
+static ewc_status evaluate(
+    ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen, double *accuracy)
 {
-    if (!trainer || !accuracy || t < 0 || t >= trainer->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_evaluate: NULL, or task %lld of %lld",
-            (long long)t, trainer ? (long long)trainer->count : 0LL);
     ewc_backend *const be = trainer->model->be;
     ewci_pass *const pass = trainer->eval;
     ewci_task_view task;
     ewc_status status;
-    EWCI_TRY(ewci_tasks_select(trainer->tasks, &task, t, EWC_SPLIT_TEST, seen));
+    EWCI_TRY(ewci_tasks_select(trainer->tasks, &task, t, split, seen));
     const int64_t limit = trainer->options.eval_samples;
     const int64_t n = limit > 0 && limit < task.view.count ? limit : task.view.count;
     pass->first = task.first;
@@ -226,16 +251,24 @@ done:
     return status;
 }
 
+ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy)
+{
+    if (!trainer || !accuracy || t < 0 || t >= trainer->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_evaluate: NULL, or task %lld of %lld",
+            (long long)t, trainer ? (long long)trainer->count : 0LL);
+    return evaluate(trainer, t, EWC_SPLIT_TEST, seen, accuracy);
+}
+
 /* Accuracies of tasks 0..last into row, `seen` of them trained, of which the event tells. */
-static ewc_status evaluate_tasks(
-    ewc_trainer *trainer, ewc_event *event, double *row, int64_t seen, int64_t last)
+static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, double *row,
+    ewc_split split, int64_t seen, int64_t last)
 {
     const double begin = seconds_now();
     for (int64_t j = 0; j <= last; j++) {
-        const ewc_status status = ewc_trainer_evaluate(trainer, j, seen, &row[j]);
+        const ewc_status status = evaluate(trainer, j, split, seen, &row[j]);
         if (status != EWC_OK) return status;
     }
-    event->kind = EWC_EVENT_EVALUATED;
+    event->kind = split == EWC_SPLIT_VALIDATION ? EWC_EVENT_VALIDATED : EWC_EVENT_EVALUATED;
     event->accuracy = row;
     event->tasks = seen;
     event->seconds = seconds_now() - begin;
@@ -389,17 +422,34 @@ done:
     return status;
 }
 
-/* A mid-task evaluation puts other maps into the task's slot; this brings the task's own back. */
-static ewc_status evaluate_mid_task(ewc_trainer *trainer, task_run *run, const ewc_event *at)
+/* Accuracies of all tasks seen, into trainer->row. A mid-task evaluation puts other maps into the
+ * task's slot and uses the sum of losses; this brings the task's own back, and a sum of 0. */
+static ewc_status evaluate_mid_task(
+    ewc_trainer *trainer, task_run *run, const ewc_event *at, ewc_split split)
 {
+    ewc_backend *const be = trainer->model->be;
+    const double zero = 0.0;
     ewc_event event = *at;
     ewc_status status;
-    EWCI_TRY(evaluate_tasks(trainer, &event, trainer->row, run->t + 1, run->t));
+    EWCI_TRY(evaluate_tasks(trainer, &event, trainer->row, split, run->t + 1, run->t));
     if (!trainer->options.joint)
         EWCI_TRY(
             ewci_tasks_select(trainer->tasks, &run->task, run->t, EWC_SPLIT_TRAIN, run->t + 1));
+    EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
 done:
     return status;
+}
+
+/* Early stopping looks at the mean accuracy over all tasks seen. */
+static ewc_status check_validation(
+    ewc_trainer *trainer, task_run *run, const ewc_event *at, int *ends)
+{
+    double sum = 0.0;
+    const ewc_status status = evaluate_mid_task(trainer, run, at, EWC_SPLIT_VALIDATION);
+    if (status != EWC_OK) return status;
+    for (int64_t j = 0; j <= run->t; j++)
+        sum += trainer->row[j];
+    return ewci_stopping_check(trainer->stopping, at->step, sum / (double)(run->t + 1), ends);
 }
 
 ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
@@ -416,6 +466,8 @@ ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
     EWCI_TRY(begin_task(trainer, &run, t));
     if (o->reset_optimizer && t > 0) EWCI_TRY(ewc_optimizer_reset(trainer->optimizer));
     if (trainer->path) EWCI_TRY(ewci_path_begin(trainer->path));
+    if (trainer->stopping) ewci_stopping_begin(trainer->stopping);
+    const int64_t validate_every = o->validate_every > 0 ? o->validate_every : run.steps_per_epoch;
     const double zero = 0.0;
     EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
     ewc_event event = {.kind = EWC_EVENT_TASK_BEGIN,
@@ -426,7 +478,8 @@ ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
         .lr = scheduled_lr(trainer, &run, 0)};
     EWCI_TRY(emit(trainer, &event));
     int64_t samples_since = 0;
-    for (int64_t step = 0; step < run.steps; step++) {
+    int ends = 0;
+    for (int64_t step = 0; step < run.steps && !ends; step++) {
         const double lr = scheduled_lr(trainer, &run, step);
         EWCI_TRY(train_step(trainer, &run, step, lr));
         samples_since += trainer->pass->rows;
@@ -441,10 +494,19 @@ ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
             samples_since = 0;
         }
         if (o->eval_every > 0 && (step + 1) % o->eval_every == 0 && !is_last) {
-            EWCI_TRY(evaluate_mid_task(trainer, &run, &event));
-            EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
+            EWCI_TRY(evaluate_mid_task(trainer, &run, &event, EWC_SPLIT_TEST));
             samples_since = 0;
         }
+        if (trainer->stopping && ((step + 1) % validate_every == 0 || is_last)) {
+            EWCI_TRY(check_validation(trainer, &run, &event, &ends));
+            samples_since = 0;
+        }
+    }
+    event.kept_step = event.step;
+    event.stopped_early = event.step < run.steps;
+    if (trainer->stopping && event.step > 0) {
+        EWCI_TRY(ewci_stopping_restore(trainer->stopping));
+        event.kept_step = trainer->stopping->at;
     }
     if (trainer->teacher) EWCI_TRY(ewci_teacher_remember(trainer->teacher, run.task.outputs));
     EWCI_TRY(be->ops->sync(be));
@@ -495,10 +557,13 @@ ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t)
     event.seconds = seconds_now() - poll.begin;
     event.samples = ewc_fisher_samples(trainer->fisher);
     event.stats = trainer->stats;
+    if (trainer->overlap)
+        EWCI_TRY(ewci_overlap_add(trainer->overlap, trainer->fisher, t, &event.overlap));
     EWCI_TRY(emit(trainer, &event));
     EWCI_TRY(ewc_consolidation_fold(trainer->state, trainer->fisher));
     event.kind = EWC_EVENT_FOLDED;
     event.stats = NULL;
+    event.overlap = NULL;
     event.state = trainer->state->info;
     event.tasks = event.state.tasks;
     event.safe_lambda = ewc_optimizer_safe_lambda(
@@ -515,14 +580,19 @@ ewc_status ewc_trainer_run(ewc_trainer *trainer)
     ewc_event event = {.task = -1, .loss = NAN, .penalty = NAN};
     ewc_status status = EWC_OK;
     if (evaluates_unseen(trainer))
-        EWCI_TRY(evaluate_tasks(trainer, &event, trainer->baseline, count, count - 1));
+        EWCI_TRY(
+            evaluate_tasks(trainer, &event, trainer->baseline, EWC_SPLIT_TEST, count, count - 1));
     for (int64_t t = 0; t < count; t++) {
         EWCI_TRY(ewc_trainer_train(trainer, t));
         EWCI_TRY(ewc_trainer_consolidate(trainer, t));
         event.task = t;
         event.task_end = 1;
         const int64_t last = evaluates_unseen(trainer) && t + 1 < count ? t + 1 : t;
-        EWCI_TRY(evaluate_tasks(trainer, &event, trainer->accuracy + t * count, t + 1, last));
+        EWCI_TRY(evaluate_tasks(
+            trainer, &event, trainer->accuracy + t * count, EWC_SPLIT_TEST, t + 1, last));
+        if (ewc_tasks_rows(trainer->tasks, t, EWC_SPLIT_VALIDATION) > 0)
+            EWCI_TRY(evaluate_tasks(
+                trainer, &event, trainer->validation, EWC_SPLIT_VALIDATION, t + 1, t));
     }
 done:
     return status;

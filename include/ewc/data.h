@@ -16,7 +16,11 @@ extern "C" {
 typedef struct ewc_dataset ewc_dataset;
 typedef struct ewc_tasks ewc_tasks;
 
-typedef enum ewc_split { EWC_SPLIT_TRAIN = 0, EWC_SPLIT_TEST = 1 } ewc_split;
+typedef enum ewc_split {
+    EWC_SPLIT_TRAIN = 0,
+    EWC_SPLIT_TEST = 1,
+    EWC_SPLIT_VALIDATION = 2 /* of a task: held out from its training rows */
+} ewc_split;
 
 /* Images and labels in host memory, copied by ewc_dataset_create. */
 typedef struct ewc_dataset_source {
@@ -101,11 +105,15 @@ typedef struct ewc_task_options {
     int64_t classes_per_task; /* EWC_TASKS_SPLIT; 0: 2 */
     int shuffle_classes;      /* EWC_TASKS_SPLIT: 1 draws which classes go together from the seed */
     float mean, std;          /* input = (byte / 255 - mean) / std; 0, 1: as it is */
+    int64_t permute_size;     /* EWC_TASKS_PERMUTED: only the central square of so many pixels a
+                               * side, padding included; 0: all */
+    int64_t validation;       /* the last so many training rows of each task are held out as its
+                               * EWC_SPLIT_VALIDATION */
 } ewc_task_options;
 #define EWC_TASK_OPTIONS_DEFAULTS                                                                  \
     {                                                                                              \
         sizeof(ewc_task_options), EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 10, 0, 0, 1, 180.0, 2,  \
-            0, 0.0f, 1.0f                                                                          \
+            0, 0.0f, 1.0f, 0, 0                                                                    \
     }
 
 /* A sequence of tasks over `dataset`, which is borrowed and must outlive it. `options` may be NULL.

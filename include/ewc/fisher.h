@@ -64,8 +64,14 @@ EWC_API ewc_status ewc_fisher_fill(ewc_fisher *fisher, float value);
 EWC_API ewc_status ewc_fisher_read(ewc_fisher *fisher, float *values, int64_t count);
 EWC_API ewc_status ewc_fisher_write(ewc_fisher *fisher, const float *values, int64_t count);
 
+enum { EWC_FISHER_BINS = 128, EWC_FISHER_BIN_FIRST = -100 };
+
 typedef struct ewc_fisher_stats {
     double trace, mean, max; /* of F over one segment */
+    int64_t zeros;           /* entries that are 0 */
+    /* bins[k]: entries from 2^(EWC_FISHER_BIN_FIRST + k) to below twice that; what is smaller, or
+     * larger than all of them, is in the first, or the last. */
+    int64_t bins[EWC_FISHER_BINS];
 } ewc_fisher_stats;
 
 /* Statistics of each segment of the model, in its order; `count` is ewc_model_segment_count.

@@ -43,7 +43,9 @@ typedef enum ewc_method {
     EWC_METHOD_JOINT = 4,      /* all tasks so far together, the upper reference */
     EWC_METHOD_SI = 5,         /* synaptic intelligence (Zenke et al., ICML 2017) */
     EWC_METHOD_MAS = 6,        /* memory aware synapses (Aljundi et al., ECCV 2018) */
-    EWC_METHOD_LWF = 7         /* learning without forgetting (Li & Hoiem, ECCV 2016) */
+    EWC_METHOD_LWF = 7,        /* learning without forgetting (Li & Hoiem, ECCV 2016) */
+    EWC_METHOD_DROPOUT = 8     /* fine-tuning with dropout and early stopping, the other curve of
+                                * Kirkpatrick et al., figure 2B */
 } ewc_method;
 
 /* The key of the option that says how strong a method's penalty is, static storage; NULL: it has no
@@ -75,12 +77,16 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "is the task known at test time? given, not asked, to be inferred")                        \
     X(INTEGER, pad, "0", "[0,64]", "Tasks", "zero pixels added on each side; 2 makes 32 x 32")     \
     X(FLAG, permute_first, "true", "", "Tasks", "permuted: permute the first task, too")           \
+    X(INTEGER, permute_size, "0", "[0,4096]", "Tasks",                                             \
+        "permuted: only the central square of so many pixels a side; 0: all")                      \
     X(REAL, max_angle, "180", "[-360,360]", "Tasks", "rotated: degrees of the last task")          \
     X(INTEGER, classes_per_task, "2", "[2,10]", "Tasks", "split: classes of one task")             \
     X(FLAG, shuffle_classes, "false", "", "Tasks",                                                 \
         "split: the seed says which classes go together")                                          \
     X(REAL, mean, "0", "[-1000,1000]", "Tasks", "input = (byte / 255 - mean) / std")               \
     X(REAL, std, "1", "[0.000001,1000000]", "Tasks", "see --mean")                                 \
+    X(INTEGER, validation, "0", "[0,1000000000]", "Tasks",                                         \
+        "training samples of each task that are held out for early stopping and choices")          \
                                                                                                    \
     X(LIST, hidden, "400,400", "[1,1048576]", "Model",                                             \
         "widths of the hidden layers; none: softmax regression")                                   \
@@ -90,9 +96,9 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(REAL, dropout_input, "0", "[0,1)", "Model", "probability to drop an input")                  \
     X(REAL, dropout_hidden, "0", "[0,1)", "Model", "probability to drop a hidden unit")            \
                                                                                                    \
-    X(CHOICE, method, "ewc", "sgd|l2|ewc|ewc-online|joint|si|mas|lwf", "Method",                   \
+    X(CHOICE, method, "ewc", "sgd|l2|ewc|ewc-online|joint|si|mas|lwf|dropout", "Method",                   \
         "fine-tuning, L2 anchor, EWC, online EWC, all data together, synaptic intelligence, "      \
-        "memory aware synapses, learning without forgetting")                                      \
+        "memory aware synapses, learning without forgetting, fine-tuning with dropout")                                      \
     X(REAL, lambda, "100", "[0,1e30]", "Method",                                                   \
         "ewc: strength; the penalty is lambda / 2 sum F (theta - theta*)^2")                       \
     X(REAL, lambda_l2, "0.02", "[0,1e30]", "Method", "l2: strength, the same with F = 1")          \
@@ -118,6 +124,8 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, fisher_draws, "1", "[1,1024]", "Fisher", "sampled: labels drawn for each sample")   \
     X(INTEGER, fisher_batch, "0", "[0,65536]", "Fisher",                                           \
         "samples at a time; 0: chosen; changes the speed only")                                    \
+    X(FLAG, fisher_overlap, "false", "", "Fisher",                                                 \
+        "compare that of each task with those before; keeps a copy of each in host memory")        \
                                                                                                    \
     X(CHOICE, optimizer, "adam", "sgd|adam|adamw", "Optimizer",                                    \
         "each carries the penalty in its step")                                                    \
@@ -149,7 +157,11 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, eval_every, "0", "[0,1000000000]", "Training",                                      \
         "steps from one evaluation to the next; 0: at the end of each task")                       \
     X(INTEGER, eval_samples, "0", "[0,1000000000]", "Training",                                    \
-        "samples of each test set; 0: all")                                                        \
+        "samples of each test or validation set; 0: all")                                          \
+    X(INTEGER, patience, "0", "[0,1000000]", "Training",                                           \
+        "early stopping: checks without a new best validation accuracy that are borne; 0: off")    \
+    X(INTEGER, validate_every, "0", "[0,1000000000]", "Training",                                  \
+        "patience: steps from one check to the next; 0: an epoch")                                 \
     X(FLAG, eval_next, "true", "", "Training",                                                     \
         "evaluate the next task before it is learned, for FWT")
 /* clang-format on */
@@ -196,8 +208,10 @@ EWC_API const char *ewc_options_preset_help(int i);
 EWC_API ewc_status ewc_options_preset(ewc_run_options *options, const char *name);
 
 /* Sets one option from text. Numbers are decimal and complete: "1e400", "0x10", "1,5" and "" are
- * refused. Setting epochs above 0 sets iterations to 0, and the other way round; setting preset is
- * ewc_options_preset. The sentence of an error begins with the key.
+ * refused. Setting epochs above 0 sets iterations to 0, and the other way round; setting method to
+ * dropout sets what is 0 of dropout_input and dropout_hidden (both) to 0.2 and 0.5, patience to 5
+ * and validation to 5000; setting preset is ewc_options_preset. The sentence of an error begins
+ * with the key.
  * @return EWC_OK; EWC_ERR_CONFIG: an unknown key, with the nearest known one; a value out of limits
  *         (the option keeps its value) */
 EWC_API ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value);
@@ -214,7 +228,7 @@ EWC_API int ewc_options_nearest(char *out, const char *name, const char *const *
 
 /* Sets what a configuration file holds: one JSON object of keys and values, of the option's own
  * type (a list is an array). Its "preset" counts, before all else, unless a preset has been set
- * already.
+ * already; then its "method".
  * @return EWC_OK; EWC_ERR_CONFIG: cannot be read, is not JSON, an unknown, repeated or mistyped
  * key, a value out of limits; EWC_ERR_MEMORY. After an error the options are unchanged */
 EWC_API ewc_status ewc_options_load_json(ewc_run_options *options, const char *path);

@@ -56,11 +56,12 @@ typedef struct ewc_run_result {
     ewc_backend_info device;
     int64_t parameters;
     int64_t tasks;
-    int64_t done;           /* tasks trained so far */
-    const double *accuracy; /* (tasks, tasks) R, see ewc/train.h */
-    const double *baseline; /* (tasks) */
-    ewc_metrics metrics;    /* NaN before the end */
-    double seconds;         /* of ewc_run_execute, and its parts: */
+    int64_t done;             /* tasks trained so far */
+    const double *accuracy;   /* (tasks, tasks) R, see ewc/train.h */
+    const double *baseline;   /* (tasks) */
+    const double *validation; /* (tasks) on validation rows after the last task; or NaN */
+    ewc_metrics metrics;      /* NaN before the end */
+    double seconds;           /* of ewc_run_execute, and its parts: */
     double seconds_training, seconds_fisher, seconds_evaluation;
     int64_t fisher_samples; /* of all Fisher passes together */
 } ewc_run_result;

@@ -23,9 +23,10 @@ typedef enum ewc_event_kind {
     EWC_EVENT_STEP = 1, /* every `report_every` steps and at a task's last: step, epoch, loss, lr */
     EWC_EVENT_EVALUATED = 2, /* accuracy of tasks 0..tasks-1: mid-task, at a task's end, or before
                               training (task -1: all tasks, by the untrained model) */
-    EWC_EVENT_FISHER = 3,  /* samples, seconds, stats of every segment; stats NULL: still at work */
-    EWC_EVENT_FOLDED = 4,  /* tasks, penalty state */
-    EWC_EVENT_TASK_END = 5 /* task, seconds */
+    EWC_EVENT_FISHER = 3, /* samples, seconds, stats of every segment; stats NULL: still at work */
+    EWC_EVENT_FOLDED = 4, /* tasks, penalty state */
+    EWC_EVENT_TASK_END = 5, /* task, steps done, kept_step, stopped_early, seconds */
+    EWC_EVENT_VALIDATED = 6 /* as EVALUATED, of the tasks seen and on their validation rows */
 } ewc_event_kind;
 
 typedef struct ewc_event {
@@ -37,14 +38,20 @@ typedef struct ewc_event {
     double loss;    /* mean task loss since the last report, without the penalty */
     double penalty; /* (lambda/2)(...) at this step; NaN where not evaluated */
     double lr;
-    double seconds;         /* of this task, or of the pass reported */
-    int task_end;           /* EWC_EVENT_EVALUATED: 1 after the task's last step */
+    double seconds; /* of this task, or of the pass reported */
+    int task_end;   /* EWC_EVENT_EVALUATED, VALIDATED: 1 after the task's last step */
+    int stopped_early;
+    int64_t kept_step; /* whose weights are those of the task's end; without patience the last */
     const double *accuracy; /* (tasks) in 0..1, borrowed for the call; NaN: not evaluated */
     int64_t tasks;
     int64_t samples;               /* EWC_EVENT_FISHER */
     const ewc_fisher_stats *stats; /* (ewc_model_segment_count), borrowed; NULL: still at it */
-    ewc_consolidation_info state;  /* EWC_EVENT_FOLDED */
-    double safe_lambda;            /* EWC_EVENT_FOLDED: ewc_optimizer_safe_lambda */
+    /* EWC_EVENT_FISHER with fisher_overlap: (task, segments), borrowed: sum over the segment of
+     * sqrt(F_task F_j) for the tasks j before; NaN where there is no F_j. Over the root of the two
+     * traces it is the overlap, 0..1 (Kirkpatrick et al., PNAS 2017, supplement). */
+    const double *overlap;
+    ewc_consolidation_info state; /* EWC_EVENT_FOLDED */
+    double safe_lambda;           /* EWC_EVENT_FOLDED: ewc_optimizer_safe_lambda */
 } ewc_event;
 
 /* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED. */
@@ -80,15 +87,21 @@ typedef struct ewc_train_options {
     int64_t report_every; /* steps between EWC_EVENT_STEP and checks for non-finite numbers */
     int64_t eval_every;   /* steps between evaluations of all tasks seen; 0: only at a task's end */
     int eval_next;        /* 1: also evaluate the next task, and all tasks before training (FWT) */
-    int64_t eval_samples; /* of each test split; 0: all */
+    int64_t eval_samples; /* of each test or validation split; 0: all */
+    /* Above 0: early stopping. A task ends after more than so many checks in succession without a
+     * new best accuracy over the validation rows of all tasks so far, and the weights of the best
+     * check are put back; epochs or iterations are then the most that it may take. */
+    int64_t patience;
+    int64_t validate_every; /* steps from one check to the next; 0: an epoch */
+    int fisher_overlap;     /* 1: compare F of each task with those before; keeps a copy of each */
     ewc_event_fn on_event;
     void *event_user;
 } ewc_train_options;
 #define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
-            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, NULL,     \
-            NULL                                                                                   \
+            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, 0, 0, 0,  \
+            NULL, NULL                                                                             \
     }
 
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:
@@ -126,6 +139,9 @@ EWC_API ewc_status ewc_trainer_run(ewc_trainer *trainer);
 EWC_API const double *ewc_trainer_accuracy(const ewc_trainer *trainer);
 /* (tasks) accuracy of the untrained model; NaN where not evaluated. Owned by the trainer. */
 EWC_API const double *ewc_trainer_baseline(const ewc_trainer *trainer);
+/* (tasks) accuracy on the validation rows of each task seen, after the last task of
+ * ewc_trainer_run so far; NaN without such rows. Owned by the trainer. */
+EWC_API const double *ewc_trainer_validation(const ewc_trainer *trainer);
 
 /* Measures of a sequence of T tasks; NaN where undefined (all but acc at T = 1) or not evaluated.
  *   acc = (1/T) sum_j R[T][j]                      bwt = 1/(T-1) sum_{j<T} (R[T][j] - R[j][j])
