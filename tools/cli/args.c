@@ -126,10 +126,15 @@ int cli_parse(cli_args *args, const cli_verb *verb, int argc, char **argv)
             code =
                 cli_usage(verb->name, "%s: unknown flag; see ewc %s --help", argv[i], verb->name);
         } else if (argv[i][0] != '-') {
-            if (verb->operand[0] == '\0' || args->operand != NULL)
+            const int most = verb->operand[0] == '\0'               ? 0
+                             : strstr(verb->operand, "...") != NULL ? CLI_OPERANDS_MAX
+                                                                    : 1;
+            if (args->operand_count == most)
                 code = cli_usage(verb->name, "%s: not expected here%s", argv[i],
                     args->operand == NULL ? "; flags begin with --" : "");
-            args->operand = argv[i];
+            else
+                args->operands[args->operand_count++] = argv[i];
+            args->operand = args->operands[0];
         }
         if (code != 0) return code;
     }

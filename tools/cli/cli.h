@@ -17,7 +17,8 @@ typedef struct cli_args cli_args;
 
 typedef struct cli_verb {
     const char *name;
-    const char *operand;        /* what may follow the verb, such as "[RUN]"; "" for nothing */
+    const char *operand;        /* what may follow the verb, such as "[RUN]"; "" for nothing; with
+                                 * "..." at its end there may be several */
     const char *help;           /* one line */
     const char *notes;          /* more for the verb's own help, or "" */
     const char *const *groups;  /* groups or keys of the run options it takes, ended by NULL */
@@ -27,12 +28,14 @@ typedef struct cli_verb {
 
 extern const cli_verb cli_verbs[]; /* ended by a NULL name */
 
-enum { CLI_GIVEN_MAX = 128 };
+enum { CLI_GIVEN_MAX = 128, CLI_OPERANDS_MAX = 64 };
 
 /* A command line that has been understood. */
 struct cli_args {
     const cli_verb *verb;
-    const char *operand; /* NULL: not given */
+    const char *operand; /* the first, NULL: not given */
+    int operand_count;
+    const char *operands[CLI_OPERANDS_MAX];
     ewc_run_options options;
     int given; /* flags, in the order of the command line */
     const char *keys[CLI_GIVEN_MAX], *values[CLI_GIVEN_MAX];
@@ -65,19 +68,22 @@ int cli_usage(const char *verb, const char *format, ...) __attribute__((format(p
 int cli_signal(void); /* the signal that asks to stop, or 0 */
 const cli_verb *cli_find_verb(const char *name);
 
-/* progress.c: the events of one run, or of several one after the other, as progress on stderr. */
+/* progress.c: the events of a run as progress on stderr. */
 typedef struct cli_progress {
-    int terminal;     /* one updating line instead of many */
-    int run, runs;    /* from 0; how many there will be */
-    const char *name; /* of the run, shown where there are several */
+    int terminal; /* one updating line instead of many */
     const ewc_run_options *options;
-    int64_t tasks;
     double start, last; /* times of the first event and of the last line */
     double loss;
     int started; /* an event has been seen */
     int shown;   /* a line is on the terminal that must go before another */
 } cli_progress;
-void cli_progress_init(cli_progress *progress, int runs);
+void cli_progress_init(cli_progress *progress);
+/* The part of a run that is done, 0..1, at a step or at a task's end. */
+double cli_fraction(const ewc_run_options *options, const ewc_event *event);
+/* "  1:05 left", or "" as long as it cannot be told: `part` of the work took `elapsed` seconds. */
+void cli_spell_left(char *text, size_t size, double elapsed, double part);
+/* Begins the line with a bar, on a terminal; the caller writes the rest. */
+void cli_progress_bar(cli_progress *progress, double part);
 int cli_progress_event(void *user, const ewc_event *event);                  /* ewc_event_fn */
 void cli_progress_log(void *user, ewc_log_level level, const char *message); /* ewc_log_fn */
 void cli_progress_clear(cli_progress *progress);
@@ -93,6 +99,7 @@ double cli_now(void);
 /* The verbs. */
 int cli_train(cli_args *args);
 int cli_compare(cli_args *args);
+int cli_sweep(cli_args *args);
 int cli_eval(cli_args *args);
 int cli_data(cli_args *args);
 int cli_info(cli_args *args);

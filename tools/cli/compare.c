@@ -1,209 +1,186 @@
 /* SPDX-License-Identifier: MIT */
-/* ewc compare: several methods on the same sequence, in one table. */
+/* ewc compare: several methods and seeds on the same sequence, in one table. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
+#include "batch.h"
 
-enum { METHODS_MAX = 16 };
+enum { METHODS_MAX = 64 };
 
-/* One method of the list, and what came of it. */
-typedef struct entry {
-    char label[48]; /* "ewc", or "ewc:200" as it was given */
-    ewc_run_options options;
-    ewc_run *run;
-    ewc_status status;
-} entry;
+/* The runs of all methods: `seeds` for each, one after another. */
+typedef struct comparison {
+    cli_job *jobs;
+    int methods, seeds;
+    int64_t tasks;
+} comparison;
 
-/* Makes an entry of "METHOD" or "METHOD:LAMBDA". */
-static int parse_entry(entry *e, const cli_args *args, const char *text, size_t length)
+/* Makes the options of "METHOD" or "METHOD:STRENGTH". */
+static int parse_method(cli_job *job, const cli_args *args, const char *text, size_t length)
 {
     char method[48];
     if (length >= sizeof method)
         return cli_usage("compare", "--methods: \"%.64s\", expected such as sgd,l2,ewc:100", text);
     memcpy(method, text, length);
     method[length] = '\0';
-    memcpy(e->label, method, sizeof method);
-    e->options = args->options;
+    memcpy(job->label, method, sizeof method);
+    job->options = args->options;
     char *const colon = strchr(method, ':');
     if (colon != NULL) *colon = '\0';
-    if (ewc_options_set(&e->options, "method", method) != EWC_OK)
+    if (ewc_options_set(&job->options, "method", method) != EWC_OK)
         return cli_usage("compare", "--methods: %s", ewc_last_error());
     if (colon == NULL) return 0;
-    const char *const key = ewc_method_strength((ewc_method)e->options.method);
+    const char *const key = ewc_method_strength((ewc_method)job->options.method);
     if (key == NULL) return cli_usage("compare", "--methods: %s has no lambda", method);
-    if (ewc_options_set(&e->options, key, colon + 1) != EWC_OK)
+    if (ewc_options_set(&job->options, key, colon + 1) != EWC_OK)
         return cli_usage("compare", "--methods: %s", ewc_last_error());
     return 0;
 }
 
-static int parse_methods(entry *entries, int *count, const cli_args *args, const char *text)
+/* Sets seed, and folder where one is given, of a method's k-th run. */
+static int set_run(cli_job *job, const cli_args *args, int k, int seeds)
 {
-    *count = 0;
-    for (const char *c = text;;) {
-        const size_t length = strcspn(c, ",");
-        if (*count == METHODS_MAX)
-            return cli_usage("compare", "--methods: at most %d methods", METHODS_MAX);
-        entry *const e = &entries[(*count)++];
-        const int code = parse_entry(e, args, c, length);
-        if (code != 0) return code;
-        for (int i = 0; i + 1 < *count; i++)
-            if (strcmp(entries[i].label, e->label) == 0)
-                return cli_usage("compare", "--methods: %s is there twice", e->label);
-        if (args->options.out[0] != '\0') {
-            const int used = snprintf(
-                e->options.out, sizeof e->options.out, "%s/%s", args->options.out, e->label);
-            if (used >= (int)sizeof e->options.out)
-                return cli_usage("compare", "--out: the path is too long");
-        }
-        if (c[length] == '\0') return 0;
-        c += length + 1;
-    }
+    const char *const out = args->options.out;
+    char seed[24] = "";
+    job->options.seed = args->options.seed + k;
+    if (out[0] == '\0') return 0;
+    if (seeds > 1) snprintf(seed, sizeof seed, "-s%lld", (long long)job->options.seed);
+    const int used =
+        snprintf(job->options.out, sizeof job->options.out, "%s/%s%s", out, job->label, seed);
+    if (used < (int)sizeof job->options.out) return 0;
+    return cli_usage("compare", "--out: the path is too long");
 }
 
-static void print_number(double x)
+static int parse_methods(comparison *c, const cli_args *args, const char *text)
 {
-    if (isfinite(x))
-        printf(" %7.2f", 100.0 * x);
-    else
-        printf("       -");
+    c->jobs = calloc((size_t)(METHODS_MAX * c->seeds), sizeof *c->jobs);
+    if (c->jobs == NULL) return cli_usage("compare", "out of memory");
+    for (;;) {
+        const size_t length = strcspn(text, ",");
+        if (c->methods == METHODS_MAX)
+            return cli_usage("compare", "--methods: at most %d methods", METHODS_MAX);
+        cli_job *const first = &c->jobs[c->methods++ * c->seeds];
+        int code = parse_method(first, args, text, length);
+        for (int i = 0; code == 0 && i + 1 < c->methods; i++)
+            if (strcmp(c->jobs[i * c->seeds].label, first->label) == 0)
+                code = cli_usage("compare", "--methods: %s is there twice", first->label);
+        for (int k = c->seeds - 1; code == 0 && k >= 0; k--) {
+            first[k] = *first;
+            code = set_run(&first[k], args, k, c->seeds);
+        }
+        if (code != 0) return code;
+        if (text[length] == '\0') return 0;
+        text += length + 1;
+    }
 }
 
 /* How the table is cut to the width of a page: of a long sequence only the first and the last tasks
  * have a column. */
 typedef struct layout {
     int label;       /* width of the first column */
+    int measure;     /* and of ACC, BWT and forgetting */
     int64_t n, side; /* tasks; shown on either side of the gap, or n */
 } layout;
 
-static layout fit(const entry *entries, int count, int64_t n)
+static layout fit(const comparison *c)
 {
-    enum { PAGE = 98, MEASURES = 36, GAP = 4, COLUMN = 6 };
-    layout out = {10, n, n};
-    for (int i = 0; i < count; i++) {
-        const int length = (int)strlen(entries[i].label);
+    enum { PAGE = 98, SECONDS = 9, GAP = 4, COLUMN = 6 };
+    layout out = {10, c->seeds > 1 ? 14 : 10, c->tasks, c->tasks};
+    for (int i = 0; i < c->methods; i++) {
+        const int length = (int)strlen(c->jobs[i * c->seeds].label);
         if (length > out.label) out.label = length;
     }
-    const int64_t room = PAGE - MEASURES - out.label;
-    if (n > room / COLUMN) out.side = (room - GAP) / (2 * COLUMN);
+    const int64_t room = PAGE - 3 * (out.measure + 1) - SECONDS - out.label;
+    if (c->tasks > room / COLUMN) out.side = (room - GAP) / (2 * COLUMN);
     return out;
 }
 
-/* Prints the columns of the tasks: their numbers, or the accuracies of `row`. */
-static void print_tasks(const layout *l, const double *row)
+/* Prints the columns of the tasks: their numbers, or the means over `seeds` jobs. */
+static void print_tasks(const layout *l, const cli_job *jobs, int seeds)
 {
     for (int64_t t = 0; t < l->n; t++) {
         if (t == l->side) {
-            printf("%4s", row == NULL ? "..." : "");
+            printf("%4s", jobs == NULL ? "..." : "");
             t = l->n - l->side;
         }
-        if (row == NULL)
+        if (jobs == NULL) {
             printf(" %5lld", (long long)t + 1);
-        else
-            printf(" %5.1f", 100.0 * row[t]);
-    }
-}
-
-static void print_table(const entry *entries, int count)
-{
-    const ewc_run_result *const first = ewc_run_get_result(entries[0].run);
-    const int64_t n = first->tasks;
-    const layout l = fit(entries, count, n);
-    cli_print_run(&entries[0].options, first);
-    printf("accuracy on each task after the last one, and measures of the sequence, in %%\n\n");
-    printf("%s%-*s", cli_bold(1), l.label, "method");
-    print_tasks(&l, NULL);
-    printf(" %7s %7s %10s %8s%s\n", "ACC", "BWT", "forgetting", "seconds", cli_bold(0));
-    for (int i = 0; i < count; i++) {
-        const ewc_run_result *const r = ewc_run_get_result(entries[i].run);
-        printf("%-*s", l.label, entries[i].label);
-        if (entries[i].status != EWC_OK) {
-            printf(" failed after %lld of %lld tasks\n", (long long)r->done, (long long)n);
             continue;
         }
-        print_tasks(&l, r->accuracy + (n - 1) * n);
-        print_number(r->metrics.acc);
-        print_number(r->metrics.bwt);
-        printf("   ");
-        print_number(r->metrics.forgetting);
-        printf(" %8.1f\n", r->seconds);
+        double values[256];
+        for (int i = 0; i < seeds; i++)
+            values[i] = cli_job_accuracy(&jobs[i], l->n - 1, t);
+        printf(" %5.1f", 100.0 * cli_mean_of(values, seeds).mean);
     }
+}
+
+static void print_row(const layout *l, const cli_job *jobs, int seeds)
+{
+    double seconds = 0.0;
+    int done = 0;
+    for (int i = 0; i < seeds; i++) {
+        const json_t *const times = json_object_get(jobs[i].result, "seconds");
+        if (jobs[i].result == NULL) continue;
+        seconds += json_number_value(json_object_get(times, "total"));
+        done++;
+    }
+    printf("%-*s", l->label, jobs->label);
+    if (done == 0) {
+        printf(" failed\n");
+        return;
+    }
+    print_tasks(l, jobs, seeds);
+    cli_print_mean(cli_mean_number(jobs, seeds, "acc"), l->measure);
+    cli_print_mean(cli_mean_number(jobs, seeds, "bwt"), l->measure);
+    cli_print_mean(cli_mean_number(jobs, seeds, "forgetting"), l->measure);
+    printf(" %8.1f", seconds / done);
+    if (done < seeds) printf("  (%d of %d seeds)", done, seeds);
     printf("\n");
-    for (int i = 0; i < count; i++)
-        printf("%-*s %s\n", l.label, entries[i].label, ewc_run_get_result(entries[i].run)->folder);
 }
 
-/* {"runs": [...]}: each run's result.json; of a run that failed with nulls. */
-static ewc_status print_json(const entry *entries, int count)
+static void print_table(const comparison *c)
 {
-    printf("{\"runs\": [");
-    for (int i = 0; i < count; i++) {
-        char *text = NULL;
-        const ewc_status status = ewc_run_result_json(entries[i].run, &text);
-        if (status != EWC_OK) return status;
-        printf("%s%s", i > 0 ? ", " : "", text);
-        free(text);
+    const layout l = fit(c);
+    cli_print_runs(c->jobs, c->methods * c->seeds);
+    printf("accuracy on each task after the last one, and measures of the sequence, in %%");
+    if (c->seeds > 1) printf(": means over %d seeds, +- standard error", c->seeds);
+    printf("\n\n%s%-*s", cli_bold(1), l.label, "method");
+    print_tasks(&l, NULL, 0);
+    printf(" %*s %*s %*s %8s%s\n", l.measure, "ACC", l.measure, "BWT", l.measure, "forgetting",
+        "seconds", cli_bold(0));
+    for (int i = 0; i < c->methods; i++)
+        print_row(&l, &c->jobs[i * c->seeds], c->seeds);
+    printf("\n");
+    for (int i = 0; i < c->methods * c->seeds; i++) {
+        const char *const folder = json_string_value(json_object_get(c->jobs[i].result, "folder"));
+        if (folder != NULL) printf("%-*s %s\n", l.label, c->jobs[i].label, folder);
     }
-    printf("]}\n");
-    return EWC_OK;
-}
-
-/* Trains one method after the other. What stops one of them (a lambda too large, numbers that are
- * no longer finite) does not stop the next; the exit code is that of the first failure. */
-static int train_all(cli_args *args, entry *entries, int count)
-{
-    int code = 0;
-    cli_progress progress;
-    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
-    callbacks.on_event = cli_progress_event;
-    callbacks.event_user = &progress;
-    callbacks.log = cli_progress_log;
-    callbacks.log_user = &progress;
-
-    cli_progress_init(&progress, count);
-    progress.tasks = args->options.tasks;
-    for (int i = 0; i < count; i++) {
-        entry *const e = &entries[i];
-        progress.run = i;
-        progress.name = e->label;
-        progress.options = &e->options;
-        e->status = ewc_run_create(&e->run, &e->options, &callbacks);
-        if (e->status == EWC_OK) e->status = ewc_run_execute(e->run);
-        cli_progress_clear(&progress);
-        if (e->status == EWC_OK) continue;
-        if (e->status == EWC_ERR_STOPPED) return cli_failed(args, e->status);
-        fprintf(stderr, "ewc compare: %s: %s\n", e->label, ewc_last_error());
-        if (code == 0) code = cli_exit_code(e->status);
-        if (e->status != EWC_ERR_UNSTABLE && e->status != EWC_ERR_NONFINITE) break;
-    }
-    cli_progress_end(&progress);
-    return code;
 }
 
 int cli_compare(cli_args *args)
 {
-    static entry entries[METHODS_MAX];
-    int count = 0;
+    comparison c = {.tasks = 0};
+    int64_t seeds = 1;
     int code = cli_apply(args);
+    if (code == 0) code = cli_count(args, "seeds", 1, &seeds);
     if (code != 0) return code;
+    c.seeds = (int)seeds;
+    c.tasks = args->options.tasks;
     if (cli_value(args, "method") != NULL)
         return cli_usage("compare", "--method: compare takes --methods");
     const char *const methods = cli_value(args, "methods");
-    code = parse_methods(entries, &count, args, methods != NULL ? methods : "sgd,l2,ewc");
-    if (code != 0) return code;
-
-    code = train_all(args, entries, count);
-    if (code < 128 && entries[count - 1].run != NULL) { /* none was left out */
-        ewc_status status = EWC_OK;
-        if (args->json)
-            status = print_json(entries, count);
-        else
-            print_table(entries, count);
-        if (status != EWC_OK) code = cli_failed(args, status);
+    code = parse_methods(&c, args, methods != NULL ? methods : "sgd,l2,ewc");
+    const int count = c.methods * c.seeds;
+    if (code == 0) {
+        code = cli_batch_run(args, c.jobs, count);
+        if (code < 128 && cli_batch_ended(c.jobs, count)) {
+            if (args->json)
+                cli_print_results(c.jobs, count, NULL);
+            else
+                print_table(&c);
+        }
     }
-    for (int i = 0; i < count; i++)
-        ewc_run_free(entries[i].run);
+    cli_batch_free(c.jobs, count);
     return code;
 }

@@ -67,7 +67,7 @@ int cli_eval(cli_args *args)
     ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
     callbacks.log = cli_progress_log;
     callbacks.log_user = &progress;
-    cli_progress_init(&progress, 1);
+    cli_progress_init(&progress);
 
     if (args->operand == NULL) return cli_usage("eval", "names no run; see ewc eval --help");
     int code = find_files(args->operand, config, checkpoint);

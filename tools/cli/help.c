@@ -112,7 +112,7 @@ void cli_help_verb(const cli_verb *verb)
         group = info.group;
         print_option(&info);
     }
-    if (verb->run == cli_train || verb->run == cli_compare) {
+    if (verb->groups != NULL && strcmp(verb->groups[0], "Run") == 0) {
         print_presets();
         printf("\nA flag is stronger than the configuration file, and that than the preset.\n");
     }

@@ -22,6 +22,14 @@ static const cli_flag compare_flags[] = {
     {"config", EWC_OPTION_TEXT, "FILE", "options from a JSON file, such as a run's config.json"},
     {"methods", EWC_OPTION_TEXT, "LIST",
         "methods, each with a lambda of its own if you like (default sgd,l2,ewc)"},
+    {"seeds", EWC_OPTION_TEXT, "N", "so many seeds of each, from --seed on (default 1)"},
+    {"jobs", EWC_OPTION_TEXT, "N", "runs at a time (default one for each core; 1 on a GPU)"},
+    {NULL, EWC_OPTION_FLAG, "", ""},
+};
+static const cli_flag sweep_flags[] = {
+    {"config", EWC_OPTION_TEXT, "FILE", "options from a JSON file, such as a run's config.json"},
+    {"seeds", EWC_OPTION_TEXT, "N", "so many seeds of each, from --seed on (default 1)"},
+    {"jobs", EWC_OPTION_TEXT, "N", "runs at a time (default one for each core; 1 on a GPU)"},
     {NULL, EWC_OPTION_FLAG, "", ""},
 };
 static const cli_flag data_flags[] = {
@@ -34,10 +42,15 @@ const cli_verb cli_verbs[] = {
         "Without any flag: permuted MNIST with EWC on the best device found.", all_groups,
         train_flags, cli_train},
     {"compare", "", "train with several methods on the same sequence, for one table",
-        "--methods sgd,l2:0.5,ewc:200 gives l2 and ewc a lambda of their own; --out is the folder "
-        "for\n"
-        "one run folder a method.",
+        "--methods sgd,l2:0.5,ewc:200 gives l2 and ewc a lambda of their own. --out is the folder\n"
+        "for one run folder each; what is finished there already is not done again.",
         all_groups, compare_flags, cli_compare},
+    {"sweep", "[KEY=A,B,...]...", "train with every combination of some values, and name the best",
+        "ewc sweep lambda=10,100,1000 lr=0.001,0.0001 makes six runs of each seed. Without KEY it "
+        "is\n"
+        "the method's own strength, in decades. The best is chosen on validation samples (5000 of\n"
+        "each task, or --validation). --out is as for compare.",
+        all_groups, sweep_flags, cli_sweep},
     {"eval", "RUN", "accuracy of a finished run on each task",
         "RUN is a run's folder, or a checkpoint file in one.", eval_keys, no_flags, cli_eval},
     {"data", "[NAME]", "which data sets are where, and whether they are intact", "", data_keys,

@@ -19,10 +19,10 @@ double cli_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void cli_progress_init(cli_progress *progress, int runs)
+void cli_progress_init(cli_progress *progress)
 {
     const char *const term = getenv("TERM");
-    *progress = (cli_progress){.runs = runs};
+    *progress = (cli_progress){0};
     progress->terminal = isatty(STDERR_FILENO) && (term == NULL || strcmp(term, "dumb") != 0);
     progress->start = cli_now();
     progress->last = progress->start;
@@ -43,27 +43,23 @@ void cli_progress_end(cli_progress *progress)
 void cli_progress_log(void *user, ewc_log_level level, const char *message)
 {
     cli_progress *const p = user;
-    if (p->run > 0 && level == EWC_LOG_INFO) return; /* said for the first run */
     cli_progress_clear(p);
     fprintf(stderr, "%s%s\n", level == EWC_LOG_WARNING ? "warning: " : "", message);
 }
 
-/* The part of all work that is done, 0..1. Joint training of task t takes t + 1 times as long. */
-static double fraction(const cli_progress *p, const ewc_event *e)
+double cli_fraction(const ewc_run_options *options, const ewc_event *e)
 {
-    const double t = (double)e->task, count = (double)p->tasks;
+    const double t = (double)e->task, count = (double)options->tasks;
     const double step = e->kind != EWC_EVENT_STEP ? 1.0 : (double)e->step / (double)e->steps;
-    const int joint = p->options->method == EWC_METHOD_JOINT && p->options->iterations == 0;
-    const double part =
-        joint ? (t * (t + 1.0) / 2.0 + (t + 1.0) * step) / (count * (count + 1.0) / 2.0)
-              : (t + step) / count;
-    return (p->run + part) / p->runs;
+    /* Joint training of task t takes t + 1 times as long. */
+    const int joint = options->method == EWC_METHOD_JOINT && options->iterations == 0;
+    return joint ? (t * (t + 1.0) / 2.0 + (t + 1.0) * step) / (count * (count + 1.0) / 2.0)
+                 : (t + step) / count;
 }
 
-/* "1:05 left", or "" as long as it cannot be told. */
-static void spell_left(char *text, size_t size, const cli_progress *p, double part)
+void cli_spell_left(char *text, size_t size, double elapsed, double part)
 {
-    const double left = (cli_now() - p->start) * (1.0 - part) / part;
+    const double left = elapsed * (1.0 - part) / part;
     text[0] = '\0';
     if (!(part > 0.01) || !(left < 1e7)) return;
     const long s = (long)left;
@@ -87,49 +83,49 @@ static void spell_rate(char *text, size_t size, const cli_progress *p, const ewc
         snprintf(text, size, "  %.0f samples/s", rate);
 }
 
-static void spell_name(char *text, size_t size, const cli_progress *p)
+void cli_progress_bar(cli_progress *p, double part)
 {
-    text[0] = '\0';
-    if (p->runs > 1) snprintf(text, size, "%-10s  ", p->name);
+    char bar[BAR + 1];
+    p->started = 1;
+    if (!p->terminal) return;
+    for (int i = 0; i < BAR; i++)
+        bar[i] = (i + 0.5) / BAR < part ? '#' : '.';
+    bar[BAR] = '\0';
+    fprintf(stderr, "\r\033[K[%s] ", bar);
+    p->shown = 1;
 }
 
 static void show(cli_progress *p, const ewc_event *e, const char *phase)
 {
-    char name[32], left[40], rate[40], bar[BAR + 1];
-    const double part = fraction(p, e);
-    spell_name(name, sizeof name, p);
-    spell_left(left, sizeof left, p, part);
+    char left[40], rate[40];
+    const double part = cli_fraction(p->options, e);
+    cli_spell_left(left, sizeof left, cli_now() - p->start, part);
     spell_rate(rate, sizeof rate, p, e);
     if (!p->terminal) {
-        fprintf(stderr, "%stask %lld/%lld  step %lld/%lld  loss %.4f%s%s\n", name,
-            (long long)e->task + 1, (long long)p->tasks, (long long)e->step, (long long)e->steps,
-            e->loss, rate, left);
+        fprintf(stderr, "task %lld/%lld  step %lld/%lld  loss %.4f%s%s\n", (long long)e->task + 1,
+            (long long)p->options->tasks, (long long)e->step, (long long)e->steps, e->loss, rate,
+            left);
         return;
     }
-    for (int i = 0; i < BAR; i++)
-        bar[i] = (i + 0.5) / BAR < part ? '#' : '.';
-    bar[BAR] = '\0';
-    fprintf(stderr, "\r\033[K%s[%s] task %lld/%lld  ", name, bar, (long long)e->task + 1,
-        (long long)p->tasks);
+    cli_progress_bar(p, part);
+    fprintf(stderr, "task %lld/%lld  ", (long long)e->task + 1, (long long)p->options->tasks);
     if (phase != NULL)
         fprintf(stderr, "%s", phase);
     else
         fprintf(stderr, "step %lld/%lld  loss %.4f%s", (long long)e->step, (long long)e->steps,
             e->loss, rate);
     fprintf(stderr, "%s", left);
-    p->shown = 1;
 }
 
 /* The line that stays when a task is finished. */
 static void show_task(cli_progress *p, const ewc_event *e)
 {
     enum { SHOWN = 10 };
-    char name[32], left[40];
-    spell_name(name, sizeof name, p);
-    spell_left(left, sizeof left, p, (p->run + (double)(e->task + 1) / (double)p->tasks) / p->runs);
+    char left[40];
+    cli_spell_left(left, sizeof left, cli_now() - p->start, cli_fraction(p->options, e));
     cli_progress_clear(p);
-    fprintf(stderr, "%stask %lld/%lld done  loss %.4f  accuracy", name, (long long)e->task + 1,
-        (long long)p->tasks, p->loss);
+    fprintf(stderr, "task %lld/%lld done  loss %.4f  accuracy", (long long)e->task + 1,
+        (long long)p->options->tasks, p->loss);
     double sum = 0.0;
     for (int64_t t = 0; t <= e->task; t++) {
         sum += e->accuracy[t];

@@ -46,9 +46,8 @@ int cli_train(cli_args *args)
     if (key != NULL && strcmp(key, "lambda") != 0 && cli_value(args, "lambda") != NULL)
         return cli_usage("train", "--lambda: this method takes --%s", key);
 
-    cli_progress_init(&progress, 1);
+    cli_progress_init(&progress);
     progress.options = &args->options;
-    progress.tasks = args->options.tasks;
     ewc_status status = ewc_run_create(&run, &args->options, &callbacks);
     if (status == EWC_OK) status = ewc_run_execute(run);
     cli_progress_end(&progress);

@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: MIT */
+/* Worker threads that take one job after another, and one line of progress for all of them. */
+#include "batch.h"
+
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { WORKERS_MAX = 256 };
+
+typedef struct batch {
+    pthread_mutex_t mutex; /* of all that follows, and of stderr */
+    const cli_args *args;
+    cli_job *jobs;
+    int count, next, finished;
+    int cores; /* of the device: how many threads all runs together may have */
+    int stop;  /* no more jobs are begun */
+    int code;
+    int logged;     /* the first run has said what device it uses */
+    double skipped; /* jobs that had been done before */
+    cli_progress progress;
+} batch;
+
+/* What a worker's callbacks need. */
+typedef struct worker {
+    batch *all;
+    cli_job *job;
+} worker;
+
+/* ---- Progress ---- */
+
+static void show(batch *b)
+{
+    cli_progress *const p = &b->progress;
+    const double now = cli_now();
+    char text[256], left[40];
+    double done = 0.0;
+    int used = 0;
+    if (now - p->last < (p->terminal ? 0.1 : 10.0)) return;
+    p->last = now;
+    for (int i = 0; i < b->count; i++)
+        done += b->jobs[i].part;
+    /* Without what was there before the start, which took no time. */
+    const double part = (done - b->skipped) / ((double)b->count - b->skipped);
+    cli_spell_left(left, sizeof left, now - p->start, part);
+    text[0] = '\0';
+    for (int i = 0; i < b->count && used < 60; i++) {
+        const cli_job *const job = &b->jobs[i];
+        if (!job->started || job->result != NULL || job->status != EWC_OK) continue;
+        used += snprintf(text + used, sizeof text - (size_t)used, "%s%.40s %lld/%lld",
+            used > 0 ? ", " : "", job->label, (long long)job->task + 1,
+            (long long)job->options.tasks);
+    }
+    cli_progress_bar(p, done / b->count);
+    fprintf(
+        stderr, "%d/%d runs  %s%s%s", b->finished, b->count, text, left, p->terminal ? "" : "\n");
+}
+
+static int on_event(void *user, const ewc_event *event)
+{
+    worker *const w = user;
+    batch *const b = w->all;
+    pthread_mutex_lock(&b->mutex);
+    if (event->task >= 0) w->job->task = event->task;
+    if (event->kind == EWC_EVENT_STEP || event->task_end)
+        w->job->part = cli_fraction(&w->job->options, event);
+    show(b);
+    pthread_mutex_unlock(&b->mutex);
+    return cli_signal() != 0;
+}
+
+static void on_log(void *user, ewc_log_level level, const char *message)
+{
+    worker *const w = user;
+    batch *const b = w->all;
+    pthread_mutex_lock(&b->mutex);
+    if (level != EWC_LOG_INFO || !b->logged) cli_progress_log(&b->progress, level, message);
+    if (level == EWC_LOG_INFO) b->logged = 1;
+    pthread_mutex_unlock(&b->mutex);
+}
+
+/* The line that stays when a run is finished. */
+static void show_finished(batch *b, const cli_job *job, const char *how)
+{
+    cli_progress_clear(&b->progress);
+    b->progress.started = 1;
+    fprintf(stderr, "%-12s  seed %lld  ACC %.2f  %s\n", job->label, (long long)job->options.seed,
+        100.0 * cli_job_number(job, "acc"), how);
+}
+
+/* ---- One run ---- */
+
+/* Whether `folder` holds a finished run of these options: 1, and its result in the job. -1: it has
+ * another one. */
+static int is_done(cli_job *job)
+{
+    const char *const folder = job->options.out;
+    char path[EWC_OPTION_TEXT_SIZE + 16], *text = NULL;
+    ewc_run_options options = job->options;
+    json_t *there = NULL, *wanted = NULL, *result = NULL;
+    int done = 0;
+    options.out[0] = '\0';
+    snprintf(path, sizeof path, "%s/result.json", folder);
+    result = json_load_file(path, 0, NULL);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    there = json_load_file(path, 0, NULL);
+    if (ewc_options_to_json(&options, &text) == EWC_OK) wanted = json_loads(text, 0, NULL);
+    if (json_is_object(result) && json_is_object(there) && wanted != NULL) {
+        json_object_del(there, "threads"); /* nothing depends on them */
+        json_object_del(wanted, "threads");
+        done = json_equal(there, wanted) ? 1 : -1;
+    }
+    if (done == 1) {
+        json_object_set_new(result, "folder", json_string(folder));
+        job->result = json_incref(result);
+    }
+    json_decref(result);
+    json_decref(there);
+    json_decref(wanted);
+    free(text);
+    return done;
+}
+
+/* Puts what an interrupted run has left aside. */
+static int put_aside(const char *folder, char *message, size_t size)
+{
+    char aside[EWC_OPTION_TEXT_SIZE + 16];
+    struct stat existing;
+    if (lstat(folder, &existing) != 0) return 0;
+    for (int n = 1; n < 1000; n++) {
+        snprintf(aside, sizeof aside, n > 1 ? "%s.old-%d" : "%s.old", folder, n);
+        if (lstat(aside, &existing) == 0) continue;
+        if (rename(folder, aside) == 0) return 0;
+        break;
+    }
+    snprintf(message, size, "out: %s: cannot be put aside: %s", folder, strerror(errno));
+    return -1;
+}
+
+static ewc_status execute(worker *w, int threads)
+{
+    cli_job *const job = w->job;
+    ewc_run *run = NULL;
+    char *text = NULL;
+    ewc_run_options options = job->options;
+    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+    callbacks.on_event = on_event;
+    callbacks.event_user = w;
+    callbacks.log = on_log;
+    callbacks.log_user = w;
+    if (options.threads == 0) options.threads = threads;
+    ewc_status status = ewc_run_create(&run, &options, &callbacks);
+    if (status == EWC_OK) status = ewc_run_execute(run);
+    if (status == EWC_OK) status = ewc_run_result_json(run, &text);
+    if (status != EWC_OK) snprintf(job->message, sizeof job->message, "%s", ewc_last_error());
+    if (status == EWC_OK) job->result = json_loads(text, 0, NULL);
+    if (status == EWC_OK && job->result == NULL) {
+        status = EWC_ERR_MEMORY;
+        snprintf(job->message, sizeof job->message, "out of memory");
+    }
+    free(text);
+    ewc_run_free(run);
+    return status;
+}
+
+/* What came of a job, under the mutex. */
+static void finish(batch *b, cli_job *job, const char *how)
+{
+    b->finished++;
+    job->part = 1.0;
+    if (job->status == EWC_OK) {
+        show_finished(b, job, how);
+        return;
+    }
+    if (job->status != EWC_ERR_UNSTABLE && job->status != EWC_ERR_NONFINITE) b->stop = 1;
+    if (job->status == EWC_ERR_STOPPED && b->code >= 128) return; /* once for all */
+    cli_progress_clear(&b->progress);
+    if (job->status == EWC_ERR_STOPPED)
+        b->code = cli_failed(b->args, job->status);
+    else
+        fprintf(stderr, "ewc %s: %s: %s\n", b->args->verb->name, job->label, job->message);
+    if (b->code == 0) b->code = cli_exit_code(job->status);
+}
+
+/* Takes jobs until there is none left. */
+static void *work(void *user)
+{
+    batch *const b = user;
+    pthread_mutex_lock(&b->mutex);
+    while (b->next < b->count && !b->stop && cli_signal() == 0) {
+        const int waiting = b->count - b->next;
+        const int threads = b->cores / (waiting < b->cores ? waiting : b->cores);
+        worker w = {b, &b->jobs[b->next++]};
+        cli_job *const job = w.job;
+        job->started = 1;
+        if (job->options.out[0] != '\0') {
+            const int done = is_done(job);
+            if (done == 1) {
+                b->skipped += 1.0;
+                finish(b, job, "(done before)");
+                continue;
+            }
+            if (done < 0)
+                snprintf(job->message, sizeof job->message,
+                    "out: %s holds a run with other options", job->options.out);
+            if (done < 0 || put_aside(job->options.out, job->message, sizeof job->message) != 0) {
+                job->status = EWC_ERR_CONFIG;
+                finish(b, job, "");
+                continue;
+            }
+        }
+        pthread_mutex_unlock(&b->mutex);
+        const ewc_status status = execute(&w, threads);
+        pthread_mutex_lock(&b->mutex);
+        char how[32];
+        snprintf(how, sizeof how, "%.1f s",
+            json_number_value(json_object_get(json_object_get(job->result, "seconds"), "total")));
+        job->status = status;
+        finish(b, job, how);
+    }
+    pthread_mutex_unlock(&b->mutex);
+    return NULL;
+}
+
+/* How many runs the device can do at a time: one for each core of a CPU, one on a GPU. */
+static int device_cores(const ewc_run_options *options, int *is_cpu)
+{
+    ewc_backend *backend = NULL;
+    ewc_backend_info info = {.threads = 1};
+    ewc_backend_options wanted = EWC_BACKEND_OPTIONS_DEFAULTS;
+    wanted.threads = (int)options->threads;
+    *is_cpu = 0;
+    if (ewc_backend_create(&backend, options->device, &wanted) == EWC_OK &&
+        ewc_backend_describe(backend, &info) == EWC_OK)
+        *is_cpu = strcmp(info.name, "cpu") == 0;
+    ewc_backend_free(backend);
+    return *is_cpu ? info.threads : 1;
+}
+
+int cli_batch_run(cli_args *args, cli_job *jobs, int count)
+{
+    batch b = {.mutex = PTHREAD_MUTEX_INITIALIZER, .args = args, .jobs = jobs, .count = count};
+    pthread_t threads[WORKERS_MAX];
+    int64_t workers;
+    int started = 0, is_cpu;
+    b.cores = device_cores(&jobs[0].options, &is_cpu);
+    int code = cli_count(args, "jobs", b.cores, &workers);
+    if (code != 0) return code;
+    if (workers > count) workers = count;
+    if (workers > WORKERS_MAX) workers = WORKERS_MAX;
+    if (is_cpu && b.cores < workers) b.cores = (int)workers;
+    if (!is_cpu) b.cores = 1;
+
+    cli_progress_init(&b.progress);
+    while (started < workers && pthread_create(&threads[started], NULL, work, &b) == 0)
+        started++;
+    if (started == 0) work(&b);
+    for (int i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    if (b.code == 0 && cli_signal() != 0) b.code = cli_failed(args, EWC_ERR_STOPPED);
+    cli_progress_end(&b.progress);
+    pthread_mutex_destroy(&b.mutex);
+    return b.code;
+}
+
+void cli_batch_free(cli_job *jobs, int count)
+{
+    for (int i = 0; i < count; i++)
+        json_decref(jobs[i].result);
+    free(jobs);
+}
+
+int cli_batch_ended(const cli_job *jobs, int count)
+{
+    int ended = 1;
+    for (int i = 0; i < count; i++)
+        ended = ended && (jobs[i].result != NULL || jobs[i].status != EWC_OK);
+    return ended;
+}
+
+/* ---- Results ---- */
+
+double cli_job_number(const cli_job *job, const char *key)
+{
+    const json_t *const value = json_object_get(job->result, key);
+    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
+double cli_job_accuracy(const cli_job *job, int64_t row, int64_t task)
+{
+    const json_t *const rows = json_object_get(job->result, "accuracy");
+    const json_t *const value = json_array_get(json_array_get(rows, (size_t)row), (size_t)task);
+    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
+void cli_print_runs(const cli_job *jobs, int count)
+{
+    char dataset[32], kind[32], scenario[32];
+    const ewc_run_options *const o = &jobs->options;
+    const int64_t last = jobs[count - 1].options.seed;
+    int i = 0;
+    while (i + 1 < count && jobs[i].result == NULL)
+        i++;
+    const char *const model = json_string_value(json_object_get(jobs[i].result, "model"));
+    const char *const device = json_string_value(json_object_get(jobs[i].result, "device"));
+    (void)ewc_options_get(o, "dataset", dataset, sizeof dataset);
+    (void)ewc_options_get(o, "kind", kind, sizeof kind);
+    (void)ewc_options_get(o, "scenario", scenario, sizeof scenario);
+    printf("%s %s, %lld tasks, %s-incremental, ", kind, dataset, (long long)o->tasks, scenario);
+    if (model != NULL && device != NULL) printf("%s, %s, ", model, device);
+    printf(last > o->seed ? "seeds %lld to %lld\n" : "seed %lld\n", (long long)o->seed,
+        (long long)last);
+}
+
+void cli_print_results(const cli_job *jobs, int count, const cli_job *best)
+{
+    json_t *const runs = json_array();
+    for (int i = 0; i < count; i++) {
+        json_t *const run = jobs[i].result != NULL ? json_copy(jobs[i].result) : json_object();
+        json_object_set_new(run, "label", json_string(jobs[i].label));
+        json_object_set_new(run, "seed", json_integer(jobs[i].options.seed));
+        json_object_set_new(
+            run, "error", jobs[i].status != EWC_OK ? json_string(jobs[i].message) : json_null());
+        json_array_append_new(runs, run);
+    }
+    json_t *const out = json_pack("{s:o}", "runs", runs);
+    if (best != NULL) json_object_set_new(out, "best", json_string(best->label));
+    json_dumpf(out, stdout, JSON_REAL_PRECISION(7));
+    printf("\n");
+    json_decref(out);
+}
+
+cli_mean cli_mean_of(const double *values, int count)
+{
+    cli_mean m = {0.0, (double)NAN, 0};
+    double squares = 0.0;
+    for (int i = 0; i < count; i++) { /* Welford */
+        if (!isfinite(values[i])) continue;
+        const double away = values[i] - m.mean;
+        m.count++;
+        m.mean += away / m.count;
+        squares += away * (values[i] - m.mean);
+    }
+    if (m.count == 0) m.mean = (double)NAN;
+    if (m.count > 1) m.error = sqrt(squares / (m.count - 1.0) / m.count);
+    return m;
+}
+
+cli_mean cli_mean_number(const cli_job *jobs, int count, const char *key)
+{
+    double values[256];
+    if (count > 256) count = 256;
+    for (int i = 0; i < count; i++)
+        values[i] = cli_job_number(&jobs[i], key);
+    return cli_mean_of(values, count);
+}
+
+void cli_print_mean(cli_mean m, int width)
+{
+    char text[48];
+    if (m.count == 0)
+        snprintf(text, sizeof text, "-");
+    else if (m.count == 1)
+        snprintf(text, sizeof text, "%.2f", 100.0 * m.mean);
+    else
+        snprintf(text, sizeof text, "%.2f +- %.2f", 100.0 * m.mean, 100.0 * m.error);
+    printf(" %*s", width, text);
+}
+
+int cli_count(const cli_args *args, const char *key, int64_t otherwise, int64_t *value)
+{
+    const char *const text = cli_value(args, key);
+    char *end = NULL;
+    *value = otherwise;
+    if (text == NULL) return 0;
+    errno = 0;
+    *value = strtoll(text, &end, 10);
+    if (errno == 0 && end != text && *end == '\0' && *value >= 1 && *value <= 256) return 0;
+    return cli_usage(
+        args->verb->name, "--%s: \"%.64s\", expected a whole number in 1..256", key, text);
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/* Several runs, as many at a time as the machine has cores, and what came of them. What a run gives
+ * does not depend on the others, on their order or on its number of threads. */
+#ifndef EWC_CLI_BATCH_H
+#define EWC_CLI_BATCH_H
+
+#include <jansson.h>
+
+#include "cli.h"
+
+typedef struct cli_job {
+    char label[80]; /* of its row in tables, the same for all seeds */
+    ewc_run_options options;
+    ewc_status status;
+    char message[640]; /* why it failed */
+    json_t *result;    /* what result.json holds; NULL until it is finished */
+    int started;
+    double part; /* that is done, 0..1 */
+    int64_t task;
+} cli_job;
+
+/* Runs all jobs. A job whose folder, options.out, holds the finished result of the same options is
+ * not done again; what an interrupted run left there is put aside as FOLDER.old. A run that
+ * diverges (EWC_ERR_UNSTABLE, EWC_ERR_NONFINITE) does not stop the others; any other failure does,
+ * once those under way are finished. --jobs N of `args` sets how many go on at a time. Returns the
+ * exit code: 0, or that of the first failure, which has had its line on stderr. */
+int cli_batch_run(cli_args *args, cli_job *jobs, int count);
+void cli_batch_free(cli_job *jobs, int count);
+
+/* A number of a job's result, such as "acc"; NaN where there is none. */
+double cli_job_number(const cli_job *job, const char *key);
+/* accuracy[row][task] of its matrix. */
+double cli_job_accuracy(const cli_job *job, int64_t row, int64_t task);
+
+/* Whether every job has been done, or has failed; none was left out. */
+int cli_batch_ended(const cli_job *jobs, int count);
+
+/* One line on what the jobs have in common. */
+void cli_print_runs(const cli_job *jobs, int count);
+/* {"runs": [...]}: each job's result with its label, or its error; and "best": the label of one of
+ * them, unless that is NULL. */
+void cli_print_results(const cli_job *jobs, int count, const cli_job *best);
+
+typedef struct cli_mean {
+    double mean, error; /* standard error of the mean; NaN for fewer than two */
+    int count;
+} cli_mean;
+/* Of the values that are finite. */
+cli_mean cli_mean_of(const double *values, int count);
+/* Of a number of the results of `count` jobs. */
+cli_mean cli_mean_number(const cli_job *jobs, int count, const char *key);
+/* Prints " 95.43 +- 0.12" in percent, in a field of at least `width`, or "-". */
+void cli_print_mean(cli_mean m, int width);
+
+/* --seeds N (default `otherwise`) and the like: a whole number of 1 or more. 0, or exit code 2. */
+int cli_count(const cli_args *args, const char *key, int64_t otherwise, int64_t *value);
+
+#endif

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/* ewc sweep: every combination of several values of options; the best one is chosen by the accuracy
+ * on validation samples, which no run has been trained on, never by that on the test set. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "batch.h"
+
+enum { AXES_MAX = CLI_OPERANDS_MAX, VALUES_MAX = 32, ROWS_MAX = 1024, VALIDATION = 5000 };
+
+/* An option and the values that it takes. */
+typedef struct axis {
+    char key[EWC_OPTION_KEY_SIZE];
+    int count;
+    char values[VALUES_MAX][40];
+} axis;
+
+typedef struct grid {
+    axis axes[AXES_MAX];
+    int axis_count;
+    cli_job *jobs; /* (rows, seeds) */
+    int rows, seeds;
+} grid;
+
+/* Reads "lambda=1,10,100"; in the value of a list, such as hidden=100:100, colons are commas. */
+static int parse_axis(axis *a, const char *text)
+{
+    const char *const equals = strchr(text, '=');
+    const size_t length = equals != NULL ? (size_t)(equals - text) : 0;
+    *a = (axis){.count = 0};
+    if (length == 0 || length >= sizeof a->key)
+        return cli_usage("sweep", "%.64s: expected such as lambda=10,100,1000", text);
+    memcpy(a->key, text, length);
+    for (const char *c = equals + 1;; c++) {
+        const size_t size = strcspn(c, ",");
+        if (a->count == VALUES_MAX || size >= sizeof a->values[0] || size == 0)
+            return cli_usage("sweep", "%.64s: expected 1 to %d values", text, VALUES_MAX);
+        char *const value = a->values[a->count++];
+        memcpy(value, c, size);
+        for (char *colon = value; (colon = strchr(colon, ':')) != NULL;)
+            *colon = ',';
+        c += size;
+        if (*c == '\0') return 0;
+    }
+}
+
+/* Without any axis: the method's strength in decades around what is set. */
+static int default_axis(axis *a, const ewc_run_options *options)
+{
+    const char *const key = ewc_method_strength((ewc_method)options->method);
+    char now[40];
+    if (key == NULL) return cli_usage("sweep", "what is to be varied? such as lr=0.001,0.0001");
+    (void)ewc_options_get(options, key, now, sizeof now);
+    *a = (axis){.count = 5};
+    snprintf(a->key, sizeof a->key, "%s", key);
+    for (int i = 0; i < a->count; i++)
+        snprintf(a->values[i], sizeof a->values[i], "%.6g", strtod(now, NULL) * pow(10.0, i - 2));
+    return 0;
+}
+
+static int parse_axes(grid *g, const cli_args *args)
+{
+    int code = 0;
+    g->rows = 1;
+    g->axis_count = args->operand_count;
+    for (int i = 0; code == 0 && i < g->axis_count; i++) {
+        code = parse_axis(&g->axes[i], args->operands[i]);
+        if (code == 0 &&
+            (strcmp(g->axes[i].key, "seed") == 0 || strcmp(g->axes[i].key, "out") == 0))
+            code = cli_usage("sweep", "%s: not to be varied%s", g->axes[i].key,
+                g->axes[i].key[0] == 's' ? "; see --seeds" : "");
+        for (int j = 0; code == 0 && j < i; j++)
+            if (strcmp(g->axes[i].key, g->axes[j].key) == 0)
+                code = cli_usage("sweep", "%s: given twice", g->axes[i].key);
+        if (code == 0 && cli_value(args, g->axes[i].key) != NULL)
+            code = cli_usage("sweep", "--%s: varied, too", g->axes[i].key);
+    }
+    if (code == 0 && g->axis_count == 0) {
+        g->axis_count = 1;
+        code = default_axis(&g->axes[0], &args->options);
+    }
+    for (int i = 0; code == 0 && i < g->axis_count; i++) {
+        g->rows *= g->axes[i].count;
+        if (g->rows * g->seeds > ROWS_MAX) code = cli_usage("sweep", "more than %d runs", ROWS_MAX);
+    }
+    return code;
+}
+
+/* The value of an axis in a row; the last axis changes fastest. */
+static const char *value_of(const grid *g, int row, int a)
+{
+    for (int i = g->axis_count - 1; i > a; i--)
+        row /= g->axes[i].count;
+    return g->axes[a].values[row % g->axes[a].count];
+}
+
+static int make_jobs(grid *g, const cli_args *args)
+{
+    g->jobs = calloc((size_t)(g->rows * g->seeds), sizeof *g->jobs);
+    if (g->jobs == NULL) return cli_usage("sweep", "out of memory");
+    for (int row = 0; row < g->rows; row++) {
+        cli_job *const first = &g->jobs[row * g->seeds];
+        size_t used = 0;
+        first->options = args->options;
+        for (int a = 0; a < g->axis_count; a++) {
+            const char *const value = value_of(g, row, a);
+            if (ewc_options_set(&first->options, g->axes[a].key, value) != EWC_OK)
+                return cli_usage("sweep", "%s", ewc_last_error());
+            used += (size_t)snprintf(first->label + used, sizeof first->label - used, "%s%s=%s",
+                a > 0 ? " " : "", g->axes[a].key, value);
+            if (used >= sizeof first->label) used = sizeof first->label - 1;
+        }
+        if (first->options.validation == 0) first->options.validation = VALIDATION;
+        for (int k = g->seeds - 1; k >= 0; k--) {
+            cli_job *const job = &first[k];
+            *job = *first;
+            job->options.seed = args->options.seed + k;
+            if (args->options.out[0] == '\0') continue;
+            const int length = snprintf(job->options.out, sizeof job->options.out, "%s/%s s%lld",
+                args->options.out, job->label, (long long)job->options.seed);
+            if (length >= (int)sizeof job->options.out)
+                return cli_usage("sweep", "--out: the path is too long");
+            for (char *c = job->options.out + strlen(args->options.out) + 1; *c != '\0'; c++)
+                if (*c == ' ' || *c == '/') *c = '_';
+        }
+    }
+    return 0;
+}
+
+static int best_row(const grid *g)
+{
+    int best = -1;
+    double most = -INFINITY;
+    for (int row = 0; row < g->rows; row++) {
+        const cli_mean m = cli_mean_number(&g->jobs[row * g->seeds], g->seeds, "validation_acc");
+        if (m.count < g->seeds || !(m.mean > most)) continue;
+        most = m.mean;
+        best = row;
+    }
+    return best;
+}
+
+static void print_table(const grid *g)
+{
+    const int best = best_row(g), measure = g->seeds > 1 ? 14 : 10;
+    int widths[AXES_MAX];
+    cli_print_runs(g->jobs, g->rows * g->seeds);
+    printf("mean accuracy over all tasks after the last one, in %%");
+    if (g->seeds > 1) printf(": means over %d seeds, +- standard error", g->seeds);
+    printf("\n\n  %s", cli_bold(1));
+    for (int a = 0; a < g->axis_count; a++) {
+        widths[a] = (int)strlen(g->axes[a].key);
+        for (int i = 0; i < g->axes[a].count; i++) {
+            const int length = (int)strlen(g->axes[a].values[i]);
+            widths[a] = length > widths[a] ? length : widths[a];
+        }
+        printf("%-*s  ", widths[a], g->axes[a].key);
+    }
+    printf(" %*s %*s %*s%s\n", measure, "validation", measure, "test", measure, "BWT, test",
+        cli_bold(0));
+    for (int row = 0; row < g->rows; row++) {
+        const cli_job *const jobs = &g->jobs[row * g->seeds];
+        printf("%s", row == best ? "* " : "  ");
+        for (int a = 0; a < g->axis_count; a++)
+            printf("%-*s  ", widths[a], value_of(g, row, a));
+        cli_print_mean(cli_mean_number(jobs, g->seeds, "validation_acc"), measure);
+        cli_print_mean(cli_mean_number(jobs, g->seeds, "acc"), measure);
+        cli_print_mean(cli_mean_number(jobs, g->seeds, "bwt"), measure);
+        int failed = 0;
+        for (int k = 0; k < g->seeds; k++)
+            failed += jobs[k].status != EWC_OK;
+        if (failed > 0) printf("  %d of %d seeds failed", failed, g->seeds);
+        printf("\n");
+    }
+    if (best < 0) return;
+    const cli_job *const chosen = &g->jobs[best * g->seeds];
+    printf(
+        "\n* best by the accuracy on %lld validation samples of each task, which are not trained "
+        "on:\n  ",
+        (long long)chosen->options.validation);
+    for (int a = 0; a < g->axis_count; a++)
+        printf("--%s %s ", g->axes[a].key, value_of(g, best, a));
+    printf("\n");
+}
+
+int cli_sweep(cli_args *args)
+{
+    grid g = {.rows = 0};
+    int64_t seeds = 1;
+    int code = cli_apply(args);
+    if (code == 0) code = cli_count(args, "seeds", 1, &seeds);
+    g.seeds = (int)seeds;
+    if (code == 0) code = parse_axes(&g, args);
+    if (code == 0) code = make_jobs(&g, args);
+    const int count = g.rows * g.seeds;
+    if (code == 0) {
+        code = cli_batch_run(args, g.jobs, count);
+        if (code < 128 && cli_batch_ended(g.jobs, count)) {
+            if (args->json)
+                cli_print_results(
+                    g.jobs, count, best_row(&g) >= 0 ? &g.jobs[best_row(&g) * g.seeds] : NULL);
+            else
+                print_table(&g);
+        }
+    }
+    if (g.jobs != NULL) cli_batch_free(g.jobs, count);
+    return code;
+}
