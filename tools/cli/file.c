@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/* Files and folders. */
+#include "file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+static int fail(const char *verb, const char *path, const char *what)
+{
+    (void)cli_usage(verb, "%s: %s: %s", path, what, strerror(errno));
+    return 1;
+}
+
+static int no_memory(const char *verb)
+{
+    (void)cli_usage(verb, "out of memory");
+    return 1;
+}
+
+char *cli_join(const char *verb, const char *folder, const char *name)
+{
+    char *path = NULL;
+    if (asprintf(&path, "%s/%s", folder, name) >= 0) return path;
+    (void)no_memory(verb);
+    return NULL;
+}
+
+int cli_file_read(const char *verb, const char *path, char **text, size_t *bytes)
+{
+    enum { PIECE = 1 << 16 };
+    int code = 0;
+    *text = NULL;
+    *bytes = 0;
+    FILE *const file = fopen(path, "rbe");
+    if (file == NULL) return fail(verb, path, "cannot be read");
+    for (size_t got = PIECE; code == 0 && got == PIECE;) {
+        char *const larger = realloc(*text, *bytes + PIECE + 1);
+        if (larger == NULL) {
+            code = no_memory(verb);
+            break;
+        }
+        *text = larger;
+        got = fread(larger + *bytes, 1, PIECE, file);
+        *bytes += got;
+        larger[*bytes] = '\0';
+        if (ferror(file)) code = fail(verb, path, "cannot be read");
+    }
+    fclose(file);
+    if (code == 0) return 0;
+    free(*text);
+    *text = NULL;
+    return code;
+}
+
+int cli_file_write(const char *verb, const char *path, const void *data, size_t bytes)
+{
+    char *part = NULL;
+    if (asprintf(&part, "%s.part", path) < 0) return no_memory(verb);
+    int code = 0;
+    FILE *const file = fopen(part, "wbe");
+    if (file == NULL) {
+        code = fail(verb, path, "cannot be written");
+    } else {
+        const int whole = fwrite(data, 1, bytes, file) == bytes;
+        if (fclose(file) != 0 || !whole || rename(part, path) != 0) {
+            code = fail(verb, path, "cannot be written");
+            unlink(part);
+        }
+    }
+    free(part);
+    return code;
+}
+
+int cli_folder_make(const char *verb, const char *path)
+{
+    struct stat info;
+    char *const copy = strdup(path);
+    int code = copy == NULL ? no_memory(verb) : 0;
+    for (char *c = copy; code == 0 && c != NULL;) {
+        c = strchr(c + 1, '/');
+        if (c != NULL) *c = '\0';
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST) code = fail(verb, copy, "cannot be made");
+        if (c != NULL) *c = '/';
+    }
+    if (code == 0 && (stat(path, &info) != 0 || !S_ISDIR(info.st_mode))) {
+        errno = ENOTDIR;
+        code = fail(verb, path, "cannot be made");
+    }
+    free(copy);
+    return code;
+}

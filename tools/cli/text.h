@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* Names from outside in files of ours: whatever bytes they hold, the file stays well-formed. */
+#ifndef EWC_CLI_TEXT_H
+#define EWC_CLI_TEXT_H
+
+#include <stdio.h>
+
+enum { CLI_CHARACTER_SIZE = 5 };
+
+/* Takes the next character of *text into `out` (CLI_CHARACTER_SIZE bytes, ended by 0): 1, or 0 at
+ * the end. A byte that is no UTF-8 and a character that XML does not allow become U+FFFD; line ends
+ * and tabs a space. */
+int cli_next_character(const char **text, char *out);
+/* How many characters there are. */
+int cli_characters(const char *text);
+
+/* Text of HTML, XML or a quoted attribute. */
+void cli_put_html(FILE *out, const char *text);
+/* A field of a CSV file (RFC 4180), quoted where it must be. */
+void cli_put_csv(FILE *out, const char *text);
+/* The same for a number: as exactly as a float is, and nothing for NaN. */
+void cli_put_csv_number(FILE *out, double x);
+
+#endif
