@@ -100,6 +100,7 @@ double cli_now(void);
 int cli_train(cli_args *args);
 int cli_compare(cli_args *args);
 int cli_sweep(cli_args *args);
+int cli_paper(cli_args *args);
 int cli_eval(cli_args *args);
 int cli_data(cli_args *args);
 int cli_info(cli_args *args);

@@ -32,6 +32,13 @@ static const cli_flag sweep_flags[] = {
     {"jobs", EWC_OPTION_TEXT, "N", "runs at a time (default one for each core; 1 on a GPU)"},
     {NULL, EWC_OPTION_FLAG, "", ""},
 };
+static const cli_flag paper_flags[] = {
+    {"fast", EWC_OPTION_FLAG, "", "minutes instead of hours, with the same shape of the result"},
+    {"seeds", EWC_OPTION_TEXT, "N", "2a, 2c: so many seeds, from --seed on (default 3; fast 1)"},
+    {"trials", EWC_OPTION_TEXT, "N", "2b: of the random search (default 10; fast 3; the paper 50)"},
+    {"jobs", EWC_OPTION_TEXT, "N", "runs at a time (default one for each core; 1 on a GPU)"},
+    {NULL, EWC_OPTION_FLAG, "", ""},
+};
 static const cli_flag data_flags[] = {
     {"verify", EWC_OPTION_FLAG, "", "read the files and compare checksums (default true)"},
     {NULL, EWC_OPTION_FLAG, "", ""},
@@ -51,6 +58,13 @@ const cli_verb cli_verbs[] = {
         "the method's own strength, in decades. The best is chosen on validation samples (5000 of\n"
         "each task, or --validation). --out is as for compare.",
         all_groups, sweep_flags, cli_sweep},
+    {"paper", "2a|2b|2c", "a figure of Kirkpatrick et al. on permuted MNIST: runs, table, claims",
+        "2a: three tasks with SGD, L2 and EWC. 2b: ten tasks, a random search over width and "
+        "learning\n"
+        "rate, EWC against SGD with dropout. 2c: overlap of the Fisher information of two tasks. "
+        "What\n"
+        "is finished in --out (runs/paper-FIGURE) is not done again. All options can be changed.",
+        all_groups, paper_flags, cli_paper},
     {"eval", "RUN", "accuracy of a finished run on each task",
         "RUN is a run's folder, or a checkpoint file in one.", eval_keys, no_flags, cli_eval},
     {"data", "[NAME]", "which data sets are where, and whether they are intact", "", data_keys,
