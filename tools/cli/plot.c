@@ -353,12 +353,16 @@ static void put_settings(FILE *out, const cli_figure *figure, const char *ink, i
 static void put_script(FILE *out, const cli_figure *figure)
 {
     int64_t columns = 1;
+    char id[64]; /* keeps the marks of two figures on one page apart; '-' is not allowed in it */
+    snprintf(id, sizeof id, "%s", figure->name);
+    for (char *dash = id; (dash = strchr(dash, '-')) != NULL;)
+        *dash = '_';
     const int64_t height = HEIGHT + LEGEND_LINE * legend(figure, &columns);
     put_blocks(out, figure);
     fprintf(out,
         "set terminal svg size %d,%lld dynamic noenhanced font 'sans-serif,14' name '%s'\n"
         "set output '%s.svg'\n",
-        WIDTH, (long long)height, figure->name, figure->name);
+        WIDTH, (long long)height, id, figure->name);
     put_settings(out, figure, SVG_INK, columns);
     fprintf(out,
         "reset\nset terminal pngcairo size %d,%lld noenhanced font 'sans-serif,11' fontscale %d "
