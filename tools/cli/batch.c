@@ -53,7 +53,8 @@ static void show(batch *b)
         const cli_job *const job = &b->jobs[i];
         if (!job->started || job->result != NULL || job->status != EWC_OK) continue;
         used += snprintf(text + used, sizeof text - (size_t)used, "%s%.40s %lld/%lld",
-            used > 0 ? ", " : "", job->label, (long long)job->task + 1,
+            used > 0 ? ", " : "", job->label,
+            (long long)(job->done < job->options.tasks ? job->done + 1 : job->done),
             (long long)job->options.tasks);
     }
     cli_progress_bar(p, done / b->count);
@@ -66,7 +67,7 @@ static int on_event(void *user, const ewc_event *event)
     worker *const w = user;
     batch *const b = w->all;
     pthread_mutex_lock(&b->mutex);
-    if (event->task >= 0) w->job->task = event->task;
+    if (event->kind == EWC_EVENT_EVALUATED && event->task_end) w->job->done = event->task + 1;
     if (event->kind == EWC_EVENT_STEP || event->task_end)
         w->job->part = cli_fraction(&w->job->options, event);
     show(b);

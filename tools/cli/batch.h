@@ -16,7 +16,7 @@ typedef struct cli_job {
     json_t *result;    /* what result.json holds; NULL until it is finished */
     int started;
     double part; /* that is done, 0..1 */
-    int64_t task;
+    int64_t done; /* tasks trained and evaluated */
 } cli_job;
 
 /* Runs all jobs. A job whose folder, options.out, holds the finished result of the same options is

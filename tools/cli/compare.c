@@ -127,7 +127,7 @@ static void print_row(const layout *l, const cli_job *jobs, int seeds)
     }
     printf("%-*s", l->label, jobs->label);
     if (done == 0) {
-        printf(" failed\n");
+        printf(" failed after %lld of %lld tasks\n", (long long)jobs->done, (long long)l->n);
         return;
     }
     print_tasks(l, jobs, seeds);

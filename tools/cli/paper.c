@@ -596,6 +596,8 @@ static int begin(paper *p, const figure *f)
     if (code == 0 && p->fast) code = set_all(&args->options, f->fast);
     if (code == 0) code = cli_apply(args);
     if (code != 0) return code;
+    if (cli_value(args, "method") != NULL)
+        return cli_usage("paper", "--method: figure %s has its own methods", f->name);
     const char *const other = strcmp(f->columns_flag, "seeds") == 0 ? "trials" : "seeds";
     if (cli_value(args, other) != NULL)
         return cli_usage("paper", "--%s: figure %s takes --%s", other, f->name, f->columns_flag);
@@ -663,8 +665,13 @@ int cli_paper(cli_args *args)
         return cli_usage("paper", "%s: expected 2a, 2b or 2c", args->operand ? args->operand : "");
     int code = begin(&p, f);
     const int count = p.rows * p.columns;
-    if (code == 0) code = cli_batch_run(args, p.jobs, count);
+    int drawn = 0;
     if (code == 0) {
+        code = cli_batch_run(args, p.jobs, count);
+        /* A trial of the random search may diverge. */
+        drawn = code == 0 || (f->make_jobs == make_2b && cli_batch_ended(p.jobs, count));
+    }
+    if (drawn) {
         if (!args->json) print_settings(&p, f);
         code = f->draw(&p);
         if (code == 0) code = finish(&p);

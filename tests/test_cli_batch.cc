@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT */
+/* Several runs by one command: compare, sweep and paper, on any number of threads, again after an
+ * interruption, and with runs that fail. */
+#include <chrono>
+#include <cmath>
+#include <thread>
+
+#include "support/cli.hpp"
+
+using namespace test;
+
+namespace
+{
+class Batch : public Cli
+{
+  protected:
+    /* A file of JSON in the folder. */
+    Json Read(const std::string &name) { return ParseJson(ReadFile(folder / name)); }
+
+    static double Number(const json_t *object, const char *key)
+    {
+        const json_t *const value = json_object_get(object, key);
+        EXPECT_TRUE(json_is_number(value)) << key;
+        return json_number_value(value);
+    }
+
+    void ExpectIn(const std::string &part, const std::string &text)
+    {
+        EXPECT_NE(std::string::npos, text.find(part)) << part << " is not in\n" << text;
+    }
+};
+
+TEST_F(Batch, SeedsAreRunsOfTheirOwn)
+{
+    const Outcome result = Ewc(
+        Tiny({"--methods", "sgd,ewc", "--seeds", "3", "--seed", "5", "--out", "all"}, "compare"));
+    ASSERT_EQ(0, result.code) << result.err;
+    ExpectIn("seeds 5 to 7", result.out);
+    double sum = 0.0, squares = 0.0;
+    for (const char *seed : {"5", "6", "7"}) {
+        const std::string name = std::string("run") + seed;
+        ASSERT_EQ(0, Ewc(Tiny({"--method", "ewc", "--seed", seed, "--out", name})).code);
+        const Json alone = Read(name + "/result.json");
+        const Json run = Read(std::string("all/ewc-s") + seed + "/result.json");
+        EXPECT_TRUE(json_equal(
+            json_object_get(alone.get(), "accuracy"), json_object_get(run.get(), "accuracy")));
+        EXPECT_TRUE(
+            ReadFile(folder / (name + "/checkpoint/model.safetensors")) ==
+            ReadFile(folder / (std::string("all/ewc-s") + seed + "/checkpoint/model.safetensors")));
+        const double acc = 100.0 * Number(run.get(), "acc");
+        sum += acc;
+        squares += acc * acc;
+    }
+    char text[48]; /* mean and standard error of the mean, in the row */
+    const double mean = sum / 3.0;
+    snprintf(text, sizeof text, "%.2f +- %.2f", mean,
+        std::sqrt((squares / 3.0 - mean * mean) * 3.0 / 2.0 / 3.0));
+    ExpectIn(text, result.out.substr(result.out.find("\newc ")));
+}
+
+TEST_F(Batch, TheNumberOfRunsAtATimeChangesNothing)
+{
+    const Words base = {"--methods", "sgd,l2,ewc,ewc-online", "--seeds", "2", "--json"};
+    std::string expected;
+    for (const char *jobs : {"1", "2", "8"}) {
+        Words words = Tiny(base, "compare");
+        words.insert(words.end(), {"--jobs", jobs, "--out", std::string("jobs") + jobs});
+        const Outcome result = Ewc(words);
+        ASSERT_EQ(0, result.code) << result.err;
+        const Json document = ParseJson(result.out);
+        const json_t *const runs = json_object_get(document.get(), "runs");
+        ASSERT_EQ(8u, json_array_size(runs));
+        std::string numbers;
+        for (size_t i = 0; i < 8; i++) {
+            const json_t *const run = json_array_get(runs, i);
+            char *const text =
+                json_dumps(json_object_get(run, "accuracy"), JSON_ENCODE_ANY | JSON_COMPACT);
+            numbers += std::string(json_string_value(json_object_get(run, "label"))) + text;
+            free(text);
+        }
+        if (expected.empty()) expected = numbers;
+        EXPECT_EQ(expected, numbers) << jobs;
+    }
+}
+
+TEST_F(Batch, WhatIsFinishedIsNotDoneAgain)
+{
+    const Words words = Tiny({"--methods", "sgd,l2,ewc", "--out", "all"}, "compare");
+    ASSERT_EQ(0, Ewc(words).code);
+    const std::string first = ReadFile(folder / "all/sgd/result.json");
+    /* As if it had been interrupted: one run without a result, one that was never begun. */
+    std::filesystem::remove(folder / "all/l2/result.json");
+    std::filesystem::remove_all(folder / "all/ewc");
+    const Outcome again = Ewc(words);
+    ASSERT_EQ(0, again.code) << again.err;
+    ExpectIn("(done before)", again.err);
+    EXPECT_TRUE(first == ReadFile(folder / "all/sgd/result.json")); /* seconds and all */
+    EXPECT_TRUE(std::filesystem::exists(folder / "all/l2/result.json"));
+    EXPECT_TRUE(std::filesystem::exists(folder / "all/ewc/result.json"));
+    EXPECT_TRUE(std::filesystem::exists(folder / "all/l2.old/metrics.jsonl")); /* nothing is lost */
+
+    /* Other options are another run: refused, and the one that is there stays. */
+    Words other = words;
+    other.insert(other.end(), {"--momentum", "0.5"});
+    const Outcome refused = Ewc(other);
+    EXPECT_EQ(2, refused.code);
+    ExpectIn("other options", refused.err);
+    EXPECT_TRUE(first == ReadFile(folder / "all/sgd/result.json"));
+}
+
+TEST_F(Batch, ARunThatDivergesDoesNotStopTheOthers)
+{
+    const Outcome result =
+        Ewc(Tiny({"--methods", "l2:1e9,sgd,ewc", "--seeds", "2", "--out", "all"}, "compare"));
+    EXPECT_EQ(2, result.code);
+    ExpectIn("compare: l2:1e9: ", result.err);
+    ExpectIn("failed after 1 of 2 tasks", result.out);
+    for (const char *name : {"sgd-s1", "sgd-s2", "ewc-s1", "ewc-s2"})
+        EXPECT_TRUE(std::filesystem::exists(folder / (std::string("all/") + name + "/result.json")))
+            << name;
+    const Outcome json = Ewc(Tiny({"--methods", "l2:1e9,sgd", "--json"}, "compare"));
+    EXPECT_EQ(2, json.code);
+    const Json document = ParseJson(json.out);
+    const json_t *const runs = json_object_get(document.get(), "runs");
+    ASSERT_EQ(2u, json_array_size(runs));
+    EXPECT_TRUE(json_is_string(json_object_get(json_array_get(runs, 0), "error")));
+    EXPECT_TRUE(json_is_null(json_object_get(json_array_get(runs, 1), "error")));
+}
+
+TEST_F(Batch, AMissingFileStopsThemAll)
+{
+    std::filesystem::remove(folder / "train-images-idx3-ubyte");
+    const Outcome result = Ewc(Tiny({"--methods", "sgd,l2,ewc", "--jobs", "1"}, "compare"));
+    EXPECT_EQ(3, result.code);
+    EXPECT_EQ("", result.out);
+    EXPECT_EQ(1, std::count(result.err.begin(), result.err.end(), '\n')) << result.err;
+}
+
+TEST_F(Batch, IsStoppedBySignals)
+{
+    const pid_t child =
+        Start(Tiny({"--methods", "sgd,l2", "--seeds", "2", "--epochs", "1000000"}, "compare"));
+    while (!std::filesystem::exists(folder / "runs"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    kill(child, SIGTERM);
+    const Outcome result = Wait(child);
+    EXPECT_EQ(128 + SIGTERM, result.code);
+    EXPECT_EQ("", result.out);
+    ExpectIn("stopped by Terminated", result.err);
+    EXPECT_EQ(result.err.find("stopped by"), result.err.rfind("stopped by"));
+}
+
+TEST_F(Batch, SweepChoosesOnValidationSamples)
+{
+    const Words words = Tiny(
+        {"lr=0.0001,0.1", "batch=16,32", "--validation", "50", "--seeds", "2", "--out", "grid"},
+        "sweep");
+    Words without = words; /* Tiny sets them */
+    for (const char *flag : {"--lr", "--batch"})
+        without.erase(std::find(without.begin(), without.end(), flag),
+            std::find(without.begin(), without.end(), flag) + 2);
+    const Outcome refused = Ewc(words);
+    EXPECT_EQ(2, refused.code);
+    ExpectIn("varied, too", refused.err);
+    const Outcome result = Ewc(without);
+    ASSERT_EQ(0, result.code) << result.err;
+
+    /* The row with the star is the one with the best mean over seeds on validation samples. */
+    std::string best;
+    double most = -1.0;
+    for (const char *row :
+        {"lr=0.0001_batch=16", "lr=0.0001_batch=32", "lr=0.1_batch=16", "lr=0.1_batch=32"}) {
+        double mean = 0.0;
+        for (const char *seed : {"_s1", "_s2"}) {
+            const Json run = Read(std::string("grid/") + row + seed + "/result.json");
+            mean += Number(run.get(), "validation_acc") / 2.0;
+            double sum = 0.0;
+            const json_t *const parts = json_object_get(run.get(), "validation");
+            ASSERT_EQ(2u, json_array_size(parts));
+            for (size_t t = 0; t < 2; t++)
+                sum += json_number_value(json_array_get(parts, t));
+            EXPECT_NEAR(sum / 2.0, Number(run.get(), "validation_acc"), 1e-6);
+        }
+        if (mean > most) best = row;
+        most = std::max(mean, most);
+    }
+    const bool wide = best.find("batch=32") != std::string::npos;
+    ExpectIn(std::string("\n* 0.1     ") + (wide ? "32" : "16"), result.out);
+    ExpectIn(std::string("--lr 0.1 --batch ") + (wide ? "32" : "16"), result.out);
+
+    without.push_back("--json");
+    const Outcome json = Ewc(without);
+    const Json document = ParseJson(json.out);
+    EXPECT_EQ(wide ? "lr=0.1 batch=32" : "lr=0.1 batch=16",
+        std::string(json_string_value(json_object_get(document.get(), "best"))));
+}
+
+TEST_F(Batch, SweepsTheMethodsStrengthUnlessTold)
+{
+    const Outcome result = Ewc({"sweep", "--method", "mas", "--data-dir", folder.path(), "--tasks",
+        "2", "--hidden", "8", "--validation", "50", "--device", "cpu", "--json"});
+    ASSERT_EQ(0, result.code) << result.err;
+    const Json document = ParseJson(result.out);
+    const json_t *const runs = json_object_get(document.get(), "runs");
+    ASSERT_EQ(5u, json_array_size(runs));
+    EXPECT_STREQ(
+        "lambda-mas=0.001", json_string_value(json_object_get(json_array_get(runs, 0), "label")));
+}
+
+TEST_F(Batch, BadSweepsAndFiguresAreRefused)
+{
+    const std::pair<const char *, Words> cases[] = {
+        {"expected such as", {"sweep", "lambda"}},
+        {"expected such as", {"sweep", "=1,2"}},
+        {"1 to 32 values", {"sweep", "lambda="}},
+        {"1 to 32 values", {"sweep", "lambda=1,,2"}},
+        {"lamda: unknown option, did you mean lambda?", {"sweep", "lamda=1,2"}},
+        {"lambda: \"x\"", {"sweep", "lambda=1,x"}},
+        {"given twice", {"sweep", "lambda=1", "lambda=2"}},
+        {"seed: not to be varied; see --seeds", {"sweep", "seed=1,2"}},
+        {"what is to be varied?", {"sweep", "--method", "sgd"}},
+        {"--seeds: \"0\"", {"sweep", "lambda=1", "--seeds", "0"}},
+        {"--seeds: \"1000\"", {"compare", "--seeds", "1000"}},
+        {"--jobs: \"two\"", {"compare", "--jobs", "two"}},
+        {"more than 1024 runs", {"sweep", "--seeds", "256", "lambda=1,2,3,4,5"}},
+        {"expected 2a, 2b or 2c", {"paper"}},
+        {"3a: expected 2a, 2b or 2c", {"paper", "3a"}},
+        {"--trials: figure 2a takes --seeds", {"paper", "2a", "--trials", "3"}},
+        {"--seeds: figure 2b takes --trials", {"paper", "2b", "--seeds", "3"}},
+        {"--method: ", {"paper", "2a", "--method", "ewc"}},
+    };
+    for (const auto &[culprit, words] : cases)
+        ExpectRefused(2, culprit, words);
+}
+
+TEST_F(Batch, TheFiguresOfThePaper)
+{
+    const Words tiny = {"--fast", "--data-dir", folder.path(), "--device", "cpu", "--lr", "0.1",
+        "--optimizer", "sgd", "--batch", "16", "--eval-every", "10", "--epochs", "2", "--lambda",
+        "10"};
+    for (const char *name : {"2a", "2b", "2c"}) {
+        Words words = {"paper", name, "--out", name};
+        words.insert(words.end(), tiny.begin(), tiny.end());
+        if (std::string("2c") == name) words.insert(words.end(), {"--pad", "10"});
+        if (std::string("2b") == name)
+            words.insert(words.end(), {"--validation", "50", "--validate-every", "5"});
+        SCOPED_TRACE(name);
+        const Outcome result = Ewc(words);
+        ASSERT_EQ(0, result.code) << result.err;
+        const Json summary = Read(std::string(name) + "/summary.json");
+        const json_t *const claims = json_object_get(summary.get(), "claims");
+        ASSERT_LE(1u, json_array_size(claims));
+        for (size_t i = 0; i < json_array_size(claims); i++)
+            ExpectIn(
+                json_string_value(json_object_get(json_array_get(claims, i), "claim")), result.out);
+        std::istringstream lines(result.out);
+        for (std::string line; std::getline(lines, line);)
+            EXPECT_LE(line.size(), 110u) << line;
+        words.push_back("--json"); /* from what is there */
+        const Outcome again = Ewc(words);
+        ASSERT_EQ(0, again.code) << again.err;
+        EXPECT_TRUE(json_equal(summary.get(), ParseJson(again.out).get())) << again.out;
+    }
+    EXPECT_TRUE(std::filesystem::exists(folder / "2a/2a-task-c.csv"));
+
+    /* 2A: the numbers of the table are those of the runs. */
+    const Json a = Read("2a/summary.json"), run = Read("2a/ewc-01/result.json");
+    const json_t *const kept =
+        json_object_get(json_object_get(json_object_get(a.get(), "accuracy"), "ewc"), "kept");
+    const json_t *const last = json_array_get(json_object_get(run.get(), "accuracy"), 2);
+    for (size_t t = 0; t < 3; t++)
+        EXPECT_NEAR(100.0 * json_number_value(json_array_get(last, t)),
+            json_number_value(json_array_get(kept, t)), 1e-4);
+
+    /* 2B: both methods try the same widths and learning rates. */
+    const Json b = Read("2b/summary.json");
+    const json_t *const trials = json_object_get(b.get(), "trials");
+    const json_t *const ewc = json_object_get(trials, "ewc");
+    const json_t *const dropout = json_object_get(trials, "dropout");
+    ASSERT_EQ(3u, json_array_size(ewc));
+    ASSERT_EQ(3u, json_array_size(dropout));
+    for (size_t i = 0; i < 3; i++)
+        for (const char *key : {"hidden", "lr"})
+            EXPECT_TRUE(json_equal(json_object_get(json_array_get(ewc, i), key),
+                json_object_get(json_array_get(dropout, i), key)));
+    const Json config = Read("2b/ewc-02/config.json");
+    EXPECT_EQ(0.5, Number(config.get(), "dropout-hidden"));
+    EXPECT_EQ(5.0, Number(config.get(), "patience"));
+
+    /* 2C: a layer's overlap from the run's record. */
+    const Json c = Read("2c/summary.json");
+    const json_t *const layers = json_object_get(c.get(), "overlap");
+    ASSERT_EQ(7u, json_array_size(layers));
+    double sum = 0.0, traces[2] = {0.0, 0.0};
+    std::istringstream record(ReadFile(folder / "2c/square-26-01/metrics.jsonl"));
+    for (std::string line; std::getline(record, line);) {
+        const Json event = ParseJson(line);
+        if (line.find("\"event\":\"fisher\"") == std::string::npos) continue;
+        const int task = (int)Number(event.get(), "task") - 1;
+        for (const char *segment : {"fc1.weight", "fc1.bias"}) {
+            traces[task] +=
+                Number(json_object_get(json_object_get(event.get(), "segments"), segment), "trace");
+            if (task == 1)
+                sum += json_number_value(json_array_get(
+                    json_object_get(json_object_get(event.get(), "overlap"), segment), 0));
+        }
+    }
+    EXPECT_NEAR(sum / std::sqrt(traces[0] * traces[1]),
+        Number(json_array_get(layers, 0), "square_26"), 1e-5);
+    EXPECT_GT(sum, 0.0);
+}
+
+} // namespace
