@@ -91,29 +91,40 @@ void FailEveryAllocation(long least, Attempt attempt)
     EXPECT_GE(n, least);
 }
 
-/* n elements of device memory between guard words. Operations take any place inside an allocation,
- * so the start is shifted by 0, 1 or 3 elements from the aligned one, in turn. */
+/* n elements of device memory between guard words, other ones for each buffer, so that what is
+ * copied from one to another shows. Operations take any place inside an allocation, so the start is
+ * shifted by 0, 1 or 3 elements from the aligned one, in turn. AddressSanitizer guards the end
+ * better: it sees reads, too. */
 template <typename T>
 class Buffer
 {
-    static constexpr unsigned char kGuard = 0xA5;
     static constexpr size_t kPad = 64; /* elements */
+#if defined(__SANITIZE_ADDRESS__)
+    static constexpr size_t kAfter = 0;
+#else
+    static constexpr size_t kAfter = kPad;
+#endif
     ewc_backend *be = nullptr;
     unsigned char *base = nullptr;
+    unsigned char guard;
     size_t n, before;
 
-    size_t TotalBytes() const { return (n + 2 * kPad) * sizeof(T); }
+    size_t TotalBytes() const
+    {
+        return (before + n + kAfter) * sizeof(T);
+    }
 
   public:
     Buffer(ewc_backend *backend, const std::vector<T> &content) : be(backend), n(content.size())
     {
         static unsigned count = 0;
         static const size_t shifts[] = {0, 1, 0, 3, 0};
+        guard = (unsigned char)(0xA1 + count % 16);
         before = kPad / 2 + shifts[count++ % 5];
         void *p = nullptr;
         EXPECT_OK(be->ops->alloc(be, &p, TotalBytes()));
         base = (unsigned char *)p;
-        std::vector<unsigned char> all(TotalBytes(), kGuard);
+        std::vector<unsigned char> all(TotalBytes(), guard);
         if (n) std::memcpy(all.data() + before * sizeof(T), content.data(), n * sizeof(T));
         EXPECT_OK(be->ops->upload(be, base, all.data(), all.size()));
     }
@@ -123,10 +134,19 @@ class Buffer
     }
     Buffer(const Buffer &) = delete;
     Buffer &operator=(const Buffer &) = delete;
-    ~Buffer() { be->ops->release(be, base); }
+    ~Buffer()
+    {
+        be->ops->release(be, base);
+    }
 
-    T *get() { return (T *)(base + before * sizeof(T)); }
-    operator T *() { return get(); }
+    T *get()
+    {
+        return (T *)(base + before * sizeof(T));
+    }
+    operator T *()
+    {
+        return get();
+    }
 
     /* The content, once everything queued is done; the guard words must be whole. */
     std::vector<T> Read()
@@ -136,7 +156,7 @@ class Buffer
         size_t broken = 0;
         for (size_t i = 0; i < all.size(); i++) {
             const bool inside = i >= before * sizeof(T) && i < (before + n) * sizeof(T);
-            broken += !inside && all[i] != kGuard;
+            broken += !inside && all[i] != guard;
         }
         EXPECT_EQ(0u, broken) << "bytes of guard words were overwritten";
         std::vector<T> out(n);
