@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Puts finished runs together: one row for each method, estimator, lambda and gamma, over its
- * seeds.
+/* Puts finished runs together: one row for each method, estimator, lambda, gamma and gradient of
+ * SI, over its seeds.
  *
  *   bench_summary PREFIX RUN...
  *
@@ -47,8 +47,8 @@ static json_t *load(const char *folder)
     return result;
 }
 
-static const char *const identity[] = {"method", "estimator", "lambda", "gamma"};
-enum { IDENTITY = sizeof identity / sizeof identity[0] };
+static const char *const identity[] = {"method", "estimator", "lambda", "gamma", "si_gradient"};
+enum { IDENTITY = sizeof identity / sizeof identity[0], COLUMNS = 4 /* of the table */ };
 
 /* A key's value; null where it is absent. */
 static json_t *value_of(json_t *object, const char *key)
@@ -66,7 +66,7 @@ static json_t *row_of(json_t *rows, json_t *result, const char *folder)
     {
         int same = 1;
         for (int k = 0; k < IDENTITY; k++)
-            same &= json_equal(json_object_get(row, identity[k]), value_of(result, identity[k]));
+            same &= json_equal(value_of(row, identity[k]), value_of(result, identity[k]));
         if (same) return row;
     }
     const char *const slash = strrchr(folder, '/'), *const name = slash ? slash + 1 : folder;
@@ -160,13 +160,15 @@ static void print_table(FILE *file, json_t *rows)
 {
     size_t i;
     json_t *row;
-    fprintf(file, "| method | estimator | lambda | gamma | ACC, %% (standard error) | seeds | "
-                  "seconds a run |\n|---|---|---|---|---|---|---|\n");
+    fprintf(file,
+        "| row | method | estimator | lambda | gamma | ACC, %% (standard error) | seeds | "
+        "seconds a run |\n|---|---|---|---|---|---|---|---|\n");
     json_array_foreach(rows, i, row)
     {
         json_t *const error = json_object_get(row, "acc_sem");
         fprintf(file, "|");
-        for (int k = 0; k < IDENTITY; k++)
+        print_cell(file, json_object_get(row, "row"));
+        for (int k = 0; k < COLUMNS; k++)
             print_cell(file, json_object_get(row, identity[k]));
         fprintf(file, " %.2f", json_number_value(json_object_get(row, "acc_mean")));
         if (!json_is_null(error)) fprintf(file, " (%.2f)", json_number_value(error));
