@@ -228,6 +228,26 @@ TEST_P(Replay, KeepsAllWhereThereIsRoom)
     EXPECT_EQ(all, samples);
 }
 
+/* A task that is trained again after later ones competes with what is remembered of them. */
+TEST_P(Replay, WindowHoldsAllThatIsRemembered)
+{
+    for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_CLASS}) {
+        World world(be, EWC_TASKS_PERMUTED, scenario, 60, 50);
+        const int64_t classes = ewc_tasks_classes(world.tasks.get());
+        ewci_task_view own;
+        ASSERT_OK(ewci_replay_select(world.replay, &own, 1));
+        EXPECT_EQ(2 * classes, own.outputs);
+        ASSERT_OK(ewci_replay_remember(world.replay, 1));
+        ASSERT_OK(ewci_replay_select(world.replay, &own, 0));
+        EXPECT_EQ(2 * classes, own.outputs);
+        world.Join(0, 0);
+        for (const int32_t label : world.Read(world.pass->labels, 1))
+            EXPECT_TRUE(label >= classes && label < 2 * classes) << label;
+        ASSERT_OK(ewci_replay_select(world.replay, &own, 2));
+        EXPECT_EQ(3 * classes, own.outputs);
+    }
+}
+
 /* Of the two rules each leaves the other's work alone. */
 TEST_P(Replay, RulesAreApart)
 {
