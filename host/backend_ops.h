@@ -142,8 +142,8 @@ struct ewci_backend_ops {
     /* f = max(0, w / ((theta - start)^2 + xi)) */
     ewc_status (*path_importance)(ewc_backend *be, float *f, const float *w, const float *start,
         const float *theta, float xi, int64_t n);
-    /* Averaged gradient episodic memory: dots (2) = {g . r, r . r}, plus what was there if `add`.
-     */
+    /* Averaged gradient episodic memory, g and r (n): dots = {g . r, r . r}, plus what was there if
+     * `add`. */
     ewc_status (*dots)(
         ewc_backend *be, double *dots, const float *g, const float *r, int64_t n, int add);
     /* g (n) -= (dots[0] / dots[1]) r (n) where dots[0] < 0: then g . r is 0. */

@@ -11,13 +11,13 @@ struct ewci_replay {
     ewc_model *model;
     ewc_tasks *tasks;
     ewc_replay mode;
-    int64_t max_rows;
+    int64_t max_rows; /* of a step */
     uint64_t seed;
     ewci_reservoir memory;
     int64_t *chosen;        /* (memory.room), device: memory.samples */
     int64_t remembered;     /* tasks whose samples were offered: 0..remembered-1 */
     ewci_task_view samples; /* what is remembered, as gather sees it */
-    int64_t rows;           /* of a step: 0 while nothing is remembered */
+    int64_t rows;           /* of a step of this task: 0 while nothing is remembered */
     ewck_step *step;        /* device: of the draw */
     /* EWC_REPLAY_PROJECT, else NULL: */
     ewci_pass *pass; /* owns the step block */
@@ -68,10 +68,10 @@ ewc_status ewci_replay_create(ewci_replay **out, ewc_model *model, ewc_tasks *ta
     replay->model = model;
     replay->tasks = tasks;
     replay->mode = mode;
-    replay->max_rows = rows;
     replay->seed = seed;
     EWCI_TRY(count_samples(tasks, ewc_tasks_count(tasks), &all));
     replay->memory.room = memory < all ? memory : all;
+    replay->max_rows = rows < replay->memory.room ? rows : replay->memory.room;
     replay->memory.samples =
         ewci_calloc((size_t)replay->memory.room, sizeof *replay->memory.samples);
     if (!replay->memory.samples) {
@@ -81,7 +81,7 @@ ewc_status ewci_replay_create(ewci_replay **out, ewc_model *model, ewc_tasks *ta
     }
     EWCI_TRY(ewci_device_alloc(be, &replay->chosen, replay->memory.room, sizeof *replay->chosen));
     if (mode == EWC_REPLAY_PROJECT) {
-        EWCI_TRY(ewci_pass_create(&replay->pass, model, rows, rows, 0));
+        EWCI_TRY(ewci_pass_create(&replay->pass, model, replay->max_rows, replay->max_rows, 0));
         EWCI_TRY(ewci_device_alloc(be, &replay->gradient, model->count, sizeof(float)));
         EWCI_TRY(ewci_device_alloc(be, &replay->dots, 2, sizeof(double)));
         replay->pass->training = 1;
