@@ -243,8 +243,7 @@ static void gather_chunk(void *context, int64_t i)
     const ewck_view *const view = job->view;
     const range r = chunk_range(i, GATHER_ROWS, job->rows);
     for (int64_t row = r.begin; row < r.end; row++) {
-        const int64_t sample =
-            ewci_sample(job->step, job->step->position + row, view->count * view->copies);
+        const int64_t sample = ewci_view_sample(view, job->step, row);
         const int64_t copy = sample / view->count, place = sample % view->count;
         const int64_t source = view->list ? view->list[place] : place;
         job->samples[row] = sample;
@@ -680,10 +679,15 @@ typedef struct reduce_job {
     ewci_stats part[PARTS];
 } reduce_job;
 
+static int64_t reduce_grain(int64_t n)
+{
+    return max_i64(GRAIN, ceil_div(ceil_div(n, PARTS), 16) * 16);
+}
+
 static int64_t reduce_chunks(reduce_job *job, int64_t n)
 {
     job->n = n;
-    job->grain = max_i64(GRAIN, ceil_div(ceil_div(n, PARTS), 16) * 16);
+    job->grain = reduce_grain(n);
     return ceil_div(n, job->grain);
 }
 
@@ -832,6 +836,78 @@ static ewc_status cpu_path_importance(ewc_backend *be, float *f, const float *w,
 {
     path_job job = {.f = f, .w = (float *)w, .start = start, .theta = theta, .xi = xi, .n = n};
     ewci_pool_run(pool_of(be), path_importance_chunk, &job, ceil_div(n, GRAIN));
+    return EWC_OK;
+}
+
+/* ---- Averaged gradient episodic memory ---- */
+
+enum { LANES = 8 }; /* sums that grow side by side, so that no addition waits for the one before */
+
+typedef struct project_job {
+    float *g;
+    const float *r;
+    const double *dots;
+    int64_t n, grain;
+    double part[PARTS][2];
+} project_job;
+
+static void dots_chunk(void *context, int64_t i)
+{
+    project_job *const job = context;
+    const range c = chunk_range(i, job->grain, job->n);
+    const float *restrict const g = job->g, *restrict const r = job->r;
+    double gr[LANES] = {0}, rr[LANES] = {0};
+    int64_t j = c.begin;
+    for (; j + LANES <= c.end; j += LANES)
+        for (int64_t lane = 0; lane < LANES; lane++) {
+            const double r_j = (double)r[j + lane];
+            gr[lane] += (double)g[j + lane] * r_j;
+            rr[lane] += r_j * r_j;
+        }
+    for (; j < c.end; j++) {
+        gr[0] += (double)g[j] * (double)r[j];
+        rr[0] += (double)r[j] * (double)r[j];
+    }
+    for (int64_t lane = 1; lane < LANES; lane++) {
+        gr[0] += gr[lane];
+        rr[0] += rr[lane];
+    }
+    job->part[i][0] = gr[0];
+    job->part[i][1] = rr[0];
+}
+
+static ewc_status cpu_dots(
+    ewc_backend *be, double *dots, const float *g, const float *r, int64_t n, int add)
+{
+    project_job job = {.g = (float *)g, .r = r, .n = n, .grain = reduce_grain(n)};
+    const int64_t chunks = ceil_div(n, job.grain);
+    ewci_pool_run(pool_of(be), dots_chunk, &job, chunks);
+    for (int64_t k = 0; k < 2; k++) {
+        double sum = add ? dots[k] : 0.0;
+        for (int64_t i = 0; i < chunks; i++)
+            sum += job.part[i][k];
+        dots[k] = sum;
+    }
+    return EWC_OK;
+}
+
+static void project_chunk(void *context, int64_t i)
+{
+    const project_job *const job = context;
+    const range c = chunk_range(i, GRAIN, job->n);
+    const double share = ewci_projection(job->dots);
+    float *restrict const g = job->g;
+    const float *restrict const r = job->r;
+    for (int64_t j = c.begin; j < c.end; j++)
+        g[j] = ewci_project(g[j], r[j], share);
+}
+
+static ewc_status cpu_project(
+    ewc_backend *be, float *g, const float *r, const double *dots, int64_t n)
+{
+    if (ewci_projection(dots) == 0.0) return EWC_OK;
+    project_job job = {.g = g, .r = r, .dots = dots, .n = n};
+    ewci_pool_run(pool_of(be), project_chunk, &job, ceil_div(n, GRAIN));
     return EWC_OK;
 }
 
@@ -1003,6 +1079,8 @@ static const ewci_backend_ops cpu_ops = {
     .fold = cpu_fold,
     .path_step = cpu_path_step,
     .path_importance = cpu_path_importance,
+    .dots = cpu_dots,
+    .project = cpu_project,
     .optimizer_step = cpu_optimizer_step,
 };
 

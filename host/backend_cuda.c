@@ -422,6 +422,18 @@ static ewc_status cuda_path_importance(ewc_backend *be, float *f, const float *w
     OPERATION(be, "path_importance", ewck_path_importance(f, w, start, theta, xi, n, cuda->stream));
 }
 
+static ewc_status cuda_dots(
+    ewc_backend *be, double *dots, const float *g, const float *r, int64_t n, int add)
+{
+    OPERATION(be, "dots", ewck_dots(dots, g, r, n, add, cuda->scratch, cuda->stream));
+}
+
+static ewc_status cuda_project(
+    ewc_backend *be, float *g, const float *r, const double *dots, int64_t n)
+{
+    OPERATION(be, "project", ewck_project(g, r, dots, n, cuda->stream));
+}
+
 static ewc_status cuda_optimizer_step(ewc_backend *be, float *theta, float *m, float *v,
     const float *g, const float *s, const float *mu, int64_t n, const ewck_rule *rule,
     const ewck_step *step, int32_t *flag)
@@ -506,6 +518,8 @@ static const ewci_backend_ops cuda_ops = {
     .fold = cuda_fold,
     .path_step = cuda_path_step,
     .path_importance = cuda_path_importance,
+    .dots = cuda_dots,
+    .project = cuda_project,
     .optimizer_step = cuda_optimizer_step,
 };
 

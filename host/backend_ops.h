@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 2 };
+enum { EWCI_BACKEND_ABI = 3 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
@@ -142,6 +142,12 @@ struct ewci_backend_ops {
     /* f = max(0, w / ((theta - start)^2 + xi)) */
     ewc_status (*path_importance)(ewc_backend *be, float *f, const float *w, const float *start,
         const float *theta, float xi, int64_t n);
+    /* Averaged gradient episodic memory, g and r (n): dots = {g . r, r . r}, plus what was there if
+     * `add`. */
+    ewc_status (*dots)(
+        ewc_backend *be, double *dots, const float *g, const float *r, int64_t n, int add);
+    /* g (n) -= (dots[0] / dots[1]) r (n) where dots[0] < 0: then g . r is 0. */
+    ewc_status (*project)(ewc_backend *be, float *g, const float *r, const double *dots, int64_t n);
     /* theta, m, v in/out. m may be NULL for SGD without momentum, v for SGD, s and mu without a
      * penalty. *flag becomes 1 if a new theta or v is not finite, else it is left alone. */
     ewc_status (*optimizer_step)(ewc_backend *be, float *theta, float *m, float *v, const float *g,

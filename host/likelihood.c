@@ -6,9 +6,10 @@ ewc_status ewci_likelihood_gradient(ewci_pass *pass, int64_t group, double *tota
 {
     ewc_backend *const be = pass->model->be;
     const ewc_status status =
-        be->ops->nll(be, pass->loss, NULL, pass->delta, ewci_pass_logits(pass), pass->labels,
-            pass->rows, pass->outputs, group, 1.0f / (float)pass->rows);
-    return status != EWC_OK ? status : be->ops->accumulate(be, total, pass->loss, pass->rows);
+        be->ops->nll(be, total ? pass->loss : NULL, NULL, pass->delta, ewci_pass_logits(pass),
+            pass->labels, pass->rows, pass->outputs, group, 1.0f / (float)pass->rows);
+    if (status != EWC_OK || !total) return status;
+    return be->ops->accumulate(be, total, pass->loss, pass->rows);
 }
 
 ewc_status ewci_likelihood_hits(ewci_pass *pass, int64_t group, double *total)

@@ -10,8 +10,8 @@
 extern "C" {
 #endif
 
-/* pass->delta = gradient of the mean loss over the batch; adds the batch's summed loss to *total.
- */
+/* pass->delta = gradient of the mean loss over the batch; adds the batch's summed loss to *total
+ * unless that is NULL. */
 ewc_status ewci_likelihood_gradient(ewci_pass *pass, int64_t group, double *total);
 
 /* Adds the number of rows whose most probable class is their label to *total. */

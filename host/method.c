@@ -2,18 +2,20 @@
 /* The table of methods. */
 #include "method.h"
 
-#define STRENGTH(key, field, factor) key, offsetof(ewc_run_options, field), factor
+#define STRENGTH(key, field, factor)                                                               \
+    0, EWC_REPLAY_NONE, key, offsetof(ewc_run_options, field), factor
 
 static const ewci_method methods[] = {
     [EWC_METHOD_SGD] = {0},
-    [EWC_METHOD_L2] = {0, STRENGTH("lambda-l2", lambda_l2, 1.0), EWC_POLICY_ONLINE, "one"},
-    [EWC_METHOD_EWC] = {0, STRENGTH("lambda", lambda, 1.0), EWC_POLICY_SUM, "fisher"},
-    [EWC_METHOD_EWC_ONLINE] = {0, STRENGTH("lambda", lambda, 1.0), EWC_POLICY_ONLINE, "fisher"},
+    [EWC_METHOD_L2] = {STRENGTH("lambda-l2", lambda_l2, 1.0), EWC_POLICY_ONLINE, "one"},
+    [EWC_METHOD_EWC] = {STRENGTH("lambda", lambda, 1.0), EWC_POLICY_SUM, "fisher"},
+    [EWC_METHOD_EWC_ONLINE] = {STRENGTH("lambda", lambda, 1.0), EWC_POLICY_ONLINE, "fisher"},
     [EWC_METHOD_JOINT] = {.joint = 1},
-    [EWC_METHOD_SI] = {0, STRENGTH("si-c", si_c, 2.0), EWC_POLICY_ONLINE, "path"},
-    [EWC_METHOD_MAS] = {0, STRENGTH("lambda-mas", lambda_mas, 2.0), EWC_POLICY_ONLINE,
-        "sensitivity"},
+    [EWC_METHOD_SI] = {STRENGTH("si-c", si_c, 2.0), EWC_POLICY_ONLINE, "path"},
+    [EWC_METHOD_MAS] = {STRENGTH("lambda-mas", lambda_mas, 2.0), EWC_POLICY_ONLINE, "sensitivity"},
     [EWC_METHOD_LWF] = {0},
+    [EWC_METHOD_ER] = {.replay = EWC_REPLAY_JOIN},
+    [EWC_METHOD_AGEM] = {.replay = EWC_REPLAY_PROJECT},
     [EWC_METHOD_DROPOUT] = {0},
 };
 

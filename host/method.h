@@ -11,6 +11,7 @@ extern "C" {
 
 typedef struct ewci_method {
     int joint;
+    ewc_replay replay;
     /* The rest only where there is a penalty. */
     const char *strength; /* key of the option that it depends on; NULL: no penalty */
     size_t offset;        /* of that option in ewc_run_options */

@@ -61,6 +61,11 @@ static json_t *describe_method(const ewc_run *run)
         (json_int_t)run->result.parameters);
     if (o->method == EWC_METHOD_LWF)
         json_object_set_new(out, "lwf_temperature", ewci_json_real(o->lwf_temperature));
+    if (method->replay != EWC_REPLAY_NONE) {
+        json_object_set_new(out, "memory", json_integer(o->memory));
+        json_object_set_new(
+            out, "replay_batch", json_integer(o->replay_batch > 0 ? o->replay_batch : o->batch));
+    }
     if (out == NULL || run->state == NULL) return out;
 
     int64_t covered = 0;
@@ -354,6 +359,9 @@ static ewc_status create_trainer(ewc_run *run)
     training.importance = ewci_method_importance(o);
     training.xi = (float)o->si_xi;
     if (o->method == EWC_METHOD_LWF) training.distill_temperature = (float)o->lwf_temperature;
+    training.replay = ewci_method_of(o)->replay;
+    training.memory = o->memory;
+    training.replay_batch = o->replay_batch;
     training.fisher.estimator = ewci_method_estimator(o);
     training.fisher.samples = o->fisher_samples;
     training.fisher.draws = o->fisher_draws;

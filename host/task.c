@@ -604,6 +604,27 @@ ewc_status ewci_tasks_select_joint(ewc_tasks *tasks, ewci_task_view *out, int64_
     return EWC_OK;
 }
 
+ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t t, int64_t seen)
+{
+    if (t < 0 || t >= seen)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "task: %lld, expected 0..%lld", (long long)t, (long long)seen - 1);
+    const ewc_status status = ewci_tasks_select_joint(tasks, out, seen);
+    if (status != EWC_OK) return status;
+    ewck_view *const view = &out->view;
+    if (tasks->o.kind == EWC_TASKS_SPLIT) {
+        for (int64_t k = 0; k < t; k++)
+            view->list += task_rows(tasks, k, EWC_SPLIT_TRAIN);
+        view->count = task_rows(tasks, t, EWC_SPLIT_TRAIN);
+    } else {
+        view->index += t * tasks->taps * tasks->features;
+        view->weight += t * tasks->taps * tasks->features;
+        view->label_map += t * tasks->data->info.classes;
+        view->copies = 1;
+    }
+    return EWC_OK;
+}
+
 /* ---- Reading ---- */
 
 ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t first, int64_t rows,

@@ -29,6 +29,9 @@ ewc_status ewci_tasks_select(
  * freed. The view stays valid until the next joint selection. */
 ewc_status ewci_tasks_select_joint(ewc_tasks *tasks, ewci_task_view *out, int64_t seen);
 
+/* Task t of those, alone: with the joint labels, logits and group, and valid as long. seen > t. */
+ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t t, int64_t seen);
+
 ewc_backend *ewci_tasks_backend(const ewc_tasks *tasks);
 ewc_scenario ewci_tasks_scenario(const ewc_tasks *tasks);
 

@@ -11,6 +11,7 @@
 #include "likelihood.h"
 #include "overlap.h"
 #include "path.h"
+#include "replay.h"
 #include "stopping.h"
 #include "task.h"
 #include "teacher.h"
@@ -28,6 +29,7 @@ struct ewc_trainer {
     ewci_teacher *teacher;    /* or NULL */
     ewci_stopping *stopping;  /* or NULL */
     ewci_overlap *overlap;    /* or NULL */
+    ewci_replay *replay;      /* or NULL */
     ewc_fisher_stats *stats;  /* (segments) */
     ewci_pass *pass;          /* training */
     ewci_pass *eval;          /* evaluation */
@@ -81,6 +83,17 @@ static ewc_status check_options(const ewc_train_options *o)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "distill-temperature: %g, expected a finite number of 0 or more",
             (double)o->distill_temperature);
+    if ((unsigned)o->replay > EWC_REPLAY_PROJECT)
+        return ewci_fail(EWC_ERR_ARGUMENT, "replay: %d, expected 0..2", (int)o->replay);
+    if (o->replay != EWC_REPLAY_NONE && (o->joint || o->distill_temperature > 0.0f))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "replay: not with joint, which has all samples, nor with distill-temperature");
+    if (o->memory < 1)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "memory: %lld, expected 1 or more", (long long)o->memory);
+    if (o->replay_batch < 0 || o->replay_batch > MAX_BATCH)
+        return ewci_fail(EWC_ERR_ARGUMENT, "replay-batch: %lld, expected 0..%d",
+            (long long)o->replay_batch, MAX_BATCH);
     if (!(o->xi > 0.0f) || isinf(o->xi))
         return ewci_fail(
             EWC_ERR_ARGUMENT, "xi: %g, expected a finite number above 0", (double)o->xi);
@@ -147,12 +160,17 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     trainer->state = state;
     trainer->options = o;
     trainer->count = count;
-    EWCI_TRY(ewci_pass_create(&trainer->pass, model, o.batch, o.batch, 0));
+    const int64_t replayed = o.replay_batch > 0 ? o.replay_batch : o.batch;
+    const int64_t rows = o.replay == EWC_REPLAY_JOIN ? o.batch + replayed : o.batch;
+    EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
     EWCI_TRY(ewci_pass_create(&trainer->eval, model, EVAL_ROWS, 0, 0));
     EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
     if (distills)
         EWCI_TRY(ewci_teacher_create(&trainer->teacher, model, o.batch, o.distill_temperature));
     if (o.patience > 0) EWCI_TRY(ewci_stopping_create(&trainer->stopping, model, o.patience));
+    if (o.replay != EWC_REPLAY_NONE)
+        EWCI_TRY(ewci_replay_create(
+            &trainer->replay, model, tasks, o.replay, o.memory, replayed, o.seed));
     if (state && state->options.lambda > 0.0f && !o.joint) {
         EWCI_TRY(ewc_fisher_create(&trainer->fisher, model));
         if (o.fisher_overlap) EWCI_TRY(ewci_overlap_create(&trainer->overlap, model, count));
@@ -161,8 +179,8 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
                                    : ewc_tasks_classes(tasks);
         int64_t most = 0;
         for (int64_t t = 0; t < count; t++) {
-            const int64_t rows = ewc_tasks_rows(tasks, t, EWC_SPLIT_TRAIN);
-            most = rows > most ? rows : most;
+            const int64_t samples = ewc_tasks_rows(tasks, t, EWC_SPLIT_TRAIN);
+            most = samples > most ? samples : most;
         }
         if (o.importance == EWC_IMPORTANCE_FISHER)
             EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &o.fisher, logits, most));
@@ -179,6 +197,7 @@ void ewc_trainer_free(ewc_trainer *trainer)
     if (!trainer) return;
     ewci_overlap_free(trainer->overlap);
     ewci_stopping_free(trainer->stopping);
+    ewci_replay_free(trainer->replay);
     ewci_teacher_free(trainer->teacher);
     ewci_path_free(trainer->path);
     ewc_fisher_free(trainer->fisher);
@@ -289,17 +308,24 @@ typedef struct task_run {
     int64_t t;
     int64_t samples; /* in an epoch */
     int64_t batch;   /* rows of a full batch */
+    int64_t rows;    /* of the batch in flight */
     int64_t steps_per_epoch;
     int64_t steps;
     ewci_graph *graph; /* a recorded step of a full batch, or NULL */
 } task_run;
 
+/* What task t is trained on. */
+static ewc_status select_samples(ewc_trainer *trainer, ewci_task_view *out, int64_t t)
+{
+    if (trainer->options.joint) return ewci_tasks_select_joint(trainer->tasks, out, t + 1);
+    if (trainer->replay) return ewci_replay_select(trainer->replay, out, t);
+    return ewci_tasks_select(trainer->tasks, out, t, EWC_SPLIT_TRAIN, t + 1);
+}
+
 static ewc_status begin_task(ewc_trainer *trainer, task_run *run, int64_t t)
 {
     const ewc_train_options *const o = &trainer->options;
-    const ewc_status status =
-        o->joint ? ewci_tasks_select_joint(trainer->tasks, &run->task, t + 1)
-                 : ewci_tasks_select(trainer->tasks, &run->task, t, EWC_SPLIT_TRAIN, t + 1);
+    const ewc_status status = select_samples(trainer, &run->task, t);
     if (status != EWC_OK) return status;
     run->t = t;
     run->samples = run->task.view.count * run->task.view.copies;
@@ -337,11 +363,13 @@ static ewc_status queue_step(ewc_trainer *trainer, const task_run *run)
     ewc_optimizer *const optimizer = trainer->optimizer;
     ewc_status status;
     EWCI_TRY(be->ops->gather(
-        be, pass->x, pass->labels, pass->samples, &run->task.view, pass->step, pass->rows));
+        be, pass->x, pass->labels, pass->samples, &run->task.view, pass->step, run->rows));
+    if (trainer->replay) EWCI_TRY(ewci_replay_join(trainer->replay, pass, run->rows));
     EWCI_TRY(ewci_pass_forward(pass));
     EWCI_TRY(ewci_likelihood_gradient(pass, run->task.group, trainer->total));
     if (trainer->teacher) EWCI_TRY(ewci_teacher_guide(trainer->teacher, pass, &run->task.view));
     EWCI_TRY(ewci_pass_backward(pass, optimizer->gradient, EWCI_MODE_OVERWRITE, 1));
+    if (trainer->replay) EWCI_TRY(ewci_replay_project(trainer->replay, optimizer->gradient));
     EWCI_TRY(ewci_optimizer_apply(
         optimizer, trainer->state, pass->step, run->task.first, run->task.outputs));
     if (trainer->path)
@@ -365,10 +393,12 @@ static ewc_status train_step(ewc_trainer *trainer, task_run *run, int64_t step, 
         .task = (uint32_t)run->t,
         .epoch = (uint32_t)epoch};
     ewci_optimizer_advance(trainer->optimizer, &block, lr);
-    pass->rows = run->samples - position < run->batch ? run->samples - position : run->batch;
+    run->rows = run->samples - position < run->batch ? run->samples - position : run->batch;
+    pass->rows = run->rows;
     ewc_status status;
     EWCI_TRY(be->ops->set_step(be, pass->step, &block));
-    if (!be->ops->record_begin || pass->rows < run->batch) return queue_step(trainer, run);
+    if (trainer->replay) EWCI_TRY(ewci_replay_draw(trainer->replay, pass, &block));
+    if (!be->ops->record_begin || run->rows < run->batch) return queue_step(trainer, run);
     if (!run->graph) {
         EWCI_TRY(be->ops->record_begin(be));
         const ewc_status queued = queue_step(trainer, run);
@@ -432,9 +462,7 @@ static ewc_status evaluate_mid_task(
     ewc_event event = *at;
     ewc_status status;
     EWCI_TRY(evaluate_tasks(trainer, &event, trainer->row, split, run->t + 1, run->t));
-    if (!trainer->options.joint)
-        EWCI_TRY(
-            ewci_tasks_select(trainer->tasks, &run->task, run->t, EWC_SPLIT_TRAIN, run->t + 1));
+    EWCI_TRY(select_samples(trainer, &run->task, run->t));
     EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
 done:
     return status;
@@ -509,6 +537,7 @@ ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
         event.kept_step = trainer->stopping->at;
     }
     if (trainer->teacher) EWCI_TRY(ewci_teacher_remember(trainer->teacher, run.task.outputs));
+    if (trainer->replay) EWCI_TRY(ewci_replay_remember(trainer->replay, t));
     EWCI_TRY(be->ops->sync(be));
     event.kind = EWC_EVENT_TASK_END;
     event.seconds = seconds_now() - begin;

@@ -97,6 +97,14 @@ EWCI_FN int64_t ewci_sample(const ewck_step *step, int64_t position, int64_t n)
         position, n, ewci_random(step->seed, step->order, step->task, step->epoch, 0));
 }
 
+/* The sample in row `row` of the batch that the step block says. */
+EWCI_FN int64_t ewci_view_sample(const ewck_view *view, const ewck_step *step, int64_t row)
+{
+    const int64_t position = step->position + row;
+    if (view->chosen) return view->chosen[ewci_sample(step, position, view->chosen_count)];
+    return ewci_sample(step, position, view->count * view->copies);
+}
+
 /* ---- Activations ---- */
 
 EWCI_FN float ewci_activation(float z, int kind)
@@ -209,6 +217,20 @@ EWCI_FN float ewci_path_importance(float w, float start, float theta, float xi)
 {
     const float moved = theta - start, importance = w / fmaf(moved, moved, xi);
     return importance < 0.0f ? 0.0f : importance; /* NaN stays */
+}
+
+/* ---- Averaged gradient episodic memory (Chaudhry et al., ICLR 2019, equation 11) ---- */
+
+/* The share of r that is taken out of g so that g . r is not below 0: dots = {g . r, r . r}. A
+ * double, as r may be smaller than a float can be divided by. */
+EWCI_FN double ewci_projection(const double dots[2])
+{
+    return dots[0] >= 0.0 ? 0.0 : dots[0] / dots[1]; /* NaN stays */
+}
+
+EWCI_FN float ewci_project(float g, float r, double share)
+{
+    return (float)((double)g - share * (double)r);
 }
 
 /* ---- The optimizer step ---- */

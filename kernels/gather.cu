@@ -16,7 +16,7 @@ static __global__ void gather_kernel(float *__restrict__ x, int32_t *__restrict_
     int64_t *__restrict__ samples, ewck_view view, const ewck_step *__restrict__ step, int64_t rows)
 {
     for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-        const int64_t sample = ewci_sample(step, step->position + row, view.count * view.copies);
+        const int64_t sample = ewci_view_sample(&view, step, row);
         const int64_t copy = sample / view.count, place = sample % view.count;
         const int64_t source = view.list ? view.list[place] : place;
         if (threadIdx.x == 0) {
@@ -40,7 +40,8 @@ extern "C" cudaError_t ewck_gather(float *x, int32_t *labels, int64_t *samples,
     const ewck_view *host_view, const ewck_step *step, int64_t rows, cudaStream_t stream)
 {
     if (rows == 0) return cudaSuccess;
-    if (rows < 0 || host_view->count <= 0 || host_view->copies <= 0 || host_view->features < 0)
+    if (rows < 0 || host_view->count <= 0 || host_view->copies <= 0 || host_view->features < 0 ||
+        (host_view->chosen && host_view->chosen_count <= 0))
         return cudaErrorInvalidValue;
     EWC_LAUNCH(gather_kernel, ewck_grid(rows, 1), kGatherBlock, 0, stream, x, labels, samples,
         *host_view, step, rows);

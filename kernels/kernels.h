@@ -82,6 +82,12 @@ cudaError_t ewck_path_step(float *w, float *before, const float *theta, const fl
 cudaError_t ewck_path_importance(float *f, const float *w, const float *start, const float *theta,
     float xi, int64_t n, cudaStream_t stream);
 
+/* ---- project.cu; scratch (EWCK_SCRATCH), dots (2) ---- */
+cudaError_t ewck_dots(double *dots, const float *g, const float *r, int64_t n, int add,
+    double *scratch, cudaStream_t stream);
+cudaError_t ewck_project(
+    float *g, const float *r, const double *dots, int64_t n, cudaStream_t stream);
+
 /* ---- optimizer_step.cu ---- */
 cudaError_t ewck_optimizer_step(float *theta, float *m, float *v, const float *g, const float *s,
     const float *mu, int64_t n, const ewck_rule *host_rule, const ewck_step *step, int32_t *flag,

@@ -14,7 +14,8 @@ enum {
     EWCK_STREAM_SHUFFLE = 3, /* order of samples in an epoch */
     EWCK_STREAM_FISHER = 4,  /* order of samples in a Fisher pass */
     EWCK_STREAM_DROPOUT = 5,
-    EWCK_STREAM_DRAW = 6 /* labels drawn for the sampled Fisher */
+    EWCK_STREAM_DRAW = 6,  /* labels drawn for the sampled Fisher */
+    EWCK_STREAM_REPLAY = 7 /* what is kept of a task, and the order of what is replayed */
 };
 
 enum { EWCK_ACTIVATION_NONE = 0, EWCK_ACTIVATION_RELU, EWCK_ACTIVATION_TANH, EWCK_ACTIVATION_GELU };
@@ -29,7 +30,7 @@ typedef struct ewck_step {
     uint64_t seed;
     uint64_t step;        /* training steps done before this one, over all tasks; keys dropout */
     int64_t position;     /* first sample of the batch in the order below */
-    uint32_t order;       /* EWCK_STREAM_SHUFFLE, EWCK_STREAM_FISHER; EWCK_STREAM_NONE: as stored */
+    uint32_t order;       /* EWCK_STREAM_SHUFFLE, _FISHER, _REPLAY; EWCK_STREAM_NONE: as stored */
     uint32_t task, epoch; /* key the order */
     float lr;             /* learning rate */
     float adam_lr;        /* lr / (1 - beta1^t) */
@@ -37,7 +38,8 @@ typedef struct ewck_step {
 } ewck_step;
 
 /* A task as gather sees it. Sample s of copies * count is row list[s % count] (row s % count
- * without a list) seen through map s / count; copies > 1 is joint training on several maps. */
+ * without a list) seen through map s / count; copies > 1 is joint training on several maps. With
+ * `chosen` a batch has only the samples that stand there. */
 typedef struct ewck_view {
     const uint8_t *images; /* (rows, pixels) */
     const uint8_t *labels; /* (rows) */
@@ -52,6 +54,8 @@ typedef struct ewck_view {
     const float *weight;      /* (copies, taps, features); 0 where a feature is padding */
     const float *bias;        /* (features) */
     const int32_t *label_map; /* (copies, classes) logit of each class */
+    const int64_t *chosen;    /* (chosen_count) samples or NULL */
+    int64_t chosen_count;
 } ewck_view;
 
 /* The optimizer's constants. */

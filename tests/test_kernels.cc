@@ -48,6 +48,10 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     EXPECT_REFUSED(ewck_gather(x, i, l, &no_rows, step, 1, stream));
     EXPECT_REFUSED(ewck_gather(x, i, l, &no_copies, step, 1, stream));
     EXPECT_REFUSED(ewck_gather(x, i, l, &negative, step, 1, stream));
+    ewck_view none_chosen = view;
+    const int64_t first = 0;
+    none_chosen.chosen = &first;
+    EXPECT_REFUSED(ewck_gather(x, i, l, &none_chosen, step, 1, stream));
     EXPECT_REFUSED(ewck_nll(x, x, x, x, i, -1, 1, 0, 1, stream));
     EXPECT_REFUSED(ewck_nll(x, x, x, x, i, 1, -1, 0, 1, stream));
     EXPECT_REFUSED(ewck_seeds(x, x, i, l, -1, 1, 2, EWCK_FISHER_SAMPLED, step, stream));
@@ -62,6 +66,8 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     EXPECT_REFUSED(ewck_fold(x, x, d, x, x, -1, EWCK_POLICY_SUM, 1, d, stream));
     EXPECT_REFUSED(ewck_path_step(x, x, x, x, x, x, 1, -1, stream));
     EXPECT_REFUSED(ewck_path_importance(x, x, x, x, 1, -1, stream));
+    EXPECT_REFUSED(ewck_dots(d, x, x, -1, 0, d, stream));
+    EXPECT_REFUSED(ewck_project(x, x, d, -1, stream));
     EXPECT_REFUSED(ewck_distill(x, x, x, -1, 1, 1, 1, 1, 1, stream));
     EXPECT_REFUSED(ewck_optimizer_step(x, x, x, x, x, x, -1, &rule, step, i, stream));
 }
@@ -107,6 +113,7 @@ TEST(EmulatedLaunchers, TakeNothing)
     EXPECT_NOTHING(ewck_accumulate(d, x, 0, d, stream));
     EXPECT_NOTHING(ewck_path_step(x, x, x, x, x, x, 1, 0, stream));
     EXPECT_NOTHING(ewck_path_importance(x, x, x, x, 1, 0, stream));
+    EXPECT_NOTHING(ewck_project(x, x, d, 0, stream));
     EXPECT_NOTHING(ewck_distill(x, x, x, 0, 1, 1, 1, 1, 1, stream));
     EXPECT_NOTHING(ewck_optimizer_step(x, x, x, x, x, x, 0, &rule, step, i, stream));
 }

@@ -122,7 +122,7 @@ TEST_P(Ops, AcceptNothing)
     Buffer<float> x(be, 4, 3.0f);
     Buffer<int32_t> l(be, 4, 1);
     Buffer<int64_t> samples(be, 4, (int64_t)0);
-    Buffer<double> total(be, 1, 3.0);
+    Buffer<double> total(be, 1, 3.0), dots(be, {3.0, 4.0});
     StepBlock step(be, ewck_step{});
     const ewck_rule rule = {EWCK_OPTIMIZER_SGD, EWCK_PENALTY_NONE, 0, 0, 0, 0, 1e-8f, 0, 0};
     ewci_stats stats = {1, 1, 1};
@@ -141,6 +141,11 @@ TEST_P(Ops, AcceptNothing)
     EXPECT_OK(ops->distill(be, x, x, x, 0, 2, 2, 2, 1, 1));
     EXPECT_OK(ops->path_step(be, x, x, x, x, x, x, 1, 0));
     EXPECT_OK(ops->path_importance(be, x, x, x, x, 1, 0));
+    EXPECT_OK(ops->dots(be, dots, x, x, 0, 1));
+    ExpectBits("dots", dots.Read(), {3.0, 4.0});
+    EXPECT_OK(ops->dots(be, dots, x, x, 0, 0));
+    ExpectBits("dots", dots.Read(), {0.0, 0.0});
+    EXPECT_OK(ops->project(be, x, x, dots, 0));
     EXPECT_OK(ops->square_sum(be, x, x, 2, 0));
     EXPECT_OK(ops->nll(be, x, x, x, x, l, 0, 2, 0, 1));
     EXPECT_OK(ops->seeds(be, x, x, l, samples, 1, 0, 2, EWCK_FISHER_EXACT, step));
@@ -177,7 +182,7 @@ TEST_P(Ops, GatherVisitsEverySampleOnce)
             Buffer<float> weight(be, 1, 1.0f), bias(be, 1, 0.0f), x(be, n, kNan);
             Buffer<int64_t> samples(be, n, (int64_t)-1);
             const ewck_view view = {
-                images, labels, nullptr, 1, n, 1, 1, 1, 1, index, weight, bias, map};
+                images, labels, nullptr, 1, n, 1, 1, 1, 1, index, weight, bias, map, nullptr, 0};
             ewck_step step = {Rng(2).Word(), 5, 0, order, 3, 2, 0, 0, 0};
             const reference::Words key = reference::Philox(
                 {{0, 0, 2, 3u << 4 | order}}, (uint32_t)step.seed, (uint32_t)(step.seed >> 32));
@@ -210,6 +215,7 @@ struct GatherCase {
     int64_t taps, copies, features;
     bool listed;
     uint32_t order;
+    bool chosen;
 };
 
 void CheckGather(ewc_backend *be, const GatherCase &c)
@@ -222,6 +228,9 @@ void CheckGather(ewc_backend *be, const GatherCase &c)
         b = (uint8_t)rng.Below(256);
     for (uint8_t &b : labels)
         b = (uint8_t)rng.Below(classes);
+    std::vector<int64_t> chosen;
+    for (int64_t i = 0; i < copies * count; i += 1 + rng.Below(3))
+        chosen.push_back(i);
     std::vector<int32_t> list((size_t)count), map, index;
     for (int32_t &i : list)
         i = (int32_t)rng.Below(rows);
@@ -235,9 +244,12 @@ void CheckGather(ewc_backend *be, const GatherCase &c)
     Buffer<uint8_t> d_images(be, images), d_labels(be, labels);
     Buffer<int32_t> d_list(be, list), d_map(be, map), d_index(be, index);
     Buffer<float> d_weight(be, weight), d_bias(be, bias);
+    Buffer<int64_t> d_chosen(be, chosen);
     const ewck_view view = {d_images, d_labels, c.listed ? d_list.get() : nullptr, pixels, count,
-        copies, features, taps, classes, d_index, d_weight, d_bias, d_map};
-    const int64_t n = copies * count, position = n / 3, batch = n - position;
+        copies, features, taps, classes, d_index, d_weight, d_bias, d_map,
+        c.chosen ? d_chosen.get() : nullptr, (int64_t)chosen.size()};
+    const int64_t n = c.chosen ? (int64_t)chosen.size() : copies * count;
+    const int64_t position = n / 3, batch = n - position;
     StepBlock step(be, {rng.Word(), 9, position, c.order, 1, 4, 0, 0, 0});
     Buffer<float> x(be, batch * features, kNan);
     Buffer<int32_t> y(be, batch, -1);
@@ -249,9 +261,9 @@ void CheckGather(ewc_backend *be, const GatherCase &c)
     std::vector<int32_t> want_y;
     for (int64_t r = 0; r < batch; r++) {
         const int64_t s = at[(size_t)r];
-        ASSERT_TRUE(s >= 0 && s < n);
+        ASSERT_TRUE(s >= 0 && s < copies * count);
         if (c.order == EWCK_STREAM_NONE) {
-            ASSERT_EQ(position + r, s);
+            ASSERT_EQ(c.chosen ? chosen[(size_t)(position + r)] : position + r, s);
         }
         const int64_t copy = s / count;
         const int64_t row = c.listed ? list[(size_t)(s % count)] : s % count;
@@ -276,12 +288,55 @@ TEST_P(Ops, GatherMatchesLoop)
         for (const int64_t copies : {1, 3})
             for (const int64_t features : {0, 1, 37, 64})
                 for (const bool listed : {false, true})
-                    for (const uint32_t order : {EWCK_STREAM_NONE, EWCK_STREAM_SHUFFLE}) {
-                        SCOPED_TRACE(testing::Message()
-                                     << "taps " << taps << ", copies " << copies << ", features "
-                                     << features << ", list " << listed << ", order " << order);
-                        CheckGather(be, {taps, copies, features, listed, order});
-                    }
+                    for (const uint32_t order : {EWCK_STREAM_NONE, EWCK_STREAM_SHUFFLE})
+                        for (const bool chosen : {false, true}) {
+                            SCOPED_TRACE(testing::Message()
+                                         << "taps " << taps << ", copies " << copies
+                                         << ", features " << features << ", list " << listed
+                                         << ", order " << order << ", chosen " << chosen);
+                            CheckGather(be, {taps, copies, features, listed, order, chosen});
+                        }
+}
+
+/* A batch of some samples only: each of them once, in the order that the step's key gives. */
+TEST_P(Ops, GatherTakesTheChosen)
+{
+    Rng rng(33);
+    const int64_t count = 100, copies = 1400;
+    std::vector<uint8_t> images;
+    for (int64_t i = 0; i < count; i++)
+        images.push_back((uint8_t)i);
+    std::vector<float> shifts;
+    for (int64_t i = 0; i < copies; i++)
+        shifts.push_back((float)(i % 2 + 1));
+    Buffer<uint8_t> d_images(be, images), labels(be, count, (uint8_t)0);
+    Buffer<int32_t> index(be, copies, 0), map(be, copies, 0);
+    Buffer<float> weight(be, shifts), bias(be, 1, 0.0f);
+    for (const int64_t n : {1, 31, 33, 1000, 65537}) {
+        SCOPED_TRACE(n);
+        std::vector<int64_t> all((size_t)(count * copies));
+        std::iota(all.begin(), all.end(), 0);
+        std::shuffle(all.begin(), all.end(), std::mt19937_64(rng.Word()));
+        all.resize((size_t)n);
+        Buffer<int64_t> chosen(be, all), samples(be, n, (int64_t)-1);
+        Buffer<int32_t> y(be, n, -1);
+        Buffer<float> x(be, n, kNan);
+        const ewck_view view = {d_images, labels, nullptr, 1, count, copies, 1, 1, 1, index, weight,
+            bias, map, chosen, n};
+        const ewck_step key = {rng.Word(), 5, 0, EWCK_STREAM_REPLAY, 3, 2, 0, 0, 0};
+        StepBlock step(be, key);
+        EXPECT_OK(ops->gather(be, x, y, samples, &view, step, n));
+        const reference::Words words = reference::Philox({{0, 0, 2, 3u << 4 | EWCK_STREAM_REPLAY}},
+            (uint32_t)key.seed, (uint32_t)(key.seed >> 32));
+        std::vector<int64_t> want;
+        std::vector<float> want_x;
+        for (int64_t row = 0; row < n; row++) {
+            want.push_back(all[(size_t)reference::Shuffle(row, n, words)]);
+            want_x.push_back((float)(want.back() % count * (want.back() / count % 2 + 1)));
+        }
+        EXPECT_EQ(want, samples.Read());
+        ExpectBits("x", x.Read(), want_x);
+    }
 }
 
 /* A second round of the loop over rows, of which a grid takes 65,535. */
@@ -296,7 +351,7 @@ TEST_P(Ops, GatherTakesMoreRowsThanAGrid)
     Buffer<float> weight(be, copies, 1.0f), bias(be, 1, 0.0f), x(be, rows, kNan);
     Buffer<int64_t> samples(be, rows, (int64_t)-1);
     const ewck_view view = {
-        d_images, labels, nullptr, 1, count, copies, 1, 1, 1, index, weight, bias, map};
+        d_images, labels, nullptr, 1, count, copies, 1, 1, 1, index, weight, bias, map, nullptr, 0};
     StepBlock step(be, ewck_step{}); /* as stored */
     EXPECT_OK(be->ops->gather(be, x, y, samples, &view, step, rows));
     std::vector<float> want;
@@ -1090,6 +1145,83 @@ TEST_P(Ops, PathIntegralMatchesFloat64AndTheCpu)
     Buffer<float> w(be, std::vector<float>{kNan, -1.0f, 1.0f}), zero(be, 3, 0.0f), f(be, 3, 0.0f);
     EXPECT_OK(ops->path_importance(be, f, w, zero, zero, 0.5f, 3));
     ExpectBitsOrNan("importance", f.Read(), {kNan, 0.0f, 2.0f});
+}
+
+/* Averaged gradient episodic memory. Sums of integers are exact in any order, so that equal dots
+ * can be asked for; the projection has the same bits on every backend. */
+TEST_P(Ops, DotsAreExactOnIntegers)
+{
+    Rng rng(34);
+    for (const int64_t n : kSizes) {
+        SCOPED_TRACE(n);
+        const auto g = rng.Integers(n, -100, 100), r = rng.Integers(n, -100, 100);
+        double gr = 0.0, rr = 0.0;
+        for (size_t i = 0; i < g.size(); i++) {
+            gr += (double)g[i] * r[i];
+            rr += (double)r[i] * r[i];
+        }
+        Buffer<float> d_g(be, g), d_r(be, r);
+        Buffer<double> dots(be, 2, (double)kNan); /* not read */
+        EXPECT_OK(ops->dots(be, dots, d_g, d_r, n, 0));
+        ExpectBits("dots", dots.Read(), {gr, rr});
+        EXPECT_OK(ops->dots(be, dots, d_g, d_r, n, 1));
+        ExpectBits("dots, twice", dots.Read(), {2.0 * gr, 2.0 * rr});
+    }
+}
+
+TEST_P(Ops, ProjectionMatchesFloat64AndTheCpu)
+{
+    Rng rng(35);
+    for (const int64_t n : kSizes)
+        for (const double lean : {-0.5, 0.5}) { /* against r, or along it */
+            SCOPED_TRACE(testing::Message() << n << ", " << lean);
+            const auto r = rng.Uniforms(n, 0.5, 1);
+            auto g = rng.Uniforms(n, -0.1, 0.1);
+            for (size_t i = 0; i < g.size(); i++)
+                g[i] += (float)lean * r[i];
+            const auto want = reference::Project(As<double>(g), As<double>(r));
+            Buffer<float> d_g(be, g), d_r(be, r);
+            Buffer<double> dots(be, 2, (double)kNan);
+            EXPECT_OK(ops->dots(be, dots, d_g, d_r, n, 0));
+            EXPECT_OK(ops->project(be, d_g, d_r, dots, n));
+            const auto got = d_g.Read();
+            const auto products = dots.Read();
+            if (n > 1) /* one number loses all of itself */
+                ExpectClose("g", got, want, reference::Project(g, r));
+            Buffer<float> other_g(cpu, g), other_r(cpu, r);
+            Buffer<double> other_dots(cpu, products);
+            EXPECT_OK(cpu->ops->project(cpu, other_g, other_r, other_dots, n));
+            ExpectBits("g, as on the CPU", got, other_g.Read());
+            ExpectBits("r", d_r.Read(), r);
+            if (lean > 0.0) {
+                EXPECT_GT(products[0], 0.0);
+                ExpectBits("g, left alone", got, g);
+                continue;
+            }
+            EXPECT_LT(products[0], 0.0);
+            EXPECT_OK(ops->dots(be, dots, d_g, d_r, n, 0));
+            EXPECT_NEAR(0.0, dots.Read()[0], 1e-6 * (double)n) << "nothing is left along r";
+        }
+}
+
+TEST_P(Ops, ProjectionAtTheEdges)
+{
+    const std::vector<float> g = {1.0f, -0.0f, 2.0f};
+    const struct {
+        std::vector<double> dots;
+        std::vector<float> r, want;
+    } cases[] = {
+        {{0.0, 0.0}, {0, 0, 0}, g}, /* no gradient of what is replayed */
+        {{-0.0, 0.0}, {0, 0, 0}, g},
+        {{(double)kNan, 1.0}, {0, 0, 0}, {kNan, kNan, kNan}},            /* is not hidden */
+        {{-0x1p-133, 0x1p-266}, {-0x1p-133f, 0, 0}, {0.0f, 0.0f, 2.0f}}, /* 2^133 times r */
+    };
+    for (const auto &c : cases) {
+        Buffer<float> d_g(be, g), r(be, c.r);
+        Buffer<double> dots(be, c.dots);
+        EXPECT_OK(ops->project(be, d_g, r, dots, 3));
+        ExpectBitsOrNan("g", d_g.Read(), c.want);
+    }
 }
 
 TEST_P(Ops, Magnitude)

@@ -122,6 +122,8 @@ TEST(Options, ChoicesAreTheEnums)
         {"method", "si", &ewc_run_options::method, EWC_METHOD_SI},
         {"method", "mas", &ewc_run_options::method, EWC_METHOD_MAS},
         {"method", "lwf", &ewc_run_options::method, EWC_METHOD_LWF},
+        {"method", "er", &ewc_run_options::method, EWC_METHOD_ER},
+        {"method", "agem", &ewc_run_options::method, EWC_METHOD_AGEM},
         {"penalty", "explicit", &ewc_run_options::penalty, EWC_PENALTY_EXPLICIT},
         {"penalty", "proximal", &ewc_run_options::penalty, EWC_PENALTY_PROXIMAL},
         {"estimator", "exact", &ewc_run_options::estimator, EWC_FISHER_EXACT},
@@ -198,7 +200,8 @@ TEST(Options, LimitsHold)
 {
     const char *const good[][2] = {{"lambda", "0"}, {"lambda", "1e30"}, {"gamma", "0"},
         {"gamma", "1"}, {"momentum", "0"}, {"momentum", "0.99"}, {"batch", "1"}, {"batch", "65536"},
-        {"schedule-factor", "1"}, {"dropout-hidden", "0.5"}, {"threads", "1024"}, {"lr", "1e-30"}};
+        {"schedule-factor", "1"}, {"dropout-hidden", "0.5"}, {"threads", "1024"}, {"lr", "1e-30"},
+        {"memory", "1"}, {"replay-batch", "0"}};
     const char *const bad[][2] = {{"lambda", "-1"}, {"lambda", "-1e-30"}, {"lambda", "1.1e30"},
         {"lambda-l2", "-0.5"}, {"gamma", "-0.1"}, {"gamma", "1.01"}, {"momentum", "1"},
         {"momentum", "-0.1"}, {"batch", "0"}, {"batch", "65537"}, {"schedule-factor", "0"},
@@ -209,7 +212,8 @@ TEST(Options, LimitsHold)
         {"hidden", "1048577"}, {"std", "0"}, {"std", "-1"}, {"checkpoint", "yes"},
         {"checkpoint", "1"}, {"checkpoint", "TRUE"}, {"checkpoint", ""}, {"method", ""},
         {"method", "EWC"}, {"method", "ewc|l2"}, {"method", "ew"}, {"scenario", "tasks"},
-        {"data-dir", "\xff\xfe"}, {"epsilon", "0"}, {"beta1", "1"}, {"seed", "-1"}};
+        {"data-dir", "\xff\xfe"}, {"epsilon", "0"}, {"beta1", "1"}, {"seed", "-1"}, {"memory", "0"},
+        {"replay-batch", "-1"}};
     for (const auto &c : good) {
         ewc_run_options o = Defaults();
         EXPECT_OK(ewc_options_set(&o, c[0], c[1])) << c[0] << " " << c[1];

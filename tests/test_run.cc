@@ -184,6 +184,23 @@ TEST_F(WholeRun, HeadNamesWhatTheMethodIs)
         EXPECT_EQ(c.gamma, Number(head.get(), "gamma"));
         EXPECT_EQ(36 * 20 + 20, Number(head.get(), "parameters_covered"));
     }
+    for (const char *method : {"er", "agem"})
+        for (const char *rows : {"0", "7"}) {
+            SCOPED_TRACE(method);
+            Set("method", method);
+            Set("memory", "77");
+            Set("replay-batch", rows);
+            Set("out", (folder / std::to_string(i++)).c_str());
+            const RunHandle run = Create();
+            ASSERT_OK(ewc_run_execute(run.get()));
+            char *text = nullptr;
+            ASSERT_OK(ewc_run_result_json(run.get(), &text));
+            const Json head = ParseJson(text);
+            std::free(text);
+            EXPECT_EQ(method, Text(head.get(), "method"));
+            EXPECT_EQ(77, Number(head.get(), "memory"));
+            EXPECT_EQ(*rows == '0' ? (double)o.batch : 7, Number(head.get(), "replay_batch"));
+        }
 }
 
 TEST_F(WholeRun, RepeatsToTheBitFromItsConfiguration)

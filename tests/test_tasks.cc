@@ -617,7 +617,23 @@ TEST_P(Tasks, JointViewIsAllTasks)
                 EXPECT_EQ(0, task.first);
                 EXPECT_EQ(scenario == EWC_SCENARIO_DOMAIN ? k : seen * k, task.outputs);
                 EXPECT_EQ(scenario == EWC_SCENARIO_TASK ? k : 0, task.group);
+                for (int64_t t = 0; t < seen; t++) { /* each of its parts */
+                    ewci_task_view part;
+                    ASSERT_OK(ewci_tasks_select_part(s.tasks, &part, t, seen));
+                    const Samples one = s.Read(t, 0), alone = Gather(part);
+                    test::ExpectBits("inputs", alone.x, one.x);
+                    EXPECT_EQ(one.labels, alone.labels);
+                    EXPECT_EQ(task.first, part.first);
+                    EXPECT_EQ(task.outputs, part.outputs);
+                    EXPECT_EQ(task.group, part.group);
+                }
             }
+            ewci_task_view none;
+            EXPECT_FAILS(EWC_ERR_ARGUMENT, "task: 2, expected 0..1",
+                ewci_tasks_select_part(s.tasks, &none, 2, 2));
+            EXPECT_FAILS(
+                EWC_ERR_ARGUMENT, "task: -1", ewci_tasks_select_part(s.tasks, &none, -1, 2));
+            EXPECT_FAILS(EWC_ERR_ARGUMENT, "seen: 4", ewci_tasks_select_part(s.tasks, &none, 0, 4));
         }
 }
 

@@ -123,6 +123,7 @@ struct Story {
     Vec<T> theta;
     reference::State<T> state;
     Vec<double> losses; /* of each step's batch, before the step */
+    int64_t projected = 0, unprojected = 0;
 };
 
 double LearningRate(const Plan &plan, int64_t step, int64_t steps)
@@ -149,23 +150,61 @@ Vec<char> ActiveParameters(const Net &net, Window window)
     return active;
 }
 
+/* One sample and the logits that compete for it. */
+struct Row {
+    Batch sample;
+    Window window;
+};
+
+Row RowOf(const Batch &batch, size_t row, Window window)
+{
+    return {{batch.Input<float>(row), {batch.labels[row]}}, window};
+}
+
+/* Mean loss and gradient over rows of different windows. */
+template <typename T>
+std::pair<T, Vec<T>> MeanOver(const std::vector<Row> &rows, const Net &net, const Vec<T> &theta,
+    const reference::Masks<T> &of)
+{
+    std::pair<T, Vec<T>> mean = {T(0), Vec<T>(theta.size())};
+    for (size_t row = 0; row < rows.size(); row++) {
+        reference::Masks<T> masks;
+        if (of) masks = [&of, row](size_t) { return of(row); };
+        mean.first += reference::Loss(net, theta, rows[row].sample, rows[row].window, masks);
+        const Vec<T> g = reference::Gradient(net, theta, rows[row].sample, rows[row].window, masks);
+        for (size_t i = 0; i < g.size(); i++)
+            mean.second[i] += g[i];
+    }
+    mean.first /= T(rows.size());
+    for (T &g : mean.second)
+        g /= T(rows.size());
+    return mean;
+}
+
 template <typename T>
 Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<float> &start)
 {
     const size_t n = start.size();
-    Story<T> story = {As<T>(start), {Vec<T>(n), Vec<T>(n), 0}, {}};
+    Story<T> story = {As<T>(start), {Vec<T>(n), Vec<T>(n), 0}, {}, 0, 0};
     reference::Moments<T> moments = {Vec<T>(n), Vec<T>(n), 0};
     reference::Rule rule = {(int)plan.optimizer.kind, 0, plan.optimizer.nesterov != 0, 0,
         plan.optimizer.momentum, plan.optimizer.beta1, plan.optimizer.beta2, plan.optimizer.epsilon,
         plan.optimizer.weight_decay, plan.state.lambda};
     Batch all; /* joint: of all tasks so far */
+    std::vector<Batch> learnt;
+    reference::Reservoir<std::pair<size_t, size_t>> memory = {
+        (size_t)plan.train.memory, plan.train.seed, EWCK_STREAM_REPLAY}; /* task, row */
     for (int64_t t = 0; t < ewc_tasks_count(tasks); t++) {
         const Batch own = ReadTask(tasks, t);
+        learnt.push_back(own);
         if (!plan.train.joint) all = {};
         all.inputs.insert(all.inputs.end(), own.inputs.begin(), own.inputs.end());
         all.labels.insert(all.labels.end(), own.labels.begin(), own.labels.end());
         const Window window = WindowOf(tasks, plan.tasks.scenario, t);
-        const Vec<char> active = ActiveParameters(net, window);
+        const bool by_task = plan.tasks.scenario == EWC_SCENARIO_TASK;
+        const bool replays = plan.train.replay != EWC_REPLAY_NONE;
+        const Vec<char> active = ActiveParameters(net,
+            by_task && replays ? WindowOf(tasks, EWC_SCENARIO_CLASS, t) /* of all seen */ : window);
         if (plan.penalty && t > 0 && !plan.train.joint)
             rule.penalty = plan.state.penalty == EWC_PENALTY_PROXIMAL ? reference::kProximal
                                                                       : reference::kExplicit;
@@ -195,9 +234,29 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
             }
             const auto masks =
                 DropoutMasks<T>(plan.shape, net, plan.train.seed, (uint32_t)story.losses.size());
-            story.losses.push_back(
-                (double)reference::Loss(net, story.theta, picked, window, masks));
-            Vec<T> g = reference::Gradient(net, story.theta, picked, window, masks);
+            std::vector<Row> rows_now, replayed;
+            for (size_t i = 0; i < picked.Rows(); i++)
+                rows_now.push_back(RowOf(picked, i, window));
+            key.order = EWCK_STREAM_REPLAY;
+            key.epoch = (uint32_t)story.losses.size();
+            const int64_t kept = (int64_t)memory.kept.size();
+            const int64_t most =
+                plan.train.replay_batch ? plan.train.replay_batch : plan.train.batch;
+            for (int64_t i = 0; replays && i < std::min(most, kept); i++) {
+                const auto at = memory.kept[(size_t)ewci_sample(&key, i, kept)];
+                replayed.push_back(RowOf(learnt[at.first], at.second,
+                    by_task ? WindowOf(tasks, plan.tasks.scenario, (int64_t)at.first) : window));
+            }
+            if (plan.train.replay == EWC_REPLAY_JOIN)
+                rows_now.insert(rows_now.end(), replayed.begin(), replayed.end());
+            const auto mean = MeanOver(rows_now, net, story.theta, masks);
+            story.losses.push_back((double)mean.first);
+            Vec<T> g = mean.second;
+            if (plan.train.replay == EWC_REPLAY_PROJECT && !replayed.empty()) {
+                const Vec<T> before = g;
+                g = reference::Project(g, MeanOver(replayed, net, story.theta, masks).second);
+                (g == before ? story.unprojected : story.projected)++;
+            }
             if (plan.train.distill_temperature > 0.0f && t > 0) {
                 const T keep = T(1) / T(t + 1);
                 const int64_t old = WindowOf(tasks, plan.tasks.scenario, t - 1).count;
@@ -224,6 +283,8 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
                 path[i] -= (g[i] + pull) * (story.theta[i] - theta_before[i]);
             }
         }
+        for (size_t row = 0; row < own.Rows(); row++)
+            memory.Offer({(size_t)t, row});
         if (!plan.penalty || plan.train.joint) continue;
         Vec<T> f(n, T(1)); /* L2 anchoring */
         if (plan.train.importance == EWC_IMPORTANCE_FISHER)
@@ -426,6 +487,144 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
     }
 }
 
+constexpr ewc_replay kReplays[] = {EWC_REPLAY_JOIN, EWC_REPLAY_PROJECT};
+
+/* Replayed rows are of earlier tasks, seen through their maps, with their labels: in any other the
+ * gradients would differ. */
+TEST_P(Trainer, ReplayFollowsTheOracleInEveryScenario)
+{
+    for (const ewc_replay replay : kReplays)
+        for (const ewc_scenario scenario :
+            {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
+            for (const ewc_task_kind kind :
+                {EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT, EWC_TASKS_ROTATED}) {
+                SCOPED_TRACE(testing::Message()
+                             << "replay " << replay << ", scenario " << scenario << ", " << kind);
+                Plan plan;
+                plan.tasks = TaskOptions(kind, scenario, kind == EWC_TASKS_SPLIT ? 2 : 3);
+                plan.optimizer.momentum = 0.5f;
+                plan.penalty = false;
+                plan.train.replay = replay;
+                plan.train.memory = 40;
+                ExpectFollowsOracle(be, plan);
+            }
+}
+
+TEST_P(Trainer, ReplayFollowsTheOracleWithEveryOption)
+{
+    const std::pair<const char *, std::function<void(Plan &)>> changes[] = {
+        {"a sample is kept", [](Plan &p) { p.train.memory = 1; }},
+        {"all samples are kept", [](Plan &p) { p.train.memory = 1000000; }},
+        {"few are replayed", [](Plan &p) { p.train.replay_batch = 3; }},
+        {"many are replayed", [](Plan &p) { p.train.replay_batch = 60; }},
+        {"more than there are", [](Plan &p) { p.train.replay_batch = 5000; }},
+        {"iterations", [](Plan &p) { p.train.iterations = 7; }},
+        {"batch beyond the data", [](Plan &p) { p.train.batch = 1000; }},
+        {"batch of one", [](Plan &p) { p.train.batch = 1; }},
+        {"Adam with decay",
+            [](Plan &p) {
+                p.optimizer.kind = EWC_OPTIMIZER_ADAM;
+                p.optimizer.lr = 1e-2f;
+                p.optimizer.weight_decay = 0.01f;
+            }},
+        {"dropout", [](Plan &p) { p.shape.dropout_input = p.shape.dropout_hidden = 0.25f; }},
+        {"deep",
+            [](Plan &p) {
+                p.shape.hidden = {9, 7, 5};
+                p.shape.activation = EWC_ACTIVATION_GELU;
+            }},
+        {"linear", [](Plan &p) { p.shape.hidden = {}; }},
+        {"EWC", [](Plan &p) { p.penalty = true; }},
+        {"EWC, one head for each task",
+            [](Plan &p) {
+                p.penalty = true;
+                p.tasks = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_TASK, 3);
+            }},
+        {"synaptic intelligence",
+            [](Plan &p) {
+                p.penalty = true;
+                p.state.policy = EWC_POLICY_ONLINE;
+                p.state.lambda = 10.0f;
+                p.train.importance = EWC_IMPORTANCE_PATH;
+            }},
+    };
+    for (const ewc_replay replay : kReplays)
+        for (const auto &[name, change] : changes) {
+            SCOPED_TRACE(testing::Message() << "replay " << replay << ", " << name);
+            Plan plan;
+            plan.tasks.count = 3;
+            plan.penalty = false;
+            plan.train.replay = replay;
+            plan.train.memory = 50;
+            change(plan);
+            ExpectFollowsOracle(be, plan);
+        }
+}
+
+/* Such plans as above have both, steps whose gradients oppose each other and others. */
+TEST(TrainerOnCpu, OracleProjectsSomeGradients)
+{
+    ewc_backend *be = nullptr;
+    ASSERT_OK(Open(&be, "cpu"));
+    {
+        Plan plan;
+        plan.tasks.count = 3;
+        plan.penalty = false;
+        plan.train.replay = EWC_REPLAY_PROJECT;
+        plan.train.memory = 50;
+        plan.train.epochs = 4;
+        int64_t projected = 0;
+        const int64_t sequences = 10, steps = 2 * 4 * 4; /* from the second task on */
+        for (int64_t i = 0; i < sequences; i++) {
+            plan.tasks.seed++;
+            Sequence run(be, plan);
+            const Story<double> story = Tell<double>(plan,
+                NetOf(run.model.get(), plan.shape.activation), run.tasks.get(), run.Weights());
+            EXPECT_EQ(steps, story.projected + story.unprojected);
+            projected += story.projected;
+        }
+        EXPECT_GT(projected, 10);
+        EXPECT_LT(projected, sequences * steps - 10);
+    }
+    ewc_backend_free(be);
+}
+
+TEST_P(Trainer, ReplayBeginsWithTheSecondTask)
+{
+    for (const ewc_replay replay : kReplays) {
+        Plan plan;
+        plan.penalty = false;
+        Sequence plain(be, plan);
+        plan.train.replay = replay;
+        Sequence with(be, plan);
+        ASSERT_OK(ewc_trainer_train(plain.trainer.get(), 0));
+        ASSERT_OK(ewc_trainer_train(with.trainer.get(), 0));
+        ExpectBits("theta", with.Weights(), plain.Weights());
+        ASSERT_OK(ewc_trainer_train(plain.trainer.get(), 1));
+        ASSERT_OK(ewc_trainer_train(with.trainer.get(), 1));
+        if (replay == EWC_REPLAY_PROJECT) continue; /* which may find no gradient opposed */
+        EXPECT_FALSE(SameBits(with.Weights(), plain.Weights()));
+    }
+}
+
+/* Tasks again, out of order and after a stop: no sample is outside of the window. */
+TEST_P(Trainer, ReplayTakesTasksInAnyOrder)
+{
+    for (const ewc_replay replay : kReplays)
+        for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_CLASS}) {
+            Plan plan;
+            plan.tasks = TaskOptions(EWC_TASKS_PERMUTED, scenario, 3);
+            plan.penalty = false;
+            plan.train.replay = replay;
+            Sequence run(be, plan);
+            for (const int64_t t : {1, 0, 2, 0, 2}) {
+                ASSERT_OK(ewc_trainer_train(run.trainer.get(), t));
+                for (const float w : run.Weights())
+                    ASSERT_TRUE(std::isfinite(w));
+            }
+        }
+}
+
 /* ---- Bits ---- */
 
 /* Large enough for several chunks of work, with everything random switched on. */
@@ -475,6 +674,21 @@ TEST(TrainerOnCpu, ThreadsDoNotMatter)
             ExpectBits("two threads", end[1], end[0]);
             ExpectBits("three threads", end[2], end[0]);
         }
+    for (const ewc_replay replay : kReplays) {
+        SCOPED_TRACE(testing::Message() << "replay " << replay);
+        Plan plan = WidePlan(EWC_OPTIMIZER_ADAM, EWC_FISHER_EXACT);
+        plan.penalty = false;
+        plan.train.replay = replay;
+        Vec<float> end[3];
+        for (int threads = 1; threads <= 3; threads++) {
+            ewc_backend *be = nullptr;
+            ASSERT_OK(Open(&be, "cpu", threads));
+            end[threads - 1] = EndOf(be, plan);
+            ewc_backend_free(be);
+        }
+        ExpectBits("two threads", end[1], end[0]);
+        ExpectBits("three threads", end[2], end[0]);
+    }
 }
 
 /* lambda = 0 is fine-tuning, through the whole trainer. */
@@ -495,12 +709,19 @@ TEST_P(Trainer, WithoutLambdaIsFineTuning)
 /* Looking at a run changes nothing: reports, evaluations in the middle, of the next task. */
 TEST_P(Trainer, WatchingDoesNotMatter)
 {
+    const struct {
+        int joint;
+        ewc_replay replay;
+    } modes[] = {
+        {0, EWC_REPLAY_NONE}, {1, EWC_REPLAY_NONE}, {0, EWC_REPLAY_JOIN}, {0, EWC_REPLAY_PROJECT}};
     for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT})
-        for (const int joint : {0, 1}) {
-            SCOPED_TRACE(testing::Message() << "kind " << kind << ", joint " << joint);
+        for (const auto &mode : modes) {
+            SCOPED_TRACE(testing::Message() << "kind " << kind << ", joint " << mode.joint
+                                            << ", replay " << mode.replay);
             Plan plan;
             plan.tasks = TaskOptions(kind, EWC_SCENARIO_TASK, 2);
-            plan.train.joint = joint;
+            plan.train.joint = mode.joint;
+            plan.train.replay = mode.replay;
             plan.train.epochs = 2;
             const Vec<float> unseen = EndOf(be, plan);
             Log log;
@@ -848,6 +1069,20 @@ TEST_P(Trainer, RefusesBadOptions)
         o.distill_temperature = 2.0f;
         o.joint = 1;
     });
+    refuses("replay", [](O &o) { Force(o.replay, 3); });
+    refuses("memory", [](O &o) { o.memory = 0; });
+    refuses("replay-batch", [](O &o) { o.replay_batch = -1; });
+    refuses("replay-batch", [](O &o) { o.replay_batch = (1 << 20) + 1; });
+    for (const ewc_replay replay : kReplays) {
+        refuses("replay: not with joint", [=](O &o) {
+            o.replay = replay;
+            o.joint = 1;
+        });
+        refuses("nor with distill-temperature", [=](O &o) {
+            o.replay = replay;
+            o.distill_temperature = 2.0f;
+        });
+    }
     for (const float xi : {0.0f, -1.0f, kNan, kInf})
         refuses("xi", [=](O &o) { o.xi = xi; });
     refuses("draws", [](O &o) {
@@ -885,7 +1120,10 @@ TEST_P(Trainer, SurvivesFailingAllocations)
     Plan plan;
     plan.data.train = plan.data.test = 8;
     plan.train.batch = 8;
-    FailEveryAllocation(20, [&] { return Attempt(be, plan); });
+    for (const ewc_replay replay : {EWC_REPLAY_NONE, EWC_REPLAY_JOIN, EWC_REPLAY_PROJECT}) {
+        plan.train.replay = replay;
+        FailEveryAllocation(20, [&] { return Attempt(be, plan); });
+    }
 }
 
 #ifdef EWC_TEST_EMULATION
@@ -896,6 +1134,7 @@ Plan TinyPlan()
     plan.shape.hidden = {};
     plan.data.train = plan.data.test = 8;
     plan.train.batch = 8;
+    plan.train.replay = EWC_REPLAY_PROJECT; /* beside a penalty: the most calls in a step */
     return plan;
 }
 

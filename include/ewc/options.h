@@ -44,7 +44,9 @@ typedef enum ewc_method {
     EWC_METHOD_SI = 5,         /* synaptic intelligence (Zenke et al., ICML 2017) */
     EWC_METHOD_MAS = 6,        /* memory aware synapses (Aljundi et al., ECCV 2018) */
     EWC_METHOD_LWF = 7,        /* learning without forgetting (Li & Hoiem, ECCV 2016) */
-    EWC_METHOD_DROPOUT = 8     /* fine-tuning with dropout and early stopping, the other curve of
+    EWC_METHOD_ER = 8,         /* experience replay (Chaudhry et al., arXiv 1902.10486) */
+    EWC_METHOD_AGEM = 9,       /* averaged gradient episodic memory (Chaudhry et al., ICLR 2019) */
+    EWC_METHOD_DROPOUT = 10    /* fine-tuning with dropout and early stopping, the other curve of
                                 * Kirkpatrick et al., figure 2B */
 } ewc_method;
 
@@ -96,9 +98,10 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(REAL, dropout_input, "0", "[0,1)", "Model", "probability to drop an input")                  \
     X(REAL, dropout_hidden, "0", "[0,1)", "Model", "probability to drop a hidden unit")            \
                                                                                                    \
-    X(CHOICE, method, "ewc", "sgd|l2|ewc|ewc-online|joint|si|mas|lwf|dropout", "Method",                   \
+    X(CHOICE, method, "ewc", "sgd|l2|ewc|ewc-online|joint|si|mas|lwf|er|agem|dropout", "Method",   \
         "fine-tuning, L2 anchor, EWC, online EWC, all data together, synaptic intelligence, "      \
-        "memory aware synapses, learning without forgetting, fine-tuning with dropout")                                      \
+        "memory aware synapses, learning without forgetting, experience replay, averaged GEM, "    \
+        "fine-tuning with dropout")                                                                \
     X(REAL, lambda, "100", "[0,1e30]", "Method",                                                   \
         "ewc: strength; the penalty is lambda / 2 sum F (theta - theta*)^2")                       \
     X(REAL, lambda_l2, "0.02", "[0,1e30]", "Method", "l2: strength, the same with F = 1")          \
@@ -114,6 +117,10 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "mas: strength; the penalty is lambda sum Omega (theta - theta*)^2")                       \
     X(REAL, lwf_temperature, "2", "[0.001,1000]", "Method",                                        \
         "lwf: of the softmaxes that are compared")                                                 \
+    X(INTEGER, memory, "1000", "[1,1000000000]", "Method",                                         \
+        "er, agem: samples of earlier tasks that are kept, all tasks together")                    \
+    X(INTEGER, replay_batch, "0", "[0,65536]", "Method",                                           \
+        "er, agem: kept samples in each step; 0: as many as --batch")                              \
     X(CHOICE, penalty, "explicit", "explicit|proximal", "Method",                                  \
         "part of the gradient, or an implicit step, stable for every lambda")                      \
     X(FLAG, exclude_heads, "false", "", "Method", "leave the output layer out of the penalty")     \

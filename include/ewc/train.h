@@ -35,7 +35,7 @@ typedef struct ewc_event {
     int64_t step;   /* done in this task */
     int64_t steps;  /* of this task */
     int64_t epoch;  /* from 0 */
-    double loss;    /* mean task loss since the last report, without the penalty */
+    double loss;    /* mean over the rows since the last report, without the penalty */
     double penalty; /* (lambda/2)(...) at this step; NaN where not evaluated */
     double lr;
     double seconds; /* of this task, or of the pass reported */
@@ -67,6 +67,17 @@ typedef enum ewc_importance {
     EWC_IMPORTANCE_PATH_TOTAL = 3
 } ewc_importance;
 
+/* What is done with samples of earlier tasks, of which a uniform choice is remembered. */
+typedef enum ewc_replay {
+    EWC_REPLAY_NONE = 0,
+    /* They join the batch: the loss is the mean over all of its rows. Experience replay (Chaudhry
+     * et al., arXiv 1902.10486). */
+    EWC_REPLAY_JOIN = 1,
+    /* Their gradient r is kept apart: where the batch's g has g . r < 0, g -= (g . r / r . r) r.
+     * Averaged gradient episodic memory (Chaudhry et al., ICLR 2019). */
+    EWC_REPLAY_PROJECT = 2
+} ewc_replay;
+
 typedef struct ewc_train_options {
     size_t struct_size;
     int64_t epochs;     /* per task; used where iterations is 0 */
@@ -83,6 +94,11 @@ typedef struct ewc_train_options {
     /* Above 0: learning without forgetting at this temperature (Li & Hoiem, ECCV 2016). Not for
      * task-incremental sequences, whose heads have no logits in common. */
     float distill_temperature;
+    /* Not with joint or distill_temperature. With a state, too: g is then without the penalty. */
+    ewc_replay replay;
+    int64_t memory; /* samples remembered of all tasks learnt: >= 1. A sample takes 16 bytes: the
+                     * images are there anyway; but the maps of all tasks stay on the device */
+    int64_t replay_batch; /* samples replayed in each step, where there are as many; 0: as batch */
     ewc_fisher_options fisher;
     int64_t report_every; /* steps between EWC_EVENT_STEP and checks for non-finite numbers */
     int64_t eval_every;   /* steps between evaluations of all tasks seen; 0: only at a task's end */
@@ -100,8 +116,8 @@ typedef struct ewc_train_options {
 #define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
-            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, 0, 0, 0,  \
-            NULL, NULL                                                                             \
+            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, EWC_REPLAY_NONE, 1000, 0,                           \
+            EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, 0, 0, 0, NULL, NULL                          \
     }
 
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:

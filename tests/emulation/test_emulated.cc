@@ -86,7 +86,7 @@ class Program
         {
             const ewci_backend_ops *const ops = be->ops;
             const ewck_view view = {d_images, d_labels, nullptr, kPixels, kCount, 1, kPixels, 1,
-                kClasses, index, weight, bias, map};
+                kClasses, index, weight, bias, map, nullptr, 0};
             const int64_t rows = kCount; /* all of them, in the step's order */
             ewci_stats stats;
             double r, penalty;

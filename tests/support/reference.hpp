@@ -59,6 +59,30 @@ inline int64_t Shuffle(int64_t position, int64_t n, Words key)
     return (int64_t)place;
 }
 
+/* The choice of at most `room` numbers of a stream, Vitter's algorithm R: number k = 0, 1, ...
+ * takes a place drawn from 0..k, if there is such a one. */
+template <typename T>
+struct Reservoir {
+    size_t room;
+    uint64_t seed;
+    uint32_t stream; /* its place in the counter of the random words */
+    uint64_t offered = 0;
+    Vec<T> kept = {};
+
+    void Offer(const T &sample)
+    {
+        const uint64_t k = offered++;
+        if (k < room) {
+            kept.push_back(sample);
+            return;
+        }
+        const Words words = Philox({{(uint32_t)k, (uint32_t)(k >> 32), 0, stream}}, (uint32_t)seed,
+            (uint32_t)(seed >> 32));
+        const uint64_t place = (words.w[0] + (uint64_t)words.w[1] * 0x100000000u) % offered;
+        if (place < room) kept[(size_t)place] = sample;
+    }
+};
+
 /* ---- Matrices ---- */
 
 /* c (m, n) = op(a) op(b) + beta c */
@@ -337,6 +361,21 @@ Vec<T> DistillationGradient(const Net &net, const Vec<T> &theta, const Vec<T> &t
             mean[i] += g[i] / T(batch.Rows());
     }
     return mean;
+}
+
+/* Averaged gradient episodic memory: the gradient nearest to g that does not point against r. */
+template <typename T>
+Vec<T> Project(const Vec<T> &g, const Vec<T> &r)
+{
+    T gr = 0, rr = 0;
+    for (size_t i = 0; i < g.size(); i++) {
+        gr += g[i] * r[i];
+        rr += r[i] * r[i];
+    }
+    Vec<T> out = g;
+    for (size_t i = 0; gr < T(0) && i < g.size(); i++)
+        out[i] -= gr / rr * r[i];
+    return out;
 }
 
 /* ---- Fisher information: mean over samples of the expected squared gradient of one sample ---- */
