@@ -307,8 +307,10 @@ TEST(Options, MethodsImplyWhatTheyNeed)
         EXPECT_EQ("0 0 0 0", values(o)) << method;
     }
     ewc_run_options o = Defaults();
+    EXPECT_OK(ewc_options_set(&o, "method", "dropout"));
+    EXPECT_OK(ewc_options_set(&o, "patience", "0"));
     EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_set(&o, "method", "dropouts"));
-    EXPECT_EQ("0 0 0 0", values(o));
+    EXPECT_EQ("0.2 0.5 0 5000", values(o)) << "an error changes nothing";
     EXPECT_EQ(nullptr, ewc_method_strength(EWC_METHOD_DROPOUT));
 }
 

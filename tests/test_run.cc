@@ -213,6 +213,7 @@ TEST_F(WholeRun, RecordsEarlyStopping)
                 sum += json_number_value(json_array_get(accuracy, j));
             EXPECT_EQ(Number(line.get(), "task"), (double)json_array_size(accuracy));
             last_step = Number(line.get(), "step");
+            EXPECT_TRUE(std::fmod(last_step, 5.0) == 0.0 || last_step == 20 * 9);
             if (sum <= best) continue;
             best = sum;
             best_step = last_step;

@@ -880,10 +880,10 @@ TEST_P(Tasks, RangesOutOfBoundsAreRefused)
 
 TEST_P(Tasks, BadOptionsAreNamed)
 {
-    const Source source = RandomSource(1, 2, 2, 6, 10, 6);
+    const Source source = RandomSource(1, 5, 2, 6, 10, 6);
     ewc_dataset_source given{sizeof given, nullptr, {10, 6},
         {source.images[0].data(), source.images[1].data()},
-        {source.labels[0].data(), source.labels[1].data()}, 1, 2, 2, 6};
+        {source.labels[0].data(), source.labels[1].data()}, 1, 5, 2, 6};
     ewc_dataset *set = nullptr;
     ASSERT_OK(ewc_dataset_create(&set, be, &given));
     using O = ewc_task_options;

@@ -560,7 +560,11 @@ struct Course {
         Vec<double> accuracy; /* of the tasks seen */
         Vec<float> theta;
     };
-    std::map<int64_t, Vec<float>> steps; /* weights after each step that was reported */
+    struct Step {
+        double loss;
+        Vec<float> theta;
+    };
+    std::map<int64_t, Step> steps; /* those that were reported */
     Vec<Check> checks;
     ewc_event end = {};
     Vec<float> kept; /* weights at the end */
@@ -576,7 +580,7 @@ Vec<Course> Follow(
     Vec<Course> courses((size_t)plan.tasks.count);
     log.answer = [&](const ewc_event &event) {
         Course &course = courses.at((size_t)event.task);
-        if (event.kind == EWC_EVENT_STEP) course.steps[event.step] = run.Weights();
+        if (event.kind == EWC_EVENT_STEP) course.steps[event.step] = {event.loss, run.Weights()};
         if (event.kind == EWC_EVENT_VALIDATED)
             course.checks.push_back({event.step, log.entries.back().accuracy, run.Weights()});
         if (event.kind == EWC_EVENT_TASK_END) {
@@ -655,6 +659,7 @@ TEST_P(Trainer, StopsEarlyByTheRule)
                 if (since == 0) best_at = i;
                 best = std::max(best, mean);
             }
+            ASSERT_FALSE(course.checks.empty());
             const int64_t last = course.checks.back().step;
             EXPECT_TRUE(last == steps || since > (size_t)plan.train.patience);
             EXPECT_EQ(steps, course.end.steps);
@@ -711,15 +716,18 @@ TEST_P(Trainer, ChecksDoNotMatterToTraining)
             EXPECT_EQ(plain[t].end.steps, plain[t].end.kept_step);
             EXPECT_EQ(0, plain[t].end.stopped_early);
             ASSERT_EQ(plain[t].steps.size(), patient[t].steps.size());
-            for (const auto &at : plain[t].steps)
-                ExpectBits("theta", patient[t].steps.at(at.first), at.second);
-            ExpectBits("kept", patient[t].kept, plain[t].steps.at(patient[t].end.kept_step));
+            for (const auto &at : plain[t].steps) {
+                EXPECT_EQ(at.second.loss, patient[t].steps.at(at.first).loss);
+                ExpectBits("theta", patient[t].steps.at(at.first).theta, at.second.theta);
+            }
+            ExpectBits("kept", patient[t].kept, plain[t].steps.at(patient[t].end.kept_step).theta);
         }
         plan.train.patience = 1;
         const Course hasty = Follow(be, plan)[0];
         for (const auto &at : hasty.steps)
-            ExpectBits("theta of the first task", at.second, plain[0].steps.at(at.first));
-        ExpectBits("kept", hasty.kept, plain[0].steps.at(hasty.end.kept_step));
+            ExpectBits(
+                "theta of the first task", at.second.theta, plain[0].steps.at(at.first).theta);
+        ExpectBits("kept", hasty.kept, plain[0].steps.at(hasty.end.kept_step).theta);
     }
 }
 
