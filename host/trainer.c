@@ -517,7 +517,9 @@ ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
         event.lr = lr;
         event.seconds = seconds_now() - begin;
         const int is_last = step + 1 == run.steps;
-        if ((step + 1) % o->report_every == 0 || is_last) {
+        const int checks = trainer->stopping && ((step + 1) % validate_every == 0 || is_last);
+        /* Before a check, too: it may end the task, and NaNs must never be the best weights. */
+        if ((step + 1) % o->report_every == 0 || is_last || checks) {
             EWCI_TRY(report_step(trainer, &run, &event, samples_since));
             samples_since = 0;
         }
@@ -525,7 +527,7 @@ ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
             EWCI_TRY(evaluate_mid_task(trainer, &run, &event, EWC_SPLIT_TEST));
             samples_since = 0;
         }
-        if (trainer->stopping && ((step + 1) % validate_every == 0 || is_last)) {
+        if (checks) {
             EWCI_TRY(check_validation(trainer, &run, &event, &ends));
             samples_since = 0;
         }

@@ -70,6 +70,12 @@ TEST_F(Cli, BadCommandLinesAreRefused)
         {"--hidden", {"train", "--hidden", "400x400"}},
         {"--dropout-input", {"train", "--dropout-input", "1"}},
         {"--std", {"train", "--std", "0"}},
+        {"--permute-size", {"train", "--permute-size", "-1"}},
+        {"--validation", {"train", "--validation", "1.5"}},
+        {"--patience", {"train", "--patience", "-1"}},
+        {"--validate-every", {"train", "--validate-every", "-5"}},
+        {"patience: early stopping needs", {"train", "--patience", "3"}},
+        {"patience: early stopping needs", {"train", "--validation", "0", "--method", "dropout"}},
         {"--classes-per-task", {"train", "--classes-per-task", "1"}},
         {"--fisher-draws", {"train", "--fisher-draws", "0"}},
         {"--threads", {"train", "--threads", "5000"}},
@@ -95,6 +101,7 @@ TEST_F(Cli, BadCommandLinesAreRefused)
         {"--methods", {"compare", "--methods", "sgd,,ewc"}},
         {"--methods", {"compare", "--methods", "sgd,gem"}},
         {"--methods", {"compare", "--methods", "sgd:3"}},
+        {"--methods: dropout has no lambda", {"compare", "--methods", "dropout:3"}},
         {"--methods", {"compare", "--methods", "ewc:-3"}},
         {"--methods", {"compare", "--methods", "ewc:"}},
         {"--methods", {"compare", "--methods", "l2:x"}},
@@ -212,6 +219,53 @@ TEST_F(Cli, TrainsAndEvaluates)
     ASSERT_EQ(0, result.code) << result.err;
     EXPECT_EQ(3u, json_array_size(json_object_get(
                       ParseJson(ReadFile(folder / "third/result.json")).get(), "accuracy")));
+}
+
+/* Wherever they stand, zeros included. */
+TEST_F(Cli, FlagsAreStrongerThanWhatAMethodImplies)
+{
+    const auto resolved = [&](const std::string &run) {
+        ewc_run_options options;
+        ewc_options_init(&options);
+        EXPECT_OK(ewc_options_load_json(&options, (folder / (run + "/config.json")).c_str()));
+        std::string out;
+        for (const char *key :
+            {"method", "dropout-input", "dropout-hidden", "patience", "validation", "lambda"}) {
+            char value[64];
+            EXPECT_OK(ewc_options_get(&options, key, value, sizeof value));
+            out += std::string(out.empty() ? "" : " ") + value;
+        }
+        return out;
+    };
+    const auto train = [&](const std::string &run, const Words &words) {
+        Words all = Tiny(words);
+        all.insert(all.end(), {"--out", run});
+        const Outcome result = Ewc(all);
+        EXPECT_EQ(0, result.code) << result.err;
+        return resolved(run);
+    };
+    EXPECT_EQ("dropout 0.2 0.5 5 50 2", train("a", {"--method", "dropout", "--validation", "50"}));
+    EXPECT_EQ("dropout 0 0.4 0 30 2",
+        train("first", {"--method", "dropout", "--validation", "30", "--patience", "0",
+                           "--dropout-input", "0", "--dropout-hidden", "0.4"}));
+    EXPECT_EQ("dropout 0 0.4 0 30 2",
+        train("last", {"--dropout-hidden", "0.4", "--dropout-input", "0", "--patience", "0",
+                          "--validation", "30", "--method", "dropout"}));
+    EXPECT_EQ("sgd 0.2 0.5 5 50 2", train("b", {"--config", "a/config.json", "--method", "sgd"}));
+    EXPECT_EQ(
+        "dropout 0.2 0.5 2 50 2", train("c", {"--patience", "2", "--config", "a/config.json"}));
+    EXPECT_EQ(0, Ewc({"eval", "a"}).code);
+
+    const Outcome result =
+        Ewc(Tiny({"--methods", "dropout,ewc:3", "--validation", "50", "--patience", "0",
+                     "--dropout-hidden", "0", "--dropout-input", "0", "--out", "all"},
+            "compare"));
+    EXPECT_EQ(0, result.code) << result.err;
+    EXPECT_EQ("dropout 0 0 0 50 2", resolved("all/dropout"));
+    EXPECT_EQ("ewc 0 0 0 50 3", resolved("all/ewc:3")); /* not the --lambda of all */
+    ExpectRefused(2, "validation: 200 rows", Tiny({"--validation", "200"}));
+    ExpectRefused(2, "validation: 5000 rows", Tiny({"--method", "dropout"}));
+    ExpectRefused(2, "permute_size: 7", Tiny({"--permute-size", "7"}));
 }
 
 TEST_F(Cli, CheckpointsOfOthersAreRefused)

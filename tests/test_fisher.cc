@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "host/dataset.h"
+#include "host/overlap.h"
 #include "support/world.hpp"
 
 using namespace test;
@@ -338,6 +339,178 @@ TEST_P(Fisher, StartsAtZeroAndCanBeWritten)
     EXPECT_OK(ewc_fisher_fill(fisher.get(), 1.0f));
     ExpectBits("F", Read(), Vec<float>((size_t)n, 1.0f));
     ewc_fisher_free(nullptr);
+}
+
+/* ---- Magnitudes ---- */
+
+namespace
+{
+/* Any float that is not negative, most of them far from 1. */
+float AnyMagnitude(Rng &rng)
+{
+    return (float)std::ldexp(rng.Uniform(1.0, 2.0), (int)rng.Below(278) - 151);
+}
+
+/* Statistics of what is written, against entries counted one by one. */
+void ExpectMagnitudes(ewc_model *model, ewc_fisher *fisher, const Vec<float> &values)
+{
+    Vec<ewc_fisher_stats> stats((size_t)ewc_model_segment_count(model));
+    ASSERT_OK(ewc_fisher_write(fisher, values.data(), (int64_t)values.size()));
+    ASSERT_OK(ewc_fisher_statistics(fisher, stats.data(), (int64_t)stats.size()));
+    for (size_t i = 0; i < stats.size(); i++) {
+        const ewc_segment *const segment = ewc_model_segment(model, (int64_t)i);
+        int64_t zeros = 0;
+        Vec<int64_t> bins(EWC_FISHER_BINS);
+        for (int64_t k = segment->offset; k < segment->offset + segment->count; k++) {
+            const double f = (double)values[(size_t)k];
+            double end = std::ldexp(1.0, EWC_FISHER_BIN_FIRST + 1);
+            size_t bin = 0;
+            for (; bin + 1 < bins.size() && f >= end; end *= 2.0)
+                bin++;
+            f == 0.0 ? zeros++ : bins[bin]++;
+        }
+        EXPECT_EQ(zeros, stats[i].zeros) << segment->name;
+        EXPECT_EQ(bins, Vec<int64_t>(stats[i].bins, stats[i].bins + EWC_FISHER_BINS))
+            << segment->name;
+    }
+}
+} // namespace
+
+TEST_P(Fisher, CountsMagnitudes)
+{
+    const Handle<ewc_model> own = MakeModel(be, {50, {30}, 3});
+    const Handle<ewc_fisher> f = Make(ewc_fisher_create, own.get());
+    Vec<float> values((size_t)ewc_model_parameter_count(own.get()), 0.0f);
+    ExpectMagnitudes(own.get(), f.get(), values); /* nothing but zeros */
+
+    /* Either side of each bin's edge, and what no bin is for. */
+    size_t at = 0;
+    for (int e = EWC_FISHER_BIN_FIRST - 2; e <= EWC_FISHER_BIN_FIRST + EWC_FISHER_BINS + 2; e++) {
+        const float edge = std::ldexp(1.0f, e);
+        for (const float value : {std::nextafter(edge, 0.0f), edge, std::nextafter(edge, 2 * edge)})
+            values[at++] = value;
+    }
+    for (const float value : {-0.0f, std::numeric_limits<float>::denorm_min(), 1e-40f, 1e-44f,
+             std::numeric_limits<float>::min(), std::numeric_limits<float>::max()})
+        values[at++] = value;
+    ExpectMagnitudes(own.get(), f.get(), values);
+    Rng rng(3);
+    for (float &value : values)
+        value = rng.Below(5) ? AnyMagnitude(rng) : 0.0f;
+    ExpectMagnitudes(own.get(), f.get(), values);
+}
+
+/* A segment of more entries than are brought to the host at a time. */
+TEST_P(Fisher, CountsMagnitudesOfLargeSegments)
+{
+    const Handle<ewc_model> own = MakeModel(be, {1100, {1000}, 2});
+    const Handle<ewc_fisher> f = Make(ewc_fisher_create, own.get());
+    Vec<float> values((size_t)ewc_model_parameter_count(own.get()));
+    ASSERT_GT(ewc_model_segment(own.get(), 0)->count, 1 << 20);
+    Rng rng(4);
+    for (float &value : values)
+        value = rng.Below(5) ? AnyMagnitude(rng) : 0.0f;
+    ExpectMagnitudes(own.get(), f.get(), values);
+}
+
+/* ---- Overlap: sum of sqrt(F_1 F_2) ---- */
+
+namespace
+{
+struct OverlapFree {
+    void operator()(ewci_overlap *p) const { ewci_overlap_free(p); }
+};
+} // namespace
+
+/* (tasks before, segments), of what is written as the Fisher information of each task in turn. */
+TEST_P(Fisher, OverlapMatchesFloat64)
+{
+    Begin({0, {5}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    const size_t segments = (size_t)ewc_model_segment_count(model.get());
+    ewci_overlap *made = nullptr;
+    ASSERT_OK(ewci_overlap_create(&made, model.get(), 5));
+    const std::unique_ptr<ewci_overlap, OverlapFree> overlap(made);
+    const double *sums = nullptr;
+    const auto add = [&](int64_t t, const Vec<float> &f) {
+        EXPECT_OK(ewc_fisher_write(fisher.get(), f.data(), net.parameters));
+        EXPECT_OK(ewci_overlap_add(overlap.get(), fisher.get(), t, &sums));
+        return Vec<double>(sums, sums + (size_t)t * segments);
+    };
+    Rng rng(5);
+    Vec<Vec<float>> f(4, Vec<float>((size_t)net.parameters));
+    for (float &value : f[0])
+        value = AnyMagnitude(rng); /* products beyond the range of a float, too */
+    for (size_t i = 0; i < f[0].size(); i++) {
+        f[1][i] = i % 2 ? AnyMagnitude(rng) : 0.0f;
+        f[2][i] = f[1][i] * 0.25f;
+        f[3][i] = i % 2 ? 0.0f : 1.0f;
+    }
+    for (size_t t = 0; t < f.size(); t++) {
+        Vec<double> want;
+        for (size_t j = 0; j < t; j++)
+            for (size_t i = 0; i < segments; i++) {
+                const ewc_segment *const segment = ewc_model_segment(model.get(), (int64_t)i);
+                double sum = 0.0;
+                for (int64_t k = segment->offset; k < segment->offset + segment->count; k++)
+                    sum += std::sqrt((double)f[t][(size_t)k]) * std::sqrt((double)f[j][(size_t)k]);
+                want.push_back(sum);
+            }
+        ExpectRelative("overlap", add((int64_t)t, f[t]), want, 1e-12, 0.0);
+    }
+    const Vec<double> last = add(3, f[3]); /* given again: nothing else changes */
+    for (size_t i = 0; i < segments; i++)
+        EXPECT_EQ(0.0, last[segments + i]) << "no weight matters to both";
+    EXPECT_TRUE(SameBits(last, add(3, f[3])));
+
+    /* Over the root of both traces it is 1 where one is a multiple of the other. */
+    Vec<ewc_fisher_stats> stats(segments);
+    for (const float factor : {1.0f, 4.0f}) {
+        const Vec<float> plain = Rng(6).Uniforms(net.parameters, 0, 3);
+        Vec<float> scaled = plain;
+        for (float &value : scaled)
+            value *= factor;
+        add(0, plain);
+        EXPECT_OK(ewc_fisher_statistics(fisher.get(), stats.data(), (int64_t)segments));
+        const Vec<double> both = add(1, scaled);
+        for (size_t i = 0; i < segments; i++)
+            EXPECT_NEAR(
+                1.0, both[i] / std::sqrt(stats[i].trace * (factor * stats[i].trace)), 1e-12);
+    }
+}
+
+TEST_P(Fisher, OverlapWithATaskThatWasNotKeptIsNaN)
+{
+    Begin({0, {5}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    const size_t segments = (size_t)ewc_model_segment_count(model.get());
+    ewci_overlap *made = nullptr;
+    ASSERT_OK(ewci_overlap_create(&made, model.get(), 3));
+    const std::unique_ptr<ewci_overlap, OverlapFree> overlap(made);
+    const double *sums = nullptr;
+    EXPECT_OK(ewc_fisher_fill(fisher.get(), 1.0f));
+    EXPECT_OK(ewci_overlap_add(overlap.get(), fisher.get(), 1, &sums));
+    EXPECT_OK(ewci_overlap_add(overlap.get(), fisher.get(), 2, &sums));
+    for (size_t i = 0; i < segments; i++) {
+        EXPECT_TRUE(std::isnan(sums[i])) << "task 0 was not kept";
+        EXPECT_EQ((double)ewc_model_segment(model.get(), (int64_t)i)->count, sums[segments + i]);
+    }
+}
+
+TEST_P(Fisher, OverlapWithoutMemory)
+{
+    Begin({0, {5}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    FailEveryAllocation(4, [&] {
+        ewci_overlap *made = (ewci_overlap *)this;
+        const ewc_status status = ewci_overlap_create(&made, model.get(), 3);
+        EXPECT_EQ(status == EWC_OK, made != nullptr);
+        ewci_overlap_free(made);
+        return status;
+    });
+    ewci_overlap *made = nullptr;
+    for (const int64_t many : {INT64_MAX, INT64_MAX / net.parameters})
+        EXPECT_FAILS(
+            EWC_ERR_MEMORY, "fisher-overlap", ewci_overlap_create(&made, model.get(), many));
+    EXPECT_EQ(nullptr, made);
+    ewci_overlap_free(nullptr);
 }
 
 TEST_P(Fisher, RefusesBadOptions)

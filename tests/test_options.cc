@@ -124,6 +124,7 @@ TEST(Options, ChoicesAreTheEnums)
         {"method", "lwf", &ewc_run_options::method, EWC_METHOD_LWF},
         {"method", "er", &ewc_run_options::method, EWC_METHOD_ER},
         {"method", "agem", &ewc_run_options::method, EWC_METHOD_AGEM},
+        {"method", "dropout", &ewc_run_options::method, EWC_METHOD_DROPOUT},
         {"penalty", "explicit", &ewc_run_options::penalty, EWC_PENALTY_EXPLICIT},
         {"penalty", "proximal", &ewc_run_options::penalty, EWC_PENALTY_PROXIMAL},
         {"estimator", "exact", &ewc_run_options::estimator, EWC_FISHER_EXACT},
@@ -201,7 +202,9 @@ TEST(Options, LimitsHold)
     const char *const good[][2] = {{"lambda", "0"}, {"lambda", "1e30"}, {"gamma", "0"},
         {"gamma", "1"}, {"momentum", "0"}, {"momentum", "0.99"}, {"batch", "1"}, {"batch", "65536"},
         {"schedule-factor", "1"}, {"dropout-hidden", "0.5"}, {"threads", "1024"}, {"lr", "1e-30"},
-        {"memory", "1"}, {"replay-batch", "0"}};
+        {"memory", "1"}, {"replay-batch", "0"}, {"permute-size", "0"}, {"permute-size", "4096"},
+        {"validation", "0"}, {"validation", "1000000000"}, {"patience", "0"},
+        {"patience", "1000000"}, {"validate-every", "0"}, {"fisher-overlap", "true"}};
     const char *const bad[][2] = {{"lambda", "-1"}, {"lambda", "-1e-30"}, {"lambda", "1.1e30"},
         {"lambda-l2", "-0.5"}, {"gamma", "-0.1"}, {"gamma", "1.01"}, {"momentum", "1"},
         {"momentum", "-0.1"}, {"batch", "0"}, {"batch", "65537"}, {"schedule-factor", "0"},
@@ -213,7 +216,10 @@ TEST(Options, LimitsHold)
         {"checkpoint", "1"}, {"checkpoint", "TRUE"}, {"checkpoint", ""}, {"method", ""},
         {"method", "EWC"}, {"method", "ewc|l2"}, {"method", "ew"}, {"scenario", "tasks"},
         {"data-dir", "\xff\xfe"}, {"epsilon", "0"}, {"beta1", "1"}, {"seed", "-1"}, {"memory", "0"},
-        {"replay-batch", "-1"}};
+        {"replay-batch", "-1"}, {"permute-size", "-1"}, {"permute-size", "4097"},
+        {"validation", "-1"}, {"validation", "1000000001"}, {"patience", "-1"},
+        {"patience", "1000001"}, {"validate-every", "-1"}, {"fisher-overlap", "1"},
+        {"method", "Dropout"}};
     for (const auto &c : good) {
         ewc_run_options o = Defaults();
         EXPECT_OK(ewc_options_set(&o, c[0], c[1])) << c[0] << " " << c[1];
@@ -261,6 +267,54 @@ TEST(Options, EpochsAndIterationsReplaceEachOther)
     EXPECT_EQ(0, o.iterations);
     EXPECT_OK(ewc_options_set(&o, "iterations", "0"));
     EXPECT_EQ(3, o.epochs);
+}
+
+/* What a method needs and is off. Kirkpatrick et al., PNAS 2017, table S1: 0.2 and 0.5. */
+TEST(Options, MethodsImplyWhatTheyNeed)
+{
+    const auto values = [](const ewc_run_options &o) {
+        return Get(o, "dropout-input") + " " + Get(o, "dropout-hidden") + " " + Get(o, "patience") +
+               " " + Get(o, "validation");
+    };
+    using Settings = std::vector<std::pair<const char *, const char *>>;
+    const struct {
+        Settings before, after;
+        const char *want;
+    } cases[] = {
+        {{}, {}, "0.2 0.5 5 5000"},
+        {{{"dropout-hidden", "0.3"}}, {}, "0 0.3 5 5000"},
+        {{{"dropout-input", "0.1"}}, {}, "0.1 0 5 5000"},
+        {{{"patience", "7"}}, {}, "0.2 0.5 7 5000"},
+        {{{"validation", "100"}}, {}, "0.2 0.5 5 100"},
+        {{{"patience", "0"}, {"validation", "0"}}, {}, "0.2 0.5 5 5000"},
+        {{}, {{"dropout-input", "0"}}, "0 0.5 5 5000"},
+        {{}, {{"dropout-input", "0"}, {"dropout-hidden", "0"}}, "0 0 5 5000"},
+        {{}, {{"patience", "0"}, {"validation", "0"}}, "0.2 0.5 0 0"},
+        {{}, {{"method", "sgd"}}, "0.2 0.5 5 5000"},
+        {{{"validation", "9"}}, {{"method", "ewc"}, {"method", "dropout"}}, "0.2 0.5 5 9"},
+    };
+    for (const auto &c : cases) {
+        SCOPED_TRACE(&c - cases);
+        ewc_run_options o = Defaults();
+        for (const auto &[key, value] : c.before)
+            EXPECT_OK(ewc_options_set(&o, key, value));
+        EXPECT_OK(ewc_options_set(&o, "method", "dropout"));
+        for (const auto &[key, value] : c.after)
+            EXPECT_OK(ewc_options_set(&o, key, value));
+        EXPECT_EQ(c.want, values(o));
+        EXPECT_OK(ewc_options_check(&o));
+    }
+    for (const std::string &method : Choices("sgd|l2|ewc|ewc-online|joint|si|mas|lwf")) {
+        ewc_run_options o = Defaults();
+        EXPECT_OK(ewc_options_set(&o, "method", method.c_str()));
+        EXPECT_EQ("0 0 0 0", values(o)) << method;
+    }
+    ewc_run_options o = Defaults();
+    EXPECT_OK(ewc_options_set(&o, "method", "dropout"));
+    EXPECT_OK(ewc_options_set(&o, "patience", "0"));
+    EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_set(&o, "method", "dropouts"));
+    EXPECT_EQ("0.2 0.5 0 5000", values(o)) << "an error changes nothing";
+    EXPECT_EQ(nullptr, ewc_method_strength(EWC_METHOD_DROPOUT));
 }
 
 TEST(Options, PresetsPassAndStartFromDefaults)
@@ -383,6 +437,37 @@ TEST_F(Config, PresetComesFirstUnlessOneIsChosen)
     EXPECT_EQ(3, o.tasks);
 }
 
+/* Its other keys are stronger than what it implies, before it and behind it, zeros too. */
+TEST_F(Config, MethodComesFirst)
+{
+    for (const char *text :
+        {"{\"patience\": 0, \"dropout-input\": 0, \"dropout-hidden\": 0, \"method\": \"dropout\"}",
+            "{\"method\": \"dropout\", \"dropout-hidden\": 0, \"dropout-input\": 0, \"patience\": "
+            "0}"}) {
+        o = Defaults();
+        EXPECT_OK(Load(text));
+        EXPECT_EQ(EWC_METHOD_DROPOUT, o.method);
+        EXPECT_EQ(0.0, o.dropout_input);
+        EXPECT_EQ(0.0, o.dropout_hidden);
+        EXPECT_EQ(0, o.patience);
+        EXPECT_EQ(5000, o.validation);
+    }
+    EXPECT_OK(ewc_options_set(&o, "validation", "0"));
+    char *text = nullptr; /* as a run of these options writes it */
+    ASSERT_OK(ewc_options_to_json(&o, &text));
+    const std::string before = Dump(o);
+    o = Defaults();
+    EXPECT_OK(Load(text));
+    EXPECT_EQ(before, Dump(o));
+    std::free(text);
+    o = Defaults();
+    EXPECT_FAILS(EWC_ERR_CONFIG, "patience", Load("{\"patience\": -1, \"method\": \"dropout\"}"));
+    EXPECT_EQ(Dump(Defaults()), Dump(o));
+    EXPECT_OK(Load("{\"method\": \"dropout\", \"preset\": \"split-mnist\"}"));
+    EXPECT_EQ(EWC_TASKS_SPLIT, o.kind);
+    EXPECT_EQ(5, o.patience);
+}
+
 TEST_F(Config, BadFilesAreRefusedAndChangeNothing)
 {
     const std::pair<const char *, const char *> cases[] = {
@@ -472,6 +557,8 @@ TEST(Check, RefusesWhatContradicts)
         {{"tasks", "6"}, {"kind", "split"}},
         {{"tasks", "4"}, {"kind", "split"}, {"classes-per-task", "3"}},
         {{"epochs", "0"}},
+        {{"patience", "5"}},
+        {{"patience", "5"}, {"method", "ewc-online"}},
         {{"nesterov", "true"}, {"optimizer", "sgd"}, {"momentum", "0"}},
     };
     for (const auto &settings : bad) {

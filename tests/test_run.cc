@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* A whole run through the library: what lies in its folder, that it repeats to the bit, and how it
  * ends when it cannot go on. */
+#include <cmath>
+
 #include "ewc/run.h"
 #include "support/files.hpp"
 
@@ -25,6 +27,23 @@ std::string Text(const json_t *object, const char *key)
     const char *const text = json_string_value(json_object_get(object, key));
     EXPECT_NE(nullptr, text) << key;
     return text ? text : "";
+}
+
+/* All entries of a segment are zeros, or in a bin; the largest is in the last one. */
+void ExpectMagnitudes(const json_t *stats)
+{
+    const json_t *const counts = json_object_get(stats, "log2_counts");
+    const double first = Number(stats, "log2_from");
+    const size_t bins = json_array_size(counts);
+    double entries = Number(stats, "zeros");
+    for (size_t k = 0; k < bins; k++)
+        entries += json_number_value(json_array_get(counts, k));
+    EXPECT_NEAR(Number(stats, "trace") / Number(stats, "mean"), entries, 0.1);
+    EXPECT_GE(Number(stats, "max"), std::exp2(first + (double)bins - 1) * (1 - 1e-6));
+    EXPECT_LE(Number(stats, "max"), std::exp2(first + (double)bins) * (1 + 1e-6));
+    ASSERT_GT(bins, 0u);
+    EXPECT_GT(json_integer_value(json_array_get(counts, 0)), 0);
+    EXPECT_GT(json_integer_value(json_array_get(counts, bins - 1)), 0);
 }
 
 class WholeRun : public ::testing::Test
@@ -123,8 +142,14 @@ TEST_F(WholeRun, LeavesItsFolder)
             const json_t *const stats = json_object_get(json_object_get(pass, "segments"), name);
             EXPECT_GT(Number(stats, "trace"), 0.0);
             EXPECT_GE(Number(stats, "max"), Number(stats, "mean"));
+            ExpectMagnitudes(stats);
         }
+        EXPECT_TRUE(json_is_null(json_object_get(pass, "overlap")));
     }
+    EXPECT_TRUE(json_is_null(json_object_get(result.get(), "validation_acc")));
+    ASSERT_EQ(3u, json_array_size(json_object_get(result.get(), "validation")));
+    for (size_t t = 0; t < 3; t++)
+        EXPECT_TRUE(json_is_null(json_array_get(json_object_get(result.get(), "validation"), t)));
 
     /* The record: what was run, then events in their order, then the end. */
     const std::vector<Json> record = Record();
@@ -145,11 +170,131 @@ TEST_F(WholeRun, LeavesItsFolder)
         EXPECT_EQ(r->parameters, Number(head, "parameters_covered"));
     }
     std::string events;
-    for (const Json &line : record)
+    for (const Json &line : record) {
         if (Text(line.get(), "event") != "step") events += Text(line.get(), "event") + " ";
+        if (Text(line.get(), "event") != "task-end") continue;
+        EXPECT_EQ(39, Number(line.get(), "step")); /* 3 epochs of 13 batches */
+        EXPECT_EQ(39, Number(line.get(), "kept_step"));
+        EXPECT_TRUE(json_is_false(json_object_get(line.get(), "stopped_early")));
+    }
     const std::string task = "task-begin task-end fisher folded evaluated ";
     EXPECT_EQ("begin evaluated " + task + task + task + "end ", events);
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "executed", ewc_run_execute(run.get()));
+}
+
+/* The rule, told once more from the record; and what result.json keeps of it. */
+TEST_F(WholeRun, RecordsEarlyStopping)
+{
+    Set("validation", "64");
+    Set("patience", "1");
+    Set("validate-every", "5");
+    Set("epochs", "20");
+    Set("fisher-overlap", "true");
+    const RunHandle run = Create();
+    ASSERT_OK(ewc_run_execute(run.get()));
+    const ewc_run_result *const r = ewc_run_get_result(run.get());
+    EXPECT_EQ(3 * 136, r->fisher_samples);
+    EXPECT_NEAR(r->seconds, r->seconds_training + r->seconds_fisher + r->seconds_evaluation, 1e-9);
+
+    int stopped = 0;
+    double best = -1.0, best_step = 0.0, last_step = 0.0, evaluations = 0.0;
+    std::string events;
+    const std::vector<Json> record = Record();
+    for (const Json &line : record) {
+        const std::string event = Text(line.get(), "event");
+        if (event != "step") events += event + " ";
+        if (event == "evaluated" || event == "validated")
+            evaluations += Number(line.get(), "seconds");
+        if (event == "task-begin") best = -1.0;
+        if (event == "validated" && !json_is_true(json_object_get(line.get(), "task_end"))) {
+            const json_t *const accuracy = json_object_get(line.get(), "accuracy");
+            double sum = 0.0;
+            for (size_t j = 0; j < json_array_size(accuracy); j++)
+                sum += json_number_value(json_array_get(accuracy, j));
+            EXPECT_EQ(Number(line.get(), "task"), (double)json_array_size(accuracy));
+            last_step = Number(line.get(), "step");
+            EXPECT_TRUE(std::fmod(last_step, 5.0) == 0.0 || last_step == 20 * 9);
+            if (sum <= best) continue;
+            best = sum;
+            best_step = last_step;
+        }
+        if (event == "task-end") {
+            const bool early = json_is_true(json_object_get(line.get(), "stopped_early"));
+            EXPECT_EQ(last_step, Number(line.get(), "step"));
+            EXPECT_EQ(best_step, Number(line.get(), "kept_step"));
+            EXPECT_EQ(last_step < 20 * 9, early);
+            stopped += early;
+        }
+    }
+    EXPECT_GT(stopped, 0);
+    EXPECT_NE(std::string::npos, events.find("task-begin validated validated"));
+    EXPECT_NE(
+        std::string::npos, events.find("validated task-end fisher folded evaluated validated"));
+    EXPECT_NEAR(r->seconds_evaluation, evaluations, 1e-3);
+
+    const Json result = Result();
+    const json_t *const last = json_object_get(record[record.size() - 2].get(), "accuracy");
+    EXPECT_TRUE(json_equal(last, json_object_get(result.get(), "validation")));
+    ASSERT_EQ(3u, json_array_size(last));
+    double mean = 0.0;
+    for (size_t t = 0; t < 3; t++) {
+        EXPECT_NEAR(r->validation[t], json_number_value(json_array_get(last, t)), 1e-6);
+        mean += r->validation[t] / 3;
+    }
+    EXPECT_NEAR(mean, Number(result.get(), "validation_acc"), 1e-6);
+    EXPECT_NEAR(best / 3, mean, 1e-6) << "the best weights of the last task are put back";
+
+    /* The overlap of task t with those before it, by segment. */
+    const json_t *const passes = json_object_get(result.get(), "fisher");
+    for (size_t t = 0; t < 3; t++) {
+        const json_t *const pass = json_array_get(passes, t);
+        for (const char *name : {"fc1.weight", "fc1.bias", "head.weight", "head.bias"}) {
+            const json_t *const sums = json_object_get(json_object_get(pass, "overlap"), name);
+            ASSERT_TRUE(json_is_array(sums)) << name;
+            ASSERT_EQ(t, json_array_size(sums));
+            const auto trace = [&](size_t of) {
+                return Number(
+                    json_object_get(json_object_get(json_array_get(passes, of), "segments"), name),
+                    "trace");
+            };
+            for (size_t j = 0; j < t; j++) {
+                const double share =
+                    json_number_value(json_array_get(sums, j)) / std::sqrt(trace(t) * trace(j));
+                EXPECT_GT(share, 0.05);
+                EXPECT_LT(share, 1.0 + 1e-6); /* Cauchy-Schwarz */
+            }
+        }
+    }
+}
+
+/* --method dropout is what it implies, and a run of it repeats from its config.json. */
+TEST_F(WholeRun, DropoutIsFineTuningWithEarlyStopping)
+{
+    Set("method", "dropout");
+    Set("validation", "40");
+    Set("epochs", "12");
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    const std::string first = ReadFile(folder / "run/checkpoint/model.safetensors");
+    ewc_run_options again;
+    ewc_options_init(&again);
+    ASSERT_OK(ewc_options_load_json(&again, (folder / "run/config.json").c_str()));
+    EXPECT_EQ(EWC_METHOD_DROPOUT, again.method);
+    EXPECT_EQ(0.2, again.dropout_input);
+    EXPECT_EQ(0.5, again.dropout_hidden);
+    EXPECT_EQ(5, again.patience);
+    EXPECT_EQ(40, again.validation);
+    o = again;
+    Set("out", (folder / "again").c_str());
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    EXPECT_TRUE(first == ReadFile(folder / "again/checkpoint/model.safetensors"));
+    Set("method", "sgd"); /* with all that stays set */
+    Set("out", (folder / "sgd").c_str());
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    EXPECT_TRUE(first == ReadFile(folder / "sgd/checkpoint/model.safetensors"));
+    Set("patience", "0");
+    Set("out", (folder / "whole").c_str());
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    EXPECT_FALSE(first == ReadFile(folder / "whole/checkpoint/model.safetensors"));
 }
 
 TEST_F(WholeRun, HeadNamesWhatTheMethodIs)
@@ -159,11 +304,12 @@ TEST_F(WholeRun, HeadNamesWhatTheMethodIs)
         double lambda, gamma;
     };
     int i = 0;
-    for (const Case &c :
-        {Case{"ewc-online", "online", "fisher", 5.0, 0.5}, Case{"l2", "online", "one", 0.1, 0.0},
-            Case{"si", "online", "path", 10.0, 1.0}, Case{"mas", "online", "sensitivity", 0.2, 1.0},
-            Case{"sgd", nullptr, nullptr, 0, 0}, Case{"joint", nullptr, nullptr, 0, 0}}) {
+    for (const Case &c : {Case{"ewc-online", "online", "fisher", 5.0, 0.5},
+             Case{"l2", "online", "one", 0.1, 0.0}, Case{"si", "online", "path", 10.0, 1.0},
+             Case{"mas", "online", "sensitivity", 0.2, 1.0}, Case{"sgd", nullptr, nullptr, 0, 0},
+             Case{"joint", nullptr, nullptr, 0, 0}, Case{"dropout", nullptr, nullptr, 0, 0}}) {
         SCOPED_TRACE(c.method);
+        Set("validation", "20");
         Set("method", c.method);
         Set("gamma", "0.5");
         Set("exclude-heads", "true");
@@ -347,6 +493,19 @@ TEST_F(WholeRun, NonFiniteNumbersStopIt)
     Set("report-every", "1");
     EXPECT_FAILS(EWC_ERR_NONFINITE, "task", ewc_run_execute(Create().get()));
     EXPECT_FALSE(std::filesystem::exists(folder / "run/checkpoint"));
+}
+
+TEST_F(WholeRun, DataThatIsTooSmall)
+{
+    ewc_run *run = nullptr;
+    Set("validation", "200");
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "validation: 200", ewc_run_create(&run, &o, nullptr));
+    Set("validation", "0");
+    Set("permute-size", "7");
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "permute_size: 7", ewc_run_create(&run, &o, nullptr));
+    Set("pad", "1");
+    EXPECT_NE(nullptr, Create());
+    EXPECT_EQ(nullptr, run);
 }
 
 TEST_F(WholeRun, MissingDataOrDevice)

@@ -9,6 +9,7 @@
 #include "ewc/data.h"
 #include "host/task.h"
 #include "support/device.hpp"
+#include "support/reference.hpp"
 
 namespace
 {
@@ -131,6 +132,33 @@ std::vector<int64_t> Numbers(int64_t n)
     return out;
 }
 
+/* The place of the padded image that each feature of a permuted task shows: Fisher-Yates over the
+ * places of the central squares of all channels together (side 0: all places), which alone move. */
+std::vector<int64_t> PermutedPlaces(
+    const Source &source, int64_t pad, int64_t side, uint64_t seed, int64_t t)
+{
+    const int64_t h = source.height + 2 * pad, w = source.width + 2 * pad;
+    const int64_t top = side ? (h - side) / 2 : 0, bottom = side ? top + side : h;
+    const int64_t left = side ? (w - side) / 2 : 0, right = side ? left + side : w;
+    std::vector<int64_t> moved;
+    for (int64_t c = 0; c < source.channels; c++)
+        for (int64_t y = top; y < bottom; y++)
+            for (int64_t x = left; x < right; x++)
+                moved.push_back((c * h + y) * w + x);
+    std::vector<int64_t> order = moved, out = Numbers(source.channels * h * w);
+    for (size_t left_over = order.size(); left_over > 1; left_over--) {
+        const uint32_t k = (uint32_t)(order.size() - left_over); /* random words used so far */
+        const reference::Words words =
+            reference::Philox({{k / 4, 0, 0, (uint32_t)t << 4 | EWCK_STREAM_TASK}}, (uint32_t)seed,
+                (uint32_t)(seed >> 32));
+        std::swap(
+            order[left_over - 1], order[(size_t)(words.w[k % 4] * (uint64_t)left_over >> 32)]);
+    }
+    for (size_t k = 0; k < moved.size(); k++)
+        out[(size_t)moved[k]] = order[k];
+    return out;
+}
+
 /* A value as C may pass it, in the enumeration or not. */
 template <typename E>
 E Enum(int value)
@@ -240,6 +268,61 @@ TEST_P(Tasks, PermutationsHaveNoPattern)
         for (size_t i = 0; i < pairs; i++)
             rising += order[i] < order[i + d];
         EXPECT_NEAR((double)pairs / 2.0, (double)rising, 2.5 * std::sqrt((double)pairs)) << d;
+    }
+}
+
+/* Only the central square moves, of all channels together; where it cannot lie in the middle it is
+ * nearer to the top and to the left. Side 0 moves the whole image, as does one as long as that. */
+TEST_P(Tasks, PermutationsMoveTheCentralSquare)
+{
+    const struct {
+        int64_t channels, height, width, pad, side;
+    } cases[] = {{1, 28, 28, 0, 8}, {1, 28, 28, 0, 26}, {1, 28, 28, 0, 0}, {1, 28, 28, 0, 28},
+        {1, 9, 9, 0, 4}, {1, 9, 9, 0, 5}, {1, 8, 8, 0, 3}, {1, 8, 8, 0, 1}, {1, 7, 12, 0, 7},
+        {1, 12, 7, 0, 4}, {3, 4, 5, 0, 2}, {3, 4, 5, 0, 4}, {3, 4, 5, 0, 0}, {2, 3, 3, 2, 5},
+        {2, 3, 3, 2, 7}, {1, 5, 8, 1, 0}, {1, 1, 1, 0, 1}};
+    for (const auto &k : cases)
+        for (const uint64_t seed : {UINT64_C(0), UINT64_C(42), UINT64_C(1) << 40 | 7}) {
+            SCOPED_TRACE(testing::Message() << k.channels << " x " << k.height << " x " << k.width
+                                            << ", pad " << k.pad << ", side " << k.side);
+            const Source source = RandomSource(k.channels, k.height, k.width, 2, 5, 2);
+            ewc_task_options options = Options(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 3);
+            options.seed = seed;
+            options.pad = k.pad;
+            options.permute_size = k.side;
+            options.permute_first = seed != 0;
+            const Sequence s(be, source, options);
+            const int64_t h = k.height + 2 * k.pad, w = k.width + 2 * k.pad;
+            for (int64_t t = 2; t >= 0; t--) {
+                const std::vector<int64_t> from =
+                    t > 0 || options.permute_first ? PermutedPlaces(source, k.pad, k.side, seed, t)
+                                                   : Numbers(k.channels * h * w);
+                std::vector<float> want;
+                for (int64_t row = 0; row < 5; row++)
+                    for (const int64_t place : from) {
+                        const int64_t c = place / (h * w);
+                        const int64_t y = place / w % h - k.pad, x = place % w - k.pad;
+                        const bool inside = y >= 0 && y < k.height && x >= 0 && x < k.width;
+                        const int64_t pixel = (c * k.height + y) * k.width + x;
+                        want.push_back(
+                            inside ? (float)source.Image(0, row)[pixel] * (float)(1.0 / 255.0)
+                                   : 0.0f);
+                    }
+                test::ExpectBits("inputs", s.Read(t, 0).x, want);
+            }
+        }
+}
+
+TEST_P(Tasks, OtherKindsHaveNoSquare)
+{
+    const Source source = RandomSource(1, 5, 5, 6, 30, 12);
+    for (const auto kind : {EWC_TASKS_ROTATED, EWC_TASKS_SPLIT}) {
+        ewc_task_options options = Options(kind, EWC_SCENARIO_DOMAIN, 3);
+        const Sequence plain(be, source, options);
+        options.permute_size = 3;
+        const Sequence square(be, source, options);
+        for (int64_t t = 0; t < 3; t++)
+            test::ExpectBits("inputs", square.Read(t, 0).x, plain.Read(t, 0).x);
     }
 }
 
@@ -516,6 +599,77 @@ TEST_P(Tasks, SplitTaskWithoutRowsIsRefused)
     ewc_dataset_free(set);
 }
 
+/* ---- Validation ---- */
+
+/* What is left to train on, and then what is held out, are together a task's training rows as they
+ * are without validation. Test rows stay. */
+TEST_P(Tasks, LastRowsAreHeldOut)
+{
+    Source source = RandomSource(1, 3, 3, 6, 50, 20);
+    for (size_t row = 0; row < 50; row++)
+        source.labels[0][row] = (uint8_t)(row % 6); /* 16 rows or more in each pair of classes */
+    for (const auto kind : {EWC_TASKS_PERMUTED, EWC_TASKS_ROTATED, EWC_TASKS_SPLIT})
+        for (const auto scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
+            for (const int64_t held : {1, 15}) {
+                SCOPED_TRACE(testing::Message() << "kind " << kind << ", scenario " << scenario
+                                                << ", " << held << " held out");
+                ewc_task_options options = Options(kind, scenario, 3);
+                const Sequence whole(be, source, options);
+                options.validation = held;
+                const Sequence s(be, source, options);
+                for (const int64_t t : {1, 0, 2}) {
+                    const Samples last = s.Read(t, EWC_SPLIT_VALIDATION);
+                    const Samples want = whole.Read(t, EWC_SPLIT_TRAIN);
+                    Samples got = s.Read(t, EWC_SPLIT_TRAIN);
+                    EXPECT_EQ((size_t)held, last.labels.size());
+                    got.x.insert(got.x.end(), last.x.begin(), last.x.end());
+                    got.labels.insert(got.labels.end(), last.labels.begin(), last.labels.end());
+                    test::ExpectBits("training rows", got.x, want.x);
+                    EXPECT_EQ(want.labels, got.labels);
+                    got = s.Read(t, EWC_SPLIT_TEST);
+                    test::ExpectBits("test rows", got.x, whole.Read(t, EWC_SPLIT_TEST).x);
+                    EXPECT_EQ(0, ewc_tasks_rows(whole.tasks, t, EWC_SPLIT_VALIDATION));
+                }
+            }
+}
+
+/* Every task of the sequence must have a row left to train on; classes in no task do not count. */
+TEST_P(Tasks, ARowMustBeLeftToTrainOn)
+{
+    Source source = RandomSource(1, 1, 1, 6, 10, 6);
+    source.labels[0] = {0, 1, 0, 1, 0, 2, 3, 2, 3, 4};
+    ewc_dataset_source given{sizeof given, nullptr, {10, 6},
+        {source.images[0].data(), source.images[1].data()},
+        {source.labels[0].data(), source.labels[1].data()}, 1, 1, 1, 6};
+    ewc_dataset *set = nullptr;
+    ASSERT_OK(ewc_dataset_create(&set, be, &given));
+    ewc_tasks *tasks = nullptr;
+    ewc_task_options options = Options(EWC_TASKS_SPLIT, EWC_SCENARIO_DOMAIN, 2);
+    options.validation = 5;
+    EXPECT_FAILS(
+        EWC_ERR_ARGUMENT, "fewer than the 5 of task 0", ewc_tasks_create(&tasks, set, &options));
+    options.validation = 4;
+    EXPECT_FAILS(
+        EWC_ERR_ARGUMENT, "fewer than the 4 of task 1", ewc_tasks_create(&tasks, set, &options));
+    EXPECT_EQ(nullptr, tasks);
+    options.validation = 3;
+    ASSERT_OK(ewc_tasks_create(&tasks, set, &options));
+    EXPECT_EQ(2, ewc_tasks_rows(tasks, 0, EWC_SPLIT_TRAIN));
+    EXPECT_EQ(1, ewc_tasks_rows(tasks, 1, EWC_SPLIT_TRAIN));
+    EXPECT_EQ(3, ewc_tasks_rows(tasks, 1, EWC_SPLIT_VALIDATION));
+    ewc_tasks_free(tasks);
+    options.count = 1;
+    options.validation = 4;
+    ASSERT_OK(ewc_tasks_create(&tasks, set, &options));
+    ewc_tasks_free(tasks);
+    options = Options(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1000000);
+    options.validation = 9;
+    ASSERT_OK(ewc_tasks_create(&tasks, set, &options));
+    EXPECT_EQ(1, ewc_tasks_rows(tasks, 999999, EWC_SPLIT_TRAIN));
+    ewc_tasks_free(tasks);
+    ewc_dataset_free(set);
+}
+
 /* ---- Scenarios ---- */
 
 /* The window of logits of each task: one head, the shared head, or all classes seen so far. */
@@ -529,13 +683,16 @@ TEST_P(Tasks, ScenarioWindows)
     for (const auto &kind : kinds)
         for (const auto scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS}) {
             const int64_t count = 3, k = kind.classes;
-            const Sequence s(be, source, Options(kind.kind, scenario, count));
+            ewc_task_options options = Options(kind.kind, scenario, count);
+            options.validation = 1;
+            const Sequence s(be, source, options);
             EXPECT_EQ(scenario == EWC_SCENARIO_DOMAIN ? k : count * k, ewc_tasks_outputs(s.tasks));
             EXPECT_EQ(scenario, ewci_tasks_scenario(s.tasks));
             EXPECT_EQ(be, ewci_tasks_backend(s.tasks));
             for (int64_t t = 0; t < count; t++)
                 for (int64_t seen = t + 1; seen <= count; seen++)
-                    for (const auto split : {EWC_SPLIT_TRAIN, EWC_SPLIT_TEST}) {
+                    for (const auto split :
+                        {EWC_SPLIT_TRAIN, EWC_SPLIT_TEST, EWC_SPLIT_VALIDATION}) {
                         ewci_task_view task;
                         ASSERT_OK(ewci_tasks_select(s.tasks, &task, t, split, seen));
                         EXPECT_EQ(scenario == EWC_SCENARIO_TASK ? t * k : 0, task.first);
@@ -582,7 +739,7 @@ TEST_P(Tasks, BadSelectionsAreRefused)
     EXPECT_FAILS(
         EWC_ERR_ARGUMENT, "task: 3", ewci_tasks_select(s.tasks, &task, 3, EWC_SPLIT_TRAIN, 3));
     EXPECT_FAILS(
-        EWC_ERR_ARGUMENT, "split: 2", ewci_tasks_select(s.tasks, &task, 0, Enum<ewc_split>(2), 3));
+        EWC_ERR_ARGUMENT, "split: 3", ewci_tasks_select(s.tasks, &task, 0, Enum<ewc_split>(3), 3));
     EXPECT_FAILS(
         EWC_ERR_ARGUMENT, "seen: 1", ewci_tasks_select(s.tasks, &task, 1, EWC_SPLIT_TRAIN, 1));
     EXPECT_FAILS(
@@ -593,48 +750,55 @@ TEST_P(Tasks, BadSelectionsAreRefused)
 
 /* ---- Joint ---- */
 
-/* A joint view holds the training samples of its tasks one after the other, whatever was selected
- * before, while single tasks are selected in between. */
+/* A joint view holds the training samples of its tasks one after the other, without those held out,
+ * whatever was selected before, while single tasks are selected in between. */
 TEST_P(Tasks, JointViewIsAllTasks)
 {
-    const Source source = RandomSource(1, 3, 3, 6, 50, 20);
+    Source source = RandomSource(1, 3, 3, 6, 50, 20);
+    for (size_t row = 0; row < 50; row++)
+        source.labels[0][row] = (uint8_t)(row * 7 % 6); /* 16 rows or more in each pair */
     for (const auto kind : {EWC_TASKS_PERMUTED, EWC_TASKS_ROTATED, EWC_TASKS_SPLIT})
-        for (const auto scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS}) {
-            const Sequence s(be, source, Options(kind, scenario, 3));
-            const int64_t k = ewc_tasks_classes(s.tasks);
-            for (const int64_t seen : {2, 1, 3, 3, 2}) {
-                ewci_task_view task;
-                ASSERT_OK(ewci_tasks_select_joint(s.tasks, &task, seen));
-                Samples want;
-                for (int64_t t = 0; t < seen; t++) {
-                    const Samples one = s.Read(t, 0);
-                    want.x.insert(want.x.end(), one.x.begin(), one.x.end());
-                    want.labels.insert(want.labels.end(), one.labels.begin(), one.labels.end());
+        for (const auto scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
+            for (const int64_t held : {0, 15}) {
+                ewc_task_options options = Options(kind, scenario, 3);
+                options.validation = held;
+                const Sequence s(be, source, options);
+                const int64_t k = ewc_tasks_classes(s.tasks);
+                for (const int64_t seen : {2, 1, 3, 3, 2}) {
+                    ewci_task_view task;
+                    ASSERT_OK(ewci_tasks_select_joint(s.tasks, &task, seen));
+                    Samples want;
+                    for (int64_t t = 0; t < seen; t++) {
+                        if (held > 0) (void)s.Read(t, EWC_SPLIT_VALIDATION);
+                        const Samples one = s.Read(t, EWC_SPLIT_TRAIN);
+                        want.x.insert(want.x.end(), one.x.begin(), one.x.end());
+                        want.labels.insert(want.labels.end(), one.labels.begin(), one.labels.end());
+                    }
+                    const Samples got = Gather(task);
+                    test::ExpectBits("inputs", got.x, want.x);
+                    EXPECT_EQ(want.labels, got.labels);
+                    EXPECT_EQ(0, task.first);
+                    EXPECT_EQ(scenario == EWC_SCENARIO_DOMAIN ? k : seen * k, task.outputs);
+                    EXPECT_EQ(scenario == EWC_SCENARIO_TASK ? k : 0, task.group);
+                    for (int64_t t = 0; t < seen; t++) { /* each of its parts */
+                        ewci_task_view part;
+                        ASSERT_OK(ewci_tasks_select_part(s.tasks, &part, t, seen));
+                        const Samples one = s.Read(t, EWC_SPLIT_TRAIN), alone = Gather(part);
+                        test::ExpectBits("inputs", alone.x, one.x);
+                        EXPECT_EQ(one.labels, alone.labels);
+                        EXPECT_EQ(task.first, part.first);
+                        EXPECT_EQ(task.outputs, part.outputs);
+                        EXPECT_EQ(task.group, part.group);
+                    }
                 }
-                const Samples got = Gather(task);
-                test::ExpectBits("inputs", got.x, want.x);
-                EXPECT_EQ(want.labels, got.labels);
-                EXPECT_EQ(0, task.first);
-                EXPECT_EQ(scenario == EWC_SCENARIO_DOMAIN ? k : seen * k, task.outputs);
-                EXPECT_EQ(scenario == EWC_SCENARIO_TASK ? k : 0, task.group);
-                for (int64_t t = 0; t < seen; t++) { /* each of its parts */
-                    ewci_task_view part;
-                    ASSERT_OK(ewci_tasks_select_part(s.tasks, &part, t, seen));
-                    const Samples one = s.Read(t, 0), alone = Gather(part);
-                    test::ExpectBits("inputs", alone.x, one.x);
-                    EXPECT_EQ(one.labels, alone.labels);
-                    EXPECT_EQ(task.first, part.first);
-                    EXPECT_EQ(task.outputs, part.outputs);
-                    EXPECT_EQ(task.group, part.group);
-                }
+                ewci_task_view none;
+                EXPECT_FAILS(EWC_ERR_ARGUMENT, "task: 2, expected 0..1",
+                    ewci_tasks_select_part(s.tasks, &none, 2, 2));
+                EXPECT_FAILS(
+                    EWC_ERR_ARGUMENT, "task: -1", ewci_tasks_select_part(s.tasks, &none, -1, 2));
+                EXPECT_FAILS(
+                    EWC_ERR_ARGUMENT, "seen: 4", ewci_tasks_select_part(s.tasks, &none, 0, 4));
             }
-            ewci_task_view none;
-            EXPECT_FAILS(EWC_ERR_ARGUMENT, "task: 2, expected 0..1",
-                ewci_tasks_select_part(s.tasks, &none, 2, 2));
-            EXPECT_FAILS(
-                EWC_ERR_ARGUMENT, "task: -1", ewci_tasks_select_part(s.tasks, &none, -1, 2));
-            EXPECT_FAILS(EWC_ERR_ARGUMENT, "seen: 4", ewci_tasks_select_part(s.tasks, &none, 0, 4));
-        }
 }
 
 /* ---- Reading ---- */
@@ -658,6 +822,40 @@ TEST_P(Tasks, RangesAreRead)
     }
 }
 
+TEST_P(Tasks, RangesOfHeldOutRows)
+{
+    Source source = RandomSource(1, 1, 1, 4, 40, 8);
+    for (size_t row = 0; row < 40; row++) {
+        source.labels[0][row] = (uint8_t)(row % 4);
+        source.images[0][row] = (uint8_t)row; /* the image tells the row */
+    }
+    for (const auto kind : {EWC_TASKS_ROTATED, EWC_TASKS_SPLIT}) {
+        ewc_task_options options = Options(kind, EWC_SCENARIO_DOMAIN, 2);
+        options.validation = 5;
+        const Sequence s(be, source, options);
+        const auto read = [&](ewc_split split, int64_t first, int64_t rows) {
+            std::vector<float> x((size_t)rows);
+            EXPECT_OK(ewc_tasks_read(s.tasks, 1, split, first, rows, x.data(), nullptr));
+            for (float &value : x)
+                value = std::round(value * 255.0f);
+            return x;
+        };
+        const bool is_split = kind == EWC_TASKS_SPLIT; /* rows 2, 3, 6, 7, ... */
+        EXPECT_EQ(is_split ? std::vector<float>({34, 35}) : std::vector<float>({36, 37}),
+            read(EWC_SPLIT_VALIDATION, 1, 2));
+        EXPECT_EQ(std::vector<float>({39}), read(EWC_SPLIT_VALIDATION, 4, 1));
+        const int64_t left = is_split ? 15 : 35;
+        EXPECT_EQ(
+            std::vector<float>({is_split ? 30.0f : 34.0f}), read(EWC_SPLIT_TRAIN, left - 1, 1));
+        EXPECT_TRUE(read(EWC_SPLIT_VALIDATION, 5, 0).empty());
+        float x;
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, "rows 1 from 5",
+            ewc_tasks_read(s.tasks, 1, EWC_SPLIT_VALIDATION, 5, 1, &x, nullptr));
+        EXPECT_EQ(
+            EWC_ERR_ARGUMENT, ewc_tasks_read(s.tasks, 1, EWC_SPLIT_TRAIN, left, 1, &x, nullptr));
+    }
+}
+
 TEST_P(Tasks, RangesOutOfBoundsAreRefused)
 {
     const Source source = RandomSource(1, 2, 2, 3, 10, 5);
@@ -669,6 +867,7 @@ TEST_P(Tasks, RangesOutOfBoundsAreRefused)
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "task: 2", read(2, 0, 0, 1));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "task: -1", read(-1, 0, 0, 1));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "split: -1", read(0, -1, 0, 1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "rows 1 from 0", read(0, EWC_SPLIT_VALIDATION, 0, 1));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "rows 11 from 0", read(0, 0, 0, 11));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "rows 6 from 0", read(0, 1, 0, 6));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "rows 1 from 10", read(0, 0, 10, 1));
@@ -684,7 +883,9 @@ TEST_P(Tasks, RangesOutOfBoundsAreRefused)
     EXPECT_EQ(5, ewc_tasks_rows(s.tasks, 1, EWC_SPLIT_TEST));
     EXPECT_EQ(0, ewc_tasks_rows(s.tasks, 2, EWC_SPLIT_TEST));
     EXPECT_EQ(0, ewc_tasks_rows(s.tasks, -1, EWC_SPLIT_TEST));
-    EXPECT_EQ(0, ewc_tasks_rows(s.tasks, 0, Enum<ewc_split>(2)));
+    EXPECT_EQ(0, ewc_tasks_rows(s.tasks, 0, EWC_SPLIT_VALIDATION));
+    EXPECT_EQ(0, ewc_tasks_rows(s.tasks, 0, Enum<ewc_split>(3)));
+    EXPECT_EQ(0, ewc_tasks_rows(s.tasks, 0, Enum<ewc_split>(-1)));
     EXPECT_EQ(0, ewc_tasks_rows(nullptr, 0, EWC_SPLIT_TEST));
     EXPECT_EQ(0, ewc_tasks_count(nullptr));
     EXPECT_EQ(0, ewc_tasks_inputs(nullptr));
@@ -696,10 +897,10 @@ TEST_P(Tasks, RangesOutOfBoundsAreRefused)
 
 TEST_P(Tasks, BadOptionsAreNamed)
 {
-    const Source source = RandomSource(1, 2, 2, 6, 10, 6);
+    const Source source = RandomSource(1, 5, 2, 6, 10, 6);
     ewc_dataset_source given{sizeof given, nullptr, {10, 6},
         {source.images[0].data(), source.images[1].data()},
-        {source.labels[0].data(), source.labels[1].data()}, 1, 2, 2, 6};
+        {source.labels[0].data(), source.labels[1].data()}, 1, 5, 2, 6};
     ewc_dataset *set = nullptr;
     ASSERT_OK(ewc_dataset_create(&set, be, &given));
     using O = ewc_task_options;
@@ -716,6 +917,13 @@ TEST_P(Tasks, BadOptionsAreNamed)
         {"pad: -1", [](O &o) { o.pad = -1; }},
         {"pad: 1025", [](O &o) { o.pad = 1025; }},
         {"pad: 9223372036854775807", [](O &o) { o.pad = INT64_MAX; }},
+        {"permute_size: -1, expected 0..2", [](O &o) { o.permute_size = -1; }},
+        {"permute_size: 3, expected 0..2", [](O &o) { o.permute_size = 3; }},
+        {"permute_size: 7, expected 0..6", [](O &o) { o.permute_size = 7, o.pad = 2; }},
+        {"validation: -1 rows", [](O &o) { o.validation = -1; }},
+        {"validation: 10 rows", [](O &o) { o.validation = 10; }},
+        {"fewer than the 10 of task 0", [](O &o) { o.validation = INT64_MAX; }},
+        {"validation: -9", [](O &o) { o.kind = EWC_TASKS_SPLIT, o.validation = INT64_MIN; }},
         {"max_angle: nan", [](O &o) { o.max_angle = NAN; }},
         {"max_angle: inf", [](O &o) { o.max_angle = INFINITY; }},
         {"max_angle: 361", [](O &o) { o.max_angle = 361.0; }},

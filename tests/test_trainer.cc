@@ -3,6 +3,7 @@
  * caller sees of them: events, accuracies, refusals. */
 #include <functional>
 #include <limits>
+#include <map>
 
 #include "kernels/formula.h"
 #include "support/world.hpp"
@@ -477,6 +478,17 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
                 p.shape.hidden = {9, 7};
                 p.shape.dropout_hidden = 0.5f;
             }},
+        {"rows held out", [](Plan &p) { p.tasks.validation = 37; }},
+        {"rows held out of each class",
+            [](Plan &p) {
+                p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_TASK, 2);
+                p.tasks.validation = 20;
+            }},
+        {"rows held out of joint training",
+            [](Plan &p) {
+                p.tasks.validation = 37;
+                p.train.joint = 1;
+            }},
         {"small Fisher batches", [](Plan &p) { p.train.fisher.batch = 7; }},
     };
     for (const auto &[name, change] : changes) {
@@ -733,6 +745,267 @@ TEST_P(Trainer, WatchingDoesNotMatter)
         }
 }
 
+/* Rows that are held out might as well not be there: the first of them fill a smaller set. */
+TEST_P(Trainer, HeldOutRowsAreNotTrainedOn)
+{
+    for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT, EWC_TASKS_ROTATED})
+        for (const int joint : {0, 1}) {
+            SCOPED_TRACE(testing::Message() << "kind " << kind << ", joint " << joint);
+            Plan plan;
+            plan.tasks = TaskOptions(kind, EWC_SCENARIO_TASK, 2);
+            plan.train.joint = joint;
+            plan.train.epochs = 2;
+            plan.data.train = 60;
+            Sequence few(be, plan);
+            ASSERT_OK(ewc_trainer_run(few.trainer.get()));
+            plan.data.train = 96;
+            plan.tasks.validation = kind == EWC_TASKS_SPLIT ? 18 : 36; /* of two classes each */
+            Sequence run(be, plan);
+            ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+            ExpectBits("theta", run.Weights(), few.Weights());
+            const int64_t n = ewc_model_parameter_count(run.model.get());
+            Vec<float> s((size_t)n), mu((size_t)n), few_s((size_t)n), few_mu((size_t)n);
+            EXPECT_OK(ewc_consolidation_read(run.state.get(), s.data(), mu.data(), n));
+            EXPECT_OK(ewc_consolidation_read(few.state.get(), few_s.data(), few_mu.data(), n));
+            ExpectBits("S", s, few_s);
+            ExpectBits("mu", mu, few_mu);
+        }
+}
+
+/* ---- Early stopping ---- */
+
+/* What the callback saw of one task, and the weights meanwhile. */
+struct Course {
+    struct Check {
+        int64_t step;
+        Vec<double> accuracy; /* of the tasks seen */
+        Vec<float> theta;
+    };
+    struct Step {
+        double loss;
+        Vec<float> theta;
+    };
+    std::map<int64_t, Step> steps; /* those that were reported */
+    Vec<Check> checks;
+    ewc_event end = {};
+    Vec<float> kept; /* weights at the end */
+};
+
+/* Trains and consolidates all tasks; between(t), if any, comes in the middle. */
+Vec<Course> Follow(
+    ewc_backend *be, Plan plan, const std::function<void(Sequence &, int64_t)> &between = {})
+{
+    Log log;
+    log.Listen(plan);
+    Sequence run(be, plan);
+    Vec<Course> courses((size_t)plan.tasks.count);
+    log.answer = [&](const ewc_event &event) {
+        Course &course = courses.at((size_t)event.task);
+        if (event.kind == EWC_EVENT_STEP) course.steps[event.step] = {event.loss, run.Weights()};
+        if (event.kind == EWC_EVENT_VALIDATED)
+            course.checks.push_back({event.step, log.entries.back().accuracy, run.Weights()});
+        if (event.kind == EWC_EVENT_TASK_END) {
+            course.end = event;
+            course.kept = run.Weights();
+        }
+        return 0;
+    };
+    for (int64_t t = 0; t < plan.tasks.count; t++) {
+        EXPECT_OK(ewc_trainer_train(run.trainer.get(), t));
+        if (between) between(run, t);
+        EXPECT_OK(ewc_trainer_consolidate(run.trainer.get(), t));
+    }
+    return courses;
+}
+
+/* Steps that are large enough for the accuracy to fall now and then, and checks of 16 rows, so that
+ * means are exact. */
+Plan RestlessPlan(ewc_task_kind kind, int joint)
+{
+    Plan plan;
+    plan.data.noise = 255;
+    plan.tasks = TaskOptions(kind, EWC_SCENARIO_DOMAIN, 2);
+    plan.tasks.validation = 16;
+    plan.optimizer.lr = 0.4f;
+    plan.optimizer.momentum = 0.5f;
+    plan.train.joint = joint;
+    plan.train.iterations = 40;
+    plan.train.patience = 2;
+    plan.train.validate_every = 3;
+    return plan;
+}
+
+/* The rule itself, from what was seen of each check: a task ends after more than `patience` checks
+ * without a new best mean over the tasks seen, or with its last step, which is checked, too; it
+ * ends with the weights of the first of the best checks. */
+TEST_P(Trainer, StopsEarlyByTheRule)
+{
+    int64_t early = 0, whole = 0, put_back = 0;
+    const std::function<void(Plan &)> changes[] = {[](Plan &) {},
+        [](Plan &p) { p.train.patience = 1; }, [](Plan &p) { p.train.patience = 100; },
+        [](Plan &p) { p.train.validate_every = 1, p.train.patience = 8; },
+        [](Plan &p) { p.train.validate_every = 1000; },
+        [](Plan &p) { /* a check after each epoch */
+            p.train.iterations = 0;
+            p.train.epochs = 12;
+            p.train.validate_every = 0;
+        },
+        [](Plan &p) { p.train.joint = 1; },
+        [](Plan &p) {
+            p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS, 2), p.tasks.validation = 16;
+        },
+        [](Plan &p) { p.optimizer.kind = EWC_OPTIMIZER_ADAM, p.optimizer.lr = 0.05f; }};
+    for (const auto &change : changes) {
+        SCOPED_TRACE(&change - changes);
+        Plan plan = RestlessPlan(EWC_TASKS_PERMUTED, 0);
+        change(plan);
+        const Vec<Course> courses = Follow(be, plan);
+        for (size_t t = 0; t < courses.size(); t++) {
+            SCOPED_TRACE(testing::Message() << "task " << t);
+            const Course &course = courses[t];
+            const int64_t rows = plan.tasks.kind == EWC_TASKS_SPLIT ? 32 : 80;
+            const int64_t all = plan.train.joint ? rows * (int64_t)(t + 1) : rows;
+            const int64_t epoch = (all + 24) / 25;
+            const int64_t steps = plan.train.iterations ? plan.train.iterations : 12 * epoch;
+            const int64_t every = plan.train.validate_every ? plan.train.validate_every : epoch;
+            double best = -1.0;
+            size_t best_at = 0, since = 0;
+            for (size_t i = 0; i < course.checks.size(); i++) {
+                const Course::Check &check = course.checks[i];
+                EXPECT_EQ(std::min((int64_t)(i + 1) * every, steps), check.step);
+                ASSERT_LE(since, (size_t)plan.train.patience) << "it should have ended before";
+                ASSERT_EQ(t + 1, check.accuracy.size());
+                const double mean = reference::Sum(check.accuracy) / (double)(t + 1);
+                since = mean > best ? 0 : since + 1;
+                if (since == 0) best_at = i;
+                best = std::max(best, mean);
+            }
+            ASSERT_FALSE(course.checks.empty());
+            const int64_t last = course.checks.back().step;
+            EXPECT_TRUE(last == steps || since > (size_t)plan.train.patience);
+            EXPECT_EQ(steps, course.end.steps);
+            EXPECT_EQ(last, course.end.step);
+            EXPECT_EQ(last < steps, course.end.stopped_early != 0);
+            EXPECT_EQ(course.checks[best_at].step, course.end.kept_step);
+            ExpectBits("theta", course.kept, course.checks[best_at].theta);
+            early += course.end.stopped_early;
+            whole += !course.end.stopped_early;
+            put_back += course.end.kept_step < course.end.step;
+        }
+    }
+    EXPECT_GT(early, 2) << "the cases above say little";
+    EXPECT_GT(whole, 2);
+    EXPECT_GT(put_back, 2);
+}
+
+/* A check changes nothing of the way: with endless patience each step is what it is without, and
+ * putting the best weights back is all. With little patience the way is shorter. */
+TEST_P(Trainer, ChecksDoNotMatterToTraining)
+{
+    struct Case {
+        ewc_task_kind kind;
+        int joint;
+        ewc_optimizer_kind optimizer;
+        ewc_importance importance;
+        float dropout;
+    };
+    for (const Case &c :
+        {Case{EWC_TASKS_PERMUTED, 0, EWC_OPTIMIZER_SGD, EWC_IMPORTANCE_FISHER, 0.0f},
+            {EWC_TASKS_SPLIT, 0, EWC_OPTIMIZER_ADAM, EWC_IMPORTANCE_FISHER, 0.25f},
+            {EWC_TASKS_PERMUTED, 1, EWC_OPTIMIZER_ADAM, EWC_IMPORTANCE_FISHER, 0.25f},
+            {EWC_TASKS_SPLIT, 1, EWC_OPTIMIZER_SGD, EWC_IMPORTANCE_FISHER, 0.0f},
+            {EWC_TASKS_ROTATED, 0, EWC_OPTIMIZER_SGD, EWC_IMPORTANCE_PATH, 0.0f}}) {
+        SCOPED_TRACE(testing::Message() << "kind " << c.kind << ", joint " << c.joint);
+        Plan plan = RestlessPlan(c.kind, c.joint);
+        plan.optimizer.kind = c.optimizer;
+        if (c.optimizer == EWC_OPTIMIZER_ADAM) plan.optimizer.lr = 0.05f;
+        plan.train.importance = c.importance;
+        plan.state.penalty = EWC_PENALTY_PROXIMAL; /* at any lambda */
+        plan.shape.dropout_hidden = c.dropout;
+        plan.train.iterations = 0;
+        plan.train.epochs = 7; /* with a ragged batch each */
+        plan.train.report_every = 1;
+        plan.train.patience = 1000;
+        const Vec<Course> patient = Follow(be, plan);
+        plan.train.patience = 0;
+        const Vec<Course> plain = Follow(be, plan, [&](Sequence &run, int64_t t) {
+            WriteWeights(run.model.get(), patient[(size_t)t].kept);
+        });
+        for (size_t t = 0; t < patient.size(); t++) {
+            EXPECT_TRUE(plain[t].checks.empty());
+            EXPECT_EQ((size_t)plain[t].end.steps, plain[t].steps.size());
+            EXPECT_EQ(plain[t].end.steps, plain[t].end.kept_step);
+            EXPECT_EQ(0, plain[t].end.stopped_early);
+            ASSERT_EQ(plain[t].steps.size(), patient[t].steps.size());
+            for (const auto &at : plain[t].steps) {
+                EXPECT_EQ(at.second.loss, patient[t].steps.at(at.first).loss);
+                ExpectBits("theta", patient[t].steps.at(at.first).theta, at.second.theta);
+            }
+            ExpectBits("kept", patient[t].kept, plain[t].steps.at(patient[t].end.kept_step).theta);
+        }
+        plan.train.patience = 1;
+        const Course hasty = Follow(be, plan)[0];
+        for (const auto &at : hasty.steps)
+            ExpectBits(
+                "theta of the first task", at.second.theta, plain[0].steps.at(at.first).theta);
+        ExpectBits("kept", hasty.kept, plain[0].steps.at(hasty.end.kept_step).theta);
+    }
+}
+
+/* Accuracies on held-out rows are those of the predictions, during training and after it. */
+TEST_P(Trainer, ValidationIsThatOfThePredictions)
+{
+    for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
+        for (const int64_t some : {0, 10}) {
+            SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", of " << some);
+            Plan plan = RestlessPlan(EWC_TASKS_SPLIT, 0);
+            plan.tasks.scenario = scenario;
+            plan.tasks.validation = 31;
+            plan.train.eval_samples = some;
+            Log log;
+            log.Listen(plan);
+            Sequence run(be, plan);
+            Vec<Vec<float>> thetas; /* at each event */
+            log.answer = [&](const ewc_event &) {
+                thetas.push_back(run.Weights());
+                return 0;
+            };
+            ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+            const Vec<float> end = run.Weights();
+            const int64_t outputs = ewc_tasks_outputs(run.tasks.get());
+            int64_t mid_task = 0, task_ends = 0;
+            for (size_t i = 0; i < log.entries.size(); i++) {
+                const Log::Entry &entry = log.entries[i];
+                if (entry.event.kind != EWC_EVENT_VALIDATED) continue;
+                (entry.event.task_end ? task_ends : mid_task)++;
+                EXPECT_GE(entry.event.seconds, 0.0);
+                WriteWeights(run.model.get(), thetas[i]);
+                ASSERT_EQ((size_t)entry.event.task + 1, entry.accuracy.size());
+                for (int64_t t = 0; t <= entry.event.task; t++) {
+                    const Batch batch = ReadTask(run.tasks.get(), t, EWC_SPLIT_VALIDATION);
+                    const size_t rows = some ? (size_t)some : batch.Rows();
+                    Vec<float> logits(rows * (size_t)outputs);
+                    EXPECT_OK(ewc_model_predict(
+                        run.model.get(), logits.data(), batch.inputs.data(), (int64_t)rows));
+                    const Window window = WindowOf(run.tasks.get(), scenario,
+                        scenario == EWC_SCENARIO_CLASS ? entry.event.task : t);
+                    int64_t hits = 0;
+                    for (size_t r = 0; r < rows; r++) {
+                        const auto at = logits.begin() + (std::ptrdiff_t)r * outputs;
+                        hits += reference::Argmax(Vec<float>(at, at + outputs), window) ==
+                                batch.labels[r];
+                    }
+                    EXPECT_EQ((double)hits / (double)rows, entry.accuracy[(size_t)t]);
+                }
+            }
+            EXPECT_GT(mid_task, 4);
+            EXPECT_EQ(2, task_ends);
+            ExpectBits("weights at the last event", thetas.back(), end);
+            const double *const last = ewc_trainer_validation(run.trainer.get());
+            EXPECT_EQ(log.entries.back().accuracy, Vec<double>(last, last + 2));
+        }
+}
+
 /* ---- What it is for ---- */
 
 /* Four permutations of real MNIST, a small network, a second or two. */
@@ -903,6 +1176,8 @@ TEST_P(Trainer, FillsTheAccuracyMatrix)
             const ewc_metrics m = ewc_metrics_compute(r, b, 3);
             EXPECT_TRUE(std::isfinite(m.acc) && std::isfinite(m.forgetting));
             EXPECT_EQ(next, std::isfinite(m.fwt));
+            for (int64_t i = 0; i < 3; i++)
+                EXPECT_TRUE(std::isnan(ewc_trainer_validation(run.trainer.get())[i]));
         }
 }
 
@@ -941,6 +1216,12 @@ TEST_P(Trainer, TellsWhatHappens)
         if (e.kind == EWC_EVENT_FISHER) {
             EXPECT_EQ(96, e.samples);
         }
+        if (e.kind == EWC_EVENT_TASK_END) {
+            EXPECT_EQ(10, e.step);
+            EXPECT_EQ(10, e.kept_step);
+            EXPECT_EQ(0, e.stopped_early);
+        }
+        EXPECT_EQ(nullptr, e.overlap);
         if (e.kind == EWC_EVENT_FOLDED) {
             EXPECT_EQ(e.task + 1, e.state.tasks);
             EXPECT_GT(e.state.trace, 0.0);
@@ -953,12 +1234,45 @@ TEST_P(Trainer, TellsWhatHappens)
     EXPECT_EQ(1, log.Of(EWC_EVENT_EVALUATED)[1].task_end);
 }
 
+/* A step is reported before each check: it may be the last one. */
+TEST_P(Trainer, TellsOfItsChecks)
+{
+    Plan plan;
+    Log log;
+    log.Listen(plan);
+    plan.tasks.validation = 21;
+    plan.train.patience = 100;
+    plan.train.iterations = 10;
+    plan.train.report_every = 4;
+    plan.train.eval_every = 5;
+    plan.train.validate_every = 3;
+    Sequence run(be, plan);
+    ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+    std::string story;
+    for (const Log::Entry &entry : log.entries) {
+        const ewc_event &e = entry.event;
+        if (e.kind == EWC_EVENT_FISHER && !entry.has_stats) continue; /* a sign of life */
+        story += "BSEFOXV"[e.kind];
+        if (e.kind == EWC_EVENT_STEP) {
+            EXPECT_TRUE(std::isfinite(e.loss) && e.loss > 0.0) << e.step;
+        }
+        if (e.kind == EWC_EVENT_VALIDATED || e.kind == EWC_EVENT_EVALUATED) {
+            EXPECT_EQ(story.find('X', story.rfind('B')) != std::string::npos, e.task_end != 0);
+            EXPECT_EQ((size_t)e.task + 1, entry.accuracy.size());
+        }
+    }
+    /* 3: a check, 4: a report, 5: an evaluation, 6, 8, 9, 10, and all after the task. */
+    EXPECT_EQ("BSVSESVSSVSVXFOEVBSVSESVSSVSVXFOEV", story);
+}
+
 TEST_P(Trainer, StopsWhenAsked)
 {
     for (const ewc_event_kind kind : {EWC_EVENT_TASK_BEGIN, EWC_EVENT_STEP, EWC_EVENT_EVALUATED,
-             EWC_EVENT_FISHER, EWC_EVENT_FOLDED, EWC_EVENT_TASK_END}) {
+             EWC_EVENT_FISHER, EWC_EVENT_FOLDED, EWC_EVENT_TASK_END, EWC_EVENT_VALIDATED}) {
         SCOPED_TRACE(kind);
         Plan plan;
+        plan.tasks.validation = 20;
+        plan.train.patience = 3;
         Log log;
         log.Listen(plan);
         log.answer = [kind](const ewc_event &event) { return event.kind == kind ? 7 : 0; };
@@ -970,6 +1284,80 @@ TEST_P(Trainer, StopsWhenAsked)
         EXPECT_OK(ewc_trainer_train(run.trainer.get(), 0));
         EXPECT_OK(ewc_trainer_consolidate(run.trainer.get(), 0));
     }
+}
+
+/* ---- Fisher information of tasks against each other ---- */
+
+/* Against float64 sums over the Fisher information of each task, computed once more. */
+TEST_P(Trainer, OverlapIsThatOfTheTasks)
+{
+    for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT})
+        for (const ewc_importance importance : {EWC_IMPORTANCE_FISHER, EWC_IMPORTANCE_ONE}) {
+            SCOPED_TRACE(testing::Message() << "kind " << kind << ", importance " << importance);
+            Plan plan;
+            plan.data.classes = 6;
+            plan.tasks = TaskOptions(kind, EWC_SCENARIO_TASK, 3);
+            plan.train.importance = importance;
+            plan.train.fisher.samples = 20;
+            plan.train.fisher_overlap = 1;
+            Log log;
+            log.Listen(plan);
+            Sequence run(be, plan);
+            const int64_t n = ewc_model_parameter_count(run.model.get());
+            const int64_t segments = ewc_model_segment_count(run.model.get());
+            const Handle<ewc_fisher> own = Make(ewc_fisher_create, run.model.get());
+            Vec<Vec<float>> f;
+            log.answer = [&](const ewc_event &event) {
+                if (event.kind != EWC_EVENT_FISHER || !event.stats) {
+                    EXPECT_EQ(nullptr, event.overlap);
+                    return 0;
+                }
+                EXPECT_OK(importance == EWC_IMPORTANCE_ONE
+                              ? ewc_fisher_fill(own.get(), 1.0f)
+                              : ewc_fisher_compute(
+                                    own.get(), run.tasks.get(), event.task, &plan.train.fisher));
+                f.emplace_back((size_t)n);
+                EXPECT_OK(ewc_fisher_read(own.get(), f.back().data(), n));
+                Vec<double> want;
+                for (size_t j = 0; j + 1 < f.size(); j++)
+                    for (int64_t i = 0; i < segments; i++) {
+                        const ewc_segment *const segment = ewc_model_segment(run.model.get(), i);
+                        const size_t first = (size_t)segment->offset;
+                        double sum = 0.0;
+                        for (size_t k = first; k < first + (size_t)segment->count; k++)
+                            sum += std::sqrt((double)f.back()[k]) * std::sqrt((double)f[j][k]);
+                        want.push_back(sum);
+                    }
+                EXPECT_NE(nullptr, event.overlap);
+                if (event.overlap) {
+                    const Vec<double> got(event.overlap, event.overlap + want.size());
+                    ExpectRelative("overlap", got, want, 1e-12, 0.0);
+                }
+                return 0;
+            };
+            ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+            EXPECT_EQ(3u, f.size());
+        }
+}
+
+TEST_P(Trainer, OverlapNeedsTheTasksBefore)
+{
+    Plan plan;
+    plan.train.fisher_overlap = 1;
+    Log log;
+    log.Listen(plan);
+    Sequence run(be, plan);
+    Vec<double> got;
+    log.answer = [&](const ewc_event &event) {
+        if (event.overlap)
+            got.assign(event.overlap, event.overlap + ewc_model_segment_count(run.model.get()));
+        return 0;
+    };
+    ASSERT_OK(ewc_trainer_train(run.trainer.get(), 1));
+    ASSERT_OK(ewc_trainer_consolidate(run.trainer.get(), 1));
+    ASSERT_EQ(4u, got.size());
+    for (const double sum : got)
+        EXPECT_TRUE(std::isnan(sum));
 }
 
 /* ---- What is refused ---- */
@@ -1030,6 +1418,23 @@ TEST_P(Trainer, StopsAtNonFiniteNumbers)
     EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1, step", ewc_trainer_run(frozen.trainer.get()));
 }
 
+/* Such a task does not end early with weights from before, or with these as the best. */
+TEST_P(Trainer, DoesNotStopEarlyWithNonFiniteNumbers)
+{
+    Plan plan;
+    plan.tasks.validation = 20;
+    plan.optimizer.lr = 1e30f;
+    plan.shape.activation = EWC_ACTIVATION_NONE;
+    plan.train.iterations = 100;
+    plan.train.report_every = 1000;
+    plan.train.patience = 1;
+    for (const int64_t every : {1, 7, 1000}) {
+        plan.train.validate_every = every;
+        Sequence run(be, plan);
+        EXPECT_FAILS(EWC_ERR_NONFINITE, "task 0, step", ewc_trainer_run(run.trainer.get()));
+    }
+}
+
 TEST_P(Trainer, RefusesBadOptions)
 {
     const Plan plan;
@@ -1062,6 +1467,9 @@ TEST_P(Trainer, RefusesBadOptions)
     refuses("report-every", [](O &o) { o.report_every = 0; });
     refuses("eval-every", [](O &o) { o.eval_every = -1; });
     refuses("eval-samples", [](O &o) { o.eval_samples = -1; });
+    refuses("patience: -1", [](O &o) { o.patience = -1; });
+    refuses("validate-every: -1", [](O &o) { o.validate_every = -1; });
+    refuses("patience: early stopping needs", [](O &o) { o.patience = 1; });
     refuses("importance", [](O &o) { Force(o.importance, 4); });
     for (const float t : {-1.0f, kNan, kInf})
         refuses("distill-temperature", [=](O &o) { o.distill_temperature = t; });
@@ -1099,6 +1507,7 @@ TEST_P(Trainer, RefusesBadOptions)
     }
     EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_evaluate(run.trainer.get(), 0, 1, nullptr));
     EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_run(nullptr));
+    EXPECT_EQ(nullptr, ewc_trainer_validation(nullptr));
 
     /* Parts that do not belong together. */
     const Handle<ewc_model> other = MakeModel(be, {7, {3}, 2});
@@ -1124,6 +1533,10 @@ TEST_P(Trainer, SurvivesFailingAllocations)
         plan.train.replay = replay;
         FailEveryAllocation(20, [&] { return Attempt(be, plan); });
     }
+    plan.tasks.validation = 3;
+    plan.train.patience = 1;
+    plan.train.fisher_overlap = 1;
+    FailEveryAllocation(26, [&] { return Attempt(be, plan); });
 }
 
 #ifdef EWC_TEST_EMULATION
@@ -1132,9 +1545,13 @@ Plan TinyPlan()
 {
     Plan plan;
     plan.shape.hidden = {};
-    plan.data.train = plan.data.test = 8;
+    plan.data.train = 11;
+    plan.data.test = 8;
+    plan.tasks.validation = 3;
     plan.train.batch = 8;
     plan.train.replay = EWC_REPLAY_PROJECT; /* beside a penalty: the most calls in a step */
+    plan.train.patience = 1;
+    plan.train.fisher_overlap = 1;
     return plan;
 }
 

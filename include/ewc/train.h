@@ -20,7 +20,8 @@ typedef enum ewc_schedule {
 /* What happened; see ewc_event. */
 typedef enum ewc_event_kind {
     EWC_EVENT_TASK_BEGIN = 0, /* task, steps */
-    EWC_EVENT_STEP = 1, /* every `report_every` steps and at a task's last: step, epoch, loss, lr */
+    EWC_EVENT_STEP = 1, /* every `report_every` steps, before a check of early stopping and at a
+                         * task's last step: step, epoch, loss, lr */
     EWC_EVENT_EVALUATED = 2, /* accuracy of tasks 0..tasks-1: mid-task, at a task's end, or before
                               training (task -1: all tasks, by the untrained model) */
     EWC_EVENT_FISHER = 3, /* samples, seconds, stats of every segment; stats NULL: still at work */

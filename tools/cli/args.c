@@ -143,6 +143,21 @@ int cli_parse(cli_args *args, const cli_verb *verb, int argc, char **argv)
     return code;
 }
 
+int cli_apply_flags(const cli_args *args, ewc_run_options *options)
+{
+    ewc_option_info info;
+    for (int k = 0; k < args->given; k++) {
+        for (int i = 0; ewc_options_describe(i, &info); i++) {
+            if (strcmp(info.key, args->keys[k]) != 0 || strcmp(info.key, "preset") == 0 ||
+                strcmp(info.key, "method") == 0)
+                continue;
+            if (ewc_options_set(options, info.key, args->values[k]) != EWC_OK)
+                return cli_usage(args->verb->name, "--%s", ewc_last_error());
+        }
+    }
+    return 0;
+}
+
 int cli_apply(cli_args *args)
 {
     ewc_status status = EWC_OK;
@@ -151,18 +166,8 @@ int cli_apply(cli_args *args)
     if (status != EWC_OK) return cli_usage(args->verb->name, "--%s", ewc_last_error());
     if (config != NULL) status = ewc_options_load_json(&args->options, config);
     if (status != EWC_OK) return cli_failed(args, status);
-    ewc_option_info info;
     const char *const method = cli_value(args, "method"); /* first: it implies others */
     if (method != NULL && ewc_options_set(&args->options, "method", method) != EWC_OK)
         return cli_usage(args->verb->name, "--%s", ewc_last_error());
-    for (int k = 0; k < args->given; k++) {
-        for (int i = 0; ewc_options_describe(i, &info); i++) {
-            if (strcmp(info.key, args->keys[k]) != 0 || strcmp(info.key, "preset") == 0 ||
-                strcmp(info.key, "method") == 0)
-                continue;
-            if (ewc_options_set(&args->options, info.key, args->values[k]) != EWC_OK)
-                return cli_usage(args->verb->name, "--%s", ewc_last_error());
-        }
-    }
-    return 0;
+    return cli_apply_flags(args, &args->options);
 }

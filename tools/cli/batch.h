@@ -15,7 +15,7 @@ typedef struct cli_job {
     char message[640]; /* why it failed */
     json_t *result;    /* what result.json holds; NULL until it is finished */
     int started;
-    double part; /* that is done, 0..1 */
+    double part;  /* that is done, 0..1 */
     int64_t done; /* tasks trained and evaluated */
 } cli_job;
 

@@ -51,6 +51,9 @@ int cli_parse(cli_args *args, const cli_verb *verb, int argc, char **argv);
 /* Applies preset, configuration file and flags to args->options, which holds the defaults or what a
  * run's config.json said. 0, or the exit code after a line on stderr. */
 int cli_apply(cli_args *args);
+/* Sets the flags that were given, but for preset and method: they are stronger than what a method
+ * implies. 0, or the exit code after a line on stderr. */
+int cli_apply_flags(const cli_args *args, ewc_run_options *options);
 /* The value of a flag that was given, or NULL. */
 const char *cli_value(const cli_args *args, const char *key);
 

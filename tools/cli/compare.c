@@ -30,7 +30,8 @@ static int parse_method(cli_job *job, const cli_args *args, const char *text, si
     if (colon != NULL) *colon = '\0';
     if (ewc_options_set(&job->options, "method", method) != EWC_OK)
         return cli_usage("compare", "--methods: %s", ewc_last_error());
-    if (colon == NULL) return 0;
+    const int code = cli_apply_flags(args, &job->options);
+    if (code != 0 || colon == NULL) return code;
     const char *const key = ewc_method_strength((ewc_method)job->options.method);
     if (key == NULL) return cli_usage("compare", "--methods: %s has no lambda", method);
     if (ewc_options_set(&job->options, key, colon + 1) != EWC_OK)
