@@ -416,8 +416,10 @@ static int run(FILE *script, FILE *said, const char *folder)
         _exit(127);
     }
     if (child < 0) return -1;
-    while (waitpid(child, &status, 0) < 0)
+    while (waitpid(child, &status, 0) < 0) {
         if (errno != EINTR) return -1;
+        if (cli_signal() != 0) kill(child, SIGTERM);
+    }
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 

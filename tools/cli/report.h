@@ -4,6 +4,7 @@
 #ifndef EWC_CLI_REPORT_H
 #define EWC_CLI_REPORT_H
 
+#include "batch.h"
 #include "cli.h"
 #include "folder.h"
 #include "plot.h"
@@ -27,7 +28,7 @@ typedef struct report_group {
     char *label; /* what sets it apart from the other groups */
     int color;   /* from 1, the same in all figures */
     report_run **runs;
-    int64_t count;
+    int count;
 } report_group;
 
 /* A figure of the page, or a sentence in its place. */
@@ -49,12 +50,6 @@ typedef struct report {
     int64_t item_count;
 } report;
 
-/* A mean over runs and its standard error; NaN where there is none. */
-typedef struct report_mean {
-    double mean, error;
-    int64_t count;
-} report_mean;
-
 /* report_data.c */
 /* Memory of zeros; the command ends where there is none. */
 void *report_alloc(int64_t count, size_t size);
@@ -64,11 +59,9 @@ int report_read(report *out, const char *const *paths, int64_t count);
 void report_free(report *r);
 /* What the run says of itself under `key`; "" if nothing. */
 const char *report_fact(const report_run *run, const char *key);
-/* Of (count) numbers, of which those that are NaN do not count. */
-report_mean report_mean_of(const double *x, int64_t count);
-/* The same of what a function says of each run of a group. */
+/* The mean of what a function says of each run of a group. */
 typedef double (*report_measure)(const report_run *run, int64_t i);
-report_mean report_group_mean(const report_group *group, report_measure measure, int64_t i);
+cli_mean report_group_mean(const report_group *group, report_measure measure, int64_t i);
 /* The command that does a run again, for a POSIX shell. */
 char *report_command(const report_run *run);
 /* The folder's name, made fit to be a part of a file's name. */

@@ -359,7 +359,7 @@ static void name_group(const report *r, report_group *group)
         fprintf(out, " on %s", report_fact(run, "device"));
         break;
     }
-    if (group->count > 1) fprintf(out, " (%lld seeds)", (long long)group->count);
+    if (group->count > 1) fprintf(out, " (%d seeds)", group->count);
     if (!run->finished) fputs(" (unfinished)", out);
     fclose(out);
     for (const report_group *other = r->groups; other < group; other++) {
@@ -418,29 +418,12 @@ void report_free(report *r)
 
 /* ---- Means ---- */
 
-report_mean report_mean_of(const double *x, int64_t count)
-{
-    report_mean out = {NAN, NAN, 0};
-    double sum = 0.0, squares = 0.0;
-    for (int64_t i = 0; i < count; i++) {
-        if (isnan(x[i])) continue;
-        sum += x[i];
-        out.count++;
-    }
-    if (out.count == 0) return out;
-    out.mean = sum / (double)out.count;
-    for (int64_t i = 0; i < count; i++)
-        if (!isnan(x[i])) squares += (x[i] - out.mean) * (x[i] - out.mean);
-    if (out.count > 1) out.error = sqrt(squares / (double)(out.count - 1) / (double)out.count);
-    return out;
-}
-
-report_mean report_group_mean(const report_group *group, report_measure measure_of, int64_t i)
+cli_mean report_group_mean(const report_group *group, report_measure measure_of, int64_t i)
 {
     double *const x = report_alloc(group->count, sizeof *x);
     for (int64_t k = 0; k < group->count; k++)
         x[k] = measure_of(group->runs[k], i);
-    const report_mean out = report_mean_of(x, group->count);
+    const cli_mean out = cli_mean_of(x, group->count);
     free(x);
     return out;
 }

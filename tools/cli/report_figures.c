@@ -115,7 +115,7 @@ static cli_series *task_series(const report *r, report_measure measure, int64_t 
         double *const x = report_alloc(3 * count, sizeof *x), *const y = x + count,
                       *const error = y + count;
         for (int64_t i = 0; i < count; i++) {
-            const report_mean mean = report_group_mean(group, measure, i);
+            const cli_mean mean = report_group_mean(group, measure, i);
             x[i] = (double)i + 1.0;
             y[i] = mean.mean;
             error[i] = mean.error;
@@ -270,7 +270,7 @@ static cli_series curve(const report *r, const report_group *group, event_value 
     for (int64_t b = 0; b < bins && last > 0.0; b++) {
         for (int64_t k = 0; k < group->count; k++)
             column[k] = values[k * bins + b];
-        const report_mean mean = report_mean_of(column, group->count);
+        const cli_mean mean = cli_mean_of(column, group->count);
         if (mean.count == 0) continue;
         x[count] = ((double)b + 1.0) * last / (double)bins;
         y[count] = mean.mean;
@@ -413,7 +413,8 @@ static int draw_task_curves(report *r, int64_t g)
     const report_group *const group = &r->groups[g];
     const report_run *const run = group->runs[0];
     double *x = NULL, **const y = report_alloc(group->count, sizeof *y);
-    int64_t count = evaluations(run, &x, &y[0]), used = 1;
+    const int64_t count = evaluations(run, &x, &y[0]);
+    int used = 1;
     for (int64_t k = 1; k < group->count; k++) {
         double *other = NULL;
         const int same = evaluations(group->runs[k], &other, &y[used]) == count &&
@@ -434,9 +435,9 @@ static int draw_task_curves(report *r, int64_t g)
         double *const copy = report_alloc(3 * count, sizeof *copy);
         int64_t points = 0;
         for (int64_t i = 0; i < count; i++) {
-            for (int64_t k = 0; k < used; k++)
+            for (int k = 0; k < used; k++)
                 column[k] = y[k][t * count + i];
-            const report_mean mean = report_mean_of(column, used);
+            const cli_mean mean = cli_mean_of(column, used);
             if (mean.count == 0) continue;
             copy[points] = x[i];
             copy[count + points] = mean.mean;
@@ -469,7 +470,7 @@ static int draw_task_curves(report *r, int64_t g)
                                     "also in between)",
                 used > 1 ? " Mean over seeds, bands one standard error." : "",
                 every > 1 ? " Only some of the tasks are drawn; the CSV file has all." : ""));
-    for (int64_t k = 0; k < used; k++)
+    for (int k = 0; k < used; k++)
         free(y[k]);
     free(column);
     free_names(names, tasks);
@@ -576,7 +577,7 @@ static int draw_traces(report *r, int64_t g, const layers *l, int share)
                 column[k] = trace_of(l, fisher, i);
                 if (share) column[k] *= 100.0 / trace_of(l, fisher, -1);
             }
-            const report_mean mean = report_mean_of(column, group->count);
+            const cli_mean mean = cli_mean_of(column, group->count);
             if (mean.count == 0) continue;
             x[count] = (double)t + 1.0;
             y[count] = mean.mean;
@@ -718,7 +719,7 @@ static int draw_overlap_of_layers(report *r, int64_t g, const layers *l)
         for (int64_t i = 0; i < l->count; i++) {
             for (int64_t k = 0; k < group->count; k++)
                 column[k] = mean_overlap(l, group->runs[k], d + 1, i);
-            const report_mean mean = report_mean_of(column, group->count);
+            const cli_mean mean = cli_mean_of(column, group->count);
             y[i] = mean.mean;
             error[i] = mean.error;
         }
@@ -764,7 +765,7 @@ static int draw_overlap_of_tasks(report *r, int64_t g, const layers *l)
             for (int64_t k = 0; k < group->count; k++)
                 column[k] =
                     j <= i ? overlap_of(l, group->runs[k], (i + 1) * every, j * every, -1) : NAN;
-            cells[i * side + j] = report_mean_of(column, group->count).mean;
+            cells[i * side + j] = cli_mean_of(column, group->count).mean;
         }
     }
     cli_figure figure = {.name = "fisher-overlap-tasks",

@@ -44,7 +44,8 @@ static const char style[] =
     "table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}\n"
     "caption{padding:.2rem 0;font-weight:600;text-align:left}\n"
     "th,td{padding:.2rem .7rem .2rem 0;border-bottom:1px solid var(--line);text-align:right;"
-    "vertical-align:top;white-space:nowrap}\n"
+    "vertical-align:top;white-space:nowrap;"
+    "overflow-wrap:normal}\n"
     "th:first-child,td:first-child,.words td,.words th{text-align:left}\n"
     "td.long{min-width:8rem;text-align:left;white-space:normal}\n"
     ".changed th,.changed td{font-weight:700}\n"
@@ -55,9 +56,11 @@ static const char style[] =
     "pre{margin:.4rem 0;padding:.6rem .8rem;overflow-x:auto;border:1px solid var(--line);"
     "border-radius:.4rem;background:var(--card);font-size:.85rem}\n"
     "@media print{body{max-width:none;padding:0;font-size:10pt}nav{display:none}"
-    "figure,.card,tr{break-inside:avoid}h2,h3{break-after:avoid}"
-    ".figures{grid-template-columns:1fr 1fr}.scroll{overflow:visible}.scroll svg{min-width:0}"
-    "pre{white-space:pre-wrap}table{font-size:7pt}td,th{white-space:normal}}\n";
+    "figure,.card,tr,pre{break-inside:avoid}h2,h2+p,h3,caption{break-after:avoid}"
+    ".cards{grid-template-columns:repeat(2,1fr)}.figures{grid-template-columns:1fr}"
+    ".scroll{overflow:visible}.scroll svg{min-width:0;max-width:15cm}pre{white-space:pre-wrap}"
+    ".settings{grid-template-columns:repeat(3,1fr)}table{font-size:7pt}th,td{padding-right:.4rem}"
+    "th{white-space:normal}td.long{min-width:0}}\n";
 
 /* ---- Numbers ---- */
 
@@ -86,7 +89,7 @@ static double measure_of(const report_run *run, int64_t i)
 
 static void put_measure(FILE *out, const report_group *group, int64_t i)
 {
-    const report_mean mean = report_group_mean(group, measure_of, i);
+    const cli_mean mean = report_group_mean(group, measure_of, i);
     put_number(out, mean.mean, 2);
     if (isnan(mean.error)) return;
     fputs(" \xc2\xb1 ", out);
@@ -187,7 +190,7 @@ static void put_comparison(FILE *out, const report *r)
         const report_group *const group = &r->groups[g];
         fprintf(out, "<tr><td><a href=\"#group-%lld\">", (long long)g + 1);
         cli_put_html(out, group->label);
-        fprintf(out, "</a></td><td>%lld</td><td>%lld of %lld</td>", (long long)group->count,
+        fprintf(out, "</a></td><td>%d</td><td>%lld of %lld</td>", group->count,
             (long long)group->runs[0]->done, (long long)group->runs[0]->tasks);
         for (int64_t i = 0; i < MEASURES; i++) {
             fputs("<td>", out);
