@@ -121,7 +121,7 @@ static void choose_range(const cli_axis *axis, double *range, double margin)
         range[1] *= factor;
     } else {
         const double span = range[1] - range[0], size = fmax(fabs(range[0]), fabs(range[1]));
-        const double more = span > 1e-9 * size ? margin * span : size > 0.0 ? 0.1 * size : 1.0;
+        const double more = span > 1e-9 * size ? margin * span : size > 0.0 ? 0.02 * size : 1.0;
         range[0] -= more;
         range[1] += more;
     }
@@ -326,7 +326,7 @@ static void put_settings(FILE *out, const cli_figure *figure, const char *ink, i
         choose_range(&figure->z, z, 0.0);
         put_names(out, 'x', figure->x_names, figure->columns, NAMED_TICS);
         put_names(out, 'y', figure->y_names, figure->rows, NAMED_TICS);
-        fprintf(out, "%sunset key\nset colorbox noborder\n", palette);
+        fprintf(out, "%sunset key\nset colorbox noborder\nset rmargin 15\n", palette);
         put_axis(out, "cb", &figure->z, z);
     } else {
         hold_values(figure, x, y);

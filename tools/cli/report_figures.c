@@ -450,7 +450,8 @@ static int draw_task_curves(report *r, int64_t g)
             .x = copy,
             .y = copy + count,
             .error = used > 1 ? copy + 2 * count : NULL,
-            .style = (points <= 40 ? CLI_SERIES_MARKERS : 0) | (shown ? 0 : CLI_SERIES_HIDDEN)};
+            .style = (points <= 40 ? CLI_SERIES_MARKERS : 0) |
+                     (shown && points > 0 ? 0 : CLI_SERIES_HIDDEN)};
         seen += points;
     }
     cli_figure figure = {.name = "task-curves",

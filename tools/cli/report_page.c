@@ -35,7 +35,7 @@ static const char style[] =
     ".card dl{display:grid;grid-template-columns:1fr 1fr;gap:.5rem 1rem;margin:0}\n"
     ".card dt{color:var(--soft);font-size:.85rem}\n"
     ".card dd{margin:0;font-size:1.25rem;font-variant-numeric:tabular-nums}\n"
-    ".figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,36rem),1fr));"
+    ".figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,36rem),1fr));"
     "gap:1.5rem}\n"
     "figure{margin:0;min-width:0}\n"
     "figcaption{font-size:.9rem}\n"
@@ -47,7 +47,8 @@ static const char style[] =
     "vertical-align:top;white-space:nowrap;"
     "overflow-wrap:normal}\n"
     "th:first-child,td:first-child,.words td,.words th{text-align:left}\n"
-    "td.long{min-width:8rem;text-align:left;white-space:normal}\n"
+    "thead th{vertical-align:bottom;white-space:normal}\n"
+    "th.long,td.long{min-width:11rem;text-align:left;white-space:normal}\n"
     ".changed th,.changed td{font-weight:700}\n"
     ".words th{font-weight:400}\n"
     ".words td{overflow-wrap:anywhere;white-space:normal}\n"
@@ -60,7 +61,7 @@ static const char style[] =
     ".cards{grid-template-columns:repeat(2,1fr)}.figures{grid-template-columns:1fr}"
     ".scroll{overflow:visible}.scroll svg{min-width:0;max-width:15cm}pre{white-space:pre-wrap}"
     ".settings{grid-template-columns:repeat(3,1fr)}table{font-size:7pt}th,td{padding-right:.4rem}"
-    "th{white-space:normal}td.long{min-width:0}}\n";
+    "th.long,td.long{min-width:0}}\n";
 
 /* ---- Numbers ---- */
 
@@ -347,7 +348,8 @@ static void put_runs(FILE *out, const report_group *group)
     if (validated) fputs("<th scope=\"col\">validation ACC (%)</th>", out);
     fputs("<th scope=\"col\">total (s)</th><th scope=\"col\">training (s)</th>"
           "<th scope=\"col\">Fisher (s)</th><th scope=\"col\">evaluation (s)</th>"
-          "<th scope=\"col\">device</th><th scope=\"col\">version</th></tr></thead>\n<tbody>\n",
+          "<th scope=\"col\" class=\"long\">device</th><th scope=\"col\" "
+          "class=\"long\">version</th></tr></thead>\n<tbody>\n",
         out);
     for (int64_t k = 0; k < group->count; k++) {
         const report_run *const run = group->runs[k];
