@@ -69,6 +69,21 @@ char *report_safe_name(const report_run *run, int64_t i);
 
 /* report_figures.c: draws all figures and fills r->items. 0, or an exit code. */
 int report_draw(report *r);
+/* Draws a figure whose name and title have still to be told from those of other groups, and puts it
+ * on the page. Takes `caption`. */
+int report_add_figure(
+    report *r, int64_t group, const char *heading, cli_figure *figure, char *caption);
+/* A sentence in a figure's place. Takes `text`. */
+void report_add_text(report *r, int64_t group, const char *heading, char *text);
+enum { REPORT_SIDE_MAX = 100 }; /* tasks along a heat map */
+/* Names "1", "2", ... of `count` tasks, each `every`-th. */
+char **report_task_names(int64_t count, int64_t every);
+void report_free_names(char **names, int64_t count);
+/* Frees series whose x, y and error lie in one piece, which begins with x. */
+void report_free_series(cli_series *series, int64_t count);
+
+/* report_fisher.c: draws those of a group's Fisher information. 0, or an exit code. */
+int report_draw_fisher(report *r, int64_t group);
 
 /* report_page.c: writes report.html. 0, or an exit code. */
 int report_write_page(const report *r);
