@@ -23,6 +23,7 @@ enum {
     LEGEND_SAMPLE = 8, /* what an entry takes beside its name, in characters */
     NAME_MAX_SHOWN = 64,
     TITLE_MAX_SHOWN = 76,
+    HEAT_TITLE_MAX_SHOWN = 64, /* beside the scale there is less room */
     PNG_SCALE = 2,
     NAMED_TICS = 16, /* names along an axis, at most */
     CELLS_MAX = 12   /* columns that leave room for numbers */
@@ -315,7 +316,7 @@ static void put_settings(FILE *out, const cli_figure *figure, const char *ink, i
         "INK = %s\nset encoding utf8\nset border %d lc rgb INK\n"
         "set tics nomirror out scale 0.5 textcolor rgb INK\nset title ",
         ink, heat ? 0 : 3);
-    put_text(out, figure->title, TITLE_MAX_SHOWN);
+    put_text(out, figure->title, heat ? HEAT_TITLE_MAX_SHOWN : TITLE_MAX_SHOWN);
     fprintf(out, " noenhanced textcolor rgb INK\n");
     if (heat) {
         for (int64_t i = 0; i < figure->rows * figure->columns; i++)

@@ -295,7 +295,7 @@ static int draw_overlap_of_tasks(report *r, int64_t g, const layers *l)
         }
     }
     cli_figure figure = {.name = "fisher-overlap-tasks",
-        .title = "Overlap of the Fisher information of each pair of tasks",
+        .title = "Fisher overlap of each pair of tasks",
         .kind = CLI_HEAT,
         .x = {.label = "task"},
         .y = {.label = "later task"},
