@@ -359,7 +359,8 @@ TEST_F(Cli, HelpCoversEveryOption)
     const std::string overview = Ewc({"--help"}).out;
     EXPECT_EQ(overview, Ewc({"help"}).out);
     EXPECT_EQ(overview, Ewc({}).out);
-    for (const char *verb : {"train", "compare", "eval", "data", "info", "help", "version"}) {
+    for (const char *verb :
+        {"train", "compare", "eval", "report", "data", "info", "help", "version"}) {
         EXPECT_NE(std::string::npos, overview.find("\n  " + std::string(verb) + " ")) << verb;
         const Outcome help = Ewc({verb, "--help"}), short_help = Ewc({verb, "-h"});
         EXPECT_EQ(0, help.code);

@@ -28,7 +28,7 @@ typedef struct cli_verb {
 
 extern const cli_verb cli_verbs[]; /* ended by a NULL name */
 
-enum { CLI_GIVEN_MAX = 128, CLI_OPERANDS_MAX = 64 };
+enum { CLI_GIVEN_MAX = 128, CLI_OPERANDS_MAX = 256 };
 
 /* A command line that has been understood. */
 struct cli_args {
@@ -105,6 +105,7 @@ int cli_compare(cli_args *args);
 int cli_sweep(cli_args *args);
 int cli_paper(cli_args *args);
 int cli_eval(cli_args *args);
+int cli_report(cli_args *args);
 int cli_data(cli_args *args);
 int cli_info(cli_args *args);
 int cli_help_run(cli_args *args);

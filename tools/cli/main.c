@@ -39,6 +39,13 @@ static const cli_flag paper_flags[] = {
     {"jobs", EWC_OPTION_TEXT, "N", "runs at a time (default one for each core; 1 on a GPU)"},
     {NULL, EWC_OPTION_FLAG, "", ""},
 };
+static const cli_flag report_flags[] = {
+    {"out", EWC_OPTION_TEXT, "FOLDER",
+        "where to write (default the run's folder; of several runs "
+        "runs/report-TIME)"},
+    {"tensorboard", EWC_OPTION_FLAG, "", "also files of events for TensorBoard"},
+    {NULL, EWC_OPTION_FLAG, "", ""},
+};
 static const cli_flag data_flags[] = {
     {"verify", EWC_OPTION_FLAG, "", "read the files and compare checksums (default true)"},
     {NULL, EWC_OPTION_FLAG, "", ""},
@@ -67,6 +74,11 @@ const cli_verb cli_verbs[] = {
         all_groups, paper_flags, cli_paper},
     {"eval", "RUN", "accuracy of a finished run on each task",
         "RUN is a run's folder, or a checkpoint file in one.", eval_keys, no_flags, cli_eval},
+    {"report", "RUN...", "a page with figures and tables of one run or several",
+        "Writes report.html, figures/ (SVG, PNG and the numbers as CSV) and eval_results.csv. Runs "
+        "that\n"
+        "differ by their seed only are one curve with a band. Figures are drawn by gnuplot.",
+        NULL, report_flags, cli_report},
     {"data", "[NAME]", "which data sets are where, and whether they are intact", "", data_keys,
         data_flags, cli_data},
     {"info", "", "devices and build", "", NULL, no_flags, cli_info},

@@ -17,11 +17,13 @@
 
 enum {
     WIDTH = 800,       /* of the SVG; the PNG has PNG_SCALE times as many pixels */
-    HEIGHT = 475,      /* without the legend */
-    LEGEND_LINE = 21,  /* its height */
-    LEGEND_ROOM = 92,  /* characters beside each other */
+    HEIGHT = 490,      /* without the legend */
+    LEGEND_LINE = 23,  /* its height */
+    LEGEND_ROOM = 82,  /* characters beside each other */
     LEGEND_SAMPLE = 8, /* what an entry takes beside its name, in characters */
     NAME_MAX_SHOWN = 64,
+    TITLE_MAX_SHOWN = 76,
+    HEAT_TITLE_MAX_SHOWN = 64, /* beside the scale there is less room */
     PNG_SCALE = 2,
     NAMED_TICS = 16, /* names along an axis, at most */
     CELLS_MAX = 12   /* columns that leave room for numbers */
@@ -32,9 +34,10 @@ enum {
 #define PNG_INK "0x222222"
 #define GREY "0x808080"
 
-/* Okabe & Ito, without black, the colour of the text; yellow, hard to see on white, comes last. */
+/* Okabe & Ito, with grey for their black, which would not be seen on a dark page, and without their
+ * yellow, which is not on a white one. */
 static const char *const colors[] = {
-    "0x0072B2", "0xD55E00", "0x009E73", "0xCC79A7", "0xE69F00", "0x56B4E9", "0xF0E442"};
+    "0x0072B2", "0xD55E00", "0x009E73", "0xCC79A7", "0xE69F00", "0x56B4E9", "0x888888"};
 static const char *const dashes[] = {"solid", "(10,4)", "(3,3)", "(12,3,3,3)", "(16,4,3,4,3,4)"};
 static const int markers[] = {7, 5, 9, 13, 6, 4, 8, 12}; /* filled and open, gnuplot's numbers */
 enum {
@@ -119,7 +122,7 @@ static void choose_range(const cli_axis *axis, double *range, double margin)
         range[1] *= factor;
     } else {
         const double span = range[1] - range[0], size = fmax(fabs(range[0]), fabs(range[1]));
-        const double more = span > 1e-9 * size ? margin * span : size > 0.0 ? 0.1 * size : 1.0;
+        const double more = span > 1e-9 * size ? margin * span : size > 0.0 ? 0.02 * size : 1.0;
         range[0] -= more;
         range[1] += more;
     }
@@ -133,6 +136,20 @@ static double round_step(double least)
     return power * (ratio <= 1.0 ? 1.0 : ratio <= 2.0 ? 2.0 : ratio <= 5.0 ? 5.0 : 10.0);
 }
 
+/* Within few decades gnuplot would name one tic or none: then 1, 2 and 5 times each power of 10. */
+static void put_log_tics(FILE *out, const char *name, const double *range)
+{
+    fprintf(out, "set logscale %s\nset format %s '%%h'\n", name, name);
+    const double first = floor(log10(range[0])), decades = log10(range[1]) - first;
+    if (!(decades <= 3.0)) return;
+    fprintf(out, "set %stics (", name);
+    for (int i = 0; i <= (int)decades; i++) {
+        const double power = pow(10.0, first + i);
+        fprintf(out, "%s%.10g, %.10g, %.10g", i > 0 ? ", " : "", power, 2.0 * power, 5.0 * power);
+    }
+    fprintf(out, ")\n");
+}
+
 static void put_axis(FILE *out, const char *name, const cli_axis *axis, const double *range)
 {
     fprintf(out, "set %slabel ", name);
@@ -144,7 +161,7 @@ static void put_axis(FILE *out, const char *name, const cli_axis *axis, const do
     fprintf(out, ":");
     put_number(out, range[1]);
     fprintf(out, "]\n");
-    if (axis->log) fprintf(out, "set logscale %s\nset format %s '%%h'\n", name, name);
+    if (axis->log) put_log_tics(out, name, range);
     if (axis->whole && !axis->log)
         fprintf(out, "set %stics %.10g\n", name, fmax(1.0, round_step((range[1] - range[0]) / 12)));
 }
@@ -193,10 +210,11 @@ static void put_blocks(FILE *out, const cli_figure *figure)
 
 /* ---- What is drawn ---- */
 
-static const char *color_of(const cli_figure *figure, int64_t s)
+/* Which of the colours, dashes and markers a series has. */
+static int64_t look_of(const cli_figure *figure, int64_t s)
 {
     const int chosen = figure->series[s].color;
-    return colors[(chosen > 0 ? chosen - 1 : s) % COLORS];
+    return chosen > 0 ? chosen - 1 : s;
 }
 
 static void put_title(FILE *out, const char *name)
@@ -212,7 +230,8 @@ static void put_title(FILE *out, const char *name)
 static void put_line(FILE *out, const cli_figure *figure, int64_t s)
 {
     const cli_series *const series = &figure->series[s];
-    const char *const color = color_of(figure, s);
+    const int64_t look = look_of(figure, s);
+    const char *const color = colors[look % COLORS];
     const long long n = (long long)s;
     if (series->style & CLI_SERIES_REFERENCE) {
         fprintf(out, ", $data%lld using 1:2 with lines lc rgb INK lw 1.5 dt (6,4)", n);
@@ -234,8 +253,8 @@ static void put_line(FILE *out, const cli_figure *figure, int64_t s)
         : marked                          ? "linespoints"
                                           : "lines",
         color);
-    if (!(series->style & CLI_SERIES_POINTS)) fprintf(out, " dt %s", dashes[s % DASHES]);
-    if (marked) fprintf(out, " pt %d ps 0.8", markers[s % MARKERS]);
+    if (!(series->style & CLI_SERIES_POINTS)) fprintf(out, " dt %s", dashes[look % DASHES]);
+    if (marked) fprintf(out, " pt %d ps 0.8", markers[look % MARKERS]);
     put_title(out, series->name);
 }
 
@@ -247,7 +266,8 @@ static void put_bar(FILE *out, const cli_figure *figure, int64_t s)
     fprintf(out,
         ", $data%lld using ($1%+.6f):2:($1%+.6f):($1%+.6f):(0):2 with boxxyerror lc rgb %s "
         "fs solid 0.85 noborder",
-        (long long)s, middle, left + 0.05 * width, left + 0.95 * width, color_of(figure, s));
+        (long long)s, middle, left + 0.05 * width, left + 0.95 * width,
+        colors[look_of(figure, s) % COLORS]);
     put_title(out, series->name);
     if (series->error != NULL)
         fprintf(out,
@@ -296,7 +316,7 @@ static void put_settings(FILE *out, const cli_figure *figure, const char *ink, i
         "INK = %s\nset encoding utf8\nset border %d lc rgb INK\n"
         "set tics nomirror out scale 0.5 textcolor rgb INK\nset title ",
         ink, heat ? 0 : 3);
-    put_text(out, figure->title, 90);
+    put_text(out, figure->title, heat ? HEAT_TITLE_MAX_SHOWN : TITLE_MAX_SHOWN);
     fprintf(out, " noenhanced textcolor rgb INK\n");
     if (heat) {
         for (int64_t i = 0; i < figure->rows * figure->columns; i++)
@@ -307,7 +327,7 @@ static void put_settings(FILE *out, const cli_figure *figure, const char *ink, i
         choose_range(&figure->z, z, 0.0);
         put_names(out, 'x', figure->x_names, figure->columns, NAMED_TICS);
         put_names(out, 'y', figure->y_names, figure->rows, NAMED_TICS);
-        fprintf(out, "%sunset key\nset colorbox noborder\n", palette);
+        fprintf(out, "%sunset key\nset colorbox noborder\nset rmargin 15\n", palette);
         put_axis(out, "cb", &figure->z, z);
     } else {
         hold_values(figure, x, y);
@@ -353,19 +373,15 @@ static void put_settings(FILE *out, const cli_figure *figure, const char *ink, i
 static void put_script(FILE *out, const cli_figure *figure)
 {
     int64_t columns = 1;
-    char id[64]; /* keeps the marks of two figures on one page apart; '-' is not allowed in it */
-    snprintf(id, sizeof id, "%s", figure->name);
-    for (char *dash = id; (dash = strchr(dash, '-')) != NULL;)
-        *dash = '_';
     const int64_t height = HEIGHT + LEGEND_LINE * legend(figure, &columns);
     put_blocks(out, figure);
     fprintf(out,
-        "set terminal svg size %d,%lld dynamic noenhanced font 'sans-serif,14' name '%s'\n"
+        "set terminal svg size %d,%lld dynamic noenhanced font 'sans-serif,16' name 'figure'\n"
         "set output '%s.svg'\n",
-        WIDTH, (long long)height, id, figure->name);
+        WIDTH, (long long)height, figure->name);
     put_settings(out, figure, SVG_INK, columns);
     fprintf(out,
-        "reset\nset terminal pngcairo size %d,%lld noenhanced font 'sans-serif,11' fontscale %d "
+        "reset\nset terminal pngcairo size %d,%lld noenhanced font 'sans-serif,12' fontscale %d "
         "linewidth %d pointscale %d background '#ffffff'\nset output '%s.png'\n",
         PNG_SCALE * WIDTH, PNG_SCALE * (long long)height, PNG_SCALE, PNG_SCALE, PNG_SCALE,
         figure->name);
@@ -401,8 +417,10 @@ static int run(FILE *script, FILE *said, const char *folder)
         _exit(127);
     }
     if (child < 0) return -1;
-    while (waitpid(child, &status, 0) < 0)
+    while (waitpid(child, &status, 0) < 0) {
         if (errno != EINTR) return -1;
+        if (cli_signal() != 0) kill(child, SIGTERM);
+    }
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
@@ -455,6 +473,7 @@ static int skip(const char **text, const char *what)
  * which no group may set to black then. */
 static void put_tag(FILE *out, const char *tag, const char *end, const char *name)
 {
+    if (skip(&tag, "<svg")) fputs("<svg role=\"img\"", out);
     while (tag < end) {
         if (skip(&tag, " id='") || skip(&tag, " id=\""))
             fprintf(out, " id=%c%s-", tag[-1], name);
@@ -472,8 +491,7 @@ static void put_tag(FILE *out, const char *tag, const char *end, const char *nam
  * shows as tips, go unless they are names. */
 static void fit_svg(FILE *out, const char *svg, const cli_figure *figure)
 {
-    char generated[128];
-    const int length = snprintf(generated, sizeof generated, "<title>%s_plot_", figure->name);
+    static const char generated[] = "<title>figure_plot_";
     int titles = 0;
     for (const char *c = svg; *c != '\0';) {
         if (*c != '<') {
@@ -483,7 +501,7 @@ static void fit_svg(FILE *out, const char *svg, const cli_figure *figure)
         const char *const end = strchr(c, '>');
         if (end == NULL) break;
         const int title = strncmp(c, "<title>", 7) == 0, desc = strncmp(c, "<desc>", 6) == 0;
-        if (desc || (title && (titles == 0 || strncmp(c, generated, (size_t)length) == 0))) {
+        if (desc || (title && (titles == 0 || strncmp(c, generated, strlen(generated)) == 0))) {
             const char *const close = strstr(c, title ? "</title>" : "</desc>");
             if (close == NULL) break;
             if (title && titles++ == 0) {

@@ -25,7 +25,7 @@ typedef struct cli_series {
     const double *y;     /* (count); NaN: a gap */
     const double *error; /* (count) half the height of the band or bar; NULL: none */
     int style;           /* of CLI_SERIES_... */
-    int color;           /* from 1; 0: its own, by its place in the figure */
+    int color;           /* with dash and marker: from 1; 0: by its place in the figure */
 } cli_series;
 
 typedef enum cli_figure_kind {

@@ -1,0 +1,755 @@
+/* SPDX-License-Identifier: MIT */
+/* `ewc report` as a user runs it: what it writes of one run and of several, and what it says of
+ * folders that are no run, broken or not finished. */
+#include <cmath>
+#include <functional>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "ewc/train.h"
+#include "support/cli.hpp"
+
+using namespace test;
+
+namespace
+{
+bool Exists(const std::string &path)
+{
+    return std::filesystem::exists(path);
+}
+
+size_t Count(const std::string &text, const std::string &part)
+{
+    size_t count = 0;
+    for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1))
+        count++;
+    return count;
+}
+
+bool Has(const std::string &text, const std::string &part)
+{
+    return text.find(part) != std::string::npos;
+}
+
+std::string Replace(std::string text, const std::string &from, const std::string &to)
+{
+    for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
+        text.replace(at, from.size(), to);
+    return text;
+}
+
+/* What is wrong with an XML document, or with an HTML page that closes its elements: "" if nothing.
+ * Enough of a parser for what escaping can break: tags that nest, quoted attributes, entities, ids
+ * that are there once. */
+std::string Malformed(const std::string &text)
+{
+    std::vector<std::string> open;
+    std::set<std::string> ids;
+    const auto entities = [](const std::string &part) {
+        for (size_t at = part.find('&'); at != std::string::npos; at = part.find('&', at + 1)) {
+            const size_t end = part.find_first_not_of(
+                "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789#", at + 1);
+            if (end == std::string::npos || end == at + 1 || part[end] != ';') return false;
+        }
+        return true;
+    };
+    for (size_t at = 0; at < text.size();) {
+        if (text[at] != '<') {
+            const size_t end = std::min(text.find('<', at), text.size());
+            const std::string part = text.substr(at, end - at);
+            if (!entities(part)) return "a bare & in: " + part.substr(0, 80);
+            for (const char c : part)
+                if ((unsigned char)c < ' ' && c != '\n' && c != '\t') return "a control character";
+            at = end;
+            continue;
+        }
+        size_t i = at + 1;
+        const bool closing = text[i] == '/';
+        if (closing) i++;
+        const size_t name_end = text.find_first_of(" \t\n/>", i);
+        if (name_end == std::string::npos) return "a tag without an end";
+        const std::string name = text.substr(i, name_end - i);
+        for (i = name_end; i < text.size() && text[i] != '>';) {
+            if (text[i] != '=') {
+                if (text[i] == '<') return "< in a tag: " + text.substr(at, 80);
+                i++;
+                continue;
+            }
+            size_t quote = text.find_first_not_of(' ', i + 1);
+            if (text[quote] != '"' && text[quote] != '\'')
+                return "an attribute without quotes: " + text.substr(at, 80);
+            const size_t end = text.find(text[quote], quote + 1);
+            const std::string value = text.substr(quote + 1, end - quote - 1);
+            if (!entities(value)) return "a bare & in an attribute: " + value;
+            if (text.substr(i - 3, 3) == " id" && !ids.insert(value).second)
+                return "an id twice: " + value;
+            i = end + 1;
+        }
+        const bool empty =
+            text[i - 1] == '/' || name == "meta" || name == "!DOCTYPE" || name == "?xml";
+        if (closing) {
+            if (open.empty() || open.back() != name) return "</" + name + "> closes nothing";
+            open.pop_back();
+        } else if (!empty) {
+            open.push_back(name);
+        }
+        at = i + 1;
+        if (name == "style" && !closing) at = text.find("</style>", at);
+    }
+    return open.empty() ? "" : "<" + open.back() + "> is not closed";
+}
+
+/* The lines of a CSV file as fields. */
+std::vector<std::vector<std::string>> ReadCsv(const std::string &path)
+{
+    std::vector<std::vector<std::string>> rows(1, {""});
+    bool quoted = false;
+    const std::string text = ReadFile(path);
+    for (size_t i = 0; i < text.size(); i++) {
+        const char c = text[i];
+        if (c == '"' && quoted && text[i + 1] == '"')
+            rows.back().back() += text[++i];
+        else if (c == '"')
+            quoted = !quoted;
+        else if (c == ',' && !quoted)
+            rows.back().push_back("");
+        else if (c == '\n' && !quoted)
+            rows.push_back({""});
+        else
+            rows.back().back() += c;
+    }
+    rows.pop_back(); /* after the last line's end */
+    return rows;
+}
+
+double Number(const json_t *object, const std::string &key)
+{
+    const json_t *const value = json_object_get(object, key.c_str());
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+double Accuracy(const json_t *result, size_t i, size_t j)
+{
+    const json_t *const row = json_array_get(json_object_get(result, "accuracy"), i);
+    const json_t *const value = json_array_get(row, j);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+class Report : public Cli
+{
+  protected:
+    /* A run with `more` flags in folder `out`. */
+    void Train(const std::string &out, const Words &more)
+    {
+        Words words = {"train", "--data-dir", folder.path(), "--device", "cpu", "--hidden", "12",
+            "--batch", "16", "--penalty", "proximal", "--lr", "0.01", "--out", out};
+        words.insert(words.end(), more.begin(), more.end());
+        const Outcome result = Ewc(words);
+        ASSERT_EQ(0, result.code) << result.err;
+    }
+    /* A run in the middle of which the command was killed: `keep` lines of its record are left. */
+    void TrainPart(const std::string &out, const Words &more, size_t keep)
+    {
+        Train(out, more);
+        std::istringstream lines(ReadFile(folder / (out + "/metrics.jsonl")));
+        std::string kept, line;
+        for (size_t i = 0; i < keep && std::getline(lines, line); i++)
+            kept += line + "\n";
+        WriteFile(folder / (out + "/metrics.jsonl"), kept);
+        std::filesystem::remove(folder / (out + "/result.json"));
+    }
+    Json Result(const std::string &run)
+    {
+        return ParseJson(ReadFile(folder / (run + "/result.json")));
+    }
+    std::string Page(const std::string &where)
+    {
+        const std::string page = ReadFile(folder / (where + "/report.html"));
+        EXPECT_EQ("", Malformed(page));
+        for (const char *part : {"<script", " src=", "@import", "url(", "<link"})
+            EXPECT_FALSE(Has(page, part)) << part;
+        EXPECT_EQ(Count(page, "://"), Count(page, "xmlns=\"http://www.w3.org/2000/svg\"") +
+                                          Count(page, "\"http://www.w3.org/1999/xlink\""));
+        return page;
+    }
+    /* Looks at every figure in `where`/figures: SVG and PNG are as they should be, the CSV there.
+     */
+    void ExpectFigures(const std::string &where, const std::set<std::string> &names)
+    {
+        std::set<std::string> found;
+        for (const auto &entry : std::filesystem::directory_iterator(folder / (where + "/figures")))
+            found.insert(entry.path().filename().string());
+        std::set<std::string> expected;
+        for (const std::string &name : names) {
+            const std::string path = folder / (where + "/figures/" + name);
+            expected.insert(name + ".csv");
+            expected.insert(name + ".svg");
+            expected.insert(name + ".png");
+            const std::string svg = ReadFile(path + ".svg"), png = ReadFile(path + ".png");
+            EXPECT_EQ("", Malformed(svg)) << name;
+            EXPECT_TRUE(Has(svg, "currentColor")) << name;
+            EXPECT_FALSE(Has(svg, "rgb(1,2,3)") || Has(svg, "rgb(  1,   2,   3)")) << name;
+            EXPECT_FALSE(Has(svg, "color=\"black\"") || Has(svg, "_plot_1</title>")) << name;
+            ASSERT_GT(png.size(), 24u) << name;
+            EXPECT_EQ("\x89PNG", png.substr(0, 4)) << name;
+            EXPECT_EQ(std::string({0, 0, 1600 / 256, 1600 % 256}), png.substr(16, 4)) << name;
+        }
+        EXPECT_EQ(expected, found);
+    }
+    static bool Gnuplot() { return std::system("gnuplot --version >/dev/null 2>&1") == 0; }
+    /* Runs report without gnuplot, and so fast. */
+    Outcome Plain(Words words)
+    {
+        words.insert(words.begin(), "report");
+        environment.push_back("PATH=/nonexistent");
+        const Outcome result = Ewc(words);
+        environment.pop_back();
+        return result;
+    }
+};
+
+TEST_F(Report, OneRun)
+{
+    if (!Gnuplot()) GTEST_SKIP() << "no gnuplot";
+    Train("run", {"--tasks", "3", "--eval-every", "5", "--report-every", "2", "--fisher-overlap"});
+    const Outcome outcome = Ewc({"report", "run"});
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    EXPECT_EQ("", outcome.err);
+    EXPECT_TRUE(Has(outcome.out, "run/report.html\n")) << outcome.out;
+    ExpectFigures("run", {"mean-accuracy", "forgetting", "penalty-share", "throughput",
+                             "accuracy-matrix", "task-curves", "fisher-trace", "fisher-share",
+                             "fisher-histogram", "fisher-overlap", "fisher-overlap-tasks"});
+    const std::string page = Page("run");
+    const Json result = Result("run");
+    EXPECT_EQ(11u, Count(page, "<svg "));
+    EXPECT_TRUE(Has(page, "36-12-10"));
+    char acc[32];
+    snprintf(acc, sizeof acc, "<dd>%.2f</dd>", 100.0 * Number(result.get(), "acc"));
+    EXPECT_TRUE(Has(page, acc)) << acc;
+
+    /* The numbers of the figures are those of the run. */
+    auto rows = ReadCsv(folder / "run/figures/accuracy-matrix.csv");
+    ASSERT_EQ(1u + 9u, rows.size());
+    for (size_t i = 0; i < 3; i++) {
+        for (size_t j = 0; j < 3; j++) {
+            const auto &row = rows[1 + 3 * i + j];
+            EXPECT_EQ(std::to_string(i + 1), row[0]);
+            EXPECT_EQ(std::to_string(j + 1), row[1]);
+            const double accuracy = 100.0 * Accuracy(result.get(), i, j);
+            if (std::isnan(accuracy))
+                EXPECT_EQ("", row[2]);
+            else
+                EXPECT_NEAR(accuracy, std::stod(row[2]), 1e-6);
+        }
+    }
+    rows = ReadCsv(folder / "run/figures/mean-accuracy.csv");
+    ASSERT_EQ(4u, rows.size());
+    EXPECT_EQ("mean accuracy (%)", rows[0][2]);
+    for (size_t i = 0; i < 3; i++) {
+        double sum = 0.0;
+        for (size_t j = 0; j <= i; j++)
+            sum += Accuracy(result.get(), i, j);
+        EXPECT_NEAR(100.0 * sum / (double)(i + 1), std::stod(rows[1 + i][2]), 1e-6);
+    }
+    rows = ReadCsv(folder / "run/figures/forgetting.csv");
+    ASSERT_EQ(3u, rows.size());
+    EXPECT_NEAR(100.0 * Number(result.get(), "forgetting"),
+        0.5 * (std::stod(rows[1][2]) + std::stod(rows[2][2])), 1e-4);
+
+    /* Shares of the layers are one whole; so are the magnitudes in a layer with its zeros. */
+    std::map<std::string, double> share, magnitudes;
+    for (const auto &row : ReadCsv(folder / "run/figures/fisher-share.csv"))
+        if (row[0] != "series") share[row[1]] += std::stod(row[2]);
+    EXPECT_EQ(3u, share.size());
+    for (const auto &task : share)
+        EXPECT_NEAR(100.0, task.second, 1e-3) << task.first;
+    for (const auto &row : ReadCsv(folder / "run/figures/fisher-histogram.csv"))
+        if (row[0] != "series") magnitudes[row[0]] += std::stod(row[2]);
+    EXPECT_EQ(2u, magnitudes.size());
+    for (const auto &layer : magnitudes) {
+        const size_t at = page.find("as F = 0: "), in = page.find(layer.first + " ", at);
+        ASSERT_NE(std::string::npos, in) << layer.first;
+        const double zeros = std::stod(page.substr(in + layer.first.size() + 1));
+        EXPECT_NEAR(100.0, layer.second + zeros, 0.06) << layer.first;
+    }
+
+    /* Overlap of tasks 1 and 3 in the head, from the record. */
+    const json_t *const fisher = json_object_get(result.get(), "fisher");
+    double sum = 0.0, traces[2] = {0.0, 0.0};
+    for (const char *segment : {"head.weight", "head.bias"}) {
+        for (size_t t = 0; t < 2; t++) {
+            const json_t *const pass = json_array_get(fisher, 2 * t);
+            traces[t] +=
+                Number(json_object_get(json_object_get(pass, "segments"), segment), "trace");
+        }
+        const json_t *const last = json_object_get(json_array_get(fisher, 2), "overlap");
+        sum += json_number_value(json_array_get(json_object_get(last, segment), 0));
+    }
+    const double overlap = sum / std::sqrt(traces[0] * traces[1]);
+    EXPECT_GT(overlap, 0.1);
+    EXPECT_LT(overlap, 1.0 + 1e-6);
+    rows = ReadCsv(folder / "run/figures/fisher-overlap.csv");
+    ASSERT_EQ(1u + 2u * 2u, rows.size());
+    EXPECT_EQ("2 tasks apart", rows[4][0]);
+    EXPECT_EQ("head", rows[4][1]);
+    EXPECT_NEAR(overlap, std::stod(rows[4][2]), 1e-5);
+    EXPECT_EQ(1u + 4u, ReadCsv(folder / "run/figures/fisher-overlap-tasks.csv").size());
+
+    /* Avalanche's columns. */
+    rows = ReadCsv(folder / "run/eval_results.csv");
+    EXPECT_EQ((std::vector<std::string>{
+                  "eval_exp", "training_exp", "eval_accuracy", "eval_loss", "forgetting"}),
+        rows[0]);
+    ASSERT_EQ(1u + 2u + 3u + 3u, rows.size()); /* with the task that comes next */
+    for (size_t k = 1; k < rows.size(); k++) {
+        const size_t j = std::stoul(rows[k][0]), i = std::stoul(rows[k][1]);
+        EXPECT_NEAR(Accuracy(result.get(), i, j), std::stod(rows[k][2]), 1e-7);
+        EXPECT_EQ("", rows[k][3]);
+        const double lost =
+            j < i ? Accuracy(result.get(), j, j) - Accuracy(result.get(), i, j) : 0.0;
+        EXPECT_NEAR(lost, std::stod(rows[k][4]), 1e-7);
+    }
+}
+
+TEST_F(Report, SeveralRunsOfDifferentShapes)
+{
+    if (!Gnuplot()) GTEST_SKIP() << "no gnuplot";
+    for (const char *seed : {"1", "2", "3"})
+        Train(std::string("ewc-") + seed, {"--tasks", "3", "--seed", seed});
+    Train("strong", {"--tasks", "3", "--lambda", "7"});
+    Train("sgd", {"--tasks", "2", "--method", "sgd"});
+    Train("split", {"--preset", "split-mnist", "--method", "si"});
+    Train("one", {"--tasks", "1", "--no-eval-next"});
+    const Words runs = {"ewc-1", "sgd", "ewc-2/", "strong", "split", "ewc-3", "one"};
+    Words words = {"report", "--out", "all", "--json", "--tensorboard"};
+    words.insert(words.end(), runs.begin(), runs.end());
+    const Outcome outcome = Ewc(words);
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    EXPECT_EQ("", outcome.err);
+    const Json json = ParseJson(outcome.out);
+    const std::string page = Page("all");
+    for (const char *label : {"<h2 id=\"group-1\">ewc tasks=3 lambda=100 (3 seeds)</h2>",
+             "\">ewc tasks=3 lambda=7</h2>", "\">sgd tasks=2</h2>",
+             "\">si kind=split tasks=5 scenario=task</h2>", "\">ewc tasks=1 lambda=100</h2>"})
+        EXPECT_TRUE(Has(page, label)) << label;
+    EXPECT_TRUE(Has(page, "No Fisher information was recorded"));
+
+    /* What it says it wrote is there. */
+    std::set<std::string> names;
+    size_t i;
+    json_t *item;
+    json_array_foreach(json_object_get(json.get(), "figures"), i, item)
+    {
+        names.insert(json_string_value(json_object_get(item, "name")));
+        EXPECT_TRUE(json_is_true(json_object_get(item, "drawn")));
+    }
+    ExpectFigures("all", names);
+    EXPECT_EQ(runs.size(), json_array_size(json_object_get(json.get(), "runs")));
+    for (const char *list : {"evaluations", "tensorboard"}) {
+        EXPECT_EQ(runs.size(), json_array_size(json_object_get(json.get(), list)));
+        json_array_foreach(json_object_get(json.get(), list), i, item)
+        {
+            EXPECT_TRUE(Exists(folder / json_string_value(item))) << json_string_value(item);
+        }
+    }
+    EXPECT_STREQ("all/report.html", json_string_value(json_object_get(json.get(), "page")));
+
+    /* The mean over seeds and its standard error. */
+    double values[3], mean = 0.0, squares = 0.0;
+    for (size_t k = 0; k < 3; k++) {
+        values[k] = 100.0 * Number(Result("ewc-" + std::to_string(k + 1)).get(), "acc");
+        mean += values[k] / 3.0;
+    }
+    for (const double value : values)
+        squares += (value - mean) * (value - mean);
+    const double error = std::sqrt(squares / 2.0 / 3.0);
+    char text[64];
+    snprintf(text, sizeof text, "<dd>%.2f ± %.2f</dd>", mean, error);
+    EXPECT_TRUE(Has(page, text)) << text;
+    const auto rows = ReadCsv(folder / "all/figures/mean-accuracy.csv");
+    ASSERT_EQ("ewc tasks=3 lambda=100 (3 seeds)", rows[3][0]);
+    EXPECT_NEAR(mean, std::stod(rows[3][2]), 1e-4);
+    EXPECT_NEAR(error, std::stod(rows[3][3]), 1e-4);
+
+    /* Without --out the report of several runs has a folder of its own. */
+    const Outcome own = Plain({"sgd", "one"});
+    ASSERT_EQ(0, own.code) << own.err;
+    EXPECT_EQ(0u, own.out.find("runs/report-2")) << own.out;
+}
+
+TEST_F(Report, TheCommandRunsItAgain)
+{
+    const std::string data = folder / "it's data & more";
+    std::filesystem::create_directory(data);
+    WriteTinyMnist(data);
+    const Words flags[] = {{"--tasks", "2", "--seed", "9", "--iterations", "7", "--no-eval-next"},
+        {"--preset", "split-mnist", "--epochs", "2", "--method", "si", "--si-c", "0.5"},
+        {"--method", "dropout", "--tasks", "2", "--validation", "50", "--patience", "2",
+            "--dropout-input", "0"},
+        {"--preset", "permuted-mnist-1024", "--hidden", "none", "--epochs", "1", "--tasks", "2",
+            "--lambda", "0.125", "--pad", "0"}};
+    for (const Words &more : flags) {
+        for (const char *old : {"run", "again"})
+            std::filesystem::remove_all(folder / old);
+        Words words = {"train", "--device", "cpu", "--data-dir", data, "--hidden", "12", "--batch",
+            "16", "--out", "run"};
+        for (size_t k = 0; k < more.size(); k++) {
+            if (more[k] == "--hidden") words.erase(words.begin() + 5, words.begin() + 7);
+        }
+        words.insert(words.end(), more.begin(), more.end());
+        Outcome result = Ewc(words);
+        ASSERT_EQ(0, result.code) << result.err;
+        ASSERT_EQ(0, Plain({"run"}).code);
+        const std::string page = Page("run");
+        const size_t begin = page.find("<pre><code>") + 11;
+        std::string command = page.substr(begin, page.find('\n', begin) - begin);
+        for (const auto &[from, to] : std::map<std::string, std::string>{
+                 {"&#39;", "'"}, {"&quot;", "\""}, {"&lt;", "<"}, {"&gt;", ">"}})
+            command = Replace(command, from, to);
+        command = Replace(command, "&amp;", "&");
+        SCOPED_TRACE(command);
+        const std::string script = "cd '" + folder.path() + "' && ewc() { " + EWC_CLI_PATH +
+                                   " \"$@\"; }; " + command + " --out again 2>/dev/null >&2";
+        ASSERT_EQ(0, std::system(script.c_str()));
+        EXPECT_EQ(ReadFile(folder / "run/config.json"), ReadFile(folder / "again/config.json"));
+        const Json first = Result("run"), second = Result("again");
+        EXPECT_TRUE(json_equal(
+            json_object_get(first.get(), "accuracy"), json_object_get(second.get(), "accuracy")));
+    }
+}
+
+TEST_F(Report, NamesMayHoldAnything)
+{
+    const std::string names[] = {"a<b>&\"c'd", "naïve λ 日本 😀", "$(touch x)`touch y`; %s %n @",
+        "line\nend\ttab", "x-->]]><script>", "bad \xff\xc0\xaf utf-8", std::string(200, 'w')};
+    for (const std::string &name : names) {
+        SCOPED_TRACE(name);
+        const std::string out = "out of " + name;
+        Train("plain", {"--tasks", "2"});
+        std::filesystem::rename(folder / "plain", folder / name);
+        Outcome outcome = Plain({name});
+        ASSERT_EQ(0, outcome.code) << outcome.err;
+        Page(name);
+        outcome = Plain({name, "--json", "--tensorboard", "--out", out});
+        ASSERT_EQ(0, outcome.code) << outcome.err;
+        EXPECT_TRUE(ParseJson(outcome.out) != nullptr);
+        Page(out);
+    }
+    EXPECT_TRUE(Has(ReadFile(folder / names[0] + "/report.html"), "a&lt;b&gt;&amp;&quot;c&#39;d"));
+    if (!Gnuplot()) GTEST_SKIP() << "no gnuplot";
+
+    /* In the legend, through a setting that this version does not know. */
+    for (size_t k = 0; k < 3; k++) {
+        const std::string path = folder / (names[k] + "/config.json");
+        Json config = ParseJson(ReadFile(path));
+        json_object_set_new(config.get(), "future <&'\" key", json_string(names[k].c_str()));
+        json_object_set_new(config.get(), "gone\n", json_string("\x01\\ \\n {/*2 x}"));
+        char *const text = json_dumps(config.get(), 0);
+        WriteFile(path, text);
+        free(text);
+    }
+    const Outcome outcome = Ewc({"report", names[0], names[1], names[2], "--out", "all"});
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    const std::string page = Page("all");
+    EXPECT_TRUE(Has(page, "naïve λ 日本 😀"));
+    EXPECT_TRUE(Has(page, "future &lt;&amp;"));
+    EXPECT_EQ("", Malformed(ReadFile(folder / "all/figures/mean-accuracy.svg")));
+    EXPECT_FALSE(Exists(folder / "x") || Exists(folder / "y") || Exists(folder / "all/figures/x") ||
+                 Exists(folder / "all/figures/y"));
+}
+
+TEST_F(Report, UnfinishedRunsAreShownAsFarAsTheyWent)
+{
+    Train("whole", {"--tasks", "3", "--report-every", "1"});
+    const std::string record = ReadFile(folder / "whole/metrics.jsonl");
+    const size_t lines = Count(record, "\n");
+    size_t reports = 0;
+    for (size_t keep = 0; keep < lines; keep += 1 + lines / 20) {
+        SCOPED_TRACE(keep);
+        std::filesystem::remove_all(folder / "part");
+        TrainPart("part", {"--tasks", "3", "--report-every", "1"}, keep);
+        const Outcome outcome = Plain({"part"});
+        ASSERT_EQ(0, outcome.code) << outcome.err;
+        const std::string page = Page("part");
+        EXPECT_TRUE(Has(page, "<strong>Unfinished:</strong> part has no result.json; "));
+        EXPECT_TRUE(Has(page, "(unfinished)"));
+        reports++;
+    }
+    EXPECT_GT(reports, 10u);
+
+    /* Cut in the middle of a line, once two tasks were done. */
+    const size_t at = record.find("{\"event\":\"step\",\"task\":3");
+    WriteFile(folder / "part/metrics.jsonl", record.substr(0, at + 30));
+    Outcome outcome = Plain({"part"});
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    std::string page = Page("part");
+    EXPECT_TRUE(Has(page, "2 of 3 tasks are done"));
+    EXPECT_TRUE(Has(page, "The last line of part/metrics.jsonl is not whole"));
+    const Json whole = Result("whole");
+    double r[4];
+    for (size_t i = 0; i < 4; i++)
+        r[i] = Accuracy(whole.get(), i / 2, i % 2);
+    const ewc_metrics measures = ewc_metrics_compute(r, nullptr, 2);
+    char text[64];
+    snprintf(text, sizeof text, "<dd>%.2f</dd>", 100.0 * measures.acc);
+    EXPECT_TRUE(Has(page, text)) << text;
+    EXPECT_EQ(1u + 2u + 1u, ReadCsv(folder / "part/eval_results.csv").size());
+
+    /* Beside one that has finished. */
+    outcome = Plain({"part", "whole", "--out", "both"});
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    page = Page("both");
+    EXPECT_TRUE(Has(page, "\">ewc (unfinished)</h2>"));
+    EXPECT_TRUE(Has(page, "\">ewc</h2>"));
+
+    /* One that failed says why. */
+    WriteFile(folder / "part/metrics.jsonl",
+        record.substr(0, at) +
+            "{\"event\":\"error\",\"status\":\"X\",\"message\":\"all <lost>\"}\n");
+    ASSERT_EQ(0, Plain({"part"}).code);
+    EXPECT_TRUE(Has(Page("part"), "The run ended with: all &lt;lost&gt;"));
+
+    /* Without its record only the result is shown. */
+    std::filesystem::remove(folder / "whole/metrics.jsonl");
+    ASSERT_EQ(0, Plain({"whole"}).code);
+    EXPECT_TRUE(Has(Page("whole"), "whole/metrics.jsonl is missing"));
+}
+
+TEST_F(Report, FoldersThatAreNoRunOrBroken)
+{
+    Train("good", {"--tasks", "2"});
+    std::filesystem::create_directory(folder / "empty");
+    ExpectRefused(2, "names no run", {"report"});
+    ExpectRefused(2, "nowhere: no such folder", {"report", "nowhere"});
+    ExpectRefused(2, "nowhere: no such folder", {"report", "good", "nowhere"});
+    ExpectRefused(
+        2, "train-images-idx3-ubyte: not a folder", {"report", "train-images-idx3-ubyte"});
+    ExpectRefused(
+        2, "empty: not the folder of a run: config.json is missing", {"report", "empty/"});
+    ExpectRefused(2, "good/: given twice", {"report", "good", "good/"});
+    ExpectRefused(2, "--out", {"report", "good", "--out="});
+    ExpectRefused(2, "--tensorboard", {"report", "good", "--tensorboard=maybe"});
+    ExpectRefused(2, "--lambda: unknown flag", {"report", "good", "--lambda", "3"});
+    ExpectRefused(1, "good/config.json", {"report", "good", "--out", "good/config.json/x"});
+    std::filesystem::copy(folder / "good/config.json", folder / "empty/config.json");
+    ExpectRefused(2, "empty: nothing has been trained", {"report", "empty"});
+
+    const struct {
+        const char *file, *text, *culprit;
+    } cases[] = {
+        {"config.json", "", "bad/config.json: line 1: "},
+        {"config.json", "{\n\n\"tasks\": }", "bad/config.json: line 3: "},
+        {"config.json", "[]", "bad/config.json: line 1: is not a JSON object"},
+        {"config.json", "{\"tasks\": 2, \"tasks\": 3}", "bad/config.json: line 1: "},
+        {"result.json", "{", "bad/result.json: line 1: "},
+        {"result.json", "null", "bad/result.json: line 1: "},
+        {"metrics.jsonl", "{}\n{}\n{\"event\"\n{}\n", "bad/metrics.jsonl: line 3: "},
+        {"metrics.jsonl", "{}\n\n{}\n", "bad/metrics.jsonl: line 2: "},
+        {"metrics.jsonl", "{}\n7\n{}\n", "bad/metrics.jsonl: line 2: "},
+    };
+    for (const auto &broken : cases) {
+        std::filesystem::remove_all(folder / "bad");
+        std::filesystem::copy(
+            folder / "good", folder / "bad", std::filesystem::copy_options::recursive);
+        WriteFile(folder / (std::string("bad/") + broken.file), broken.text);
+        ExpectRefused(3, broken.culprit, {"report", "bad"});
+        ExpectRefused(3, broken.culprit, {"report", "good", "bad", "--out", "no"});
+        EXPECT_FALSE(Exists(folder / "no"));
+    }
+    /* A folder in a file's place; and more tasks than a matrix of them has room for. */
+    std::filesystem::remove_all(folder / "bad");
+    std::filesystem::create_directories(folder / "bad/config.json");
+    ExpectRefused(2, "config.json is missing", {"report", "bad"});
+    std::filesystem::remove_all(folder / "bad");
+    std::filesystem::create_directory(folder / "bad");
+    WriteFile(folder / "bad/config.json", "{\"tasks\": 1000000000}");
+    WriteFile(folder / "bad/metrics.jsonl", "{}\n");
+    ExpectRefused(3, "no file says how many tasks", {"report", "bad"});
+}
+
+/* Puts other values in the place of each one of a JSON document, in turn: calls `look` for each. Of
+ * all kinds of values two at a place, other ones at the next. */
+class Distortion
+{
+    const json_t *root;
+    std::function<void(const json_t *)> look;
+    size_t next = 0;
+
+    void TryAt(json_t *old, const std::function<void(json_t *)> &put)
+    {
+        static const char *const values[] = {
+            "null", "\"x\"", "-1", "1e308", "[]", "{}", "[[{}]]", "4611686018427387904", "true"};
+        json_incref(old);
+        for (int i = 0; i < 2; i++, next++) {
+            put(json_loads(values[next % std::size(values)], JSON_DECODE_ANY, nullptr));
+            look(root);
+        }
+        put(old);
+    }
+
+  public:
+    Distortion(const json_t *whole, std::function<void(const json_t *)> f)
+        : root(whole), look(std::move(f))
+    {
+    }
+    void Run(json_t *at)
+    {
+        if (json_is_object(at)) {
+            std::vector<std::string> keys;
+            for (void *i = json_object_iter(at); i; i = json_object_iter_next(at, i))
+                keys.push_back(json_object_iter_key(i));
+            for (const std::string &key : keys) {
+                TryAt(json_object_get(at, key.c_str()),
+                    [&](json_t *value) { json_object_set_new(at, key.c_str(), value); });
+                Run(json_object_get(at, key.c_str()));
+            }
+        } else if (json_is_array(at) && json_array_size(at) > 0) {
+            TryAt(json_array_get(at, 0), [&](json_t *value) { json_array_set_new(at, 0, value); });
+            Run(json_array_get(at, 0));
+        }
+    }
+};
+
+TEST_F(Report, ValuesOfAnyTypeAndSize)
+{
+    Train("run", {"--tasks", "2", "--fisher-overlap", "--eval-every", "5", "--report-every", "10"});
+    const auto check = [&] {
+        const Outcome outcome = Plain({"run", "--tensorboard"});
+        EXPECT_TRUE(outcome.code == 0 || outcome.code == 2 || outcome.code == 3)
+            << outcome.code << "\n"
+            << outcome.err;
+        if (outcome.code == 0) {
+            EXPECT_EQ("", Malformed(ReadFile(folder / "run/report.html")));
+        }
+    };
+    for (const char *file : {"config.json", "result.json"}) {
+        const std::string path = folder / (std::string("run/") + file), good = ReadFile(path);
+        const Json json = ParseJson(good);
+        Distortion distortion(json.get(), [&](const json_t *changed) {
+            char *const text = json_dumps(changed, 0);
+            SCOPED_TRACE(std::string(text).substr(0, 2000));
+            WriteFile(path, text);
+            free(text);
+            check();
+        });
+        distortion.Run(json.get());
+        WriteFile(path, good);
+    }
+    /* One line of each kind. */
+    const std::string path = folder / "run/metrics.jsonl", good = ReadFile(path);
+    std::filesystem::remove(folder / "run/result.json"); /* then the record decides */
+    std::vector<std::string> lines;
+    std::istringstream in(good);
+    for (std::string line; std::getline(in, line);)
+        lines.push_back(line);
+    std::map<std::string, size_t> kinds; /* the last line of each */
+    for (size_t i = 0; i < lines.size(); i++)
+        kinds[lines[i].substr(0, 16)] = i;
+    for (const auto &kind : kinds) {
+        const Json json = ParseJson(lines[kind.second]);
+        Distortion distortion(json.get(), [&](const json_t *changed) {
+            char *const line = json_dumps(changed, JSON_COMPACT);
+            SCOPED_TRACE(std::string(line).substr(0, 2000));
+            std::string text;
+            for (size_t i = 0; i < lines.size(); i++)
+                text += (i == kind.second ? line : lines[i]) + "\n";
+            free(line);
+            WriteFile(path, text);
+            check();
+        });
+        distortion.Run(json.get());
+    }
+}
+
+TEST_F(Report, WithoutGnuplot)
+{
+    Train("run", {"--tasks", "2"});
+    Outcome outcome = Plain({"run"});
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    EXPECT_EQ(1, std::count(outcome.err.begin(), outcome.err.end(), '\n')) << outcome.err;
+    EXPECT_TRUE(Has(outcome.err, "gnuplot is not on PATH")) << outcome.err;
+    EXPECT_TRUE(Exists(folder / "run/figures/mean-accuracy.csv"));
+    EXPECT_FALSE(Exists(folder / "run/figures/mean-accuracy.svg"));
+    const std::string page = Page("run");
+    EXPECT_TRUE(Has(page, "gnuplot was not found"));
+    EXPECT_TRUE(Has(page, "figures/mean-accuracy.csv"));
+    EXPECT_FALSE(Has(page, ".svg"));
+
+    /* One that does not work says why; the page is not written. */
+    std::filesystem::remove(folder / "run/report.html");
+    std::filesystem::create_directory(folder / "bin");
+    const std::string fake = folder / "bin/gnuplot";
+    WriteFile(fake, "#!/bin/sh\necho 'line 7: no such terminal' >&2\necho >&2\nexit 1\n");
+    std::filesystem::permissions(fake, std::filesystem::perms::owner_all);
+    environment.push_back("PATH=" + folder / "bin" + ":/usr/bin:/bin");
+    outcome = Ewc({"report", "run"});
+    EXPECT_EQ(1, outcome.code);
+    EXPECT_EQ(
+        "ewc report: gnuplot, drawing mean-accuracy: line 7: no such terminal\n", outcome.err);
+    EXPECT_EQ("", outcome.out);
+    EXPECT_FALSE(Exists(folder / "run/report.html"));
+
+    /* A signal ends a drawing that takes long. */
+    WriteFile(fake, "#!/bin/sh\necho > " + folder / "drawing" + "\nexec sleep 100\n");
+    const pid_t child = Start({"report", "run"});
+    while (!Exists(folder / "drawing"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    kill(child, SIGTERM);
+    outcome = Wait(child);
+    EXPECT_EQ(128 + SIGTERM, outcome.code);
+    EXPECT_TRUE(Has(outcome.err, "stopped by")) << outcome.err;
+}
+
+/* Read by TensorBoard's own reader, which checks lengths and checksums. */
+TEST_F(Report, TensorBoardReadsTheEvents)
+{
+    Train("run", {"--tasks", "2", "--eval-every", "5", "--report-every", "4"});
+    ASSERT_EQ(0, Plain({"run", "--tensorboard"}).code);
+    const std::string bytes = ReadFile(folder / "run/events.out.tfevents.ewc");
+    ASSERT_GT(bytes.size(), 40u);
+    EXPECT_TRUE(Has(bytes.substr(0, 60), "brain.Event:2"));
+    if (std::system("python3 -c 'import tensorboard' 2>/dev/null") != 0)
+        GTEST_SKIP() << "no TensorBoard for python3";
+    WriteFile(folder / "read.py",
+        "import json, sys\n"
+        "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n"
+        "events = EventAccumulator(sys.argv[1], size_guidance={'scalars': 0})\n"
+        "events.Reload()\n"
+        "json.dump({tag: [[e.step, e.value] for e in events.Scalars(tag)]\n"
+        "           for tag in events.Tags()['scalars']}, open(sys.argv[2], 'w'))\n");
+    const std::string command = "cd '" + folder.path() + "' && python3 read.py run read.json";
+    ASSERT_EQ(0, std::system((command + " 2>/dev/null").c_str()));
+    const Json read = ParseJson(ReadFile(folder / "read.json"));
+    const Json result = Result("run");
+
+    const json_t *const acc = json_array_get(json_object_get(read.get(), "measures/ACC"), 0);
+    EXPECT_NEAR(Number(result.get(), "acc"), json_number_value(json_array_get(acc, 1)), 1e-6);
+    for (size_t t = 0; t < 2; t++) {
+        const json_t *const curve =
+            json_object_get(read.get(), ("accuracy/task " + std::to_string(t + 1)).c_str());
+        ASSERT_GT(json_array_size(curve), 2u);
+        const json_t *const last = json_array_get(curve, json_array_size(curve) - 1);
+        EXPECT_EQ(26, json_integer_value(json_array_get(last, 0))); /* 2 tasks of 13 batches */
+        EXPECT_NEAR(Accuracy(result.get(), 1, t), json_number_value(json_array_get(last, 1)), 1e-6);
+    }
+    /* Every step event, at its step. */
+    std::istringstream lines(ReadFile(folder / "run/metrics.jsonl"));
+    const json_t *const losses = json_object_get(read.get(), "training/loss");
+    size_t count = 0;
+    for (std::string line; std::getline(lines, line);) {
+        const Json event = ParseJson(line);
+        if (json_string_value(json_object_get(event.get(), "event")) != std::string("step"))
+            continue;
+        const json_t *const point = json_array_get(losses, count++);
+        EXPECT_EQ(13 * (Number(event.get(), "task") - 1) + Number(event.get(), "step"),
+            (double)json_integer_value(json_array_get(point, 0)));
+        EXPECT_NEAR(Number(event.get(), "loss"), json_number_value(json_array_get(point, 1)), 1e-5);
+    }
+    EXPECT_EQ(count, json_array_size(losses));
+    EXPECT_GT(count, 4u);
+    for (const char *tag : {"training/penalty", "training/learning rate", "fisher trace/fc1.weight",
+             "accuracy/mean over tasks seen", "measures/forgetting"})
+        EXPECT_GT(json_array_size(json_object_get(read.get(), tag)), 0u) << tag;
+}
+} // namespace

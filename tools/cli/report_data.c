@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: MIT */
+/* Runs of a report, and the groups they form. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report.h"
+
+void *report_alloc(int64_t count, size_t size)
+{
+    void *const p = count < 0 ? NULL : calloc(count > 0 ? (size_t)count : 1, size);
+    if (p != NULL) return p;
+    (void)cli_usage("report", "out of memory");
+    exit(1);
+}
+
+char *report_format(const char *format, ...)
+{
+    char *text = NULL;
+    va_list arguments;
+    va_start(arguments, format);
+    if (vasprintf(&text, format, arguments) < 0) text = NULL;
+    va_end(arguments);
+    return text != NULL ? text : report_alloc(1, 1);
+}
+
+/* ---- Settings ---- */
+
+/* A value of a configuration as the text that a flag takes. */
+static char *value_text(const json_t *value)
+{
+    if (json_is_string(value)) return report_format("%s", json_string_value(value));
+    if (json_is_integer(value)) return report_format("%lld", (long long)json_integer_value(value));
+    if (json_is_real(value)) {
+        char text[32];
+        snprintf(text, sizeof text, "%.15g", json_real_value(value));
+        const int exact = strtod(text, NULL) == json_real_value(value);
+        return report_format("%.*g", exact ? 15 : 17, json_real_value(value));
+    }
+    if (json_is_boolean(value)) return report_format(json_is_true(value) ? "true" : "false");
+    if (!json_is_array(value)) return report_format("?");
+    char *list = report_format(json_array_size(value) == 0 ? "none" : "");
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        char *const item = value_text(json_array_get(value, i));
+        char *const longer = report_format("%s%s%s", list, i > 0 ? "," : "", item);
+        free(item);
+        free(list);
+        list = longer;
+    }
+    return list;
+}
+
+/* Takes over what config.json says. What this version does not know, or not with such a value, is
+ * kept as text only. */
+static void read_settings(report_run *run)
+{
+    const char *key;
+    json_t *value, *const others = json_object();
+    ewc_options_init(&run->options);
+    run->settings = json_object();
+    json_object_foreach(run->folder.config, key, value)
+    {
+        char *const text = value_text(value);
+        if (strcmp(key, "preset") == 0) /* whose settings are all in the file */
+            snprintf(run->options.preset, sizeof run->options.preset, "%s", text);
+        else if (ewc_options_set(&run->options, key, text) != EWC_OK)
+            json_object_set_new(others, key, json_string(text));
+        free(text);
+    }
+    ewc_option_info info;
+    char text[2 * EWC_OPTION_TEXT_SIZE];
+    for (int i = 0; ewc_options_describe(i, &info); i++)
+        if (ewc_options_get(&run->options, info.key, text, sizeof text) == EWC_OK)
+            json_object_set_new(run->settings, info.key, json_string(text));
+    json_object_update(run->settings, others);
+    json_decref(others);
+}
+
+/* Adds `text` to a command line, quoted where a shell would read more than the text in it. */
+static void put_word(FILE *out, const char *text)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./,:+-=@%";
+    if (text[0] != '\0' && strspn(text, plain) == strlen(text)) {
+        fputs(text, out);
+        return;
+    }
+    fputc('\'', out);
+    for (const char *c = text; *c != '\0'; c++)
+        fputs(*c == '\'' ? "'\\''" : (char[]){*c, '\0'}, out);
+    fputc('\'', out);
+}
+
+/* The type of the option `key`; one that this version does not know takes a value. */
+static ewc_option_type type_of(const char *key)
+{
+    ewc_option_info info;
+    for (int i = 0; ewc_options_describe(i, &info); i++)
+        if (strcmp(info.key, key) == 0) return info.type;
+    return EWC_OPTION_TEXT;
+}
+
+char *report_command(const report_run *run)
+{
+    char *command = NULL, initial[2 * EWC_OPTION_TEXT_SIZE];
+    size_t bytes = 0;
+    const char *key;
+    json_t *value;
+    ewc_run_options base;
+    FILE *const out = open_memstream(&command, &bytes);
+    if (out == NULL) return report_format("ewc train");
+    fputs("ewc train", out);
+    ewc_options_init(&base);
+    if (run->options.preset[0] != '\0' && ewc_options_preset(&base, run->options.preset) == EWC_OK)
+        fprintf(out, " --preset %s", run->options.preset);
+    const char *const method = json_string_value(json_object_get(run->settings, "method"));
+    const int other = ewc_options_get(&base, "method", initial, sizeof initial) == EWC_OK &&
+                      strcmp(initial, method) != 0;
+    if (other) { /* first, as it sets other options, too */
+        (void)ewc_options_set(&base, "method", method);
+        fputs(" --method ", out);
+        put_word(out, method);
+    }
+    json_object_foreach(run->settings, key, value)
+    {
+        const char *const text = json_string_value(value);
+        const int duration = strcmp(key, "epochs") == 0 || strcmp(key, "iterations") == 0;
+        if (strcmp(key, "out") == 0 || strcmp(key, "preset") == 0 || strcmp(key, "method") == 0)
+            continue;
+        if (duration && strcmp(text, "0") == 0) continue; /* the other one replaces it */
+        if (ewc_options_get(&base, key, initial, sizeof initial) == EWC_OK &&
+            strcmp(initial, text) == 0)
+            continue;
+        if (type_of(key) == EWC_OPTION_FLAG) {
+            fprintf(out, " --%s%s", strcmp(text, "true") == 0 ? "" : "no-", key);
+        } else {
+            fprintf(out, " --%s ", key);
+            put_word(out, text);
+        }
+    }
+    return fclose(out) == 0 ? command : report_format("ewc train");
+}
+
+char *report_safe_name(const report_run *run, int64_t i)
+{
+    char *const name = report_format("%lld-%s", (long long)i + 1, run->folder.name);
+    for (char *c = name; *c != '\0'; c++)
+        if (strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-", *c) == NULL)
+            *c = '_';
+    return name;
+}
+
+/* ---- Runs ---- */
+
+/* Where each task begins, in steps since the start of training; of a run that has not finished also
+ * how far it got. */
+static void find_starts(report_run *run)
+{
+    size_t i;
+    json_t *event;
+    int64_t *const steps = report_alloc(run->tasks, sizeof *steps);
+    json_array_foreach(run->folder.events, i, event)
+    {
+        const int64_t task = cli_json_integer(event, "task", 0);
+        const int64_t step = cli_json_integer(event, "step", 0);
+        if (task >= 1 && task <= run->tasks && step > steps[task - 1]) steps[task - 1] = step;
+    }
+    run->start = report_alloc(run->tasks + 1, sizeof *run->start);
+    for (int64_t t = 0; t < run->tasks; t++)
+        run->start[t + 1] = run->start[t] + (double)steps[t];
+    free(steps);
+}
+
+/* Finds the Fisher pass of each task. */
+static void find_fishers(report_run *run)
+{
+    size_t i;
+    json_t *event;
+    run->fisher = report_alloc(run->tasks, sizeof *run->fisher);
+    json_array_foreach(run->folder.events, i, event)
+    {
+        const int64_t task = cli_json_integer(event, "task", 0);
+        if (cli_event_is(event, "fisher") && task >= 1 && task <= run->tasks)
+            run->fisher[task - 1] = event;
+    }
+}
+
+/* The measures of the tasks that are done: those of the result or, before there is one, of the part
+ * of the matrix that there is. */
+static void measure(report_run *run)
+{
+    const json_t *const result = run->folder.result;
+    if (result != NULL) {
+        run->measures =
+            (ewc_metrics){cli_json_number(result, "acc"), cli_json_number(result, "bwt"),
+                cli_json_number(result, "fwt"), cli_json_number(result, "forgetting")};
+        return;
+    }
+    const int64_t k = run->done;
+    run->measures = (ewc_metrics){NAN, NAN, NAN, NAN};
+    if (k == 0) return;
+    double *const part = report_alloc(k * k, sizeof *part);
+    for (int64_t i = 0; i < k * k; i++)
+        part[i] = run->accuracy[i / k * run->tasks + i % k];
+    run->measures = ewc_metrics_compute(part, run->baseline, k);
+    free(part);
+}
+
+static int read_run(report_run *run, const char *path)
+{
+    const int code = cli_folder_read(&run->folder, "report", path);
+    if (code != 0) return code;
+    read_settings(run);
+    run->finished = run->folder.result != NULL;
+    run->tasks = cli_folder_tasks(&run->folder);
+    run->done = cli_folder_done(&run->folder);
+    run->accuracy = report_alloc(run->tasks * run->tasks, sizeof *run->accuracy);
+    run->baseline = report_alloc(run->tasks, sizeof *run->baseline);
+    cli_folder_accuracy(&run->folder, run->accuracy, run->baseline);
+    find_starts(run);
+    find_fishers(run);
+    measure(run);
+    return 0;
+}
+
+/* ---- Groups ---- */
+
+static const char *setting(const report_run *run, const char *key)
+{
+    const char *const text = json_string_value(json_object_get(run->settings, key));
+    return text != NULL ? text : "";
+}
+
+/* The group of options that `key` belongs to; "" if this version does not know it. */
+static const char *option_group(const char *key)
+{
+    ewc_option_info info;
+    for (int i = 0; ewc_options_describe(i, &info); i++)
+        if (strcmp(info.key, key) == 0) return info.group;
+    return "";
+}
+
+/* Whether `key` is the strength of some methods, of which the run's is none. */
+static int is_strength_of_others(const report_run *run, const char *key)
+{
+    enum { METHODS_MAX = 64 }; /* beyond the last method there is no strength */
+    const char *const own = ewc_method_strength((ewc_method)run->options.method);
+    int found = 0;
+    for (int m = 0; m < METHODS_MAX; m++) {
+        const char *const strength = ewc_method_strength((ewc_method)m);
+        found |= strength != NULL && strcmp(strength, key) == 0;
+    }
+    return found && (own == NULL || strcmp(own, key) != 0);
+}
+
+/* Whether a setting has a part in what the run learned: not its seed, nor where it ran and how it
+ * was measured. */
+static int matters(const report_run *run, const char *key)
+{
+    return strcmp(option_group(key), "Run") != 0 && strcmp(key, "data-dir") != 0 &&
+           strncmp(key, "eval-", 5) != 0 && strcmp(key, "report-every") != 0 &&
+           !is_strength_of_others(run, key);
+}
+
+/* What the run says of itself, from its result or its record's first line. */
+const char *report_fact(const report_run *run, const char *key)
+{
+    const char *const text = cli_json_text(run->folder.result, key);
+    return text[0] != '\0' ? text : cli_json_text(json_array_get(run->folder.events, 0), key);
+}
+
+static int same_device(const report_run *a, const report_run *b)
+{
+    static const char key[] = "device_description";
+    return strcmp(report_fact(a, key), report_fact(b, key)) == 0;
+}
+
+static json_t *copy_what_matters(const report_run *run)
+{
+    const char *key;
+    json_t *value, *const out = json_object();
+    json_object_foreach(run->settings, key, value)
+    {
+        if (matters(run, key)) json_object_set(out, key, value);
+    }
+    return out;
+}
+
+static int same_group(const report_run *a, const report_run *b)
+{
+    json_t *const left = copy_what_matters(a), *const right = copy_what_matters(b);
+    const int same = a->finished == b->finished && same_device(a, b) && json_equal(left, right);
+    json_decref(left);
+    json_decref(right);
+    return same;
+}
+
+static void form_groups(report *r)
+{
+    r->groups = report_alloc(r->run_count, sizeof *r->groups);
+    for (int64_t i = 0; i < r->run_count; i++) {
+        int64_t g = 0;
+        while (g < r->group_count && !same_group(r->groups[g].runs[0], &r->runs[i]))
+            g++;
+        report_group *const group = &r->groups[g];
+        if (g == r->group_count) {
+            group->runs = report_alloc(r->run_count, sizeof(report_run *));
+            group->color = (int)g + 1;
+            r->group_count++;
+        }
+        group->runs[group->count++] = &r->runs[i];
+    }
+}
+
+/* Whether the label of `run` needs the setting `key`. One of a method or its Fisher pass says
+ * nothing of a run with another method; what a run does by default need not be said unless another
+ * run of its method does not; and where it ran and how it was measured is left out. */
+static int tells_apart(const report *r, const report_run *run, const char *key)
+{
+    char usual[2 * EWC_OPTION_TEXT_SIZE];
+    const char *const group = option_group(key), *const method = setting(run, "method");
+    const int of_method = strcmp(group, "Method") == 0 || strcmp(group, "Fisher") == 0;
+    ewc_run_options plain;
+    if (!matters(run, key) || strcmp(key, "method") == 0) return 0;
+    ewc_options_init(&plain);
+    (void)ewc_options_set(&plain, "method", method);
+    const int is_usual = ewc_options_get(&plain, key, usual, sizeof usual) == EWC_OK &&
+                         strcmp(usual, setting(run, key)) == 0;
+    for (int64_t g = 0; g < r->group_count; g++) {
+        const report_run *const other = r->groups[g].runs[0];
+        const int same_method = strcmp(method, setting(other, "method")) == 0;
+        if (strcmp(setting(run, key), setting(other, key)) == 0) continue;
+        if (same_method || (!of_method && !is_usual)) return 1;
+    }
+    return 0;
+}
+
+/* "ewc lambda=100 (3 seeds)" */
+static void name_group(const report *r, report_group *group)
+{
+    const char *key;
+    json_t *value;
+    size_t bytes = 0;
+    const report_run *const run = group->runs[0];
+    FILE *const out = open_memstream(&group->label, &bytes);
+    if (out == NULL) {
+        group->label = report_format("%s", setting(run, "method"));
+        return;
+    }
+    fputs(setting(run, "method"), out);
+    json_object_foreach(run->settings, key, value)
+    {
+        if (tells_apart(r, run, key)) fprintf(out, " %s=%s", key, json_string_value(value));
+    }
+    for (int64_t g = 0; g < r->group_count; g++) {
+        if (same_device(run, r->groups[g].runs[0])) continue;
+        fprintf(out, " on %s", report_fact(run, "device"));
+        break;
+    }
+    if (group->count > 1) fprintf(out, " (%d seeds)", group->count);
+    if (!run->finished) fputs(" (unfinished)", out);
+    fclose(out);
+    for (const report_group *other = r->groups; other < group; other++) {
+        if (strcmp(other->label, group->label) != 0) continue; /* alike in all that labels say */
+        char *const longer =
+            report_format("%s [%lld]", group->label, (long long)(group - r->groups) + 1);
+        free(group->label);
+        group->label = longer;
+    }
+}
+
+int report_read(report *out, const char *const *paths, int64_t count)
+{
+    out->runs = report_alloc(count, sizeof *out->runs);
+    for (int64_t i = 0; i < count; i++) {
+        out->run_count = i + 1;
+        const int code = read_run(&out->runs[i], paths[i]);
+        if (code != 0) return code;
+        for (int64_t j = 0; j < i; j++)
+            if (strcmp(out->runs[i].folder.path, out->runs[j].folder.path) == 0)
+                return cli_usage("report", "%s: given twice", paths[i]);
+    }
+    form_groups(out);
+    for (int64_t g = 0; g < out->group_count; g++)
+        name_group(out, &out->groups[g]);
+    return 0;
+}
+
+void report_free(report *r)
+{
+    for (int64_t i = 0; i < r->item_count; i++) {
+        free(r->items[i].name);
+        free(r->items[i].title);
+        free(r->items[i].text);
+    }
+    for (int64_t g = 0; g < r->group_count; g++) {
+        free(r->groups[g].label);
+        free(r->groups[g].runs);
+    }
+    for (int64_t i = 0; i < r->run_count; i++) {
+        report_run *const run = &r->runs[i];
+        free((void *)run->fisher);
+        free(run->start);
+        free(run->baseline);
+        free(run->accuracy);
+        json_decref(run->settings);
+        cli_folder_free(&run->folder);
+    }
+    free(r->items);
+    free(r->groups);
+    free(r->runs);
+    free(r->figures);
+    free(r->folder);
+    *r = (report){0};
+}
+
+/* ---- Means ---- */
+
+cli_mean report_group_mean(const report_group *group, report_measure measure_of, int64_t i)
+{
+    double *const x = report_alloc(group->count, sizeof *x);
+    for (int64_t k = 0; k < group->count; k++)
+        x[k] = measure_of(group->runs[k], i);
+    const cli_mean out = cli_mean_of(x, group->count);
+    free(x);
+    return out;
+}
