@@ -100,9 +100,9 @@ class Buffer
 {
     static constexpr size_t kPad = 64; /* elements */
 #if defined(__SANITIZE_ADDRESS__)
-    static constexpr size_t kAfter = 0;
+    static constexpr bool kGuardsEnd = false;
 #else
-    static constexpr size_t kAfter = kPad;
+    static constexpr bool kGuardsEnd = true;
 #endif
     ewc_backend *be = nullptr;
     unsigned char *base = nullptr;
@@ -111,7 +111,7 @@ class Buffer
 
     size_t TotalBytes() const
     {
-        return (before + n + kAfter) * sizeof(T);
+        return (before + n + (kGuardsEnd || n == 0 ? kPad : 0)) * sizeof(T);
     }
 
   public:
