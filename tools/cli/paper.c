@@ -640,8 +640,32 @@ static void print_settings(const paper *p, const figure *f)
     printf("\n\n");
 }
 
+/* On what and how long the runs were made. */
+static void add_machine(const paper *p)
+{
+    double seconds = 0.0;
+    int threads = 0;
+    const json_t *last = NULL;
+    for (int i = 0; i < p->rows * p->columns; i++) {
+        const json_t *const result = p->jobs[i].result;
+        if (result == NULL) continue;
+        last = result;
+        seconds += cli_json_number(json_object_get(result, "seconds"), "total");
+        threads = (int)cli_json_integer(result, "threads", 0);
+    }
+    const char *const device = cli_json_text(last, "device_description");
+    json_object_set_new(p->summary, "version", json_string(cli_json_text(last, "version")));
+    json_object_set_new(p->summary, "device", json_string(device));
+    json_object_set_new(p->summary, "runs", json_integer(p->rows * p->columns));
+    note(p->summary, "seconds_of_all_runs", seconds);
+    if (!p->args->json)
+        printf("\n%d runs, %.0f s together, each on %d thread%s of %s\n", p->rows * p->columns,
+            seconds, threads, threads == 1 ? "" : "s", device);
+}
+
 static int finish(const paper *p)
 {
+    add_machine(p);
     char *const text = json_dumps(p->summary, JSON_INDENT(2) | JSON_REAL_PRECISION(7));
     char *const path = cli_join("paper", p->folder, "summary.json");
     int code = 1;
@@ -649,7 +673,7 @@ static int finish(const paper *p)
     if (code == 0 && p->args->json)
         printf("%s\n", text);
     else if (code == 0)
-        printf("\n%s\n", p->folder);
+        printf("%s\n", p->folder);
     free(path);
     free(text);
     return code;

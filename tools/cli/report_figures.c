@@ -9,7 +9,7 @@
 
 enum {
     CURVES_MAX = 10,  /* tasks with a curve of their own in one figure */
-    POINTS_MAX = 300, /* of a curve over training */
+    POINTS_MAX = 120, /* of a curve over training */
     BARS_MAX = 60     /* in one figure; more become lines */
 };
 
