@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "folder.h"
+
 enum { WORKERS_MAX = 256 };
 
 typedef struct batch {
@@ -220,7 +222,7 @@ static void *work(void *user)
         pthread_mutex_lock(&b->mutex);
         char how[32];
         snprintf(how, sizeof how, "%.1f s",
-            json_number_value(json_object_get(json_object_get(job->result, "seconds"), "total")));
+            cli_json_number(json_object_get(job->result, "seconds"), "total"));
         job->status = status;
         finish(b, job, how);
     }
@@ -288,15 +290,13 @@ int cli_batch_ended(const cli_job *jobs, int count)
 
 double cli_job_number(const cli_job *job, const char *key)
 {
-    const json_t *const value = json_object_get(job->result, key);
-    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+    return cli_json_number(job->result, key);
 }
 
 double cli_job_accuracy(const cli_job *job, int64_t row, int64_t task)
 {
     const json_t *const rows = json_object_get(job->result, "accuracy");
-    const json_t *const value = json_array_get(json_array_get(rows, (size_t)row), (size_t)task);
-    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+    return cli_json_item(json_array_get(rows, (size_t)row), task);
 }
 
 void cli_print_runs(const cli_job *jobs, int count)
