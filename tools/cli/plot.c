@@ -102,8 +102,16 @@ static void hold_values(const cli_figure *figure, double *x, double *y)
     }
 }
 
-/* The ends of an axis whose data reach from range[0] to range[1], with a margin of `margin` times
- * that where they are not given. */
+/* 1, 2 or 5 times a power of ten, at least `least`. */
+static double round_step(double least)
+{
+    const double power = pow(10.0, floor(log10(least)));
+    const double ratio = least / power;
+    return power * (ratio <= 1.0 ? 1.0 : ratio <= 2.0 ? 2.0 : ratio <= 5.0 ? 5.0 : 10.0);
+}
+
+/* The ends of an axis whose data reach from range[0] to range[1], where they are not given: with a
+ * margin of `margin` times that; of a logarithmic one at tics around them. */
 static void choose_range(const cli_axis *axis, double *range, double margin)
 {
     const int given = axis->low < axis->high;
@@ -117,9 +125,9 @@ static void choose_range(const cli_axis *axis, double *range, double margin)
         range[1] = axis->log ? 10.0 : 1.0;
     }
     if (axis->log) {
-        const double factor = range[1] > range[0] ? pow(range[1] / range[0], margin) : 2.0;
-        range[0] /= factor;
-        range[1] *= factor;
+        range[0] = 1.0 / round_step(1.0 / range[0]);
+        range[1] = round_step(range[1]);
+        if (!(range[0] < range[1])) range[0] /= 10.0;
     } else {
         const double span = range[1] - range[0], size = fmax(fabs(range[0]), fabs(range[1]));
         const double more = span > 1e-9 * size ? margin * span : size > 0.0 ? 0.02 * size : 1.0;
@@ -128,24 +136,20 @@ static void choose_range(const cli_axis *axis, double *range, double margin)
     }
 }
 
-/* 1, 2 or 5 times a power of ten, at least `least`. */
-static double round_step(double least)
-{
-    const double power = pow(10.0, floor(log10(least)));
-    const double ratio = least / power;
-    return power * (ratio <= 1.0 ? 1.0 : ratio <= 2.0 ? 2.0 : ratio <= 5.0 ? 5.0 : 10.0);
-}
-
-/* Within few decades gnuplot would name one tic or none: then 1, 2 and 5 times each power of 10. */
+/* Within few decades gnuplot would name one tic or none: then 1, 2 and 5 times each power of 10,
+ * and within one decade all of its digits. */
 static void put_log_tics(FILE *out, const char *name, const double *range)
 {
     fprintf(out, "set logscale %s\nset format %s '%%h'\n", name, name);
     const double first = floor(log10(range[0])), decades = log10(range[1]) - first;
+    const int all = range[1] <= 10.0 * range[0];
     if (!(decades <= 3.0)) return;
     fprintf(out, "set %stics (", name);
     for (int i = 0; i <= (int)decades; i++) {
         const double power = pow(10.0, first + i);
-        fprintf(out, "%s%.10g, %.10g, %.10g", i > 0 ? ", " : "", power, 2.0 * power, 5.0 * power);
+        for (int digit = 1; digit < 10; digit++)
+            if (all || digit == 1 || digit == 2 || digit == 5)
+                fprintf(out, "%s%.10g", i + digit > 1 ? ", " : "", digit * power);
     }
     fprintf(out, ")\n");
 }
