@@ -227,7 +227,10 @@ TEST_F(Batch, BadSweepsAndFiguresAreRefused)
         {"3a: expected 2a, 2b or 2c", {"paper", "3a"}},
         {"--trials: figure 2a takes --seeds", {"paper", "2a", "--trials", "3"}},
         {"--seeds: figure 2b takes --trials", {"paper", "2b", "--seeds", "3"}},
-        {"--method: ", {"paper", "2a", "--method", "ewc"}},
+        {"--method: figure 2a", {"paper", "2a", "--method", "ewc"}},
+        {"--lr: figure 2b", {"paper", "2b", "--lr", "0.1"}},
+        {"--permute-size: figure 2c", {"paper", "2c", "--permute-size", "4"}},
+        {"--preset: figure 2a", {"paper", "2a", "--preset", "split-mnist"}},
     };
     for (const auto &[culprit, words] : cases)
         ExpectRefused(2, culprit, words);
@@ -235,12 +238,12 @@ TEST_F(Batch, BadSweepsAndFiguresAreRefused)
 
 TEST_F(Batch, TheFiguresOfThePaper)
 {
-    const Words tiny = {"--fast", "--data-dir", folder.path(), "--device", "cpu", "--lr", "0.1",
-        "--optimizer", "sgd", "--batch", "16", "--eval-every", "10", "--epochs", "2", "--lambda",
-        "10"};
+    const Words tiny = {"--fast", "--data-dir", folder.path(), "--device", "cpu", "--optimizer",
+        "sgd", "--batch", "16", "--eval-every", "10", "--epochs", "2", "--lambda", "10"};
     for (const char *name : {"2a", "2b", "2c"}) {
         Words words = {"paper", name, "--out", name};
         words.insert(words.end(), tiny.begin(), tiny.end());
+        if (std::string("2b") != name) words.insert(words.end(), {"--lr", "0.1"});
         if (std::string("2c") == name) words.insert(words.end(), {"--pad", "10"});
         if (std::string("2b") == name)
             words.insert(words.end(), {"--validation", "50", "--validate-every", "5"});

@@ -31,6 +31,7 @@ typedef struct figure {
     const char *full[SETTINGS][2], *fast[SETTINGS][2]; /* options; fast changes full */
     int columns, fast_columns;                         /* seeds or trials by default */
     const char *columns_flag;
+    const char *own[4]; /* options that its jobs set, so that a flag would be lost */
     int (*make_jobs)(paper *p);
     int (*draw)(paper *p);
 } figure;
@@ -566,14 +567,15 @@ static const figure figures[] = {
     {"2a", "three tasks A, B, C with SGD, L2 and EWC",
         {{"tasks", "3"}, {"hidden", "400,400"}, {"epochs", "20"}, {"lr", "0.001"},
             {"eval-every", "235"}},
-        {{"epochs", "2"}, {"eval-every", "94"}}, 3, 1, "seeds", make_2a, draw_2a},
+        {{"epochs", "2"}, {"eval-every", "94"}}, 3, 1, "seeds", {"method"}, make_2a, draw_2a},
     {"2b", "ten tasks with EWC and with SGD and dropout, a random search for each",
         {{"tasks", "10"}, {"epochs", "100"}, {"validate-every", "200"}},
-        {{"tasks", "5"}, {"epochs", "5"}}, 10, 3, "trials", make_2b, draw_2b},
+        {{"tasks", "5"}, {"epochs", "5"}}, 10, 3, "trials", {"method", "hidden", "lr"}, make_2b,
+        draw_2b},
     {"2c", "overlap of the Fisher information of two tasks, by layer",
         {{"tasks", "2"}, {"hidden", "100,100,100,100,100,100"}, {"epochs", "100"}, {"lr", "0.001"},
             {"permute-first", "false"}, {"fisher-overlap", "true"}},
-        {{"epochs", "5"}}, 3, 1, "seeds", make_2c, draw_2c},
+        {{"epochs", "5"}}, 3, 1, "seeds", {"method", "permute-size"}, make_2c, draw_2c},
 };
 enum { FIGURES = sizeof figures / sizeof figures[0] };
 
@@ -596,8 +598,11 @@ static int begin(paper *p, const figure *f)
     if (code == 0 && p->fast) code = set_all(&args->options, f->fast);
     if (code == 0) code = cli_apply(args);
     if (code != 0) return code;
-    if (cli_value(args, "method") != NULL)
-        return cli_usage("paper", "--method: figure %s has its own methods", f->name);
+    if (cli_value(args, "preset") != NULL)
+        return cli_usage("paper", "--preset: figure %s is one", f->name);
+    for (int i = 0; f->own[i] != NULL; i++)
+        if (cli_value(args, f->own[i]) != NULL)
+            return cli_usage("paper", "--%s: figure %s sets it itself", f->own[i], f->name);
     const char *const other = strcmp(f->columns_flag, "seeds") == 0 ? "trials" : "seeds";
     if (cli_value(args, other) != NULL)
         return cli_usage("paper", "--%s: figure %s takes --%s", other, f->name, f->columns_flag);
