@@ -12,12 +12,16 @@ ewc_status ewci_likelihood_gradient(ewci_pass *pass, int64_t group, double *tota
     return be->ops->accumulate(be, total, pass->loss, pass->rows);
 }
 
-ewc_status ewci_likelihood_hits(ewci_pass *pass, int64_t group, double *total)
+ewc_status ewci_likelihood_score(ewci_pass *pass, int64_t group, double *sums)
 {
     ewc_backend *const be = pass->model->be;
-    const ewc_status status = be->ops->nll(be, NULL, pass->loss, NULL, ewci_pass_logits(pass),
-        pass->labels, pass->rows, pass->outputs, group, 0.0f);
-    return status != EWC_OK ? status : be->ops->accumulate(be, total, pass->loss, pass->rows);
+    ewc_status status;
+    EWCI_TRY(be->ops->nll(be, pass->loss, pass->hits, NULL, ewci_pass_logits(pass), pass->labels,
+        pass->rows, pass->outputs, group, 0.0f));
+    EWCI_TRY(be->ops->accumulate(be, &sums[0], pass->hits, pass->rows));
+    EWCI_TRY(be->ops->accumulate(be, &sums[1], pass->loss, pass->rows));
+done:
+    return status;
 }
 
 int64_t ewci_likelihood_repeats(ewc_estimator estimator, int64_t outputs, int64_t draws)

@@ -265,6 +265,7 @@ ewc_status ewci_pass_create(
     EWCI_TRY(ewci_device_alloc(be, &pass->labels, max_rows, sizeof *pass->labels));
     EWCI_TRY(ewci_device_alloc(be, &pass->samples, max_rows, sizeof *pass->samples));
     EWCI_TRY(ewci_device_alloc(be, &pass->loss, max_rows, sizeof(float)));
+    EWCI_TRY(ewci_device_alloc(be, &pass->hits, max_rows, sizeof(float)));
     for (int64_t i = 0; i < model->layer_count; i++) {
         const ewci_layer *const layer = &model->layers[i];
         EWCI_TRY(ewci_device_alloc(be, &pass->values[i], max_rows * layer->out, sizeof(float)));
@@ -300,6 +301,7 @@ void ewci_pass_free(ewci_pass *pass)
         ewci_device_free(be, pass->before[i]);
         ewci_device_free(be, pass->values[i]);
     }
+    ewci_device_free(be, pass->hits);
     ewci_device_free(be, pass->loss);
     ewci_device_free(be, pass->samples);
     ewci_device_free(be, pass->labels);

@@ -31,7 +31,8 @@ typedef struct ewci_pass {
     float *x;               /* (max_rows, inputs) device, as all below */
     int32_t *labels;        /* (max_rows) */
     int64_t *samples;       /* (max_rows) */
-    float *loss;            /* (max_rows) loss, or hits in evaluation */
+    float *loss;            /* (max_rows) */
+    float *hits;            /* (max_rows) 1 or 0 */
     float **values;         /* (layer_count) host array: output of each layer (max_rows, out) */
     float **before;         /* (layer_count) host array: before the activation, or NULL */
     float *delta;           /* (max_gradients, widest) gradients at the logits, for backward */

@@ -218,10 +218,10 @@ static json_t *describe_event(const ewc_run *run, const ewc_event *e)
             ewci_json_real(e->seconds));
     case EWC_EVENT_EVALUATED:
     case EWC_EVENT_VALIDATED:
-        return json_pack("{s:s, s:I, s:I, s:b, s:o, s:o}", "event",
+        return json_pack("{s:s, s:I, s:I, s:b, s:o, s:o, s:o}", "event",
             e->kind == EWC_EVENT_EVALUATED ? "evaluated" : "validated", "task", task, "step", step,
-            "task_end", e->task_end, "accuracy", ewci_json_reals(e->accuracy, e->tasks), "seconds",
-            ewci_json_real(e->seconds));
+            "task_end", e->task_end, "accuracy", ewci_json_reals(e->accuracy, e->tasks), "losses",
+            ewci_json_reals(e->losses, e->tasks), "seconds", ewci_json_real(e->seconds));
     case EWC_EVENT_FISHER:
         return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o}", "event", "fisher", "task", task,
             "samples", (json_int_t)e->samples, "seconds", ewci_json_real(e->seconds), "segments",

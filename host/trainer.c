@@ -33,13 +33,14 @@ struct ewc_trainer {
     ewc_fisher_stats *stats;  /* (segments) */
     ewci_pass *pass;          /* training */
     ewci_pass *eval;          /* evaluation */
-    double *total;            /* device: summed loss, or hits */
+    double *total;            /* (2) device: summed loss; in evaluation hits and loss */
     int64_t count;            /* tasks */
     uint64_t step;            /* training steps done, over all tasks */
     double *accuracy;         /* (count, count) */
     double *baseline;         /* (count) */
     double *validation;       /* (count) */
     double *row;              /* (count) of a mid-task evaluation */
+    double *losses;           /* (count) of the last evaluation */
 };
 
 static double seconds_now(void)
@@ -148,10 +149,11 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         trainer->baseline = nan_array(count);
         trainer->validation = nan_array(count);
         trainer->row = nan_array(count);
+        trainer->losses = nan_array(count);
         trainer->stats = ewci_calloc((size_t)model->segment_count, sizeof *trainer->stats);
     }
     if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->validation ||
-        !trainer->row || !trainer->stats) {
+        !trainer->row || !trainer->losses || !trainer->stats) {
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_trainer_create: out of memory");
         goto done;
     }
@@ -164,7 +166,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     const int64_t rows = o.replay == EWC_REPLAY_JOIN ? o.batch + replayed : o.batch;
     EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
     EWCI_TRY(ewci_pass_create(&trainer->eval, model, EVAL_ROWS, 0, 0));
-    EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
+    EWCI_TRY(ewci_device_alloc(be, &trainer->total, 2, sizeof *trainer->total));
     if (distills)
         EWCI_TRY(ewci_teacher_create(&trainer->teacher, model, o.batch, o.distill_temperature));
     if (o.patience > 0) EWCI_TRY(ewci_stopping_create(&trainer->stopping, model, o.patience));
@@ -205,6 +207,7 @@ void ewc_trainer_free(ewc_trainer *trainer)
     ewci_pass_free(trainer->eval);
     ewci_pass_free(trainer->pass);
     free(trainer->stats);
+    free(trainer->losses);
     free(trainer->row);
     free(trainer->validation);
     free(trainer->baseline);
@@ -240,9 +243,9 @@ static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
 
 /* ---- Evaluation ---- */
 
-/* Accuracy on a split of task t, as ewc_trainer_evaluate. */
+/* Accuracy and mean loss on a split of task t, as ewc_trainer_evaluate. */
 static ewc_status evaluate(
-    ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen, double *accuracy)
+    ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen, double *accuracy, double *loss)
 {
     ewc_backend *const be = trainer->model->be;
     ewci_pass *const pass = trainer->eval;
@@ -253,8 +256,8 @@ static ewc_status evaluate(
     const int64_t n = limit > 0 && limit < task.view.count ? limit : task.view.count;
     pass->first = task.first;
     pass->outputs = task.outputs;
-    double hits = 0.0;
-    EWCI_TRY(be->ops->upload(be, trainer->total, &hits, sizeof hits));
+    double sums[2] = {0.0, 0.0};
+    EWCI_TRY(be->ops->upload(be, trainer->total, sums, sizeof sums));
     for (int64_t row = 0; row < n; row += EVAL_ROWS) {
         const ewck_step step = {.position = row, .order = EWCK_STREAM_NONE};
         pass->rows = n - row < EVAL_ROWS ? n - row : EVAL_ROWS;
@@ -262,10 +265,11 @@ static ewc_status evaluate(
         EWCI_TRY(be->ops->gather(
             be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
         EWCI_TRY(ewci_pass_forward(pass));
-        EWCI_TRY(ewci_likelihood_hits(pass, task.group, trainer->total));
+        EWCI_TRY(ewci_likelihood_score(pass, task.group, trainer->total));
     }
-    EWCI_TRY(be->ops->download(be, &hits, trainer->total, sizeof hits));
-    *accuracy = n > 0 ? hits / (double)n : (double)NAN;
+    EWCI_TRY(be->ops->download(be, sums, trainer->total, sizeof sums));
+    *accuracy = n > 0 ? sums[0] / (double)n : (double)NAN;
+    *loss = n > 0 ? sums[1] / (double)n : (double)NAN;
 done:
     return status;
 }
@@ -275,7 +279,8 @@ ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, d
     if (!trainer || !accuracy || t < 0 || t >= trainer->count)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_evaluate: NULL, or task %lld of %lld",
             (long long)t, trainer ? (long long)trainer->count : 0LL);
-    return evaluate(trainer, t, EWC_SPLIT_TEST, seen, accuracy);
+    double loss;
+    return evaluate(trainer, t, EWC_SPLIT_TEST, seen, accuracy, &loss);
 }
 
 /* Accuracies of tasks 0..last into row, `seen` of them trained, of which the event tells. */
@@ -284,11 +289,12 @@ static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, double 
 {
     const double begin = seconds_now();
     for (int64_t j = 0; j <= last; j++) {
-        const ewc_status status = evaluate(trainer, j, split, seen, &row[j]);
+        const ewc_status status = evaluate(trainer, j, split, seen, &row[j], &trainer->losses[j]);
         if (status != EWC_OK) return status;
     }
     event->kind = split == EWC_SPLIT_VALIDATION ? EWC_EVENT_VALIDATED : EWC_EVENT_EVALUATED;
     event->accuracy = row;
+    event->losses = trainer->losses;
     event->tasks = seen;
     event->seconds = seconds_now() - begin;
     return emit(trainer, event);

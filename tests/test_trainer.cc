@@ -1140,6 +1140,41 @@ TEST_P(Trainer, AccuracyIsThatOfThePredictions)
     }
 }
 
+TEST_P(Trainer, TellsTheMeanLossOfEachTask)
+{
+    for (const auto scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS}) {
+        SCOPED_TRACE(scenario);
+        Plan plan;
+        plan.tasks = TaskOptions(EWC_TASKS_SPLIT, scenario, 2);
+        Vec<double> losses;
+        Log log;
+        log.answer = [&](const ewc_event &e) {
+            if (e.kind == EWC_EVENT_EVALUATED) losses.assign(e.losses, e.losses + e.tasks);
+            return 0;
+        };
+        log.Listen(plan);
+        Sequence run(be, plan);
+        ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+        ASSERT_EQ(2u, losses.size());
+        for (const int64_t t : {0, 1}) {
+            const Batch batch = ReadTask(run.tasks.get(), t, EWC_SPLIT_TEST);
+            const int64_t outputs = ewc_tasks_outputs(run.tasks.get());
+            Vec<float> logits(batch.Rows() * (size_t)outputs);
+            EXPECT_OK(ewc_model_predict(
+                run.model.get(), logits.data(), batch.inputs.data(), (int64_t)batch.Rows()));
+            const Window window =
+                WindowOf(run.tasks.get(), scenario, scenario == EWC_SCENARIO_CLASS ? 1 : t);
+            double sum = 0.0;
+            for (size_t r = 0; r < batch.Rows(); r++) {
+                const auto at = logits.begin() + (std::ptrdiff_t)r * outputs;
+                sum += reference::Nll(Vec<double>(at, at + outputs), batch.labels[r], window);
+            }
+            const double mean = sum / (double)batch.Rows();
+            EXPECT_NEAR(mean, losses[(size_t)t], 1e-5 * mean) << t;
+        }
+    }
+}
+
 TEST_P(Trainer, FillsTheAccuracyMatrix)
 {
     for (const ewc_scenario scenario : {EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})

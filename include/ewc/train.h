@@ -44,6 +44,7 @@ typedef struct ewc_event {
     int stopped_early;
     int64_t kept_step; /* whose weights are those of the task's end; without patience the last */
     const double *accuracy; /* (tasks) in 0..1, borrowed for the call; NaN: not evaluated */
+    const double *losses;   /* (tasks) mean loss there, likewise */
     int64_t tasks;
     int64_t samples;               /* EWC_EVENT_FISHER */
     const ewc_fisher_stats *stats; /* (ewc_model_segment_count), borrowed; NULL: still at it */

@@ -48,19 +48,37 @@ static int run_file(char **path, const report *r, int64_t i, const char *folder,
     return code;
 }
 
-/* The evaluations of a run in the columns of Avalanche's CSVLogger: experiences count from 0,
- * losses are not known here, and forgetting is what a task has lost since it was trained. */
+/* The losses on the tasks seen after training task i; NULL: not recorded. */
+static const json_t *losses_after(const report_run *run, int64_t i)
+{
+    json_t *event;
+    size_t k;
+    json_array_foreach(run->folder.events, k, event)
+    {
+        if (cli_event_is(event, "evaluated") && json_is_true(json_object_get(event, "task_end")) &&
+            cli_json_integer(event, "task", 0) == i + 1)
+            return json_object_get(event, "losses");
+    }
+    return NULL;
+}
+
+/* The evaluations of a run in the columns of Avalanche's CSVLogger: experiences count from 0, the
+ * loss of a task that is not trained yet is left out, and forgetting is what a task has lost since
+ * it was trained. */
 static void put_evaluations(FILE *out, const report_run *run)
 {
     const int64_t n = run->tasks;
     fputs("eval_exp,training_exp,eval_accuracy,eval_loss,forgetting\n", out);
     for (int64_t i = 0; i < run->done; i++) {
+        const json_t *const losses = losses_after(run, i);
         for (int64_t j = 0; j < n; j++) {
             const double accuracy = run->accuracy[i * n + j];
             if (isnan(accuracy)) continue;
             fprintf(out, "%lld,%lld,", (long long)j, (long long)i);
             cli_put_csv_number(out, accuracy);
-            fputs(",,", out);
+            fputc(',', out);
+            cli_put_csv_number(out, cli_json_item(losses, j));
+            fputc(',', out);
             cli_put_csv_number(out, j < i ? run->accuracy[j * n + j] - accuracy : 0.0);
             fputc('\n', out);
         }
