@@ -1040,15 +1040,16 @@ StepData RunStep(ewc_backend *be, const StepData &in, const ewck_rule &rule, flo
     return {theta.Read(), m.Read(), v.Read(), g.Read(), s.Read(), mu.Read(), flag.Read()[0]};
 }
 
-/* Every kind, penalty and form of momentum. */
+/* Every kind, penalty and form of momentum; with decay an epsilon that can be seen in the result.
+ */
 std::vector<ewck_rule> AllRules(float decay)
 {
     std::vector<ewck_rule> rules;
     for (int kind = 0; kind < 3; kind++)
         for (int penalty = 0; penalty < 3; penalty++)
             for (int form = 0; form < (kind == EWCK_OPTIMIZER_SGD ? 3 : 1); form++)
-                rules.push_back({kind, penalty, form == 2, form ? 0.9f : 0.0f, 0.9f, 0.999f, 1e-8f,
-                    decay, 3.0f});
+                rules.push_back({kind, penalty, form == 2, form ? 0.9f : 0.0f, 0.9f, 0.999f,
+                    decay > 0.0f ? 0.1f : 1e-8f, decay, 3.0f});
     return rules;
 }
 
