@@ -2,6 +2,7 @@
 /* The command `ewc`: finds the verb, runs it, and turns statuses into exit codes. */
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -136,7 +137,7 @@ int cli_usage(const char *verb, const char *format, ...)
 
 /* ---- Signals ---- */
 
-static volatile sig_atomic_t signal_seen;
+static atomic_int signal_seen; /* by the threads of several runs, too */
 
 int cli_signal(void)
 {
