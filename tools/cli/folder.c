@@ -157,6 +157,41 @@ int cli_event_is(const json_t *event, const char *kind)
     return strcmp(cli_json_text(event, "event"), kind) == 0;
 }
 
+/* "fc1.weight" belongs to "fc1". */
+static int is_of_layer(const char *segment, const char *layer)
+{
+    const char *const dot = strrchr(segment, '.');
+    const size_t length = dot != NULL ? (size_t)(dot - segment) : strlen(segment);
+    return layer == NULL || (strlen(layer) == length && strncmp(layer, segment, length) == 0);
+}
+
+double cli_fisher_trace(const json_t *fisher, const char *layer)
+{
+    double sum = NAN;
+    const char *key;
+    json_t *value, *const segments = json_object_get(fisher, "segments");
+    json_object_foreach(segments, key, value)
+    {
+        const double trace = cli_json_number(value, "trace");
+        if (is_of_layer(key, layer) && !isnan(trace)) sum = isnan(sum) ? trace : sum + trace;
+    }
+    return sum;
+}
+
+double cli_fisher_overlap(const json_t *f_t, const json_t *f_j, int64_t j, const char *layer)
+{
+    double sum = NAN;
+    const char *key;
+    json_t *value, *const sums = json_object_get(f_t, "overlap");
+    json_object_foreach(sums, key, value)
+    {
+        const double part = cli_json_item(value, j);
+        if (is_of_layer(key, layer) && !isnan(part)) sum = isnan(sum) ? part : sum + part;
+    }
+    const double traces = cli_fisher_trace(f_t, layer) * cli_fisher_trace(f_j, layer);
+    return traces > 0.0 ? sum / sqrt(traces) : NAN;
+}
+
 int64_t cli_folder_tasks(const cli_folder *folder)
 {
     int64_t tasks = cli_json_integer(folder->result, "tasks", 0);

@@ -34,6 +34,15 @@ double cli_json_item(const json_t *array, int64_t i);
 /* Whether an event of metrics.jsonl is of this kind, such as "step". */
 int cli_event_is(const json_t *event, const char *kind);
 
+/* Of a recorded Fisher pass the trace of a layer ("fc1", of all its segments; NULL: of all layers);
+ * NaN: not recorded. */
+double cli_fisher_trace(const json_t *fisher, const char *layer);
+/* Overlap of the Fisher information of tasks t > j, the j-th from 0, in a layer, 0..1:
+ * sum_i sqrt(F_t,i F_j,i) / sqrt(sum_i F_t,i sum_i F_j,i), which is 1 - d^2 of the Frechet distance
+ * of the two, scaled to a trace of 1 (Kirkpatrick et al., PNAS 2017, section on Fisher overlap).
+ * NaN: not recorded. */
+double cli_fisher_overlap(const json_t *f_t, const json_t *f_j, int64_t j, const char *layer);
+
 /* How many tasks the sequence has; 0 if no file says so. */
 int64_t cli_folder_tasks(const cli_folder *folder);
 /* How many of them have been trained. */

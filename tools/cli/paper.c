@@ -29,7 +29,8 @@ typedef struct paper {
 typedef struct figure {
     const char *name, *title;
     const char *full[SETTINGS][2], *fast[SETTINGS][2]; /* options; fast changes full */
-    int columns, fast_columns;                         /* seeds or trials by default */
+    int rows;                  /* methods or squares, each in a row of jobs */
+    int columns, fast_columns; /* seeds or trials by default */
     const char *columns_flag;
     const char *own[4]; /* options that its jobs set, so that a flag would be lost */
     int (*make_jobs)(paper *p);
@@ -441,53 +442,39 @@ static int make_2c(paper *p)
     return 0;
 }
 
-/* The layer of a segment such as "fc1.weight", in the order in which they come in `segments`. */
-static int layer_of(const json_t *segments, const char *segment, char names[LAYERS_MAX][32])
+/* The layers of a Fisher pass, in their order; how many. */
+static int find_layers(const json_t *fisher, char names[LAYERS_MAX][32])
 {
     int layers = 0;
-    const char *name;
-    json_t *value;
-    json_object_foreach((json_t *)segments, name, value)
+    const char *segment;
+    json_t *value, *const segments = json_object_get(fisher, "segments");
+    json_object_foreach(segments, segment, value)
     {
         char layer[32];
-        snprintf(layer, sizeof layer, "%.*s", (int)strcspn(name, "."), name);
-        if (layers == 0 || strcmp(names[layers - 1], layer) != 0) {
-            if (layers == LAYERS_MAX) return layers - 1;
-            strcpy(names[layers++], layer);
-        }
-        if (segment != NULL && strcmp(name, segment) == 0) return layers - 1;
+        snprintf(layer, sizeof layer, "%.*s", (int)strcspn(segment, "."), segment);
+        if (layers > 0 && strcmp(names[layers - 1], layer) == 0) continue;
+        if (layers < LAYERS_MAX) strcpy(names[layers++], layer);
     }
     return layers;
 }
 
-/* overlap (layers) = sum sqrt(F_1 F_2) / sqrt(tr F_1 tr F_2) of one run; how many layers, or 0. */
+/* overlap (layers) of the two tasks of one run; how many layers, or 0. */
 static int read_overlap(const cli_job *job, double *overlap, char names[LAYERS_MAX][32])
 {
-    double traces[2][LAYERS_MAX] = {{0.0}}, sums[LAYERS_MAX] = {0.0};
+    const json_t *fisher[2] = {NULL, NULL};
     cli_folder folder;
-    int layers = 0;
     size_t i;
     json_t *event;
     if (read_events(job, &folder) == 0) {
         json_array_foreach(folder.events, i, event)
         {
             const int64_t task = cli_json_integer(event, "task", 0) - 1;
-            json_t *const segments = json_object_get(event, "segments");
-            const json_t *const with = json_object_get(event, "overlap");
-            if (!cli_event_is(event, "fisher") || task < 0 || task > 1) continue;
-            const char *name;
-            json_t *segment;
-            layers = layer_of(segments, NULL, names);
-            json_object_foreach(segments, name, segment)
-            {
-                const int layer = layer_of(segments, name, names);
-                traces[task][layer] += cli_json_number(segment, "trace");
-                if (task == 1) sums[layer] += cli_json_item(json_object_get(with, name), 0);
-            }
+            if (cli_event_is(event, "fisher") && (task == 0 || task == 1)) fisher[task] = event;
         }
     }
+    const int layers = find_layers(fisher[1], names);
     for (int k = 0; k < layers; k++)
-        overlap[k] = sums[k] / sqrt(traces[0][k] * traces[1][k]);
+        overlap[k] = cli_fisher_overlap(fisher[1], fisher[0], 0, names[k]);
     cli_folder_free(&folder);
     return layers;
 }
@@ -567,15 +554,16 @@ static const figure figures[] = {
     {"2a", "three tasks A, B, C with SGD, L2 and EWC",
         {{"tasks", "3"}, {"hidden", "400,400"}, {"epochs", "20"}, {"lr", "0.001"},
             {"eval-every", "235"}},
-        {{"epochs", "2"}, {"eval-every", "94"}}, 3, 1, "seeds", {"method"}, make_2a, draw_2a},
+        {{"epochs", "2"}, {"eval-every", "94"}}, METHODS_2A, 3, 1, "seeds", {"method"}, make_2a,
+        draw_2a},
     {"2b", "ten tasks with EWC and with SGD and dropout, a random search for each",
         {{"tasks", "10"}, {"epochs", "100"}, {"validate-every", "200"}},
-        {{"tasks", "5"}, {"epochs", "5"}}, 10, 3, "trials", {"method", "hidden", "lr"}, make_2b,
+        {{"tasks", "5"}, {"epochs", "5"}}, 2, 10, 3, "trials", {"method", "hidden", "lr"}, make_2b,
         draw_2b},
     {"2c", "overlap of the Fisher information of two tasks, by layer",
         {{"tasks", "2"}, {"hidden", "100,100,100,100,100,100"}, {"epochs", "100"}, {"lr", "0.001"},
             {"permute-first", "false"}, {"fisher-overlap", "true"}},
-        {{"epochs", "5"}}, 3, 1, "seeds", {"method", "permute-size"}, make_2c, draw_2c},
+        {{"epochs", "5"}}, 2, 3, 1, "seeds", {"method", "permute-size"}, make_2c, draw_2c},
 };
 enum { FIGURES = sizeof figures / sizeof figures[0] };
 
@@ -609,7 +597,7 @@ static int begin(paper *p, const figure *f)
     code = cli_count(args, f->columns_flag, p->fast ? f->fast_columns : f->columns, &columns);
     if (code != 0) return code;
     p->columns = (int)columns;
-    p->rows = f->make_jobs == make_2a ? METHODS_2A : 2;
+    p->rows = f->rows;
     snprintf(p->folder, sizeof p->folder, "%s", args->options.out);
     if (p->folder[0] == '\0')
         snprintf(p->folder, sizeof p->folder, "runs/paper-%s%s", f->name, p->fast ? "-fast" : "");

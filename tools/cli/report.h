@@ -57,6 +57,8 @@ char *report_format(const char *format, ...) __attribute__((format(printf, 1, 2)
 /* Reads the runs named and forms the groups: 0, or the exit code after a line on stderr. */
 int report_read(report *out, const char *const *paths, int64_t count);
 void report_free(report *r);
+/* A setting of the run as text; "" if there is none. */
+const char *report_setting(const report_run *run, const char *key);
 /* What the run says of itself under `key`; "" if nothing. */
 const char *report_fact(const report_run *run, const char *key);
 /* The mean of what a function says of each run of a group. */

@@ -227,10 +227,9 @@ static int read_run(report_run *run, const char *path)
 
 /* ---- Groups ---- */
 
-static const char *setting(const report_run *run, const char *key)
+const char *report_setting(const report_run *run, const char *key)
 {
-    const char *const text = json_string_value(json_object_get(run->settings, key));
-    return text != NULL ? text : "";
+    return cli_json_text(run->settings, key);
 }
 
 /* The group of options that `key` belongs to; "" if this version does not know it. */
@@ -320,18 +319,18 @@ static void form_groups(report *r)
 static int tells_apart(const report *r, const report_run *run, const char *key)
 {
     char usual[2 * EWC_OPTION_TEXT_SIZE];
-    const char *const group = option_group(key), *const method = setting(run, "method");
+    const char *const group = option_group(key), *const method = report_setting(run, "method");
     const int of_method = strcmp(group, "Method") == 0 || strcmp(group, "Fisher") == 0;
     ewc_run_options plain;
     if (!matters(run, key) || strcmp(key, "method") == 0) return 0;
     ewc_options_init(&plain);
     (void)ewc_options_set(&plain, "method", method);
     const int is_usual = ewc_options_get(&plain, key, usual, sizeof usual) == EWC_OK &&
-                         strcmp(usual, setting(run, key)) == 0;
+                         strcmp(usual, report_setting(run, key)) == 0;
     for (int64_t g = 0; g < r->group_count; g++) {
         const report_run *const other = r->groups[g].runs[0];
-        const int same_method = strcmp(method, setting(other, "method")) == 0;
-        if (strcmp(setting(run, key), setting(other, key)) == 0) continue;
+        const int same_method = strcmp(method, report_setting(other, "method")) == 0;
+        if (strcmp(report_setting(run, key), report_setting(other, key)) == 0) continue;
         if (same_method || (!of_method && !is_usual)) return 1;
     }
     return 0;
@@ -346,10 +345,10 @@ static void name_group(const report *r, report_group *group)
     const report_run *const run = group->runs[0];
     FILE *const out = open_memstream(&group->label, &bytes);
     if (out == NULL) {
-        group->label = report_format("%s", setting(run, "method"));
+        group->label = report_format("%s", report_setting(run, "method"));
         return;
     }
-    fputs(setting(run, "method"), out);
+    fputs(report_setting(run, "method"), out);
     json_object_foreach(run->settings, key, value)
     {
         if (tells_apart(r, run, key)) fprintf(out, " %s=%s", key, json_string_value(value));

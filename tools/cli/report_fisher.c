@@ -44,38 +44,12 @@ static layers find_layers(const report_run *run)
     return out;
 }
 
-/* The trace of layer `layer` (-1: of all) in a Fisher pass; NaN: not recorded. */
-static double trace_of(const layers *l, const json_t *fisher, int64_t layer)
-{
-    double sum = NAN;
-    const char *key;
-    json_t *value, *const segments = json_object_get(fisher, "segments");
-    json_object_foreach(segments, key, value)
-    {
-        const double trace = cli_json_number(value, "trace");
-        if ((layer < 0 || layer_of(l, key) == layer) && !isnan(trace))
-            sum = isnan(sum) ? trace : sum + trace;
-    }
-    return sum;
-}
-
-/* Overlap of the Fisher information of tasks t > j in a layer (-1: in all of them), 0..1:
- * sum_i sqrt(F_t,i F_j,i) / sqrt(sum_i F_t,i sum_i F_j,i), which is 1 - d^2 of the Frechet distance
- * of the two, scaled to a trace of 1 (Kirkpatrick et al., PNAS 2017, section on Fisher overlap). */
+/* cli_fisher_overlap of tasks t > j of a run, in layer `layer` (-1: in all of them). */
 static double overlap_of(
     const layers *l, const report_run *run, int64_t t, int64_t j, int64_t layer)
 {
-    double sum = NAN;
-    const char *key;
-    json_t *value, *const sums = json_object_get(run->fisher[t], "overlap");
-    json_object_foreach(sums, key, value)
-    {
-        const double part = cli_json_item(value, j);
-        if ((layer < 0 || layer_of(l, key) == layer) && !isnan(part))
-            sum = isnan(sum) ? part : sum + part;
-    }
-    const double traces = trace_of(l, run->fisher[t], layer) * trace_of(l, run->fisher[j], layer);
-    return traces > 0.0 ? sum / sqrt(traces) : NAN;
+    return cli_fisher_overlap(
+        run->fisher[t], run->fisher[j], j, layer < 0 ? NULL : l->names[layer]);
 }
 
 /* What is drawn of a group is named after what its method calls importance. */
@@ -100,8 +74,8 @@ static int draw_traces(report *r, int64_t g, const layers *l, int share)
         for (int64_t t = 0; t < n; t++) {
             for (int64_t k = 0; k < group->count; k++) {
                 const json_t *const fisher = group->runs[k]->fisher[t];
-                column[k] = trace_of(l, fisher, i);
-                if (share) column[k] *= 100.0 / trace_of(l, fisher, -1);
+                column[k] = cli_fisher_trace(fisher, l->names[i]);
+                if (share) column[k] *= 100.0 / cli_fisher_trace(fisher, NULL);
             }
             const cli_mean mean = cli_mean_of(column, group->count);
             if (mean.count == 0) continue;

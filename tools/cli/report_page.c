@@ -99,11 +99,6 @@ static void put_measure(FILE *out, const report_group *group, int64_t i)
 
 /* ---- Parts of the page ---- */
 
-static const char *setting(const report_run *run, const char *key)
-{
-    return cli_json_text(run->settings, key);
-}
-
 static void put_element(FILE *out, const char *tag, const char *text)
 {
     fprintf(out, "<%s>", tag);
@@ -115,8 +110,8 @@ static void put_element(FILE *out, const char *tag, const char *text)
 static void put_summary(FILE *out, const report_run *run)
 {
     char *const text = report_format("%s %s, %lld task%s, %s-incremental, network %s",
-        setting(run, "kind"), setting(run, "dataset"), (long long)run->tasks,
-        run->tasks == 1 ? "" : "s", setting(run, "scenario"),
+        report_setting(run, "kind"), report_setting(run, "dataset"), (long long)run->tasks,
+        run->tasks == 1 ? "" : "s", report_setting(run, "scenario"),
         report_fact(run, "model")[0] != '\0' ? report_fact(run, "model") : "unknown");
     put_element(out, "p", text);
     free(text);
@@ -281,9 +276,9 @@ static void put_setting(FILE *out, const char *key, const char *value, int chang
 /* The seeds of a group's runs: "1, 2, 3". */
 static char *seeds_of(const report_group *group)
 {
-    char *text = report_format("%s", setting(group->runs[0], "seed"));
+    char *text = report_format("%s", report_setting(group->runs[0], "seed"));
     for (int64_t k = 1; k < group->count; k++) {
-        char *const longer = report_format("%s, %s", text, setting(group->runs[k], "seed"));
+        char *const longer = report_format("%s, %s", text, report_setting(group->runs[k], "seed"));
         free(text);
         text = longer;
     }
@@ -312,7 +307,7 @@ static void put_settings(FILE *out, const report_group *group)
             fprintf(out, "<table class=\"words\"><caption>%s</caption><tbody>\n", name);
         }
         if (strcmp(info.key, "out") == 0) continue;
-        const char *const text = setting(run, info.key);
+        const char *const text = report_setting(run, info.key);
         const int changed =
             ewc_options_get(&defaults, info.key, initial, sizeof initial) != EWC_OK ||
             strcmp(text, initial) != 0;
@@ -355,7 +350,7 @@ static void put_runs(FILE *out, const report_group *group)
         const report_run *const run = group->runs[k];
         fputs("<tr>", out);
         put_element(out, "td", run->folder.path);
-        put_element(out, "td", setting(run, "seed"));
+        put_element(out, "td", report_setting(run, "seed"));
         fprintf(out, "<td>%lld of %lld</td>", (long long)run->done, (long long)run->tasks);
         for (int64_t i = 0; i < MEASURES; i++) {
             fputs("<td>", out);
@@ -409,10 +404,11 @@ static void put_head(FILE *out, const report *r)
     put_element(out, "h1", title);
     for (int64_t i = 0; i < r->run_count; i++) { /* each shape once */
         int64_t j = 0;
-        while (j < i && (r->runs[j].tasks != r->runs[i].tasks ||
-                            strcmp(report_fact(&r->runs[j], "model"),
-                                report_fact(&r->runs[i], "model")) != 0 ||
-                            strcmp(setting(&r->runs[j], "kind"), setting(&r->runs[i], "kind"))))
+        while (
+            j < i &&
+            (r->runs[j].tasks != r->runs[i].tasks ||
+                strcmp(report_fact(&r->runs[j], "model"), report_fact(&r->runs[i], "model")) != 0 ||
+                strcmp(report_setting(&r->runs[j], "kind"), report_setting(&r->runs[i], "kind"))))
             j++;
         if (j == i) put_summary(out, &r->runs[i]);
     }
