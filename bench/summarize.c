@@ -47,7 +47,8 @@ static json_t *load(const char *folder)
     return result;
 }
 
-static const char *const identity[] = {"method", "estimator", "lambda", "gamma", "si_gradient"};
+static const char *const identity[] = {
+    "method", "estimator", "lambda", "gamma", "si_gradient", "lwf_alpha"};
 enum { IDENTITY = sizeof identity / sizeof identity[0], COLUMNS = 4 /* of the table */ };
 
 /* A key's value; null where it is absent. */

@@ -59,8 +59,10 @@ static json_t *describe_method(const ewc_run *run)
     json_t *const out = json_pack("{s:o, s:o, s:I, s:I}", "method", option_text(o, "method"),
         "scenario", option_text(o, "scenario"), "tasks", (json_int_t)o->tasks, "parameters",
         (json_int_t)run->result.parameters);
-    if (o->method == EWC_METHOD_LWF)
+    if (o->method == EWC_METHOD_LWF) {
         json_object_set_new(out, "lwf_temperature", ewci_json_real(o->lwf_temperature));
+        json_object_set_new(out, "lwf_alpha", ewci_json_real(o->lwf_alpha));
+    }
     if (method->replay != EWC_REPLAY_NONE) {
         json_object_set_new(out, "memory", json_integer(o->memory));
         json_object_set_new(
@@ -359,6 +361,7 @@ static ewc_status create_trainer(ewc_run *run)
     training.importance = ewci_method_importance(o);
     training.xi = (float)o->si_xi;
     if (o->method == EWC_METHOD_LWF) training.distill_temperature = (float)o->lwf_temperature;
+    training.distill_weight = (float)o->lwf_alpha;
     training.replay = ewci_method_of(o)->replay;
     training.memory = o->memory;
     training.replay_batch = o->replay_batch;

@@ -8,12 +8,12 @@ struct ewci_teacher {
     ewc_model *model;
     float *theta; /* (count), device */
     ewci_pass *pass;
-    float temperature;
+    float temperature, alpha;
     int64_t tasks; /* remembered */
 };
 
 ewc_status ewci_teacher_create(
-    ewci_teacher **out, ewc_model *model, int64_t max_rows, float temperature)
+    ewci_teacher **out, ewc_model *model, int64_t max_rows, float temperature, float alpha)
 {
     ewc_status status;
     *out = NULL;
@@ -21,6 +21,7 @@ ewc_status ewci_teacher_create(
     if (!teacher) return ewci_fail(EWC_ERR_MEMORY, "out of memory for a teacher");
     teacher->model = model;
     teacher->temperature = temperature;
+    teacher->alpha = alpha;
     EWCI_TRY(ewci_device_alloc(model->be, &teacher->theta, model->count, sizeof(float)));
     EWCI_TRY(ewci_pass_create(&teacher->pass, model, max_rows, 0, 0));
     teacher->pass->theta = teacher->theta;
@@ -60,7 +61,7 @@ ewc_status ewci_teacher_guide(ewci_teacher *teacher, ewci_pass *student, const e
     EWCI_TRY(ewci_pass_forward(pass));
     EWCI_TRY(be->ops->distill(be, student->delta, ewci_pass_logits(student), ewci_pass_logits(pass),
         student->rows, student->outputs, pass->outputs, teacher->temperature, keep,
-        (1.0f - keep) / (float)student->rows));
+        teacher->alpha * (1.0f - keep) / (float)student->rows));
 done:
     return status;
 }

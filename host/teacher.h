@@ -2,9 +2,10 @@
 /* Learning without forgetting (Li & Hoiem, ECCV 2016): while task k = 2, 3, ... is learnt, the
  * model as it was before answers the same inputs, and its answers are learnt, too:
  *
- *   loss = (1/k) CE + (1 - 1/k) t^2 KL(softmax(z_old / t) || softmax(z / t)),  t the temperature
+ *   loss = (1/k) CE + (1 - 1/k) alpha t^2 KL(softmax(z_old / t) || softmax(z / t))
  *
- * with the weights of van de Ven & Tolias (arXiv 1904.07734). */
+ * at temperature t, with the weights 1/k of van de Ven & Tolias (arXiv 1904.07734). Alpha is 1 in
+ * their text; their figures go with alpha = 0.1: the mean over 10 classes in place of the sum. */
 #ifndef EWCI_TEACHER_H
 #define EWCI_TEACHER_H
 
@@ -18,7 +19,7 @@ extern "C" {
 typedef struct ewci_teacher ewci_teacher;
 
 ewc_status ewci_teacher_create(
-    ewci_teacher **out, ewc_model *model, int64_t max_rows, float temperature);
+    ewci_teacher **out, ewc_model *model, int64_t max_rows, float temperature, float alpha);
 void ewci_teacher_free(ewci_teacher *teacher);
 
 /* After a task with logits [0, outputs): the model as it is now is the teacher. */

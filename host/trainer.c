@@ -84,6 +84,9 @@ static ewc_status check_options(const ewc_train_options *o)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "distill-temperature: %g, expected a finite number of 0 or more",
             (double)o->distill_temperature);
+    if (!(o->distill_weight >= 0.0f) || isinf(o->distill_weight))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "distill-weight: %g, expected a finite number of 0 or more", (double)o->distill_weight);
     if ((unsigned)o->replay > EWC_REPLAY_PROJECT)
         return ewci_fail(EWC_ERR_ARGUMENT, "replay: %d, expected 0..2", (int)o->replay);
     if (o->replay != EWC_REPLAY_NONE && (o->joint || o->distill_temperature > 0.0f))
@@ -168,7 +171,8 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     EWCI_TRY(ewci_pass_create(&trainer->eval, model, EVAL_ROWS, 0, 0));
     EWCI_TRY(ewci_device_alloc(be, &trainer->total, 2, sizeof *trainer->total));
     if (distills)
-        EWCI_TRY(ewci_teacher_create(&trainer->teacher, model, o.batch, o.distill_temperature));
+        EWCI_TRY(ewci_teacher_create(
+            &trainer->teacher, model, o.batch, o.distill_temperature, o.distill_weight));
     if (o.patience > 0) EWCI_TRY(ewci_stopping_create(&trainer->stopping, model, o.patience));
     if (o.replay != EWC_REPLAY_NONE)
         EWCI_TRY(ewci_replay_create(

@@ -264,7 +264,7 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
                 const Vec<T> more = reference::DistillationGradient(net, story.theta, theta_start,
                     picked, old, T(plan.train.distill_temperature), masks);
                 for (size_t i = 0; i < n; i++)
-                    g[i] = keep * g[i] + (T(1) - keep) * more[i];
+                    g[i] = keep * g[i] + T(plan.train.distill_weight) * (T(1) - keep) * more[i];
             }
             const auto theta_before = story.theta;
             const auto moments_before = moments;
@@ -420,6 +420,7 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
             [](Plan &p) {
                 p.penalty = false;
                 p.train.distill_temperature = 2.0f;
+                p.train.distill_weight = 1.0f;
                 p.train.epochs = 2;
                 p.tasks.count = 3;
             }},
@@ -427,6 +428,7 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
             [](Plan &p) {
                 p.penalty = false;
                 p.train.distill_temperature = 1.5f;
+                p.train.distill_weight = 0.3f;
                 p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS, 2);
                 p.shape.dropout_hidden = 0.25f;
             }},
@@ -1508,6 +1510,8 @@ TEST_P(Trainer, RefusesBadOptions)
     refuses("importance", [](O &o) { Force(o.importance, 4); });
     for (const float t : {-1.0f, kNan, kInf})
         refuses("distill-temperature", [=](O &o) { o.distill_temperature = t; });
+    for (const float alpha : {-1.0f, kNan, kInf})
+        refuses("distill-weight", [=](O &o) { o.distill_weight = alpha; });
     refuses("scenario", [](O &o) {
         o.distill_temperature = 2.0f;
         o.joint = 1;

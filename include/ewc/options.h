@@ -117,6 +117,8 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "mas: strength; the penalty is lambda sum Omega (theta - theta*)^2")                       \
     X(REAL, lwf_temperature, "2", "[0.001,1000]", "Method",                                        \
         "lwf: of the softmaxes that are compared")                                                 \
+    X(REAL, lwf_alpha, "0.1", "[0,1e30]", "Method",                                                  \
+        "lwf: weight of the distillation; the loss is CE / k + (1 - 1 / k) alpha t^2 KL")          \
     X(INTEGER, memory, "1000", "[1,1000000000]", "Method",                                         \
         "er, agem: samples of earlier tasks that are kept, all tasks together")                    \
     X(INTEGER, replay_batch, "0", "[0,65536]", "Method",                                           \

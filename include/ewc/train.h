@@ -96,6 +96,7 @@ typedef struct ewc_train_options {
     /* Above 0: learning without forgetting at this temperature (Li & Hoiem, ECCV 2016). Not for
      * task-incremental sequences, whose heads have no logits in common. */
     float distill_temperature;
+    float distill_weight; /* >= 0: of the distillation, over its weight by the number of tasks */
     /* Not with joint or distill_temperature. With a state, too: g is then without the penalty. */
     ewc_replay replay;
     int64_t memory; /* samples remembered of all tasks learnt: >= 1. A sample takes 16 bytes: the
@@ -118,7 +119,7 @@ typedef struct ewc_train_options {
 #define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
-            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, EWC_REPLAY_NONE, 1000, 0,                           \
+            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, 0.1f, EWC_REPLAY_NONE, 1000, 0,                     \
             EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, 0, 0, 0, NULL, NULL                          \
     }
 
