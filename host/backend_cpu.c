@@ -417,14 +417,27 @@ static ewc_status cpu_activation_backward(ewc_backend *be, float *d, const float
     return EWC_OK;
 }
 
+enum { DROPOUT_GROUPS = 64 }; /* of four elements, whose words are drawn together */
+
 static void dropout_chunk(void *context, int64_t i)
 {
     const layer_job *const job = context;
     const range r = chunk_range(i, SQUARE_GRAIN, job->cols);
-    for (int64_t first = r.begin; first < r.end; first += 4) { /* four elements share their words */
-        const ewci_words words = ewci_dropout_words(job->step, job->layer, first >> 2);
-        for (int64_t j = first; j < min_i64(first + 4, r.end); j++)
-            job->y[j] = job->in[j] * ewci_dropout_factor(words.w[j & 3], job->p);
+    const ewck_step step = *job->step;
+    const uint32_t layer = job->layer;
+    const float p = job->p;
+    for (int64_t first = r.begin; first < r.end; first += 4 * DROPOUT_GROUPS) {
+        const int64_t n = min_i64(4 * DROPOUT_GROUPS, r.end - first);
+        const float *const in = job->in + first;
+        float *const y = job->y + first;
+        uint32_t word[4 * DROPOUT_GROUPS];
+        for (int64_t g = 0; g < DROPOUT_GROUPS; g++) {
+            const ewci_words words = ewci_dropout_words(&step, layer, (first >> 2) + g);
+            for (int k = 0; k < 4; k++)
+                word[4 * g + k] = words.w[k];
+        }
+        for (int64_t j = 0; j < n; j++)
+            y[j] = in[j] * ewci_dropout_factor(word[j], p);
     }
 }
 

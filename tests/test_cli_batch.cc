@@ -227,6 +227,8 @@ TEST_F(Batch, BadSweepsAndFiguresAreRefused)
         {"3a: expected 2a, 2b or 2c", {"paper", "3a"}},
         {"--trials: figure 2a takes --seeds", {"paper", "2a", "--trials", "3"}},
         {"--seeds: figure 2b takes --trials", {"paper", "2b", "--seeds", "3"}},
+        {"--widest: figure 2a", {"paper", "2a", "--widest", "500"}},
+        {"--widest: \"399\", expected a whole number in 400..", {"paper", "2b", "--widest", "399"}},
         {"--method: figure 2a", {"paper", "2a", "--method", "ewc"}},
         {"--lr: figure 2b", {"paper", "2b", "--lr", "0.1"}},
         {"--permute-size: figure 2c", {"paper", "2c", "--permute-size", "4"}},
@@ -246,7 +248,8 @@ TEST_F(Batch, TheFiguresOfThePaper)
         if (std::string("2b") != name) words.insert(words.end(), {"--lr", "0.1"});
         if (std::string("2c") == name) words.insert(words.end(), {"--pad", "10"});
         if (std::string("2b") == name)
-            words.insert(words.end(), {"--validation", "50", "--validate-every", "5"});
+            words.insert(
+                words.end(), {"--validation", "50", "--validate-every", "5", "--widest", "120"});
         SCOPED_TRACE(name);
         const Outcome result = Ewc(words);
         ASSERT_EQ(0, result.code) << result.err;
@@ -286,6 +289,12 @@ TEST_F(Batch, TheFiguresOfThePaper)
         for (const char *key : {"hidden", "lr"})
             EXPECT_TRUE(json_equal(json_object_get(json_array_get(ewc, i), key),
                 json_object_get(json_array_get(dropout, i), key)));
+    for (const char *trial : {"2b/ewc-01", "2b/ewc-02", "2b/ewc-03"}) {
+        const Json config = Read(std::string(trial) + "/config.json");
+        const json_int_t width =
+            json_integer_value(json_array_get(json_object_get(config.get(), "hidden"), 1));
+        EXPECT_TRUE(width >= 100 && width <= 120) << width;
+    }
     const Json config = Read("2b/ewc-02/config.json");
     EXPECT_EQ(0.5, Number(config.get(), "dropout-hidden"));
     EXPECT_EQ(5.0, Number(config.get(), "patience"));

@@ -252,7 +252,7 @@ int cli_batch_run(cli_args *args, cli_job *jobs, int count)
     int64_t workers;
     int started = 0, is_cpu;
     b.cores = device_cores(&jobs[0].options, &is_cpu);
-    int code = cli_count(args, "jobs", b.cores, &workers);
+    int code = cli_count(args, "jobs", 1, CLI_COUNT_MAX, b.cores, &workers);
     if (code != 0) return code;
     if (workers > count) workers = count;
     if (workers > WORKERS_MAX) workers = WORKERS_MAX;
@@ -373,7 +373,8 @@ void cli_print_mean(cli_mean m, int width)
     printf(" %*s", width, text);
 }
 
-int cli_count(const cli_args *args, const char *key, int64_t otherwise, int64_t *value)
+int cli_count(const cli_args *args, const char *key, int64_t low, int64_t high, int64_t otherwise,
+    int64_t *value)
 {
     const char *const text = cli_value(args, key);
     char *end = NULL;
@@ -381,7 +382,7 @@ int cli_count(const cli_args *args, const char *key, int64_t otherwise, int64_t 
     if (text == NULL) return 0;
     errno = 0;
     *value = strtoll(text, &end, 10);
-    if (errno == 0 && end != text && *end == '\0' && *value >= 1 && *value <= 256) return 0;
-    return cli_usage(
-        args->verb->name, "--%s: \"%.64s\", expected a whole number in 1..256", key, text);
+    if (errno == 0 && end != text && *end == '\0' && *value >= low && *value <= high) return 0;
+    return cli_usage(args->verb->name, "--%s: \"%.64s\", expected a whole number in %lld..%lld",
+        key, text, (long long)low, (long long)high);
 }

@@ -52,7 +52,10 @@ cli_mean cli_mean_number(const cli_job *jobs, int count, const char *key);
 /* Prints " 95.43 +- 0.12" in percent, in a field of at least `width`, or "-". */
 void cli_print_mean(cli_mean m, int width);
 
-/* --seeds N (default `otherwise`) and the like: a whole number of 1 or more. 0, or exit code 2. */
-int cli_count(const cli_args *args, const char *key, int64_t otherwise, int64_t *value);
+enum { CLI_COUNT_MAX = 256 }; /* of seeds, of runs at a time, of trials */
+
+/* --seeds N (default `otherwise`) and the like: a whole number in low..high. 0, or exit code 2. */
+int cli_count(const cli_args *args, const char *key, int64_t low, int64_t high, int64_t otherwise,
+    int64_t *value);
 
 #endif

@@ -164,7 +164,7 @@ int cli_compare(cli_args *args)
     comparison c = {.tasks = 0};
     int64_t seeds = 1;
     int code = cli_apply(args);
-    if (code == 0) code = cli_count(args, "seeds", 1, &seeds);
+    if (code == 0) code = cli_count(args, "seeds", 1, CLI_COUNT_MAX, 1, &seeds);
     if (code != 0) return code;
     c.seeds = (int)seeds;
     c.tasks = args->options.tasks;

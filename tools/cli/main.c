@@ -37,6 +37,8 @@ static const cli_flag paper_flags[] = {
     {"fast", EWC_OPTION_FLAG, "", "minutes instead of hours, with the same shape of the result"},
     {"seeds", EWC_OPTION_TEXT, "N", "2a, 2c: so many seeds, from --seed on (default 3; fast 1)"},
     {"trials", EWC_OPTION_TEXT, "N", "2b: of the random search (default 10; fast 3; the paper 50)"},
+    {"widest", EWC_OPTION_TEXT, "N",
+        "2b: the search goes from 400 to N units a layer (default 2000; fast from 100 to 400)"},
     {"jobs", EWC_OPTION_TEXT, "N", "runs at a time (default one for each core; 1 on a GPU)"},
     {NULL, EWC_OPTION_FLAG, "", ""},
 };

@@ -14,7 +14,7 @@
 #include "folder.h"
 #include "plot.h"
 
-enum { SETTINGS = 24, SEEDS_MAX = 256, LAYERS_MAX = 64 };
+enum { SETTINGS = 24, LAYERS_MAX = 64 };
 
 /* What a figure is being made of. */
 typedef struct paper {
@@ -80,7 +80,7 @@ static int read_events(const cli_job *job, cli_folder *folder)
 
 static cli_mean mean_accuracy(const paper *p, int row, int64_t after, int64_t task)
 {
-    double values[SEEDS_MAX];
+    double values[CLI_COUNT_MAX];
     for (int i = 0; i < p->columns; i++)
         values[i] = cli_job_accuracy(&p->jobs[row * p->columns + i], after, task);
     return cli_mean_of(values, p->columns);
@@ -174,7 +174,7 @@ static int mean_curve(const paper *p, int row, int64_t task, curve *c)
         c->count = count < c->count ? count : c->count;
     }
     for (int64_t k = 0; k < c->count; k++) {
-        double values[SEEDS_MAX];
+        double values[CLI_COUNT_MAX];
         for (int i = 0; i < p->columns; i++)
             values[i] = c->values[i * POINTS_MAX + k];
         const cli_mean m = cli_mean_of(values, p->columns);
@@ -271,7 +271,7 @@ static int draw_2a(paper *p)
 
 static const char *const methods_2b[] = {"ewc", "dropout"};
 static const char *const names_2b[] = {"EWC", "SGD with dropout"};
-enum { TRIALS_MAX = 256, TASKS_MAX = 64 };
+enum { TASKS_MAX = 64, WIDTH_MAX = 16384 };
 
 /* Evenly on a logarithmic scale. */
 static double draw_between(unsigned short state[3], double low, double high)
@@ -283,11 +283,14 @@ static double draw_between(unsigned short state[3], double low, double high)
 static int make_2b(paper *p)
 {
     const ewc_run_options *const o = &p->args->options;
-    const int widest = p->fast ? 400 : 2000;
+    const int narrowest = p->fast ? 100 : 400;
+    int64_t widest;
+    int code = cli_count(p->args, "widest", narrowest, WIDTH_MAX, p->fast ? 400 : 2000, &widest);
+    if (code != 0) return code;
     if (o->tasks > TASKS_MAX) return cli_usage("paper", "--tasks: at most %d", TASKS_MAX);
     unsigned short state[3] = {(unsigned short)o->seed, (unsigned short)(o->seed >> 16), 2};
     for (int trial = 0; trial < p->columns; trial++) {
-        const double width = draw_between(state, p->fast ? 100.0 : 400.0, widest);
+        const double width = draw_between(state, narrowest, (double)widest);
         const double lr = draw_between(state, 1e-5, 1e-3);
         char label[40], rate[32], hidden[32];
         snprintf(rate, sizeof rate, "%.3g", lr);
@@ -299,7 +302,7 @@ static int make_2b(paper *p)
             (void)ewc_options_set(&job->options, "method", methods_2b[row]);
             (void)ewc_options_set(&job->options, "lr", rate);
             (void)ewc_options_set(&job->options, "hidden", hidden);
-            const int code = set_folder(p, job, methods_2b[row], trial + 1);
+            code = set_folder(p, job, methods_2b[row], trial + 1);
             if (code != 0) return code;
         }
     }
@@ -355,8 +358,8 @@ static json_t *print_trials(const paper *p, int row, int best)
 
 static int draw_2b(paper *p)
 {
-    static double curves[2][TRIALS_MAX][TASKS_MAX], number[TASKS_MAX], alone[TASKS_MAX];
-    static cli_series series[2 * TRIALS_MAX + 3];
+    static double curves[2][CLI_COUNT_MAX][TASKS_MAX], number[TASKS_MAX], alone[TASKS_MAX];
+    static cli_series series[2 * CLI_COUNT_MAX + 3];
     const int64_t tasks = p->args->options.tasks;
     double first[2], last[2];
     int64_t count = 0;
@@ -481,7 +484,7 @@ static int read_overlap(const cli_job *job, double *overlap, char names[LAYERS_M
 
 static int draw_2c(paper *p)
 {
-    static double values[2][SEEDS_MAX][LAYERS_MAX];
+    static double values[2][CLI_COUNT_MAX][LAYERS_MAX];
     double x[LAYERS_MAX], y[2][LAYERS_MAX], error[2][LAYERS_MAX];
     char names[LAYERS_MAX][32], text[256];
     cli_series series[2];
@@ -501,7 +504,7 @@ static int draw_2c(paper *p)
     for (int k = 0; k < layers; k++) {
         x[k] = k + 1;
         for (int row = 0; row < 2; row++) {
-            double column[SEEDS_MAX];
+            double column[CLI_COUNT_MAX];
             for (int i = 0; i < p->columns; i++)
                 column[i] = values[row][i][k];
             const cli_mean m = cli_mean_of(column, p->columns);
@@ -592,9 +595,12 @@ static int begin(paper *p, const figure *f)
         if (cli_value(args, f->own[i]) != NULL)
             return cli_usage("paper", "--%s: figure %s sets it itself", f->own[i], f->name);
     const char *const other = strcmp(f->columns_flag, "seeds") == 0 ? "trials" : "seeds";
+    if (cli_value(args, "widest") != NULL && f->make_jobs != make_2b)
+        return cli_usage("paper", "--widest: figure %s has one width", f->name);
     if (cli_value(args, other) != NULL)
         return cli_usage("paper", "--%s: figure %s takes --%s", other, f->name, f->columns_flag);
-    code = cli_count(args, f->columns_flag, p->fast ? f->fast_columns : f->columns, &columns);
+    code = cli_count(
+        args, f->columns_flag, 1, CLI_COUNT_MAX, p->fast ? f->fast_columns : f->columns, &columns);
     if (code != 0) return code;
     p->columns = (int)columns;
     p->rows = f->rows;
