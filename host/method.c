@@ -13,7 +13,7 @@ static const ewci_method methods[] = {
     [EWC_METHOD_JOINT] = {.joint = 1},
     [EWC_METHOD_SI] = {STRENGTH("si-c", si_c, 2.0), EWC_POLICY_ONLINE, "path"},
     [EWC_METHOD_MAS] = {STRENGTH("lambda-mas", lambda_mas, 2.0), EWC_POLICY_ONLINE, "sensitivity"},
-    [EWC_METHOD_LWF] = {0},
+    [EWC_METHOD_LWF] = {STRENGTH("lwf-alpha", lwf_alpha, 0.0)},
     [EWC_METHOD_ER] = {.replay = EWC_REPLAY_JOIN},
     [EWC_METHOD_AGEM] = {.replay = EWC_REPLAY_PROJECT},
     [EWC_METHOD_DROPOUT] = {0},

@@ -12,12 +12,12 @@ extern "C" {
 typedef struct ewci_method {
     int joint;
     ewc_replay replay;
-    /* The rest only where there is a penalty. */
-    const char *strength; /* key of the option that it depends on; NULL: no penalty */
+    const char *strength; /* key of the option that says how much counts what was; NULL: none */
     size_t offset;        /* of that option in ewc_run_options */
+    /* The rest only where there is a penalty. */
     double factor; /* lambda is so many times the option: 2 where it is defined without 1/2 */
     ewc_policy policy;
-    const char *importance; /* what F is: fisher, one, path or sensitivity */
+    const char *importance; /* what F is: fisher, one, path or sensitivity; NULL: no penalty */
 } ewci_method;
 
 const ewci_method *ewci_method_of(const ewc_run_options *options);

@@ -333,7 +333,7 @@ static ewc_status create_model(ewc_run *run)
     optimizer.weight_decay = (float)o->weight_decay;
     EWCI_TRY(ewc_optimizer_create(&run->optimizer, run->model, &optimizer));
 
-    if (!ewci_method_of(o)->strength) goto done;
+    if (!ewci_method_of(o)->importance) goto done;
     ewc_consolidation_options penalty = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
     penalty.lambda = (float)ewci_method_lambda(o);
     penalty.policy = ewci_method_of(o)->policy;

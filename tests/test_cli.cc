@@ -263,6 +263,13 @@ TEST_F(Cli, FlagsAreStrongerThanWhatAMethodImplies)
     EXPECT_EQ(0, result.code) << result.err;
     EXPECT_EQ("dropout 0 0 0 50 2", resolved("all/dropout"));
     EXPECT_EQ("ewc 0 0 0 50 3", resolved("all/ewc:3")); /* not the --lambda of all */
+    ASSERT_EQ(0, Ewc(Tiny({"--methods", "lwf,lwf:0.5", "--out", "lwf"}, "compare")).code);
+    const auto alpha = [&](const std::string &run) {
+        const Json config = ParseJson(ReadFile(folder / (run + "/config.json")));
+        return json_number_value(json_object_get(config.get(), "lwf-alpha"));
+    };
+    EXPECT_EQ(0.1, alpha("lwf/lwf"));
+    EXPECT_EQ(0.5, alpha("lwf/lwf:0.5"));
     ExpectRefused(2, "validation: 200 rows", Tiny({"--validation", "200"}));
     ExpectRefused(2, "validation: 5000 rows", Tiny({"--method", "dropout"}));
     ExpectRefused(2, "permute_size: 7", Tiny({"--permute-size", "7"}));

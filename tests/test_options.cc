@@ -315,6 +315,7 @@ TEST(Options, MethodsImplyWhatTheyNeed)
     EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_set(&o, "method", "dropouts"));
     EXPECT_EQ("0.2 0.5 0 5000", values(o)) << "an error changes nothing";
     EXPECT_EQ(nullptr, ewc_method_strength(EWC_METHOD_DROPOUT));
+    EXPECT_STREQ("lwf-alpha", ewc_method_strength(EWC_METHOD_LWF));
 }
 
 TEST(Options, PresetsPassAndStartFromDefaults)

@@ -50,8 +50,8 @@ typedef enum ewc_method {
                                 * Kirkpatrick et al., figure 2B */
 } ewc_method;
 
-/* The key of the option that says how strong a method's penalty is, static storage; NULL: it has no
- * penalty. */
+/* The key of the option that says how strongly a method holds what was learnt, by a penalty or by
+ * distillation, static storage; NULL: it has none. */
 EWC_API const char *ewc_method_strength(ewc_method method);
 
 /* X(type, field, default, limits, group, help). Limits are an interval of numbers or the choices,

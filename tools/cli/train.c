@@ -17,7 +17,8 @@ static void print_result(const ewc_run_options *options, const ewc_run_result *r
     printf("method %s", method);
     if (key != NULL) {
         (void)ewc_options_get(options, key, strength, sizeof strength);
-        printf(", %s %s, %s penalty", key, strength, penalty);
+        printf(", %s %s", key, strength);
+        if (options->method != EWC_METHOD_LWF) printf(", %s penalty", penalty);
     }
     if (options->method == EWC_METHOD_EWC || options->method == EWC_METHOD_EWC_ONLINE)
         printf(", %s Fisher", estimator);
