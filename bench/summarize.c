@@ -105,17 +105,22 @@ static json_t *load_rows(const char *prefix)
     json_t *const rows = json_array();
     snprintf(path, sizeof path, "%s.jsonl", prefix);
     FILE *const file = fopen(path, "r");
-    json_error_t error;
-    json_t *row = NULL;
-    while (file && (row = json_loadf(file, JSON_DISABLE_EOF_CHECK, &error)) != NULL) {
+    char *line = NULL;
+    size_t size = 0;
+    for (int number = 1; file && getline(&line, &size, file) > 0; number++) {
+        json_error_t error;
+        json_t *const row = json_loads(line, 0, &error);
+        if (!json_is_object(row))
+            fail("%s: line %d: %s", path, number, row ? "is not an object" : error.text);
         json_t *const total = json_array(); /* only their mean is known, and only it is needed */
         for (size_t i = 0; i < json_array_size(json_object_get(row, "seeds")); i++)
             json_array_append(total, json_object_get(row, "seconds"));
         json_object_set_new(row, "total", total);
         json_array_append_new(rows, row);
     }
-    if (file && !feof(file)) fail("%s: %s", path, error.text);
+    if (file && ferror(file)) fail("%s: cannot be read", path);
     if (file) fclose(file);
+    free(line);
     return rows;
 }
 
@@ -178,13 +183,24 @@ static void print_table(FILE *file, json_t *rows)
     }
 }
 
+/* Writes beside the file, which is replaced only by a whole one. */
 static FILE *create(const char *prefix, const char *ending)
 {
     char path[PATH_SIZE];
-    snprintf(path, sizeof path, "%s%s", prefix, ending);
+    snprintf(path, sizeof path, "%s%s.part", prefix, ending);
     FILE *const file = fopen(path, "w");
     if (!file) fail("%s: cannot be written", path);
     return file;
+}
+
+static void replace(FILE *file, const char *prefix, const char *ending)
+{
+    char part[PATH_SIZE], path[PATH_SIZE];
+    snprintf(part, sizeof part, "%s%s.part", prefix, ending);
+    snprintf(path, sizeof path, "%s%s", prefix, ending);
+    const int failed = ferror(file);
+    if ((fclose(file) | failed) != 0 || rename(part, path) != 0)
+        fail("%s: cannot be written", path);
 }
 
 int main(int argc, char **argv)
@@ -221,8 +237,8 @@ int main(int argc, char **argv)
     }
     print_table(table, rows);
     print_table(stdout, rows);
-    const int failed = ferror(lines) | ferror(table);
-    if ((fclose(lines) | fclose(table) | failed) != 0) fail("%s: cannot be written", argv[1]);
+    replace(lines, argv[1], ".jsonl");
+    replace(table, argv[1], ".md");
     json_decref(rows);
     return 0;
 }

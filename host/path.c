@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The path integral's three buffers, and where in a task they are used. */
+/* The path integral's buffers, and where in a task they are used. */
 #include "path.h"
 
 #include <stdlib.h>
@@ -11,9 +11,10 @@ struct ewci_path_integral {
     float *w;      /* (count), device, as all below */
     float *before; /* weights before the next step */
     float *start;  /* weights at the start of the task */
+    float *kept;   /* w at the best check; or NULL */
 };
 
-ewc_status ewci_path_create(ewci_path_integral **out, ewc_model *model)
+ewc_status ewci_path_create(ewci_path_integral **out, ewc_model *model, int keeps)
 {
     ewc_status status;
     *out = NULL;
@@ -23,6 +24,7 @@ ewc_status ewci_path_create(ewci_path_integral **out, ewc_model *model)
     EWCI_TRY(ewci_device_alloc(model->be, &path->w, model->count, sizeof(float)));
     EWCI_TRY(ewci_device_alloc(model->be, &path->before, model->count, sizeof(float)));
     EWCI_TRY(ewci_device_alloc(model->be, &path->start, model->count, sizeof(float)));
+    if (keeps) EWCI_TRY(ewci_device_alloc(model->be, &path->kept, model->count, sizeof(float)));
     *out = path;
 done:
     if (status != EWC_OK) ewci_path_free(path);
@@ -33,6 +35,7 @@ void ewci_path_free(ewci_path_integral *path)
 {
     if (!path) return;
     ewc_backend *const be = path->model->be;
+    ewci_device_free(be, path->kept);
     ewci_device_free(be, path->start);
     ewci_device_free(be, path->before);
     ewci_device_free(be, path->w);
@@ -69,6 +72,20 @@ ewc_status ewci_path_follow(ewci_path_integral *path, const ewc_optimizer *optim
         if (status != EWC_OK) return status;
     }
     return EWC_OK;
+}
+
+ewc_status ewci_path_keep(ewci_path_integral *path)
+{
+    const ewc_model *const model = path->model;
+    return model->be->ops->copy(
+        model->be, path->kept, path->w, (size_t)model->count * sizeof(float));
+}
+
+ewc_status ewci_path_restore(ewci_path_integral *path)
+{
+    const ewc_model *const model = path->model;
+    return model->be->ops->copy(
+        model->be, path->w, path->kept, (size_t)model->count * sizeof(float));
 }
 
 ewc_status ewci_path_importance_of(ewci_path_integral *path, float *omega, float xi)

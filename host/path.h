@@ -15,7 +15,8 @@ extern "C" {
 
 typedef struct ewci_path_integral ewci_path_integral;
 
-ewc_status ewci_path_create(ewci_path_integral **out, ewc_model *model);
+/* `keeps`: for ewci_path_keep. */
+ewc_status ewci_path_create(ewci_path_integral **out, ewc_model *model, int keeps);
 void ewci_path_free(ewci_path_integral *path);
 
 /* At the start of a task: the integral is 0, and begins at the present weights. */
@@ -24,6 +25,10 @@ ewc_status ewci_path_begin(ewci_path_integral *path);
 /* Queued after a step of the window; `penalised`, or NULL: along the gradient with its penalty. */
 ewc_status ewci_path_follow(ewci_path_integral *path, const ewc_optimizer *optimizer,
     const ewc_consolidation *penalised, int64_t first, int64_t outputs);
+
+/* Keeps the integral as it is, and puts what was kept back: as early stopping does with weights. */
+ewc_status ewci_path_keep(ewci_path_integral *path);
+ewc_status ewci_path_restore(ewci_path_integral *path);
 
 /* Omega (count) at the present weights. */
 ewc_status ewci_path_importance_of(ewci_path_integral *path, float *omega, float xi);

@@ -590,9 +590,11 @@ ewc_status ewc_run_execute(ewc_run *run)
     status = ewc_trainer_run(run->trainer);
     if (run->event_status != EWC_OK) status = run->event_status; /* why it was stopped */
     const char *const strength = ewci_method_of(&run->options)->strength;
+    const double factor = ewci_method_of(&run->options)->factor;
     if (status == EWC_ERR_UNSTABLE && strcmp(strength, "lambda") != 0)
-        status = ewci_fail(status, "%s (%g times %s)", ewc_last_error(),
-            ewci_method_of(&run->options)->factor, strength);
+        status = factor == 1.0 ? ewci_fail(status, "%s (lambda is %s)", ewc_last_error(), strength)
+                               : ewci_fail(status, "%s (lambda is %g times %s)", ewc_last_error(),
+                                     factor, strength);
     r->seconds = now() - start;
     r->seconds_training = r->seconds - r->seconds_fisher - r->seconds_evaluation;
     if (status == EWC_OK) {

@@ -190,7 +190,8 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         }
         if (o.importance == EWC_IMPORTANCE_FISHER)
             EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &o.fisher, logits, most));
-        if (o.importance >= EWC_IMPORTANCE_PATH) EWCI_TRY(ewci_path_create(&trainer->path, model));
+        if (o.importance >= EWC_IMPORTANCE_PATH)
+            EWCI_TRY(ewci_path_create(&trainer->path, model, o.patience > 0));
     }
     *out = trainer;
 done:
@@ -483,11 +484,13 @@ static ewc_status check_validation(
     ewc_trainer *trainer, task_run *run, const ewc_event *at, int *ends)
 {
     double sum = 0.0;
-    const ewc_status status = evaluate_mid_task(trainer, run, at, EWC_SPLIT_VALIDATION);
+    ewc_status status = evaluate_mid_task(trainer, run, at, EWC_SPLIT_VALIDATION);
     if (status != EWC_OK) return status;
     for (int64_t j = 0; j <= run->t; j++)
         sum += trainer->row[j];
-    return ewci_stopping_check(trainer->stopping, at->step, sum / (double)(run->t + 1), ends);
+    status = ewci_stopping_check(trainer->stopping, at->step, sum / (double)(run->t + 1), ends);
+    const int is_best = trainer->stopping->at == at->step;
+    return status == EWC_OK && is_best && trainer->path ? ewci_path_keep(trainer->path) : status;
 }
 
 ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
@@ -546,6 +549,7 @@ ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
     event.stopped_early = event.step < run.steps;
     if (trainer->stopping && event.step > 0) {
         EWCI_TRY(ewci_stopping_restore(trainer->stopping));
+        if (trainer->path) EWCI_TRY(ewci_path_restore(trainer->path));
         event.kept_step = trainer->stopping->at;
     }
     if (trainer->teacher) EWCI_TRY(ewci_teacher_remember(trainer->teacher, run.task.outputs));

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* A tiny benchmark writes valid JSON, one object per case, with every key there. How fast anything
- * is, no test asks. */
+/* The programs of bench/. A tiny benchmark writes valid JSON, one object per case, with every key
+ * there; how fast anything is, no test asks. */
 #include <gtest/gtest.h>
 #include <jansson.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <fstream>
 #include <set>
+#include <sstream>
 #include <string>
 
 namespace
@@ -42,6 +45,46 @@ TEST(Bench, WritesOneObjectPerCase)
     EXPECT_EQ(cases, expected);
     std::remove(path.c_str());
     std::remove((path + ".md").c_str());
+}
+
+/* What has been recorded is kept, or the program refuses and changes nothing. */
+TEST(Bench, TheSummaryLosesNothing)
+{
+    const std::string prefix = testing::TempDir() + "bench_summary_test", run = prefix + "-s3";
+    const auto write = [](const std::string &path, const std::string &text) {
+        std::ofstream(path) << text;
+    };
+    const auto read = [](const std::string &path) {
+        std::ostringstream text;
+        text << std::ifstream(path).rdbuf();
+        return text.str();
+    };
+    const std::string command = std::string(EWC_SUMMARY_PATH) + " '" + prefix + "' '" + run +
+                                "' >/dev/null 2>'" + prefix + ".err'";
+    const std::string row =
+        "{\"row\":\"sgd\",\"method\":\"sgd\",\"acc\":[80.0],\"seeds\":[1],\"seconds\":5.0}\n";
+    mkdir(run.c_str(), 0777);
+    write(run + "/result.json",
+        "{\"method\":\"sgd\",\"acc\":0.9,\"seed\":3,\"seconds\":{\"total\":7.0}}");
+
+    const std::string cut = row + row.substr(0, row.size() / 2);
+    write(prefix + ".jsonl", cut);
+    EXPECT_NE(0, std::system(command.c_str()));
+    EXPECT_EQ(cut, read(prefix + ".jsonl"));
+    EXPECT_NE(std::string::npos, read(prefix + ".err").find(".jsonl: line 2: "));
+
+    write(prefix + ".jsonl", row);
+    EXPECT_EQ(0, std::system(command.c_str()));
+    json_t *const out = json_loads(read(prefix + ".jsonl").c_str(), 0, nullptr);
+    ASSERT_TRUE(json_is_object(out));
+    EXPECT_EQ(2u, json_array_size(json_object_get(out, "seeds")));
+    EXPECT_DOUBLE_EQ(85.0, json_number_value(json_object_get(out, "acc_mean")));
+    EXPECT_DOUBLE_EQ(6.0, json_number_value(json_object_get(out, "seconds")));
+    json_decref(out);
+    for (const char *ending : {".jsonl", ".md", ".err"})
+        std::remove((prefix + ending).c_str());
+    std::remove((run + "/result.json").c_str());
+    rmdir(run.c_str());
 }
 
 } // namespace

@@ -179,7 +179,7 @@ TEST_F(Cli, RunsThatFailSayWhy)
     EXPECT_EQ(5, result.code) << result.err;
     result = Ewc(Tiny({"--methods", "sgd,l2:1e9,ewc"}, "compare"));
     EXPECT_EQ(2, result.code);
-    EXPECT_NE(std::string::npos, result.err.find("compare: l2:1e9: ")) << result.err;
+    EXPECT_NE(std::string::npos, result.err.find("compare: l2:1e9, seed 1: ")) << result.err;
     EXPECT_NE(std::string::npos, result.out.find("failed after 1 of 2 tasks")) << result.out;
 }
 

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Several runs by one command: compare, sweep and paper, on any number of threads, again after an
  * interruption, and with runs that fail. */
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <cmath>
 #include <thread>
@@ -98,14 +102,36 @@ TEST_F(Batch, WhatIsFinishedIsNotDoneAgain)
     EXPECT_TRUE(std::filesystem::exists(folder / "all/l2/result.json"));
     EXPECT_TRUE(std::filesystem::exists(folder / "all/ewc/result.json"));
     EXPECT_TRUE(std::filesystem::exists(folder / "all/l2.old/metrics.jsonl")); /* nothing is lost */
+    ExpectIn("all/l2: interrupted; put aside as all/l2.old\n", again.err);
 
     /* Other options are another run: refused, and the one that is there stays. */
     Words other = words;
     other.insert(other.end(), {"--momentum", "0.5"});
     const Outcome refused = Ewc(other);
     EXPECT_EQ(2, refused.code);
-    ExpectIn("other options", refused.err);
+    ExpectIn("other options, momentum is one", refused.err);
     EXPECT_TRUE(first == ReadFile(folder / "all/sgd/result.json"));
+}
+
+/* Only what a run has left is put aside, and not while another command works there. */
+TEST_F(Batch, WhatIsNoRunIsLeftAlone)
+{
+    std::filesystem::create_directory(folder / "all");
+    WriteFile(folder / "all/ewc", "a file of the user's");
+    const Words words = Tiny({"--methods", "ewc", "--out", "all"}, "compare");
+    ExpectRefused(2, "all/ewc is there and is no run's folder", words);
+    EXPECT_EQ("a file of the user's", ReadFile(folder / "all/ewc"));
+    std::filesystem::remove(folder / "all/ewc");
+    std::filesystem::create_directory(folder / "all/ewc");
+    ExpectRefused(2, "all/ewc is there", words);
+    EXPECT_TRUE(std::filesystem::exists(folder / "all/ewc"));
+    std::filesystem::remove(folder / "all/ewc");
+
+    const int fd = open((folder / "all").c_str(), O_RDONLY | O_DIRECTORY);
+    ASSERT_EQ(0, flock(fd, LOCK_EX));
+    ExpectRefused(2, "--out: all: another command is at work there", words);
+    close(fd);
+    EXPECT_EQ(0, Ewc(words).code);
 }
 
 TEST_F(Batch, ARunThatDivergesDoesNotStopTheOthers)
@@ -113,7 +139,8 @@ TEST_F(Batch, ARunThatDivergesDoesNotStopTheOthers)
     const Outcome result =
         Ewc(Tiny({"--methods", "l2:1e9,sgd,ewc", "--seeds", "2", "--out", "all"}, "compare"));
     EXPECT_EQ(2, result.code);
-    ExpectIn("compare: l2:1e9: ", result.err);
+    ExpectIn("compare: l2:1e9, seed 1: ", result.err);
+    ExpectIn("compare: l2:1e9, seed 2: ", result.err);
     ExpectIn("failed after 1 of 2 tasks", result.out);
     for (const char *name : {"sgd-s1", "sgd-s2", "ewc-s1", "ewc-s2"})
         EXPECT_TRUE(std::filesystem::exists(folder / (std::string("all/") + name + "/result.json")))
@@ -195,6 +222,49 @@ TEST_F(Batch, SweepChoosesOnValidationSamples)
         std::string(json_string_value(json_object_get(document.get(), "best"))));
 }
 
+/* A method sets other options only where neither the command nor another axis does, in whatever
+ * order they come; and no row is taken for another. */
+TEST_F(Batch, SweepsOfManyAxes)
+{
+    const Outcome result = Ewc(
+        Tiny({"patience=0,3", "method=dropout,sgd", "dropout-input=0,0.1", "fisher-samples=1000000",
+                 "report-every=1000000", "replay-batch=12345", "init=fan-in", "--dropout-hidden",
+                 "0.25", "--validation", "50", "--out", "grid"},
+            "sweep"));
+    ASSERT_EQ(0, result.code) << result.err;
+    for (const char *method : {"dropout", "sgd"})
+        for (const char *patience : {"0", "3"})
+            for (const char *dropout : {"0", "0.1"}) {
+                const Json run = Read(std::string("grid/patience=") + patience +
+                                      "_method=" + method + "_dropout-input=" + dropout +
+                                      "_fisher-samples=1000000_report-every=1000000_replay-batch="
+                                      "12345_init=fan-in_s1/config.json");
+                EXPECT_STREQ(method, json_string_value(json_object_get(run.get(), "method")));
+                EXPECT_EQ(atof(patience), Number(run.get(), "patience"));
+                EXPECT_EQ(atof(dropout), Number(run.get(), "dropout-input"));
+                EXPECT_EQ(0.25, Number(run.get(), "dropout-hidden"));
+            }
+    const Outcome various = Ewc(
+        Tiny({"dropout-input=0", "nesterov=true,false", "--momentum", "0.5", "--validation", "50"},
+            "sweep"));
+    ASSERT_EQ(0, various.code) << various.err;
+    ExpectIn("nesterov", various.out);
+    EXPECT_EQ(std::string::npos, various.out.find("--nesterov true")) << various.out;
+}
+
+/* What all runs have in common is said before the table, and nothing else. */
+TEST_F(Batch, TheHeaderIsTrueOfAllRuns)
+{
+    Words words = Tiny({"hidden=12,8:8", "--validation", "50"}, "sweep");
+    const auto hidden = std::find(words.begin(), words.end(), "--hidden");
+    words.erase(hidden, hidden + 2);
+    const Outcome result = Ewc(words);
+    ASSERT_EQ(0, result.code) << result.err;
+    const std::string header = result.out.substr(0, result.out.find('\n'));
+    ExpectIn("permuted mnist, 2 tasks, domain-incremental, ", header);
+    EXPECT_EQ(std::string::npos, header.find("36-")) << header;
+}
+
 TEST_F(Batch, SweepsTheMethodsStrengthUnlessTold)
 {
     const Outcome result = Ewc({"sweep", "--method", "mas", "--data-dir", folder.path(), "--tasks",
@@ -217,6 +287,8 @@ TEST_F(Batch, BadSweepsAndFiguresAreRefused)
         {"lamda: unknown option, did you mean lambda?", {"sweep", "lamda=1,2"}},
         {"lambda: \"x\"", {"sweep", "lambda=1,x"}},
         {"given twice", {"sweep", "lambda=1", "lambda=2"}},
+        {"lambda=1,2,1: 1 is there twice", {"sweep", "lambda=1,2,1"}},
+        {"preset: not to be varied", {"sweep", "preset=split-mnist"}},
         {"seed: not to be varied; see --seeds", {"sweep", "seed=1,2"}},
         {"what is to be varied?", {"sweep", "--method", "sgd"}},
         {"--seeds: \"0\"", {"sweep", "lambda=1", "--seeds", "0"}},
@@ -231,6 +303,9 @@ TEST_F(Batch, BadSweepsAndFiguresAreRefused)
         {"--widest: \"399\", expected a whole number in 400..", {"paper", "2b", "--widest", "399"}},
         {"--method: figure 2a", {"paper", "2a", "--method", "ewc"}},
         {"--lr: figure 2b", {"paper", "2b", "--lr", "0.1"}},
+        {"--tasks: figure 2a", {"paper", "2a", "--tasks", "2"}},
+        {"--iterations: figure 2a", {"paper", "2a", "--iterations", "500"}},
+        {"--fisher-overlap: figure 2c", {"paper", "2c", "--no-fisher-overlap"}},
         {"--permute-size: figure 2c", {"paper", "2c", "--permute-size", "4"}},
         {"--preset: figure 2a", {"paper", "2a", "--preset", "split-mnist"}},
     };

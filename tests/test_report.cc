@@ -396,6 +396,39 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
     EXPECT_EQ(0u, own.out.find("runs/report-2")) << own.out;
 }
 
+/* Runs that cannot be averaged are not. */
+TEST_F(Report, OnlySeedsOfTheSameRunAreOneGroup)
+{
+    Train("a", {"--tasks", "3", "--seed", "1"});
+    Train("b", {"--tasks", "3", "--seed", "2"});
+    Train("again", {"--tasks", "3", "--seed", "1"});
+    std::filesystem::create_symlink("a", folder / "link");
+    for (const char *other : {"./a", "link", "a/../a"}) {
+        const Outcome twice = Plain({"a", other});
+        EXPECT_EQ(2, twice.code);
+        EXPECT_TRUE(Has(twice.err, "given twice")) << twice.err;
+    }
+    Outcome outcome = Plain({"a", "again", "b", "--out", "seeds"});
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    std::string page = Page("seeds");
+    EXPECT_TRUE(Has(page, "(2 seeds)"));
+    EXPECT_FALSE(Has(page, "(3 seeds)"));
+
+    /* The same configuration, but results of different shapes: as by a broken copy. */
+    const Json result = Result("b");
+    json_object_set_new(result.get(), "tasks", json_integer(400));
+    char *const text = json_dumps(result.get(), 0);
+    WriteFile(folder / "b/result.json", text);
+    free(text);
+    for (const Words &runs : {Words{"a", "b"}, Words{"b", "a"}}) {
+        Words words = runs;
+        words.insert(words.end(), {"--out", "shapes-" + runs[0]});
+        outcome = Plain(words);
+        ASSERT_EQ(0, outcome.code) << outcome.err;
+        EXPECT_FALSE(Has(Page("shapes-" + runs[0]), "seeds)"));
+    }
+}
+
 TEST_F(Report, TheCommandRunsItAgain)
 {
     const std::string data = folder / "it's data & more";
@@ -405,6 +438,8 @@ TEST_F(Report, TheCommandRunsItAgain)
         {"--preset", "split-mnist", "--epochs", "2", "--method", "si", "--si-c", "0.5"},
         {"--method", "dropout", "--tasks", "2", "--validation", "50", "--patience", "2",
             "--dropout-input", "0"},
+        {"--method", "dropout", "--tasks", "2", "--validation", "0", "--patience", "0",
+            "--dropout-input", "0", "--dropout-hidden", "0"},
         {"--preset", "permuted-mnist-1024", "--hidden", "none", "--epochs", "1", "--tasks", "2",
             "--lambda", "0.125", "--pad", "0"}};
     for (const Words &more : flags) {
@@ -467,6 +502,11 @@ TEST_F(Report, NamesMayHoldAnything)
         WriteFile(path, text);
         free(text);
     }
+    ASSERT_EQ(0, Plain({names[0]}).code);
+    const std::string alone = ReadFile(folder / (names[0] + "/report.html"));
+    const size_t command = alone.find("<pre><code>");
+    EXPECT_FALSE(Has(alone.substr(command, alone.find("</code>", command) - command), "future"))
+        << "a key that is no option, in a command for a shell";
     const Outcome outcome = Ewc({"report", names[0], names[1], names[2], "--out", "all"});
     ASSERT_EQ(0, outcome.code) << outcome.err;
     const std::string page = Page("all");

@@ -19,6 +19,14 @@ int cli_takes(const cli_verb *verb, const ewc_option_info *info)
     return 0;
 }
 
+ewc_option_type cli_option_type(const char *key)
+{
+    ewc_option_info info;
+    for (int i = 0; ewc_options_describe(i, &info); i++)
+        if (strcmp(info.key, key) == 0) return info.type;
+    return EWC_OPTION_TEXT;
+}
+
 /* Whether the verb takes flag `key`, and of what type. */
 static int find_flag(const cli_verb *verb, const char *key, ewc_option_type *type)
 {
@@ -141,6 +149,31 @@ int cli_parse(cli_args *args, const cli_verb *verb, int argc, char **argv)
     int code = own_flag(args, "json", &args->json);
     if (code == 0 && !args->help) code = own_flag(args, "help", &args->help);
     return code;
+}
+
+/* Text as one word, quoted where a shell would read more than the text in it. */
+static void put_word(FILE *out, const char *text)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./,:+-=@%";
+    if (text[0] != '\0' && strspn(text, plain) == strlen(text)) {
+        fputs(text, out);
+        return;
+    }
+    fputc('\'', out);
+    for (const char *c = text; *c != '\0'; c++)
+        fputs(*c == '\'' ? "'\\''" : (char[]){*c, '\0'}, out);
+    fputc('\'', out);
+}
+
+void cli_put_flag(FILE *out, const char *key, const char *value)
+{
+    if (cli_option_type(key) == EWC_OPTION_FLAG) {
+        fprintf(out, " --%s%s", strcmp(value, "true") == 0 ? "" : "no-", key);
+    } else {
+        fprintf(out, " --%s ", key);
+        put_word(out, value);
+    }
 }
 
 int cli_apply_flags(const cli_args *args, ewc_run_options *options)

@@ -3,25 +3,27 @@
 #include "batch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "folder.h"
-
-enum { WORKERS_MAX = 256 };
 
 typedef struct batch {
     pthread_mutex_t mutex; /* of all that follows, and of stderr */
     const cli_args *args;
     cli_job *jobs;
     int count, next, finished;
-    int cores; /* of the device: how many threads all runs together may have */
-    int stop;  /* no more jobs are begun */
+    int workers, running; /* runs at a time: at most, and now */
+    int cores;            /* of the device: how many threads all runs together may have */
+    int stop;             /* no more jobs are begun */
     int code;
     int logged;     /* the first run has said what device it uses */
     double skipped; /* jobs that had been done before */
@@ -98,8 +100,24 @@ static void show_finished(batch *b, const cli_job *job, const char *how)
 
 /* ---- One run ---- */
 
-/* Whether `folder` holds a finished run of these options: 1, and its result in the job. -1: it has
- * another one. */
+/* The first key whose values differ, in either of two objects; NULL: none. */
+static const char *first_difference(json_t *a, json_t *b)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(a, key, value)
+    {
+        if (!json_equal(value, json_object_get(b, key))) return key;
+    }
+    json_object_foreach(b, key, value)
+    {
+        if (json_object_get(a, key) == NULL) return key;
+    }
+    return NULL;
+}
+
+/* Whether the job's folder holds a finished run of these options: 1, and its result in the job. -1:
+ * it has another one, which the job's message says. */
 static int is_done(cli_job *job)
 {
     const char *const folder = job->options.out;
@@ -116,7 +134,11 @@ static int is_done(cli_job *job)
     if (json_is_object(result) && json_is_object(there) && wanted != NULL) {
         json_object_del(there, "threads"); /* nothing depends on them */
         json_object_del(wanted, "threads");
-        done = json_equal(there, wanted) ? 1 : -1;
+        const char *const key = first_difference(there, wanted);
+        done = key == NULL ? 1 : -1;
+        if (key != NULL)
+            snprintf(job->message, sizeof job->message,
+                "out: %s holds a run with other options, %.64s is one", folder, key);
     }
     if (done == 1) {
         json_object_set_new(result, "folder", json_string(folder));
@@ -129,23 +151,34 @@ static int is_done(cli_job *job)
     return done;
 }
 
-/* Puts what an interrupted run has left aside. */
-static int put_aside(const char *folder, char *message, size_t size)
+/* Puts what an interrupted run has left aside, and nothing else. */
+static int put_aside(batch *b, cli_job *job)
 {
+    const char *const folder = job->options.out;
     char aside[EWC_OPTION_TEXT_SIZE + 16];
     struct stat existing;
     if (lstat(folder, &existing) != 0) return 0;
+    snprintf(aside, sizeof aside, "%s/config.json", folder);
+    if (lstat(aside, &existing) != 0) {
+        snprintf(
+            job->message, sizeof job->message, "out: %s is there and is no run's folder", folder);
+        return -1;
+    }
     for (int n = 1; n < 1000; n++) {
         snprintf(aside, sizeof aside, n > 1 ? "%s.old-%d" : "%s.old", folder, n);
         if (lstat(aside, &existing) == 0) continue;
-        if (rename(folder, aside) == 0) return 0;
-        break;
+        if (rename(folder, aside) != 0) break;
+        cli_progress_clear(&b->progress);
+        fprintf(stderr, "%s: interrupted; put aside as %s\n", folder, aside);
+        return 0;
     }
-    snprintf(message, size, "out: %s: cannot be put aside: %s", folder, strerror(errno));
+    snprintf(job->message, sizeof job->message, "out: %s: cannot be put aside: %s", folder,
+        strerror(errno));
     return -1;
 }
 
-static ewc_status execute(worker *w, int threads)
+/* `result`: what result.json holds. */
+static ewc_status execute(worker *w, int threads, json_t **result)
 {
     cli_job *const job = w->job;
     ewc_run *run = NULL;
@@ -161,8 +194,8 @@ static ewc_status execute(worker *w, int threads)
     if (status == EWC_OK) status = ewc_run_execute(run);
     if (status == EWC_OK) status = ewc_run_result_json(run, &text);
     if (status != EWC_OK) snprintf(job->message, sizeof job->message, "%s", ewc_last_error());
-    if (status == EWC_OK) job->result = json_loads(text, 0, NULL);
-    if (status == EWC_OK && job->result == NULL) {
+    if (status == EWC_OK) *result = json_loads(text, 0, NULL);
+    if (status == EWC_OK && *result == NULL) {
         status = EWC_ERR_MEMORY;
         snprintf(job->message, sizeof job->message, "out of memory");
     }
@@ -186,7 +219,8 @@ static void finish(batch *b, cli_job *job, const char *how)
     if (job->status == EWC_ERR_STOPPED)
         b->code = cli_failed(b->args, job->status);
     else
-        fprintf(stderr, "ewc %s: %s: %s\n", b->args->verb->name, job->label, job->message);
+        fprintf(stderr, "ewc %s: %s, seed %lld: %s\n", b->args->verb->name, job->label,
+            (long long)job->options.seed, job->message);
     if (b->code == 0) b->code = cli_exit_code(job->status);
 }
 
@@ -196,8 +230,9 @@ static void *work(void *user)
     batch *const b = user;
     pthread_mutex_lock(&b->mutex);
     while (b->next < b->count && !b->stop && cli_signal() == 0) {
-        const int waiting = b->count - b->next;
-        const int threads = b->cores / (waiting < b->cores ? waiting : b->cores);
+        const int ahead = b->running + b->count - b->next; /* the cores are for these */
+        const int threads = b->cores / (ahead < b->workers ? ahead : b->workers);
+        json_t *result = NULL;
         worker w = {b, &b->jobs[b->next++]};
         cli_job *const job = w.job;
         job->started = 1;
@@ -208,18 +243,18 @@ static void *work(void *user)
                 finish(b, job, "(done before)");
                 continue;
             }
-            if (done < 0)
-                snprintf(job->message, sizeof job->message,
-                    "out: %s holds a run with other options", job->options.out);
-            if (done < 0 || put_aside(job->options.out, job->message, sizeof job->message) != 0) {
+            if (done < 0 || put_aside(b, job) != 0) {
                 job->status = EWC_ERR_CONFIG;
                 finish(b, job, "");
                 continue;
             }
         }
+        b->running++;
         pthread_mutex_unlock(&b->mutex);
-        const ewc_status status = execute(&w, threads);
+        const ewc_status status = execute(&w, threads, &result);
         pthread_mutex_lock(&b->mutex);
+        b->running--;
+        job->result = result;
         char how[32];
         snprintf(how, sizeof how, "%.1f s",
             cli_json_number(json_object_get(job->result, "seconds"), "total"));
@@ -245,19 +280,46 @@ static int device_cores(const ewc_run_options *options, int *is_cpu)
     return *is_cpu ? info.threads : 1;
 }
 
+/* Locks the folder that the jobs' folders are in, which must not be written by two commands; *fd is
+ * -1 where the runs choose folders of their own. 0, or the exit code after a line on stderr. */
+static int lock_folder(const cli_args *args, const cli_job *job, int *fd)
+{
+    char folder[EWC_OPTION_TEXT_SIZE];
+    snprintf(folder, sizeof folder, "%s", job->options.out);
+    char *const slash = strrchr(folder, '/');
+    *fd = -1;
+    if (folder[0] == '\0') return 0;
+    if (slash == NULL)
+        strcpy(folder, ".");
+    else
+        slash[slash == folder] = '\0';
+    const int code = cli_folder_make(args->verb->name, folder);
+    if (code != 0) return code;
+    *fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd >= 0 && flock(*fd, LOCK_EX | LOCK_NB) == 0) return 0;
+    const int busy = *fd >= 0 && errno == EWOULDBLOCK;
+    (void)cli_usage(args->verb->name, "--out: %s: %s", folder,
+        busy ? "another command is at work there" : strerror(errno));
+    if (*fd >= 0) close(*fd);
+    return 2;
+}
+
 int cli_batch_run(cli_args *args, cli_job *jobs, int count)
 {
     batch b = {.mutex = PTHREAD_MUTEX_INITIALIZER, .args = args, .jobs = jobs, .count = count};
-    pthread_t threads[WORKERS_MAX];
+    pthread_t threads[CLI_COUNT_MAX];
     int64_t workers;
-    int started = 0, is_cpu;
+    int started = 0, is_cpu, lock;
     b.cores = device_cores(&jobs[0].options, &is_cpu);
     int code = cli_count(args, "jobs", 1, CLI_COUNT_MAX, b.cores, &workers);
     if (code != 0) return code;
     if (workers > count) workers = count;
-    if (workers > WORKERS_MAX) workers = WORKERS_MAX;
+    if (workers > CLI_COUNT_MAX) workers = CLI_COUNT_MAX;
     if (is_cpu && b.cores < workers) b.cores = (int)workers;
     if (!is_cpu) b.cores = 1;
+    b.workers = (int)workers;
+    code = lock_folder(args, &jobs[0], &lock);
+    if (code != 0) return code;
 
     cli_progress_init(&b.progress);
     while (started < workers && pthread_create(&threads[started], NULL, work, &b) == 0)
@@ -268,6 +330,7 @@ int cli_batch_run(cli_args *args, cli_job *jobs, int count)
     if (b.code == 0 && cli_signal() != 0) b.code = cli_failed(args, EWC_ERR_STOPPED);
     cli_progress_end(&b.progress);
     pthread_mutex_destroy(&b.mutex);
+    if (lock >= 0) close(lock);
     return b.code;
 }
 
@@ -282,7 +345,8 @@ int cli_batch_ended(const cli_job *jobs, int count)
 {
     int ended = 1;
     for (int i = 0; i < count; i++)
-        ended = ended && (jobs[i].result != NULL || jobs[i].status != EWC_OK);
+        ended = ended && (jobs[i].result != NULL || jobs[i].status == EWC_ERR_UNSTABLE ||
+                             jobs[i].status == EWC_ERR_NONFINITE);
     return ended;
 }
 
@@ -299,23 +363,46 @@ double cli_job_accuracy(const cli_job *job, int64_t row, int64_t task)
     return cli_json_item(json_array_get(rows, (size_t)row), task);
 }
 
+/* What all jobs that have a result say under `key`, such as "model"; NULL: they differ. */
+static const char *common_fact(const cli_job *jobs, int count, const char *key)
+{
+    const char *common = NULL;
+    for (int i = 0; i < count; i++) {
+        const char *const text = json_string_value(json_object_get(jobs[i].result, key));
+        if (text == NULL) continue;
+        if (common != NULL && strcmp(common, text) != 0) return NULL;
+        common = text;
+    }
+    return common;
+}
+
+/* Whether all jobs have the same value of an option, and its text. */
+static int is_common(const cli_job *jobs, int count, const char *key, char *text, size_t size)
+{
+    char other[EWC_OPTION_TEXT_SIZE];
+    text[0] = '\0';
+    (void)ewc_options_get(&jobs[0].options, key, text, size);
+    for (int i = 1; i < count; i++) {
+        (void)ewc_options_get(&jobs[i].options, key, other, sizeof other);
+        if (strcmp(text, other) != 0) return 0;
+    }
+    return 1;
+}
+
 void cli_print_runs(const cli_job *jobs, int count)
 {
-    char dataset[32], kind[32], scenario[32];
-    const ewc_run_options *const o = &jobs->options;
-    const int64_t last = jobs[count - 1].options.seed;
-    int i = 0;
-    while (i + 1 < count && jobs[i].result == NULL)
-        i++;
-    const char *const model = json_string_value(json_object_get(jobs[i].result, "model"));
-    const char *const device = json_string_value(json_object_get(jobs[i].result, "device"));
-    (void)ewc_options_get(o, "dataset", dataset, sizeof dataset);
-    (void)ewc_options_get(o, "kind", kind, sizeof kind);
-    (void)ewc_options_get(o, "scenario", scenario, sizeof scenario);
-    printf("%s %s, %lld tasks, %s-incremental, ", kind, dataset, (long long)o->tasks, scenario);
-    if (model != NULL && device != NULL) printf("%s, %s, ", model, device);
-    printf(last > o->seed ? "seeds %lld to %lld\n" : "seed %lld\n", (long long)o->seed,
-        (long long)last);
+    char text[EWC_OPTION_TEXT_SIZE];
+    const int64_t first = jobs[0].options.seed, last = jobs[count - 1].options.seed;
+    const char *const model = common_fact(jobs, count, "model");
+    const char *const device = common_fact(jobs, count, "device");
+    if (is_common(jobs, count, "kind", text, sizeof text)) printf("%s ", text);
+    if (is_common(jobs, count, "dataset", text, sizeof text)) printf("%s, ", text);
+    if (is_common(jobs, count, "tasks", text, sizeof text)) printf("%s tasks, ", text);
+    if (is_common(jobs, count, "scenario", text, sizeof text)) printf("%s-incremental, ", text);
+    if (model != NULL) printf("%s, ", model);
+    if (device != NULL) printf("%s, ", device);
+    printf(
+        last > first ? "seeds %lld to %lld\n" : "seed %lld\n", (long long)first, (long long)last);
 }
 
 void cli_print_results(const cli_job *jobs, int count, const cli_job *best)
@@ -354,8 +441,8 @@ cli_mean cli_mean_of(const double *values, int count)
 
 cli_mean cli_mean_number(const cli_job *jobs, int count, const char *key)
 {
-    double values[256];
-    if (count > 256) count = 256;
+    double values[CLI_COUNT_MAX];
+    if (count > CLI_COUNT_MAX) count = CLI_COUNT_MAX;
     for (int i = 0; i < count; i++)
         values[i] = cli_job_number(&jobs[i], key);
     return cli_mean_of(values, count);

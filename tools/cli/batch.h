@@ -9,7 +9,7 @@
 #include "cli.h"
 
 typedef struct cli_job {
-    char label[80]; /* of its row in tables, the same for all seeds */
+    char label[256]; /* of its row in tables, the same for all seeds */
     ewc_run_options options;
     ewc_status status;
     char message[640]; /* why it failed */
@@ -20,10 +20,11 @@ typedef struct cli_job {
 } cli_job;
 
 /* Runs all jobs. A job whose folder, options.out, holds the finished result of the same options is
- * not done again; what an interrupted run left there is put aside as FOLDER.old. A run that
- * diverges (EWC_ERR_UNSTABLE, EWC_ERR_NONFINITE) does not stop the others; any other failure does,
- * once those under way are finished. --jobs N of `args` sets how many go on at a time. Returns the
- * exit code: 0, or that of the first failure, which has had its line on stderr. */
+ * not done again; what an interrupted run left there is put aside as FOLDER.old. The folder in
+ * which theirs are is locked meanwhile, and must be the same for all. A run that diverges
+ * (EWC_ERR_UNSTABLE, EWC_ERR_NONFINITE) does not stop the others; any other failure does, once
+ * those under way are finished. --jobs N of `args` sets how many go on at a time. Returns the exit
+ * code: 0, or that of the first failure, which has had its line on stderr. */
 int cli_batch_run(cli_args *args, cli_job *jobs, int count);
 void cli_batch_free(cli_job *jobs, int count);
 
@@ -32,7 +33,7 @@ double cli_job_number(const cli_job *job, const char *key);
 /* accuracy[row][task] of its matrix. */
 double cli_job_accuracy(const cli_job *job, int64_t row, int64_t task);
 
-/* Whether every job has been done, or has failed; none was left out. */
+/* Whether every job has been done, or has diverged; none was left out. */
 int cli_batch_ended(const cli_job *jobs, int count);
 
 /* One line on what the jobs have in common. */

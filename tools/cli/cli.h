@@ -3,6 +3,8 @@
 #ifndef EWC_CLI_H
 #define EWC_CLI_H
 
+#include <stdio.h>
+
 #include <ewc/ewc.h>
 
 /* A flag of the command's own, beside the table of run options. Of type EWC_OPTION_FLAG or TEXT. */
@@ -46,6 +48,11 @@ extern const cli_flag cli_common[]; /* that every verb takes; ended by a NULL ke
 /* Whether a verb takes an option of the table, by its group or its own key. */
 int cli_takes(const cli_verb *verb, const ewc_option_info *info);
 
+/* args.c: the type of an option; one that this version does not know takes a value. */
+ewc_option_type cli_option_type(const char *key);
+/* Adds " --key value" to a command line for a shell; of an EWC_OPTION_FLAG " --key" or " --no-key".
+ */
+void cli_put_flag(FILE *out, const char *key, const char *value);
 /* args.c: parses what follows the verb. 0, or the exit code 2 after a line on stderr. */
 int cli_parse(cli_args *args, const cli_verb *verb, int argc, char **argv);
 /* Applies preset, configuration file and flags to args->options, which holds the defaults or what a

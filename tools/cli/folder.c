@@ -128,6 +128,13 @@ void cli_folder_free(cli_folder *folder)
     *folder = (cli_folder){0};
 }
 
+int cli_folder_same(const cli_folder *a, const cli_folder *b)
+{
+    struct stat left, right;
+    return stat(a->path, &left) == 0 && stat(b->path, &right) == 0 && left.st_dev == right.st_dev &&
+           left.st_ino == right.st_ino;
+}
+
 double cli_json_number(const json_t *object, const char *key)
 {
     const json_t *const value = json_object_get(object, key);
@@ -157,11 +164,15 @@ int cli_event_is(const json_t *event, const char *kind)
     return strcmp(cli_json_text(event, "event"), kind) == 0;
 }
 
-/* "fc1.weight" belongs to "fc1". */
-static int is_of_layer(const char *segment, const char *layer)
+int cli_layer_length(const char *segment)
 {
     const char *const dot = strrchr(segment, '.');
-    const size_t length = dot != NULL ? (size_t)(dot - segment) : strlen(segment);
+    return dot != NULL ? (int)(dot - segment) : (int)strlen(segment);
+}
+
+static int is_of_layer(const char *segment, const char *layer)
+{
+    const size_t length = (size_t)cli_layer_length(segment);
     return layer == NULL || (strlen(layer) == length && strncmp(layer, segment, length) == 0);
 }
 
@@ -209,7 +220,8 @@ int64_t cli_folder_done(const cli_folder *folder)
     json_array_foreach(folder->events, i, event)
     {
         const int64_t task = cli_json_integer(event, "task", 0);
-        if (cli_event_is(event, "task-end") && task > done) done = task;
+        if (!cli_event_is(event, "evaluated") || task <= done) continue;
+        if (json_is_true(json_object_get(event, "task_end"))) done = task;
     }
     return done < 0 ? 0 : done > tasks ? tasks : done;
 }

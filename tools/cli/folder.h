@@ -31,9 +31,13 @@ const char *cli_json_text(const json_t *object, const char *key);
 /* Element i of an array; NaN where it is no number. */
 double cli_json_item(const json_t *array, int64_t i);
 
+/* Whether both are the same folder, by whatever paths. */
+int cli_folder_same(const cli_folder *a, const cli_folder *b);
 /* Whether an event of metrics.jsonl is of this kind, such as "step". */
 int cli_event_is(const json_t *event, const char *kind);
 
+/* How much of a segment's name is that of its layer: "fc1.weight" belongs to "fc1". */
+int cli_layer_length(const char *segment);
 /* Of a recorded Fisher pass the trace of a layer ("fc1", of all its segments; NULL: of all layers);
  * NaN: not recorded. */
 double cli_fisher_trace(const json_t *fisher, const char *layer);

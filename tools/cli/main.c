@@ -73,7 +73,7 @@ const cli_verb cli_verbs[] = {
         "learning\n"
         "rate, EWC against SGD with dropout. 2c: overlap of the Fisher information of two tasks. "
         "What\n"
-        "is finished in --out (runs/paper-FIGURE) is not done again. All options can be changed.",
+        "is finished in --out (runs/paper-FIGURE) is not done again. Others can be changed.",
         all_groups, paper_flags, cli_paper},
     {"eval", "RUN", "accuracy of a finished run on each task",
         "RUN is a run's folder, or a checkpoint file in one.", eval_keys, no_flags, cli_eval},

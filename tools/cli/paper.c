@@ -32,7 +32,7 @@ typedef struct figure {
     int rows;                  /* methods or squares, each in a row of jobs */
     int columns, fast_columns; /* seeds or trials by default */
     const char *columns_flag;
-    const char *own[4]; /* options that its jobs set, so that a flag would be lost */
+    const char *own[6]; /* options that its jobs set, so that a flag would be lost */
     int (*make_jobs)(paper *p);
     int (*draw)(paper *p);
 } figure;
@@ -170,7 +170,9 @@ static int mean_curve(const paper *p, int row, int64_t task, curve *c)
     for (int i = 0; i < p->columns; i++) {
         const cli_job *const job = &p->jobs[row * p->columns + i];
         const int64_t count = read_curve(job, task, c->x, c->values + i * POINTS_MAX, POINTS_MAX);
-        if (count == 0) return 1;
+        if (count == 0)
+            return cli_usage("paper", "%s: no accuracy on task %lld is recorded", job->options.out,
+                (long long)task + 1);
         c->count = count < c->count ? count : c->count;
     }
     for (int64_t k = 0; k < c->count; k++) {
@@ -300,6 +302,8 @@ static int make_2b(paper *p)
             /* EWC with the same dropout and early stopping as the other. */
             cli_job *const job = set_job(p, row, trial, label, "dropout");
             (void)ewc_options_set(&job->options, "method", methods_2b[row]);
+            code = cli_apply_flags(p->args, &job->options);
+            if (code != 0) return code;
             (void)ewc_options_set(&job->options, "lr", rate);
             (void)ewc_options_set(&job->options, "hidden", hidden);
             code = set_folder(p, job, methods_2b[row], trial + 1);
@@ -454,7 +458,7 @@ static int find_layers(const json_t *fisher, char names[LAYERS_MAX][32])
     json_object_foreach(segments, segment, value)
     {
         char layer[32];
-        snprintf(layer, sizeof layer, "%.*s", (int)strcspn(segment, "."), segment);
+        snprintf(layer, sizeof layer, "%.*s", cli_layer_length(segment), segment);
         if (layers > 0 && strcmp(names[layers - 1], layer) == 0) continue;
         if (layers < LAYERS_MAX) strcpy(names[layers++], layer);
     }
@@ -491,8 +495,10 @@ static int draw_2c(paper *p)
     int layers = LAYERS_MAX;
     for (int row = 0; row < p->rows; row++) {
         for (int i = 0; i < p->columns; i++) {
-            const int found = read_overlap(&p->jobs[row * p->columns + i], values[row][i], names);
-            if (found == 0) return 1;
+            const cli_job *const job = &p->jobs[row * p->columns + i];
+            const int found = read_overlap(job, values[row][i], names);
+            if (found == 0)
+                return cli_usage("paper", "%s: no Fisher pass is recorded", job->options.out);
             layers = found < layers ? found : layers;
         }
     }
@@ -557,8 +563,8 @@ static const figure figures[] = {
     {"2a", "three tasks A, B, C with SGD, L2 and EWC",
         {{"tasks", "3"}, {"hidden", "400,400"}, {"epochs", "20"}, {"lr", "0.001"},
             {"eval-every", "235"}},
-        {{"epochs", "2"}, {"eval-every", "94"}}, METHODS_2A, 3, 1, "seeds", {"method"}, make_2a,
-        draw_2a},
+        {{"epochs", "2"}, {"eval-every", "94"}}, METHODS_2A, 3, 1, "seeds",
+        {"method", "tasks", "iterations"}, make_2a, draw_2a},
     {"2b", "ten tasks with EWC and with SGD and dropout, a random search for each",
         {{"tasks", "10"}, {"epochs", "100"}, {"validate-every", "200"}},
         {{"tasks", "5"}, {"epochs", "5"}}, 2, 10, 3, "trials", {"method", "hidden", "lr"}, make_2b,
@@ -566,7 +572,8 @@ static const figure figures[] = {
     {"2c", "overlap of the Fisher information of two tasks, by layer",
         {{"tasks", "2"}, {"hidden", "100,100,100,100,100,100"}, {"epochs", "100"}, {"lr", "0.001"},
             {"permute-first", "false"}, {"fisher-overlap", "true"}},
-        {{"epochs", "5"}}, 2, 3, 1, "seeds", {"method", "permute-size"}, make_2c, draw_2c},
+        {{"epochs", "5"}}, 2, 3, 1, "seeds", {"method", "permute-size", "tasks", "fisher-overlap"},
+        make_2c, draw_2c},
 };
 enum { FIGURES = sizeof figures / sizeof figures[0] };
 

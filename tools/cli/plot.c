@@ -58,15 +58,21 @@ static void put_number(FILE *out, double x)
     fprintf(out, isfinite(x) ? " %.10g" : " NaN", x);
 }
 
-/* A string in single quotes, in which gnuplot replaces nothing; at most `most` characters of it. */
-static void put_text(FILE *out, const char *text, int most)
+/* A string in single quotes, in which gnuplot replaces nothing; at most `most` characters of it.
+ * `percent`: what stands for "%", which must be "%%" in the labels of tics, as they are formats. */
+static void put_quoted(FILE *out, const char *text, int most, const char *percent)
 {
     char character[CLI_CHARACTER_SIZE];
     const int cut = cli_characters(text) > most;
     fputc('\'', out);
     for (int i = 0; i < most - cut && cli_next_character(&text, character); i++)
-        fputs(character[0] == '\'' ? "''" : character, out);
+        fputs(character[0] == '\'' ? "''" : character[0] == '%' ? percent : character, out);
     fputs(cut ? "\xe2\x80\xa6'" : "'", out);
+}
+
+static void put_text(FILE *out, const char *text, int most)
+{
+    put_quoted(out, text, most, "%");
 }
 
 static int drawn(const cli_series *series)
@@ -177,7 +183,7 @@ static void put_names(FILE *out, char axis, const char *const *names, int64_t co
     fprintf(out, "set %ctics scale 0 (", axis);
     for (int64_t i = 0; i < count; i += every) {
         fprintf(out, i > 0 ? ", " : "");
-        put_text(out, names[i], 24);
+        put_quoted(out, names[i], 24, "%%");
         fprintf(out, " %lld", (long long)i + 1);
     }
     fprintf(out, ")\n");

@@ -85,6 +85,20 @@ static void put_evaluations(FILE *out, const report_run *run)
     }
 }
 
+/* A path as JSON, which knows UTF-8 only. */
+static json_t *json_path(const char *path)
+{
+    char character[CLI_CHARACTER_SIZE];
+    json_t *const exact = json_string(path);
+    if (exact != NULL) return exact;
+    char *const text = report_alloc((int64_t)(3 * strlen(path)) + 1, 1);
+    while (cli_next_character(&path, character))
+        strcat(text, character);
+    json_t *const out = json_string(text);
+    free(text);
+    return out;
+}
+
 /* Writes eval_results.csv of each run, and adds the paths to `list`. */
 static int write_evaluations(const report *r, json_t *list)
 {
@@ -98,7 +112,7 @@ static int write_evaluations(const report *r, json_t *list)
         fclose(out);
         code = run_file(&path, r, i, "runs", "eval_results.csv");
         if (code == 0) code = cli_file_write("report", path, text, bytes);
-        json_array_append_new(list, json_string(path));
+        json_array_append_new(list, json_path(path));
         free(text);
         free(path);
     }
@@ -113,24 +127,10 @@ static int write_tensorboard(const report *r, json_t *list)
         char *path = NULL;
         code = run_file(&path, r, i, "tensorboard", "events.out.tfevents.ewc");
         if (code == 0) code = report_write_events(&r->runs[i], path);
-        json_array_append_new(list, json_string(path));
+        json_array_append_new(list, json_path(path));
         free(path);
     }
     return code;
-}
-
-/* A path as JSON, which knows UTF-8 only. */
-static json_t *json_path(const char *path)
-{
-    char character[CLI_CHARACTER_SIZE];
-    json_t *const exact = json_string(path);
-    if (exact != NULL) return exact;
-    char *const text = report_alloc((int64_t)(3 * strlen(path)) + 1, 1);
-    while (cli_next_character(&path, character))
-        strcat(text, character);
-    json_t *const out = json_string(text);
-    free(text);
-    return out;
 }
 
 static void print_json(const report *r, json_t *evaluations, json_t *tensorboard)

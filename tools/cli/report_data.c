@@ -60,8 +60,12 @@ static void read_settings(report_run *run)
     json_t *value, *const others = json_object();
     ewc_options_init(&run->options);
     run->settings = json_object();
+    /* First, as it sets other options, too. */
+    const char *const method = cli_json_text(run->folder.config, "method");
+    const int known = ewc_options_set(&run->options, "method", method) == EWC_OK;
     json_object_foreach(run->folder.config, key, value)
     {
+        if (known && strcmp(key, "method") == 0) continue;
         char *const text = value_text(value);
         if (strcmp(key, "preset") == 0) /* whose settings are all in the file */
             snprintf(run->options.preset, sizeof run->options.preset, "%s", text);
@@ -78,28 +82,13 @@ static void read_settings(report_run *run)
     json_decref(others);
 }
 
-/* Adds `text` to a command line, quoted where a shell would read more than the text in it. */
-static void put_word(FILE *out, const char *text)
-{
-    static const char plain[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./,:+-=@%";
-    if (text[0] != '\0' && strspn(text, plain) == strlen(text)) {
-        fputs(text, out);
-        return;
-    }
-    fputc('\'', out);
-    for (const char *c = text; *c != '\0'; c++)
-        fputs(*c == '\'' ? "'\\''" : (char[]){*c, '\0'}, out);
-    fputc('\'', out);
-}
-
-/* The type of the option `key`; one that this version does not know takes a value. */
-static ewc_option_type type_of(const char *key)
+/* The group of options that `key` belongs to; "" if this version does not know it. */
+static const char *option_group(const char *key)
 {
     ewc_option_info info;
     for (int i = 0; ewc_options_describe(i, &info); i++)
-        if (strcmp(info.key, key) == 0) return info.type;
-    return EWC_OPTION_TEXT;
+        if (strcmp(info.key, key) == 0) return info.group;
+    return "";
 }
 
 char *report_command(const report_run *run)
@@ -120,8 +109,7 @@ char *report_command(const report_run *run)
                       strcmp(initial, method) != 0;
     if (other) { /* first, as it sets other options, too */
         (void)ewc_options_set(&base, "method", method);
-        fputs(" --method ", out);
-        put_word(out, method);
+        cli_put_flag(out, "method", method);
     }
     json_object_foreach(run->settings, key, value)
     {
@@ -130,15 +118,11 @@ char *report_command(const report_run *run)
         if (strcmp(key, "out") == 0 || strcmp(key, "preset") == 0 || strcmp(key, "method") == 0)
             continue;
         if (duration && strcmp(text, "0") == 0) continue; /* the other one replaces it */
+        if (option_group(key)[0] == '\0') continue; /* not known: perhaps of a later version */
         if (ewc_options_get(&base, key, initial, sizeof initial) == EWC_OK &&
             strcmp(initial, text) == 0)
             continue;
-        if (type_of(key) == EWC_OPTION_FLAG) {
-            fprintf(out, " --%s%s", strcmp(text, "true") == 0 ? "" : "no-", key);
-        } else {
-            fprintf(out, " --%s ", key);
-            put_word(out, text);
-        }
+        cli_put_flag(out, key, text);
     }
     return fclose(out) == 0 ? command : report_format("ewc train");
 }
@@ -232,15 +216,6 @@ const char *report_setting(const report_run *run, const char *key)
     return cli_json_text(run->settings, key);
 }
 
-/* The group of options that `key` belongs to; "" if this version does not know it. */
-static const char *option_group(const char *key)
-{
-    ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info); i++)
-        if (strcmp(info.key, key) == 0) return info.group;
-    return "";
-}
-
 /* Whether `key` is the strength of some methods, of which the run's is none. */
 static int is_strength_of_others(const report_run *run, const char *key)
 {
@@ -290,10 +265,20 @@ static json_t *copy_what_matters(const report_run *run)
 static int same_group(const report_run *a, const report_run *b)
 {
     json_t *const left = copy_what_matters(a), *const right = copy_what_matters(b);
-    const int same = a->finished == b->finished && same_device(a, b) && json_equal(left, right);
+    const int same = a->finished == b->finished && a->tasks == b->tasks && a->done == b->done &&
+                     same_device(a, b) && json_equal(left, right);
     json_decref(left);
     json_decref(right);
     return same;
+}
+
+/* Whether a run is one more seed of a group. */
+static int takes(const report_group *group, const report_run *run)
+{
+    for (int k = 0; k < group->count; k++)
+        if (strcmp(report_setting(group->runs[k], "seed"), report_setting(run, "seed")) == 0)
+            return 0;
+    return same_group(group->runs[0], run);
 }
 
 static void form_groups(report *r)
@@ -301,7 +286,7 @@ static void form_groups(report *r)
     r->groups = report_alloc(r->run_count, sizeof *r->groups);
     for (int64_t i = 0; i < r->run_count; i++) {
         int64_t g = 0;
-        while (g < r->group_count && !same_group(r->groups[g].runs[0], &r->runs[i]))
+        while (g < r->group_count && !takes(&r->groups[g], &r->runs[i]))
             g++;
         report_group *const group = &r->groups[g];
         if (g == r->group_count) {
@@ -378,7 +363,7 @@ int report_read(report *out, const char *const *paths, int64_t count)
         const int code = read_run(&out->runs[i], paths[i]);
         if (code != 0) return code;
         for (int64_t j = 0; j < i; j++)
-            if (strcmp(out->runs[i].folder.path, out->runs[j].folder.path) == 0)
+            if (cli_folder_same(&out->runs[i].folder, &out->runs[j].folder))
                 return cli_usage("report", "%s: given twice", paths[i]);
     }
     form_groups(out);

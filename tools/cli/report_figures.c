@@ -97,10 +97,10 @@ static double mean_accuracy(const report_run *run, int64_t i)
 /* max_i R[i][j] - R[T][j] of task j: the terms of ewc_metrics_compute's forgetting. */
 static double forgetting(const report_run *run, int64_t j)
 {
-    double best = NAN;
     if (j + 1 >= run->done) return NAN;
-    for (int64_t i = 0; i + 1 < run->done; i++) /* fmax: NaN where not evaluated */
-        best = fmax(best, run->accuracy[i * run->tasks + j]);
+    double best = run->accuracy[j * run->tasks + j];
+    for (int64_t i = 0; i + 1 < run->done; i++) /* false for what was not evaluated */
+        if (run->accuracy[i * run->tasks + j] > best) best = run->accuracy[i * run->tasks + j];
     return 100.0 * (best - run->accuracy[(run->done - 1) * run->tasks + j]);
 }
 

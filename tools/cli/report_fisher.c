@@ -8,7 +8,7 @@
 
 #include "report.h"
 
-/* The layers of a run: "fc1.weight" belongs to "fc1". */
+/* The layers of a run. */
 typedef struct layers {
     int64_t count;
     char **names;
@@ -16,8 +16,7 @@ typedef struct layers {
 
 static int64_t layer_of(const layers *l, const char *segment)
 {
-    const char *const dot = strrchr(segment, '.');
-    const size_t length = dot != NULL ? (size_t)(dot - segment) : strlen(segment);
+    const size_t length = (size_t)cli_layer_length(segment);
     for (int64_t i = 0; i < l->count; i++)
         if (strlen(l->names[i]) == length && strncmp(l->names[i], segment, length) == 0) return i;
     return -1;
@@ -35,9 +34,7 @@ static layers find_layers(const report_run *run)
         json_object_foreach(segments, key, value)
         {
             if (layer_of(&out, key) >= 0) continue;
-            const char *const dot = strrchr(key, '.');
-            out.names[out.count++] =
-                report_format("%.*s", dot != NULL ? (int)(dot - key) : (int)strlen(key), key);
+            out.names[out.count++] = report_format("%.*s", cli_layer_length(key), key);
         }
         break;
     }

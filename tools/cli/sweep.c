@@ -13,6 +13,7 @@ enum { AXES_MAX = CLI_OPERANDS_MAX, VALUES_MAX = 32, ROWS_MAX = 1024, VALIDATION
 /* An option and the values that it takes. */
 typedef struct axis {
     char key[EWC_OPTION_KEY_SIZE];
+    ewc_option_type type;
     int count;
     char values[VALUES_MAX][40];
 } axis;
@@ -33,14 +34,19 @@ static int parse_axis(axis *a, const char *text)
     if (length == 0 || length >= sizeof a->key)
         return cli_usage("sweep", "%.64s: expected such as lambda=10,100,1000", text);
     memcpy(a->key, text, length);
+    a->type = cli_option_type(a->key);
     for (const char *c = equals + 1;; c++) {
         const size_t size = strcspn(c, ",");
         if (a->count == VALUES_MAX || size >= sizeof a->values[0] || size == 0)
             return cli_usage("sweep", "%.64s: expected 1 to %d values", text, VALUES_MAX);
         char *const value = a->values[a->count++];
         memcpy(value, c, size);
-        for (char *colon = value; (colon = strchr(colon, ':')) != NULL;)
+        for (char *colon = value;
+             a->type == EWC_OPTION_LIST && (colon = strchr(colon, ':')) != NULL;)
             *colon = ',';
+        for (int i = 0; i + 1 < a->count; i++)
+            if (strcmp(a->values[i], value) == 0)
+                return cli_usage("sweep", "%.64s: %s is there twice", text, value);
         c += size;
         if (*c == '\0') return 0;
     }
@@ -62,15 +68,17 @@ static int default_axis(axis *a, const ewc_run_options *options)
 
 static int parse_axes(grid *g, const cli_args *args)
 {
+    static const char *const fixed[] = {"seed", "out", "preset"};
+    enum { FIXED = sizeof fixed / sizeof fixed[0] };
     int code = 0;
     g->rows = 1;
     g->axis_count = args->operand_count;
     for (int i = 0; code == 0 && i < g->axis_count; i++) {
         code = parse_axis(&g->axes[i], args->operands[i]);
-        if (code == 0 &&
-            (strcmp(g->axes[i].key, "seed") == 0 || strcmp(g->axes[i].key, "out") == 0))
-            code = cli_usage("sweep", "%s: not to be varied%s", g->axes[i].key,
-                g->axes[i].key[0] == 's' ? "; see --seeds" : "");
+        for (int k = 0; code == 0 && k < FIXED; k++)
+            if (strcmp(g->axes[i].key, fixed[k]) == 0)
+                code = cli_usage("sweep", "%s: not to be varied%s", fixed[k],
+                    strcmp(fixed[k], "seed") == 0 ? "; see --seeds" : "");
         for (int j = 0; code == 0 && j < i; j++)
             if (strcmp(g->axes[i].key, g->axes[j].key) == 0)
                 code = cli_usage("sweep", "%s: given twice", g->axes[i].key);
@@ -96,34 +104,59 @@ static const char *value_of(const grid *g, int row, int a)
     return g->axes[a].values[row % g->axes[a].count];
 }
 
+/* The options of a row: its method first, as it sets others, too; flags are stronger than those. */
+static int set_row(const grid *g, const cli_args *args, int row, ewc_run_options *options)
+{
+    *options = args->options;
+    for (int others = 0; others <= 1; others++) {
+        for (int a = 0; a < g->axis_count; a++) {
+            const int is_method = strcmp(g->axes[a].key, "method") == 0;
+            if (is_method == others) continue;
+            if (ewc_options_set(options, g->axes[a].key, value_of(g, row, a)) != EWC_OK)
+                return cli_usage("sweep", "%s", ewc_last_error());
+            const int code = is_method ? cli_apply_flags(args, options) : 0;
+            if (code != 0) return code;
+        }
+    }
+    return 0;
+}
+
+/* The name of a row, or of its folder, with `separator` between axes; how long it is. */
+static size_t name_row(const grid *g, int row, const char *separator, char *text, size_t size)
+{
+    size_t used = 0;
+    for (int a = 0; a < g->axis_count; a++) {
+        const int written =
+            snprintf(used < size ? text + used : NULL, used < size ? size - used : 0, "%s%s=%s",
+                a > 0 ? separator : "", g->axes[a].key, value_of(g, row, a));
+        used += (size_t)written;
+    }
+    return used;
+}
+
 static int make_jobs(grid *g, const cli_args *args)
 {
     g->jobs = calloc((size_t)(g->rows * g->seeds), sizeof *g->jobs);
     if (g->jobs == NULL) return cli_usage("sweep", "out of memory");
     for (int row = 0; row < g->rows; row++) {
         cli_job *const first = &g->jobs[row * g->seeds];
-        size_t used = 0;
-        first->options = args->options;
-        for (int a = 0; a < g->axis_count; a++) {
-            const char *const value = value_of(g, row, a);
-            if (ewc_options_set(&first->options, g->axes[a].key, value) != EWC_OK)
-                return cli_usage("sweep", "%s", ewc_last_error());
-            used += (size_t)snprintf(first->label + used, sizeof first->label - used, "%s%s=%s",
-                a > 0 ? " " : "", g->axes[a].key, value);
-            if (used >= sizeof first->label) used = sizeof first->label - 1;
-        }
+        const int code = set_row(g, args, row, &first->options);
+        if (code != 0) return code;
+        (void)name_row(g, row, " ", first->label, sizeof first->label);
         if (first->options.validation == 0) first->options.validation = VALIDATION;
         for (int k = g->seeds - 1; k >= 0; k--) {
             cli_job *const job = &first[k];
             *job = *first;
             job->options.seed = args->options.seed + k;
             if (args->options.out[0] == '\0') continue;
-            const int length = snprintf(job->options.out, sizeof job->options.out, "%s/%s s%lld",
-                args->options.out, job->label, (long long)job->options.seed);
-            if (length >= (int)sizeof job->options.out)
+            char name[EWC_OPTION_TEXT_SIZE];
+            const size_t length = name_row(g, row, "_", name, sizeof name);
+            const int used = snprintf(job->options.out, sizeof job->options.out, "%s/%s_s%lld",
+                args->options.out, name, (long long)job->options.seed);
+            if (length >= sizeof name || used >= (int)sizeof job->options.out)
                 return cli_usage("sweep", "--out: the path is too long");
             for (char *c = job->options.out + strlen(args->options.out) + 1; *c != '\0'; c++)
-                if (*c == ' ' || *c == '/') *c = '_';
+                if (*c == '/') *c = '_';
         }
     }
     return 0;
@@ -178,10 +211,10 @@ static void print_table(const grid *g)
     const cli_job *const chosen = &g->jobs[best * g->seeds];
     printf(
         "\n* best by the accuracy on %lld validation samples of each task, which are not trained "
-        "on:\n  ",
+        "on:\n ",
         (long long)chosen->options.validation);
     for (int a = 0; a < g->axis_count; a++)
-        printf("--%s %s ", g->axes[a].key, value_of(g, best, a));
+        cli_put_flag(stdout, g->axes[a].key, value_of(g, best, a));
     printf("\n");
 }
 
