@@ -362,12 +362,13 @@ static json_t *print_trials(const paper *p, int row, int best)
 
 static int draw_2b(paper *p)
 {
-    static double curves[2][CLI_COUNT_MAX][TASKS_MAX], number[TASKS_MAX], alone[TASKS_MAX];
-    static cli_series series[2 * CLI_COUNT_MAX + 3];
+    static double number[TASKS_MAX], curves[2][TASKS_MAX], alone[TASKS_MAX];
+    static double others[2][2][CLI_COUNT_MAX * TASKS_MAX]; /* x and y of the trials not best */
+    cli_series series[5];
     const int64_t tasks = p->args->options.tasks;
     double first[2], last[2];
     int64_t count = 0;
-    char text[256], names[2][64];
+    char text[256], names[4][64];
     json_t *const trials = json_object(), *const best_curves = json_object();
     json_object_set_new(p->summary, "trials", trials);
     json_object_set_new(p->summary, "mean_accuracy_of_best", best_curves);
@@ -382,28 +383,37 @@ static int draw_2b(paper *p)
         const int best = best_trial(p, row);
         if (best < 0) return cli_usage("paper", "no trial of %s has finished", names_2b[row]);
         json_object_set_new(trials, methods_2b[row], print_trials(p, row, best));
+        int64_t points = 0;
         for (int i = 0; i < p->columns; i++) {
-            accuracy_seen(&p->jobs[row * p->columns + i], curves[row][i]);
-            if (i != best)
-                series[count++] = (cli_series){.count = tasks,
-                    .x = number,
-                    .y = curves[row][i],
-                    .style = CLI_SERIES_POINTS,
-                    .color = row + 1};
+            if (i == best) continue;
+            accuracy_seen(&p->jobs[row * p->columns + i], &others[row][1][points]);
+            memcpy(&others[row][0][points], number, (size_t)tasks * sizeof *number);
+            points += tasks;
         }
-        first[row] = curves[row][best][0];
-        last[row] = curves[row][best][tasks - 1];
-        json_t *const points = json_array();
+        const cli_job *const job = &p->jobs[row * p->columns + best];
+        accuracy_seen(job, curves[row]);
+        first[row] = curves[row][0];
+        last[row] = 100.0 * cli_job_number(job, "acc");
+        json_t *const seen = json_array();
         for (int64_t t = 0; t < tasks; t++)
-            json_array_append_new(points, json_real(curves[row][best][t]));
-        json_object_set_new(best_curves, methods_2b[row], points);
-        snprintf(names[row], sizeof names[row], "%s, best of %d trials", names_2b[row], p->columns);
-        series[count++] = (cli_series){.name = names[row],
+            json_array_append_new(seen, json_real(curves[row][t]));
+        json_object_set_new(best_curves, methods_2b[row], seen);
+        char *const name = names[2 * row], *const rest = names[2 * row + 1];
+        snprintf(name, sizeof *names, "%s, best of %d trials", names_2b[row], p->columns);
+        snprintf(rest, sizeof *names, "%s, the others", names_2b[row]);
+        series[count++] = (cli_series){.name = name,
             .count = tasks,
             .x = number,
-            .y = curves[row][best],
+            .y = curves[row],
             .style = CLI_SERIES_MARKERS,
             .color = row + 1};
+        if (points > 0)
+            series[count++] = (cli_series){.name = rest,
+                .count = points,
+                .x = others[row][0],
+                .y = others[row][1],
+                .style = CLI_SERIES_POINTS,
+                .color = row + 1};
     }
     for (int64_t t = 0; t < tasks; t++)
         alone[t] = first[1];
