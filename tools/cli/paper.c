@@ -575,7 +575,7 @@ static const figure figures[] = {
             {"eval-every", "235"}},
         {{"epochs", "2"}, {"eval-every", "94"}}, METHODS_2A, 3, 1, "seeds",
         {"method", "tasks", "iterations"}, make_2a, draw_2a},
-    {"2b", "ten tasks with EWC and with SGD and dropout, a random search for each",
+    {"2b", "a long sequence with EWC and with SGD and dropout, a random search for each",
         {{"tasks", "10"}, {"epochs", "100"}, {"validate-every", "200"}},
         {{"tasks", "5"}, {"epochs", "5"}}, 2, 10, 3, "trials", {"method", "hidden", "lr"}, make_2b,
         draw_2b},
