@@ -3,16 +3,18 @@
 #include "method.h"
 
 #define STRENGTH(key, field) .strength = key, .offset = offsetof(ewc_run_options, field)
-#define PENALTY(times, how, of) .factor = times, .policy = EWC_POLICY_##how, .importance = of
+#define PENALTY(times, how, of) .factor = times, .policy = how, .importance = of
 
 static const ewci_method methods[] = {
     [EWC_METHOD_SGD] = {0},
-    [EWC_METHOD_L2] = {STRENGTH("lambda-l2", lambda_l2), PENALTY(1.0, ONLINE, "one")},
-    [EWC_METHOD_EWC] = {STRENGTH("lambda", lambda), PENALTY(1.0, SUM, "fisher")},
-    [EWC_METHOD_EWC_ONLINE] = {STRENGTH("lambda", lambda), PENALTY(1.0, ONLINE, "fisher")},
+    [EWC_METHOD_L2] = {STRENGTH("lambda-l2", lambda_l2), PENALTY(1.0, EWC_POLICY_ONLINE, "one")},
+    [EWC_METHOD_EWC] = {STRENGTH("lambda", lambda), PENALTY(1.0, EWC_POLICY_SUM, "fisher")},
+    [EWC_METHOD_EWC_ONLINE] = {STRENGTH("lambda", lambda),
+        PENALTY(1.0, EWC_POLICY_ONLINE, "fisher")},
     [EWC_METHOD_JOINT] = {.joint = 1},
-    [EWC_METHOD_SI] = {STRENGTH("si-c", si_c), PENALTY(2.0, ONLINE, "path")},
-    [EWC_METHOD_MAS] = {STRENGTH("lambda-mas", lambda_mas), PENALTY(2.0, ONLINE, "sensitivity")},
+    [EWC_METHOD_SI] = {STRENGTH("si-c", si_c), PENALTY(2.0, EWC_POLICY_ONLINE, "path")},
+    [EWC_METHOD_MAS] = {STRENGTH("lambda-mas", lambda_mas),
+        PENALTY(2.0, EWC_POLICY_ONLINE, "sensitivity")},
     [EWC_METHOD_LWF] = {STRENGTH("lwf-alpha", lwf_alpha)},
     [EWC_METHOD_ER] = {.replay = EWC_REPLAY_JOIN},
     [EWC_METHOD_AGEM] = {.replay = EWC_REPLAY_PROJECT},
