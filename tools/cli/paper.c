@@ -360,15 +360,55 @@ static json_t *print_trials(const paper *p, int row, int best)
     return list;
 }
 
+typedef struct method_2b {
+    char best_name[64], others_name[64];
+    double best[TASKS_MAX];                                            /* accuracy_seen */
+    double x[CLI_COUNT_MAX * TASKS_MAX], y[CLI_COUNT_MAX * TASKS_MAX]; /* of all others */
+} method_2b;
+
+/* Its line and its points; returns the number of series. `number` (tasks): 1, 2, ... */
+static int64_t add_trials(
+    const paper *p, int row, int best, const double *number, method_2b *m, cli_series *series)
+{
+    const int64_t tasks = p->args->options.tasks;
+    int64_t points = 0;
+    for (int i = 0; i < p->columns; i++) {
+        const cli_job *const job = &p->jobs[row * p->columns + i];
+        if (i == best) {
+            accuracy_seen(job, m->best);
+        } else {
+            accuracy_seen(job, &m->y[points]);
+            memcpy(&m->x[points], number, (size_t)tasks * sizeof *number);
+            points += tasks;
+        }
+    }
+    snprintf(m->best_name, sizeof m->best_name, "%s, best of %d trials", names_2b[row], p->columns);
+    snprintf(m->others_name, sizeof m->others_name, "%s, the others", names_2b[row]);
+    series[0] = (cli_series){.name = m->best_name,
+        .count = tasks,
+        .x = number,
+        .y = m->best,
+        .style = CLI_SERIES_MARKERS,
+        .color = row + 1};
+    if (points == 0) return 1;
+    series[1] = (cli_series){.name = m->others_name,
+        .count = points,
+        .x = m->x,
+        .y = m->y,
+        .style = CLI_SERIES_POINTS,
+        .color = row + 1};
+    return 2;
+}
+
 static int draw_2b(paper *p)
 {
-    static double number[TASKS_MAX], curves[2][TASKS_MAX], alone[TASKS_MAX];
-    static double others[2][2][CLI_COUNT_MAX * TASKS_MAX]; /* x and y of the trials not best */
+    static method_2b methods[2];
+    double number[TASKS_MAX], alone[TASKS_MAX];
     cli_series series[5];
     const int64_t tasks = p->args->options.tasks;
     double first[2], last[2];
     int64_t count = 0;
-    char text[256], names[4][64];
+    char text[256];
     json_t *const trials = json_object(), *const best_curves = json_object();
     json_object_set_new(p->summary, "trials", trials);
     json_object_set_new(p->summary, "mean_accuracy_of_best", best_curves);
@@ -383,37 +423,13 @@ static int draw_2b(paper *p)
         const int best = best_trial(p, row);
         if (best < 0) return cli_usage("paper", "no trial of %s has finished", names_2b[row]);
         json_object_set_new(trials, methods_2b[row], print_trials(p, row, best));
-        int64_t points = 0;
-        for (int i = 0; i < p->columns; i++) {
-            if (i == best) continue;
-            accuracy_seen(&p->jobs[row * p->columns + i], &others[row][1][points]);
-            memcpy(&others[row][0][points], number, (size_t)tasks * sizeof *number);
-            points += tasks;
-        }
-        const cli_job *const job = &p->jobs[row * p->columns + best];
-        accuracy_seen(job, curves[row]);
-        first[row] = curves[row][0];
-        last[row] = 100.0 * cli_job_number(job, "acc");
+        count += add_trials(p, row, best, number, &methods[row], &series[count]);
+        first[row] = methods[row].best[0];
+        last[row] = 100.0 * cli_job_number(&p->jobs[row * p->columns + best], "acc");
         json_t *const seen = json_array();
         for (int64_t t = 0; t < tasks; t++)
-            json_array_append_new(seen, json_real(curves[row][t]));
+            json_array_append_new(seen, json_real(methods[row].best[t]));
         json_object_set_new(best_curves, methods_2b[row], seen);
-        char *const name = names[2 * row], *const rest = names[2 * row + 1];
-        snprintf(name, sizeof *names, "%s, best of %d trials", names_2b[row], p->columns);
-        snprintf(rest, sizeof *names, "%s, the others", names_2b[row]);
-        series[count++] = (cli_series){.name = name,
-            .count = tasks,
-            .x = number,
-            .y = curves[row],
-            .style = CLI_SERIES_MARKERS,
-            .color = row + 1};
-        if (points > 0)
-            series[count++] = (cli_series){.name = rest,
-                .count = points,
-                .x = others[row][0],
-                .y = others[row][1],
-                .style = CLI_SERIES_POINTS,
-                .color = row + 1};
     }
     for (int64_t t = 0; t < tasks; t++)
         alone[t] = first[1];
