@@ -15,6 +15,7 @@
 
 #include "file.h"
 #include "folder.h"
+#include "text.h"
 
 typedef struct batch {
     pthread_mutex_t mutex; /* of all that follows, and of stderr */
@@ -95,7 +96,7 @@ static void show_finished(batch *b, const cli_job *job, const char *how)
     cli_progress_clear(&b->progress);
     b->progress.started = 1;
     fprintf(stderr, "%-12s  seed %lld  ACC %.2f  %s\n", job->label, (long long)job->options.seed,
-        100.0 * cli_job_number(job, "acc"), how);
+        cli_round(100.0 * cli_job_number(job, "acc"), 2), how);
 }
 
 /* ---- One run ---- */
@@ -451,12 +452,13 @@ cli_mean cli_mean_number(const cli_job *jobs, int count, const char *key)
 void cli_print_mean(cli_mean m, int width)
 {
     char text[48];
+    const double mean = cli_round(100.0 * m.mean, 2), error = cli_round(100.0 * m.error, 2);
     if (m.count == 0)
         snprintf(text, sizeof text, "-");
     else if (m.count == 1)
-        snprintf(text, sizeof text, "%.2f", 100.0 * m.mean);
+        snprintf(text, sizeof text, "%.2f", mean);
     else
-        snprintf(text, sizeof text, "%.2f +- %.2f", 100.0 * m.mean, 100.0 * m.error);
+        snprintf(text, sizeof text, "%.2f +- %.2f", mean, error);
     printf(" %*s", width, text);
 }
 

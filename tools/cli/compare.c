@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "batch.h"
+#include "text.h"
 
 enum { METHODS_MAX = 64 };
 
@@ -112,7 +113,7 @@ static void print_tasks(const layout *l, const cli_job *jobs, int seeds)
         double values[256];
         for (int i = 0; i < seeds; i++)
             values[i] = cli_job_accuracy(&jobs[i], l->n - 1, t);
-        printf(" %5.1f", 100.0 * cli_mean_of(values, seeds).mean);
+        printf(" %5.1f", cli_round(100.0 * cli_mean_of(values, seeds).mean, 1));
     }
 }
 

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "cli.h"
+#include "text.h"
 
 /* Finds config.json and checkpoint of `operand`, a run's folder or a file in its folder checkpoint.
  */
@@ -53,9 +54,10 @@ static void print_table(
     printf("\n%s  task  accuracy, %%%s\n", cli_bold(1), cli_bold(0));
     for (int64_t t = 0; t < result->tasks; t++) {
         sum += accuracy[t];
-        printf("%6lld  %11.2f\n", (long long)t + 1, 100.0 * accuracy[t]);
+        printf("%6lld  %11.2f\n", (long long)t + 1, cli_round(100.0 * accuracy[t], 2));
     }
-    printf("%s  mean  %11.2f%s\n", cli_bold(1), 100.0 * sum / (double)result->tasks, cli_bold(0));
+    const double mean = 100.0 * sum / (double)result->tasks;
+    printf("%s  mean  %11.2f%s\n", cli_bold(1), cli_round(mean, 2), cli_bold(0));
 }
 
 int cli_eval(cli_args *args)

@@ -13,6 +13,7 @@
 #include "file.h"
 #include "folder.h"
 #include "plot.h"
+#include "text.h"
 
 enum { SETTINGS = 24, LAYERS_MAX = 64 };
 
@@ -89,6 +90,12 @@ static cli_mean mean_accuracy(const paper *p, int row, int64_t after, int64_t ta
 static void note(json_t *object, const char *key, double value)
 {
     json_object_set_new(object, key, isfinite(value) ? json_real(value) : json_null());
+}
+
+/* A number in % as tables and claims show it. */
+static double shown(double percent)
+{
+    return cli_round(percent, 2);
 }
 
 /* One of the claims of the paper, as it was measured. */
@@ -246,22 +253,22 @@ static int draw_2a(paper *p)
         if (p->args->json) continue;
         printf("%-8s", names_2a[row]);
         for (int t = 0; t + 1 < TASKS_2A; t++)
-            printf("     %5.2f -> %5.2f", fresh[row][t], last[row][t]);
-        printf("      %5.2f\n", last[row][TASKS_2A - 1]);
+            printf("     %5.2f -> %5.2f", shown(fresh[row][t]), shown(last[row][t]));
+        printf("      %5.2f\n", shown(last[row][TASKS_2A - 1]));
     }
     if (!p->args->json) printf("\n");
     const double worst = fmin(last[2][0], fmin(last[2][1], last[2][2]));
     snprintf(text, sizeof text,
         "EWC holds all three tasks: %.2f, %.2f, %.2f, each within 5 points of what SGD learns "
         "(%.2f)",
-        last[2][0], last[2][1], last[2][2], fresh[0][0]);
+        shown(last[2][0]), shown(last[2][1]), shown(last[2][2]), shown(fresh[0][0]));
     claim(p, text, worst > fresh[0][0] - 5.0);
     snprintf(text, sizeof text,
-        "SGD forgets task A: %.2f -> %.2f, more than L2 (%.2f) and EWC (%.2f) do", fresh[0][0],
-        last[0][0], last[1][0], last[2][0]);
+        "SGD forgets task A: %.2f -> %.2f, more than L2 (%.2f) and EWC (%.2f) do",
+        shown(fresh[0][0]), shown(last[0][0]), shown(last[1][0]), shown(last[2][0]));
     claim(p, text, last[0][0] < last[1][0] && last[0][0] < last[2][0]);
     snprintf(text, sizeof text, "L2 cannot learn task C as the others do: %.2f, SGD %.2f, EWC %.2f",
-        last[1][2], last[0][2], last[2][2]);
+        shown(last[1][2]), shown(last[0][2]), shown(last[2][2]));
     claim(p, text, last[1][2] < last[0][2] && last[1][2] < last[2][2]);
     int code = 0;
     for (int64_t t = 0; code == 0 && t < TASKS_2A; t++)
@@ -355,7 +362,7 @@ static json_t *print_trials(const paper *p, int row, int best)
         json_array_append_new(list, trial);
         if (p->args->json) continue;
         printf("%s %-17s %-10s %9.3g %11.2f %8.2f\n", i == best ? "*" : " ", names_2b[row], hidden,
-            job->options.lr, 100.0 * validation, 100.0 * acc);
+            job->options.lr, shown(100.0 * validation), shown(100.0 * acc));
     }
     return list;
 }
@@ -442,7 +449,7 @@ static int draw_2b(paper *p)
     note(p->summary, "single_task", first[1]);
     snprintf(text, sizeof text,
         "with %lld tasks EWC keeps %.2f (%.2f with one), SGD with dropout %.2f (%.2f)",
-        (long long)tasks, last[0], first[0], last[1], first[1]);
+        (long long)tasks, shown(last[0]), shown(first[0]), shown(last[1]), shown(first[1]));
     claim(p, text, last[0] > last[1] && first[0] - last[0] < first[1] - last[1]);
     const cli_figure f = {.name = "2b",
         .title = "Figure 2B: mean accuracy over all tasks learnt so far",
@@ -548,8 +555,8 @@ static int draw_2c(paper *p)
         if (p->args->json) continue;
         printf("%-8s", names[k]);
         for (int row = 0; row < 2; row++) {
-            printf(isfinite(error[row][k]) ? "  %5.3f +- %5.3f " : "            %5.3f", y[row][k],
-                error[row][k]);
+            printf(isfinite(error[row][k]) ? "  %5.3f +- %5.3f " : "            %5.3f",
+                cli_round(y[row][k], 3), cli_round(error[row][k], 3));
         }
         printf("\n");
     }
@@ -557,11 +564,11 @@ static int draw_2c(paper *p)
     snprintf(text, sizeof text,
         "in the first layer the tasks that differ more share less: %.3f with 26 x 26, %.3f with 8 "
         "x 8",
-        y[1][0], y[0][0]);
+        cli_round(y[1][0], 3), cli_round(y[0][0], 3));
     claim(p, text, y[1][0] < y[0][0]);
     snprintf(text, sizeof text,
         "near the output they share more than in the first layer: %.3f and %.3f with 26 x 26",
-        y[1][layers - 1], y[1][0]);
+        cli_round(y[1][layers - 1], 3), cli_round(y[1][0], 3));
     claim(p, text, y[1][layers - 1] > y[1][0]);
     for (int row = 0; row < 2; row++)
         series[row] = (cli_series){.name = names_2c[row],

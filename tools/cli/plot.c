@@ -212,10 +212,11 @@ static void put_blocks(FILE *out, const cli_figure *figure)
         for (int64_t j = 0; j < figure->columns; j++) {
             const double cell = figure->cells[i * figure->columns + j];
             if (isfinite(cell))
-                fprintf(out, "%lld %lld %.10g\n", (long long)j + 1, (long long)i + 1, cell);
+                fprintf(out, "%lld %lld %.10g '%.*f'\n", (long long)j + 1, (long long)i + 1, cell,
+                    figure->cell_decimals, cli_round(cell, figure->cell_decimals));
         }
     }
-    fprintf(out, "NaN NaN NaN\nEND\n"); /* a block without a line would be an error */
+    fprintf(out, "NaN NaN NaN ''\nEND\n"); /* a block without a line would be an error */
 }
 
 /* ---- What is drawn ---- */
@@ -294,9 +295,9 @@ static void put_cells(FILE *out, const cli_figure *figure, const double *z)
     const double middle = 0.5 * (z[0] + z[1]);
     for (int bright = 0; bright < 2; bright++)
         fprintf(out,
-            ", $cells using 1:($3 %s %.10g ? $2 : NaN):(sprintf('%s', $3)) with labels "
+            ", $cells using 1:($3 %s %.10g ? $2 : NaN):(strcol(4)) with labels "
             "textcolor rgb %s font ',%d' notitle",
-            bright ? ">" : "<=", middle, figure->cell_format, bright ? "0x000000" : "0xffffff",
+            bright ? ">" : "<=", middle, bright ? "0x000000" : "0xffffff",
             figure->columns > 8 ? 12 : 14);
 }
 

@@ -55,7 +55,7 @@ typedef struct cli_figure {
     const char *const *x_names; /* (columns) */
     const char *const *y_names; /* (rows), the first one at the top */
     const double *cells;        /* (rows, columns), NaN: empty */
-    const char *cell_format;    /* of a cell's number, such as "%.1f" */
+    int cell_decimals;          /* of a cell's number */
 } cli_figure;
 
 /* Whether gnuplot is on PATH. */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "text.h"
 
 enum { BAR = 20 };
 static const double between_updates = 0.1, between_lines = 10.0; /* seconds */
@@ -129,9 +130,10 @@ static void show_task(cli_progress *p, const ewc_event *e)
     double sum = 0.0;
     for (int64_t t = 0; t <= e->task; t++) {
         sum += e->accuracy[t];
-        if (e->task < SHOWN) fprintf(stderr, " %.1f", 100.0 * e->accuracy[t]);
+        if (e->task < SHOWN) fprintf(stderr, " %.1f", cli_round(100.0 * e->accuracy[t], 1));
     }
-    if (e->task >= SHOWN) fprintf(stderr, " %.2f (mean)", 100.0 * sum / (double)(e->task + 1));
+    const double mean = 100.0 * sum / (double)(e->task + 1);
+    if (e->task >= SHOWN) fprintf(stderr, " %.2f (mean)", cli_round(mean, 2));
     fprintf(stderr, "%s\n", p->terminal ? "" : left);
 }
 

@@ -365,7 +365,7 @@ static int draw_matrix(report *r, int64_t g)
         .x_names = (const char *const *)names,
         .y_names = (const char *const *)names,
         .cells = cells,
-        .cell_format = "%.1f"};
+        .cell_decimals = 1};
     const int code = report_add_figure(r, g, "Accuracy", &figure,
         report_format("Test accuracy%s. Right of the diagonal: tasks not yet trained, in the "
                       "darkest colour where they are below the scale.%s",

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "report.h"
+#include "text.h"
 
 /* The layers of a run. */
 typedef struct layers {
@@ -160,7 +161,7 @@ static int draw_histogram(report *r, int64_t g, const layers *l)
         }
         series[i] = (cli_series){.name = l->names[i], .count = bins, .x = x, .y = y};
         char *const longer = report_format("%s%s%s %.1f %%", zero_text, i > 0 ? ", " : "",
-            l->names[i], totals[i] > 0.0 ? 100.0 * zeros[i] / totals[i] : 0.0);
+            l->names[i], totals[i] > 0.0 ? cli_round(100.0 * zeros[i] / totals[i], 1) : 0.0);
         free(zero_text);
         zero_text = longer;
     }
@@ -276,7 +277,7 @@ static int draw_overlap_of_tasks(report *r, int64_t g, const layers *l)
         .x_names = (const char *const *)names,
         .y_names = (const char *const *)names + 1,
         .cells = cells,
-        .cell_format = "%.2f"};
+        .cell_decimals = 2};
     const int code = report_add_figure(r, g, importance(group->runs[0]), &figure,
         report_format(
             "Over all layers together%s.", every > 1 ? "; of the tasks only some are shown" : ""));

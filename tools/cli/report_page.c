@@ -68,10 +68,11 @@ static const char style[] =
 /* A number of `decimals` digits, or a dash. */
 static void put_number(FILE *out, double x, int decimals)
 {
+    const double rounded = cli_round(x, decimals);
     if (isnan(x))
         fputs("\xe2\x80\x93", out);
     else
-        fprintf(out, "%s%.*f", x < 0.0 ? "\xe2\x88\x92" : "", decimals, fabs(x));
+        fprintf(out, "%s%.*f", rounded < 0.0 ? "\xe2\x88\x92" : "", decimals, fabs(rounded));
 }
 
 /* One measure of a run in %. */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "text.h"
 
 enum { COLUMNS = 10 }; /* tasks beside each other */
 
@@ -31,7 +32,7 @@ void cli_print_run(const ewc_run_options *options, const ewc_run_result *result)
 static void print_cell(double accuracy)
 {
     if (isfinite(accuracy))
-        printf(" %6.2f", 100.0 * accuracy);
+        printf(" %6.2f", cli_round(100.0 * accuracy, 2));
     else
         printf("      .");
 }
@@ -71,7 +72,7 @@ void cli_print_accuracy(const ewc_run_result *result)
 static void print_measure(const char *name, double value)
 {
     if (isfinite(value))
-        printf("%s %.2f   ", name, 100.0 * value);
+        printf("%s %.2f   ", name, cli_round(100.0 * value, 2));
     else
         printf("%s -   ", name);
 }

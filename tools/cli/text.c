@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Length of the UTF-8 character at `c` and its code; 0: there is none. */
@@ -89,4 +90,15 @@ void cli_put_csv(FILE *out, const char *text)
 void cli_put_csv_number(FILE *out, double x)
 {
     if (!isnan(x)) fprintf(out, "%.10g", x);
+}
+
+double cli_round(double x, int decimals)
+{
+    char seven[32];
+    if (!isfinite(x)) return x;
+    snprintf(seven, sizeof seven, "%.6e", fabs(x));
+    const double unit = pow(10.0, decimals);
+    /* The product is off a half by rounding only, which the factor outweighs. */
+    const double rounded = round(strtod(seven, NULL) * unit * (1.0 + 1e-12)) / unit;
+    return x < 0.0 && rounded > 0.0 ? -rounded : rounded;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Names from outside in files of ours: whatever bytes they hold, the file stays well-formed. */
+/* Names from outside in files of ours: whatever bytes they hold, the file stays well-formed. And
+ * numbers for people: wherever one is shown, it is rounded alike. */
 #ifndef EWC_CLI_TEXT_H
 #define EWC_CLI_TEXT_H
 
@@ -20,5 +21,10 @@ void cli_put_html(FILE *out, const char *text);
 void cli_put_csv(FILE *out, const char *text);
 /* The same for a number: as exactly as a float is, and nothing for NaN. */
 void cli_put_csv_number(FILE *out, double x);
+
+/* x to be shown with so many decimals, by printf or by gnuplot: rounded as on paper, 0.155 to 0.16,
+ * though no double is 0.155; and never to -0. Digits beyond the seven of a result file do not
+ * count, so that a run's own table and a report on its files agree. */
+double cli_round(double x, int decimals);
 
 #endif
