@@ -7,6 +7,7 @@
  *   selftest bench         speed
  */
 #include <cublas_v2.h> /* before the built-ins become macros */
+#include <cuda_bf16.h>
 
 #include "emulation.h"
 #include "selftest_kernels.h"
@@ -210,6 +211,102 @@ bool run_batched_gemm(long long stride)
            got == std::vector<float>{5, 10, 6, 12, 21, 28, 24, 32};
 }
 
+std::vector<__nv_bfloat16> to_bfloat16(const std::vector<float> &values)
+{
+    std::vector<__nv_bfloat16> rounded;
+    for (const float value : values)
+        rounded.push_back(__float2bfloat16_rn(value));
+    return rounded;
+}
+
+/* The product of run_gemm from bfloat16, once into float and once into bfloat16, where 2 x 56 + 145
+ * becomes 256; lda = 2 and type_a = CUDA_R_16BF are right. */
+bool run_gemm_ex(int lda, cudaDataType type_a)
+{
+    cublasHandle_t handle;
+    cublasCreate(&handle);
+    const auto values = to_bfloat16({1, 2, 3, 4, 5, 6});
+    const Device<__nv_bfloat16> a(values), b(values), narrow(to_bfloat16({1, 1, 1, 145}));
+    const Device<float> c(size_t(4));
+    const float one = 1, two = 2, zero = 0;
+    const auto multiply = [&](const float *alpha, const float *beta, void *out, cudaDataType type) {
+        return cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_T, 2, 2, 3, alpha, a, type_a, lda, b,
+            type_a, 2, beta, out, type, 2, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    };
+    bool good = multiply(&one, &zero, c, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS;
+    good &= multiply(&two, &one, narrow, CUDA_R_16BF) == CUBLAS_STATUS_SUCCESS;
+    const auto got = c.download();
+    std::vector<float> wide;
+    for (const __nv_bfloat16 value : narrow.download())
+        wide.push_back(__bfloat162float(value));
+    cublasDestroy(handle);
+    return good && got == std::vector<float>{35, 44, 44, 56} &&
+           wide == std::vector<float>{71, 89, 89, 256};
+}
+
+/* The products of run_batched_gemm from bfloat16; `type` = CUDA_R_16BF is right for what is there,
+ * and CUDA_R_32F reads beyond it. */
+bool run_batched_gemm_ex(long long stride, cudaDataType type)
+{
+    cublasHandle_t handle;
+    cublasCreate(&handle);
+    const Device<__nv_bfloat16> a(to_bfloat16({1, 2, 3, 4})), b(to_bfloat16({5, 6, 7, 8}));
+    const Device<float> c(size_t(8));
+    const float one = 1, zero = 0;
+    const cublasStatus_t status = cublasGemmStridedBatchedEx_64(handle, CUBLAS_OP_N, CUBLAS_OP_N, 2,
+        2, 1, &one, a, type, 2, 2, b, type, 1, 2, &zero, c, CUDA_R_32F, 2, stride, 2,
+        CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    const auto got = c.download();
+    cublasDestroy(handle);
+    return status == CUBLAS_STATUS_SUCCESS &&
+           got == std::vector<float>{5, 10, 6, 12, 21, 28, 24, 32};
+}
+
+/* What four values are, each times one: float keeps their bits, TF32 10 of the fraction. `type` =
+ * CUDA_R_32F is right. */
+bool run_rounded_gemm(cublasComputeType_t compute_type, cudaDataType type = CUDA_R_32F)
+{
+    const float low = 1.0f / 2048; /* half of the last place of 1 in TF32 */
+    const std::vector<float> values = {1 + low, 1 + 3 * low, -1 - 1.25f * low, INFINITY};
+    const std::vector<float> rounded = {1, 1 + 4 * low, -1 - 2 * low, INFINITY};
+    cublasHandle_t handle;
+    cublasCreate(&handle);
+    const Device<float> a(values), b(std::vector<float>{1}), c(size_t(4));
+    const float one = 1, zero = 0;
+    const cublasStatus_t status = cublasGemmEx_64(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 1, 1, &one,
+        a, type, 4, b, type, 1, &zero, c, CUDA_R_32F, 4, compute_type, CUBLAS_GEMM_DEFAULT);
+    const auto got = c.download();
+    cublasDestroy(handle);
+    return status == CUBLAS_STATUS_SUCCESS &&
+           got == (compute_type == CUBLAS_COMPUTE_32F ? values : rounded);
+}
+
+/* Combinations of types that cuBLAS does not have, and an operand between two elements. */
+bool refused_gemm_ex()
+{
+    cublasHandle_t handle;
+    cublasCreate(&handle);
+    const Device<float> a({1, 2}), c({3, 4});
+    const float one = 1, zero = 0;
+    const auto multiply = [&](cudaDataType type_a, cudaDataType type_b, cudaDataType type_c,
+                              cublasComputeType_t compute_type, size_t shift) {
+        return cublasGemmEx_64(handle, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one,
+            reinterpret_cast<const char *>(static_cast<float *>(a)) + shift, type_a, 1, a, type_b,
+            1, &zero, c, type_c, 1, compute_type, CUBLAS_GEMM_DEFAULT);
+    };
+    const cudaDataType wide = CUDA_R_32F, narrow = CUDA_R_16BF;
+    const cublasComputeType_t tf32 = CUBLAS_COMPUTE_32F_FAST_TF32, plain = CUBLAS_COMPUTE_32F;
+    const bool refused = multiply(wide, narrow, wide, plain, 0) == CUBLAS_STATUS_NOT_SUPPORTED &&
+                         multiply(wide, wide, narrow, plain, 0) == CUBLAS_STATUS_NOT_SUPPORTED &&
+                         multiply(narrow, narrow, wide, tf32, 0) == CUBLAS_STATUS_NOT_SUPPORTED &&
+                         multiply(wide, wide, wide, plain, 2) == CUBLAS_STATUS_INVALID_VALUE &&
+                         multiply(narrow, narrow, wide, plain, 1) == CUBLAS_STATUS_INVALID_VALUE;
+    const bool right = multiply(narrow, narrow, wide, plain, 2) == CUBLAS_STATUS_SUCCESS;
+    cudaGetLastError();
+    cublasDestroy(handle);
+    return refused && right && c.download()[1] == 4.0f;
+}
+
 /* One stream writes, the other copies what was written; without the event nothing orders them. */
 bool run_two_streams(bool with_event)
 {
@@ -387,6 +484,10 @@ const std::vector<Planted> planted_bugs = {
     {"wrong_leading_dimension", [] { return run_gemm(3); }},
     {"wrong_stride", [] { return run_batched_gemm(5); }},
     {"overlapping_results", [] { return run_batched_gemm(3); }},
+    {"wrong_leading_dimension_ex", [] { return run_gemm_ex(3, CUDA_R_16BF); }},
+    {"wrong_stride_ex", [] { return run_batched_gemm_ex(5, CUDA_R_16BF); }},
+    {"float_for_bfloat16", [] { return run_batched_gemm_ex(4, CUDA_R_32F); }},
+    {"bfloat16_for_float", [] { return run_rounded_gemm(CUBLAS_COMPUTE_32F, CUDA_R_16BF); }},
     {"leak", run_leak},
 };
 
@@ -470,6 +571,14 @@ int run_right_programs()
     for_seeds(1, "Philox known answer", [](unsigned) { return run_philox(); });
     for_seeds(5, "matrix product", [](unsigned) { return run_gemm(2); });
     for_seeds(5, "batch of matrix products", [](unsigned) { return run_batched_gemm(4); });
+    for_seeds(
+        5, "matrix product of bfloat16", [](unsigned) { return run_gemm_ex(2, CUDA_R_16BF); });
+    for_seeds(5, "batch of matrix products of bfloat16",
+        [](unsigned) { return run_batched_gemm_ex(4, CUDA_R_16BF); });
+    for_seeds(1, "matrix product of float and of TF32", [](unsigned) {
+        return run_rounded_gemm(CUBLAS_COMPUTE_32F) &&
+               run_rounded_gemm(CUBLAS_COMPUTE_32F_FAST_TF32);
+    });
     for_seeds(50, "two streams and an event", [](unsigned) { return run_two_streams(true); });
     for_seeds(50, "round trip", [](unsigned) { return run_round_trip(true, false); });
 
@@ -485,6 +594,7 @@ int run_right_programs()
                   return cudaMemcpyAsync(on_host, device, 64, cudaMemcpyDeviceToHost, stream);
               }),
         "what cannot be captured is refused");
+    check(refused_gemm_ex(), "matrix products that cuBLAS does not have are refused");
 
     emulation::knobs.unordered_threads = 0; /* as large launches are, for ThreadSanitizer */
     for_seeds(
