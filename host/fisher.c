@@ -89,8 +89,8 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     const ewc_fisher_options *given, int (*poll)(void *user), void *user)
 {
     if (!fisher || !tasks || t < 0 || t >= ewc_tasks_count(tasks))
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: NULL, or task %lld of %lld",
-            (long long)t, tasks ? (long long)ewc_tasks_count(tasks) : 0LL);
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: NULL, or t=%lld, expected 0..%lld",
+            (long long)t, tasks ? (long long)ewc_tasks_count(tasks) - 1 : 0LL);
     ewc_model *const model = fisher->model;
     ewc_backend *const be = model->be;
     if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs)
@@ -128,8 +128,8 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
             o.estimator == EWC_FISHER_SENSITIVITY ? EWCI_MODE_MAGNITUDE : EWCI_MODE_SQUARE,
             repeats));
         if (poll && poll(user)) {
-            status =
-                ewci_fail(EWC_ERR_STOPPED, "stopped in the Fisher pass of task %lld", (long long)t);
+            status = ewci_fail(
+                EWC_ERR_STOPPED, "stopped in the Fisher pass of task %lld", (long long)t + 1);
             goto done;
         }
     }
@@ -139,7 +139,7 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     EWCI_TRY(be->ops->stats(be, &stats, fisher->f, model->count));
     if (stats.bad > 0)
         status = ewci_fail(EWC_ERR_NONFINITE,
-            "ewc_fisher_compute: task %lld: %lld entries of F are not finite", (long long)t,
+            "ewc_fisher_compute: task %lld: %lld entries of F are not finite", (long long)t + 1,
             (long long)stats.bad);
 done:
     return status;

@@ -306,7 +306,7 @@ static ewc_status make_split(ewc_tasks *tasks)
             const int64_t rows = set_rows(tasks, t, set);
             if (rows == 0)
                 return ewci_fail(EWC_ERR_DATA, "ewc_tasks_create: task %lld has no %s rows",
-                    (long long)t, set_names[set]);
+                    (long long)t + 1, set_names[set]);
             if (rows > most) most = rows;
         }
         const ewc_status status =
@@ -327,7 +327,7 @@ static ewc_status check_validation(const ewc_tasks *tasks)
             return ewci_fail(EWC_ERR_ARGUMENT,
                 "validation: %lld rows of each task, expected 0 or fewer than the %lld of task "
                 "%lld",
-                (long long)tasks->o.validation, (long long)set_rows(tasks, t, 0), (long long)t);
+                (long long)tasks->o.validation, (long long)set_rows(tasks, t, 0), (long long)t + 1);
     return EWC_OK;
 }
 
@@ -526,7 +526,7 @@ ewc_status ewci_tasks_select(
     ewc_tasks *tasks, ewci_task_view *out, int64_t t, ewc_split split, int64_t seen)
 {
     if (t < 0 || t >= tasks->o.count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "task: %lld, expected 0..%lld", (long long)t,
+        return ewci_fail(EWC_ERR_ARGUMENT, "t: %lld, expected 0..%lld", (long long)t,
             (long long)tasks->o.count - 1);
     if ((unsigned)split > EWC_SPLIT_VALIDATION)
         return ewci_fail(EWC_ERR_ARGUMENT, "split: %d, expected 0..2", (int)split);
@@ -608,7 +608,7 @@ ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t
 {
     if (t < 0 || t >= seen)
         return ewci_fail(
-            EWC_ERR_ARGUMENT, "task: %lld, expected 0..%lld", (long long)t, (long long)seen - 1);
+            EWC_ERR_ARGUMENT, "t: %lld, expected 0..%lld", (long long)t, (long long)seen - 1);
     const ewc_status status = ewci_tasks_select_joint(tasks, out, seen);
     if (status != EWC_OK) return status;
     ewck_view *const view = &out->view;

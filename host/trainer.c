@@ -242,8 +242,12 @@ static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
 {
     if (!trainer->options.on_event) return EWC_OK;
     if (trainer->options.on_event(trainer->options.event_user, event) == 0) return EWC_OK;
-    return ewci_fail(EWC_ERR_STOPPED, "stopped in task %lld at step %lld", (long long)event->task,
-        (long long)event->step);
+    const long long task = (long long)event->task + 1;
+    if (task == 0) return ewci_fail(EWC_ERR_STOPPED, "stopped before task 1");
+    if (event->task_end || event->kind == EWC_EVENT_FISHER || event->kind == EWC_EVENT_FOLDED)
+        return ewci_fail(EWC_ERR_STOPPED, "stopped at the end of task %lld", task);
+    return ewci_fail(
+        EWC_ERR_STOPPED, "stopped in task %lld at step %lld", task, (long long)event->step);
 }
 
 /* ---- Evaluation ---- */
@@ -282,8 +286,9 @@ done:
 ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy)
 {
     if (!trainer || !accuracy || t < 0 || t >= trainer->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_evaluate: NULL, or task %lld of %lld",
-            (long long)t, trainer ? (long long)trainer->count : 0LL);
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_trainer_evaluate: NULL, or t=%lld, expected 0..%lld", (long long)t,
+            trainer ? (long long)trainer->count - 1 : 0LL);
     double loss;
     return evaluate(trainer, t, EWC_SPLIT_TEST, seen, accuracy, &loss);
 }
@@ -450,7 +455,7 @@ static ewc_status report_step(
     status = ewci_optimizer_check(trainer->optimizer);
     if (status == EWC_ERR_NONFINITE || (status == EWC_OK && !isfinite(loss))) {
         status = ewci_fail(EWC_ERR_NONFINITE,
-            "task %lld, step %lld: the loss or a weight is no longer finite", (long long)run->t,
+            "task %lld, step %lld: the loss or a weight is no longer finite", (long long)run->t + 1,
             (long long)event->step);
         goto done;
     }
@@ -496,8 +501,8 @@ static ewc_status check_validation(
 ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
 {
     if (!trainer || t < 0 || t >= trainer->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_train: NULL, or task %lld of %lld",
-            (long long)t, trainer ? (long long)trainer->count : 0LL);
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_train: NULL, or t=%lld, expected 0..%lld",
+            (long long)t, trainer ? (long long)trainer->count - 1 : 0LL);
     const ewc_train_options *const o = &trainer->options;
     ewc_backend *const be = trainer->model->be;
     const double begin = seconds_now();
@@ -584,8 +589,9 @@ static int poll_fisher(void *user)
 ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t)
 {
     if (!trainer || t < 0 || t >= trainer->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_consolidate: NULL, or task %lld of %lld",
-            (long long)t, trainer ? (long long)trainer->count : 0LL);
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_trainer_consolidate: NULL, or t=%lld, expected 0..%lld", (long long)t,
+            trainer ? (long long)trainer->count - 1 : 0LL);
     if (!trainer->fisher) return EWC_OK;
     const ewc_train_options *const o = &trainer->options;
     fisher_poll poll = {trainer, {.kind = EWC_EVENT_FISHER, .task = t}, seconds_now()};

@@ -594,7 +594,7 @@ TEST_P(Tasks, SplitTaskWithoutRowsIsRefused)
     ASSERT_OK(ewc_dataset_create(&set, be, &given));
     const ewc_task_options options = Options(EWC_TASKS_SPLIT, EWC_SCENARIO_DOMAIN, 2);
     ewc_tasks *tasks = nullptr;
-    EXPECT_FAILS(EWC_ERR_DATA, "task 1 has no test rows", ewc_tasks_create(&tasks, set, &options));
+    EXPECT_FAILS(EWC_ERR_DATA, "task 2 has no test rows", ewc_tasks_create(&tasks, set, &options));
     EXPECT_EQ(nullptr, tasks);
     ewc_dataset_free(set);
 }
@@ -647,10 +647,10 @@ TEST_P(Tasks, ARowMustBeLeftToTrainOn)
     ewc_task_options options = Options(EWC_TASKS_SPLIT, EWC_SCENARIO_DOMAIN, 2);
     options.validation = 5;
     EXPECT_FAILS(
-        EWC_ERR_ARGUMENT, "fewer than the 5 of task 0", ewc_tasks_create(&tasks, set, &options));
+        EWC_ERR_ARGUMENT, "fewer than the 5 of task 1", ewc_tasks_create(&tasks, set, &options));
     options.validation = 4;
     EXPECT_FAILS(
-        EWC_ERR_ARGUMENT, "fewer than the 4 of task 1", ewc_tasks_create(&tasks, set, &options));
+        EWC_ERR_ARGUMENT, "fewer than the 4 of task 2", ewc_tasks_create(&tasks, set, &options));
     EXPECT_EQ(nullptr, tasks);
     options.validation = 3;
     ASSERT_OK(ewc_tasks_create(&tasks, set, &options));
@@ -735,9 +735,9 @@ TEST_P(Tasks, BadSelectionsAreRefused)
     const Sequence s(be, source, Options(EWC_TASKS_PERMUTED, EWC_SCENARIO_CLASS, 3));
     ewci_task_view task;
     EXPECT_FAILS(
-        EWC_ERR_ARGUMENT, "task: -1", ewci_tasks_select(s.tasks, &task, -1, EWC_SPLIT_TRAIN, 3));
+        EWC_ERR_ARGUMENT, "t: -1", ewci_tasks_select(s.tasks, &task, -1, EWC_SPLIT_TRAIN, 3));
     EXPECT_FAILS(
-        EWC_ERR_ARGUMENT, "task: 3", ewci_tasks_select(s.tasks, &task, 3, EWC_SPLIT_TRAIN, 3));
+        EWC_ERR_ARGUMENT, "t: 3", ewci_tasks_select(s.tasks, &task, 3, EWC_SPLIT_TRAIN, 3));
     EXPECT_FAILS(
         EWC_ERR_ARGUMENT, "split: 3", ewci_tasks_select(s.tasks, &task, 0, Enum<ewc_split>(3), 3));
     EXPECT_FAILS(
@@ -792,10 +792,10 @@ TEST_P(Tasks, JointViewIsAllTasks)
                     }
                 }
                 ewci_task_view none;
-                EXPECT_FAILS(EWC_ERR_ARGUMENT, "task: 2, expected 0..1",
+                EXPECT_FAILS(EWC_ERR_ARGUMENT, "t: 2, expected 0..1",
                     ewci_tasks_select_part(s.tasks, &none, 2, 2));
                 EXPECT_FAILS(
-                    EWC_ERR_ARGUMENT, "task: -1", ewci_tasks_select_part(s.tasks, &none, -1, 2));
+                    EWC_ERR_ARGUMENT, "t: -1", ewci_tasks_select_part(s.tasks, &none, -1, 2));
                 EXPECT_FAILS(
                     EWC_ERR_ARGUMENT, "seen: 4", ewci_tasks_select_part(s.tasks, &none, 0, 4));
             }
@@ -864,8 +864,8 @@ TEST_P(Tasks, RangesOutOfBoundsAreRefused)
     const auto read = [&](int64_t t, int split, int64_t first, int64_t rows) {
         return ewc_tasks_read(s.tasks, t, Enum<ewc_split>(split), first, rows, x.data(), nullptr);
     };
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "task: 2", read(2, 0, 0, 1));
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "task: -1", read(-1, 0, 0, 1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "t: 2", read(2, 0, 0, 1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "t: -1", read(-1, 0, 0, 1));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "split: -1", read(0, -1, 0, 1));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "rows 1 from 0", read(0, EWC_SPLIT_VALIDATION, 0, 1));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "rows 11 from 0", read(0, 0, 0, 11));
@@ -922,7 +922,7 @@ TEST_P(Tasks, BadOptionsAreNamed)
         {"permute_size: 7, expected 0..6", [](O &o) { o.permute_size = 7, o.pad = 2; }},
         {"validation: -1 rows", [](O &o) { o.validation = -1; }},
         {"validation: 10 rows", [](O &o) { o.validation = 10; }},
-        {"fewer than the 10 of task 0", [](O &o) { o.validation = INT64_MAX; }},
+        {"fewer than the 10 of task 1", [](O &o) { o.validation = INT64_MAX; }},
         {"validation: -9", [](O &o) { o.kind = EWC_TASKS_SPLIT, o.validation = INT64_MIN; }},
         {"max_angle: nan", [](O &o) { o.max_angle = NAN; }},
         {"max_angle: inf", [](O &o) { o.max_angle = INFINITY; }},

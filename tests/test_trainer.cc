@@ -1349,7 +1349,11 @@ TEST_P(Trainer, StopsWhenAsked)
         log.answer = [kind](const ewc_event &event) { return event.kind == kind ? 7 : 0; };
         plan.train.report_every = 1;
         Sequence run(be, plan);
-        EXPECT_FAILS(EWC_ERR_STOPPED, "task 0", ewc_trainer_run(run.trainer.get()));
+        const char *const where = kind == EWC_EVENT_EVALUATED || kind == EWC_EVENT_FOLDED
+                                      ? "stopped at the end of task 1"
+                                  : kind == EWC_EVENT_FISHER ? "in the Fisher pass of task 1"
+                                                             : "stopped in task 1 at step ";
+        EXPECT_FAILS(EWC_ERR_STOPPED, where, ewc_trainer_run(run.trainer.get()));
         EXPECT_EQ(kind, log.entries.back().event.kind);
         log.answer = nullptr; /* and it can be used again */
         EXPECT_OK(ewc_trainer_train(run.trainer.get(), 0));
@@ -1478,7 +1482,7 @@ TEST_P(Trainer, StopsAtNonFiniteNumbers)
     Log log;
     log.Listen(plan);
     Sequence run(be, plan);
-    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 0, step", ewc_trainer_run(run.trainer.get()));
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1, step", ewc_trainer_run(run.trainer.get()));
     EXPECT_TRUE(log.entries.empty() || log.entries.back().event.step <= 10);
 
     /* Adam's moments overflow: the weights stand still at a finite loss, and that is said, too. */
@@ -1486,7 +1490,7 @@ TEST_P(Trainer, StopsAtNonFiniteNumbers)
     plan.optimizer.lr = 1e-2f;
     plan.state.lambda = 1e30f;
     Sequence frozen(be, plan);
-    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1, step", ewc_trainer_run(frozen.trainer.get()));
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 2, step", ewc_trainer_run(frozen.trainer.get()));
 }
 
 /* Such a task does not end early with weights from before, or with these as the best. */
@@ -1502,7 +1506,7 @@ TEST_P(Trainer, DoesNotStopEarlyWithNonFiniteNumbers)
     for (const int64_t every : {1, 7, 1000}) {
         plan.train.validate_every = every;
         Sequence run(be, plan);
-        EXPECT_FAILS(EWC_ERR_NONFINITE, "task 0, step", ewc_trainer_run(run.trainer.get()));
+        EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1, step", ewc_trainer_run(run.trainer.get()));
     }
 }
 
@@ -1574,7 +1578,8 @@ TEST_P(Trainer, RefusesBadOptions)
 
     double accuracy;
     for (const int64_t t : {-1, 2}) {
-        EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_train(run.trainer.get(), t));
+        const std::string given = "t=" + std::to_string(t) + ", expected 0..1";
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, given.c_str(), ewc_trainer_train(run.trainer.get(), t));
         EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_consolidate(run.trainer.get(), t));
         EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_evaluate(run.trainer.get(), t, 1, &accuracy));
     }
