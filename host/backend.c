@@ -121,6 +121,7 @@ ewc_status ewc_backend_create(
             EWC_ERR_ARGUMENT, "device: \"%s\", expected auto, cpu, cuda or cuda:N", device);
     }
     if (status != EWC_OK) return status;
+    ewci_backend_check(*out);
     (*out)->log = options.log;
     (*out)->log_user = options.log_user;
     return EWC_OK;

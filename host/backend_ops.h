@@ -3,7 +3,8 @@
  * its implementations; everything above computes through it.
  *
  * Pointers are the backend's memory unless named host_*. Operations are queued in order and may
- * return before they are done, except where a comment says "waits". Sizes of 0 are success.
+ * return before they are done, except where a comment says "waits". Sizes of 0 are success; those
+ * below 0, and relations other than those that a comment states, are EWC_ERR_ARGUMENT.
  * Matrices are row-major. The destination comes first. Every float buffer is 64-byte aligned at its
  * start (an operation may be given a place inside it). */
 #ifndef EWCI_BACKEND_OPS_H
@@ -18,17 +19,10 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 3 };
+enum { EWCI_BACKEND_ABI = 4 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
-
-struct ewc_backend { /* the first member of each implementation's own struct */
-    const ewci_backend_ops *ops;
-    ewc_log_fn log;
-    void *log_user;
-    uint64_t used; /* bytes allocated, kept by the implementation */
-};
 
 /* What ewci_backend_ops.stats returns. */
 typedef struct ewci_stats {
@@ -103,7 +97,8 @@ struct ewci_backend_ops {
     /* Of logits (rows, cols) and labels (rows): loss (rows) = -log p(label); hit (rows) = 1 where
      * the first largest logit is the label's, else 0; gradient (rows, cols) = scale (p - onehot).
      * Each of the three may be NULL. With 0 < group < cols only the logits of the label's group,
-     * [group * (label / group), + group), compete; the gradient is 0 outside it. */
+     * [group * (label / group), + group), compete; the gradient is 0 outside it, and cols a multiple
+     * of group. */
     ewc_status (*nll)(ewc_backend *be, float *loss, float *hit, float *gradient,
         const float *logits, const int32_t *labels, int64_t rows, int64_t cols, int64_t group,
         float scale);
@@ -154,6 +149,20 @@ struct ewci_backend_ops {
         const float *s, const float *mu, int64_t n, const ewck_rule *host_rule,
         const ewck_step *step, int32_t *flag);
 };
+
+struct ewc_backend { /* the first member of each implementation's own struct */
+    const ewci_backend_ops *ops;   /* what is called */
+    const ewci_backend_ops *inner; /* the implementation's own, once ops are checked */
+    ewci_backend_ops checked;
+    ewc_log_fn log;
+    void *log_user;
+    uint64_t used; /* bytes allocated, kept by the implementation */
+};
+
+/* From now on `ops` refuses arguments whose relations are not those stated above, with
+ * EWC_ERR_ARGUMENT and before anything is done, in front of any backend. Once after its creation.
+ */
+void ewci_backend_check(ewc_backend *be);
 
 /* Opens the CPU backend (host/backend_cpu.c); threads >= 1. */
 ewc_status ewci_backend_cpu_create(ewc_backend **out, int threads);

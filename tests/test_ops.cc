@@ -2,6 +2,7 @@
 /* Every operation of host/backend_ops.h on every backend against naive loops: float64 where
  * rounding is free, equal bits where it is not (integers, and + - x / sqrt on all backends). */
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <set>
@@ -168,6 +169,119 @@ TEST_P(Ops, AcceptNothing)
     EXPECT_OK(ops->column_sum(be, x.get() + 1, x, 0, 1, 0));
     EXPECT_OK(ops->square_sum(be, x.get() + 2, x, 0, 1));
     ExpectBits("sums", x.Read(), {0, 0, 0, 3});
+}
+
+/* What host/backend_ops.h says of its arguments is checked in front of every backend, and nothing
+ * is done before. */
+TEST_P(Ops, RefuseWhatTheirCommentsExclude)
+{
+    Buffer<float> x(be, 8, 3.0f), y(be, 8, 4.0f);
+    Buffer<int32_t> l(be, 4, 1);
+    Buffer<int64_t> samples(be, 4, (int64_t)0);
+    Buffer<uint8_t> bytes(be, 4, (uint8_t)0);
+    Buffer<double> total(be, 2, 3.0);
+    StepBlock step(be, ewck_step{});
+    ewci_stats stats = {};
+    double value = 0.0;
+    const auto refuses = [](const char *sentence, ewc_status status) {
+        EXPECT_EQ(EWC_ERR_ARGUMENT, status) << sentence;
+        EXPECT_NE(nullptr, std::strstr(ewc_last_error(), sentence))
+            << "want " << sentence << ", got " << ewc_last_error();
+    };
+    refuses("copy: 8 bytes, expected at most the 4", ops->copy(be, x.get() + 1, x, 8));
+    refuses("copy: 8 bytes, expected at most the 4", ops->copy(be, x, x.get() + 1, 8));
+    EXPECT_OK(ops->copy(be, x.get() + 1, x, 4)); /* side by side */
+    refuses("fill: n=-1", ops->fill(be, x, 0, -1));
+    refuses("scale: n=-1", ops->scale(be, x, 0, -1));
+
+    ewck_view view = {bytes, bytes, nullptr, 1, 4, 1, 1, 1, 1, l, x, x, l, nullptr, 0};
+    const auto gather = [&](int64_t rows, ewck_view changed) {
+        return ops->gather(be, y, l, samples, &changed, step, rows);
+    };
+    refuses("gather: -1 rows", gather(-1, view));
+    for (int64_t ewck_view::*const field :
+        {&ewck_view::count, &ewck_view::copies, &ewck_view::taps}) {
+        ewck_view changed = view;
+        changed.*field = 0;
+        refuses("=0", gather(1, changed));
+        EXPECT_OK(gather(0, changed));
+    }
+    view.features = -1;
+    refuses("gather: 1 rows of -1", gather(1, view));
+    view.features = 1;
+    view.chosen = samples;
+    refuses("gather: chosen_count=0", gather(1, view));
+
+    refuses("gemm: -1 times 2 rows of 2", ops->gemm(be, x, y, y, -1, 2, 2, 0, 0, 0));
+    refuses("of -2", ops->gemm(be, x, y, y, 2, 2, -2, 0, 0, 0));
+    refuses("gemm: beta=0.5", ops->gemm(be, x, y, y, 2, 2, 2, 0, 0, 0.5f));
+    refuses("gemm: beta=nan", ops->gemm(be, x, y, y, 2, 2, 2, 0, 0, kNan));
+    refuses("bias_activation: 2 rows of -2", ops->bias_activation(be, x, y, y, 2, -2, 0));
+    refuses("bias_activation: activation=4", ops->bias_activation(be, x, y, y, 2, 2, 4));
+    refuses("activation_backward: -1", ops->activation_backward(be, x, y, y, -1, 2, 2, 1));
+    refuses("activation=-1", ops->activation_backward(be, x, y, y, 1, 2, 2, -1));
+    refuses(
+        "GELU needs z", ops->activation_backward(be, x, y, nullptr, 1, 2, 2, EWCK_ACTIVATION_GELU));
+    refuses("dropout: n=-1", ops->dropout(be, x, y, -1, 0.5f, 0, step));
+    for (const float p : {1.0f, -0.5f, kNan})
+        refuses("dropout: p=", ops->dropout(be, x, y, 4, p, 0, step));
+    refuses("column_sum: -2 rows", ops->column_sum(be, x, y, -2, 2, 0));
+    refuses("column_sum: beta=2", ops->column_sum(be, x, y, 2, 2, 2));
+    refuses("magnitude: n=-1", ops->magnitude(be, x, y, -1));
+    refuses("square_sum: -1", ops->square_sum(be, x, y, -1, 2));
+
+    refuses("nll: -1 rows", ops->nll(be, x, x, x, y, l, -1, 2, 0, 1));
+    refuses("nll: group=3, expected a divisor of the 4 logits",
+        ops->nll(be, x, nullptr, nullptr, y, l, 1, 4, 3, 1));
+    refuses("distill: -1 rows", ops->distill(be, x, y, y, -1, 2, 2, 2, 1, 1));
+    refuses("distill: old=3, expected 1..2", ops->distill(be, x, y, y, 1, 2, 3, 2, 1, 1));
+    refuses("distill: old=0, expected 1..2", ops->distill(be, x, y, y, 1, 2, 0, 2, 1, 1));
+    for (const float temperature : {0.0f, -1.0f, kNan, kInf})
+        refuses("distill: temperature=", ops->distill(be, x, y, y, 1, 2, 2, temperature, 1, 1));
+    const auto seeds = [&](int64_t repeats, int64_t cols, int estimator) {
+        return ops->seeds(be, x, y, l, samples, repeats, 1, cols, estimator, step);
+    };
+    refuses("seeds: -1 times 1 rows of 3", seeds(-1, 3, EWCK_FISHER_EXACT));
+    refuses("seeds: 3 repeats, expected 2", seeds(3, 3, EWCK_FISHER_EXACT));
+    refuses("seeds: 2 repeats, expected 1", seeds(2, 3, EWCK_FISHER_EMPIRICAL));
+    refuses("seeds: 2 repeats, expected 1", seeds(2, 3, EWCK_FISHER_ARGMAX));
+    refuses("seeds: estimator=4", seeds(1, 3, 4));
+
+    refuses("accumulate: n=-1", ops->accumulate(be, total, x, -1));
+    refuses("stats: n=-1", ops->stats(be, &stats, x, -1));
+    refuses("penalty: n=-1", ops->penalty(be, &value, x, x, x, -1));
+    refuses("fold: n=-1", ops->fold(be, x, y, &value, y, y, -1, EWCK_POLICY_SUM, 1));
+    refuses("fold: policy=2", ops->fold(be, x, y, &value, y, y, 4, 2, 1));
+    for (const float gamma : {-0.5f, 1.5f, kNan})
+        refuses("fold: gamma=", ops->fold(be, x, y, &value, y, y, 4, EWCK_POLICY_ONLINE, gamma));
+    refuses("path_step: n=-1", ops->path_step(be, x, x, y, y, y, y, 1, -1));
+    refuses("path_step: one of", ops->path_step(be, x, x, y, y, y, nullptr, 1, 4));
+    refuses("path_step: one of", ops->path_step(be, x, x, y, y, nullptr, y, 1, 4));
+    refuses("path_importance: n=-1", ops->path_importance(be, x, y, y, y, 1, -1));
+    for (const float xi : {0.0f, -1.0f, kNan})
+        refuses("path_importance: xi=", ops->path_importance(be, x, y, y, y, xi, 4));
+    refuses("dots: n=-1", ops->dots(be, total, x, x, -1, 0));
+    refuses("project: n=-1", ops->project(be, x, y, total, -1));
+
+    const auto optimizer_step = [&](const std::function<void(ewck_rule &)> &change, float *m,
+                                    float *v, const float *s, int64_t n) {
+        ewck_rule rule = {EWCK_OPTIMIZER_SGD, EWCK_PENALTY_NONE, 0, 0, 0, 0, 1e-8f, 0, 0};
+        change(rule);
+        return ops->optimizer_step(be, x, m, v, y, s, s, n, &rule, step, l);
+    };
+    refuses("optimizer_step: n=-1", optimizer_step([](ewck_rule &) {}, x, x, x, -1));
+    refuses("kind=3", optimizer_step([](ewck_rule &r) { r.kind = 3; }, x, x, x, 4));
+    refuses("penalty=3", optimizer_step([](ewck_rule &r) { r.penalty = 3; }, x, x, x, 4));
+    refuses("m is NULL", optimizer_step([](ewck_rule &r) { r.momentum = 0.5f; }, nullptr, x, x, 4));
+    const auto adam = [](ewck_rule &r) { r.kind = EWCK_OPTIMIZER_ADAM; };
+    refuses("m is NULL", optimizer_step(adam, nullptr, x, x, 4));
+    refuses("v is NULL", optimizer_step(adam, x, nullptr, x, 4));
+    refuses("beside a penalty",
+        optimizer_step([](ewck_rule &r) { r.penalty = EWCK_PENALTY_PROXIMAL; }, x, x, nullptr, 4));
+
+    ExpectBits("x", x.Read(), std::vector<float>(8, 3.0f));
+    ExpectBits("y", y.Read(), std::vector<float>(8, 4.0f));
+    ExpectBits("total", total.Read(), std::vector<double>(2, 3.0));
 }
 
 /* ---- Gather ---- */

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT */
+/* Between callers and a backend: the relations between arguments that host/backend_ops.h states,
+ * checked once for all backends, so that a wrong one is a sentence and not memory read beyond its
+ * end. What lies in device memory (labels, the step block) cannot be seen here. */
+#include "backend_ops.h"
+
+#include <math.h>
+
+/* The operation is not called unless the condition holds; the sentence begins with its name. */
+#define REQUIRE(condition, ...)                                                                    \
+    do {                                                                                           \
+        if (!(condition)) return ewci_fail(EWC_ERR_ARGUMENT, __VA_ARGS__);                         \
+    } while (0)
+#define REQUIRE_COUNT(operation, n)                                                                \
+    REQUIRE((n) >= 0, operation ": n=%lld, expected 0 or more", (long long)(n))
+#define REQUIRE_BLOCK(operation, rows, cols)                                                       \
+    REQUIRE((rows) >= 0 && (cols) >= 0, operation ": %lld rows of %lld, expected 0 or more",       \
+        (long long)(rows), (long long)(cols))
+#define REQUIRE_BLOCKS(operation, repeats, rows, cols)                                             \
+    REQUIRE((repeats) >= 0 && (rows) >= 0 && (cols) >= 0,                                          \
+        operation ": %lld times %lld rows of %lld, expected 0 or more", (long long)(repeats),      \
+        (long long)(rows), (long long)(cols))
+#define REQUIRE_BETA(operation, beta)                                                              \
+    REQUIRE(                                                                                       \
+        (beta) == 0.0f || (beta) == 1.0f, operation ": beta=%g, expected 0 or 1", (double)(beta))
+
+/* ---- Memory ---- */
+
+static ewc_status check_copy(ewc_backend *be, void *dst, const void *src, size_t bytes)
+{
+    const uintptr_t to = (uintptr_t)dst, from = (uintptr_t)src;
+    REQUIRE(bytes <= (to > from ? to - from : from - to),
+        "copy: %zu bytes, expected at most the %zu between the two places", bytes,
+        (size_t)(to > from ? to - from : from - to));
+    return be->inner->copy(be, dst, src, bytes);
+}
+
+static ewc_status check_fill(ewc_backend *be, float *dst, float value, int64_t n)
+{
+    REQUIRE_COUNT("fill", n);
+    return be->inner->fill(be, dst, value, n);
+}
+
+/* ---- Data ---- */
+
+static ewc_status check_gather(ewc_backend *be, float *x, int32_t *labels, int64_t *samples,
+    const ewck_view *view, const ewck_step *step, int64_t rows)
+{
+    REQUIRE_BLOCK("gather", rows, view->features);
+    REQUIRE(rows == 0 || (view->count > 0 && view->copies > 0 && view->taps > 0),
+        "gather: count=%lld, copies=%lld, taps=%lld, expected 1 or more", (long long)view->count,
+        (long long)view->copies, (long long)view->taps);
+    REQUIRE(rows == 0 || !view->chosen || view->chosen_count > 0,
+        "gather: chosen_count=%lld, expected 1 or more", (long long)view->chosen_count);
+    return be->inner->gather(be, x, labels, samples, view, step, rows);
+}
+
+/* ---- Layers ---- */
+
+static ewc_status check_gemm(ewc_backend *be, float *c, const float *a, const float *b, int64_t m,
+    int64_t n, int64_t k, int trans_a, int trans_b, float beta)
+{
+    REQUIRE_BLOCKS("gemm", m, n, k);
+    REQUIRE_BETA("gemm", beta);
+    return be->inner->gemm(be, c, a, b, m, n, k, trans_a, trans_b, beta);
+}
+
+static ewc_status check_bias_activation(ewc_backend *be, float *y, float *z, const float *bias,
+    int64_t rows, int64_t cols, int activation)
+{
+    REQUIRE_BLOCK("bias_activation", rows, cols);
+    REQUIRE((unsigned)activation <= EWCK_ACTIVATION_GELU,
+        "bias_activation: activation=%d, expected 0..3", activation);
+    return be->inner->bias_activation(be, y, z, bias, rows, cols, activation);
+}
+
+static ewc_status check_activation_backward(ewc_backend *be, float *d, const float *y,
+    const float *z, int64_t repeats, int64_t rows, int64_t cols, int activation)
+{
+    REQUIRE_BLOCKS("activation_backward", repeats, rows, cols);
+    REQUIRE((unsigned)activation <= EWCK_ACTIVATION_GELU,
+        "activation_backward: activation=%d, expected 0..3", activation);
+    REQUIRE(z || activation != EWCK_ACTIVATION_GELU, "activation_backward: GELU needs z");
+    return be->inner->activation_backward(be, d, y, z, repeats, rows, cols, activation);
+}
+
+static ewc_status check_dropout(ewc_backend *be, float *out, const float *in, int64_t n, float p,
+    uint32_t layer, const ewck_step *step)
+{
+    REQUIRE_COUNT("dropout", n);
+    REQUIRE(p >= 0.0f && p < 1.0f, "dropout: p=%g, expected 0 <= p < 1", (double)p);
+    return be->inner->dropout(be, out, in, n, p, layer, step);
+}
+
+static ewc_status check_column_sum(
+    ewc_backend *be, float *out, const float *in, int64_t rows, int64_t cols, float beta)
+{
+    REQUIRE_BLOCK("column_sum", rows, cols);
+    REQUIRE_BETA("column_sum", beta);
+    return be->inner->column_sum(be, out, in, rows, cols, beta);
+}
+
+static ewc_status check_magnitude(ewc_backend *be, float *out, const float *in, int64_t n)
+{
+    REQUIRE_COUNT("magnitude", n);
+    return be->inner->magnitude(be, out, in, n);
+}
+
+static ewc_status check_square_sum(
+    ewc_backend *be, float *out, const float *in, int64_t repeats, int64_t n)
+{
+    REQUIRE_BLOCK("square_sum", repeats, n);
+    return be->inner->square_sum(be, out, in, repeats, n);
+}
+
+/* ---- Likelihood ---- */
+
+static ewc_status check_nll(ewc_backend *be, float *loss, float *hit, float *gradient,
+    const float *logits, const int32_t *labels, int64_t rows, int64_t cols, int64_t group,
+    float scale)
+{
+    REQUIRE_BLOCK("nll", rows, cols);
+    REQUIRE(group <= 0 || group >= cols || cols % group == 0,
+        "nll: group=%lld, expected a divisor of the %lld logits", (long long)group,
+        (long long)cols);
+    return be->inner->nll(be, loss, hit, gradient, logits, labels, rows, cols, group, scale);
+}
+
+static ewc_status check_distill(ewc_backend *be, float *gradient, const float *logits,
+    const float *teacher, int64_t rows, int64_t cols, int64_t old, float temperature, float keep,
+    float share)
+{
+    REQUIRE_BLOCK("distill", rows, cols);
+    REQUIRE(old >= 1 && old <= cols, "distill: old=%lld, expected 1..%lld", (long long)old,
+        (long long)cols);
+    REQUIRE(temperature > 0.0f && isfinite(temperature),
+        "distill: temperature=%g, expected a finite number above 0", (double)temperature);
+    return be->inner->distill(
+        be, gradient, logits, teacher, rows, cols, old, temperature, keep, share);
+}
+
+static ewc_status check_seeds(ewc_backend *be, float *seeds, const float *logits,
+    const int32_t *labels, const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols,
+    int estimator, const ewck_step *step)
+{
+    REQUIRE_BLOCKS("seeds", repeats, rows, cols);
+    REQUIRE(
+        (unsigned)estimator <= EWCK_FISHER_ARGMAX, "seeds: estimator=%d, expected 0..3", estimator);
+    const int64_t most = estimator == EWCK_FISHER_EXACT     ? cols - 1
+                         : estimator == EWCK_FISHER_SAMPLED ? repeats
+                                                            : 1;
+    REQUIRE(repeats == 0 || rows == 0 || cols == 0 || repeats == most,
+        "seeds: %lld repeats, expected %lld", (long long)repeats, (long long)most);
+    return be->inner->seeds(
+        be, seeds, logits, labels, samples, repeats, rows, cols, estimator, step);
+}
+
+/* ---- Reductions ---- */
+
+static ewc_status check_accumulate(ewc_backend *be, double *total, const float *x, int64_t n)
+{
+    REQUIRE_COUNT("accumulate", n);
+    return be->inner->accumulate(be, total, x, n);
+}
+
+static ewc_status check_stats(ewc_backend *be, ewci_stats *out, const float *x, int64_t n)
+{
+    REQUIRE_COUNT("stats", n);
+    return be->inner->stats(be, out, x, n);
+}
+
+static ewc_status check_penalty(
+    ewc_backend *be, double *out, const float *theta, const float *s, const float *mu, int64_t n)
+{
+    REQUIRE_COUNT("penalty", n);
+    return be->inner->penalty(be, out, theta, s, mu, n);
+}
+
+/* ---- Elastic weight consolidation ---- */
+
+static ewc_status check_scale(ewc_backend *be, float *x, float factor, int64_t n)
+{
+    REQUIRE_COUNT("scale", n);
+    return be->inner->scale(be, x, factor, n);
+}
+
+static ewc_status check_fold(ewc_backend *be, float *s, float *mu, double *r, const float *f,
+    const float *theta, int64_t n, int policy, float gamma)
+{
+    REQUIRE_COUNT("fold", n);
+    REQUIRE((unsigned)policy <= EWCK_POLICY_ONLINE, "fold: policy=%d, expected 0 or 1", policy);
+    REQUIRE(policy == EWCK_POLICY_SUM || (gamma >= 0.0f && gamma <= 1.0f),
+        "fold: gamma=%g, expected 0..1", (double)gamma);
+    return be->inner->fold(be, s, mu, r, f, theta, n, policy, gamma);
+}
+
+static ewc_status check_path_step(ewc_backend *be, float *w, float *before, const float *theta,
+    const float *g, const float *s, const float *mu, float lambda, int64_t n)
+{
+    REQUIRE_COUNT("path_step", n);
+    REQUIRE(!s == !mu, "path_step: one of s and mu, expected both or none");
+    return be->inner->path_step(be, w, before, theta, g, s, mu, lambda, n);
+}
+
+static ewc_status check_path_importance(ewc_backend *be, float *f, const float *w,
+    const float *start, const float *theta, float xi, int64_t n)
+{
+    REQUIRE_COUNT("path_importance", n);
+    REQUIRE(xi > 0.0f, "path_importance: xi=%g, expected a number above 0", (double)xi);
+    return be->inner->path_importance(be, f, w, start, theta, xi, n);
+}
+
+static ewc_status check_dots(
+    ewc_backend *be, double *dots, const float *g, const float *r, int64_t n, int add)
+{
+    REQUIRE_COUNT("dots", n);
+    return be->inner->dots(be, dots, g, r, n, add);
+}
+
+static ewc_status check_project(
+    ewc_backend *be, float *g, const float *r, const double *dots, int64_t n)
+{
+    REQUIRE_COUNT("project", n);
+    return be->inner->project(be, g, r, dots, n);
+}
+
+static ewc_status check_optimizer_step(ewc_backend *be, float *theta, float *m, float *v,
+    const float *g, const float *s, const float *mu, int64_t n, const ewck_rule *rule,
+    const ewck_step *step, int32_t *flag)
+{
+    REQUIRE_COUNT("optimizer_step", n);
+    REQUIRE((unsigned)rule->kind <= EWCK_OPTIMIZER_ADAMW, "optimizer_step: kind=%d, expected 0..2",
+        (int)rule->kind);
+    REQUIRE((unsigned)rule->penalty <= EWCK_PENALTY_PROXIMAL,
+        "optimizer_step: penalty=%d, expected 0..2", (int)rule->penalty);
+    const int is_sgd = rule->kind == EWCK_OPTIMIZER_SGD;
+    REQUIRE(m || (is_sgd && !(rule->momentum > 0.0f)), "optimizer_step: m is NULL");
+    REQUIRE(v || is_sgd, "optimizer_step: v is NULL");
+    REQUIRE((s && mu) || rule->penalty == EWCK_PENALTY_NONE,
+        "optimizer_step: s or mu is NULL beside a penalty");
+    return be->inner->optimizer_step(be, theta, m, v, g, s, mu, n, rule, step, flag);
+}
+
+void ewci_backend_check(ewc_backend *be)
+{
+    be->inner = be->ops;
+    be->checked = *be->ops;
+    be->checked.copy = check_copy;
+    be->checked.fill = check_fill;
+    be->checked.gather = check_gather;
+    be->checked.gemm = check_gemm;
+    be->checked.bias_activation = check_bias_activation;
+    be->checked.activation_backward = check_activation_backward;
+    be->checked.dropout = check_dropout;
+    be->checked.column_sum = check_column_sum;
+    be->checked.magnitude = check_magnitude;
+    be->checked.square_sum = check_square_sum;
+    be->checked.nll = check_nll;
+    be->checked.distill = check_distill;
+    be->checked.seeds = check_seeds;
+    be->checked.accumulate = check_accumulate;
+    be->checked.stats = check_stats;
+    be->checked.penalty = check_penalty;
+    be->checked.scale = check_scale;
+    be->checked.fold = check_fold;
+    be->checked.path_step = check_path_step;
+    be->checked.path_importance = check_path_importance;
+    be->checked.dots = check_dots;
+    be->checked.project = check_project;
+    be->checked.optimizer_step = check_optimizer_step;
+    be->ops = &be->checked;
+}
