@@ -9,7 +9,8 @@ struct ewci_teacher {
     float *theta; /* (count), device */
     ewci_pass *pass;
     float temperature, alpha;
-    int64_t tasks; /* remembered */
+    int64_t tasks;   /* remembered */
+    int64_t outputs; /* logits that it has learnt: [0, outputs) */
 };
 
 ewc_status ewci_teacher_create(
@@ -43,7 +44,7 @@ ewc_status ewci_teacher_remember(ewci_teacher *teacher, int64_t outputs)
 {
     const ewc_model *const model = teacher->model;
     teacher->tasks++;
-    teacher->pass->outputs = outputs;
+    if (outputs > teacher->outputs) teacher->outputs = outputs;
     return model->be->ops->copy(
         model->be, teacher->theta, model->theta, (size_t)model->count * sizeof(float));
 }
@@ -56,6 +57,8 @@ ewc_status ewci_teacher_guide(ewci_teacher *teacher, ewci_pass *student, const e
     ewc_status status = EWC_OK;
     if (teacher->tasks == 0) return EWC_OK;
     pass->rows = student->rows;
+    /* A task that is trained again after a later one has fewer logits than the teacher. */
+    pass->outputs = teacher->outputs < student->outputs ? teacher->outputs : student->outputs;
     EWCI_TRY(
         be->ops->gather(be, pass->x, pass->labels, pass->samples, view, student->step, pass->rows));
     EWCI_TRY(ewci_pass_forward(pass));
