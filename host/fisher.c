@@ -113,6 +113,8 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     pass->training = 0;
     EWCI_TRY(be->ops->fill(be, fisher->f, 0.0f, model->count));
     for (int64_t done_rows = 0; repeats > 0 && done_rows < n; done_rows += batch) {
+        /* The callback may have put another task's maps into the slot. */
+        EWCI_TRY(ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
         /* All samples need no shuffle; the draws are keyed by the sample, not by its place. */
         const ewck_step step = {.seed = o.seed,
             .position = done_rows,

@@ -30,6 +30,7 @@ struct ewc_run {
     ewc_run_result result;
     ewc_status event_status; /* what went wrong while an event was recorded */
     json_t *fishers;         /* an object for each Fisher pass, for result.json */
+    int executing;           /* inside ewc_run_execute, as callbacks are */
     char *folder;
     char model_text[1024];
 };
@@ -587,7 +588,9 @@ ewc_status ewc_run_execute(ewc_run *run)
     ewc_status status = begin(run);
     if (status != EWC_OK) return status;
 
+    run->executing = 1;
     status = ewc_trainer_run(run->trainer);
+    run->executing = 0;
     if (run->event_status != EWC_OK) status = run->event_status; /* why it was stopped */
     const char *const strength = ewci_method_of(&run->options)->strength;
     const double factor = ewci_method_of(&run->options)->factor;
@@ -616,6 +619,8 @@ ewc_status ewc_run_execute(ewc_run *run)
 ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double *accuracy)
 {
     ewc_status status = EWC_OK;
+    if (run->executing) /* it would put other weights in the place of those that are trained */
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_evaluate: called from a callback of the run");
     EWCI_TRY(ewc_checkpoint_load(checkpoint, run->model, NULL));
     for (int64_t t = 0; t < run->result.tasks; t++)
         EWCI_TRY(ewc_trainer_evaluate(run->trainer, t, run->result.tasks, &accuracy[t]));

@@ -33,7 +33,9 @@ struct ewc_trainer {
     ewc_fisher_stats *stats;  /* (segments) */
     ewci_pass *pass;          /* training */
     ewci_pass *eval;          /* evaluation */
-    double *total;            /* (2) device: summed loss; in evaluation hits and loss */
+    double *total;            /* (1) device: loss summed since the last report */
+    double *scores;           /* (2) device: hits and loss of an evaluation */
+    int busy;                 /* inside train or consolidate, which callbacks must not enter */
     int64_t count;            /* tasks */
     uint64_t step;            /* training steps done, over all tasks */
     double *accuracy;         /* (count, count) */
@@ -169,7 +171,12 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     const int64_t rows = o.replay == EWC_REPLAY_JOIN ? o.batch + replayed : o.batch;
     EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
     EWCI_TRY(ewci_pass_create(&trainer->eval, model, EVAL_ROWS, 0, 0));
-    EWCI_TRY(ewci_device_alloc(be, &trainer->total, 2, sizeof *trainer->total));
+    EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
+    EWCI_TRY(ewci_device_alloc(be, &trainer->scores, 2, sizeof *trainer->scores));
+    if (o.joint) { /* the maps of all tasks, so that those of fewer stay where they are */
+        ewci_task_view all;
+        EWCI_TRY(ewci_tasks_select_joint(tasks, &all, count));
+    }
     if (distills)
         EWCI_TRY(ewci_teacher_create(
             &trainer->teacher, model, o.batch, o.distill_temperature, o.distill_weight));
@@ -208,6 +215,7 @@ void ewc_trainer_free(ewc_trainer *trainer)
     ewci_teacher_free(trainer->teacher);
     ewci_path_free(trainer->path);
     ewc_fisher_free(trainer->fisher);
+    ewci_device_free(trainer->model->be, trainer->scores);
     ewci_device_free(trainer->model->be, trainer->total);
     ewci_pass_free(trainer->eval);
     ewci_pass_free(trainer->pass);
@@ -266,7 +274,7 @@ static ewc_status evaluate(
     pass->first = task.first;
     pass->outputs = task.outputs;
     double sums[2] = {0.0, 0.0};
-    EWCI_TRY(be->ops->upload(be, trainer->total, sums, sizeof sums));
+    EWCI_TRY(be->ops->upload(be, trainer->scores, sums, sizeof sums));
     for (int64_t row = 0; row < n; row += EVAL_ROWS) {
         const ewck_step step = {.position = row, .order = EWCK_STREAM_NONE};
         pass->rows = n - row < EVAL_ROWS ? n - row : EVAL_ROWS;
@@ -274,9 +282,9 @@ static ewc_status evaluate(
         EWCI_TRY(be->ops->gather(
             be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
         EWCI_TRY(ewci_pass_forward(pass));
-        EWCI_TRY(ewci_likelihood_score(pass, task.group, trainer->total));
+        EWCI_TRY(ewci_likelihood_score(pass, task.group, trainer->scores));
     }
-    EWCI_TRY(be->ops->download(be, sums, trainer->total, sizeof sums));
+    EWCI_TRY(be->ops->download(be, sums, trainer->scores, sizeof sums));
     *accuracy = n > 0 ? sums[0] / (double)n : (double)NAN;
     *loss = n > 0 ? sums[1] / (double)n : (double)NAN;
 done:
@@ -402,6 +410,9 @@ static ewc_status train_step(ewc_trainer *trainer, task_run *run, int64_t step, 
     ewc_backend *const be = trainer->model->be;
     const int64_t epoch = step / run->steps_per_epoch;
     const int64_t position = step % run->steps_per_epoch * run->batch;
+    ewc_status status;
+    /* An evaluation, or a callback, may have put another task's maps into the slot. */
+    EWCI_TRY(select_samples(trainer, &run->task, run->t));
     ewck_step block = {.seed = trainer->options.seed,
         .step = trainer->step++,
         .position = position,
@@ -411,7 +422,6 @@ static ewc_status train_step(ewc_trainer *trainer, task_run *run, int64_t step, 
     ewci_optimizer_advance(trainer->optimizer, &block, lr);
     run->rows = run->samples - position < run->batch ? run->samples - position : run->batch;
     pass->rows = run->rows;
-    ewc_status status;
     EWCI_TRY(be->ops->set_step(be, pass->step, &block));
     if (trainer->replay) EWCI_TRY(ewci_replay_draw(trainer->replay, pass, &block));
     if (!be->ops->record_begin || run->rows < run->batch) return queue_step(trainer, run);
@@ -468,25 +478,17 @@ done:
     return status;
 }
 
-/* Accuracies of all tasks seen, into trainer->row. A mid-task evaluation puts other maps into the
- * task's slot and uses the sum of losses; this brings the task's own back, and a sum of 0. */
+/* Accuracies of all tasks seen, into trainer->row. */
 static ewc_status evaluate_mid_task(
-    ewc_trainer *trainer, task_run *run, const ewc_event *at, ewc_split split)
+    ewc_trainer *trainer, const task_run *run, const ewc_event *at, ewc_split split)
 {
-    ewc_backend *const be = trainer->model->be;
-    const double zero = 0.0;
     ewc_event event = *at;
-    ewc_status status;
-    EWCI_TRY(evaluate_tasks(trainer, &event, trainer->row, split, run->t + 1, run->t));
-    EWCI_TRY(select_samples(trainer, &run->task, run->t));
-    EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
-done:
-    return status;
+    return evaluate_tasks(trainer, &event, trainer->row, split, run->t + 1, run->t);
 }
 
 /* Early stopping looks at the mean accuracy over all tasks seen. */
 static ewc_status check_validation(
-    ewc_trainer *trainer, task_run *run, const ewc_event *at, int *ends)
+    ewc_trainer *trainer, const task_run *run, const ewc_event *at, int *ends)
 {
     double sum = 0.0;
     ewc_status status = evaluate_mid_task(trainer, run, at, EWC_SPLIT_VALIDATION);
@@ -498,11 +500,8 @@ static ewc_status check_validation(
     return status == EWC_OK && is_best && trainer->path ? ewci_path_keep(trainer->path) : status;
 }
 
-ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
+static ewc_status train_task(ewc_trainer *trainer, int64_t t)
 {
-    if (!trainer || t < 0 || t >= trainer->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_train: NULL, or t=%lld, expected 0..%lld",
-            (long long)t, trainer ? (long long)trainer->count - 1 : 0LL);
     const ewc_train_options *const o = &trainer->options;
     ewc_backend *const be = trainer->model->be;
     const double begin = seconds_now();
@@ -541,14 +540,9 @@ ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
             EWCI_TRY(report_step(trainer, &run, &event, samples_since));
             samples_since = 0;
         }
-        if (o->eval_every > 0 && (step + 1) % o->eval_every == 0 && !is_last) {
+        if (o->eval_every > 0 && (step + 1) % o->eval_every == 0 && !is_last)
             EWCI_TRY(evaluate_mid_task(trainer, &run, &event, EWC_SPLIT_TEST));
-            samples_since = 0;
-        }
-        if (checks) {
-            EWCI_TRY(check_validation(trainer, &run, &event, &ends));
-            samples_since = 0;
-        }
+        if (checks) EWCI_TRY(check_validation(trainer, &run, &event, &ends));
     }
     event.kept_step = event.step;
     event.stopped_early = event.step < run.steps;
@@ -586,12 +580,8 @@ static int poll_fisher(void *user)
     return o->on_event(o->event_user, &poll->event);
 }
 
-ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t)
+static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
 {
-    if (!trainer || t < 0 || t >= trainer->count)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_trainer_consolidate: NULL, or t=%lld, expected 0..%lld", (long long)t,
-            trainer ? (long long)trainer->count - 1 : 0LL);
     if (!trainer->fisher) return EWC_OK;
     const ewc_train_options *const o = &trainer->options;
     fisher_poll poll = {trainer, {.kind = EWC_EVENT_FISHER, .task = t}, seconds_now()};
@@ -624,18 +614,46 @@ done:
     return status;
 }
 
-ewc_status ewc_trainer_run(ewc_trainer *trainer)
+/* ---- The public loop ---- */
+
+/* `work` on task t, unless a callback of the same trainer asks for it in the middle. */
+static ewc_status enter(ewc_trainer *trainer, const char *function, int64_t t,
+    ewc_status (*work)(ewc_trainer *trainer, int64_t t))
 {
-    if (!trainer) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_run: NULL");
+    if (!trainer || t < 0 || t >= trainer->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "%s: NULL, or t=%lld, expected 0..%lld", function,
+            (long long)t, trainer ? (long long)trainer->count - 1 : 0LL);
+    if (trainer->busy)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "%s: called from a callback of the same trainer", function);
+    trainer->busy = 1;
+    const ewc_status status = work(trainer, t);
+    trainer->busy = 0;
+    return status;
+}
+
+ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
+{
+    return enter(trainer, "ewc_trainer_train", t, train_task);
+}
+
+ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t)
+{
+    return enter(trainer, "ewc_trainer_consolidate", t, consolidate_task);
+}
+
+/* All tasks from t on. */
+static ewc_status run_sequence(ewc_trainer *trainer, int64_t t)
+{
     const int64_t count = trainer->count;
     ewc_event event = {.task = -1, .loss = NAN, .penalty = NAN};
     ewc_status status = EWC_OK;
     if (evaluates_unseen(trainer))
         EWCI_TRY(
             evaluate_tasks(trainer, &event, trainer->baseline, EWC_SPLIT_TEST, count, count - 1));
-    for (int64_t t = 0; t < count; t++) {
-        EWCI_TRY(ewc_trainer_train(trainer, t));
-        EWCI_TRY(ewc_trainer_consolidate(trainer, t));
+    for (; t < count; t++) {
+        EWCI_TRY(train_task(trainer, t));
+        EWCI_TRY(consolidate_task(trainer, t));
         event.task = t;
         event.task_end = 1;
         const int64_t last = evaluates_unseen(trainer) && t + 1 < count ? t + 1 : t;
@@ -647,4 +665,9 @@ ewc_status ewc_trainer_run(ewc_trainer *trainer)
     }
 done:
     return status;
+}
+
+ewc_status ewc_trainer_run(ewc_trainer *trainer)
+{
+    return enter(trainer, "ewc_trainer_run", 0, run_sequence);
 }

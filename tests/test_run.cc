@@ -474,6 +474,40 @@ TEST_F(WholeRun, StopsAtAnyEvent)
     }
 }
 
+/* A callback that would load other weights into the model in training is refused. */
+TEST_F(WholeRun, CallbacksCannotLoadACheckpoint)
+{
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    const std::string checkpoint = folder / "run/checkpoint/model.safetensors";
+    const std::string want = ReadFile(checkpoint);
+    Set("out", (folder / "again").c_str());
+    struct Caller {
+        ewc_run *run;
+        std::string checkpoint;
+        int refused;
+        static int Event(void *user, const ewc_event *)
+        {
+            Caller *const caller = (Caller *)user;
+            double accuracy[3];
+            EXPECT_FAILS(EWC_ERR_ARGUMENT, "called from a callback",
+                ewc_run_evaluate(caller->run, caller->checkpoint.c_str(), accuracy));
+            EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_run_execute(caller->run));
+            caller->refused++;
+            return 0;
+        }
+    } caller = {nullptr, checkpoint, 0};
+    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+    callbacks.on_event = Caller::Event;
+    callbacks.event_user = &caller;
+    const RunHandle run = Create(&callbacks);
+    caller.run = run.get();
+    ASSERT_OK(ewc_run_execute(run.get()));
+    EXPECT_GT(caller.refused, 10);
+    EXPECT_EQ(want, ReadFile(folder / "again/checkpoint/model.safetensors"));
+    double accuracy[3];
+    EXPECT_OK(ewc_run_evaluate(run.get(), checkpoint.c_str(), accuracy)); /* afterwards it is not */
+}
+
 TEST_F(WholeRun, UnstableLambdaIsNamed)
 {
     Set("lambda", "1e9");

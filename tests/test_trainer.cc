@@ -27,7 +27,8 @@ struct Plan {
     ewc_optimizer_options optimizer = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
     ewc_consolidation_options state = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
     ewc_train_options train = EWC_TRAIN_OPTIONS_DEFAULTS;
-    bool penalty = true; /* false: no state at all */
+    bool penalty = true;             /* false: no state at all */
+    std::vector<int64_t> order = {}; /* of the tasks; empty: one after the other, each once */
 
     Plan()
     {
@@ -62,6 +63,18 @@ struct Sequence {
     }
     Vec<float> Weights() { return ReadWeights(model.get()); }
 };
+
+/* Trains and consolidates the plan's tasks in their order. */
+ewc_status RunInOrder(Sequence &run, const Plan &plan)
+{
+    if (plan.order.empty()) return ewc_trainer_run(run.trainer.get());
+    for (const int64_t t : plan.order) {
+        ewc_status status = ewc_trainer_train(run.trainer.get(), t);
+        if (status == EWC_OK) status = ewc_trainer_consolidate(run.trainer.get(), t);
+        if (status != EWC_OK) return status;
+    }
+    return EWC_OK;
+}
 
 /* The weights at the end of a whole sequence. */
 Vec<float> EndOf(ewc_backend *be, const Plan &plan)
@@ -195,7 +208,12 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
     std::vector<Batch> learnt;
     reference::Reservoir<std::pair<size_t, size_t>> memory = {
         (size_t)plan.train.memory, plan.train.seed, EWCK_STREAM_REPLAY}; /* task, row */
-    for (int64_t t = 0; t < ewc_tasks_count(tasks); t++) {
+    std::vector<int64_t> order = plan.order;
+    for (int64_t t = 0; plan.order.empty() && t < ewc_tasks_count(tasks); t++)
+        order.push_back(t);
+    int64_t seen = 0;   /* tasks trained before */
+    int64_t logits = 0; /* of those tasks */
+    for (const int64_t t : order) {
         const Batch own = ReadTask(tasks, t);
         learnt.push_back(own);
         if (!plan.train.joint) all = {};
@@ -206,7 +224,7 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
         const bool replays = plan.train.replay != EWC_REPLAY_NONE;
         const Vec<char> active = ActiveParameters(net,
             by_task && replays ? WindowOf(tasks, EWC_SCENARIO_CLASS, t) /* of all seen */ : window);
-        if (plan.penalty && t > 0 && !plan.train.joint)
+        if (plan.penalty && seen > 0 && !plan.train.joint)
             rule.penalty = plan.state.penalty == EWC_PENALTY_PROXIMAL ? reference::kProximal
                                                                       : reference::kExplicit;
         if (plan.train.reset_optimizer) moments = {Vec<T>(n), Vec<T>(n), 0};
@@ -258,9 +276,9 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
                 g = reference::Project(g, MeanOver(replayed, net, story.theta, masks).second);
                 (g == before ? story.unprojected : story.projected)++;
             }
-            if (plan.train.distill_temperature > 0.0f && t > 0) {
-                const T keep = T(1) / T(t + 1);
-                const int64_t old = WindowOf(tasks, plan.tasks.scenario, t - 1).count;
+            if (plan.train.distill_temperature > 0.0f && seen > 0) {
+                const T keep = T(1) / T(seen + 1);
+                const int64_t old = std::min(logits, window.count);
                 const Vec<T> more = reference::DistillationGradient(net, story.theta, theta_start,
                     picked, old, T(plan.train.distill_temperature), masks);
                 for (size_t i = 0; i < n; i++)
@@ -284,6 +302,8 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
                 path[i] -= (g[i] + pull) * (story.theta[i] - theta_before[i]);
             }
         }
+        seen++;
+        logits = std::max(logits, window.count);
         for (size_t row = 0; row < own.Rows(); row++)
             memory.Offer({(size_t)t, row});
         if (!plan.penalty || plan.train.joint) continue;
@@ -313,7 +333,7 @@ void ExpectFollowsOracle(ewc_backend *be, Plan plan)
     const Vec<float> start = run.Weights();
     const Story<double> want = Tell<double>(plan, net, run.tasks.get(), start);
     const Story<float> plain = Tell<float>(plan, net, run.tasks.get(), start);
-    ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+    ASSERT_OK(RunInOrder(run, plan));
     ExpectClose("theta", run.Weights(), want.theta, plain.theta);
     const std::vector<ewc_event> steps = log.Of(EWC_EVENT_STEP);
     Vec<float> losses;
@@ -431,6 +451,15 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
                 p.train.distill_weight = 0.3f;
                 p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS, 2);
                 p.shape.dropout_hidden = 0.25f;
+            }},
+        {"learning without forgetting, an earlier task again: fewer classes than the teacher knows",
+            [](Plan &p) {
+                p.penalty = false;
+                p.train.distill_temperature = 2.0f;
+                p.train.distill_weight = 1.0f;
+                p.data.classes = 6;
+                p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS, 3);
+                p.order = {0, 1, 0, 2, 1};
             }},
         {"memory aware synapses",
             [](Plan &p) {
@@ -745,6 +774,179 @@ TEST_P(Trainer, WatchingDoesNotMatter)
             plan.train.eval_next = 1;
             ExpectBits("theta", EndOf(be, plan), unseen);
         }
+}
+
+/* A callback may look at the run as it likes: at other tasks, through the one slot of maps. */
+TEST_P(Trainer, CallbacksThatLookDoNotMatter)
+{
+    struct Mode {
+        ewc_task_kind kind;
+        ewc_scenario scenario;
+        int joint;
+        ewc_replay replay;
+        ewc_importance importance;
+    };
+    for (const Mode &mode :
+        {Mode{EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 0, EWC_REPLAY_NONE, EWC_IMPORTANCE_FISHER},
+            {EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS, 0, EWC_REPLAY_NONE, EWC_IMPORTANCE_FISHER},
+            {EWC_TASKS_ROTATED, EWC_SCENARIO_TASK, 0, EWC_REPLAY_NONE, EWC_IMPORTANCE_PATH},
+            {EWC_TASKS_SPLIT, EWC_SCENARIO_TASK, 1, EWC_REPLAY_NONE, EWC_IMPORTANCE_FISHER},
+            {EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1, EWC_REPLAY_NONE, EWC_IMPORTANCE_FISHER},
+            {EWC_TASKS_PERMUTED, EWC_SCENARIO_TASK, 0, EWC_REPLAY_JOIN, EWC_IMPORTANCE_FISHER},
+            {EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS, 0, EWC_REPLAY_PROJECT, EWC_IMPORTANCE_ONE}}) {
+        SCOPED_TRACE(testing::Message() << "kind " << mode.kind << ", joint " << mode.joint
+                                        << ", replay " << mode.replay);
+        Plan plan;
+        plan.tasks = TaskOptions(mode.kind, mode.scenario, 2);
+        plan.tasks.validation = 16;
+        plan.tasks.max_angle = 70.0;
+        plan.train.joint = mode.joint;
+        plan.train.replay = mode.replay;
+        plan.train.importance = mode.importance;
+        plan.train.fisher.batch = 13; /* a callback after each */
+        plan.train.report_every = 3;
+        plan.train.eval_every = 4;
+        plan.train.patience = 100;
+        struct End {
+            Vec<float> theta, s;
+            Vec<double> losses, accuracy;
+        };
+        const auto run = [&](bool looks) {
+            Log log;
+            log.Listen(plan);
+            Sequence sequence(be, plan);
+            const Handle<ewc_fisher> own = Make(ewc_fisher_create, sequence.model.get());
+            int64_t looked = 0;
+            log.answer = [&](const ewc_event &event) {
+                if (!looks) return 0;
+                const int64_t other = event.task == 0 ? 1 : 0;
+                double accuracy = kNan;
+                looked++;
+                EXPECT_OK(ewc_trainer_evaluate(sequence.trainer.get(), other, 2, &accuracy));
+                EXPECT_TRUE(accuracy >= 0.0 && accuracy <= 1.0);
+                (void)ReadTask(sequence.tasks.get(), other);
+                (void)ReadTask(sequence.tasks.get(), other, EWC_SPLIT_VALIDATION);
+                EXPECT_OK(ewc_fisher_compute(own.get(), sequence.tasks.get(), other, nullptr));
+                (void)sequence.Weights();
+                return 0;
+            };
+            EXPECT_OK(ewc_trainer_run(sequence.trainer.get()));
+            EXPECT_TRUE(!looks || looked > 10) << looked;
+            End end = {sequence.Weights(), {}, {}, {}};
+            end.s.resize(end.theta.size());
+            EXPECT_OK(ewc_consolidation_read(
+                sequence.state.get(), end.s.data(), nullptr, (int64_t)end.s.size()));
+            for (const Log::Entry &entry : log.entries) {
+                if (entry.event.kind == EWC_EVENT_STEP) end.losses.push_back(entry.event.loss);
+                end.accuracy.insert(
+                    end.accuracy.end(), entry.accuracy.begin(), entry.accuracy.end());
+            }
+            return end;
+        };
+        const End want = run(false), got = run(true);
+        ExpectBits("theta", got.theta, want.theta);
+        ExpectBits("S", got.s, want.s);
+        ExpectBits("losses", got.losses, want.losses);
+        EXPECT_EQ(got.accuracy, want.accuracy);
+    }
+}
+
+/* Another trainer may go through all of the same tasks in the middle: maps that a recorded step
+ * reads stay where they are. */
+TEST_P(Trainer, AnotherTrainerOnTheSameTasksDoesNotMatter)
+{
+    for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT})
+        for (const int joint : {0, 1}) {
+            SCOPED_TRACE(testing::Message() << "kind " << kind << ", joint " << joint);
+            Plan plan;
+            plan.tasks = TaskOptions(kind, EWC_SCENARIO_TASK, 2);
+            plan.train.joint = joint;
+            plan.train.report_every = 2;
+            const Vec<float> want = EndOf(be, plan);
+            Log log;
+            log.Listen(plan);
+            Sequence run(be, plan);
+            int64_t others = 0;
+            log.answer = [&](const ewc_event &event) {
+                if (event.kind != EWC_EVENT_STEP) return 0;
+                Plan silent = plan;
+                silent.train.on_event = nullptr;
+                Shape shape = plan.shape;
+                shape.inputs = ewc_tasks_inputs(run.tasks.get());
+                shape.outputs = ewc_tasks_outputs(run.tasks.get());
+                const Handle<ewc_model> model = MakeModel(be, shape);
+                const Handle<ewc_optimizer> optimizer =
+                    Make(ewc_optimizer_create, model.get(), &plan.optimizer);
+                const Handle<ewc_trainer> other = Make(ewc_trainer_create, model.get(),
+                    run.tasks.get(), optimizer.get(), nullptr, &silent.train);
+                EXPECT_OK(ewc_trainer_run(other.get()));
+                others++;
+                return 0;
+            };
+            ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+            EXPECT_GE(others, 2);
+            ExpectBits("theta", run.Weights(), want);
+        }
+}
+
+/* What would train in the middle of training is refused, whichever event asks for it. */
+TEST_P(Trainer, CallbacksCannotTrain)
+{
+    Plan plan;
+    const Vec<float> want = EndOf(be, plan);
+    Log log;
+    log.Listen(plan);
+    Sequence run(be, plan);
+    int64_t refused = 0;
+    log.answer = [&](const ewc_event &) {
+        ewc_trainer *const trainer = run.trainer.get();
+        const char *const why = "called from a callback of the same trainer";
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, why, ewc_trainer_train(trainer, 0));
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, why, ewc_trainer_consolidate(trainer, 0));
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, why, ewc_trainer_run(trainer));
+        refused++;
+        return 0;
+    };
+    ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+    EXPECT_GT(refused, 10);
+    ExpectBits("theta", run.Weights(), want);
+    log.answer = nullptr;
+    EXPECT_OK(ewc_trainer_train(run.trainer.get(), 0)); /* outside of callbacks it is not */
+}
+
+/* The mean loss since the last report is of all rows since then, whatever is evaluated between. */
+TEST_P(Trainer, EvaluationsDoNotMatterToTheLoss)
+{
+    const auto losses = [&](int64_t report_every, int64_t eval_every, int64_t validate_every) {
+        Plan plan;
+        Log log;
+        log.Listen(plan);
+        plan.tasks.validation = validate_every ? 20 : 0;
+        plan.data.train = validate_every ? 116 : 96; /* 96 to train on */
+        plan.train.iterations = 12;
+        plan.train.report_every = report_every;
+        plan.train.eval_every = eval_every;
+        plan.train.validate_every = validate_every;
+        plan.train.patience = validate_every ? 1000 : 0;
+        Sequence run(be, plan);
+        EXPECT_OK(ewc_trainer_train(run.trainer.get(), 0));
+        Vec<double> out;
+        for (const ewc_event &event : log.Of(EWC_EVENT_STEP))
+            out.push_back(event.loss);
+        return out;
+    };
+    const Vec<double> single = losses(1, 0, 0), means = losses(6, 0, 0);
+    ASSERT_EQ(12u, single.size());
+    ASSERT_EQ(2u, means.size());
+    for (size_t i = 0; i < 2; i++) {
+        double sum = 0.0;
+        for (size_t step = 6 * i; step < 6 * (i + 1); step++)
+            sum += single[step];
+        EXPECT_NEAR(sum / 6.0, means[i], 1e-12 * means[i]);
+    }
+    ExpectBits("evaluated", losses(6, 4, 0), means);
+    ExpectBits("evaluated after each step", losses(6, 1, 0), means);
+    ExpectBits("checked", losses(6, 4, 6), means); /* a check is reported before */
 }
 
 /* Rows that are held out might as well not be there: the first of them fill a smaller set. */

@@ -20,7 +20,9 @@ typedef struct ewc_run ewc_run;
 
 typedef struct ewc_run_callbacks {
     size_t struct_size;
-    ewc_event_fn on_event; /* NULL: none; any value but 0 ends the run with EWC_ERR_STOPPED */
+    /* NULL: none; any value but 0 ends the run with EWC_ERR_STOPPED. It may look at the run, but
+     * ewc_run_execute and ewc_run_evaluate are refused: see ewc_event_fn. */
+    ewc_event_fn on_event;
     void *event_user;
     ewc_log_fn log; /* NULL: silent */
     void *log_user;
@@ -46,7 +48,8 @@ EWC_API ewc_status ewc_run_execute(ewc_run *run);
 
 /* In place of ewc_run_execute: puts a checkpoint's weights in the model and measures the accuracy
  * on each task, (tasks), 0..1, when all tasks have been seen.
- * @return EWC_OK; as ewc_checkpoint_load; EWC_ERR_DEVICE */
+ * @return EWC_OK; as ewc_checkpoint_load; EWC_ERR_ARGUMENT: called from a callback; EWC_ERR_DEVICE
+ */
 EWC_API ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double *accuracy);
 
 /* What a run is and, after ewc_run_execute, what came of it. Owned by the run. */

@@ -36,7 +36,7 @@ typedef struct ewc_event {
     int64_t step;   /* done in this task */
     int64_t steps;  /* of this task */
     int64_t epoch;  /* from 0 */
-    double loss;    /* mean over the rows since the last report, without the penalty */
+    double loss;    /* mean over the rows since the last EWC_EVENT_STEP, without the penalty */
     double penalty; /* (lambda/2)(...) at this step; NaN where not evaluated */
     double lr;
     double seconds; /* of this task, or of the pass reported */
@@ -56,7 +56,14 @@ typedef struct ewc_event {
     double safe_lambda;           /* EWC_EVENT_FOLDED: ewc_optimizer_safe_lambda */
 } ewc_event;
 
-/* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED. */
+/* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED.
+ *
+ * What only looks leaves training bit for bit as it was, whatever task it looks at:
+ * ewc_trainer_evaluate, ewc_tasks_read, ewc_model_read and _predict, ewc_fisher_compute into a
+ * Fisher of one's own, ewc_consolidation_value and _read, ewc_checkpoint_save. ewc_trainer_train,
+ * _consolidate and _run of the same trainer are refused with EWC_ERR_ARGUMENT. What writes weights,
+ * moments or state (ewc_model_write, ewc_optimizer_reset, ewc_consolidation_write, ...) changes
+ * what is trained from the next step on. Nothing that the trainer borrows may be freed. */
 typedef int (*ewc_event_fn)(void *user, const ewc_event *event);
 
 typedef enum ewc_importance {
