@@ -97,8 +97,8 @@ struct ewci_backend_ops {
     /* Of logits (rows, cols) and labels (rows): loss (rows) = -log p(label); hit (rows) = 1 where
      * the first largest logit is the label's, else 0; gradient (rows, cols) = scale (p - onehot).
      * Each of the three may be NULL. With 0 < group < cols only the logits of the label's group,
-     * [group * (label / group), + group), compete; the gradient is 0 outside it, and cols a multiple
-     * of group. */
+     * [group * (label / group), + group), compete; the gradient is 0 outside it, and cols a
+     * multiple of group. */
     ewc_status (*nll)(ewc_backend *be, float *loss, float *hit, float *gradient,
         const float *logits, const int32_t *labels, int64_t rows, int64_t cols, int64_t group,
         float scale);
@@ -150,7 +150,7 @@ struct ewci_backend_ops {
         const ewck_step *step, int32_t *flag);
 };
 
-struct ewc_backend { /* the first member of each implementation's own struct */
+struct ewc_backend {               /* the first member of each implementation's own struct */
     const ewci_backend_ops *ops;   /* what is called */
     const ewci_backend_ops *inner; /* the implementation's own, once ops are checked */
     ewci_backend_ops checked;

@@ -22,8 +22,8 @@ ewc_status ewci_teacher_create(
     ewci_teacher **out, ewc_model *model, int64_t max_rows, float temperature, float alpha);
 void ewci_teacher_free(ewci_teacher *teacher);
 
-/* After a task with logits [0, outputs): the model as it is now is the teacher, of all logits of the
- * tasks remembered. */
+/* After a task with logits [0, outputs): the model as it is now is the teacher, of all logits of
+ * the tasks remembered. */
 ewc_status ewci_teacher_remember(ewci_teacher *teacher, int64_t outputs);
 
 /* Queued between likelihood and backward: changes student->delta over the logits that both have.
