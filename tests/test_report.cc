@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* `ewc report` as a user runs it: what it writes of one run and of several, and what it says of
  * folders that are no run, broken or not finished. */
+#include <sys/resource.h>
+
 #include <cmath>
 #include <functional>
 #include <map>
@@ -201,6 +203,8 @@ class Report : public Cli
             expected.insert(name + ".csv");
             expected.insert(name + ".svg");
             expected.insert(name + ".png");
+            expected.insert(name + ".pdf");
+            EXPECT_EQ("%PDF", ReadFile(path + ".pdf").substr(0, 4)) << name;
             const std::string svg = ReadFile(path + ".svg"), png = ReadFile(path + ".png");
             EXPECT_EQ("", Malformed(svg)) << name;
             EXPECT_TRUE(Has(svg, "currentColor")) << name;
@@ -287,6 +291,37 @@ TEST_F(Report, OneRun)
         ASSERT_NE(std::string::npos, in) << layer.first;
         const double zeros = std::stod(page.substr(in + layer.first.size() + 1));
         EXPECT_NEAR(100.0, layer.second + zeros, 0.06) << layer.first;
+    }
+
+    /* A magnitude beyond all doubles is none, and its layer has the rest: here the biases alone. */
+    {
+        std::filesystem::copy(
+            folder / "run", folder / "odd", std::filesystem::copy_options::recursive);
+        std::istringstream lines(ReadFile(folder / "run/metrics.jsonl"));
+        std::string record;
+        for (std::string line; std::getline(lines, line); record += line + "\n") {
+            const size_t at = line.find("\"log2_from\":"), end = line.find(',', at);
+            if (at != std::string::npos)
+                line.replace(at, end - at, "\"log2_from\":9223372036854775807");
+        }
+        WriteFile(folder / "odd/metrics.jsonl", record);
+        ASSERT_EQ(0, Plain({"odd"}).code);
+        double sum = 0.0;
+        for (const auto &row : ReadCsv(folder / "odd/figures/fisher-histogram.csv"))
+            if (row[0] == "fc1") sum += std::stod(row[2]);
+        const json_t *const pass = json_array_get(json_object_get(result.get(), "fisher"), 2);
+        const json_t *const segments = json_object_get(pass, "segments");
+        const double zeros = Number(json_object_get(segments, "fc1.weight"), "zeros") +
+                             Number(json_object_get(segments, "fc1.bias"), "zeros");
+        double biases = 0.0;
+        size_t i;
+        json_t *count;
+        json_array_foreach(
+            json_object_get(json_object_get(segments, "fc1.bias"), "log2_counts"), i, count)
+        {
+            biases += json_number_value(count);
+        }
+        EXPECT_NEAR(100.0 * biases / (biases + zeros), sum, 1e-6);
     }
 
     /* Overlap of tasks 1 and 3 in the head, from the record. */
@@ -636,8 +671,8 @@ class Distortion
 
     void TryAt(json_t *old, const std::function<void(json_t *)> &put)
     {
-        static const char *const values[] = {
-            "null", "\"x\"", "-1", "1e308", "[]", "{}", "[[{}]]", "4611686018427387904", "true"};
+        static const char *const values[] = {"null", "\"x\"", "-1", "1e308", "[]", "{}", "[[{}]]",
+            "9223372036854775807", "true", "-9223372036854775808", "4611686018427387904"};
         json_incref(old);
         for (int i = 0; i < 2; i++, next++) {
             put(json_loads(values[next % std::size(values)], JSON_DECODE_ANY, nullptr));
@@ -718,6 +753,77 @@ TEST_F(Report, ValuesOfAnyTypeAndSize)
         });
         distortion.Run(json.get());
     }
+}
+
+/* A folder that was given, say unpacked from a download, may hold links to what is the user's own.
+ */
+TEST_F(Report, LinksInARunsFolderLeadNowhere)
+{
+    Train("run", {"--tasks", "2"});
+    WriteFile(folder / "precious", "mine");
+    std::filesystem::create_directories(folder / "run/figures");
+    std::vector<std::string> links = {"report.html", "report.html.part", "eval_results.csv",
+        "eval_results.csv.part", "summary.csv", "summary.tex", "events.out.tfevents.ewc"};
+    for (const char *kind : {"svg", "png", "pdf", "csv", "csv.part"})
+        links.push_back(std::string("figures/mean-accuracy.") + kind);
+    for (const std::string &link : links)
+        std::filesystem::create_symlink(folder / "precious", folder / ("run/" + link));
+    for (const bool drawn : {false, true}) {
+        if (drawn && !Gnuplot()) break;
+        const Words words = {"report", "run", "--tensorboard"};
+        const Outcome outcome = drawn ? Ewc(words) : Plain({words.begin() + 1, words.end()});
+        ASSERT_EQ(0, outcome.code) << outcome.err;
+        EXPECT_EQ("mine", ReadFile(folder / "precious"));
+    }
+    for (const char *file : {"report.html", "eval_results.csv", "figures/mean-accuracy.csv"})
+        EXPECT_FALSE(std::filesystem::is_symlink(folder / (std::string("run/") + file))) << file;
+    Page("run");
+
+    /* Nor does a folder in it. */
+    std::filesystem::remove_all(folder / "run/figures");
+    std::filesystem::create_directory(folder / "elsewhere");
+    std::filesystem::create_directory_symlink(folder / "elsewhere", folder / "run/figures");
+    ExpectRefused(1, "run/figures: is a symbolic link, which is not followed", {"report", "run"});
+    EXPECT_TRUE(std::filesystem::is_empty(folder / "elsewhere"));
+}
+
+/* Of 400,000 reports, 42 MB, no more are held than a page can show; their means stay. */
+TEST_F(Report, ALongRecordIsReadInLittleMemory)
+{
+    Train("run", {"--tasks", "1"});
+    const int64_t steps = 400000;
+    std::string record = "{\"event\":\"begin\",\"tasks\":1}\n"
+                         "{\"event\":\"task-begin\",\"task\":1,\"steps\":400000}\n";
+    for (int64_t i = 1; i <= steps; i++)
+        record += "{\"event\":\"step\",\"task\":1,\"step\":" + std::to_string(i) +
+                  ",\"epoch\":1,\"loss\":" + (i % 2 ? "3.0" : "1.0") +
+                  ",\"penalty\":" + (i % 2 ? "0.0" : "1.0") +
+                  ",\"lr\":0.001,\"seconds\":" + std::to_string(0.001 * (double)i) + "}\n";
+    record += "{\"event\":\"task-end\",\"task\":1,\"step\":400000}\n"
+              "{\"event\":\"evaluated\",\"task\":1,\"step\":0,\"task_end\":true,"
+              "\"accuracy\":[0.5]}\n";
+    WriteFile(folder / "run/metrics.jsonl", record);
+    const Outcome outcome = Plain({"run"});
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    EXPECT_TRUE(Has(Page("run"), "run/metrics.jsonl is long: of what it reports in the middle of "
+                                 "tasks, one report here stands for up to 4."));
+    auto rows = ReadCsv(folder / "run/figures/penalty-share.csv");
+    ASSERT_EQ(1u + 120u, rows.size());
+    for (size_t i = 1; i < rows.size(); i++)
+        ASSERT_NEAR(20.0, std::stod(rows[i][2]), 1e-4) << i; /* 0.5 of 2 + 0.5 */
+    rows = ReadCsv(folder / "run/figures/throughput.csv");
+    ASSERT_EQ(1u + 120u, rows.size());
+    for (size_t i = 1; i < rows.size(); i++)
+        ASSERT_NEAR(16000.0, std::stod(rows[i][2]), 10.0) << i; /* 1000 steps of 16 a second */
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    rusage usage;
+    ASSERT_EQ(0, getrusage(RUSAGE_CHILDREN, &usage));
+    EXPECT_LT(usage.ru_maxrss, 300 << 10) << "KiB of memory";
+#endif
+
+    /* A line that never ends is refused. */
+    WriteFile(folder / "run/metrics.jsonl", "{}\n" + std::string((64 << 20) + 1, ' '));
+    ExpectRefused(3, "run/metrics.jsonl: line 2: is longer than 64 MiB", {"report", "run"});
 }
 
 TEST_F(Report, WithoutGnuplot)

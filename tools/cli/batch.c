@@ -475,3 +475,14 @@ int cli_count(const cli_args *args, const char *key, int64_t low, int64_t high, 
     return cli_usage(args->verb->name, "--%s: \"%.64s\", expected a whole number in %lld..%lld",
         key, text, (long long)low, (long long)high);
 }
+
+int cli_seeds(const cli_args *args, int64_t otherwise, int *seeds)
+{
+    int64_t count = 1;
+    const int code = cli_count(args, "seeds", 1, CLI_COUNT_MAX, otherwise, &count);
+    *seeds = (int)count;
+    if (code != 0 || args->options.seed <= INT64_MAX - (count - 1)) return code;
+    return cli_usage(args->verb->name,
+        "--seed: %lld and --seeds %lld go beyond the last seed, %lld",
+        (long long)args->options.seed, (long long)count, (long long)INT64_MAX);
+}

@@ -58,5 +58,7 @@ enum { CLI_COUNT_MAX = 256 }; /* of seeds, of runs at a time, of trials */
 /* --seeds N (default `otherwise`) and the like: a whole number in low..high. 0, or exit code 2. */
 int cli_count(const cli_args *args, const char *key, int64_t low, int64_t high, int64_t otherwise,
     int64_t *value);
+/* --seeds, from the --seed of args->options on, which all must be seeds. */
+int cli_seeds(const cli_args *args, int64_t otherwise, int *seeds);
 
 #endif

@@ -163,11 +163,9 @@ static void print_table(const comparison *c)
 int cli_compare(cli_args *args)
 {
     comparison c = {.tasks = 0};
-    int64_t seeds = 1;
     int code = cli_apply(args);
-    if (code == 0) code = cli_count(args, "seeds", 1, CLI_COUNT_MAX, 1, &seeds);
+    if (code == 0) code = cli_seeds(args, 1, &c.seeds);
     if (code != 0) return code;
-    c.seeds = (int)seeds;
     c.tasks = args->options.tasks;
     if (cli_value(args, "method") != NULL)
         return cli_usage("compare", "--method: compare takes --methods");

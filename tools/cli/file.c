@@ -3,9 +3,11 @@
 #include "file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,7 +35,7 @@ char *cli_join(const char *verb, const char *folder, const char *name)
 
 int cli_file_read(const char *verb, const char *path, char **text, size_t *bytes)
 {
-    enum { PIECE = 1 << 16 };
+    enum { PIECE = 1 << 16, MOST = 512 << 20 };
     int code = 0;
     *text = NULL;
     *bytes = 0;
@@ -50,6 +52,9 @@ int cli_file_read(const char *verb, const char *path, char **text, size_t *bytes
         *bytes += got;
         larger[*bytes] = '\0';
         if (ferror(file)) code = fail(verb, path, "cannot be read");
+        if (*bytes <= MOST) continue;
+        (void)cli_usage(verb, "%s: is larger than %d MiB", path, MOST >> 20);
+        code = 1;
     }
     fclose(file);
     if (code == 0) return 0;
@@ -58,12 +63,28 @@ int cli_file_read(const char *verb, const char *path, char **text, size_t *bytes
     return code;
 }
 
+/* A new file beside `path`, which no other command and no link has; NULL: errno says why. */
+static FILE *open_part(const char *path, char **part)
+{
+    int fd = -1;
+    *part = NULL;
+    for (int attempt = 0; fd < 0 && attempt < 100; attempt++) {
+        unsigned number = (unsigned)getpid() + (unsigned)attempt;
+        (void)!getrandom(&number, sizeof number, 0);
+        free(*part);
+        if (asprintf(part, "%s.part-%08x", path, number) < 0) *part = NULL;
+        if (*part == NULL) return NULL;
+        fd = open(*part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != EEXIST) return NULL;
+    }
+    return fd < 0 ? NULL : fdopen(fd, "wb");
+}
+
 int cli_file_write(const char *verb, const char *path, const void *data, size_t bytes)
 {
     char *part = NULL;
-    if (asprintf(&part, "%s.part", path) < 0) return no_memory(verb);
     int code = 0;
-    FILE *const file = fopen(part, "wbe");
+    FILE *const file = open_part(path, &part);
     if (file == NULL) {
         code = fail(verb, path, "cannot be written");
     } else {
@@ -93,5 +114,21 @@ int cli_folder_make(const char *verb, const char *path)
         code = fail(verb, path, "cannot be made");
     }
     free(copy);
+    return code;
+}
+
+int cli_folder_make_in(const char *verb, const char *parent, const char *name)
+{
+    struct stat info;
+    int code = cli_folder_make(verb, parent);
+    if (code != 0) return code;
+    char *const path = cli_join(verb, parent, name);
+    if (path == NULL) return 1;
+    if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode)) {
+        (void)cli_usage(verb, "%s: is a symbolic link, which is not followed", path);
+        code = 1;
+    }
+    if (code == 0) code = cli_folder_make(verb, path);
+    free(path);
     return code;
 }

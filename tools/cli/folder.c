@@ -2,7 +2,9 @@
 /* Reading a run's folder. */
 #include "folder.h"
 
+#include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,7 +13,14 @@
 #include "cli.h"
 #include "file.h"
 
-enum { TASKS_MAX = 10000, CORRUPT = 3 }; /* a matrix of tasks by tasks must fit memory */
+enum {
+    TASKS_MAX = 10000, /* a matrix of tasks by tasks must fit memory */
+    CORRUPT = 3,
+    /* Bytes of a record's text. Read, it takes some eight times as many. */
+    LINE_MAX_BYTES = 64 << 20,
+    PASSING_MAX_BYTES = 16 << 20, /* events in the middle of tasks */
+    LASTING_MAX_BYTES = 512 << 20 /* the others, in whose number a record cannot be cut */
+};
 
 static int exists(const char *path)
 {
@@ -45,31 +54,199 @@ static int read_object(json_t **out, const char *verb, const char *path)
     return code;
 }
 
+/* ---- The record ---- */
+
+/* A line of the record, without its end. */
+typedef struct line {
+    char *text;
+    size_t bytes, room;
+} line;
+
+/* Reads the next line: 1; 0 at the end of the file; -1 after a complaint. */
+static int read_line(FILE *file, line *l, const char *verb, const char *path, int64_t number)
+{
+    int c;
+    l->bytes = 0;
+    while ((c = getc_unlocked(file)) != EOF && c != '\n') {
+        if (l->bytes == LINE_MAX_BYTES) {
+            (void)cli_usage(verb, "%s: line %lld: is longer than %d MiB", path, (long long)number,
+                LINE_MAX_BYTES >> 20);
+            return -1;
+        }
+        if (l->bytes == l->room) {
+            const size_t room = l->room > 0 ? 2 * l->room : 4096;
+            char *const larger = realloc(l->text, room);
+            if (larger == NULL) {
+                (void)cli_usage(verb, "out of memory");
+                return -1;
+            }
+            l->text = larger;
+            l->room = room;
+        }
+        l->text[l->bytes++] = (char)c;
+    }
+    return c == '\n' || l->bytes > 0;
+}
+
+/* Whether an event is one of a task's middle, of which there may be any number. */
+static int is_passing(const json_t *event)
+{
+    static const char *const lasting[] = {
+        "begin", "task-begin", "task-end", "fisher", "folded", "error", "end"};
+    enum { LASTING = sizeof lasting / sizeof lasting[0] };
+    if (cli_event_is(event, "evaluated"))
+        return !json_is_true(json_object_get(event, "task_end")) &&
+               cli_json_integer(event, "task", 0) > 0;
+    for (int i = 0; i < LASTING; i++)
+        if (cli_event_is(event, lasting[i])) return 0;
+    return 1;
+}
+
+/* Puts one passing event in the place of each `stride` of a kind in a task: the last of them. */
+typedef struct thinner {
+    json_t *out; /* array of events */
+    int64_t stride;
+    struct {
+        json_t *event; /* of those that wait to be `stride`, the last; NULL: there is none */
+        int64_t count;
+        double steps; /* that a step event speaks of */
+    } waiting[4];     /* of each of `kinds`, and of any other */
+    double last;      /* step of the step event before, 0 at the beginning of a task */
+    size_t bytes[2];  /* of the text of what is in `out`, passing and lasting events */
+} thinner;
+
+static const char *const kinds[] = {"step", "evaluated", "validated"};
+enum { STEP = 0, KINDS = sizeof kinds / sizeof kinds[0] };
+
+/* Loss and penalty of a step event are means since the one before: `steps` steps of them. Makes
+ * them means with those of `earlier`, which speaks of `more` steps. */
+static void merge(json_t *event, double steps, const json_t *earlier, double more)
+{
+    static const char *const means[] = {"loss", "penalty"};
+    for (int i = 0; i < 2 && steps > 0.0 && more > 0.0; i++) {
+        const double a = cli_json_number(event, means[i]), b = cli_json_number(earlier, means[i]);
+        const double mean = (steps * a + more * b) / (steps + more);
+        if (isfinite(mean)) json_object_set_new(event, means[i], json_real(mean));
+    }
+}
+
+/* Adds what waits; 0, or 1 if there is no memory. */
+static int flush(thinner *t)
+{
+    int failed = 0;
+    for (int k = 0; k <= KINDS; k++) {
+        if (t->waiting[k].event != NULL) failed |= json_array_append(t->out, t->waiting[k].event);
+        json_decref(t->waiting[k].event);
+        t->waiting[k].event = NULL;
+    }
+    return failed != 0;
+}
+
+/* Adds an event whose text has `bytes` bytes. */
+static int add(thinner *t, json_t *event, size_t bytes)
+{
+    const int passing = is_passing(event);
+    int k = 0;
+    if (!passing) {
+        const int failed = flush(t);
+        if (cli_event_is(event, "task-begin")) t->last = 0.0;
+        t->bytes[1] += bytes;
+        return failed || json_array_append(t->out, event) != 0;
+    }
+    while (k < KINDS && !cli_event_is(event, kinds[k]))
+        k++;
+    double steps = 0.0;
+    if (k == STEP) {
+        const double step = cli_json_number(event, "step");
+        steps = step - t->last;
+        t->last = step;
+    }
+    const int first = t->waiting[k].event == NULL;
+    if (k == STEP && !first) merge(event, steps, t->waiting[k].event, t->waiting[k].steps);
+    json_decref(t->waiting[k].event);
+    t->waiting[k].event = json_incref(event);
+    t->waiting[k].steps = first ? steps : steps + t->waiting[k].steps;
+    t->waiting[k].count = first ? 1 : t->waiting[k].count + 1;
+    if (t->waiting[k].count < t->stride) return 0;
+    t->bytes[0] += bytes;
+    const int failed = json_array_append(t->out, event) != 0;
+    json_decref(event);
+    t->waiting[k].event = NULL;
+    return failed;
+}
+
+/* Halves the number of passing events that are there, and of those that will come. */
+static int halve(thinner *t)
+{
+    thinner half = {.out = json_array(), .stride = 2};
+    size_t i;
+    json_t *event;
+    int failed = half.out == NULL;
+    json_array_foreach(t->out, i, event)
+    {
+        failed = failed || add(&half, event, 0);
+    }
+    failed = flush(&half) || failed;
+    json_decref(t->out);
+    t->out = half.out;
+    t->bytes[0] /= 2;
+    t->stride *= 2;
+    return failed;
+}
+
+/* Adds an event of the record at `path`. */
+static int take(thinner *t, json_t *event, size_t bytes, const char *verb, const char *path)
+{
+    int failed = add(t, event, bytes);
+    if (!failed && t->bytes[0] > PASSING_MAX_BYTES) failed = halve(t);
+    if (failed) {
+        (void)cli_usage(verb, "out of memory");
+        return 1;
+    }
+    if (t->bytes[1] <= LASTING_MAX_BYTES) return 0;
+    (void)cli_usage(verb, "%s: has more than %d MiB without what comes in the middle of tasks",
+        path, LASTING_MAX_BYTES >> 20);
+    return CORRUPT;
+}
+
 /* Reads the lines of the record. Of a run that was killed the last one may be a part of itself. */
 static int read_events(cli_folder *folder, const char *verb, const char *path)
 {
-    char *text = NULL;
-    size_t bytes = 0;
-    int code = cli_file_read(verb, path, &text, &bytes);
-    int64_t line = 1;
-    for (size_t at = 0; code == 0 && at < bytes; line++) {
-        const char *const end = memchr(text + at, '\n', bytes - at);
-        const size_t length = end != NULL ? (size_t)(end - text) - at : bytes - at;
-        const int last = at + length + 1 >= bytes;
-        json_t *event = NULL;
-        if (last)
-            event = json_loadb(text + at, length, JSON_REJECT_DUPLICATES, NULL);
-        else
-            code = parse(&event, verb, path, text + at, length, line);
-        if (json_is_object(event)) {
-            if (json_array_append(folder->events, event) != 0) code = 1;
-        } else if (code == 0) {
-            folder->cut = 1;
-        }
-        json_decref(event);
-        at += length + 1;
+    line l = {NULL, 0, 0};
+    thinner t = {.out = folder->events, .stride = 1};
+    int code = 0, more = 1;
+    FILE *const file = fopen(path, "rbe");
+    if (file == NULL) {
+        (void)cli_usage(verb, "%s: cannot be read: %s", path, strerror(errno));
+        return 1;
     }
-    free(text);
+    for (int64_t number = 1; code == 0; number++) {
+        json_t *event = NULL;
+        more = read_line(file, &l, verb, path, number);
+        if (more <= 0) break;
+        const char *const text = l.bytes > 0 ? l.text : "";
+        const int next = getc_unlocked(file);
+        if (next == EOF) /* the last one */
+            event = json_loadb(text, l.bytes, JSON_REJECT_DUPLICATES, NULL);
+        else
+            code = parse(&event, verb, path, text, l.bytes, number);
+        (void)ungetc(next, file);
+        if (json_is_object(event))
+            code = take(&t, event, l.bytes, verb, path);
+        else if (code == 0)
+            folder->cut = 1;
+        json_decref(event);
+    }
+    if (flush(&t) && code == 0) code = cli_usage(verb, "out of memory");
+    if (code == 0 && more < 0) code = CORRUPT;
+    if (code == 0 && ferror(file)) {
+        (void)cli_usage(verb, "%s: cannot be read: %s", path, strerror(errno));
+        code = 1;
+    }
+    folder->events = t.out;
+    folder->merged = t.stride;
+    fclose(file);
+    free(l.text);
     return code;
 }
 
@@ -103,7 +280,7 @@ done:
 int cli_folder_read(cli_folder *out, const char *verb, const char *path)
 {
     struct stat info;
-    *out = (cli_folder){.path = strdup(path), .events = json_array()};
+    *out = (cli_folder){.path = strdup(path), .events = json_array(), .merged = 1};
     if (out->path == NULL || out->events == NULL) {
         (void)cli_usage(verb, "out of memory");
         return 1;
@@ -143,8 +320,10 @@ double cli_json_number(const json_t *object, const char *key)
 
 int64_t cli_json_integer(const json_t *object, const char *key, int64_t otherwise)
 {
+    static const int64_t exact = (int64_t)1 << 53;
     const json_t *const value = json_object_get(object, key);
-    return json_is_integer(value) ? json_integer_value(value) : otherwise;
+    const int64_t x = json_is_integer(value) ? json_integer_value(value) : otherwise;
+    return x >= -exact && x <= exact ? x : otherwise;
 }
 
 const char *cli_json_text(const json_t *object, const char *key)

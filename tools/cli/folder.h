@@ -14,6 +14,8 @@ typedef struct cli_folder {
     json_t *result;   /* object: result.json; NULL: the run has not finished */
     json_t *events;   /* array of objects: the lines of metrics.jsonl */
     int cut;          /* 1: the last line of metrics.jsonl was not whole and is left out */
+    int64_t merged;   /* more than 1: the record is so long that of what comes in the middle of a
+                       * task one event stands for up to so many; its loss is their mean */
 } cli_folder;
 
 /* Reads the folder of a run that has finished or has got somewhere: 0; or the exit code, after a
@@ -24,7 +26,7 @@ void cli_folder_free(cli_folder *folder);
 
 /* The member `key` of an object, in 0..1 or whatever unit it has; NaN where it is no number. */
 double cli_json_number(const json_t *object, const char *key);
-/* The same for a whole number; `otherwise` where it is none. */
+/* The same for a whole number that a double holds exactly; `otherwise` where it is none. */
 int64_t cli_json_integer(const json_t *object, const char *key, int64_t otherwise);
 /* The same for text; "" where it is none. */
 const char *cli_json_text(const json_t *object, const char *key);

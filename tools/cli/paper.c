@@ -51,10 +51,10 @@ static cli_job *set_job(paper *p, int row, int column, const char *label, const 
 }
 
 /* Where the run of a job is kept. Its folder is short: it never needs more than the room left. */
-static int set_folder(const paper *p, cli_job *job, const char *what, int number)
+static int set_folder(const paper *p, cli_job *job, const char *what, int64_t number)
 {
-    const int used =
-        snprintf(job->options.out, sizeof job->options.out, "%s/%s-%02d", p->folder, what, number);
+    const int used = snprintf(job->options.out, sizeof job->options.out, "%s/%s-%02lld", p->folder,
+        what, (long long)number);
     return used < (int)sizeof job->options.out ? 0
                                                : cli_usage("paper", "--out: the path is too long");
 }
@@ -66,7 +66,7 @@ static int make_seeds(paper *p, const char *const *methods)
         for (int column = 0; column < p->columns; column++) {
             cli_job *const job = set_job(p, row, column, methods[row], methods[row]);
             job->options.seed += column;
-            const int code = set_folder(p, job, methods[row], (int)job->options.seed);
+            const int code = set_folder(p, job, methods[row], job->options.seed);
             if (code != 0) return code;
         }
     }
@@ -131,7 +131,8 @@ typedef struct curve {
 static int64_t read_curve(const cli_job *job, int64_t task, double *x, double *values, int64_t most)
 {
     cli_folder folder;
-    int64_t count = 0, before = 0, steps = 0;
+    int64_t count = 0;
+    double before = 0.0, steps = 0.0; /* of earlier tasks; of this one */
     size_t i;
     json_t *event;
     if (read_events(job, &folder) != 0) {
@@ -143,14 +144,14 @@ static int64_t read_curve(const cli_job *job, int64_t task, double *x, double *v
     {
         if (cli_event_is(event, "task-begin")) {
             before += steps;
-            steps = cli_json_integer(event, "steps", 1);
+            steps = (double)cli_json_integer(event, "steps", 1);
         }
         if (!cli_event_is(event, "evaluated") || cli_json_integer(event, "task", 0) < 1) continue;
         const json_t *const accuracy = json_object_get(event, "accuracy");
         const int at_end = json_is_true(json_object_get(event, "task_end"));
-        if (count == most || (size_t)task >= json_array_size(accuracy)) continue;
-        const int64_t step = at_end ? steps : cli_json_integer(event, "step", 0);
-        x[count] = epoch * (double)(before + step) / (double)steps;
+        if (count == most || (size_t)task >= json_array_size(accuracy) || steps <= 0.0) continue;
+        const double step = at_end ? steps : (double)cli_json_integer(event, "step", 0);
+        x[count] = epoch * (before + step) / steps;
         values[count++] = cli_json_item(accuracy, task);
     }
     cli_folder_free(&folder);
@@ -475,7 +476,7 @@ static int make_2c(paper *p)
             (void)ewc_options_set(&job->options, "permute-size", squares_2c[row]);
             char what[24];
             snprintf(what, sizeof what, "square-%s", squares_2c[row]);
-            const int code = set_folder(p, job, what, (int)job->options.seed);
+            const int code = set_folder(p, job, what, job->options.seed);
             if (code != 0) return code;
         }
     }
@@ -622,7 +623,6 @@ static int set_all(ewc_run_options *options, const char *const settings[SETTINGS
 static int begin(paper *p, const figure *f)
 {
     cli_args *const args = p->args;
-    int64_t columns;
     const char *const fast = cli_value(args, "fast");
     p->fast = fast != NULL && strcmp(fast, "true") == 0;
     int code = set_all(&args->options, f->full);
@@ -639,10 +639,15 @@ static int begin(paper *p, const figure *f)
         return cli_usage("paper", "--widest: figure %s has one width", f->name);
     if (cli_value(args, other) != NULL)
         return cli_usage("paper", "--%s: figure %s takes --%s", other, f->name, f->columns_flag);
-    code = cli_count(
-        args, f->columns_flag, 1, CLI_COUNT_MAX, p->fast ? f->fast_columns : f->columns, &columns);
+    const int otherwise = p->fast ? f->fast_columns : f->columns;
+    if (strcmp(other, "seeds") == 0) {
+        int64_t trials;
+        code = cli_count(args, "trials", 1, CLI_COUNT_MAX, otherwise, &trials);
+        p->columns = (int)trials;
+    } else {
+        code = cli_seeds(args, otherwise, &p->columns);
+    }
     if (code != 0) return code;
-    p->columns = (int)columns;
     p->rows = f->rows;
     snprintf(p->folder, sizeof p->folder, "%s", args->options.out);
     if (p->folder[0] == '\0')

@@ -25,6 +25,7 @@ enum {
     TITLE_MAX_SHOWN = 76,
     HEAT_TITLE_MAX_SHOWN = 64, /* beside the scale there is less room */
     PNG_SCALE = 2,
+    PDF_DPI = 125,   /* pixels of the SVG on an inch of the PDF: the width of a page */
     NAMED_TICS = 16, /* names along an axis, at most */
     CELLS_MAX = 12   /* columns that leave room for numbers */
 };
@@ -397,6 +398,11 @@ static void put_script(FILE *out, const cli_figure *figure)
         PNG_SCALE * WIDTH, PNG_SCALE * (long long)height, PNG_SCALE, PNG_SCALE, PNG_SCALE,
         figure->name);
     put_settings(out, figure, PNG_INK, columns);
+    fprintf(out,
+        "reset\nset terminal pdfcairo size %.4f,%.4f noenhanced font 'sans-serif,9' "
+        "background '#ffffff'\nset output '%s.pdf'\n",
+        (double)WIDTH / PDF_DPI, (double)height / PDF_DPI, figure->name);
+    put_settings(out, figure, PNG_INK, columns);
 }
 
 /* ---- Running gnuplot ---- */
@@ -447,6 +453,7 @@ static void complain(const char *verb, const cli_figure *figure, FILE *said)
     (void)cli_usage(verb, "gnuplot, drawing %s: %s", figure->name, complaint);
 }
 
+/* Draws the figure into a folder of gnuplot's own. */
 static int draw(const char *verb, const cli_figure *figure, const char *folder)
 {
     int code = 1;
@@ -528,22 +535,53 @@ static void fit_svg(FILE *out, const char *svg, const cli_figure *figure)
     }
 }
 
-static int rewrite_svg(const char *verb, const cli_figure *figure, const char *folder)
+/* Takes a file of the figure over from where it was drawn, and an SVG as it must be. */
+static int take_over(const char *verb, const cli_figure *figure, const char *drawn_in,
+    const char *folder, const char *kind)
 {
-    char *path = NULL, *svg = NULL, *fitted = NULL;
+    char name[256], *text = NULL, *fitted = NULL;
     size_t bytes = 0;
-    int code = 1;
-    if (asprintf(&path, "%s/%s.svg", folder, figure->name) < 0) path = NULL;
-    if (path != NULL) code = cli_file_read(verb, path, &svg, &bytes);
-    if (code == 0) {
+    snprintf(name, sizeof name, "%s.%s", figure->name, kind);
+    char *const from = cli_join(verb, drawn_in, name), *const to = cli_join(verb, folder, name);
+    int code = from == NULL || to == NULL;
+    if (code == 0) code = cli_file_read(verb, from, &text, &bytes);
+    if (code == 0 && strcmp(kind, "svg") == 0) {
         FILE *const out = open_memstream(&fitted, &bytes);
-        if (out != NULL) fit_svg(out, svg, figure);
+        if (out != NULL) fit_svg(out, text, figure);
         code = out == NULL || fclose(out) != 0;
-        if (code == 0) code = cli_file_write(verb, path, fitted, bytes);
     }
+    if (code == 0) code = cli_file_write(verb, to, fitted != NULL ? fitted : text, bytes);
+    if (from != NULL) unlink(from);
     free(fitted);
-    free(svg);
-    free(path);
+    free(text);
+    free(to);
+    free(from);
+    return code;
+}
+
+/* Draws the figure where no file and no link of anybody's is, and takes its files over. */
+static int draw_apart(const char *verb, const cli_figure *figure, const char *folder)
+{
+    static const char *const kinds[] = {"svg", "png", "pdf"};
+    char apart[512];
+    const char *const temporary = getenv("TMPDIR");
+    const int used = snprintf(apart, sizeof apart, "%s/ewc-XXXXXX",
+        temporary != NULL && temporary[0] != '\0' ? temporary : "/tmp");
+    if (used >= (int)sizeof apart || mkdtemp(apart) == NULL) {
+        (void)cli_usage(verb, "a temporary folder cannot be made: %s", strerror(errno));
+        return 1;
+    }
+    int code = draw(verb, figure, apart);
+    for (int i = 0; i < 3; i++) {
+        if (code == 0) {
+            code = take_over(verb, figure, apart, folder, kinds[i]);
+            continue;
+        }
+        char path[1024];
+        snprintf(path, sizeof path, "%s/%s.%s", apart, figure->name, kinds[i]);
+        unlink(path);
+    }
+    rmdir(apart);
     return code;
 }
 
@@ -611,6 +649,5 @@ int cli_plot(const char *verb, const cli_figure *figure, const char *folder)
                                   "are not (Debian: apt-get install gnuplot-nox)");
         return 0;
     }
-    code = draw(verb, figure, folder);
-    return code != 0 ? code : rewrite_svg(verb, figure, folder);
+    return draw_apart(verb, figure, folder);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Figures through gnuplot: each as NAME.svg, NAME.png and, with the numbers in it, NAME.csv.
+/* Figures through gnuplot: each as NAME.svg, NAME.png, NAME.pdf and, with the numbers in it,
+ * NAME.csv.
  *
  * Colours are those of Okabe and Ito, which colour-blind people tell apart; lines differ by dashes
  * and markers, too. The SVG has no background, and its text and axes are in currentColor, so that
@@ -61,7 +62,7 @@ typedef struct cli_figure {
 /* Whether gnuplot is on PATH. */
 int cli_plot_available(void);
 
-/* Writes the figure's three files to a folder that exists; only NAME.csv where there is no gnuplot,
+/* Writes the figure's files to a folder that exists; only NAME.csv where there is no gnuplot,
  * which is said on stderr once. `verb` is for messages. 0; 1 after a line on stderr; 128 + n where
  * signal n asked to stop. */
 int cli_plot(const char *verb, const cli_figure *figure, const char *folder);

@@ -32,17 +32,22 @@ static int make_folder(report *r, const char *out)
         }
     }
     r->figures = report_format("%s/figures", r->folder);
-    return cli_folder_make("report", r->figures);
+    return cli_folder_make_in("report", r->folder, "figures");
 }
 
 /* The file `name` of run i, in a folder of its own where there are several runs. */
 static int run_file(char **path, const report *r, int64_t i, const char *folder, const char *name)
 {
     char *const own = report_safe_name(&r->runs[i], i);
-    char *const parent = r->run_count > 1 ? report_format("%s/%s/%s", r->folder, folder, own)
-                                          : report_format("%s", r->folder);
-    const int code = cli_folder_make("report", parent);
-    *path = report_format("%s/%s", parent, name);
+    char *const parent = report_format("%s/%s", r->folder, folder);
+    int code = 0;
+    if (r->run_count > 1) {
+        code = cli_folder_make_in("report", r->folder, folder);
+        if (code == 0) code = cli_folder_make_in("report", parent, own);
+        *path = report_format("%s/%s/%s", parent, own, name);
+    } else {
+        *path = report_format("%s/%s", r->folder, name);
+    }
     free(parent);
     free(own);
     return code;

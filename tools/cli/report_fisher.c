@@ -134,7 +134,7 @@ static int draw_histogram(report *r, int64_t g, const layers *l)
     json_object_foreach(segments, key, value)
     {
         const int64_t layer = layer_of(l, key);
-        const int64_t from = cli_json_integer(value, "log2_from", 0) - LOG2_LEAST;
+        const int64_t from = cli_json_integer(value, "log2_from", LOG2_MOST) - LOG2_LEAST;
         const json_t *const list = json_object_get(value, "log2_counts");
         const double zero = (double)cli_json_integer(value, "zeros", 0);
         if (layer < 0) continue;

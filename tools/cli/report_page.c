@@ -139,6 +139,14 @@ static void put_warnings(FILE *out, const report_run *run)
         cli_put_html(out, run->folder.path);
         fputs("/metrics.jsonl is not whole and is left out.</p>\n", out);
     }
+    if (run->folder.merged > 1) {
+        fputs("<p class=\"warn\">", out);
+        cli_put_html(out, run->folder.path);
+        fprintf(out,
+            "/metrics.jsonl is long: of what it reports in the middle of tasks, one report here "
+            "stands for up to %lld.</p>\n",
+            (long long)run->folder.merged);
+    }
     if (lines == 0) {
         fputs("<p class=\"warn\">", out);
         cli_put_html(out, run->folder.path);

@@ -221,10 +221,8 @@ static void print_table(const grid *g)
 int cli_sweep(cli_args *args)
 {
     grid g = {.rows = 0};
-    int64_t seeds = 1;
     int code = cli_apply(args);
-    if (code == 0) code = cli_count(args, "seeds", 1, CLI_COUNT_MAX, 1, &seeds);
-    g.seeds = (int)seeds;
+    if (code == 0) code = cli_seeds(args, 1, &g.seeds);
     if (code == 0) code = parse_axes(&g, args);
     if (code == 0) code = make_jobs(&g, args);
     const int count = g.rows * g.seeds;

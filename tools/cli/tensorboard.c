@@ -105,7 +105,7 @@ static void add_float(bytes *out, int field, float x)
 static void put_scalar(FILE *file, double seconds, double step, const char *tag, double x)
 {
     bytes value = {0}, summary = {0}, event = {0};
-    if (!isfinite(x)) return;
+    if (!isfinite(x) || !(step >= 0.0 && step < 0x1p63)) return;
     add_bytes(&value, 1, tag, strnlen(tag, TAG_SIZE));
     add_float(&value, 2, (float)x);
     add_bytes(&summary, 1, value.data, value.count);
