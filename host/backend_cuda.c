@@ -74,13 +74,37 @@ static ewc_status report_blas(backend_cuda *cuda, const char *operation, cublasS
         "device cuda:%d: %s: cuBLAS: %s", cuda->device, operation, cublasGetStatusName(blas));
 }
 
-/* The body of an operation: a call on the backend's device, and what became of it. The device is a
- * setting of the thread, and backends may be used from any. */
+/* The device is a setting of the thread, which is the caller's: each function enters the backend's
+ * and leaves with the one that there was. */
+static cudaError_t enter(const backend_cuda *cuda, int *callers)
+{
+    const cudaError_t error = cudaGetDevice(callers);
+    if (error != cudaSuccess) *callers = cuda->device; /* nothing to put back */
+    if (error != cudaSuccess || *callers == cuda->device) return error;
+    return cudaSetDevice(cuda->device);
+}
+
+static void leave(const backend_cuda *cuda, int callers)
+{
+    if (callers != cuda->device) (void)cudaSetDevice(callers);
+}
+
+/* The status of a call on the backend's device. */
+#define ON_DEVICE(status, cuda, name, call)                                                        \
+    do {                                                                                           \
+        int callers;                                                                               \
+        cudaError_t error = enter(cuda, &callers);                                                 \
+        if (error == cudaSuccess) error = (call);                                                  \
+        (status) = report(cuda, name, error);                                                      \
+        leave(cuda, callers);                                                                      \
+    } while (0)
+
+/* The body of an operation that is one call. */
 #define OPERATION(be, name, call)                                                                  \
     backend_cuda *const cuda = (backend_cuda *)(be);                                               \
-    cudaError_t error = cudaSetDevice(cuda->device);                                               \
-    if (error == cudaSuccess) error = (call);                                                      \
-    return report(cuda, name, error)
+    ewc_status status;                                                                             \
+    ON_DEVICE(status, cuda, name, call);                                                           \
+    return status
 
 static ewc_status refuse_while_recording(backend_cuda *cuda, const char *operation)
 {
@@ -89,6 +113,24 @@ static ewc_status refuse_while_recording(backend_cuda *cuda, const char *operati
 }
 
 /* ---- Memory ---- */
+
+static ewc_status alloc_zeros(backend_cuda *cuda, void **out, size_t bytes)
+{
+    void *p = NULL;
+    const size_t size = bytes > 0 ? bytes : 1; /* a valid address for no bytes, too */
+    int callers;
+    cudaError_t error = enter(cuda, &callers);
+    if (error == cudaSuccess) error = cudaMalloc(&p, size);
+    const int is_full = error == cudaErrorMemoryAllocation;
+    if (error == cudaSuccess) error = cudaMemsetAsync(p, 0, size, cuda->stream);
+    const ewc_status status = is_full ? out_of_memory(cuda, bytes) : report(cuda, "alloc", error);
+    if (status == EWC_OK)
+        *out = p;
+    else
+        (void)cudaFree(p);
+    leave(cuda, callers);
+    return status;
+}
 
 static ewc_status cuda_alloc(ewc_backend *be, void **out, size_t bytes)
 {
@@ -104,16 +146,8 @@ static ewc_status cuda_alloc(ewc_backend *be, void **out, size_t bytes)
         cuda->live_room = room;
     }
     void *p = NULL;
-    const size_t size = bytes > 0 ? bytes : 1; /* a valid address for no bytes, too */
-    cudaError_t error = cudaSetDevice(cuda->device);
-    if (error == cudaSuccess) error = cudaMalloc(&p, size);
-    if (error == cudaErrorMemoryAllocation) return out_of_memory(cuda, bytes);
-    if (error == cudaSuccess) error = cudaMemsetAsync(p, 0, size, cuda->stream);
-    status = report(cuda, "alloc", error);
-    if (status != EWC_OK) {
-        (void)cudaFree(p);
-        return status;
-    }
+    status = alloc_zeros(cuda, &p, bytes);
+    if (status != EWC_OK) return status;
     cuda->live[cuda->live_count++] = (allocation){p, bytes};
     be->used += bytes;
     *out = p;
@@ -143,16 +177,18 @@ static void cuda_release(ewc_backend *be, void *p)
     if (i == 0) return; /* not of this backend */
     be->used -= cuda->live[i - 1].bytes;
     cuda->live[i - 1] = cuda->live[--cuda->live_count];
+    int callers;
+    (void)enter(cuda, &callers);
     abandon_recording(cuda);
-    (void)cudaSetDevice(cuda->device);
     (void)cudaFree(p);
     (void)cudaGetLastError();
+    leave(cuda, callers);
 }
 
 static ewc_status cuda_sync(ewc_backend *be)
 {
-    const ewc_status status = refuse_while_recording((backend_cuda *)be, "sync");
-    if (status != EWC_OK) return status;
+    const ewc_status refused = refuse_while_recording((backend_cuda *)be, "sync");
+    if (refused != EWC_OK) return refused;
     OPERATION(be, "sync", cudaStreamSynchronize(cuda->stream));
 }
 
@@ -170,16 +206,16 @@ static cudaError_t copy_and_wait(
 static ewc_status cuda_upload(ewc_backend *be, void *dst, const void *src, size_t bytes)
 {
     if (bytes == 0) return EWC_OK;
-    const ewc_status status = refuse_while_recording((backend_cuda *)be, "upload");
-    if (status != EWC_OK) return status;
+    const ewc_status refused = refuse_while_recording((backend_cuda *)be, "upload");
+    if (refused != EWC_OK) return refused;
     OPERATION(be, "upload", copy_and_wait(cuda, dst, src, bytes, cudaMemcpyHostToDevice));
 }
 
 static ewc_status cuda_download(ewc_backend *be, void *dst, const void *src, size_t bytes)
 {
     if (bytes == 0) return EWC_OK;
-    const ewc_status status = refuse_while_recording((backend_cuda *)be, "download");
-    if (status != EWC_OK) return status;
+    const ewc_status refused = refuse_while_recording((backend_cuda *)be, "download");
+    if (refused != EWC_OK) return refused;
     OPERATION(be, "download", copy_and_wait(cuda, dst, src, bytes, cudaMemcpyDeviceToHost));
 }
 
@@ -208,11 +244,21 @@ static ewc_status cuda_record_begin(ewc_backend *be)
     backend_cuda *const cuda = (backend_cuda *)be;
     ewc_status status = refuse_while_recording(cuda, "record_begin");
     if (status != EWC_OK) return status;
-    cudaError_t error = cudaSetDevice(cuda->device);
-    if (error == cudaSuccess)
-        error = cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeRelaxed);
-    cuda->recording = error == cudaSuccess;
-    return report(cuda, "record_begin", error);
+    cuda->recording = 1; /* so that the stream is not waited for */
+    ON_DEVICE(status, cuda, "record_begin",
+        cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeRelaxed));
+    cuda->recording = status == EWC_OK;
+    return status;
+}
+
+/* `graph` may be NULL. */
+static cudaError_t end_capture(backend_cuda *cuda, ewci_graph *graph)
+{
+    cudaGraph_t captured = NULL;
+    cudaError_t error = cudaStreamEndCapture(cuda->stream, &captured);
+    if (error == cudaSuccess && graph) error = cudaGraphInstantiate(&graph->exec, captured, 0);
+    if (captured) (void)cudaGraphDestroy(captured);
+    return error;
 }
 
 static ewc_status cuda_record_end(ewc_backend *be, ewci_graph **out)
@@ -222,12 +268,14 @@ static ewc_status cuda_record_end(ewc_backend *be, ewci_graph **out)
     if (!cuda->recording)
         return cuda->fail(EWC_ERR_ARGUMENT, "record_end: nothing is being recorded");
     cuda->recording = 0;
-    cudaGraph_t captured = NULL;
     ewci_graph *const graph = calloc(1, sizeof *graph);
-    cudaError_t error = cudaStreamEndCapture(cuda->stream, &captured);
-    if (error == cudaSuccess && graph) error = cudaGraphInstantiate(&graph->exec, captured, 0);
-    if (captured) (void)cudaGraphDestroy(captured);
+    int callers;
+    cudaError_t error = enter(cuda, &callers);
+    /* In any case: nothing else ends it. */
+    const cudaError_t ended = end_capture(cuda, error == cudaSuccess ? graph : NULL);
+    if (error == cudaSuccess) error = ended;
     ewc_status status = report(cuda, "record_end", error);
+    leave(cuda, callers);
     if (status == EWC_OK && !graph)
         status = cuda->fail(EWC_ERR_MEMORY, "record_end: out of host memory");
     if (status == EWC_OK)
@@ -239,8 +287,8 @@ static ewc_status cuda_record_end(ewc_backend *be, ewci_graph **out)
 
 static ewc_status cuda_replay(ewc_backend *be, ewci_graph *graph)
 {
-    const ewc_status status = refuse_while_recording((backend_cuda *)be, "replay");
-    if (status != EWC_OK) return status;
+    const ewc_status refused = refuse_while_recording((backend_cuda *)be, "replay");
+    if (refused != EWC_OK) return refused;
     OPERATION(be, "replay", cudaGraphLaunch(graph->exec, cuda->stream));
 }
 
@@ -249,18 +297,20 @@ static void cuda_graph_free(ewc_backend *be, ewci_graph *graph)
 {
     if (!graph) return;
     backend_cuda *const cuda = (backend_cuda *)be;
+    int callers;
+    (void)enter(cuda, &callers);
     abandon_recording(cuda);
-    (void)cudaSetDevice(cuda->device);
     (void)cudaStreamSynchronize(cuda->stream);
     (void)cudaGraphExecDestroy(graph->exec);
     (void)cudaGetLastError();
+    leave(cuda, callers);
     free(graph);
 }
 
 static ewc_status cuda_set_step(ewc_backend *be, ewck_step *dst, const ewck_step *value)
 {
-    const ewc_status status = refuse_while_recording((backend_cuda *)be, "set_step");
-    if (status != EWC_OK) return status;
+    const ewc_status refused = refuse_while_recording((backend_cuda *)be, "set_step");
+    if (refused != EWC_OK) return refused;
     OPERATION(be, "set_step", ewck_set_step(dst, value, cuda->stream));
 }
 
@@ -280,13 +330,17 @@ static ewc_status cuda_gemm(ewc_backend *be, float *c, const float *a, const flo
     backend_cuda *const cuda = (backend_cuda *)be;
     if (m == 0 || n == 0) return EWC_OK;
     if (k == 0) return beta == 0.0f ? cuda_fill(be, c, 0.0f, m * n) : EWC_OK;
-    const cudaError_t error = cudaSetDevice(cuda->device);
-    if (error != cudaSuccess) return report(cuda, "gemm", error);
+    int callers;
     const float one = 1.0f;
-    return report_blas(cuda, "gemm",
-        cublasSgemm_64(cuda->blas, trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
-            trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, n, m, k, &one, b, trans_b ? k : n, a,
-            trans_a ? m : k, &beta, c, n));
+    const cudaError_t error = enter(cuda, &callers);
+    const ewc_status status =
+        error != cudaSuccess ? report(cuda, "gemm", error)
+                             : report_blas(cuda, "gemm",
+                                   cublasSgemm_64(cuda->blas, trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                       trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, n, m, k, &one, b,
+                                       trans_b ? k : n, a, trans_a ? m : k, &beta, c, n));
+    leave(cuda, callers);
+    return status;
 }
 
 static ewc_status cuda_bias_activation(ewc_backend *be, float *y, float *z, const float *bias,
@@ -370,9 +424,8 @@ static ewc_status cuda_stats(ewc_backend *be, ewci_stats *out, const float *x, i
     ewck_stats_result result = {0};
     ewc_status status = refuse_while_recording(cuda, "stats");
     if (status != EWC_OK) return status;
-    cudaError_t error = cudaSetDevice(cuda->device);
-    if (error == cudaSuccess) error = ewck_stats(cuda->result, x, n, cuda->scratch, cuda->stream);
-    EWCI_TRY(report(cuda, "stats", error));
+    ON_DEVICE(status, cuda, "stats", ewck_stats(cuda->result, x, n, cuda->scratch, cuda->stream));
+    if (status != EWC_OK) return status;
     EWCI_TRY(cuda_download(be, &result, cuda->result, sizeof result));
     *out = (ewci_stats){result.sum, result.max, result.bad};
 done:
@@ -385,10 +438,9 @@ static ewc_status cuda_penalty(
     backend_cuda *const cuda = (backend_cuda *)be;
     ewc_status status = refuse_while_recording(cuda, "penalty");
     if (status != EWC_OK) return status;
-    cudaError_t error = cudaSetDevice(cuda->device);
-    if (error == cudaSuccess)
-        error = ewck_penalty(&cuda->result->sum, theta, s, mu, n, cuda->scratch, cuda->stream);
-    EWCI_TRY(report(cuda, "penalty", error));
+    ON_DEVICE(status, cuda, "penalty",
+        ewck_penalty(&cuda->result->sum, theta, s, mu, n, cuda->scratch, cuda->stream));
+    if (status != EWC_OK) return status;
     EWCI_TRY(cuda_download(be, out, &cuda->result->sum, sizeof *out));
 done:
     return status;
@@ -400,11 +452,10 @@ static ewc_status cuda_fold(ewc_backend *be, float *s, float *mu, double *r, con
     backend_cuda *const cuda = (backend_cuda *)be;
     ewc_status status = refuse_while_recording(cuda, "fold");
     if (status != EWC_OK) return status;
-    cudaError_t error = cudaSetDevice(cuda->device);
-    if (error == cudaSuccess)
-        error = ewck_fold(
-            s, mu, &cuda->result->sum, f, theta, n, policy, gamma, cuda->scratch, cuda->stream);
-    EWCI_TRY(report(cuda, "fold", error));
+    ON_DEVICE(status, cuda, "fold",
+        ewck_fold(
+            s, mu, &cuda->result->sum, f, theta, n, policy, gamma, cuda->scratch, cuda->stream));
+    if (status != EWC_OK) return status;
     EWCI_TRY(cuda_download(be, r, &cuda->result->sum, sizeof *r));
 done:
     return status;
@@ -444,18 +495,16 @@ static ewc_status cuda_optimizer_step(ewc_backend *be, float *theta, float *m, f
 
 /* ---- The backend ---- */
 
-static ewc_status cuda_describe(ewc_backend *be, ewc_backend_info *out)
+static cudaError_t describe(const backend_cuda *cuda, ewc_backend_info *out)
 {
-    backend_cuda *const cuda = (backend_cuda *)be;
     struct cudaDeviceProp properties;
     int driver = 0, runtime = 0, blas = 0;
     size_t available = 0, total = 0;
-    cudaError_t error = cudaSetDevice(cuda->device);
-    if (error == cudaSuccess) error = cudaGetDeviceProperties(&properties, cuda->device);
+    cudaError_t error = cudaGetDeviceProperties(&properties, cuda->device);
     if (error == cudaSuccess) error = cudaMemGetInfo(&available, &total);
     if (error == cudaSuccess) error = cudaDriverGetVersion(&driver);
     if (error == cudaSuccess) error = cudaRuntimeGetVersion(&runtime);
-    if (error != cudaSuccess) return report(cuda, "describe", error);
+    if (error != cudaSuccess) return error;
     if (cublasGetVersion(cuda->blas, &blas) != CUBLAS_STATUS_SUCCESS) blas = 0;
     snprintf(out->description, sizeof out->description,
         "%.100s, compute capability %d.%d, CUDA %d.%d (driver %d.%d), cuBLAS %d.%d.%d",
@@ -464,15 +513,21 @@ static ewc_status cuda_describe(ewc_backend *be, ewc_backend_info *out)
     out->threads = 1;
     out->memory_total = total;
     out->memory_free = available;
-    return EWC_OK;
+    return cudaSuccess;
+}
+
+static ewc_status cuda_describe(ewc_backend *be, ewc_backend_info *out)
+{
+    OPERATION(be, "describe", describe(cuda, out));
 }
 
 /* Also what a failed create has made so far. */
 static void cuda_destroy(ewc_backend *be)
 {
     backend_cuda *const cuda = (backend_cuda *)be;
+    int callers;
+    (void)enter(cuda, &callers);
     abandon_recording(cuda);
-    (void)cudaSetDevice(cuda->device);
     if (cuda->stream) (void)cudaStreamSynchronize(cuda->stream);
     if (cuda->blas) (void)cublasDestroy(cuda->blas);
     (void)cudaFree(cuda->result);
@@ -480,6 +535,7 @@ static void cuda_destroy(ewc_backend *be)
     (void)cudaFree(cuda->workspace);
     if (cuda->stream) (void)cudaStreamDestroy(cuda->stream);
     (void)cudaGetLastError();
+    leave(cuda, callers);
     free(cuda->live);
     free(cuda);
 }
@@ -578,12 +634,12 @@ static ewc_status check_kernels(backend_cuda *cuda)
         "device cuda:%d: this build has no kernels for the GPU's architecture", cuda->device);
 }
 
+/* On the backend's device, which is the current one. */
 static ewc_status open_device(backend_cuda *cuda)
 {
     ewc_status status = EWC_OK;
     void *scratch = NULL, *result = NULL;
     int major = 0;
-    EWCI_TRY(report(cuda, "create", cudaSetDevice(cuda->device)));
     EWCI_TRY(
         report(cuda, "create", cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)));
     EWCI_TRY(report(cuda, "create",
@@ -622,7 +678,10 @@ static ewc_status cuda_create(ewc_backend **out, int index, ewci_fail_fn fail)
     cuda->fail = fail;
     cuda->device = index;
     cuda->debug_sync = debug && strcmp(debug, "1") == 0;
-    status = open_device(cuda);
+    int callers;
+    status = report(cuda, "create", enter(cuda, &callers));
+    if (status == EWC_OK) status = open_device(cuda);
+    leave(cuda, callers);
     if (status == EWC_OK)
         *out = &cuda->base;
     else

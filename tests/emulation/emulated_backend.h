@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* As ewc_backend_create with "cuda"; restarts the emulation's random order and clears its errors.
- */
+ * The thread has chosen another device, and must find it so again. */
 ewc_status ewci_backend_emulated_create(ewc_backend **out);
 
 #ifdef __cplusplus

@@ -43,6 +43,7 @@ struct Knobs {
     long fail_allocation = -1; /* this device or pinned allocation, from 0 since reset(), fails */
     long fail_call = -1;       /* this call of CUDA or cuBLAS, from 0 since reset(), fails */
     cudaError_t device_error = cudaSuccess; /* what looking for a device answers */
+    int callers_device = 1;                 /* current when the emulated backend is opened */
     int driver_version = 0; /* with device_error 35: of the driver that is too old; 0: none */
 };
 extern Knobs knobs;
@@ -57,6 +58,11 @@ void reset();
 
 /* The sentence that explains the first error since the last call or reset(), or "". */
 std::string take_error();
+
+/* The calling thread's, of cudaSetDevice. The second device is there to be chosen and does nothing:
+ * whoever has chosen it finds what works on the current device without having chosen its own. */
+constexpr int device_count = 2;
+extern thread_local int current_device;
 
 size_t live_allocations(); /* device allocations not freed yet */
 size_t live_objects(); /* streams, events, graphs, pinned memory, cuBLAS handles not freed yet */

@@ -135,7 +135,7 @@ cublasStatus_t multiply(const char *name, cublasHandle_t handle, cublasOperation
         b.matrix(transpose_b ? n : k, transpose_b ? k : n), c.matrix(m, n), m, n, k, batch,
         double(alpha), double(beta)};
     const Matrix operands[] = {product.a, product.b, product.c};
-    if (enter(name)) return CUBLAS_STATUS_EXECUTION_FAILED;
+    if (enter_device(name)) return CUBLAS_STATUS_EXECUTION_FAILED;
     const bool overlap = batch > 1 && c.stride < c.leading * (n - 1) + m;
     const bool valid = std::all_of(
         std::begin(operands), std::end(operands), [](const Matrix &x) { return x.is_valid(); });
@@ -205,7 +205,7 @@ extern "C" {
 cublasStatus_t cublasCreate_v2(cublasHandle_t *handle)
 {
     *handle = nullptr;
-    if (enter(__func__)) return CUBLAS_STATUS_NOT_INITIALIZED;
+    if (enter_device(__func__)) return CUBLAS_STATUS_NOT_INITIALIZED;
     if (refuse_in_capture(__func__)) return CUBLAS_STATUS_EXECUTION_FAILED;
     *handle = new cublasContext;
     count_object(1);
@@ -221,7 +221,7 @@ cublasStatus_t cublasDestroy_v2(cublasHandle_t handle)
 
 cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream)
 {
-    if (enter(__func__)) return CUBLAS_STATUS_MAPPING_ERROR;
+    if (enter_device(__func__)) return CUBLAS_STATUS_MAPPING_ERROR;
     handle->stream = stream;
     handle->workspace = nullptr; /* as the real one does */
     return CUBLAS_STATUS_SUCCESS;
@@ -229,7 +229,7 @@ cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream)
 
 cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t handle, void *workspace, size_t bytes)
 {
-    if (enter(__func__)) return CUBLAS_STATUS_MAPPING_ERROR;
+    if (enter_device(__func__)) return CUBLAS_STATUS_MAPPING_ERROR;
     if (!is_device(workspace, bytes) || reinterpret_cast<uintptr_t>(workspace) % 256 != 0) {
         fail(cudaErrorInvalidValue, "cublasSetWorkspace: %zu bytes at %p", bytes, workspace);
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -241,14 +241,14 @@ cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t handle, void *workspace, siz
 /* Scalars are read from the host, sums are exact enough for any mode. */
 cublasStatus_t cublasSetPointerMode_v2(cublasHandle_t, cublasPointerMode_t mode)
 {
-    if (enter(__func__)) return CUBLAS_STATUS_MAPPING_ERROR;
+    if (enter_device(__func__)) return CUBLAS_STATUS_MAPPING_ERROR;
     if (mode != CUBLAS_POINTER_MODE_HOST) unsupported("scalars of cuBLAS in device memory");
     return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t mode)
 {
-    if (enter(__func__)) return CUBLAS_STATUS_MAPPING_ERROR;
+    if (enter_device(__func__)) return CUBLAS_STATUS_MAPPING_ERROR;
     if (mode != CUBLAS_DEFAULT_MATH && mode != CUBLAS_PEDANTIC_MATH)
         unsupported("cuBLAS in less than float32");
     return CUBLAS_STATUS_SUCCESS;
@@ -256,7 +256,7 @@ cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t mode)
 
 cublasStatus_t cublasSetAtomicsMode(cublasHandle_t, cublasAtomicsMode_t mode)
 {
-    if (enter(__func__)) return CUBLAS_STATUS_MAPPING_ERROR;
+    if (enter_device(__func__)) return CUBLAS_STATUS_MAPPING_ERROR;
     if (mode != CUBLAS_ATOMICS_NOT_ALLOWED) unsupported("cuBLAS with atomic sums");
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -264,7 +264,7 @@ cublasStatus_t cublasSetAtomicsMode(cublasHandle_t, cublasAtomicsMode_t mode)
 cublasStatus_t cublasGetVersion_v2(cublasHandle_t, int *version)
 {
     *version = CUBLAS_VERSION;
-    return enter(__func__) ? CUBLAS_STATUS_MAPPING_ERROR : CUBLAS_STATUS_SUCCESS;
+    return enter_device(__func__) ? CUBLAS_STATUS_MAPPING_ERROR : CUBLAS_STATUS_SUCCESS;
 }
 
 const char *cublasGetStatusName(cublasStatus_t status)

@@ -14,7 +14,7 @@ namespace
 /* Checks where both pointers lie and that the extent stays inside one allocation. */
 cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
 {
-    if (const cudaError_t error = enter("cudaMemcpy")) return error;
+    if (const cudaError_t error = enter_device("cudaMemcpy")) return error;
     if (!is_stream(stream))
         return fail(cudaErrorInvalidResourceHandle, "cudaMemcpyAsync: not a live stream");
     if (bytes == 0) return cudaSuccess;
@@ -44,7 +44,7 @@ extern "C" {
 cudaError_t cudaMalloc(void **pointer, size_t bytes)
 {
     *pointer = nullptr;
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     if (const cudaError_t error = refuse_in_capture(__func__)) return error;
     if (bytes == 0) return cudaSuccess;
     if (!allocation_fails()) *pointer = allocate_device(bytes);
@@ -66,7 +66,7 @@ cudaError_t cudaFree(void *pointer)
 cudaError_t cudaMallocHost(void **pointer, size_t bytes)
 {
     *pointer = nullptr;
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     if (!allocation_fails()) *pointer = malloc(bytes);
     if (!*pointer)
         return fail(cudaErrorMemoryAllocation, "cudaMallocHost: no room for %zu bytes", bytes);
@@ -95,7 +95,7 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
 
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     if (!is_stream(stream))
         return fail(cudaErrorInvalidResourceHandle, "cudaMemsetAsync: not a live stream");
     if (!is_device(to, bytes))
@@ -112,7 +112,7 @@ cudaError_t cudaMemset(void *to, int value, size_t bytes)
 
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     *total = knobs.capacity_bytes;
     *available = *total - (live_bytes() < *total ? live_bytes() : *total);
     return cudaSuccess;
@@ -126,7 +126,7 @@ cudaError_t cudaGetDeviceCount(int *count)
     if (knobs.device_error)
         return fail(knobs.device_error, "cudaGetDeviceCount: Knobs::device_error");
     if (const cudaError_t error = enter(__func__)) return error;
-    *count = 1;
+    *count = device_count;
     return cudaSuccess;
 }
 
@@ -134,14 +134,16 @@ cudaError_t cudaSetDevice(int device)
 {
     if (knobs.device_error) return fail(knobs.device_error, "cudaSetDevice: Knobs::device_error");
     if (const cudaError_t error = enter(__func__)) return error;
-    if (device != 0) return fail(cudaErrorInvalidDevice, "cudaSetDevice: device %d of 1", device);
+    if (device < 0 || device >= device_count)
+        return fail(cudaErrorInvalidDevice, "cudaSetDevice: device %d of %d", device, device_count);
+    current_device = device;
     return cudaSuccess;
 }
 
 cudaError_t cudaGetDevice(int *device)
 {
-    *device = 0;
-    return sticky_error();
+    *device = current_device;
+    return enter(__func__);
 }
 
 /* As the toolkit that it is built with; no driver reports 0. */
@@ -177,8 +179,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 {
     if (const cudaError_t error = enter(__func__)) return error;
-    if (device != 0)
-        return fail(cudaErrorInvalidDevice, "cudaGetDeviceProperties: device %d of 1", device);
+    if (device < 0 || device >= device_count)
+        return fail(cudaErrorInvalidDevice, "cudaGetDeviceProperties: device %d of %d", device,
+            device_count);
     *properties = {};
     snprintf(properties->name, sizeof properties->name, "CUDA emulation on the CPU");
     properties->major = 8;

@@ -44,6 +44,8 @@ bool is_sticky();
 cudaError_t sticky_error(); /* cudaSuccess if there is none; also becomes the last error */
 /* The start of an entry point that can fail: unless cudaSuccess, what it returns at once. */
 cudaError_t enter(const char *function);
+/* The same of one that works on a device: fails on any but the first. */
+cudaError_t enter_device(const char *function);
 cudaError_t last_error(bool clear);
 [[noreturn]] void unsupported(const char *what); /* prints and aborts: nothing is forgiven */
 

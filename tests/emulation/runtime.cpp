@@ -43,6 +43,7 @@ void keep_sentence(const char *format, va_list values)
 
 Knobs knobs = initial_knobs();
 Statistics statistics;
+thread_local int current_device = 0;
 
 cudaError_t fail(cudaError_t error, const char *format, ...)
 {
@@ -79,6 +80,13 @@ cudaError_t enter(const char *function)
     if (calls++ == knobs.fail_call && sticky == cudaSuccess)
         return fail(cudaErrorUnknown, "%s: Knobs::fail_call", function);
     return sticky_error();
+}
+
+cudaError_t enter_device(const char *function)
+{
+    if (const cudaError_t error = enter(function)) return error;
+    if (current_device == 0) return cudaSuccess;
+    return fail(cudaErrorInvalidDevice, "%s: on device %d", function, current_device);
 }
 
 cudaError_t last_error(bool clear)

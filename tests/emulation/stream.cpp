@@ -233,7 +233,7 @@ void enqueue_launch(const char *kernel, const void *function, dim3 grid, dim3 bl
     size_t shared_bytes, cudaStream_t stream, std::function<void()> check,
     std::function<void()> thread_body)
 {
-    if (enter(kernel)) return;
+    if (enter_device(kernel)) return;
     check();
     if (is_sticky()) return;
     if (!is_stream(stream)) {
@@ -278,7 +278,7 @@ extern "C" {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     *stream = new CUstream_st;
     (*stream)->non_blocking = flags & cudaStreamNonBlocking;
     streams.push_back(*stream);
@@ -306,21 +306,21 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     if (is_capturing(stream)) return refuse_in_capture(__func__);
     return drain(stream);
 }
 
 cudaError_t cudaDeviceSynchronize()
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     if (const cudaError_t error = refuse_in_capture(__func__)) return error;
     return drain_all();
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     if (is_capturing(stream)) return refuse_in_capture(__func__);
     const CUstream_st *const found = find_stream(stream);
     if (!found) return fail(cudaErrorInvalidResourceHandle, "cudaStreamQuery: not a live stream");
@@ -332,7 +332,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     *event = new CUevent_st;
     count_object(1);
     return cudaSuccess;
@@ -352,7 +352,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     if (is_capturing(stream)) unsupported("events in a captured stream");
     if (!is_stream(stream))
         return fail(cudaErrorInvalidResourceHandle, "cudaEventRecord: not a live stream");
@@ -366,7 +366,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     if (!is_stream(stream))
         return fail(cudaErrorInvalidResourceHandle, "cudaStreamWaitEvent: not a live stream");
     push(find_stream(stream), nullptr, event->state, event->state->recorded);
@@ -375,14 +375,14 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     const std::shared_ptr<EventState> state = event->state;
     return run_while([&] { return state->reached < state->recorded; });
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     const DeviceAccess access;
     if (event->state->reached < event->state->recorded) step();
     if (sticky_error()) return sticky_error();
@@ -391,7 +391,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     for (const cudaEvent_t event : {start, end}) {
         if (event->state->recorded == 0)
             return fail(cudaErrorInvalidResourceHandle, "cudaEventElapsedTime: never recorded");
@@ -406,7 +406,7 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEve
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     CUstream_st *const found = find_stream(stream);
     if (!found || found == &default_stream || found->capturing)
         return fail(cudaErrorIllegalState, "cudaStreamBeginCapture: not a stream that is at rest");
@@ -423,7 +423,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
     if (!found || !found->capturing)
         return fail(cudaErrorIllegalState, "cudaStreamEndCapture: nothing is captured");
     found->capturing = false;
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     if (found->capture_failed)
         return fail(cudaErrorStreamCaptureInvalidated, "cudaStreamEndCapture: it failed before");
     *graph = new CUgraph_st{std::move(found->captured)};
@@ -441,7 +441,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
 {
     *exec = nullptr;
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     *exec = new CUgraphExec_st{std::make_shared<const WorkList>(graph->work)};
     count_object(1);
     return cudaSuccess;
@@ -456,7 +456,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     if (!is_stream(stream))
         return fail(cudaErrorInvalidResourceHandle, "cudaGraphLaunch: not a live stream");
     if (is_capturing(stream)) unsupported("a graph launched into a captured stream");
@@ -471,7 +471,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 
 cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute attribute, int value)
 {
-    if (const cudaError_t error = enter(__func__)) return error;
+    if (const cudaError_t error = enter_device(__func__)) return error;
     if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize)
         unsupported("this attribute in cudaFuncSetAttribute");

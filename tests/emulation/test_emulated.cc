@@ -147,6 +147,9 @@ class Program
             be->ops->release(be, p);
         EXPECT_EQ(0u, be->used);
         ewc_backend_free(be);
+        if (status == EWC_OK) {
+            EXPECT_EQ(emulation::knobs.callers_device, emulation::current_device);
+        }
         return status;
     }
 };
@@ -154,6 +157,7 @@ class Program
 /* Runs the program with each call failing in turn, until none does. */
 void FailEachInTurn(long emulation::Knobs::*fail, long at_least)
 {
+    emulation::knobs.callers_device = 0; /* or twice as many calls */
     for (long i = 0;; i++) {
         SCOPED_TRACE(i);
         emulation::knobs.*fail = i;
@@ -301,7 +305,7 @@ TEST_F(Emulated, DebugSyncNamesTheOperation)
     ASSERT_OK(be->ops->alloc(be, &memory, 64));
     emulation::reset();
     ASSERT_OK(be->ops->fill(be, (float *)memory, 1.0f, 16));
-    emulation::knobs.fail_call = 2; /* set the device, launch, and then the wait */
+    emulation::knobs.fail_call = 3; /* get and set the device, launch, and then the wait */
     emulation::reset();
     EXPECT_FAILS(
         EWC_ERR_DEVICE, "scale: cudaErrorUnknown", be->ops->scale(be, (float *)memory, 2.0f, 16));

@@ -65,6 +65,11 @@ class OnBackend : public ::testing::TestWithParam<std::string>
             EXPECT_EQ(used, be->used) << "device memory was not released";
         }
         ewc_backend_free(be);
+#ifdef EWC_TEST_EMULATION
+        if (be && GetParam() == "cuda-emulated") {
+            EXPECT_EQ(emulation::knobs.callers_device, emulation::current_device);
+        }
+#endif
     }
 
   private:
