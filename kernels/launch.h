@@ -7,7 +7,8 @@
  *
  *   EWC_LAUNCH(kernel, grid, block, shared_bytes, stream, args...)
  *   EWC_SHARED(type, name, count)       declares type name[count] in shared memory
- *   EWC_SHARED_DYNAMIC(type, name)      declares type *name, the launch's dynamic shared memory
+ *   EWC_SHARED_DYNAMIC(type, name)      declares type *name, the launch's dynamic shared memory,
+ *                                       aligned to 128 bytes
  *
  * A kernel name that contains a comma needs parentheses: EWC_LAUNCH((kernel<float, 4>), ...). */
 #ifndef EWCK_LAUNCH_H
@@ -27,7 +28,7 @@
 #define EWC_SHARED(type, name, count) __shared__ type name[count]
 
 #define EWC_SHARED_DYNAMIC(type, name)                                                             \
-    extern __shared__ __align__(16) unsigned char ewc_dynamic_shared[];                            \
+    extern __shared__ __align__(128) unsigned char ewc_dynamic_shared[];                           \
     type *name = reinterpret_cast<type *>(ewc_dynamic_shared)
 
 #endif

@@ -73,6 +73,7 @@ class RunQueue
 /* A warp collective that some lanes of its mask have reached and others not. */
 struct Collective {
     WarpOperation operation;
+    WarpFunction function; /* of a call */
     unsigned mask, arrived;
     int width;
     const char *file;
@@ -201,6 +202,10 @@ void finish_lane(const Lane &lane)
     block.state[lane.linear] = LaneState::finished;
     block.finished++;
     statistics.threads++;
+    if (const unsigned copies = copies_in_flight(lane.linear)) {
+        print_lane(name, sizeof name, lane.linear);
+        fail_kernel("%s exited with %u copies to shared memory in flight", name, copies);
+    }
     for (const Collective &c : block.collectives[lane.warp])
         if (c.mask >> lane.in_warp & 1) {
             print_lane(name, sizeof name, lane.linear);
@@ -238,6 +243,13 @@ unsigned shuffle_source(WarpOperation operation, unsigned lane, unsigned width, 
 void complete(unsigned warp, const Collective &collective)
 {
     Lane *const lanes = &block.lanes[size_t(warp) * 32];
+    if (collective.operation == WarpOperation::call) {
+        void *arguments[32];
+        for (unsigned i = 0; i < 32; i++)
+            arguments[i] = reinterpret_cast<void *>(lanes[i].input);
+        collective.function(arguments);
+        return;
+    }
     uint32_t ballot = 0, sum = 0, least = ~0u, most = 0, all = ~0u, any = 0, parity = 0;
     for (unsigned i = 0; i < 32; i++)
         if (collective.mask >> i & 1) {
@@ -298,6 +310,7 @@ struct SharedArray {
     const void *key;
     char *start, *end; /* the red zone behind it reaches up to `limit` */
     char *limit;
+    size_t alignment; /* promised; it may lie better */
 };
 
 struct SharedMemory {
@@ -321,6 +334,7 @@ char *place_shared_array(const void *key, size_t bytes, size_t alignment)
     }
     SharedArray &array = shared.arrays[shared.count++];
     array.key = key;
+    array.alignment = alignment;
     array.start = round_up(shared.top + red_zone, std::max<size_t>(alignment, 16));
     array.end = array.start + bytes;
     array.limit = round_up(array.end, 16) + red_zone;
@@ -344,7 +358,7 @@ void begin_shared_memory(size_t dynamic_bytes, bool first_block)
     if (first_block) shared.top = shared.arena;
     shared.count = shared.static_bytes = 0;
     shared.dynamic_bytes = dynamic_bytes;
-    place_shared_array(nullptr, dynamic_bytes, 16); /* always arrays[0] */
+    place_shared_array(nullptr, dynamic_bytes, dynamic_alignment); /* always arrays[0] */
 }
 
 /* Finds writes past a shared array in builds without AddressSanitizer, which finds them itself and,
@@ -445,14 +459,9 @@ void barrier(const char *file, int line)
     tsan_acquire(sync);
 }
 
-uint64_t warp_collective(WarpOperation operation, unsigned mask, uint64_t value, uint32_t argument,
-    int width, const char *file, int line)
+static void check_mask(unsigned warp, unsigned mask, const char *file, int line)
 {
-    Lane *const self = current_lane;
-    const unsigned warp = self->warp, my_bit = 1u << self->in_warp;
-    if (!(mask & my_bit)) fail_kernel("caller not in mask %08x at %s:%d", mask, file, line);
-    if (width < 1 || width > 32 || (width & (width - 1)) != 0)
-        fail_kernel("width %d is not a power of two up to 32 at %s:%d", width, file, line);
+    if (mask == ~0u && block.finished == 0 && warp * 32 + 32 <= block.threads) return;
     for (unsigned i = 0; i < 32; i++) {
         if (!(mask >> i & 1)) continue;
         if (warp * 32 + i >= block.threads)
@@ -460,39 +469,65 @@ uint64_t warp_collective(WarpOperation operation, unsigned mask, uint64_t value,
         if (block.state[warp * 32 + i] == LaneState::finished)
             fail_kernel("mask names exited lane %u at %s:%d", i, file, line);
     }
-    self->input = value;
-    self->argument = argument;
+}
 
+/* The calling lane's arrival; comes back when all lanes of the mask have arrived. */
+static void join(const Collective &wanted)
+{
+    Lane *const self = current_lane;
+    const unsigned warp = self->warp;
+    check_mask(warp, wanted.mask, wanted.file, wanted.line);
     std::vector<Collective> &pending = block.collectives[warp];
     size_t k = 0;
-    while (k < pending.size() && !(pending[k].mask & mask))
+    while (k < pending.size() && !(pending[k].mask & wanted.mask))
         k++;
     if (k == pending.size()) {
-        pending.push_back({operation, mask, 0, width, file, line, new_sync()});
+        pending.push_back(wanted);
+        pending[k].sync = new_sync();
     } else {
         const Collective &c = pending[k];
-        if (c.mask != mask || c.operation != operation || c.width != width || c.line != line ||
-            strcmp(c.file, file) != 0)
+        if (c.mask != wanted.mask || c.operation != wanted.operation ||
+            c.function != wanted.function || c.width != wanted.width || c.line != wanted.line ||
+            strcmp(c.file, wanted.file) != 0)
             fail_kernel("warp collectives do not match: mask %08x at %s:%d and mask %08x at %s:%d",
-                c.mask, c.file, c.line, mask, file, line);
+                c.mask, c.file, c.line, wanted.mask, wanted.file, wanted.line);
     }
 
     /* Only __syncwarp orders memory; a shuffle or a vote does not. */
-    const bool orders_memory = operation == WarpOperation::synchronise;
+    const bool orders_memory = wanted.operation == WarpOperation::synchronise;
     char *const sync = pending[k].sync;
     if (orders_memory) tsan_release(sync);
-    pending[k].arrived |= my_bit;
+    pending[k].arrived |= 1u << self->in_warp;
     block.state[self->linear] = LaneState::waiting;
-    if (pending[k].arrived == mask) {
+    if (pending[k].arrived == wanted.mask) {
         const Collective complete_one = pending[k];
         pending.erase(pending.begin() + std::ptrdiff_t(k));
         complete(warp, complete_one);
         for (unsigned i = 0; i < 32; i++)
-            if (mask >> i & 1) wake(warp * 32 + i);
+            if (wanted.mask >> i & 1) wake(warp * 32 + i);
     }
     suspend();
     if (orders_memory) tsan_acquire(sync);
+}
+
+uint64_t warp_collective(WarpOperation operation, unsigned mask, uint64_t value, uint32_t argument,
+    int width, const char *file, int line)
+{
+    Lane *const self = current_lane;
+    if (!(mask >> self->in_warp & 1))
+        fail_kernel("caller not in mask %08x at %s:%d", mask, file, line);
+    if (width < 1 || width > 32 || (width & (width - 1)) != 0)
+        fail_kernel("width %d is not a power of two up to 32 at %s:%d", width, file, line);
+    self->input = value;
+    self->argument = argument;
+    join({operation, nullptr, mask, 0, width, file, line, nullptr});
     return self->output;
+}
+
+void warp_call(WarpFunction function, void *argument, const char *file, int line)
+{
+    current_lane->input = reinterpret_cast<uint64_t>(argument);
+    join({WarpOperation::call, function, ~0u, 0, 32, file, line, nullptr});
 }
 
 void maybe_yield()
@@ -517,6 +552,23 @@ void *shared_array(const void *key, size_t bytes, size_t alignment)
 void *dynamic_shared_memory()
 {
     return shared.arrays[0].start;
+}
+
+void check_shared_address(const void *address, const char *file, int line)
+{
+    const char *const first = static_cast<const char *>(address);
+    for (size_t i = 0; i < shared.count; i++) {
+        const SharedArray &array = shared.arrays[i];
+        if (first < array.start || first >= array.end) continue;
+        if (size_t(array.end - first) < 16 || size_t(first - array.start) % 16 != 0)
+            fail_kernel("byte %zu of a shared array of %zu bytes is no place for 16 at %s:%d",
+                size_t(first - array.start), size_t(array.end - array.start), file, line);
+        if (array.alignment < 16)
+            fail_kernel("a shared array of alignment %zu where 16 is needed at %s:%d",
+                array.alignment, file, line);
+        return;
+    }
+    fail_kernel("%p is in no shared array at %s:%d", address, file, line);
 }
 
 /* ---- What the launch calls ---- */
@@ -566,6 +618,7 @@ void run_block(const std::function<void()> &thread_body, size_t shared_bytes, bo
     for (unsigned i = 0; i < threads; i++) {
         const uint3 index = {
             i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
+        forget_copies(i);
         block.lanes[i] = {index, i, i % 32, i / 32, 0, 0, 0, false};
         block.queue.push(i);
     }

@@ -93,11 +93,16 @@ enum class WarpOperation {
     reduce_and,
     reduce_or,
     reduce_xor,
+    call,
 };
+
+/* What a warp does as one: runs once, when its 32 lanes have arrived, with what each has passed. */
+using WarpFunction = void (*)(void *const arguments[32]);
 
 void barrier(const char *file, int line);
 uint64_t warp_collective(WarpOperation operation, unsigned mask, uint64_t value, uint32_t argument,
     int width, const char *file, int line);
+void warp_call(WarpFunction function, void *argument, const char *file, int line);
 void maybe_yield(); /* now and then lets another lane run */
 void *shared_array(const void *key, size_t bytes, size_t alignment);
 void *dynamic_shared_memory();

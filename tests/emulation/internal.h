@@ -88,6 +88,12 @@ void run_block(
 void lane_main(); /* what every fiber runs */
 uint64_t thread_count(dim3 block);
 
+/* ---- async_copy.cpp: copies to shared memory that have not landed ---- */
+
+unsigned copies_in_flight(unsigned lane);
+void forget_copies(unsigned lane);
+
+constexpr size_t dynamic_alignment = 128; /* that launch.h promises */
 constexpr size_t max_static_shared = 48 * 1024;
 constexpr size_t max_shared = 163 * 1024; /* of compute capability 8.0 */
 

@@ -11,6 +11,7 @@
 
 #include "emulation.h"
 #include "selftest_kernels.h"
+#include "selftest_mma.h"
 
 #include <algorithm>
 #include <chrono>
@@ -307,6 +308,84 @@ bool refused_gemm_ex()
     return refused && right && c.download()[1] == 4.0f;
 }
 
+/* A matrix of small integers on the device, whose products are exact; NaN between the rows. */
+class IntegerMatrix
+{
+  public:
+    IntegerMatrix(int rows, int columns, unsigned seed)
+        : rows_(rows), columns_(columns), leading_((columns + 7) / 8 * 8 + 8),
+          values_(size_t(rows) * size_t(leading_), NAN), device_(to_bfloat16(fill(seed)))
+    {
+    }
+    double at(int row, int column) const
+    {
+        return double(values_[size_t(row) * size_t(leading_) + size_t(column)]);
+    }
+    Bfloat16Matrix on_device() const { return {device_, rows_, columns_, leading_}; }
+
+  private:
+    const std::vector<float> &fill(unsigned seed)
+    {
+        std::mt19937 engine(seed);
+        for (size_t i = 0; i < values_.size(); i++)
+            if (int(i % size_t(leading_)) < columns_) values_[i] = float(int(engine() % 9) - 4);
+        return values_;
+    }
+    int rows_, columns_, leading_;
+    std::vector<float> values_;
+    Device<__nv_bfloat16> device_;
+};
+
+/* c (m, n) on tensor cores, of integers. */
+bool run_tensor_cores(int m, int n, int k, bool transpose_b, Bug bug)
+{
+    const IntegerMatrix a(m, k, 7), b(transpose_b ? n : k, transpose_b ? k : n, 8);
+    const Device<float> c(size_t(m) * size_t(n));
+    if (multiply_bfloat16(c, a.on_device(), b.on_device(), transpose_b, bug, nullptr)) return false;
+    const std::vector<float> got = c.download();
+    if (cudaDeviceSynchronize() != cudaSuccess) return false;
+    for (int row = 0; row < m; row++)
+        for (int column = 0; column < n; column++) {
+            double sum = 0;
+            for (int l = 0; l < k; l++)
+                sum += a.at(row, l) * (transpose_b ? b.at(column, l) : b.at(l, column));
+            if (double(got[size_t(row) * size_t(n) + size_t(column)]) != sum) return false;
+        }
+    return true;
+}
+
+/* With so many steps that a race which shows in some orders only shows in one of them. */
+bool run_planted_tensor_cores(Bug bug)
+{
+    return run_tensor_cores(70, 45, 500, false, bug);
+}
+
+/* Of values that TF32 has, but for a last bit that is rounded away from them. */
+bool run_tf32(Bug bug)
+{
+    std::vector<float> a(128), b(64), exact_a(128), exact_b(64);
+    std::mt19937 engine(9);
+    const auto draw = [&](float *value, float *exact) {
+        *exact = float(int(engine() % 2001) - 1000);
+        *value = *exact * (1 + 0x1p-12f);
+    };
+    for (size_t i = 0; i < 128; i++)
+        draw(&a[i], &exact_a[i]);
+    for (size_t i = 0; i < 64; i++)
+        draw(&b[i], &exact_b[i]);
+    const Device<float> device_a(a), device_b(b), c(size_t(128));
+    multiply_tf32(c, device_a, device_b, bug, nullptr);
+    const std::vector<float> got = c.download();
+    for (size_t row = 0; row < 16; row++)
+        for (size_t column = 0; column < 8; column++) {
+            double sum = 0;
+            for (size_t l = 0; l < 8; l++)
+                sum += double(exact_a[row * 8 + l]) * double(exact_b[l * 8 + column]);
+            if (double(got[row * 8 + column]) != sum) return false;
+        }
+    return true;
+}
+
 /* One stream writes, the other copies what was written; without the event nothing orders them. */
 bool run_two_streams(bool with_event)
 {
@@ -488,6 +567,15 @@ const std::vector<Planted> planted_bugs = {
     {"wrong_stride_ex", [] { return run_batched_gemm_ex(5, CUDA_R_16BF); }},
     {"float_for_bfloat16", [] { return run_batched_gemm_ex(4, CUDA_R_32F); }},
     {"bfloat16_for_float", [] { return run_rounded_gemm(CUBLAS_COMPUTE_32F, CUDA_R_16BF); }},
+    {"missing_wait", [] { return run_planted_tensor_cores(Bug::missing_wait); }},
+    {"missing_copy_barrier", [] { return run_planted_tensor_cores(Bug::missing_copy_barrier); }},
+    {"early_copy", [] { return run_planted_tensor_cores(Bug::early_copy); }},
+    {"copies_left", [] { return run_planted_tensor_cores(Bug::copies_left); }},
+    {"copy_past_end", [] { return run_planted_tensor_cores(Bug::copy_past_end); }},
+    {"unaligned_copy", [] { return run_planted_tensor_cores(Bug::unaligned_copy); }},
+    {"wrong_fragment", [] { return run_planted_tensor_cores(Bug::wrong_fragment); }},
+    {"wrong_fragment_tf32", [] { return run_tf32(Bug::wrong_fragment); }},
+    {"partial_warp", [] { return run_planted_tensor_cores(Bug::partial_warp); }},
     {"leak", run_leak},
 };
 
@@ -579,6 +667,12 @@ int run_right_programs()
         return run_rounded_gemm(CUBLAS_COMPUTE_32F) &&
                run_rounded_gemm(CUBLAS_COMPUTE_32F_FAST_TF32);
     });
+    for (const bool transpose_b : {false, true})
+        for (const int k : {1, 16, 31, 32, 33, 64, 100})
+            for_seeds(3,
+                std::string("tensor cores, k ") + std::to_string(k) + (transpose_b ? ", b'" : ""),
+                [&](unsigned) { return run_tensor_cores(70, 45, k, transpose_b, Bug::none); });
+    for_seeds(3, "tensor cores, TF32", [](unsigned) { return run_tf32(Bug::none); });
     for_seeds(50, "two streams and an event", [](unsigned) { return run_two_streams(true); });
     for_seeds(50, "round trip", [](unsigned) { return run_round_trip(true, false); });
 
@@ -681,6 +775,12 @@ int measure_speed()
                 [&] { penalty(partial, theta, mu, s, int64_t(n), 256, Bug::none, nullptr); });
         }
         emulation::knobs.random_order = true;
+    }
+    {
+        const IntegerMatrix a(128, 784, 1), b(400, 784, 2);
+        const Device<float> c(size_t(128 * 400));
+        measure("tensor cores, 128 x 400 x 784",
+            [&] { multiply_bfloat16(c, a.on_device(), b.on_device(), true, Bug::none, nullptr); });
     }
     for (const size_t mebibytes : {1u, 4u, 16u, 64u}) {
         const Device<char> ballast(mebibytes << 20);

@@ -22,6 +22,14 @@ enum class Bug {
     missing_syncwarp,
     shuffle_for_syncwarp,
     same_word_from_all_blocks,
+    missing_wait,
+    missing_copy_barrier,
+    early_copy,
+    copies_left,
+    copy_past_end,
+    unaligned_copy,
+    wrong_fragment,
+    partial_warp,
 };
 
 /* theta = theta' + w (mu - theta'), theta' = theta - lr g, w = a / (1 + a), a = lr lambda s:
