@@ -9,15 +9,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <zlib.h>
 
 #define MAX_ITEMS INT64_C(100000000)
 #define MAX_BYTES (INT64_C(1) << 30)
 
-enum { IDX_UNSIGNED_BYTE = 8, GZIP_WINDOW = 15 + 16, FIRST_CHUNK = 1 << 20 };
+enum { IDX_UNSIGNED_BYTE = 8, GZIP_WINDOW = 15 + 16, FIRST_CHUNK = 1 << 20, HEAD_MAX = 4 + 4 * 4 };
 
-typedef struct reader {
+struct ewci_idx_reader {
     FILE *file;
     z_stream z; /* its next_in and avail_in are the input buffer of plain files, too */
     int gzip, ended;
@@ -25,7 +26,8 @@ typedef struct reader {
     uint32_t crc;
     char *fault; /* (EWCI_IDX_FAULT) */
     uint8_t in[1 << 16];
-} reader;
+};
+typedef struct ewci_idx_reader reader;
 
 #define FAULT(r, status, ...) (snprintf((r)->fault, EWCI_IDX_FAULT, __VA_ARGS__), (status))
 
@@ -111,6 +113,19 @@ static ewc_status pull(reader *r, uint8_t *dst, int64_t n, int64_t *got)
     return EWC_OK;
 }
 
+/* Whether a plain file has the length that its header says, before anything else of it is read. */
+static ewc_status check_length(reader *r, int64_t bytes)
+{
+    struct stat info;
+    if (r->gzip || fstat(fileno(r->file), &info) != 0 || !S_ISREG(info.st_mode)) return EWC_OK;
+    const int64_t have = (int64_t)info.st_size - r->length;
+    if (have < bytes)
+        return FAULT(r, EWC_ERR_DATA, "truncated: %lld bytes of items, the header says %lld",
+            (long long)have, (long long)bytes);
+    if (have > bytes) return FAULT(r, EWC_ERR_DATA, "longer than its header says");
+    return EWC_OK;
+}
+
 /* Reads and checks the header; `bytes` is what must follow. */
 static ewc_status read_header(reader *r, int dims, int64_t size[3], int64_t *bytes)
 {
@@ -139,7 +154,7 @@ static ewc_status read_header(reader *r, int dims, int64_t size[3], int64_t *byt
             "oversized: %lld x %lld x %lld bytes, expected at most %lld items and %lld bytes",
             (long long)size[0], (long long)size[1], (long long)size[2], (long long)MAX_ITEMS,
             (long long)MAX_BYTES);
-    return EWC_OK;
+    return check_length(r, *bytes);
 }
 
 /* Reads exactly `bytes` bytes into *data, which grows by doubling as they arrive. */
@@ -149,10 +164,8 @@ static ewc_status read_items(reader *r, uint8_t **data, int64_t bytes)
     while (have < bytes) {
         room = room ? 2 * room : FIRST_CHUNK;
         if (room > bytes) room = bytes;
-        uint8_t *const larger = ewci_calloc((size_t)room, 1);
+        uint8_t *const larger = ewci_realloc(*data, (size_t)room);
         if (!larger) return FAULT(r, EWC_ERR_MEMORY, "no memory for %lld bytes", (long long)room);
-        if (have) memcpy(larger, *data, (size_t)have);
-        free(*data);
         *data = larger;
 
         int64_t got = 0;
@@ -179,34 +192,59 @@ static ewc_status read_end(reader *r)
     return EWC_OK;
 }
 
-ewc_status ewci_idx_read(ewci_idx *out, const char *path, int dims, char fault[EWCI_IDX_FAULT])
+ewc_status ewci_idx_open(ewci_idx *out, const char *path, int dims, char fault[EWCI_IDX_FAULT])
 {
     memset(out, 0, sizeof *out);
     fault[0] = '\0';
-    reader *const r = ewci_calloc(1, sizeof *r);
+    reader *const r = out->reader = ewci_calloc(1, sizeof *r);
     if (!r) {
         snprintf(fault, EWCI_IDX_FAULT, "no memory to read it");
         return EWC_ERR_MEMORY;
     }
-
-    int64_t bytes = 0;
     ewc_status status = EWC_OK;
     r->fault = fault;
     EWCI_TRY(open_reader(r, path));
-    EWCI_TRY(read_header(r, dims, out->size, &bytes));
-    EWCI_TRY(read_items(r, &out->data, bytes));
+    EWCI_TRY(read_header(r, dims, out->size, &out->bytes));
+    out->length = r->length + out->bytes;
+done:
+    if (status != EWC_OK) ewci_idx_free(out);
+    return status;
+}
+
+ewc_status ewci_idx_read(ewci_idx *idx, char fault[EWCI_IDX_FAULT])
+{
+    reader *const r = idx->reader;
+    ewc_status status = EWC_OK;
+    fault[0] = '\0';
+    r->fault = fault;
+    EWCI_TRY(read_items(r, &idx->data, idx->bytes));
     EWCI_TRY(read_end(r));
-    out->length = r->length;
-    out->crc = r->crc;
+    idx->crc = r->crc;
 done:
     close_reader(r);
     free(r);
-    if (status != EWC_OK) ewci_idx_free(out);
+    idx->reader = NULL;
+    if (status != EWC_OK) ewci_idx_free(idx);
     return status;
 }
 
 void ewci_idx_free(ewci_idx *idx)
 {
+    if (idx->reader) close_reader(idx->reader);
+    free(idx->reader);
     free(idx->data);
     memset(idx, 0, sizeof *idx);
+}
+
+uint32_t ewci_idx_crc(const uint8_t *items, const int64_t *size, int dims)
+{
+    uint8_t head[HEAD_MAX] = {0, 0, IDX_UNSIGNED_BYTE, (uint8_t)dims};
+    size_t bytes = 1;
+    for (int d = 0; d < dims; d++) {
+        for (int k = 0; k < 4; k++)
+            head[4 + 4 * d + k] = (uint8_t)(size[d] >> (24 - 8 * k));
+        bytes *= (size_t)size[d];
+    }
+    const uLong crc = crc32_z(crc32_z(0, NULL, 0), head, 4 + 4 * (size_t)dims);
+    return (uint32_t)crc32_z(crc, items, bytes);
 }

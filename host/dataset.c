@@ -41,6 +41,9 @@ static const struct known_set {
 };
 enum { KNOWN_SETS = sizeof known_sets / sizeof known_sets[0] };
 
+/* Files of the caller's own, of which nothing is known. */
+static const struct known_set custom_set = {"custom", 10, {{0, 0}}};
+
 int ewc_dataset_known_count(void)
 {
     return KNOWN_SETS;
@@ -53,6 +56,7 @@ const char *ewc_dataset_known_name(int i)
 
 static const struct known_set *find_known(const char *name)
 {
+    if (strcmp(name, custom_set.name) == 0) return &custom_set;
     for (int i = 0; i < KNOWN_SETS; i++)
         if (strcmp(known_sets[i].name, name) == 0) return &known_sets[i];
     return NULL;
@@ -63,10 +67,9 @@ static ewc_status unknown_name(const char *function, const char *name)
     char names[128] = "";
     size_t used = 0;
     for (int i = 0; i < KNOWN_SETS; i++)
-        used += (size_t)snprintf(
-            names + used, sizeof names - used, "%s%s", i ? ", " : "", known_sets[i].name);
-    return ewci_fail(
-        EWC_ERR_ARGUMENT, "%s: dataset \"%s\", expected one of %s", function, name, names);
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s, ", known_sets[i].name);
+    return ewci_fail(EWC_ERR_ARGUMENT, "%s: dataset \"%s\", expected one of %s%s", function, name,
+        names, custom_set.name);
 }
 
 static int same_file(const struct known_set *set, int file, const ewci_idx *idx)
@@ -74,9 +77,18 @@ static int same_file(const struct known_set *set, int file, const ewci_idx *idx)
     return set->files[file].length == idx->length && set->files[file].crc == idx->crc;
 }
 
+/* How a file that was read differs from the set's. */
+static void spell_difference(
+    char fault[EWCI_IDX_FAULT], const struct known_set *set, int file, const ewci_idx *idx)
+{
+    snprintf(fault, EWCI_IDX_FAULT, "%lld bytes with CRC-32 %08x, expected %lld with %08x",
+        (long long)idx->length, idx->crc, (long long)set->files[file].length, set->files[file].crc);
+}
+
 /* ---- Where they lie ---- */
 
 typedef struct search {
+    const char *given, *folder; /* who named the only place, and the place; NULL: the usual ones */
     char folders[MAX_FOLDERS][MAX_FOLDER]; /* in the order of the search */
     int count;
 } search;
@@ -90,17 +102,17 @@ static void add_folder(search *s, const char *base, const char *middle, const ch
 
 static void list_folders(search *s, const char *name, const char *data_dir)
 {
-    s->count = 0;
-    if (data_dir && *data_dir) {
-        add_folder(s, data_dir, "/", name);
-        add_folder(s, data_dir, "", "");
+    const char *const own = getenv("EWC_DATA_DIR");
+    const int is_given = data_dir && *data_dir;
+    *s = (search){0};
+    if (is_given || (own && *own)) {
+        s->given = is_given ? "data-dir" : "EWC_DATA_DIR";
+        s->folder = is_given ? data_dir : own;
+        add_folder(s, s->folder, "/", name);
+        add_folder(s, s->folder, "", "");
         return;
     }
-    const char *const own = getenv("EWC_DATA_DIR");
-    if (own && *own) {
-        add_folder(s, own, "/", name);
-        add_folder(s, own, "", "");
-    }
+    if (strcmp(name, custom_set.name) == 0) return;
     const char *const cache = getenv("XDG_CACHE_HOME"), *const home = getenv("HOME");
     if (cache && cache[0] == '/')
         add_folder(s, cache, "/ewc/", name);
@@ -153,14 +165,20 @@ static void find_set(found_set *found, const char *name, const char *data_dir)
     }
 }
 
-/* "a, b, c": where it was looked for, cut where the text ends. */
-static void name_places(const search *places, char *text, size_t size)
+/* One sentence on what was looked for where, cut where the text ends. */
+static void spell_absence(char *text, size_t size, const search *places, const char *name)
 {
-    size_t used = 0;
-    text[0] = '\0';
+    struct stat info;
+    size_t used = (size_t)snprintf(text, size, "%s%s%s not found",
+        places->given ? places->given : "", places->given ? ": " : "", name);
+    if (places->given && (stat(places->folder, &info) != 0 || !S_ISDIR(info.st_mode)))
+        used += (size_t)snprintf(
+            text + used, size - used, ": there is no folder %.150s", places->folder);
+    used += (size_t)snprintf(text + used, size - used,
+        " (%s-%s and three more files, plain or .gz)", set_files[0].part, set_files[0].suffix);
     for (int i = 0; i < places->count && used < size; i++)
-        used +=
-            (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", places->folders[i]);
+        used += (size_t)snprintf(
+            text + used, size - used, "%s%s", i ? ", " : " in ", places->folders[i]);
 }
 
 /* ---- Creating ---- */
@@ -201,6 +219,58 @@ static int64_t bad_label(const uint8_t *labels, int64_t rows, int64_t classes)
     return -1;
 }
 
+/* Makes a set of a source that is complete; `crc` are the checksums of its four parts. */
+static ewc_status make_set(ewc_dataset **out, ewc_backend *backend,
+    const ewc_dataset_source *source, const uint32_t crc[FILES])
+{
+    ewc_status status = EWC_OK;
+    ewc_dataset *const set = ewci_calloc(1, sizeof *set);
+    if (!set) return ewci_fail(EWC_ERR_MEMORY, "ewc_dataset_create: no memory");
+    ewc_dataset_info *const info = &set->info;
+    set->backend = backend;
+    snprintf(info->name, sizeof info->name, "%s", source->name ? source->name : "memory");
+    snprintf(info->checksum, sizeof info->checksum, "%08x-%08x-%08x-%08x", crc[0], crc[1], crc[2],
+        crc[3]);
+    info->channels = source->channels;
+    info->height = source->height;
+    info->width = source->width;
+    info->classes = source->classes;
+
+    const int64_t pixels = source->channels * source->height * source->width;
+    for (int split = 0; split < 2; split++) {
+        const int64_t rows = info->rows[split] = source->rows[split];
+        const size_t bytes = (size_t)(rows * pixels), label_bytes = (size_t)rows;
+        set->host_labels[split] = ewci_calloc(label_bytes, 1);
+        if (!set->host_labels[split])
+            EWCI_TRY(ewci_fail(
+                EWC_ERR_MEMORY, "ewc_dataset_create: no memory for %lld labels", (long long)rows));
+        memcpy(set->host_labels[split], source->labels[split], label_bytes);
+        EWCI_TRY(ewci_device_alloc(backend, &set->images[split], rows * pixels, 1));
+        EWCI_TRY(ewci_device_alloc(backend, &set->labels[split], rows, 1));
+        EWCI_TRY(backend->ops->upload(backend, set->images[split], source->images[split], bytes));
+        EWCI_TRY(
+            backend->ops->upload(backend, set->labels[split], source->labels[split], label_bytes));
+    }
+    *out = set;
+done:
+    if (status != EWC_OK) ewc_dataset_free(set);
+    return status;
+}
+
+/* The checksums that files with this content would have. */
+static void sum_source(uint32_t crc[FILES], const ewc_dataset_source *source)
+{
+    for (int split = 0; split < 2; split++) {
+        const int64_t rows = source->rows[split];
+        const int64_t grey[3] = {rows, source->height, source->width};
+        const int64_t colour[4] = {rows, source->channels, source->height, source->width};
+        const int is_grey = source->channels == 1;
+        crc[2 * split] =
+            ewci_idx_crc(source->images[split], is_grey ? grey : colour, is_grey ? 3 : 4);
+        crc[2 * split + 1] = ewci_idx_crc(source->labels[split], &rows, 1);
+    }
+}
+
 ewc_status ewc_dataset_create(
     ewc_dataset **out, ewc_backend *backend, const ewc_dataset_source *given)
 {
@@ -208,7 +278,7 @@ ewc_status ewc_dataset_create(
     if (!out || !backend || !given)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_create: out, backend or source is NULL");
     ewc_dataset_source source = {0};
-    ewc_dataset *set = NULL;
+    uint32_t crc[FILES];
     ewc_status status = EWC_OK;
 
     EWCI_TRY(ewci_copy_options(&source, sizeof source, given, "ewc_dataset_create"));
@@ -220,34 +290,9 @@ ewc_status ewc_dataset_create(
                 "ewc_dataset_create: labels[%d][%lld]=%d, expected 0..%lld", split, (long long)row,
                 source.labels[split][row], (long long)source.classes - 1));
     }
-
-    set = ewci_calloc(1, sizeof *set);
-    if (!set) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_dataset_create: no memory"));
-    set->backend = backend;
-    snprintf(set->info.name, sizeof set->info.name, "%s", source.name ? source.name : "memory");
-    set->info.channels = source.channels;
-    set->info.height = source.height;
-    set->info.width = source.width;
-    set->info.classes = source.classes;
-
-    const int64_t pixels = source.channels * source.height * source.width;
-    for (int split = 0; split < 2; split++) {
-        const int64_t rows = set->info.rows[split] = source.rows[split];
-        const size_t bytes = (size_t)(rows * pixels), label_bytes = (size_t)rows;
-        set->host_labels[split] = ewci_calloc(label_bytes, 1);
-        if (!set->host_labels[split])
-            EWCI_TRY(ewci_fail(
-                EWC_ERR_MEMORY, "ewc_dataset_create: no memory for %lld labels", (long long)rows));
-        memcpy(set->host_labels[split], source.labels[split], label_bytes);
-        EWCI_TRY(ewci_device_alloc(backend, &set->images[split], rows * pixels, 1));
-        EWCI_TRY(ewci_device_alloc(backend, &set->labels[split], rows, 1));
-        EWCI_TRY(backend->ops->upload(backend, set->images[split], source.images[split], bytes));
-        EWCI_TRY(
-            backend->ops->upload(backend, set->labels[split], source.labels[split], label_bytes));
-    }
-    *out = set;
+    sum_source(crc, &source);
+    EWCI_TRY(make_set(out, backend, &source, crc));
 done:
-    if (status != EWC_OK) ewc_dataset_free(set);
     return status;
 }
 
@@ -272,34 +317,99 @@ ewc_status ewc_dataset_describe(const ewc_dataset *set, ewc_dataset_info *out)
 
 /* ---- Loading ---- */
 
-/* What cannot be true of one set's files together, or of a set of this name. */
-static ewc_status check_files(
-    const struct known_set *set, const ewci_idx *idx, char (*paths)[MAX_PATH])
-{
-    for (int i = 0; i < KNOWN_SETS; i++)
-        for (int file = 0; file < FILES; file++)
-            if (&known_sets[i] != set && same_file(&known_sets[i], file, &idx[file]))
-                return ewci_fail(EWC_ERR_DATA,
-                    "ewc_dataset_load: %s: this is a file of %s, not of %s", paths[file],
-                    known_sets[i].name, set->name);
+/* The four files of a set while they are read. */
+typedef struct set_reader {
+    const struct known_set *set;
+    found_set found;
+    ewci_idx idx[FILES];
+} set_reader;
 
-    for (int split = 0; split < 2; split++) {
-        const int images = 2 * split, labels = images + 1;
-        if (idx[images].size[0] != idx[labels].size[0])
-            return ewci_fail(EWC_ERR_DATA, "ewc_dataset_load: %s: %lld labels for %lld images",
-                paths[labels], (long long)idx[labels].size[0], (long long)idx[images].size[0]);
-        const int64_t row = bad_label(idx[labels].data, idx[labels].size[0], set->classes);
-        if (row >= 0)
+/* What the headers promise must fit together, and the set, before anything is read. */
+static ewc_status check_headers(const set_reader *r)
+{
+    const ewci_idx *const idx = r->idx;
+    for (int file = 0; file < FILES && r->set != &custom_set; file++)
+        if (idx[file].length != r->set->files[file].length)
             return ewci_fail(EWC_ERR_DATA,
-                "ewc_dataset_load: %s: label %d in row %lld, expected 0..%lld", paths[labels],
-                idx[labels].data[row], (long long)row, (long long)set->classes - 1);
+                "%s: %lld bytes, that of %s has %lld (images of your own: dataset custom)",
+                r->found.paths[file], (long long)idx[file].length, r->set->name,
+                (long long)r->set->files[file].length);
+    for (int split = 0; split < 2; split++) {
+        const ewci_idx *const images = &idx[2 * split];
+        if (images[0].size[0] != images[1].size[0])
+            return ewci_fail(EWC_ERR_DATA, "%s: %lld labels for %lld images",
+                r->found.paths[2 * split + 1], (long long)images[1].size[0],
+                (long long)images[0].size[0]);
     }
     if (idx[0].size[1] != idx[2].size[1] || idx[0].size[2] != idx[2].size[2])
         return ewci_fail(EWC_ERR_DATA,
-            "ewc_dataset_load: %s: images of %lld x %lld, the training images are %lld x %lld",
-            paths[2], (long long)idx[2].size[1], (long long)idx[2].size[2],
-            (long long)idx[0].size[1], (long long)idx[0].size[2]);
+            "%s: images of %lld x %lld, the training images are %lld x %lld", r->found.paths[2],
+            (long long)idx[2].size[1], (long long)idx[2].size[2], (long long)idx[0].size[1],
+            (long long)idx[0].size[2]);
+    if (idx[0].size[1] * idx[0].size[2] > EWCI_MAX_PIXELS)
+        return ewci_fail(EWC_ERR_DATA,
+            "%s: oversized: images of %lld x %lld, expected at most %d pixels", r->found.paths[0],
+            (long long)idx[0].size[1], (long long)idx[0].size[2], EWCI_MAX_PIXELS);
     return EWC_OK;
+}
+
+/* A file that is there and whole, and still not the set's. */
+static ewc_status check_content(const set_reader *r, int file)
+{
+    char fault[EWCI_IDX_FAULT];
+    if (r->set == &custom_set || same_file(r->set, file, &r->idx[file])) return EWC_OK;
+    for (int i = 0; i < KNOWN_SETS; i++)
+        if (same_file(&known_sets[i], file, &r->idx[file]))
+            return ewci_fail(EWC_ERR_DATA, "%s: this is a file of %s, not of %s",
+                r->found.paths[file], known_sets[i].name, r->set->name);
+    spell_difference(fault, r->set, file, &r->idx[file]);
+    return ewci_fail(EWC_ERR_DATA,
+        "%s: this is not that of %s: %s (images of your own: dataset custom)", r->found.paths[file],
+        r->set->name, fault);
+}
+
+/* Reads the items of a file. Labels are checked here, on the host. */
+static ewc_status read_file(set_reader *r, int file)
+{
+    char fault[EWCI_IDX_FAULT];
+    const ewci_idx *const idx = &r->idx[file];
+    ewc_status status = ewci_idx_read(&r->idx[file], fault);
+    if (status != EWC_OK) return ewci_fail(status, "%s: %s", r->found.paths[file], fault);
+    const int64_t row =
+        set_files[file].dims == 1 ? bad_label(idx->data, idx->bytes, r->set->classes) : -1;
+    if (row >= 0)
+        return ewci_fail(EWC_ERR_DATA, "%s: label %d in row %lld, expected 0..%lld",
+            r->found.paths[file], idx->data[row], (long long)row, (long long)r->set->classes - 1);
+    return check_content(r, file);
+}
+
+/* Finds and reads the four files, the small ones first. */
+static ewc_status read_set(set_reader *r, const char *data_dir)
+{
+    static const int order[FILES] = {1, 3, 2, 0};
+    ewc_status status = EWC_OK;
+    find_set(&r->found, r->set->name, data_dir);
+    if (r->set == &custom_set && !r->found.places.given)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "dataset: custom needs data-dir (or $EWC_DATA_DIR), the folder of its four files");
+    if (!r->found.folder) {
+        char sentence[500];
+        spell_absence(sentence, sizeof sentence, &r->found.places, r->set->name);
+        return ewci_fail(EWC_ERR_DATA, "%s", sentence);
+    }
+    if (r->found.missing >= 0)
+        return ewci_fail(EWC_ERR_DATA, "%s/%s-%s is missing", r->found.folder,
+            set_files[r->found.missing].part, set_files[r->found.missing].suffix);
+    for (int file = 0; file < FILES; file++) {
+        char fault[EWCI_IDX_FAULT];
+        status = ewci_idx_open(&r->idx[file], r->found.paths[file], set_files[file].dims, fault);
+        if (status != EWC_OK) return ewci_fail(status, "%s: %s", r->found.paths[file], fault);
+    }
+    EWCI_TRY(check_headers(r));
+    for (int i = 0; i < FILES; i++)
+        EWCI_TRY(read_file(r, order[i]));
+done:
+    return status;
 }
 
 ewc_status ewc_dataset_load(
@@ -311,27 +421,18 @@ ewc_status ewc_dataset_load(
     const struct known_set *const set = find_known(name);
     if (!set) return unknown_name("ewc_dataset_load", name);
 
-    ewci_idx idx[FILES] = {{{0}, NULL, 0, 0}};
+    char *folder = NULL;
     ewc_status status = EWC_OK;
-    found_set *const found = ewci_calloc(1, sizeof *found);
-    if (!found) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_dataset_load: no memory"));
-
-    find_set(found, name, data_dir);
-    if (!found->folder) {
-        char places[400];
-        name_places(&found->places, places, sizeof places);
-        EWCI_TRY(ewci_fail(EWC_ERR_DATA, "ewc_dataset_load: %s not found in %s", name, places));
-    }
-    if (found->missing >= 0)
-        EWCI_TRY(ewci_fail(EWC_ERR_DATA, "ewc_dataset_load: %s/%s-%s is missing", found->folder,
-            set_files[found->missing].part, set_files[found->missing].suffix));
-    for (int file = 0; file < FILES; file++) {
-        char fault[EWCI_IDX_FAULT];
-        status = ewci_idx_read(&idx[file], found->paths[file], set_files[file].dims, fault);
-        if (status != EWC_OK)
-            EWCI_TRY(ewci_fail(status, "ewc_dataset_load: %s: %s", found->paths[file], fault));
-    }
-    EWCI_TRY(check_files(set, idx, found->paths));
+    set_reader *const r = ewci_calloc(1, sizeof *r);
+    if (!r) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_dataset_load: no memory"));
+    r->set = set;
+    EWCI_TRY(read_set(r, data_dir));
+    const ewci_idx *const idx = r->idx;
+    folder = realpath(r->found.folder, NULL);
+    if (!folder || strlen(folder) >= sizeof(*out)->info.folder)
+        EWCI_TRY(ewci_fail(EWC_ERR_DATA,
+            "%s: its absolute path cannot be had, or is longer than %zu bytes", r->found.folder,
+            sizeof(*out)->info.folder - 1));
 
     const ewc_dataset_source source = {
         .struct_size = sizeof source,
@@ -344,11 +445,14 @@ ewc_status ewc_dataset_load(
         .width = idx[0].size[2],
         .classes = set->classes,
     };
-    EWCI_TRY(ewc_dataset_create(out, backend, &source));
+    const uint32_t crc[FILES] = {idx[0].crc, idx[1].crc, idx[2].crc, idx[3].crc};
+    EWCI_TRY(make_set(out, backend, &source, crc));
+    strcpy((*out)->info.folder, folder);
 done:
-    for (int file = FILES - 1; file >= 0; file--)
-        ewci_idx_free(&idx[file]);
-    free(found);
+    free(folder);
+    for (int file = FILES - 1; r && file >= 0; file--)
+        ewci_idx_free(&r->idx[file]);
+    free(r);
     return status;
 }
 
@@ -363,13 +467,15 @@ static ewc_status verify_set(
         const char *const base = strrchr(found->paths[file], '/') + 1;
         char fault[EWCI_IDX_FAULT];
         ewci_idx idx;
-        const ewc_status status =
-            ewci_idx_read(&idx, found->paths[file], set_files[file].dims, fault);
+        ewc_status status = ewci_idx_open(&idx, found->paths[file], set_files[file].dims, fault);
+        if (status == EWC_OK && idx.length == set->files[file].length)
+            status = ewci_idx_read(&idx, fault); /* else it need not be read */
         if (status == EWC_ERR_MEMORY) return ewci_fail(status, "ewc_dataset_locate: %s", fault);
-        if (status == EWC_OK && !same_file(set, file, &idx))
-            snprintf(fault, sizeof fault, "%lld bytes with CRC-32 %08x, expected %lld with %08x",
-                (long long)idx.length, idx.crc, (long long)set->files[file].length,
-                set->files[file].crc);
+        if (status == EWC_OK && idx.length != set->files[file].length)
+            snprintf(fault, sizeof fault, "%lld bytes, expected %lld", (long long)idx.length,
+                (long long)set->files[file].length);
+        else if (status == EWC_OK && !same_file(set, file, &idx))
+            spell_difference(fault, set, file, &idx);
         if (fault[0]) {
             out->verified = 0;
             snprintf(out->message, sizeof out->message, "%.60s: %s", base, fault);
@@ -386,6 +492,7 @@ ewc_status ewc_dataset_locate(
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_locate: name or out is NULL");
     const struct known_set *const set = find_known(name);
     if (!set) return unknown_name("ewc_dataset_locate", name);
+    if (set == &custom_set) verify = 0; /* there is nothing to compare it with */
     found_set *const found = ewci_calloc(1, sizeof *found);
     if (!found) return ewci_fail(EWC_ERR_MEMORY, "ewc_dataset_locate: no memory");
 
@@ -395,8 +502,7 @@ ewc_status ewc_dataset_locate(
     snprintf(out->name, sizeof out->name, "%s", name);
     find_set(found, name, data_dir);
     if (!found->folder) {
-        const int start = snprintf(out->message, sizeof out->message, "not found in ");
-        name_places(&found->places, out->message + start, sizeof out->message - (size_t)start);
+        spell_absence(out->message, sizeof out->message, &found->places, name);
     } else if (found->missing >= 0) {
         snprintf(out->message, sizeof out->message, "%s-%s is missing in %.200s",
             set_files[found->missing].part, set_files[found->missing].suffix, found->folder);

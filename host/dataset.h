@@ -9,6 +9,7 @@
 /* Bounds of what is accepted: rows fit int32_t lists, pixels fit int32_t indices. */
 #define EWCI_MAX_ROWS INT64_C(100000000)
 #define EWCI_MAX_IMAGE_BYTES (INT64_C(1) << 30)
+enum { EWCI_MAX_PIXELS = 1 << 24 }; /* of an image in a file: the widest input that a model takes */
 
 struct ewc_dataset {
     ewc_backend *backend; /* borrowed */

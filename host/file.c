@@ -119,6 +119,18 @@ done:
     return status;
 }
 
+int ewci_path_absolute(char *out, size_t size, const char *path)
+{
+    char here[PATH_MAX], *const real = path[0] == '/' ? NULL : realpath(path, NULL);
+    int length = -1;
+    if (path[0] == '/' || real != NULL)
+        length = snprintf(out, size, "%s", real != NULL ? real : path);
+    else if (getcwd(here, sizeof here) != NULL)
+        length = snprintf(out, size, "%s/%s", here, path);
+    free(real);
+    return length >= 0 && (size_t)length < size;
+}
+
 ewc_status ewci_folder_make(const char *path)
 {
     char part[PATH_MAX];

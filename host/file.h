@@ -23,6 +23,10 @@ ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t l
  * the folder. On an error what was there stays. @return EWC_OK; EWC_ERR_IO */
 ewc_status ewci_file_write(const char *path, const ewci_piece *pieces, int count);
 
+/* The absolute path of `path`, at most size - 1 bytes, whether it exists or not; 0: it is longer,
+ * or the current folder has no path. An absolute path is left as it is. */
+int ewci_path_absolute(char *out, size_t size, const char *path);
+
 /* Makes a new folder, and those above it where they are missing.
  * @return EWC_OK; EWC_ERR_CONFIG: it exists; EWC_ERR_IO */
 ewc_status ewci_folder_make(const char *path);

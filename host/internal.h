@@ -34,6 +34,10 @@ void ewci_log(ewc_log_fn log, void *user, ewc_log_level level, const char *forma
 void *ewci_calloc(size_t count, size_t size);
 void ewci_calloc_fail_at(long n);
 
+/* The same for memory that grows: what is new is not zero-filled; p stays where it was if there is
+ * no more. Large blocks are moved without a copy beside them. */
+void *ewci_realloc(void *p, size_t bytes);
+
 /* The same, `bytes` from a multiple of `alignment` (a power of two) on. */
 void *ewci_aligned_calloc(size_t alignment, size_t bytes);
 

@@ -27,6 +27,12 @@ void *ewci_calloc(size_t count, size_t size)
     return calloc(count ? count : 1, size ? size : 1);
 }
 
+void *ewci_realloc(void *p, size_t bytes)
+{
+    if (fails_now()) return NULL;
+    return realloc(p, bytes ? bytes : 1);
+}
+
 void *ewci_aligned_calloc(size_t alignment, size_t bytes)
 {
     if (fails_now() || bytes > SIZE_MAX - alignment) return NULL;

@@ -229,6 +229,11 @@ static ewc_status set_row(ewc_run_options *options, const struct row *row, const
         return EWC_OK;
     }
     case EWC_OPTION_TEXT: {
+        char path[EWC_OPTION_TEXT_SIZE];
+        if (field == options->data_dir && value[0] != '\0') { /* a run is used elsewhere, too */
+            if (!ewci_path_absolute(path, sizeof path, value)) break;
+            value = path;
+        }
         const size_t length = strlen(value);
         if (length >= EWC_OPTION_TEXT_SIZE || !is_text(value)) break;
         memcpy(field, value, length + 1);
@@ -494,17 +499,18 @@ static int is_device(const char *name)
 ewc_status ewc_options_check(const ewc_run_options *options)
 {
     const ewc_run_options *const o = options;
-    enum { CLASSES = 10 }; /* of each set that is known */
+    enum { CLASSES = 10 }; /* of each set */
+    char dataset[EWC_OPTION_KEY_SIZE];
     if (o->struct_size != sizeof *o)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_options_check: call ewc_options_init first");
+    get_row(dataset, sizeof dataset, o, find_row("dataset"));
     if (!is_device(o->device))
         return ewci_fail(
             EWC_ERR_CONFIG, "device: \"%s\", expected auto, cpu, cuda or cuda:N", o->device);
     if (o->kind == EWC_TASKS_SPLIT && o->tasks * o->classes_per_task > CLASSES)
         return ewci_fail(EWC_ERR_CONFIG,
             "tasks: %lld of %lld classes each need more than the %d classes of %s",
-            (long long)o->tasks, (long long)o->classes_per_task, CLASSES,
-            o->dataset == 0 ? "mnist" : "fashion-mnist");
+            (long long)o->tasks, (long long)o->classes_per_task, CLASSES, dataset);
     if (o->method == EWC_METHOD_LWF && o->scenario == EWC_SCENARIO_TASK)
         return ewci_fail(EWC_ERR_CONFIG, "scenario: task, expected domain or class for lwf");
     if (o->patience > 0 && o->validation == 0)

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "dataset.h"
 #include "ewc/checkpoint.h"
 #include "ewc/ewc.h"
 #include "file.h"
@@ -110,11 +111,12 @@ static json_t *describe_method(const ewc_run *run)
 static json_t *describe_run(const ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
-    json_t *const out =
-        json_pack("{s:s, s:s, s:s, s:i, s:I, s:o, s:o, s:s}", "version", ewc_version(), "device",
-            run->result.device.name, "device_description", run->result.device.description,
-            "threads", run->result.device.threads, "seed", (json_int_t)o->seed, "dataset",
-            option_text(o, "dataset"), "kind", option_text(o, "kind"), "model", run->model_text);
+    const ewc_dataset_info *const data = run->result.data;
+    json_t *const out = json_pack("{s:s, s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:o, s:s}", "version",
+        ewc_version(), "device", run->result.device.name, "device_description",
+        run->result.device.description, "threads", run->result.device.threads, "seed",
+        (json_int_t)o->seed, "dataset", data->name, "data_folder", data->folder, "data_checksum",
+        data->checksum, "kind", option_text(o, "kind"), "model", run->model_text);
     json_t *const method = describe_method(run);
     if (out != NULL && method != NULL && json_object_update(out, method) == 0) {
         json_decref(method);
@@ -277,8 +279,7 @@ static ewc_status create_data(ewc_run *run)
     char name[2 * EWC_OPTION_TEXT_SIZE];
     ewc_status status = EWC_OK;
     EWCI_TRY(ewc_options_get(o, "dataset", name, sizeof name));
-    EWCI_TRY(ewc_dataset_load(
-        &run->dataset, run->backend, name, o->data_dir[0] != '\0' ? o->data_dir : NULL));
+    EWCI_TRY(ewc_dataset_load(&run->dataset, run->backend, name, o->data_dir));
 
     ewc_task_options tasks = EWC_TASK_OPTIONS_DEFAULTS;
     tasks.kind = (ewc_task_kind)o->kind;
@@ -405,6 +406,7 @@ ewc_status ewc_run_create(
         goto done;
     }
     run->options = *options;
+    EWCI_TRY(ewc_options_set(&run->options, "data-dir", options->data_dir)); /* absolute */
     run->callbacks = (ewc_run_callbacks)EWC_RUN_CALLBACKS_DEFAULTS;
     if (callbacks != NULL)
         EWCI_TRY(
@@ -423,6 +425,7 @@ ewc_status ewc_run_create(
     run->fishers = json_array();
     run->result.folder = "";
     run->result.model = run->model_text;
+    run->result.data = &run->dataset->info;
     run->result.parameters = ewc_model_parameter_count(run->model);
     run->result.tasks = options->tasks;
     run->result.accuracy = ewc_trainer_accuracy(run->trainer);

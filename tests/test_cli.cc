@@ -170,6 +170,60 @@ TEST_F(Cli, FilesAndDevicesThatAreMissing)
     ExpectRefused(4, "cuda", {"train", "--device", "cuda:999"});
 }
 
+/* Only the data that was asked for is trained on, and the run says which it was. */
+TEST_F(Cli, NoOtherDataIsTakenSilently)
+{
+    environment.push_back("EWC_DATA_DIR=/nowhere");
+    ExpectRefused(3, "EWC_DATA_DIR: mnist not found: there is no folder /nowhere",
+        {"train", "--device", "cpu"});
+    environment.back() = "EWC_DATA_DIR=" + folder.path(); /* which holds a look-alike */
+    ExpectRefused(3, "that of mnist has 47040016", {"train", "--device", "cpu"});
+    ExpectRefused(3, "that of mnist has 47040016",
+        {"compare", "--device", "cpu", "--tasks", "2", "--out", "no", "--methods", "sgd"});
+    Words words = Tiny({"--out", "by-variable"});
+    words.erase(words.begin() + 3, words.begin() + 5); /* --data-dir */
+    Outcome result = Ewc(words);
+    ASSERT_EQ(0, result.code) << result.err;
+    environment.pop_back();
+    ExpectRefused(
+        2, "dataset: custom needs data-dir", {"train", "--device", "cpu", "--dataset", "custom"});
+
+    words = Tiny({"--out", "relative"});
+    words[4] = "."; /* of --data-dir */
+    result = Ewc(words);
+    ASSERT_EQ(0, result.code) << result.err;
+    EXPECT_NE(std::string::npos, result.out.find("custom")) << result.out;
+    const std::string here = std::filesystem::canonical(folder.path());
+    const auto text = [](const Json &object, const char *key) {
+        return std::string(json_string_value(json_object_get(object.get(), key)));
+    };
+    EXPECT_EQ(here, text(ParseJson(ReadFile(folder / "relative/config.json")), "data-dir"));
+    std::string checksum;
+    for (const char *run : {"relative", "by-variable"}) {
+        const std::string path = folder / run;
+        std::string line = ReadFile(path + "/metrics.jsonl");
+        line.resize(line.find('\n'));
+        for (const Json &head : {ParseJson(ReadFile(path + "/result.json")), ParseJson(line)}) {
+            EXPECT_EQ("custom", text(head, "dataset"));
+            EXPECT_EQ(here, text(head, "data_folder"));
+            if (checksum.empty()) checksum = text(head, "data_checksum");
+            EXPECT_EQ(35u, checksum.size());
+            EXPECT_EQ(checksum, text(head, "data_checksum"));
+        }
+    }
+}
+
+/* What is done is found again, however the data's folder is spelled. */
+TEST_F(Cli, DataFoldersAreTheSameHoweverSpelled)
+{
+    Words words = Tiny({"--methods", "sgd", "--iterations", "3", "--out", "all"}, "compare");
+    ASSERT_EQ(0, Ewc(words).code);
+    words[4] = ".";
+    const Outcome result = Ewc(words);
+    EXPECT_EQ(0, result.code) << result.err;
+    EXPECT_NE(std::string::npos, result.err.find("done before")) << result.err;
+}
+
 TEST_F(Cli, RunsThatFailSayWhy)
 {
     Outcome result = Ewc(Tiny({"--lambda-l2=1e9", "--method", "l2"}));

@@ -268,14 +268,15 @@ TEST_F(Batch, TheHeaderIsTrueOfAllRuns)
     const Outcome result = Ewc(words);
     ASSERT_EQ(0, result.code) << result.err;
     const std::string header = result.out.substr(0, result.out.find('\n'));
-    ExpectIn("permuted mnist, 2 tasks, domain-incremental, ", header);
+    ExpectIn("permuted custom, 2 tasks, domain-incremental, ", header);
     EXPECT_EQ(std::string::npos, header.find("36-")) << header;
 }
 
 TEST_F(Batch, SweepsTheMethodsStrengthUnlessTold)
 {
-    const Outcome result = Ewc({"sweep", "--method", "mas", "--data-dir", folder.path(), "--tasks",
-        "2", "--hidden", "8", "--validation", "50", "--device", "cpu", "--json"});
+    const Outcome result =
+        Ewc({"sweep", "--method", "mas", "--dataset", "custom", "--data-dir", folder.path(),
+            "--tasks", "2", "--hidden", "8", "--validation", "50", "--device", "cpu", "--json"});
     ASSERT_EQ(0, result.code) << result.err;
     const Json document = ParseJson(result.out);
     const json_t *const runs = json_object_get(document.get(), "runs");
@@ -328,8 +329,9 @@ TEST_F(Batch, BadSweepsAndFiguresAreRefused)
 
 TEST_F(Batch, TheFiguresOfThePaper)
 {
-    const Words tiny = {"--fast", "--data-dir", folder.path(), "--device", "cpu", "--optimizer",
-        "sgd", "--batch", "16", "--eval-every", "10", "--epochs", "2", "--lambda", "10"};
+    const Words tiny = {"--fast", "--dataset", "custom", "--data-dir", folder.path(), "--device",
+        "cpu", "--optimizer", "sgd", "--batch", "16", "--eval-every", "10", "--epochs", "2",
+        "--lambda", "10"};
     for (const char *name : {"2a", "2b", "2c"}) {
         Words words = {"paper", name, "--out", name};
         words.insert(words.end(), tiny.begin(), tiny.end());

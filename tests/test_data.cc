@@ -45,6 +45,22 @@ Bytes Gzip(const Bytes &bytes)
     return out;
 }
 
+Bytes Gunzip(const Bytes &bytes)
+{
+    z_stream z{};
+    if (inflateInit2(&z, 15 + 16) != Z_OK) throw std::runtime_error("inflateInit2");
+    Bytes out((size_t)64 << 20, '\0');
+    z.next_in = (Bytef *)bytes.data();
+    z.avail_in = (uInt)bytes.size();
+    z.next_out = (Bytef *)out.data();
+    z.avail_out = (uInt)out.size();
+    const int code = inflate(&z, Z_FINISH);
+    out.resize(out.size() - z.avail_out);
+    inflateEnd(&z);
+    if (code != Z_STREAM_END) throw std::runtime_error("inflate");
+    return out;
+}
+
 const char *const kStems[4] = {"train-images-idx3-ubyte", "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"};
 
@@ -62,6 +78,18 @@ struct SmallSet {
         files[1] = test::Idx({5}, Bytes("\3\1\4\1\5", 5));
         files[2] = test::Idx({3, 3, 2}, test_items);
         files[3] = test::Idx({3}, Bytes("\0\x9\2", 3));
+    }
+    /* As ewc/data.h has it: CRC-32 of the four payloads. */
+    std::string Checksum() const
+    {
+        std::string out;
+        for (const int i : {0, 1, 2, 3}) {
+            char text[16];
+            std::snprintf(text, sizeof text, "%s%08lx", i > 0 ? "-" : "",
+                crc32(0, (const Bytef *)files[i].data(), (uInt)files[i].size()));
+            out += text;
+        }
+        return out;
     }
     void WriteTo(const std::string &folder, bool gzip = false) const
     {
@@ -149,10 +177,15 @@ class Data : public ::testing::Test
     void ExpectLoads(const std::string &data_dir)
     {
         ewc_dataset *set = nullptr;
-        ASSERT_OK(ewc_dataset_load(&set, be, "mnist", data_dir.c_str()));
+        ASSERT_OK(ewc_dataset_load(&set, be, "custom", data_dir.c_str()));
         ewc_dataset_info info;
         ASSERT_OK(ewc_dataset_describe(set, &info));
-        EXPECT_STREQ("mnist", info.name);
+        EXPECT_STREQ("custom", info.name);
+        EXPECT_STREQ(small.Checksum().c_str(), info.checksum);
+        EXPECT_EQ(fs::path(info.folder), fs::canonical(info.folder));
+        EXPECT_TRUE(fs::equivalent(fs::path(data_dir), info.folder) ||
+                    fs::equivalent(fs::path(data_dir) / "custom", info.folder))
+            << info.folder;
         EXPECT_EQ(5, info.rows[0]);
         EXPECT_EQ(3, info.rows[1]);
         EXPECT_EQ(1, info.channels);
@@ -181,7 +214,7 @@ class Data : public ::testing::Test
     void ExpectFileRefused(const std::string &data_dir, const std::string &path, const char *fault)
     {
         ewc_dataset *set = (ewc_dataset *)this;
-        EXPECT_FAILS(EWC_ERR_DATA, fault, ewc_dataset_load(&set, be, "mnist", data_dir.c_str()));
+        EXPECT_FAILS(EWC_ERR_DATA, fault, ewc_dataset_load(&set, be, "custom", data_dir.c_str()));
         EXPECT_EQ(nullptr, set);
         EXPECT_NE(nullptr, std::strstr(ewc_last_error(), path.c_str())) << ewc_last_error();
         EXPECT_EQ(nullptr, std::strchr(ewc_last_error(), '\n')) << ewc_last_error();
@@ -229,7 +262,7 @@ TEST_F(Data, FilesLargerThanOneBufferAreWhole)
         for (int i = 0; i < 4; i++)
             Write(place + "/" + kStems[i], gzip ? Gzip(files[i]) : files[i]);
         ewc_dataset *set = nullptr;
-        ASSERT_OK(ewc_dataset_load(&set, be, "mnist", place.c_str()));
+        ASSERT_OK(ewc_dataset_load(&set, be, "custom", place.c_str()));
         EXPECT_TRUE(items == Images(set, EWC_SPLIT_TRAIN));
         ewc_dataset_free(set);
     }
@@ -238,7 +271,7 @@ TEST_F(Data, FilesLargerThanOneBufferAreWhole)
 TEST_F(Data, FoldersAreSearchedInOrder)
 {
     const test::Folder own, cache, home;
-    const Variable no_own("EWC_DATA_DIR", own.path().c_str());
+    const Variable no_own("EWC_DATA_DIR", nullptr);
     const Variable no_cache("XDG_CACHE_HOME", cache.path().c_str());
     const Variable no_home("HOME", home.path().c_str());
     const auto found = [](const char *data_dir) {
@@ -247,7 +280,6 @@ TEST_F(Data, FoldersAreSearchedInOrder)
         return std::string(at.folder);
     };
 
-    EXPECT_NE(own.path(), found(nullptr)); /* an empty folder is passed over */
     {
         const Variable none("XDG_CACHE_HOME", nullptr);
         small.WriteTo(home / ".cache/ewc/mnist");
@@ -255,18 +287,93 @@ TEST_F(Data, FoldersAreSearchedInOrder)
     }
     small.WriteTo(cache / "ewc/mnist");
     EXPECT_EQ(cache / "ewc/mnist", found(nullptr));
+    const Variable with_own("EWC_DATA_DIR", own.path().c_str());
+    EXPECT_EQ("", found(nullptr)); /* a folder that is named is the only one */
     small.WriteTo(own.path());
     EXPECT_EQ(own.path(), found(nullptr));
     EXPECT_EQ(own.path(), found(""));
     small.WriteTo(own / "mnist");
     EXPECT_EQ(own / "mnist", found(nullptr));
 
-    EXPECT_EQ("", found(folder.path().c_str())); /* a given folder is the only one */
+    EXPECT_EQ("", found(folder.path().c_str())); /* stronger than the variable */
     small.WriteTo(folder.path());
     EXPECT_EQ(folder.path(), found(folder.path().c_str()));
     small.WriteTo(folder / "mnist");
     EXPECT_EQ(folder / "mnist", found(folder.path().c_str()));
     ExpectLoads(folder.path());
+    small.WriteTo(folder / "custom");
+    ExpectLoads(folder.path());
+}
+
+/* Nothing else is taken in place of a folder that was named: the sentence says who named it, what
+ * was looked for, and where. */
+TEST_F(Data, NamedFolderWithoutDataIsAnError)
+{
+    const test::Folder cache;
+    const Variable with_cache("XDG_CACHE_HOME", cache.path().c_str());
+    small.WriteTo(cache / "ewc/mnist");
+    small.WriteTo(cache / "ewc/custom");
+    const std::string nowhere = folder / "nowhere", empty = folder / "empty",
+                      file = folder / "file";
+    fs::create_directory(empty);
+    Write(file, "x");
+    for (const char *set_name : {"mnist", "custom"})
+        for (const std::string &place : {nowhere, empty, file})
+            for (const bool by_variable : {false, true}) {
+                SCOPED_TRACE(place + (by_variable ? " by EWC_DATA_DIR" : ""));
+                const Variable variable("EWC_DATA_DIR", by_variable ? place.c_str() : nullptr);
+                const char *const data_dir = by_variable ? nullptr : place.c_str();
+                ewc_dataset *set = nullptr;
+                ewc_dataset_location at;
+                EXPECT_FAILS(EWC_ERR_DATA, "train-images-idx3-ubyte and three more files",
+                    ewc_dataset_load(&set, be, set_name, data_dir));
+                const std::string sentence = ewc_last_error();
+                EXPECT_EQ(0u, sentence.find(std::string(by_variable ? "EWC_DATA_DIR" : "data-dir") +
+                                            ": " + set_name + " not found"))
+                    << sentence;
+                EXPECT_NE(std::string::npos, sentence.find(place + "/" + set_name)) << sentence;
+                EXPECT_EQ(place != empty,
+                    sentence.find("there is no folder " + place) != std::string::npos)
+                    << sentence;
+                EXPECT_OK(ewc_dataset_locate(set_name, data_dir, 1, &at));
+                EXPECT_EQ(0, at.found);
+                EXPECT_EQ(0u, sentence.find(std::string(at.message).substr(0, 100))) << at.message;
+            }
+    const Variable variable("EWC_DATA_DIR", nullptr);
+    ewc_dataset *set = nullptr;
+    EXPECT_FAILS(
+        EWC_ERR_ARGUMENT, "custom needs data-dir", ewc_dataset_load(&set, be, "custom", nullptr));
+}
+
+/* A set of a known name is that set, to the last bit; another of the same form is not recorded as
+ * it, nor trained on unasked. */
+TEST_F(Data, LookAlikesAreRefused)
+{
+    ewc_dataset *set = nullptr;
+    small.WriteTo(folder.path());
+    for (const char *name : {"mnist", "fashion-mnist"}) {
+        EXPECT_FAILS(
+            EWC_ERR_DATA, "46 bytes", ewc_dataset_load(&set, be, name, folder.path().c_str()));
+        EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "dataset custom")) << ewc_last_error();
+        EXPECT_NE(nullptr, std::strstr(ewc_last_error(), kStems[0])) << ewc_last_error();
+    }
+
+    /* Each real file in turn with one byte changed, of the same length. */
+    for (int i = 0; i < 4; i++) {
+        const test::Folder real;
+        for (const char *stem : kStems)
+            fs::create_symlink(EWC_TEST_DATASETS "/mnist/" + std::string(stem) + ".gz",
+                real / (stem + std::string(".gz")));
+        const std::string path = real / (kStems[i] + std::string(".gz"));
+        Bytes changed = Gunzip(test::ReadFile(path));
+        changed.back() = (char)(changed.back() ^ 1);
+        fs::remove(path);
+        Write(real / kStems[i], changed);
+        EXPECT_FAILS(EWC_ERR_DATA, "not that of mnist",
+            ewc_dataset_load(&set, be, "mnist", real.path().c_str()));
+        EXPECT_NE(nullptr, std::strstr(ewc_last_error(), kStems[i])) << ewc_last_error();
+        EXPECT_EQ(nullptr, set);
+    }
 }
 
 /* ---- Real sets ---- */
@@ -283,6 +390,9 @@ TEST_F(Data, RealMnist)
     EXPECT_EQ(28, info.height);
     EXPECT_EQ(28, info.width);
     EXPECT_EQ(10, info.classes);
+    EXPECT_STREQ("mnist", info.name);
+    EXPECT_STREQ("e9f4d8b3-e0cb4ad2-91373bdf-4ab9eff9", info.checksum);
+    EXPECT_EQ(fs::canonical(EWC_TEST_DATASETS "/mnist"), fs::path(info.folder));
 
     const std::vector<int> first[2] = {
         {5, 0, 4, 1, 9, 2, 1, 3, 1, 4}, {7, 2, 1, 0, 4, 1, 4, 9, 5, 9}};
@@ -370,7 +480,7 @@ TEST_F(Data, KnownSetsHaveNames)
 
 TEST_F(Data, MissingIsNamed)
 {
-    ExpectFileRefused(folder.path(), folder / "mnist", "mnist not found in");
+    ExpectFileRefused(folder.path(), folder / "custom", "custom not found");
     ewc_dataset_location at;
     ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at));
     EXPECT_EQ(0, at.found);
@@ -439,7 +549,7 @@ TEST_F(Data, NoFlippedBitIsBelieved)
         changed[bit / 8] = (char)(changed[bit / 8] ^ (1 << bit % 8));
         Write(path, changed);
         ewc_dataset *set = nullptr;
-        const ewc_status status = ewc_dataset_load(&set, be, "mnist", folder.path().c_str());
+        const ewc_status status = ewc_dataset_load(&set, be, "custom", folder.path().c_str());
         if (status == EWC_OK) {
             believed += bit >= 8 * 10;
             EXPECT_EQ(small.train_items, Images(set, EWC_SPLIT_TRAIN)) << "bit " << bit;
@@ -499,21 +609,82 @@ TEST_F(Data, OversizedIsRefused)
     ExpectFileRefused(folder.path(), folder / kStems[1], "oversized");
 }
 
+/* Allows 64 MiB of memory beyond what is in use now, while it lives. */
+class TightMemory
+{
+    struct rlimit before;
+
+  public:
+    TightMemory()
+    {
+        std::ifstream statm("/proc/self/statm");
+        rlim_t pages[6] = {0};
+        for (rlim_t &count : pages)
+            statm >> count;
+        EXPECT_TRUE(statm);
+        EXPECT_EQ(0, getrlimit(RLIMIT_DATA, &before));
+        struct rlimit tight = before;
+        tight.rlim_cur = pages[5] * (rlim_t)sysconf(_SC_PAGESIZE) + ((rlim_t)64 << 20);
+        EXPECT_EQ(0, setrlimit(RLIMIT_DATA, &tight));
+    }
+    ~TightMemory() { EXPECT_EQ(0, setrlimit(RLIMIT_DATA, &before)); }
+    TightMemory(const TightMemory &) = delete;
+    TightMemory &operator=(const TightMemory &) = delete;
+};
+
 /* A header may promise 1 GiB; memory is asked for as bytes arrive. */
 TEST_F(Data, PromisedSizeIsNotAllocated)
 {
-    std::ifstream statm("/proc/self/statm");
-    rlim_t pages[6] = {0};
-    for (rlim_t &count : pages)
-        statm >> count;
-    ASSERT_TRUE(statm);
-    struct rlimit before;
-    ASSERT_EQ(0, getrlimit(RLIMIT_DATA, &before));
-    struct rlimit tight = before; /* 64 MiB more than now */
-    tight.rlim_cur = pages[5] * (rlim_t)sysconf(_SC_PAGESIZE) + ((rlim_t)64 << 20);
-    ASSERT_EQ(0, setrlimit(RLIMIT_DATA, &tight));
+    small.files[1] = test::Idx({1 << 10}, Bytes(1 << 10, '\1'));
+    small.files[2] = test::Idx({3, 1 << 10, 1 << 10}, Bytes(3 << 20, '\1'));
+    const TightMemory tight;
     ExpectRefused(0, test::Idx({1 << 10, 1 << 10, 1 << 10}, "abc"), "truncated: 3 bytes");
-    EXPECT_EQ(0, setrlimit(RLIMIT_DATA, &before));
+}
+
+/* 128 KiB that unpack to 128 MiB: what is wrong with the set is found before they are unpacked, by
+ * what the other files, the set's name or the widest network expect. */
+TEST_F(Data, SmallFilesDoNotTakeMuchMemory)
+{
+    const Bytes zeros((size_t)128 << 20, '\0');
+    const auto bomb = [&](const std::vector<uint32_t> &size) {
+        return Gzip(test::Idx(size, zeros));
+    };
+    const Bytes many = bomb({1 << 17, 32, 32}), wide = bomb({1, 1 << 13, 1 << 14});
+    const auto refused = [&](const char *fault, const char *name) {
+        const TightMemory tight;
+        ewc_dataset *set = nullptr;
+        EXPECT_FAILS(EWC_ERR_DATA, fault, ewc_dataset_load(&set, be, name, folder.path().c_str()));
+    };
+    const auto write = [&](int file, const Bytes &bytes) { Write(folder / kStems[file], bytes); };
+
+    write(0, many);
+    write(1, test::Idx({1 << 17}, Bytes(1 << 17, '\1')));
+    write(2, test::Idx({1, 32, 32}, Bytes(1024, '\1')));
+    write(3, test::Idx({1}, "\1"));
+    refused("134217744 bytes, that of mnist has 47040016", "mnist");
+    write(1, test::Idx({5}, "\1\1\1\1\1"));
+    refused("5 labels for 131072 images", "custom");
+    write(1, test::Idx({1 << 17}, Bytes(1 << 17, '\xa')));
+    refused("label 10 in row 0", "custom");
+    write(1, test::Idx({1 << 17}, Bytes(1 << 17, '\1')));
+    write(2, test::Idx({1, 32, 31}, Bytes(992, '\1')));
+    refused("images of 32 x 31", "custom");
+    write(2, test::Idx({1, 32, 32}, Bytes(1000, '\1')));
+    refused("truncated: 1000 bytes", "custom");
+    write(2, Gzip(test::Idx({1, 32, 32}, Bytes(1000, '\1'))));
+    refused("truncated: 1000 bytes", "custom");
+    write(0, wide);
+    write(1, test::Idx({1}, "\1"));
+    write(2, wide);
+    refused("oversized: images of 8192 x 16384", "custom");
+    write(0, Gzip(test::Idx({5, 3, 2}, zeros)));
+    write(1, test::Idx({5}, "\1\1\1\1\1"));
+    write(2, test::Idx({1, 3, 2}, "abcdef"));
+    refused("longer than its header says", "custom");
+    for (int i = 0; i < 4; i++) /* as it is, it is read */
+        write(i, small.files[i]);
+    const TightMemory tight;
+    ExpectLoads(folder.path());
 }
 
 TEST_F(Data, EmptyDimensionIsRefused)
@@ -651,6 +822,17 @@ TEST_P(SourceTest, IsCopied)
     ewc_dataset_info info;
     ASSERT_OK(ewc_dataset_describe(set, &info));
     EXPECT_STREQ("memory", info.name);
+    EXPECT_STREQ("", info.folder);
+    const Bytes parts[4] = {test::Idx({2, 3, 1, 2}, before[0]), test::Idx({2}, Bytes("\1\0", 2)),
+        test::Idx({1, 3, 1, 2}, before[1]), test::Idx({1}, "\2")};
+    std::string checksum;
+    for (const Bytes &part : parts) {
+        char text[16];
+        std::snprintf(
+            text, sizeof text, "-%08lx", crc32(0, (const Bytef *)part.data(), (uInt)part.size()));
+        checksum += text;
+    }
+    EXPECT_EQ(checksum.substr(1), info.checksum);
     EXPECT_EQ(3, info.channels);
     EXPECT_EQ(2, info.rows[0]);
     EXPECT_EQ(1, info.rows[1]);
@@ -707,7 +889,7 @@ TEST_P(SourceTest, NoMemoryIsReportedAndNothingLeaks)
         ASSERT_LT(n, 100);
         ewc_dataset *set = nullptr;
         ewci_calloc_fail_at(n);
-        const ewc_status status = ewc_dataset_load(&set, be, "mnist", folder.path().c_str());
+        const ewc_status status = ewc_dataset_load(&set, be, "custom", folder.path().c_str());
         ewci_calloc_fail_at(-1);
         ewc_dataset_free(set);
         EXPECT_EQ(before, be->used);

@@ -92,6 +92,27 @@ TEST(Options, DefaultsAreTheTablesAndPass)
     EXPECT_OK(ewc_options_check(&o));
 }
 
+/* What a run writes down holds from everywhere. */
+TEST(Options, DataFolderIsAbsolute)
+{
+    const std::string here = std::filesystem::current_path();
+    ewc_run_options o = Defaults();
+    const auto set = [&](const std::string &path) {
+        EXPECT_OK(ewc_options_set(&o, "data-dir", path.c_str()));
+        return std::string(o.data_dir);
+    };
+    EXPECT_EQ(here + "/not there", set("not there"));
+    EXPECT_EQ(here, set("."));
+    EXPECT_EQ("/", set(here.substr(0, 1)));
+    EXPECT_EQ("/not/../there", set("/not/../there"));
+    EXPECT_EQ("", set(""));
+    const std::string longest(EWC_OPTION_TEXT_SIZE - 1 - here.size() - 1, 'x');
+    EXPECT_EQ(here + "/" + longest, set(longest));
+    EXPECT_FAILS(
+        EWC_ERR_CONFIG, "data-dir: ", ewc_options_set(&o, "data-dir", (longest + "x").c_str()));
+    EXPECT_EQ(here + "/" + longest, o.data_dir);
+}
+
 /* The number of a choice is that of the enum which it stands for. */
 TEST(Options, ChoicesAreTheEnums)
 {
@@ -101,6 +122,7 @@ TEST(Options, ChoicesAreTheEnums)
         int value;
     } cases[] = {
         {"dataset", "fashion-mnist", &ewc_run_options::dataset, 1},
+        {"dataset", "custom", &ewc_run_options::dataset, 2},
         {"kind", "permuted", &ewc_run_options::kind, EWC_TASKS_PERMUTED},
         {"kind", "rotated", &ewc_run_options::kind, EWC_TASKS_ROTATED},
         {"kind", "split", &ewc_run_options::kind, EWC_TASKS_SPLIT},

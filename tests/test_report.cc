@@ -159,8 +159,9 @@ class Report : public Cli
     /* A run with `more` flags in folder `out`. */
     void Train(const std::string &out, const Words &more)
     {
-        Words words = {"train", "--data-dir", folder.path(), "--device", "cpu", "--hidden", "12",
-            "--batch", "16", "--penalty", "proximal", "--lr", "0.01", "--out", out};
+        Words words = {"train", "--dataset", "custom", "--data-dir", folder.path(), "--device",
+            "cpu", "--hidden", "12", "--batch", "16", "--penalty", "proximal", "--lr", "0.01",
+            "--out", out};
         words.insert(words.end(), more.begin(), more.end());
         const Outcome result = Ewc(words);
         ASSERT_EQ(0, result.code) << result.err;
@@ -480,10 +481,10 @@ TEST_F(Report, TheCommandRunsItAgain)
     for (const Words &more : flags) {
         for (const char *old : {"run", "again"})
             std::filesystem::remove_all(folder / old);
-        Words words = {"train", "--device", "cpu", "--data-dir", data, "--hidden", "12", "--batch",
-            "16", "--out", "run"};
+        Words words = {"train", "--device", "cpu", "--dataset", "custom", "--data-dir", data,
+            "--hidden", "12", "--batch", "16", "--out", "run"};
         for (size_t k = 0; k < more.size(); k++) {
-            if (more[k] == "--hidden") words.erase(words.begin() + 5, words.begin() + 7);
+            if (more[k] == "--hidden") words.erase(words.begin() + 7, words.begin() + 9);
         }
         words.insert(words.end(), more.begin(), more.end());
         Outcome result = Ewc(words);

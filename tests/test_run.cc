@@ -56,10 +56,11 @@ class WholeRun : public ::testing::Test
     {
         WriteTinyMnist(folder.path());
         ewc_options_init(&o);
-        for (const auto &[key, value] : std::vector<std::pair<const char *, std::string>>{
-                 {"data-dir", folder.path()}, {"device", "cpu"}, {"threads", "2"}, {"tasks", "3"},
-                 {"hidden", "20"}, {"epochs", "3"}, {"batch", "16"}, {"optimizer", "sgd"},
-                 {"lr", "0.1"}, {"lambda", "5"}, {"lambda-l2", "0.1"}, {"out", folder / "run"}})
+        for (const auto &[key, value] :
+            std::vector<std::pair<const char *, std::string>>{{"dataset", "custom"},
+                {"data-dir", folder.path()}, {"device", "cpu"}, {"threads", "2"}, {"tasks", "3"},
+                {"hidden", "20"}, {"epochs", "3"}, {"batch", "16"}, {"optimizer", "sgd"},
+                {"lr", "0.1"}, {"lambda", "5"}, {"lambda-l2", "0.1"}, {"out", folder / "run"}})
             EXPECT_OK(ewc_options_set(&o, key, value.c_str()));
     }
 

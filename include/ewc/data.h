@@ -38,13 +38,17 @@ typedef struct ewc_dataset_source {
 EWC_API ewc_status ewc_dataset_create(
     ewc_dataset **out, ewc_backend *backend, const ewc_dataset_source *source);
 
-/* Loads "mnist" or "fashion-mnist" from its four IDX files (plain or .gz), all in one folder: the
- * first, in this order, that holds any of them. `data_dir` (NULL, "": none; if given, the only
- * place): its subfolder of the set's name, then itself; $EWC_DATA_DIR: likewise; then subfolders of
- * the set's name in the user's cache directory ($XDG_CACHE_HOME or ~/.cache, subfolder ewc), the
- * source tree's and the installed datasets folder, /usr/share/datasets.
- * @return EWC_OK; EWC_ERR_ARGUMENT: an unknown name; EWC_ERR_DATA: not found (the sentence lists
- *         where it looked) or corrupt (it names file and fault); EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+/* Loads "mnist", "fashion-mnist" or "custom" from its four IDX files (plain or .gz), all in one
+ * folder: the first, in this order, that holds any of them. `data_dir` (NULL, "": none): its
+ * subfolder of the set's name, then itself, and no other place; without it $EWC_DATA_DIR: likewise;
+ * without both subfolders of the set's name in the user's cache directory ($XDG_CACHE_HOME or
+ * ~/.cache, subfolder ewc), the source tree's and the installed datasets folder,
+ * /usr/share/datasets. What is loaded as mnist or fashion-mnist is that set: files with another
+ * checksum are refused. "custom" is any four files of the same names, with labels 0..9; only
+ * data_dir or $EWC_DATA_DIR say where.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: an unknown name; EWC_ERR_DATA: not found (the sentence says
+ *         what was looked for where), corrupt or another set (it names file and fault);
+ *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_dataset_load(
     ewc_dataset **out, ewc_backend *backend, const char *name, const char *data_dir);
 
@@ -54,6 +58,11 @@ typedef struct ewc_dataset_info {
     char name[32];
     int64_t rows[2]; /* training, test */
     int64_t channels, height, width, classes;
+    char folder[512]; /* absolute, where the files lie; "" of a set that was made in memory */
+    /* What the set is, whatever its name: CRC-32 of training images and labels, test images and
+     * labels, in hexadecimal with '-' between, each of what an IDX file of that content holds after
+     * gunzip (images of several channels: four dimensions). */
+    char checksum[36];
 } ewc_dataset_info;
 
 EWC_API ewc_status ewc_dataset_describe(const ewc_dataset *dataset, ewc_dataset_info *out);

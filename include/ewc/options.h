@@ -70,7 +70,8 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "new folder for what the run leaves, instead of runs/NAME-METHOD-TIME")                    \
     X(FLAG, checkpoint, "true", "", "Run", "save the final model and its EWC state")               \
                                                                                                    \
-    X(CHOICE, dataset, "mnist", "mnist|fashion-mnist", "Tasks", "images to learn")                 \
+    X(CHOICE, dataset, "mnist", "mnist|fashion-mnist|custom", "Tasks",                             \
+        "images to learn; custom: four IDX files of your own in --data-dir, labels 0 to 9")        \
     X(TEXT, data_dir, "", "", "Tasks", "the only folder to look for data in")                      \
     X(CHOICE, kind, "permuted", "permuted|rotated|split", "Tasks",                                 \
         "what differs between tasks: order of pixels, angle, classes")                             \
@@ -219,8 +220,8 @@ EWC_API ewc_status ewc_options_preset(ewc_run_options *options, const char *name
 /* Sets one option from text. Numbers are decimal and complete: "1e400", "0x10", "1,5" and "" are
  * refused. Setting epochs above 0 sets iterations to 0, and the other way round; setting method to
  * dropout sets what is 0 of dropout_input and dropout_hidden (both) to 0.2 and 0.5, patience to 5
- * and validation to 5000; setting preset is ewc_options_preset. The sentence of an error begins
- * with the key.
+ * and validation to 5000; data_dir is made absolute; setting preset is ewc_options_preset. The
+ * sentence of an error begins with the key.
  * @return EWC_OK; EWC_ERR_CONFIG: an unknown key, with the nearest known one; a value out of limits
  *         (the option keeps its value) */
 EWC_API ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value);

@@ -66,7 +66,8 @@ typedef struct ewc_run_result {
     ewc_metrics metrics;      /* NaN before the end */
     double seconds;           /* of ewc_run_execute, and its parts: */
     double seconds_training, seconds_fisher, seconds_evaluation;
-    int64_t fisher_samples; /* of all Fisher passes together */
+    int64_t fisher_samples;       /* of all Fisher passes together */
+    const ewc_dataset_info *data; /* what the tasks are made of */
 } ewc_run_result;
 EWC_API const ewc_run_result *ewc_run_get_result(const ewc_run *run);
 

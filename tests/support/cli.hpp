@@ -60,9 +60,9 @@ class Cli : public ::testing::Test
     /* `train` with the tiny data: seconds of nothing but start-up. */
     Words Tiny(const Words &more, const char *verb = "train")
     {
-        Words words = {verb, "--data-dir", folder.path(), "--device", "cpu", "--tasks", "2",
-            "--hidden", "12", "--batch", "16", "--lr", "0.1", "--optimizer", "sgd", "--lambda",
-            "2"};
+        Words words = {verb, "--dataset", "custom", "--data-dir", folder.path(), "--device", "cpu",
+            "--tasks", "2", "--hidden", "12", "--batch", "16", "--lr", "0.1", "--optimizer", "sgd",
+            "--lambda", "2"};
         words.insert(words.end(), more.begin(), more.end());
         return words;
     }

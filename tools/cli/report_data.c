@@ -245,9 +245,8 @@ const char *report_fact(const report_run *run, const char *key)
     return text[0] != '\0' ? text : cli_json_text(json_array_get(run->folder.events, 0), key);
 }
 
-static int same_device(const report_run *a, const report_run *b)
+static int same_fact(const report_run *a, const report_run *b, const char *key)
 {
-    static const char key[] = "device_description";
     return strcmp(report_fact(a, key), report_fact(b, key)) == 0;
 }
 
@@ -266,7 +265,8 @@ static int same_group(const report_run *a, const report_run *b)
 {
     json_t *const left = copy_what_matters(a), *const right = copy_what_matters(b);
     const int same = a->finished == b->finished && a->tasks == b->tasks && a->done == b->done &&
-                     same_device(a, b) && json_equal(left, right);
+                     same_fact(a, b, "device_description") && same_fact(a, b, "data_checksum") &&
+                     json_equal(left, right);
     json_decref(left);
     json_decref(right);
     return same;
@@ -339,7 +339,7 @@ static void name_group(const report *r, report_group *group)
         if (tells_apart(r, run, key)) fprintf(out, " %s=%s", key, json_string_value(value));
     }
     for (int64_t g = 0; g < r->group_count; g++) {
-        if (same_device(run, r->groups[g].runs[0])) continue;
+        if (same_fact(run, r->groups[g].runs[0], "device_description")) continue;
         fprintf(out, " on %s", report_fact(run, "device"));
         break;
     }
