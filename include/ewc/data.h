@@ -62,7 +62,7 @@ typedef struct ewc_dataset_info {
     /* What the set is, whatever its name: CRC-32 of training images and labels, test images and
      * labels, in hexadecimal with '-' between, each of what an IDX file of that content holds after
      * gunzip (images of several channels: four dimensions). */
-    char checksum[36];
+    char checksum[40];
 } ewc_dataset_info;
 
 EWC_API ewc_status ewc_dataset_describe(const ewc_dataset *dataset, ewc_dataset_info *out);
