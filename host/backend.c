@@ -81,6 +81,29 @@ static ewc_status create_cuda(ewc_backend **out, int index)
     return cuda->create(out, index, ewci_fail);
 }
 
+/* ---- Precision ---- */
+
+static const char *const precision_names[] = {"auto", "fp32", "bf16x3", "tf32"};
+
+const char *ewci_precision_name(const ewc_backend *be)
+{
+    return precision_names[be->precision];
+}
+
+static ewc_status choose_precision(ewc_backend *be, ewc_precision wanted)
+{
+    if ((unsigned)wanted > EWC_PRECISION_TF32)
+        return ewci_fail(EWC_ERR_ARGUMENT, "precision: %d, expected 0..3", (int)wanted);
+    if (wanted == EWC_PRECISION_AUTO)
+        wanted = be->has_tensor_cores ? EWC_PRECISION_BF16X3 : EWC_PRECISION_FP32;
+    if (wanted != EWC_PRECISION_FP32 && !be->has_tensor_cores)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "precision: \"%s\", expected auto or fp32 on a device without such tensor cores",
+            precision_names[wanted]);
+    be->precision = wanted;
+    return EWC_OK;
+}
+
 /* ---- Public ---- */
 
 ewc_status ewc_backend_create(
@@ -120,7 +143,12 @@ ewc_status ewc_backend_create(
         return ewci_fail(
             EWC_ERR_ARGUMENT, "device: \"%s\", expected auto, cpu, cuda or cuda:N", device);
     }
-    if (status != EWC_OK) return status;
+    if (status == EWC_OK) status = choose_precision(*out, options.precision);
+    if (status != EWC_OK) {
+        ewc_backend_free(*out);
+        *out = NULL;
+        return status;
+    }
     ewci_backend_check(*out);
     (*out)->log = options.log;
     (*out)->log_user = options.log_user;

@@ -1108,6 +1108,9 @@ ewc_status JOIN(ewci_backend_cpu_create_, EWCI_CPU_VARIANT)(ewc_backend **out, i
         return status;
     }
     cpu->base.ops = &cpu_ops;
+    cpu->base.precision = EWC_PRECISION_FP32;
+    cpu->base.pass_rows = 512;       /* enough for efficient matrix products, */
+    cpu->base.pass_gradients = 4608; /* few enough to stay in cache */
     cpu->threads = threads;
     /* Tiles are the threads' work; a second team inside BLAS would fight for the same cores. */
     if (openblas_set_num_threads) openblas_set_num_threads(1);

@@ -26,6 +26,7 @@ typedef struct backend_cuda {
     int device;
     int debug_sync;
     int recording;
+    int hopper; /* compute capability 9.0: tensor cores of its own */
     cudaStream_t stream;
     cublasHandle_t blas;
     void *workspace;           /* of cuBLAS */
@@ -332,13 +333,16 @@ static ewc_status cuda_gemm(ewc_backend *be, float *c, const float *a, const flo
     if (k == 0) return beta == 0.0f ? cuda_fill(be, c, 0.0f, m * n) : EWC_OK;
     int callers;
     const float one = 1.0f;
+    const cublasComputeType_t compute =
+        be->precision == EWC_PRECISION_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     const cudaError_t error = enter(cuda, &callers);
     const ewc_status status =
         error != cudaSuccess ? report(cuda, "gemm", error)
                              : report_blas(cuda, "gemm",
-                                   cublasSgemm_64(cuda->blas, trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                   cublasGemmEx_64(cuda->blas, trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
                                        trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, n, m, k, &one, b,
-                                       trans_b ? k : n, a, trans_a ? m : k, &beta, c, n));
+                                       CUDA_R_32F, trans_b ? k : n, a, CUDA_R_32F, trans_a ? m : k,
+                                       &beta, c, CUDA_R_32F, n, compute, CUBLAS_GEMM_DEFAULT));
     leave(cuda, callers);
     return status;
 }
@@ -407,6 +411,24 @@ static ewc_status cuda_seeds(ewc_backend *be, float *seeds, const float *logits,
     OPERATION(be, "seeds",
         ewck_seeds(
             seeds, logits, labels, samples, repeats, rows, cols, estimator, step, cuda->stream));
+}
+
+/* ---- The Fisher pass ---- */
+
+static size_t cuda_fisher_memory(
+    ewc_backend *be, const ewck_layer *layers, int64_t count, int64_t rows, int64_t repeats)
+{
+    if (be->precision != EWC_PRECISION_BF16X3) return 0;
+    return ewck_fisher_memory(layers, count, rows, repeats);
+}
+
+static ewc_status cuda_fisher_batch(ewc_backend *be, float *f, void *memory, const float *theta,
+    const ewck_layer *layers, int64_t count, const ewck_view *view, const ewck_step *step,
+    int64_t rows, int64_t repeats, int estimator, int prepare)
+{
+    OPERATION(be, "fisher_batch",
+        ewck_fisher_batch(f, memory, theta, layers, count, view, step, rows, repeats, estimator,
+            prepare, cuda->hopper, cuda->stream));
 }
 
 /* ---- Reductions and consolidation ---- */
@@ -567,6 +589,8 @@ static const ewci_backend_ops cuda_ops = {
     .nll = cuda_nll,
     .distill = cuda_distill,
     .seeds = cuda_seeds,
+    .fisher_memory = cuda_fisher_memory,
+    .fisher_batch = cuda_fisher_batch,
     .accumulate = cuda_accumulate,
     .stats = cuda_stats,
     .penalty = cuda_penalty,
@@ -639,11 +663,18 @@ static ewc_status open_device(backend_cuda *cuda)
 {
     ewc_status status = EWC_OK;
     void *scratch = NULL, *result = NULL;
-    int major = 0;
+    int major = 0, minor = 0;
     EWCI_TRY(
         report(cuda, "create", cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)));
     EWCI_TRY(report(cuda, "create",
         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda->device)));
+    EWCI_TRY(report(cuda, "create",
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, cuda->device)));
+    cuda->base.precision = EWC_PRECISION_FP32;
+    cuda->base.has_tensor_cores = major >= 8;
+    cuda->base.pass_rows = 8192; /* where matrix products reach their full rate */
+    cuda->base.pass_gradients = 9 * 8192;
+    cuda->hopper = major == 9 && minor == 0;
     EWCI_TRY(own_memory(cuda, &cuda->workspace, workspace_bytes(major)));
     EWCI_TRY(own_memory(cuda, &scratch, EWCK_SCRATCH * sizeof *cuda->scratch));
     cuda->scratch = scratch;

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 4 };
+enum { EWCI_BACKEND_ABI = 5 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
@@ -116,6 +116,20 @@ struct ewci_backend_ops {
         const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols, int estimator,
         const ewck_step *step);
 
+    /* ---- A batch of the Fisher pass as a whole ---- */
+    /* Of linear layers with ReLU between them, in the precision bf16x3; NULL in a backend without
+     * it. fisher_memory: bytes that batches of at most `rows` samples with so many seeds need; 0:
+     * layers that this is not for, or another precision. */
+    size_t (*fisher_memory)(ewc_backend *be, const ewck_layer *host_layers, int64_t count,
+        int64_t rows, int64_t repeats);
+    /* f, of the whole model, += the squared per-sample gradients, summed over the seeds of the
+     * estimator (as `seeds` makes them) and over the view's samples from step->position on; rows of
+     * it. `memory` is scratch, and keeps planes of theta from one batch of a pass to the next:
+     * `prepare` in the first, and in one of another number of rows. */
+    ewc_status (*fisher_batch)(ewc_backend *be, float *f, void *memory, const float *theta,
+        const ewck_layer *host_layers, int64_t count, const ewck_view *host_view,
+        const ewck_step *step, int64_t rows, int64_t repeats, int estimator, int prepare);
+
     /* ---- Reductions: in a fixed order ---- */
     /* total += sum of x */
     ewc_status (*accumulate)(ewc_backend *be, double *total, const float *x, int64_t n);
@@ -156,7 +170,11 @@ struct ewc_backend {               /* the first member of each implementation's 
     ewci_backend_ops checked;
     ewc_log_fn log;
     void *log_user;
-    uint64_t used; /* bytes allocated, kept by the implementation */
+    uint64_t used;          /* bytes allocated, kept by the implementation */
+    int precision;          /* EWC_PRECISION_*, but not AUTO */
+    int has_tensor_cores;   /* for BF16X3 and TF32; set by the implementation, like the next two */
+    int64_t pass_rows;      /* samples that one pass over layers does well to have at a time, */
+    int64_t pass_gradients; /* and rows of gradients */
 };
 
 /* From now on `ops` refuses arguments whose relations are not those stated above, with
@@ -178,6 +196,9 @@ typedef struct ewci_cuda_module {
 } ewci_cuda_module;
 typedef const ewci_cuda_module *(*ewci_cuda_module_fn)(void);
 #define EWCI_CUDA_MODULE_SYMBOL "ewci_cuda_module_get"
+
+/* "fp32", "bf16x3" or "tf32" (backend.c). */
+const char *ewci_precision_name(const ewc_backend *be);
 
 /* Typed shorthands, with overflow checks (backend.c). */
 ewc_status ewci_device_alloc(ewc_backend *be, void *out_pointer, int64_t count, size_t size);

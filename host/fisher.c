@@ -5,11 +5,12 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "likelihood.h"
 #include "task.h"
 
-enum { MAX_BATCH = 65536, MAX_DRAWS = 1024, CACHED_GRADIENTS = 4608, CHUNK = 1 << 20 };
+enum { MAX_BATCH = 65536, MAX_DRAWS = 1024, LEAST_ROWS = 32, CHUNK = 1 << 20 };
 
 ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
 {
@@ -20,9 +21,14 @@ ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
     fisher->model = model;
     const int64_t most = model->count < CHUNK ? model->count : CHUNK;
     fisher->chunk = ewci_calloc((size_t)most, sizeof *fisher->chunk);
-    const ewc_status status =
-        fisher->chunk ? ewci_device_alloc(model->be, &fisher->f, model->count, sizeof(float))
-                      : ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
+    fisher->layers = ewci_calloc((size_t)model->layer_count, sizeof *fisher->layers);
+    ewc_status status = EWC_OK;
+    if (!fisher->chunk || !fisher->layers)
+        status = ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
+    if (status == EWC_OK)
+        status = ewci_device_alloc(model->be, &fisher->f, model->count, sizeof(float));
+    if (status == EWC_OK)
+        status = ewci_device_alloc(model->be, &fisher->step, 1, sizeof *fisher->step);
     if (status != EWC_OK)
         ewc_fisher_free(fisher);
     else
@@ -33,8 +39,12 @@ ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
 void ewc_fisher_free(ewc_fisher *fisher)
 {
     if (!fisher) return;
+    ewc_backend *const be = fisher->model->be;
     ewci_pass_free(fisher->pass);
-    ewci_device_free(fisher->model->be, fisher->f);
+    ewci_device_free(be, fisher->memory);
+    ewci_device_free(be, fisher->step);
+    ewci_device_free(be, fisher->f);
+    free(fisher->layers);
     free(fisher->chunk);
     free(fisher);
 }
@@ -58,31 +68,136 @@ static ewc_status resolve_options(ewc_fisher_options *o, const ewc_fisher_option
     return EWC_OK;
 }
 
-/* Samples at a time, of n: enough for efficient matrix products, few enough that the gradients of
- * all repeats stay in cache. */
-static int64_t batch_of(const ewc_fisher_options *o, int64_t repeats, int64_t n)
+/* ---- How a pass is made ---- */
+
+/* How a task's pass is made: by the backend as a whole, or layer by layer. */
+typedef struct plan {
+    int is_whole;
+    int64_t repeats; /* seeds of a sample */
+    int64_t batch;   /* samples at a time */
+    size_t bytes;    /* is_whole: memory for that */
+    int64_t layers;  /* is_whole: how many */
+} plan;
+
+/* A quarter of the device's memory, free or not, so that the batch, and with it the last digits of
+ * F, do not depend on what else is there; all of it where its size is not known. */
+static ewc_status memory_for_batch(ewc_backend *be, size_t *bytes)
 {
-    const int64_t fitting = CACHED_GRADIENTS / (repeats > 0 ? repeats : 1);
-    const int64_t chosen = fitting > 512 ? 512 : fitting < 32 ? 32 : fitting;
-    const int64_t batch = o->batch > 0 ? o->batch : chosen;
-    return n < batch ? n : batch;
+    ewc_backend_info info;
+    memset(&info, 0, sizeof info);
+    const ewc_status status = be->ops->describe(be, &info);
+    *bytes = info.memory_total > 0 ? (size_t)(info.memory_total / 4) : SIZE_MAX;
+    return status;
+}
+
+/* Layer by layer. */
+static int64_t batch_by_layers(
+    const ewc_model *model, const ewc_fisher_options *o, int64_t repeats, size_t limit)
+{
+    int64_t row = 2 * model->inputs, widest = model->inputs; /* floats of a sample */
+    for (int64_t i = 0; i < model->layer_count; i++) {
+        row += model->layers[i].out;
+        widest = model->layers[i].out > widest ? model->layers[i].out : widest;
+    }
+    row += (2 + 2 * repeats) * widest;
+    int64_t batch = model->be->pass_gradients / (repeats > 0 ? repeats : 1);
+    const int64_t most = model->be->pass_rows, fitting = (int64_t)(limit / sizeof(float)) / row;
+    batch = batch < most ? batch : most;
+    batch = batch < fitting ? batch : fitting;
+    batch = batch > LEAST_ROWS ? batch : LEAST_ROWS;
+    return o->batch > 0 ? o->batch : batch;
+}
+
+/* Of a task with so many logits and samples; resolved options. */
+static ewc_status make_plan(ewc_fisher *fisher, plan *out, const ewc_fisher_options *o,
+    int64_t first, int64_t outputs, int64_t samples)
+{
+    const ewc_model *const model = fisher->model;
+    ewc_backend *const be = model->be;
+    size_t limit;
+    const ewc_status status = memory_for_batch(be, &limit);
+    if (status != EWC_OK) return status;
+    *out = (plan){.repeats = ewci_likelihood_repeats(o->estimator, outputs, o->draws)};
+    out->batch = batch_by_layers(model, o, out->repeats, limit);
+    if (be->ops->fisher_memory && o->estimator != EWC_FISHER_SENSITIVITY && samples > 0) {
+        int64_t rows = o->batch > 0 ? o->batch : MAX_BATCH;
+        rows = rows < samples ? rows : samples;
+        out->layers = ewci_model_layers(model, first, outputs, fisher->layers);
+        out->bytes = be->ops->fisher_memory(be, fisher->layers, out->layers, rows, out->repeats);
+        while (o->batch == 0 && out->bytes > limit && rows > LEAST_ROWS) {
+            rows = (rows + 1) / 2;
+            out->bytes =
+                be->ops->fisher_memory(be, fisher->layers, out->layers, rows, out->repeats);
+        }
+        out->is_whole = out->bytes > 0;
+        if (out->is_whole) out->batch = rows;
+    }
+    if (out->batch > samples) out->batch = samples;
+    return EWC_OK;
+}
+
+static ewc_status reserve(ewc_fisher *fisher, const plan *p)
+{
+    if (p->is_whole) {
+        if (fisher->bytes >= p->bytes) return EWC_OK;
+        ewci_device_free(fisher->model->be, fisher->memory);
+        fisher->memory = NULL;
+        fisher->bytes = 0;
+        const ewc_status status =
+            ewci_device_alloc(fisher->model->be, &fisher->memory, (int64_t)p->bytes, 1);
+        if (status == EWC_OK) fisher->bytes = p->bytes;
+        return status;
+    }
+    const int64_t gradients = p->batch * p->repeats;
+    ewci_pass *const pass = fisher->pass;
+    if (pass && pass->max_rows >= p->batch && pass->max_gradients >= gradients) return EWC_OK;
+    ewci_pass_free(fisher->pass);
+    return ewci_pass_create(&fisher->pass, fisher->model, p->batch, gradients, 1);
 }
 
 ewc_status ewci_fisher_reserve(
     ewc_fisher *fisher, const ewc_fisher_options *given, int64_t outputs, int64_t samples)
 {
     ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
-    const ewc_status status = resolve_options(&o, given);
-    if (status != EWC_OK) return status;
-    const int64_t repeats = ewci_likelihood_repeats(o.estimator, outputs, o.draws);
-    /* Fewer logits have more rows at a time, so both are taken at their largest. */
-    const int64_t rows = batch_of(&o, 1, samples), all = samples * repeats;
-    int64_t gradients = batch_of(&o, repeats, samples) * repeats;
-    if (gradients < CACHED_GRADIENTS) gradients = all < CACHED_GRADIENTS ? all : CACHED_GRADIENTS;
-    if (fisher->pass && fisher->pass->max_rows >= rows && fisher->pass->max_gradients >= gradients)
-        return EWC_OK;
-    ewci_pass_free(fisher->pass);
-    return ewci_pass_create(&fisher->pass, fisher->model, rows, gradients, 1);
+    plan all, one;
+    ewc_status status;
+    EWCI_TRY(resolve_options(&o, given));
+    EWCI_TRY(make_plan(fisher, &all, &o, 0, outputs, samples));
+    if (!all.is_whole) { /* fewer logits have more rows at a time: both are taken at their largest
+                          */
+        EWCI_TRY(make_plan(fisher, &one, &o, 0, outputs < 2 ? outputs : 2, samples));
+        if (one.batch * one.repeats > all.batch * all.repeats) all.repeats = one.repeats;
+        all.batch = one.batch > all.batch ? one.batch : all.batch;
+    }
+    EWCI_TRY(reserve(fisher, &all));
+done:
+    return status;
+}
+
+/* ---- A pass ---- */
+
+/* Adds one batch's squared (or absolute) per-sample gradients to f, the step block being there. */
+static ewc_status add_batch(ewc_fisher *fisher, const plan *p, const ewc_fisher_options *o,
+    const ewci_task_view *task, int64_t rows, int prepare)
+{
+    ewc_model *const model = fisher->model;
+    ewc_backend *const be = model->be;
+    ewci_pass *const pass = fisher->pass;
+    ewc_status status;
+    if (p->is_whole)
+        return be->ops->fisher_batch(be, fisher->f, fisher->memory, model->theta, fisher->layers,
+            p->layers, &task->view, fisher->step, rows, p->repeats, (int)o->estimator, prepare);
+    pass->rows = rows;
+    EWCI_TRY(be->ops->copy(be, pass->step, fisher->step, sizeof *pass->step));
+    EWCI_TRY(be->ops->gather(
+        be, pass->x, pass->labels, pass->samples, &task->view, pass->step, pass->rows));
+    EWCI_TRY(ewci_pass_forward(pass));
+    EWCI_TRY(ewci_likelihood_seeds(pass, o->estimator, p->repeats));
+    EWCI_TRY(ewci_pass_backward(pass, fisher->f,
+        o->estimator == EWC_FISHER_SENSITIVITY ? EWCI_MODE_MAGNITUDE : EWCI_MODE_SQUARE,
+        p->repeats));
+done:
+    return status;
 }
 
 ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
@@ -104,15 +219,17 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     EWCI_TRY(resolve_options(&o, given));
     EWCI_TRY(ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
     const int64_t n = o.samples > 0 && o.samples < task.view.count ? o.samples : task.view.count;
-    const int64_t repeats = ewci_likelihood_repeats(o.estimator, task.outputs, o.draws);
-    const int64_t batch = batch_of(&o, repeats, n);
-    EWCI_TRY(ewci_fisher_reserve(fisher, &o, task.outputs, n));
-    ewci_pass *const pass = fisher->pass;
-    pass->first = task.first;
-    pass->outputs = task.outputs;
-    pass->training = 0;
+    plan p;
+    EWCI_TRY(make_plan(fisher, &p, &o, task.first, task.outputs, n));
+    EWCI_TRY(reserve(fisher, &p));
+    if (!p.is_whole) {
+        fisher->pass->first = task.first;
+        fisher->pass->outputs = task.outputs;
+        fisher->pass->training = 0;
+    }
     EWCI_TRY(be->ops->fill(be, fisher->f, 0.0f, model->count));
-    for (int64_t done_rows = 0; repeats > 0 && done_rows < n; done_rows += batch) {
+    int64_t prepared = 0; /* rows of the last batch */
+    for (int64_t done_rows = 0; p.repeats > 0 && done_rows < n; done_rows += p.batch) {
         /* The callback may have put another task's maps into the slot. */
         EWCI_TRY(ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
         /* All samples need no shuffle; the draws are keyed by the sample, not by its place. */
@@ -120,15 +237,10 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
             .position = done_rows,
             .task = (uint32_t)t,
             .order = n < task.view.count ? EWCK_STREAM_FISHER : EWCK_STREAM_NONE};
-        pass->rows = n - done_rows < batch ? n - done_rows : batch;
-        EWCI_TRY(be->ops->set_step(be, pass->step, &step));
-        EWCI_TRY(be->ops->gather(
-            be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
-        EWCI_TRY(ewci_pass_forward(pass));
-        EWCI_TRY(ewci_likelihood_seeds(pass, o.estimator, repeats));
-        EWCI_TRY(ewci_pass_backward(pass, fisher->f,
-            o.estimator == EWC_FISHER_SENSITIVITY ? EWCI_MODE_MAGNITUDE : EWCI_MODE_SQUARE,
-            repeats));
+        const int64_t rows = n - done_rows < p.batch ? n - done_rows : p.batch;
+        EWCI_TRY(be->ops->set_step(be, fisher->step, &step));
+        EWCI_TRY(add_batch(fisher, &p, &o, &task, rows, rows != prepared));
+        prepared = rows;
         if (poll && poll(user)) {
             status = ewci_fail(
                 EWC_ERR_STOPPED, "stopped in the Fisher pass of task %lld", (long long)t + 1);

@@ -236,6 +236,22 @@ int ewci_model_ranges(const ewc_model *model, int64_t first, int64_t outputs, ew
     return count;
 }
 
+int64_t ewci_model_layers(
+    const ewc_model *model, int64_t first, int64_t outputs, ewck_layer *layers)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < model->layer_count; i++) {
+        const ewci_layer *const layer = &model->layers[i];
+        if (layer->training_only) continue;
+        layers[count++] = (ewck_layer){.in = layer->in,
+            .out = layer->is_head ? outputs : layer->out,
+            .weight = layer->weight + (layer->is_head ? first * layer->in : 0),
+            .bias = layer->bias + (layer->is_head ? first : 0),
+            .activation = layer->activation};
+    }
+    return count;
+}
+
 /* ---- Passes ---- */
 
 ewc_status ewci_pass_create(

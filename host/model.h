@@ -54,6 +54,11 @@ const float *ewci_pass_logits(const ewci_pass *pass);
  * layout; entries of the head outside the window are left alone. */
 ewc_status ewci_pass_backward(ewci_pass *pass, float *gradient, ewci_mode mode, int64_t repeats);
 
+/* The linear layers of the model in evaluation mode as the backend's whole passes want them, with
+ * the window of the head; `layers` has room for all. Returns how many. */
+int64_t ewci_model_layers(
+    const ewc_model *model, int64_t first, int64_t outputs, ewck_layer *layers);
+
 /* The parameters that a step with logits [first, first + outputs) moves, as at most 3 ranges of the
  * flat buffer in ascending order; the rest of the head is left alone. Returns how many. */
 typedef struct ewci_range {

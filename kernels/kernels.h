@@ -10,6 +10,7 @@
 #define EWCK_KERNELS_H
 
 #include <cuda_runtime_api.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "types.h"
@@ -44,6 +45,63 @@ cudaError_t ewck_square_sum(
 /* ---- gather.cu ---- */
 cudaError_t ewck_gather(float *x, int32_t *labels, int64_t *samples, const ewck_view *host_view,
     const ewck_step *step, int64_t rows, cudaStream_t stream);
+
+/* ---- Matrices of two bfloat16 planes (planes.h) ---- */
+
+/* (rows, cols) at `planes`, the high plane; the low one begins rows * leading elements later.
+ * `leading` is a multiple of 8 above cols, `planes` 16-byte aligned. The rest of a row is 0, but
+ * for its first element, which is 1 in matrices that hold squares of a layer's input: times them,
+ * the sum over rows of a gradient is that of the bias. */
+typedef struct ewck_matrix {
+    uint16_t *planes;
+    int64_t rows, cols, leading;
+} ewck_matrix;
+
+/* ---- planes.cu ---- */
+cudaError_t ewck_planes_from(ewck_matrix to, const float *from, cudaStream_t stream);
+/* to (rows, cols) = the sum over repeats of from (repeats, rows, cols) squared */
+cudaError_t ewck_planes_square_sum(
+    ewck_matrix to, const float *from, int64_t repeats, cudaStream_t stream);
+/* Writes what pads the rows. */
+cudaError_t ewck_planes_pad(ewck_matrix to, int ones, cudaStream_t stream);
+/* q (rows, cols) = the sum over repeats of d (repeats * rows, cols) squared */
+cudaError_t ewck_planes_delta_square_sum(ewck_matrix q, ewck_matrix d, cudaStream_t stream);
+/* ewck_gather into planes, and the squares xx with their column of ones. */
+cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t *labels, int64_t *samples,
+    const ewck_view *host_view, const ewck_step *step, cudaStream_t stream);
+/* d (repeats * rows, n), unless its planes are NULL, = seeds (repeats, rows, classes) w (classes,
+ * n) times the slope of the ReLU layer below (rows, n); q (rows, n) the sum over repeats of its
+ * squares; classes <= EWCK_TOP_CLASSES. */
+enum { EWCK_TOP_CLASSES = 16 };
+cudaError_t ewck_planes_top(ewck_matrix d, ewck_matrix q, const float *seeds, const float *w,
+    ewck_matrix below, int64_t classes, int64_t repeats, cudaStream_t stream);
+
+/* ---- matmul.cu: tensor cores of compute capability 8.0 or later; hopper: those of 9.0 ---- */
+/* h = relu(x w^T + bias), hh its squares; or, unless NULL, logits (rows, out) without relu. */
+cudaError_t ewck_planes_forward(ewck_matrix h, ewck_matrix hh, float *logits, ewck_matrix x,
+    ewck_matrix w, const float *bias, int hopper, cudaStream_t stream);
+/* d_in (repeats * rows, in) = d_out (repeats * rows, out) w times the slope of below (rows, in) */
+cudaError_t ewck_planes_delta(ewck_matrix d_in, ewck_matrix d_out, ewck_matrix w, ewck_matrix below,
+    int hopper, cudaStream_t stream);
+/* q (rows, in) = the sum over repeats of the squares of that. */
+cudaError_t ewck_planes_delta_squares(ewck_matrix q, ewck_matrix d_out, ewck_matrix w,
+    ewck_matrix below, int hopper, cudaStream_t stream);
+/* f_weights (out, in) = beta f_weights + q^T xx, f_bias (out) likewise of xx's column of ones; q
+ * (rows, out), xx (rows, in). parts (room): scratch; the more room, the more blocks share rows. */
+cudaError_t ewck_planes_weights(float *f_weights, float *f_bias, ewck_matrix q, ewck_matrix xx,
+    float beta, float *parts, int64_t room, int hopper, cudaStream_t stream);
+
+/* ---- fisher_pass.cu: a batch of the Fisher pass of linear layers with ReLU between them ---- */
+
+/* Bytes of `memory` below for batches of at most `rows`; 0: not such a network. */
+size_t ewck_fisher_memory(
+    const ewck_layer *host_layers, int64_t count, int64_t rows, int64_t repeats);
+/* f, of the whole model, += sum over `rows` samples of the view from step->position on of the
+ * squared per-sample gradients of `estimator` at theta. `prepare` in the first batch of a pass and
+ * in one of another number of rows. */
+cudaError_t ewck_fisher_batch(float *f, void *memory, const float *theta,
+    const ewck_layer *host_layers, int64_t count, const ewck_view *host_view, const ewck_step *step,
+    int64_t rows, int64_t repeats, int estimator, int prepare, int hopper, cudaStream_t stream);
 
 /* ---- softmax_nll.cu ---- */
 cudaError_t ewck_nll(float *loss, float *hit, float *gradient, const float *logits,

@@ -58,6 +58,14 @@ typedef struct ewck_view {
     int64_t chosen_count;
 } ewck_view;
 
+/* A linear layer y = act(x W^T + b) of a multilayer perceptron; of the head the part that takes
+ * part. `weight` (out, in) and `bias` (out): offsets in the flat buffer of parameters. */
+typedef struct ewck_layer {
+    int64_t in, out;
+    int64_t weight, bias;
+    int32_t activation; /* EWCK_ACTIVATION_* */
+} ewck_layer;
+
 /* The optimizer's constants. */
 typedef struct ewck_rule {
     int32_t kind;    /* EWCK_OPTIMIZER_* */

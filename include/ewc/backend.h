@@ -17,23 +17,35 @@ extern "C" {
 
 typedef struct ewc_backend ewc_backend;
 
+/* In what the GPU multiplies matrices; everything else, and all that is kept, is float32. The CPU
+ * knows float32 only. Numbers are those of one NVIDIA H200: bench/results/. */
+typedef enum ewc_precision {
+    EWC_PRECISION_AUTO = 0,   /* bf16x3 on a GPU of compute capability 8.0 or later, else fp32 */
+    EWC_PRECISION_FP32 = 1,   /* float32, on the arithmetic units of every GPU */
+    EWC_PRECISION_BF16X3 = 2, /* tensor cores on operands that are split into two bfloat16: errors
+                               * of 2^-16 of a product. What has no such kernels is float32 */
+    EWC_PRECISION_TF32 = 3    /* tensor cores on operands of 11 bits: errors of 2^-11; cuBLAS */
+} ewc_precision;
+
 typedef struct ewc_backend_options {
     size_t struct_size;
     int threads; /* CPU threads; 0: one per core this process may use. Results do not depend on it
                   */
     ewc_log_fn log; /* NULL: silent */
     void *log_user;
+    ewc_precision precision;
 } ewc_backend_options;
 #define EWC_BACKEND_OPTIONS_DEFAULTS                                                               \
     {                                                                                              \
-        sizeof(ewc_backend_options), 0, NULL, NULL                                                 \
+        sizeof(ewc_backend_options), 0, NULL, NULL, EWC_PRECISION_AUTO                             \
     }
 
 /* Opens a device: "cpu", "cuda", "cuda:N", or "auto" (CUDA if a usable GPU is found, else the CPU;
  * a log message says which and why). `options` may be NULL.
  * The CPU backend shares its work among threads of its own, so it sets OpenBLAS, where that is the
  * BLAS, to one thread for the whole process.
- * @return EWC_OK; EWC_ERR_ARGUMENT: an unknown name, threads outside 0..1024;
+ * @return EWC_OK; EWC_ERR_ARGUMENT: an unknown name, threads outside 0..1024, a precision that the
+ *         device has not;
  *         EWC_ERR_NO_DEVICE: the sentence names what is missing; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_backend_create(
     ewc_backend **out, const char *device, const ewc_backend_options *options);

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+/* Makes matrices of two bfloat16 planes (planes.h): from float32, from the bytes of the dataset,
+ * and the gradients at the top hidden layer of a Fisher pass. */
+#include "kernels.h"
+
+#include "block.h"
+#include "formula.h"
+#include "planes.h"
+
+static bool is_matrix(const ewck_matrix &x)
+{
+    return x.rows >= 0 && x.cols >= 0 && x.leading > x.cols && x.leading % 8 == 0 &&
+           (uintptr_t)x.planes % 16 == 0;
+}
+
+/* What stands in column col of a row whose own values end before `cols`. */
+static __device__ float padding(int64_t col, int64_t cols, float first)
+{
+    return col == cols ? first : 0.0f;
+}
+
+/* ---- From float32 ---- */
+
+/* One thread for two neighbours, padding included. In: from (repeats, rows, cols). */
+template <bool kSquares>
+static __global__ void from_floats_kernel(
+    ewck_matrix to, const float *__restrict__ from, int64_t repeats)
+{
+    const int64_t pairs = to.leading / 2, n = to.rows * pairs;
+    for (int64_t i = first_item(); i < n; i += item_stride()) {
+        const int64_t row = i / pairs, col = i % pairs * 2;
+        float value[2] = {0.0f, 0.0f};
+        for (int two = 0; two < 2 && col + two < to.cols; two++) {
+            float sum = 0.0f;
+            for (int64_t repeat = 0; repeat < repeats; repeat++) {
+                const float x = from[(repeat * to.rows + row) * to.cols + col + two];
+                sum = kSquares ? fmaf(x, x, sum) : x;
+            }
+            value[two] = sum;
+        }
+        store_pair(to, row, col, value[0], value[1]);
+    }
+}
+
+template <bool kSquares>
+static cudaError_t launch_from_floats(
+    ewck_matrix to, const float *from, int64_t repeats, cudaStream_t stream)
+{
+    if (!is_matrix(to) || repeats < 0) return cudaErrorInvalidValue;
+    if (to.rows == 0) return cudaSuccess;
+    EWC_LAUNCH(from_floats_kernel<kSquares>, ewck_grid(to.rows * (to.leading / 2), kBlock), kBlock,
+        0, stream, to, from, repeats);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t ewck_planes_from(ewck_matrix to, const float *from, cudaStream_t stream)
+{
+    return launch_from_floats<false>(to, from, 1, stream);
+}
+
+extern "C" cudaError_t ewck_planes_square_sum(
+    ewck_matrix to, const float *from, int64_t repeats, cudaStream_t stream)
+{
+    return launch_from_floats<true>(to, from, repeats, stream);
+}
+
+/* What pads the rows. */
+static __global__ void pad_kernel(ewck_matrix to, float first)
+{
+    const int64_t wide = to.leading - to.cols, n = to.rows * wide;
+    for (int64_t i = first_item(); i < n; i += item_stride()) {
+        const int64_t col = to.cols + i % wide;
+        uint16_t *const at = to.planes + i / wide * to.leading + col;
+        at[0] = (uint16_t)bf16_pair(padding(col, to.cols, first), 0.0f);
+        at[to.rows * to.leading] = 0;
+    }
+}
+
+extern "C" cudaError_t ewck_planes_pad(ewck_matrix to, int ones, cudaStream_t stream)
+{
+    if (!is_matrix(to)) return cudaErrorInvalidValue;
+    if (to.rows == 0) return cudaSuccess;
+    EWC_LAUNCH(pad_kernel, ewck_grid(to.rows * (to.leading - to.cols), kBlock), kBlock, 0, stream,
+        to, ones ? 1.0f : 0.0f);
+    return cudaGetLastError();
+}
+
+/* ---- From planes ---- */
+
+/* One thread for two neighbours. */
+static __global__ void delta_square_sum_kernel(ewck_matrix q, ewck_matrix d)
+{
+    const int64_t pairs = (q.cols + 1) / 2, n = q.rows * pairs, repeats = d.rows / q.rows;
+    for (int64_t i = first_item(); i < n; i += item_stride()) {
+        const int64_t row = i / pairs, col = i % pairs * 2;
+        float2 sum = {0.0f, 0.0f};
+        for (int64_t repeat = 0; repeat < repeats; repeat++) {
+            const float2 x = load_pair(d, repeat * q.rows + row, col);
+            sum.x = fmaf(x.x, x.x, sum.x);
+            sum.y = fmaf(x.y, x.y, sum.y);
+        }
+        store_pair(q, row, col, sum.x, sum.y); /* what pads d is 0, too */
+    }
+}
+
+extern "C" cudaError_t ewck_planes_delta_square_sum(
+    ewck_matrix q, ewck_matrix d, cudaStream_t stream)
+{
+    if (!is_matrix(q) || !is_matrix(d) || q.cols != d.cols) return cudaErrorInvalidValue;
+    if (q.rows == 0 || q.cols == 0) return cudaSuccess;
+    if (d.rows % q.rows != 0) return cudaErrorInvalidValue;
+    EWC_LAUNCH(delta_square_sum_kernel, ewck_grid(q.rows * ((q.cols + 1) / 2), kBlock), kBlock, 0,
+        stream, q, d);
+    return cudaGetLastError();
+}
+
+/* ---- From the dataset ---- */
+
+static constexpr unsigned kGatherBlock = 128; /* as in gather.cu */
+
+static __device__ float pixel(const ewck_view &view, const uint8_t *image, int64_t map, int64_t f)
+{
+    float value = view.bias[f];
+    for (int64_t tap = 0; tap < view.taps; tap++) {
+        const int64_t at = map + tap * view.features + f;
+        value = fmaf(view.weight[at], (float)image[view.index[at]], value);
+    }
+    return value;
+}
+
+/* One block for a row at a time, one thread for two neighbours, padding included. Out: x and xx,
+ * its squares and a column of ones (rows, view.features), labels and samples (rows). */
+static __global__ void gather_kernel(ewck_matrix x, ewck_matrix xx, int32_t *__restrict__ labels,
+    int64_t *__restrict__ samples, ewck_view view, const ewck_step *__restrict__ step)
+{
+    for (int64_t row = blockIdx.x; row < x.rows; row += gridDim.x) {
+        const int64_t sample = ewci_view_sample(&view, step, row);
+        const int64_t copy = sample / view.count, place = sample % view.count;
+        const int64_t source = view.list ? view.list[place] : place;
+        if (threadIdx.x == 0) {
+            samples[row] = sample;
+            labels[row] = view.label_map[copy * view.classes + view.labels[source]];
+        }
+        const uint8_t *const image = view.images + source * view.pixels;
+        const int64_t map = copy * view.taps * view.features;
+        for (int64_t col = threadIdx.x * 2; col < x.leading; col += blockDim.x * 2) {
+            float value[2], square[2];
+            for (int two = 0; two < 2; two++) {
+                const bool inside = col + two < view.features;
+                value[two] = inside ? pixel(view, image, map, col + two) : 0.0f;
+                square[two] =
+                    inside ? value[two] * value[two] : padding(col + two, view.features, 1.0f);
+            }
+            store_pair(x, row, col, value[0], value[1]);
+            store_pair(xx, row, col, square[0], square[1]);
+        }
+    }
+}
+
+extern "C" cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t *labels,
+    int64_t *samples, const ewck_view *host_view, const ewck_step *step, cudaStream_t stream)
+{
+    const ewck_view &view = *host_view;
+    if (!is_matrix(x) || !is_matrix(xx) || x.cols != view.features || xx.cols != view.features ||
+        x.rows != xx.rows || x.leading != xx.leading)
+        return cudaErrorInvalidValue;
+    if (x.rows == 0) return cudaSuccess;
+    if (view.count <= 0 || view.copies <= 0 || (view.chosen && view.chosen_count <= 0))
+        return cudaErrorInvalidValue;
+    EWC_LAUNCH(gather_kernel, ewck_grid(x.rows, 1), kGatherBlock, 0, stream, x, xx, labels, samples,
+        view, step);
+    return cudaGetLastError();
+}
+
+/* ---- The top hidden layer's gradients ---- */
+
+static constexpr int kTopSeeds = 16; /* in shared memory at a time */
+static constexpr int kTopBlock = 128;
+
+/* What a thread does for one row: four neighbours of d and of q, unless d is not wanted. */
+template <int kClasses>
+static __device__ void top_row(const ewck_matrix &d, int64_t first_row, int64_t row_stride,
+    int64_t count, const float4 *seed, const float (&weight)[kClasses][4], const float (&slope)[4],
+    int64_t col, float (&sum)[4])
+{
+    for (int64_t r = 0; r < count; r++) {
+        float delta[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (int j = 0; j < kClasses; j += 4) {
+            const float4 s = seed[(r * kClasses + j) / 4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                delta[i] = fmaf(s.x, weight[j][i], delta[i]);
+                delta[i] = fmaf(s.y, weight[j + 1][i], delta[i]);
+                delta[i] = fmaf(s.z, weight[j + 2][i], delta[i]);
+                delta[i] = fmaf(s.w, weight[j + 3][i], delta[i]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            delta[i] *= slope[i];
+            sum[i] = fmaf(delta[i], delta[i], sum[i]);
+        }
+        if (d.planes) store_four(d, first_row + r * row_stride, col, delta);
+    }
+}
+
+/* One thread for four neighbours, whose weights stay in registers, of every gridDim.x-th group of
+ * rows: as many as have their seeds in shared memory together. Out: d (repeats * rows, n), unless
+ * its planes are NULL, and q (rows, n). In: seeds (repeats, rows, classes), w (classes, n), below
+ * (rows, n). */
+template <int kClasses>
+static __global__ void __launch_bounds__(kTopBlock) top_kernel(ewck_matrix d, ewck_matrix q,
+    const float *__restrict__ seeds, const float *__restrict__ w, ewck_matrix below,
+    int64_t classes, int64_t repeats, int64_t group)
+{
+    EWC_SHARED(float4, seed, kTopSeeds * kClasses / 4); /* (kTopSeeds, kClasses) */
+    const int64_t col = ((int64_t)blockIdx.y * kTopBlock + threadIdx.x) * 4;
+    const bool inside = col < q.leading; /* rows are padded with zeros */
+    float weight[kClasses][4];
+#pragma unroll
+    for (int j = 0; j < kClasses; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            weight[j][i] = col + i < q.cols && j < classes ? w[j * q.cols + col + i] : 0.0f;
+    for (int64_t top = blockIdx.x * group; top < q.rows; top += gridDim.x * group) {
+        float sum[4];
+        for (int64_t first = 0; first < repeats; first += kTopSeeds) { /* once if group > 1 */
+            const int64_t here = repeats - first < kTopSeeds ? repeats - first : kTopSeeds;
+            __syncthreads(); /* all have read the former ones */
+            for (int k = (int)threadIdx.x; k < kTopSeeds * kClasses; k += kTopBlock) {
+                const int64_t item = k / kClasses, j = k % kClasses;
+                const int64_t row = top + item / here, repeat = first + item % here;
+                reinterpret_cast<float *>(seed)[k] =
+                    item < group * here && row < q.rows && j < classes
+                        ? seeds[(repeat * q.rows + row) * classes + j]
+                        : 0.0f;
+            }
+            __syncthreads();
+            for (int64_t row = top; row < top + group && row < q.rows && inside; row++) {
+                const uint2 y =
+                    *reinterpret_cast<const uint2 *>(below.planes + row * below.leading + col);
+                const float slope[4] = {relu_slope(y.x & 0xffffu), relu_slope(y.x >> 16),
+                    relu_slope(y.y & 0xffffu), relu_slope(y.y >> 16)};
+                if (first == 0) sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
+                top_row<kClasses>(d, first * q.rows + row, q.rows, here,
+                    seed + (row - top) * here * (kClasses / 4), weight, slope, col, sum);
+                if (first + here == repeats) store_four(q, row, col, sum);
+            }
+        }
+    }
+}
+
+extern "C" cudaError_t ewck_planes_top(ewck_matrix d, ewck_matrix q, const float *seeds,
+    const float *w, ewck_matrix below, int64_t classes, int64_t repeats, cudaStream_t stream)
+{
+    if (!is_matrix(d) || !is_matrix(q) || !is_matrix(below) || d.cols != q.cols ||
+        below.cols != q.cols || below.rows != q.rows || d.rows != repeats * q.rows ||
+        d.leading != q.leading || below.leading != q.leading || classes < 0 ||
+        classes > EWCK_TOP_CLASSES)
+        return cudaErrorInvalidValue;
+    if (q.rows == 0 || q.cols == 0 || repeats == 0) return cudaSuccess;
+    const int64_t across = (q.leading + 4 * kTopBlock - 1) / (4 * kTopBlock);
+    const int64_t group = repeats < kTopSeeds ? kTopSeeds / repeats : 1;
+    if (across > 65535) return cudaErrorInvalidValue;
+    const dim3 grid(ewck_grid(q.rows, 4 * group), (unsigned)across);
+    const auto kernel = classes <= 4    ? top_kernel<4>
+                        : classes <= 8  ? top_kernel<8>
+                        : classes <= 12 ? top_kernel<12>
+                                        : top_kernel<16>;
+    EWC_LAUNCH(kernel, grid, kTopBlock, 0, stream, d, q, seeds, w, below, classes, repeats, group);
+    return cudaGetLastError();
+}
