@@ -2,7 +2,7 @@
 /* What training with EWC costs on a device, as a fraction of what the machine allows (measure.h).
  *
  *   bench_engine [--device cpu|cuda] [--quick] [--rounds N] [--threads N] [--out FILE]
- *                [--data-dir FOLDER] [--ewc COMMAND]
+ *                [--data-dir FOLDER] [--ewc COMMAND] [--precision fp32|bf16x3|tf32]
  *
  * Workload: MNIST, 784-400-400-10, batch 128; the Fisher pass over 60,000 samples after an epoch of
  * training; the optimizer step on 2^25 parameters (2^27 on a GPU), far beyond the cache. --quick:
@@ -31,7 +31,7 @@ typedef struct sizes {
     int64_t widths[LAYERS + 1]; /* inputs, hidden, hidden, logits */
     int64_t batch, steps;       /* of training */
     int64_t warm_up;            /* steps of training before anything is measured */
-    int64_t fisher_batch;       /* as the library chooses it for this model */
+    int64_t fisher_batch;       /* of the products that a Fisher pass is compared with */
     int64_t parameters;         /* of the lone optimizer step */
     int64_t step_calls;         /* of it, queued before one wait */
     int64_t copy_bytes;
@@ -51,7 +51,7 @@ static const sizes full_cuda = {.widths = {784, 400, 400, CLASSES},
     .batch = 128,
     .steps = 2000, /* of some 30 us each */
     .warm_up = 469,
-    .fisher_batch = 512,
+    .fisher_batch = 8192,
     .parameters = 1 << 27,
     .step_calls = 10,
     .copy_bytes = 1 << 30,
@@ -135,12 +135,11 @@ typedef struct fisher_pass {
 } fisher_pass;
 
 static void fisher_create(
-    fisher_pass *f, const training *t, ewc_tasks *tasks, const sizes *z, ewc_estimator estimator)
+    fisher_pass *f, const training *t, ewc_tasks *tasks, ewc_estimator estimator)
 {
     f->tasks = tasks;
     f->options = (ewc_fisher_options)EWC_FISHER_OPTIONS_DEFAULTS;
     f->options.estimator = estimator;
-    f->options.batch = z->fisher_batch;
     bench_check(ewc_fisher_create(&f->fisher, t->model));
 }
 
@@ -297,6 +296,14 @@ static bench_case step_case(const char *name, lone_step *s, const targets *goal)
 
 /* ---- The program ---- */
 
+static ewc_precision precision_of(const char *name)
+{
+    static const char *const names[] = {"auto", "fp32", "bf16x3", "tf32"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(name, names[i]) == 0) return (ewc_precision)i;
+    bench_fail("--precision: '%s', expected auto, fp32, bf16x3 or tf32", name);
+}
+
 /* A small set of grey noise in memory. */
 static void toy_create(ewc_dataset **out, ewc_backend *be)
 {
@@ -344,6 +351,8 @@ int main(int argc, char **argv)
             rounds = positive(option, value);
         else if (strcmp(option, "--threads") == 0)
             options.threads = positive(option, value);
+        else if (strcmp(option, "--precision") == 0)
+            options.precision = precision_of(value);
         else if (strcmp(option, "--out") == 0)
             out = value;
         else if (strcmp(option, "--data-dir") == 0)
@@ -384,9 +393,9 @@ int main(int argc, char **argv)
     run_training(&trained);
 
     fisher_pass empirical, sampled, exact;
-    fisher_create(&empirical, &trained, tasks, z, EWC_FISHER_EMPIRICAL);
-    fisher_create(&sampled, &trained, tasks, z, EWC_FISHER_SAMPLED);
-    fisher_create(&exact, &trained, tasks, z, EWC_FISHER_EXACT);
+    fisher_create(&empirical, &trained, tasks, EWC_FISHER_EMPIRICAL);
+    fisher_create(&sampled, &trained, tasks, EWC_FISHER_SAMPLED);
+    fisher_create(&exact, &trained, tasks, EWC_FISHER_EXACT);
 
     lone_step sgd_step, adam_step;
     step_create(&sgd_step, be, EWC_OPTIMIZER_SGD, z);
@@ -414,7 +423,9 @@ int main(int argc, char **argv)
     bench_machine *const machine = is_cpu ? bench_machine_cpu_create(info.threads, z->copy_bytes)
                                           : bench_machine_device_create(be, z->copy_bytes);
     bench_measure(machine, cases, COUNT, rounds);
-    bench_report(machine, cases, COUNT, rounds, out, info.description);
+    char described[sizeof info.description + 16];
+    snprintf(described, sizeof described, "%s, %s", info.description, info.precision);
+    bench_report(machine, cases, COUNT, rounds, out, described);
 
     bench_cases_free(cases, COUNT);
     machine->free(machine);

@@ -166,6 +166,7 @@ ewc_status ewc_backend_describe(ewc_backend *backend, ewc_backend_info *out)
     memset(out, 0, sizeof *out);
     snprintf(out->name, sizeof out->name, "%s", backend->ops->name);
     out->memory_used = backend->used;
+    snprintf(out->precision, sizeof out->precision, "%s", ewci_precision_name(backend));
     return backend->ops->describe(backend, out);
 }
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "host/dataset.h"
+#include "host/fisher.h"
 #include "host/overlap.h"
 #include "support/world.hpp"
 
@@ -118,6 +119,174 @@ TEST_P(Fisher, MatchesPerSampleLoop)
             Check(1, estimator, EWC_SCENARIO_DOMAIN);
         }
 }
+
+/* ---- On tensor cores, each operand in two bfloat16 planes ---- */
+
+class FisherBf16x3 : public Fisher
+{
+  protected:
+    void SetUp() override
+    {
+        Fisher::SetUp();
+        if (IsSkipped() || HasFatalFailure()) return;
+        if (!be->has_tensor_cores) GTEST_SKIP() << be->ops->name << ": no such tensor cores";
+        be->precision = EWC_PRECISION_BF16X3;
+    }
+
+    static constexpr double kSplit = 0x1p-16; /* what a product of planes leaves out, at most */
+
+    /* Against the loop in float64, each segment by itself, and that the pass was the one on tensor
+     * cores. So few parameters do not average much out. */
+    void Check(int64_t t, ewc_estimator estimator, ewc_scenario scenario, int64_t batch = 0,
+        int64_t draws = 1)
+    {
+        const Batch samples = ReadTask(tasks.get(), t);
+        const reference::Window window = WindowOf(tasks.get(), scenario, t);
+        const auto want = reference::Fisher(net, As<double>(ReadWeights(model.get())), samples,
+            window, (reference::Estimator)estimator);
+        const Vec<float> got = Compute(t, estimator, batch, 0, draws);
+        ASSERT_GT(fisher->bytes, 0u) << "layer by layer";
+        for (int64_t i = 0; i < ewc_model_segment_count(model.get()); i++) {
+            const ewc_segment *const segment = ewc_model_segment(model.get(), i);
+            double squares = 0.0, errors = 0.0, trace = 0.0, signed_error = 0.0;
+            for (int64_t k = segment->offset; k < segment->offset + segment->count; k++) {
+                const double w = want[(size_t)k], error = (double)got[(size_t)k] - w;
+                if (w == 0.0) {
+                    ASSERT_EQ(0.0f, got[(size_t)k]) << segment->name << ", parameter " << k;
+                }
+                squares += w * w;
+                errors += error * error;
+                trace += w;
+                signed_error += error;
+            }
+            ASSERT_GT(squares, 0.0) << segment->name;
+            EXPECT_TRUE(std::sqrt(errors) <= 4 * kSplit * std::sqrt(squares))
+                << segment->name << ": " << std::sqrt(errors / squares);
+            EXPECT_TRUE(std::fabs(signed_error) <= 2 * kSplit * trace)
+                << segment->name << ": " << signed_error / trace;
+        }
+    }
+};
+INSTANTIATE_ON_BACKENDS(FisherBf16x3);
+
+TEST_P(FisherBf16x3, MatchesPerSampleLoop)
+{
+    const Shape shapes[] = {
+        {0, {}, 0, EWC_ACTIVATION_RELU}, {0, {9}, 0, EWC_ACTIVATION_RELU},
+        {0, {33, 7}, 0, EWC_ACTIVATION_RELU}, {0, {8, 5, 11}, 0, EWC_ACTIVATION_RELU},
+        {0, {130, 257, 3, 81}, 0, EWC_ACTIVATION_RELU},
+        {0, {9}, 0, EWC_ACTIVATION_RELU, 0.2f, 0.5f}, /* dropout is off in a Fisher pass */
+    };
+    for (const Shape &shape : shapes)
+        for (const ewc_estimator estimator :
+            {EWC_FISHER_EXACT, EWC_FISHER_EMPIRICAL, EWC_FISHER_ARGMAX}) {
+            SCOPED_TRACE(
+                testing::Message() << shape.hidden.size() << " hidden, estimator " << estimator);
+            Begin(shape, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2));
+            Check(1, estimator, EWC_SCENARIO_DOMAIN);
+        }
+}
+
+TEST_P(FisherBf16x3, RespectsTheScenarioAndTheKind)
+{
+    DataShape data_shape;
+    data_shape.classes = 6;
+    for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
+        for (const ewc_task_kind kind : {EWC_TASKS_SPLIT, EWC_TASKS_PERMUTED, EWC_TASKS_ROTATED}) {
+            SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", kind " << kind);
+            Begin({0, {9, 4}, 0, EWC_ACTIVATION_RELU}, TaskOptions(kind, scenario, 3), data_shape);
+            for (const int64_t t : {2, 0}) /* in either order: nothing is left behind */
+                Check(t, EWC_FISHER_EXACT, scenario);
+        }
+}
+
+/* Classes beyond those whose seeds are kept in registers, over one, two and three hidden layers;
+ * and every number of classes up to them. */
+TEST_P(FisherBf16x3, AnyNumberOfClasses)
+{
+    for (const int64_t classes : {2, 3, 4, 5, 8, 9, 12, 13, 16, 17, 40}) {
+        DataShape data_shape;
+        data_shape.classes = classes;
+        for (const std::vector<int64_t> &hidden : {std::vector<int64_t>{9},
+                 std::vector<int64_t>{7, 10}, std::vector<int64_t>{6, 9, 12}}) {
+            SCOPED_TRACE(
+                testing::Message() << classes << " classes, " << hidden.size() << " hidden");
+            Begin({0, hidden, 0, EWC_ACTIVATION_RELU},
+                TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2), data_shape);
+            Check(1, EWC_FISHER_EXACT, EWC_SCENARIO_DOMAIN);
+        }
+    }
+}
+
+/* Batches that divide the samples and that do not; a last batch of one. */
+TEST_P(FisherBf16x3, AnyBatch)
+{
+    Begin({0, {9, 5}, 0, EWC_ACTIVATION_RELU},
+        TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2));
+    const int64_t samples = ewc_tasks_rows(tasks.get(), 1, EWC_SPLIT_TRAIN);
+    for (const int64_t batch : {(int64_t)31, (int64_t)64, samples - 1, samples, samples + 1}) {
+        SCOPED_TRACE(testing::Message() << batch << " of " << samples);
+        for (const ewc_estimator estimator : {EWC_FISHER_EXACT, EWC_FISHER_EMPIRICAL})
+            Check(1, estimator, EWC_SCENARIO_DOMAIN, batch);
+    }
+}
+
+/* More draws than seeds are kept in shared memory: the same labels as layer by layer in float32. */
+TEST_P(FisherBf16x3, DrawsTheSameLabels)
+{
+    for (const int64_t draws : {1, 3, 16, 17, 40}) {
+        SCOPED_TRACE(testing::Message() << draws << " draws");
+        Begin({0, {9, 5}, 0, EWC_ACTIVATION_RELU},
+            TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2));
+        const Vec<float> planes = Compute(1, EWC_FISHER_SAMPLED, 0, 0, draws);
+        ASSERT_GT(fisher->bytes, 0u);
+        be->precision = EWC_PRECISION_FP32;
+        const Vec<float> floats = Compute(1, EWC_FISHER_SAMPLED, 0, 0, draws);
+        be->precision = EWC_PRECISION_BF16X3;
+        double errors = 0.0, squares = 0.0;
+        for (size_t i = 0; i < floats.size(); i++) {
+            errors += std::pow((double)planes[i] - (double)floats[i], 2);
+            squares += std::pow((double)floats[i], 2);
+        }
+        EXPECT_TRUE(std::sqrt(errors) <= 4 * kSplit * std::sqrt(squares))
+            << std::sqrt(errors / squares);
+    }
+}
+
+/* Other activations and the sensitivity of outputs go layer by layer, in float32 as ever. */
+TEST_P(FisherBf16x3, LeavesTheRestToTheLayers)
+{
+    Begin({0, {9, 5}, 0, EWC_ACTIVATION_TANH},
+        TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2));
+    Fisher::Check(1, EWC_FISHER_EXACT, EWC_SCENARIO_DOMAIN);
+    EXPECT_EQ(0u, fisher->bytes);
+    Begin({0, {9, 5}, 0, EWC_ACTIVATION_RELU},
+        TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2));
+    Compute(1, EWC_FISHER_SENSITIVITY);
+    EXPECT_EQ(0u, fisher->bytes);
+}
+
+/* NaN in a weight ends in an error, whatever unit it reaches. */
+TEST_P(FisherBf16x3, NanStaysNan)
+{
+    Begin({0, {9, 5}, 0, EWC_ACTIVATION_RELU},
+        TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2));
+    const float nan = kNan;
+    ASSERT_OK(be->ops->upload(be, model->theta + 3, &nan, sizeof nan));
+    EXPECT_EQ(EWC_ERR_NONFINITE, ewc_fisher_compute(fisher.get(), tasks.get(), 1, nullptr));
+}
+
+/* The same bits again, also after a pass over another task. */
+TEST_P(FisherBf16x3, SameBits)
+{
+    Begin({0, {33, 17}, 0, EWC_ACTIVATION_RELU},
+        TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2));
+    const Vec<float> once = Compute(1, EWC_FISHER_EXACT, 100);
+    Compute(0, EWC_FISHER_EMPIRICAL);
+    ExpectBits("F", Compute(1, EWC_FISHER_EXACT, 100), once);
+}
+
+/* ---- The scenarios ---- */
 
 /* Only the logits that compete have information: one head, or the classes seen so far. */
 TEST_P(Fisher, RespectsTheScenario)

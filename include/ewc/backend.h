@@ -60,6 +60,7 @@ typedef struct ewc_backend_info {
     uint64_t memory_total; /* bytes of device memory; 0: unknown */
     uint64_t memory_free;
     uint64_t memory_used; /* bytes allocated through this backend now */
+    char precision[8];    /* "fp32", "bf16x3" or "tf32": of matrix products */
 } ewc_backend_info;
 
 /* Describes an open backend. @return EWC_OK; EWC_ERR_ARGUMENT: a NULL pointer; EWC_ERR_DEVICE */

@@ -34,6 +34,7 @@ inline ewc_status Open(ewc_backend **out, const std::string &subject, int thread
 #endif
     ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
     options.threads = threads;
+    options.precision = EWC_PRECISION_FP32; /* tests of other ones choose them */
     return ewc_backend_create(out, subject.c_str(), &options);
 }
 
