@@ -98,18 +98,32 @@ TEST_F(Batch, WhatIsFinishedIsNotDoneAgain)
 {
     const Words words = Tiny({"--methods", "sgd,l2,ewc", "--out", "all"}, "compare");
     ASSERT_EQ(0, Ewc(words).code);
-    const std::string first = ReadFile(folder / "all/sgd/result.json");
+    const std::string first = ReadFile(folder / "all/sgd-s1/result.json");
     /* As if it had been interrupted: one run without a result, one that was never begun. */
-    std::filesystem::remove(folder / "all/l2/result.json");
-    std::filesystem::remove_all(folder / "all/ewc");
+    std::filesystem::remove(folder / "all/l2-s1/result.json");
+    std::filesystem::remove_all(folder / "all/ewc-s1");
     const Outcome again = Ewc(words);
     ASSERT_EQ(0, again.code) << again.err;
     ExpectIn("(done before)", again.err);
-    EXPECT_TRUE(first == ReadFile(folder / "all/sgd/result.json")); /* seconds and all */
-    EXPECT_TRUE(std::filesystem::exists(folder / "all/l2/result.json"));
-    EXPECT_TRUE(std::filesystem::exists(folder / "all/ewc/result.json"));
-    EXPECT_TRUE(std::filesystem::exists(folder / "all/l2.old/metrics.jsonl")); /* nothing is lost */
-    ExpectIn("all/l2: interrupted; put aside as all/l2.old\n", again.err);
+    EXPECT_TRUE(first == ReadFile(folder / "all/sgd-s1/result.json")); /* seconds and all */
+    EXPECT_TRUE(std::filesystem::exists(folder / "all/l2-s1/result.json"));
+    EXPECT_TRUE(std::filesystem::exists(folder / "all/ewc-s1/result.json"));
+    EXPECT_TRUE(
+        std::filesystem::exists(folder / "all/l2-s1.old/metrics.jsonl")); /* nothing is lost */
+    ExpectIn("all/l2-s1: interrupted; put aside as all/l2-s1.old\n", again.err);
+
+    /* More seeds are runs of their own; the first is the one that is there. */
+    Words more = words;
+    more.insert(more.end(), {"--seeds", "2"});
+    const Outcome seeds = Ewc(more);
+    ASSERT_EQ(0, seeds.code) << seeds.err;
+    EXPECT_TRUE(first == ReadFile(folder / "all/sgd-s1/result.json"));
+    EXPECT_EQ(3u, [&] {
+        size_t count = 0;
+        for (size_t at = 0; (at = seeds.err.find("(done before)", at)) != std::string::npos; at++)
+            count++;
+        return count;
+    }()) << seeds.err;
 
     /* Other options are another run: refused, and the one that is there stays. */
     Words other = words;
@@ -117,22 +131,22 @@ TEST_F(Batch, WhatIsFinishedIsNotDoneAgain)
     const Outcome refused = Ewc(other);
     EXPECT_EQ(2, refused.code);
     ExpectIn("other options, momentum is one", refused.err);
-    EXPECT_TRUE(first == ReadFile(folder / "all/sgd/result.json"));
+    EXPECT_TRUE(first == ReadFile(folder / "all/sgd-s1/result.json"));
 }
 
 /* Only what a run has left is put aside, and not while another command works there. */
 TEST_F(Batch, WhatIsNoRunIsLeftAlone)
 {
     std::filesystem::create_directory(folder / "all");
-    WriteFile(folder / "all/ewc", "a file of the user's");
+    WriteFile(folder / "all/ewc-s1", "a file of the user's");
     const Words words = Tiny({"--methods", "ewc", "--out", "all"}, "compare");
-    ExpectRefused(2, "all/ewc is there and is no run's folder", words);
-    EXPECT_EQ("a file of the user's", ReadFile(folder / "all/ewc"));
-    std::filesystem::remove(folder / "all/ewc");
-    std::filesystem::create_directory(folder / "all/ewc");
-    ExpectRefused(2, "all/ewc is there", words);
-    EXPECT_TRUE(std::filesystem::exists(folder / "all/ewc"));
-    std::filesystem::remove(folder / "all/ewc");
+    ExpectRefused(2, "all/ewc-s1 is there and is no run's folder", words);
+    EXPECT_EQ("a file of the user's", ReadFile(folder / "all/ewc-s1"));
+    std::filesystem::remove(folder / "all/ewc-s1");
+    std::filesystem::create_directory(folder / "all/ewc-s1");
+    ExpectRefused(2, "all/ewc-s1 is there", words);
+    EXPECT_TRUE(std::filesystem::exists(folder / "all/ewc-s1"));
+    std::filesystem::remove(folder / "all/ewc-s1");
 
     const int fd = open((folder / "all").c_str(), O_RDONLY | O_DIRECTORY);
     ASSERT_EQ(0, flock(fd, LOCK_EX));

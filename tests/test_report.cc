@@ -63,6 +63,7 @@ std::string Malformed(const std::string &text)
             if (!entities(part)) return "a bare & in: " + part.substr(0, 80);
             for (const char c : part)
                 if ((unsigned char)c < ' ' && c != '\n' && c != '\t') return "a control character";
+            if (part.find("]]>") != std::string::npos) return "]]> in text";
             at = end;
             continue;
         }
@@ -383,9 +384,10 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
     EXPECT_EQ("", outcome.err);
     const Json json = ParseJson(outcome.out);
     const std::string page = Page("all");
-    for (const char *label : {"<h2 id=\"group-1\">ewc tasks=3 lambda=100 (3 seeds)</h2>",
-             "\">ewc tasks=3 lambda=7</h2>", "\">sgd tasks=2</h2>",
-             "\">si kind=split tasks=5 scenario=task</h2>", "\">ewc tasks=1 lambda=100</h2>"})
+    for (const char *label : {"<h2 id=\"group-1\">ewc tasks=1 lambda=100</h2>",
+             "<h2 id=\"group-2\">ewc tasks=3 lambda=7</h2>",
+             "<h2 id=\"group-3\">ewc tasks=3 lambda=100 (3 seeds)</h2>", "\">sgd tasks=2</h2>",
+             "\">si kind=split tasks=5 scenario=task</h2>"})
         EXPECT_TRUE(Has(page, label)) << label;
     EXPECT_TRUE(Has(page, "No Fisher information was recorded"));
 
@@ -400,13 +402,23 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
     }
     ExpectFigures("all", names);
     EXPECT_EQ(runs.size(), json_array_size(json_object_get(json.get(), "runs")));
-    for (const char *list : {"evaluations", "tensorboard"}) {
-        EXPECT_EQ(runs.size(), json_array_size(json_object_get(json.get(), list)));
+    EXPECT_EQ(runs.size(), json_array_size(json_object_get(json.get(), "tensorboard")));
+    for (const char *list : {"summary", "tensorboard"}) {
         json_array_foreach(json_object_get(json.get(), list), i, item)
         {
             EXPECT_TRUE(Exists(folder / json_string_value(item))) << json_string_value(item);
         }
     }
+    EXPECT_STREQ(
+        "all/eval_results.csv", json_string_value(json_object_get(json.get(), "evaluations")));
+    std::map<std::string, size_t> evaluations; /* of each run */
+    for (const auto &row : ReadCsv(folder / "all/eval_results.csv")) {
+        ASSERT_EQ(6u, row.size());
+        evaluations[row[5]]++;
+    }
+    EXPECT_EQ((std::map<std::string, size_t>{{"run", 1}, {"ewc-1", 8}, {"ewc-2", 8}, {"ewc-3", 8},
+                  {"strong", 8}, {"sgd", 4}, {"split", 19}, {"one", 1}}),
+        evaluations);
     EXPECT_STREQ("all/report.html", json_string_value(json_object_get(json.get(), "page")));
 
     /* The mean over seeds and its standard error. */
@@ -421,15 +433,171 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
     char text[64];
     snprintf(text, sizeof text, "<dd>%.2f ± %.2f</dd>", mean, error);
     EXPECT_TRUE(Has(page, text)) << text;
-    const auto rows = ReadCsv(folder / "all/figures/mean-accuracy.csv");
-    ASSERT_EQ("ewc tasks=3 lambda=100 (3 seeds)", rows[3][0]);
-    EXPECT_NEAR(mean, std::stod(rows[3][2]), 1e-4);
-    EXPECT_NEAR(error, std::stod(rows[3][3]), 1e-4);
+    int found = 0;
+    for (const auto &row : ReadCsv(folder / "all/figures/mean-accuracy.csv")) {
+        if (row[0] != "ewc tasks=3 lambda=100 (3 seeds)" || row[1] != "3") continue;
+        EXPECT_NEAR(mean, std::stod(row[2]), 1e-4);
+        EXPECT_NEAR(error, std::stod(row[3]), 1e-4);
+        found++;
+    }
+    EXPECT_EQ(1, found);
+
+    /* What is left of each task at the end, by task. */
+    found = 0;
+    for (const auto &row : ReadCsv(folder / "all/figures/final-accuracy.csv")) {
+        if (row[0] != "sgd tasks=2" || row[2].empty()) continue;
+        EXPECT_NEAR(100.0 * Accuracy(Result("sgd").get(), 1, std::stoul(row[1]) - 1),
+            std::stod(row[2]), 1e-4);
+        found++;
+    }
+    EXPECT_EQ(2, found);
+
+    /* The tables. */
+    const auto summary = ReadCsv(folder / "all/summary.csv");
+    ASSERT_EQ(6u, summary.size());
+    EXPECT_EQ((std::vector<std::string>{"runs", "seeds", "tasks done", "tasks", "ACC (%)",
+                  "error of ACC", "BWT (points)", "error of BWT", "FWT (points)", "error of FWT",
+                  "Forgetting (points)", "error of Forgetting", "time (s)"}),
+        summary[0]);
+    EXPECT_EQ("ewc tasks=3 lambda=100 (3 seeds)", summary[3][0]);
+    EXPECT_EQ("3", summary[3][1]);
+    EXPECT_NEAR(mean, std::stod(summary[3][4]), 1e-4);
+    EXPECT_NEAR(error, std::stod(summary[3][5]), 1e-4);
+    EXPECT_EQ("", summary[1][5]); /* no error of one seed */
+    const std::string tex = ReadFile(folder / "all/summary.tex");
+    EXPECT_TRUE(Has(tex, "\\begin{tabular}{lrrrr}\n\\toprule\nruns & ACC & BWT & FWT & Forgetting "
+                         "\\\\\n\\midrule\newc tasks=1 lambda=100 & $"))
+        << tex;
+    snprintf(
+        text, sizeof text, "ewc tasks=3 lambda=100 (3 seeds) & $%.2f \\pm %.2f$ & ", mean, error);
+    EXPECT_TRUE(Has(tex, text)) << text << " in " << tex;
+    EXPECT_TRUE(Has(tex, " & -- & ")) << "no BWT of one task in " << tex;
+    EXPECT_TRUE(Has(tex, " \\\\\n\\bottomrule\n\\end{tabular}\n")) << tex;
 
     /* Without --out the report of several runs has a folder of its own. */
     const Outcome own = Plain({"sgd", "one"});
     ASSERT_EQ(0, own.code) << own.err;
     EXPECT_EQ(0u, own.out.find("runs/report-2")) << own.out;
+}
+
+/* A folder of runs is all of them, in the order of what was varied, with the accuracy over it; what
+ * an interrupted command has put aside is no run. */
+TEST_F(Report, AFolderOfRuns)
+{
+    if (!Gnuplot()) GTEST_SKIP() << "no gnuplot";
+    Words sweep = {"sweep", "lambda=1000,2,10", "--dataset", "custom", "--data-dir", folder.path(),
+        "--device", "cpu", "--tasks", "2", "--hidden", "12", "--batch", "16", "--penalty",
+        "proximal", "--validation", "50", "--seeds", "2", "--out", "grid"};
+    ASSERT_EQ(0, Ewc(sweep).code);
+    std::filesystem::copy(folder / "grid/lambda=2_s1", folder / "grid/lambda=2_s1.old",
+        std::filesystem::copy_options::recursive);
+    std::filesystem::copy(folder / "grid/lambda=2_s1", folder / "grid/lambda=2_s1.old-2",
+        std::filesystem::copy_options::recursive);
+    std::filesystem::create_directory(folder / "grid/notes");
+    const double validation[] = {0.5, 0.75, 0.25}, test[] = {0.625, 0.375, 0.125};
+    const char *const lambdas[] = {"2", "10", "1000"};
+    for (int i = 0; i < 3; i++)
+        for (const char *seed : {"_s1", "_s2"}) {
+            const std::string run = std::string("grid/lambda=") + lambdas[i] + seed;
+            const Json result = Result(run);
+            json_object_set_new(result.get(), "validation_acc", json_real(validation[i]));
+            json_object_set_new(result.get(), "acc", json_real(test[i]));
+            char *const text = json_dumps(result.get(), 0);
+            WriteFile(folder / (run + "/result.json"), text);
+            free(text);
+        }
+    const Outcome outcome = Ewc({"report", "grid/", "--json"});
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    EXPECT_EQ("", outcome.err);
+    const Json json = ParseJson(outcome.out);
+    EXPECT_STREQ("grid/report.html", json_string_value(json_object_get(json.get(), "page")));
+    ASSERT_EQ(6u, json_array_size(json_object_get(json.get(), "runs")));
+    const std::string page = Page("grid");
+    EXPECT_TRUE(Has(page, "<th scope=\"col\">Validation ACC (%)</th>"));
+    EXPECT_TRUE(Has(page, "<td>75.00 ± 0.00</td>"));
+    EXPECT_TRUE(Has(page, "Best on validation samples, which no run is trained on: ewc lambda=10 "
+                          "(2 seeds), 75.00 %."));
+    size_t last = 0;
+    for (const char *lambda : lambdas) {
+        const size_t at = page.find("\">ewc lambda=" + std::string(lambda) + " (2 seeds)</a></li>");
+        ASSERT_NE(std::string::npos, at) << lambda;
+        EXPECT_GT(at, last) << lambda;
+        last = at;
+    }
+    const auto rows = ReadCsv(folder / "grid/figures/sweep.csv");
+    ASSERT_EQ(7u, rows.size());
+    EXPECT_EQ(
+        (std::vector<std::string>{"series", "lambda", "mean accuracy (%)", "error"}), rows[0]);
+    for (size_t i = 0; i < 3; i++) {
+        EXPECT_EQ("test", rows[1 + i][0]);
+        EXPECT_EQ("validation", rows[4 + i][0]);
+        for (const size_t at : {1 + i, 4 + i})
+            EXPECT_EQ(lambdas[i], rows[at][1]);
+        EXPECT_NEAR(100.0 * test[i], std::stod(rows[1 + i][2]), 1e-9);
+        EXPECT_NEAR(100.0 * validation[i], std::stod(rows[4 + i][2]), 1e-9);
+    }
+
+    /* Named one by one, as by a shell, they are left out, too, with a word; alone it is a run. */
+    const Outcome named = Plain(
+        {"grid/lambda=2_s1", "grid/lambda=2_s1.old", "grid/lambda=2_s1.old-2/", "--out", "some"});
+    EXPECT_EQ(0, named.code);
+    EXPECT_TRUE(
+        Has(named.err, "grid/lambda=2_s1.old: put aside by an interrupted command; left out\n"));
+    EXPECT_TRUE(Has(named.err, "grid/lambda=2_s1.old-2/: put aside"));
+    EXPECT_FALSE(Has(Page("some"), "seeds)"));
+    EXPECT_EQ(0, Plain({"grid/lambda=2_s1.old", "--out", "old"}).code);
+    EXPECT_EQ(2, Plain({"grid/lambda=2_s1.old", "grid/lambda=2_s1.old-2", "--out", "none"}).code);
+    ExpectRefused(
+        2, "grid/notes: not the folder of a run: config.json is missing", {"report", "grid/notes"});
+}
+
+/* A grid of two options is a curve for each value of one; methods side by side are none. */
+TEST_F(Report, WhatWasVaried)
+{
+    Words sweep = {"sweep", "lr=0.1,0.02", "lambda=30,1,5", "--dataset", "custom", "--data-dir",
+        folder.path(), "--device", "cpu", "--tasks", "2", "--hidden", "12", "--batch", "16",
+        "--optimizer", "sgd", "--validation", "50", "--out", "grid"};
+    ASSERT_EQ(0, Ewc(sweep).code);
+    ASSERT_EQ(0, Plain({"grid"}).code);
+    const auto rows = ReadCsv(folder / "grid/figures/sweep.csv");
+    ASSERT_EQ(1u + 12u, rows.size());
+    EXPECT_EQ("lambda", rows[0][1]);
+    const char *const names[] = {
+        "lr=0.02 test", "lr=0.02 validation", "lr=0.1 test", "lr=0.1 validation"};
+    for (size_t i = 0; i < 12; i++) {
+        EXPECT_EQ(names[i / 3], rows[1 + i][0]);
+        EXPECT_EQ((std::vector<std::string>{"1", "5", "30"})[i % 3], rows[1 + i][1]);
+    }
+    Train("a", {"--tasks", "2", "--lambda", "3"});
+    Train("b", {"--tasks", "2", "--lambda", "4"});
+    Train("c", {"--tasks", "2", "--method", "sgd"});
+    ASSERT_EQ(0, Plain({"a", "b", "c", "--out", "methods"}).code);
+    EXPECT_FALSE(Exists(folder / "methods/figures/sweep.csv"));
+}
+
+/* What is one point, or has one tick, is no figure: of one task there is no curve over tasks. */
+TEST_F(Report, ASinglePointIsNoCurve)
+{
+    Train("run", {"--tasks", "1", "--report-every", "1000", "--no-eval-next"});
+    ASSERT_EQ(0, Plain({"run"}).code);
+    for (const char *name : {"mean-accuracy", "task-curves", "throughput", "penalty-share",
+             "forgetting", "final-accuracy", "sweep"})
+        EXPECT_FALSE(Exists(folder / (std::string("run/figures/") + name + ".csv"))) << name;
+    const auto rows = ReadCsv(folder / "run/figures/fisher-trace.csv");
+    ASSERT_EQ(3u, rows.size());
+    EXPECT_EQ("layer, from input to output", rows[0][1]);
+    EXPECT_EQ("fc1", rows[1][1]);
+    EXPECT_EQ("head", rows[2][1]);
+    const Json result = Result("run");
+    const json_t *const pass = json_array_get(json_object_get(result.get(), "fisher"), 0);
+    for (size_t i = 0; i < 2; i++) {
+        double trace = 0.0;
+        for (const char *segment : {".weight", ".bias"})
+            trace += Number(json_object_get(json_object_get(pass, "segments"),
+                                (rows[1 + i][1] + segment).c_str()),
+                "trace");
+        EXPECT_NEAR(trace, std::stod(rows[1 + i][2]), 1e-4 * trace);
+    }
 }
 
 /* Runs that cannot be averaged are not. */
@@ -511,7 +679,7 @@ TEST_F(Report, TheCommandRunsItAgain)
 TEST_F(Report, NamesMayHoldAnything)
 {
     const std::string names[] = {"a<b>&\"c'd", "naïve λ 日本 😀", "$(touch x)`touch y`; %s %n @",
-        "line\nend\ttab", "x-->]]><script>", "bad \xff\xc0\xaf utf-8", std::string(200, 'w')};
+        "line\nend\ttab", "x-->]]><script>", "bad \x80\xc0\xaf utf-8", std::string(200, 'w')};
     for (const std::string &name : names) {
         SCOPED_TRACE(name);
         const std::string out = "out of " + name;
@@ -528,8 +696,14 @@ TEST_F(Report, NamesMayHoldAnything)
     EXPECT_TRUE(Has(ReadFile(folder / names[0] + "/report.html"), "a&lt;b&gt;&amp;&quot;c&#39;d"));
     if (!Gnuplot()) GTEST_SKIP() << "no gnuplot";
 
+    /* A letter of Latin-1 is shown as what it is. */
+    std::filesystem::rename(folder / names[2], folder / "na\xefve");
+    ASSERT_EQ(0, Plain({"na\xefve"}).code);
+    EXPECT_TRUE(Has(Page("na\xefve"), "<h1>Report on naïve</h1>"));
+    std::filesystem::rename(folder / "na\xefve", folder / names[2]);
+
     /* In the legend, through a setting that this version does not know. */
-    for (size_t k = 0; k < 3; k++) {
+    for (const size_t k : {0, 1, 2, 4}) {
         const std::string path = folder / (names[k] + "/config.json");
         Json config = ParseJson(ReadFile(path));
         json_object_set_new(config.get(), "future <&'\" key", json_string(names[k].c_str()));
@@ -543,11 +717,14 @@ TEST_F(Report, NamesMayHoldAnything)
     const size_t command = alone.find("<pre><code>");
     EXPECT_FALSE(Has(alone.substr(command, alone.find("</code>", command) - command), "future"))
         << "a key that is no option, in a command for a shell";
-    const Outcome outcome = Ewc({"report", names[0], names[1], names[2], "--out", "all"});
+    const Outcome outcome = Ewc({"report", names[0], names[1], names[2], names[4], "--out", "all"});
     ASSERT_EQ(0, outcome.code) << outcome.err;
     const std::string page = Page("all");
     EXPECT_TRUE(Has(page, "naïve λ 日本 😀"));
     EXPECT_TRUE(Has(page, "future &lt;&amp;"));
+    EXPECT_FALSE(Has(ReadFile(folder / "all/summary.tex"), "a<b>&"));
+    EXPECT_TRUE(Has(ReadFile(folder / "all/summary.tex"), "a\\textless{}b\\textgreater{}\\&\"c'd"));
+    EXPECT_TRUE(Has(ReadFile(folder / "all/summary.tex"), "\\$(touch x)`touch y`; \\%s \\%n @"));
     EXPECT_EQ("", Malformed(ReadFile(folder / "all/figures/mean-accuracy.svg")));
     EXPECT_FALSE(Exists(folder / "x") || Exists(folder / "y") || Exists(folder / "all/figures/x") ||
                  Exists(folder / "all/figures/y"));

@@ -40,16 +40,15 @@ static int parse_method(cli_job *job, const cli_args *args, const char *text, si
     return 0;
 }
 
-/* Sets seed, and folder where one is given, of a method's k-th run. */
-static int set_run(cli_job *job, const cli_args *args, int k, int seeds)
+/* Sets seed, and folder where one is given, of a method's k-th run. The seed is in the folder's
+ * name even if there is one only, so that it is found when more are asked for. */
+static int set_run(cli_job *job, const cli_args *args, int k)
 {
     const char *const out = args->options.out;
-    char seed[24] = "";
     job->options.seed = args->options.seed + k;
     if (out[0] == '\0') return 0;
-    if (seeds > 1) snprintf(seed, sizeof seed, "-s%lld", (long long)job->options.seed);
-    const int used =
-        snprintf(job->options.out, sizeof job->options.out, "%s/%s%s", out, job->label, seed);
+    const int used = snprintf(job->options.out, sizeof job->options.out, "%s/%s-s%lld", out,
+        job->label, (long long)job->options.seed);
     if (used < (int)sizeof job->options.out) return 0;
     return cli_usage("compare", "--out: the path is too long");
 }
@@ -69,7 +68,7 @@ static int parse_methods(comparison *c, const cli_args *args, const char *text)
                 code = cli_usage("compare", "--methods: %s is there twice", first->label);
         for (int k = c->seeds - 1; code == 0 && k >= 0; k--) {
             first[k] = *first;
-            code = set_run(&first[k], args, k, c->seeds);
+            code = set_run(&first[k], args, k);
         }
         if (code != 0) return code;
         if (text[length] == '\0') return 0;

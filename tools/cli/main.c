@@ -44,7 +44,7 @@ static const cli_flag paper_flags[] = {
 };
 static const cli_flag report_flags[] = {
     {"out", EWC_OPTION_TEXT, "FOLDER",
-        "where to write (default the run's folder; of several runs "
+        "where to write (default the folder that was named; of several "
         "runs/report-TIME)"},
     {"tensorboard", EWC_OPTION_FLAG, "", "also files of events for TensorBoard"},
     {NULL, EWC_OPTION_FLAG, "", ""},
@@ -78,9 +78,11 @@ const cli_verb cli_verbs[] = {
     {"eval", "RUN", "accuracy of a finished run on each task",
         "RUN is a run's folder, or a checkpoint file in one.", eval_keys, no_flags, cli_eval},
     {"report", "RUN...", "a page with figures and tables of one run or several",
-        "Writes report.html, figures/ (SVG, PNG and the numbers as CSV) and eval_results.csv. Runs "
-        "that\n"
-        "differ by their seed only are one curve with a band. Figures are drawn by gnuplot.",
+        "RUN is a run's folder, or one with the folders of runs in it, as compare and sweep make.\n"
+        "Writes report.html, figures/ (SVG, PNG, PDF and the numbers as CSV), summary.csv,\n"
+        "summary.tex and eval_results.csv. Runs that differ by their seed only are one curve with "
+        "a\n"
+        "band. Figures are drawn by gnuplot.",
         NULL, report_flags, cli_report},
     {"data", "[NAME]", "which data sets are where, and whether they are intact", "", data_keys,
         data_flags, cli_data},

@@ -512,8 +512,9 @@ static void fit_svg(FILE *out, const char *svg, const cli_figure *figure)
     static const char generated[] = "<title>figure_plot_";
     int titles = 0;
     for (const char *c = svg; *c != '\0';) {
-        if (*c != '<') {
-            fputc(*c++, out);
+        if (*c != '<') { /* gnuplot leaves ">" as it is, which XML forbids in "]]>" */
+            fputs(*c == '>' ? "&gt;" : (char[]){*c, '\0'}, out);
+            c++;
             continue;
         }
         const char *const end = strchr(c, '>');
