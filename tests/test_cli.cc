@@ -259,6 +259,9 @@ TEST_F(Cli, TrainsAndEvaluates)
         ASSERT_EQ(0, result.code) << result.err;
         const Json evaluated = ParseJson(result.out);
         EXPECT_TRUE(json_equal(last, json_object_get(evaluated.get(), "accuracy"))) << result.out;
+        const double mean = 0.5 * (json_number_value(json_array_get(last, 0)) +
+                                      json_number_value(json_array_get(last, 1)));
+        EXPECT_NEAR(mean, json_number_value(json_object_get(evaluated.get(), "acc")), 1e-6 * mean);
     }
     result = Ewc({"eval", "run"});
     EXPECT_EQ(0, result.code);

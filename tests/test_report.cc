@@ -3,6 +3,7 @@
  * folders that are no run, broken or not finished. */
 #include <sys/resource.h>
 
+#include <array>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -152,6 +153,87 @@ double LossAfter(const std::string &run, size_t i, size_t j)
             return json_number_value(json_array_get(losses, j));
     }
     return NAN;
+}
+
+/* A number of a file of TensorBoard's events. */
+struct Scalar {
+    std::string tag;
+    uint64_t step = 0;
+    double seconds = 0.0;
+    float value = 0.0f;
+};
+
+/* CRC-32C, as TensorBoard's records hold it. */
+uint32_t MaskedCrc(const std::string &bytes)
+{
+    uint32_t crc = ~0u;
+    for (const char c : bytes) {
+        crc ^= (unsigned char)c;
+        for (int bit = 0; bit < 8; bit++)
+            crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0x82f63b78u : 0u);
+    }
+    crc = ~crc;
+    return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
+}
+
+uint64_t LittleEndian(const std::string &bytes, size_t at, size_t count)
+{
+    uint64_t x = 0;
+    for (size_t i = 0; i < count; i++)
+        x |= (uint64_t)(unsigned char)bytes.at(at + i) << (8 * i);
+    return x;
+}
+
+/* The fields of a protocol buffer: numbers as their bits. */
+std::map<int, std::string> Fields(const std::string &bytes)
+{
+    std::map<int, std::string> fields;
+    size_t at = 0;
+    const auto varint = [&] {
+        uint64_t x = 0;
+        for (int shift = 0;; shift += 7) {
+            const unsigned char c = (unsigned char)bytes.at(at++);
+            x |= (uint64_t)(c & 0x7f) << shift;
+            if (c < 0x80) return x;
+        }
+    };
+    while (at < bytes.size()) {
+        const uint64_t key = varint();
+        const int wire = (int)(key & 7);
+        if (wire == 0) {
+            const uint64_t x = varint();
+            fields[(int)(key >> 3)] = std::string((const char *)&x, 8);
+            continue;
+        }
+        const size_t count = wire == 1 ? 8 : wire == 5 ? 4 : varint();
+        fields[(int)(key >> 3)] = bytes.substr(at, count);
+        at += count;
+    }
+    return fields;
+}
+
+/* Reads the file as TensorBoard does: lengths and checksums must be right. */
+std::vector<Scalar> ReadScalars(const std::string &bytes)
+{
+    std::vector<Scalar> out;
+    for (size_t at = 0; at < bytes.size();) {
+        const size_t length = LittleEndian(bytes, at, 8);
+        EXPECT_EQ(MaskedCrc(bytes.substr(at, 8)), LittleEndian(bytes, at + 8, 4));
+        const std::string data = bytes.substr(at + 12, length);
+        EXPECT_EQ(length, data.size());
+        EXPECT_EQ(MaskedCrc(data), LittleEndian(bytes, at + 12 + length, 4));
+        at += 16 + length;
+        auto event = Fields(data);
+        if (event.count(5) == 0) continue;
+        auto value = Fields(Fields(event[5])[1]);
+        Scalar scalar;
+        scalar.tag = value[1];
+        memcpy(&scalar.step, event[2].data(), 8);
+        memcpy(&scalar.seconds, event[1].data(), 8);
+        memcpy(&scalar.value, value[2].data(), 4);
+        out.push_back(scalar);
+    }
+    return out;
 }
 
 class Report : public Cli
@@ -1041,6 +1123,72 @@ TEST_F(Report, WithoutGnuplot)
     outcome = Wait(child);
     EXPECT_EQ(128 + SIGTERM, outcome.code);
     EXPECT_TRUE(Has(outcome.err, "stopped by")) << outcome.err;
+}
+
+/* The figures' numbers, worked out by hand from a record and a result made up for it. */
+TEST_F(Report, TheNumbersOfFiguresAreThoseOfTheRecord)
+{
+    Train("run", {"--tasks", "3"});
+    const auto step = [](int task, int at, const char *loss, const char *penalty, double seconds) {
+        return "{\"event\":\"step\",\"task\":" + std::to_string(task) +
+               ",\"step\":" + std::to_string(at) + ",\"loss\":" + loss + ",\"penalty\":" + penalty +
+               ",\"seconds\":" + std::to_string(seconds) + "}\n";
+    };
+    const auto task = [](int number, const std::string &steps) {
+        const std::string t = "\"task\":" + std::to_string(number);
+        return "{\"event\":\"task-begin\"," + t + ",\"steps\":20}\n" + steps +
+               "{\"event\":\"task-end\"," + t + ",\"step\":20}\n" +
+               (number != 2 ? ""
+                            : "{\"event\":\"fisher\"," + t +
+                                  ",\"segments\":{\"fc1.weight\":{\"trace\":3.0,\"zeros\":5,"
+                                  "\"log2_from\":-7,\"log2_counts\":[1,0,2]},\"fc1.bias\":{"
+                                  "\"trace\":1.0,\"zeros\":0,\"log2_from\":-6,\"log2_counts\":[2]}"
+                                  "}}\n");
+    };
+    WriteFile(folder / "run/metrics.jsonl",
+        "{\"event\":\"begin\",\"tasks\":3}\n" +
+            task(1, step(1, 10, "2.0", "null", 0.5) + step(1, 20, "1.0", "null", 0.75)) +
+            task(2, step(2, 10, "3.0", "1.0", 1.0) + step(2, 20, "0.5", "0.0", 1.25)) +
+            task(3, step(3, 10, "0.25", "0.75", 0.125) + step(3, 20, "0.0", "0.0", 2.125)));
+    const Json result = Result("run");
+    json_object_set_new(result.get(), "accuracy",
+        json_loads("[[0.9, null, null], [0.95, 0.8, null], [0.5, 0.85, 0.7]]", 0, nullptr));
+    char *const text = json_dumps(result.get(), 0);
+    WriteFile(folder / "run/result.json", text);
+    free(text);
+    ASSERT_EQ(0, Plain({"run", "--tensorboard"}).code);
+    const auto expect = [&](const char *name, const std::vector<std::array<double, 2>> &points) {
+        SCOPED_TRACE(name);
+        const auto rows = ReadCsv(folder / (std::string("run/figures/") + name + ".csv"));
+        ASSERT_EQ(points.size(), rows.size() - 1);
+        for (size_t i = 0; i < points.size(); i++) {
+            EXPECT_NEAR(points[i][0], std::stod(rows[1 + i][1]), 1e-6) << i;
+            EXPECT_NEAR(points[i][1], std::stod(rows[1 + i][2]), 1e-6) << i;
+        }
+    };
+    /* penalty / (loss + penalty); none in the first task, nor where both are 0. */
+    expect("penalty-share", {{30, 25}, {40, 0}, {50, 75}});
+    /* 10 steps of 16 samples in the time since the report before, in the same task. */
+    expect("throughput", {{10, 320}, {20, 640}, {30, 160}, {40, 640}, {50, 1280}, {60, 80}});
+    /* The best before the last task, less what is left: task 1 was best after task 2; task 2
+     * gained. */
+    expect("forgetting", {{1, 45}, {2, -5}});
+    /* A count at log2 F in -7..-6 is drawn in the middle of it; 5 of 10 weights are 0. */
+    const double two = std::log10(2.0);
+    expect("fisher-histogram", {{-6.5 * two, 10}, {-5.5 * two, 20}, {-4.5 * two, 20}});
+
+    /* In TensorBoard's events the steps of all tasks follow each other. */
+    std::vector<Scalar> losses;
+    for (const Scalar &scalar : ReadScalars(ReadFile(folder / "run/events.out.tfevents.ewc")))
+        if (scalar.tag == "training/loss") losses.push_back(scalar);
+    const double expected[] = {2.0, 1.0, 3.0, 0.5, 0.25, 0.0};
+    ASSERT_EQ(6u, losses.size());
+    for (size_t i = 0; i < 6; i++) {
+        EXPECT_EQ(10 * (i + 1), losses[i].step);
+        EXPECT_EQ(expected[i], losses[i].value);
+    }
+    /* Seconds of each task, one after another: its last report ends it. */
+    EXPECT_NEAR(0.75 + 1.25 + 2.125, losses[5].seconds - losses[0].seconds + 0.5, 1e-3);
 }
 
 /* Read by TensorBoard's own reader, which checks lengths and checksums. */
