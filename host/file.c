@@ -16,17 +16,16 @@ static ewc_status io_error(const char *what, const char *path)
     return ewci_fail(EWC_ERR_IO, "%s: cannot %s: %s", path, what, strerror(errno));
 }
 
-ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t limit)
+/* Reads up to `most` bytes, and one more where there is more. */
+static ewc_status read_some(char **data, size_t *bytes, int fd, const char *path, size_t most)
 {
     ewc_status status = EWC_OK;
     size_t used = 0, room = 0;
     char *buffer = NULL;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    *data = NULL;
-    if (fd < 0) return io_error("open", path);
-    for (;;) {
+    while (used <= most) {
         if (used + 1 >= room) { /* one byte is kept for the end mark */
             room = room == 0 ? 4096 : room * 2;
+            if (room > most + 2) room = most + 2;
             char *const grown = realloc(buffer, room);
             if (grown == NULL) {
                 status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
@@ -34,7 +33,8 @@ ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t l
             }
             buffer = grown;
         }
-        const ssize_t got = read(fd, buffer + used, room - used - 1);
+        const size_t want = room - used - 1 < most + 1 - used ? room - used - 1 : most + 1 - used;
+        const ssize_t got = read(fd, buffer + used, want);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) {
             status = io_error("read", path);
@@ -42,10 +42,6 @@ ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t l
         }
         if (got == 0) break;
         used += (size_t)got;
-        if (used > limit) {
-            status = ewci_fail(EWC_ERR_IO, "%s: larger than %zu bytes", path, limit);
-            goto done;
-        }
     }
     buffer[used] = '\0';
     *data = buffer;
@@ -53,6 +49,35 @@ ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t l
     buffer = NULL;
 done:
     free(buffer);
+    return status;
+}
+
+ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t limit)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    *data = NULL;
+    if (fd < 0) return io_error("open", path);
+    ewc_status status = read_some(data, bytes, fd, path, limit);
+    if (status == EWC_OK && *bytes > limit) {
+        status = ewci_fail(EWC_ERR_IO, "%s: larger than %zu bytes", path, limit);
+        free(*data);
+        *data = NULL;
+    }
+    close(fd);
+    return status;
+}
+
+ewc_status ewci_file_head(
+    char **data, size_t *bytes, int64_t *length, const char *path, size_t most)
+{
+    struct stat info;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    *data = NULL;
+    if (fd < 0) return io_error("open", path);
+    ewc_status status =
+        fstat(fd, &info) == 0 ? read_some(data, bytes, fd, path, most) : io_error("read", path);
+    *length = (int64_t)info.st_size;
+    if (status == EWC_OK && *bytes > most) (*data)[ *bytes = most] = '\0';
     close(fd);
     return status;
 }

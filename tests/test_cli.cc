@@ -339,11 +339,43 @@ TEST_F(Cli, CheckpointsOfOthersAreRefused)
     const std::string path = "checkpoint/model.safetensors", mine = folder / "a/" + path;
     std::filesystem::copy_file(
         folder / "b/" + path, mine, std::filesystem::copy_options::overwrite_existing);
-    ExpectRefused(3, "fc1.weight", {"eval", "a"});
+    ExpectRefused(3, "ewc.input.pad is 1, these tasks' is 0", {"eval", "a"});
     std::filesystem::resize_file(mine, 100);
     ExpectRefused(3, "model.safetensors", {"eval", "a"});
     std::filesystem::remove(mine);
     ExpectRefused(1, "model.safetensors", {"eval", "a"});
+}
+
+/* Other images than those of the run are not measured unasked. */
+TEST_F(Cli, EvalIsOfTheRunsOwnData)
+{
+    Words words = Tiny({"--out", "run"});
+    words[4] = "."; /* of --data-dir */
+    ASSERT_EQ(0, Ewc(words).code);
+    const std::string run = folder / "run";
+    std::filesystem::create_directory(folder / "elsewhere");
+    const std::string here = folder / "elsewhere";
+    const auto eval = [&](const std::string &more) { /* in another folder */
+        const std::string command = "cd '" + here + "' && " EWC_CLI_PATH " eval '" + run + "' " +
+                                    more + " > '" + folder / "out" + "' 2> '" + folder / "err" +
+                                    "'";
+        return WEXITSTATUS(std::system(command.c_str()));
+    };
+    EXPECT_EQ(0, eval("--json")) << ReadFile(folder / "err");
+    const std::string before = ReadFile(folder / "out");
+    EXPECT_NE(nullptr, ParseJson(before));
+
+    const Folder other;
+    WriteTinyMnist(other.path(), 200, 90);
+    for (const char *file : {"train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+             "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"})
+        std::filesystem::copy_file(
+            other / file, folder / file, std::filesystem::copy_options::overwrite_existing);
+    ExpectRefused(3, "was trained on custom in", {"eval", "run", "--device", "cpu"});
+    ExpectRefused(3, "--other-data", {"eval", "run", "--device", "cpu"});
+    const Outcome result = Ewc({"eval", "run", "--other-data"});
+    EXPECT_EQ(0, result.code) << result.err;
+    EXPECT_NE(std::string::npos, result.out.find("mean"));
 }
 
 TEST_F(Cli, JsonIsOneDocumentAndNothingElse)

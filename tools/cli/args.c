@@ -109,8 +109,7 @@ static int parse_flag(cli_args *args, int *i, int argc, char **argv)
     return 0;
 }
 
-/* A flag of the command's own. */
-static int own_flag(cli_args *args, const char *key, int *value)
+int cli_own_flag(const cli_args *args, const char *key, int *value)
 {
     const char *const text = cli_value(args, key);
     if (text == NULL) return 0;
@@ -146,8 +145,8 @@ int cli_parse(cli_args *args, const cli_verb *verb, int argc, char **argv)
         }
         if (code != 0) return code;
     }
-    int code = own_flag(args, "json", &args->json);
-    if (code == 0 && !args->help) code = own_flag(args, "help", &args->help);
+    int code = cli_own_flag(args, "json", &args->json);
+    if (code == 0 && !args->help) code = cli_own_flag(args, "help", &args->help);
     return code;
 }
 

@@ -61,6 +61,8 @@ int cli_apply(cli_args *args);
 /* Sets the flags that were given, but for preset and method: they are stronger than what a method
  * implies. 0, or the exit code after a line on stderr. */
 int cli_apply_flags(const cli_args *args, ewc_run_options *options);
+/* Sets *value of a flag of the command's own, if it was given. 0, or the exit code 2. */
+int cli_own_flag(const cli_args *args, const char *key, int *value);
 /* The value of a flag that was given, or NULL. */
 const char *cli_value(const cli_args *args, const char *key);
 

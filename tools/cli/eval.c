@@ -72,7 +72,8 @@ int cli_eval(cli_args *args)
     cli_progress_init(&progress);
 
     if (args->operand == NULL) return cli_usage("eval", "names no run; see ewc eval --help");
-    int code = find_files(args->operand, config, checkpoint);
+    int code = find_files(args->operand, config, checkpoint), other_data = 0;
+    if (code == 0) code = cli_own_flag(args, "other-data", &other_data);
     if (code != 0) return code;
     ewc_status status = ewc_options_load_json(&args->options, config);
     if (status != EWC_OK) return cli_failed(args, status);
@@ -87,9 +88,13 @@ int cli_eval(cli_args *args)
             code = 1;
             goto done;
         }
-        status = ewc_run_evaluate(run, checkpoint, accuracy);
+        status = other_data ? ewc_run_evaluate_other_data(run, checkpoint, accuracy)
+                            : ewc_run_evaluate(run, checkpoint, accuracy);
     }
-    if (status != EWC_OK)
+    if (status == EWC_ERR_DATA && run != NULL) {
+        (void)cli_usage("eval", "%s; --other-data measures all the same", ewc_last_error());
+        code = cli_exit_code(status);
+    } else if (status != EWC_OK)
         code = cli_failed(args, status);
     else if (args->json)
         print_json(ewc_run_get_result(run), checkpoint, accuracy);

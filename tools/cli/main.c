@@ -49,6 +49,10 @@ static const cli_flag report_flags[] = {
     {"tensorboard", EWC_OPTION_FLAG, "", "also files of events for TensorBoard"},
     {NULL, EWC_OPTION_FLAG, "", ""},
 };
+static const cli_flag eval_flags[] = {
+    {"other-data", EWC_OPTION_FLAG, "", "measure on other data than the run was trained on, too"},
+    {NULL, EWC_OPTION_FLAG, "", ""},
+};
 static const cli_flag data_flags[] = {
     {"verify", EWC_OPTION_FLAG, "", "read the files and compare checksums (default true)"},
     {NULL, EWC_OPTION_FLAG, "", ""},
@@ -76,7 +80,7 @@ const cli_verb cli_verbs[] = {
         "is finished in --out (runs/paper-FIGURE) is not done again. Others can be changed.",
         all_groups, paper_flags, cli_paper},
     {"eval", "RUN", "accuracy of a finished run on each task",
-        "RUN is a run's folder, or a checkpoint file in one.", eval_keys, no_flags, cli_eval},
+        "RUN is a run's folder, or a checkpoint file in one.", eval_keys, eval_flags, cli_eval},
     {"report", "RUN...", "a page with figures and tables of one run or several",
         "RUN is a run's folder, or one with the folders of runs in it, as compare and sweep make.\n"
         "Writes report.html, figures/ (SVG, PNG, PDF and the numbers as CSV), summary.csv,\n"
