@@ -346,6 +346,8 @@ TEST_F(Report, OneRun)
                 EXPECT_NEAR(accuracy, std::stod(row[2]), 1e-6);
         }
     }
+    snprintf(acc, sizeof acc, "<text>%.1f</text>", 100.0 * Accuracy(result.get(), 2, 0));
+    EXPECT_TRUE(Has(ReadFile(folder / "run/figures/accuracy-matrix.svg"), acc)) << acc;
     rows = ReadCsv(folder / "run/figures/mean-accuracy.csv");
     ASSERT_EQ(4u, rows.size());
     EXPECT_EQ("mean accuracy (%)", rows[0][2]);
@@ -513,7 +515,7 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
         squares += (value - mean) * (value - mean);
     const double error = std::sqrt(squares / 2.0 / 3.0);
     char text[64];
-    snprintf(text, sizeof text, "<dd>%.2f ± %.2f</dd>", mean, error);
+    snprintf(text, sizeof text, "<td>%.2f ± %.2f</td>", mean, error);
     EXPECT_TRUE(Has(page, text)) << text;
     int found = 0;
     for (const auto &row : ReadCsv(folder / "all/figures/mean-accuracy.csv")) {

@@ -12,9 +12,9 @@
 
 static const char style[] =
     ":root{color-scheme:light dark;--page:#fff;--text:#1d1f23;--soft:#5b6068;--line:#d8dbe0;"
-    "--card:#f5f6f8;--link:#0060a0;--warn:#fff4d6}\n"
+    "--card:#f5f6f8;--link:#0060a0;--warn:#fff4d6;--shade:#0004}\n"
     "@media screen and (prefers-color-scheme:dark){:root{--page:#15171a;--text:#e6e7ea;"
-    "--soft:#a2a7af;--line:#363a41;--card:#1f2227;--link:#6bb8ee;--warn:#40361a}}\n"
+    "--soft:#a2a7af;--line:#363a41;--card:#1f2227;--link:#6bb8ee;--warn:#40361a;--shade:#fff4}}\n"
     "*{box-sizing:border-box}\n"
     "body{margin:0 auto;padding:1.5rem 1rem 4rem;max-width:84rem;background:var(--page);"
     "color:var(--text);font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}\n"
@@ -39,8 +39,14 @@ static const char style[] =
     "gap:1.5rem}\n"
     "figure{margin:0;min-width:0}\n"
     "figcaption{font-size:.9rem}\n"
-    ".scroll{max-width:100%;overflow-x:auto}\n"
-    ".scroll svg{display:block;width:100%;min-width:36rem;height:auto}\n"
+    /* A shade at the side where there is more; at the end of that its cover has come along. */
+    ".scroll{max-width:100%;overflow-x:auto;background:"
+    "linear-gradient(90deg,var(--page) 40%,transparent) left/3rem 100% no-repeat local,"
+    "linear-gradient(270deg,var(--page) 40%,transparent) right/3rem 100% no-repeat local,"
+    "linear-gradient(90deg,var(--shade),transparent) left/1.2rem 100% no-repeat,"
+    "linear-gradient(270deg,var(--shade),transparent) right/1.2rem 100% no-repeat}\n"
+    "p+.scroll{margin-top:.8rem}\n"
+    ".scroll svg{display:block;width:100%;min-width:32rem;height:auto}\n"
     "table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}\n"
     "caption{padding:.2rem 0;font-weight:600;text-align:left}\n"
     "th,td{padding:.2rem .7rem .2rem 0;border-bottom:1px solid var(--line);text-align:right;"
@@ -54,13 +60,15 @@ static const char style[] =
     ".words td{overflow-wrap:anywhere;white-space:normal}\n"
     ".settings{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr));"
     "gap:1rem 2rem;align-items:start}\n"
-    "pre{margin:.4rem 0;padding:.6rem .8rem;overflow-x:auto;border:1px solid var(--line);"
+    "pre{margin:.4rem 0;padding:.6rem .8rem;white-space:pre-wrap;border:1px solid var(--line);"
     "border-radius:.4rem;background:var(--card);font-size:.85rem}\n"
+    "pre code{display:block;padding-left:1.5rem;text-indent:-1.5rem}\n"
     "@media print{body{max-width:none;padding:0;font-size:10pt}nav{display:none}"
     "figure,.card,tr,pre{break-inside:avoid}h2,h2+p,h3,caption{break-after:avoid}"
     ".cards{grid-template-columns:repeat(2,1fr)}.figures{grid-template-columns:1fr}"
-    ".scroll{overflow:visible}.scroll svg{min-width:0;max-width:15cm}pre{white-space:pre-wrap}"
-    ".settings{grid-template-columns:repeat(3,1fr)}table{font-size:7pt}th,td{padding-right:.4rem}"
+    ".scroll{overflow:visible;background:none}.scroll svg{min-width:0;max-width:15cm}"
+    ".settings{display:block;columns:3}.settings table{width:100%;break-inside:avoid;"
+    "margin-bottom:.8rem}table{font-size:7pt}th,td{padding-right:.4rem}"
     "th.long,td.long{min-width:0}}\n";
 
 /* ---- Numbers ---- */
@@ -141,10 +149,13 @@ static void put_warnings(FILE *out, const report_run *run)
     }
 }
 
+/* The measures in large, of groups that are few; of more the table says it better. */
 static void put_cards(FILE *out, const report *r)
 {
-    fputs("<div class=\"cards\">\n", out);
-    for (int64_t g = 0; g < r->group_count; g++) {
+    enum { CARDS_MAX = 3 };
+    const int64_t cards = r->group_count <= CARDS_MAX ? r->group_count : 0;
+    if (cards > 0) fputs("<div class=\"cards\">\n", out);
+    for (int64_t g = 0; g < cards; g++) {
         fputs("<article class=\"card\">", out);
         put_element(out, "h3", r->groups[g].label);
         fputs("<dl>", out);
@@ -157,7 +168,8 @@ static void put_cards(FILE *out, const report *r)
         }
         fputs("</dl></article>\n", out);
     }
-    fputs("</div>\n<p class=\"soft\">ACC: mean accuracy over all tasks after the last one. BWT and "
+    if (cards > 0) fputs("</div>\n", out);
+    fputs("<p class=\"soft\">ACC: mean accuracy over all tasks after the last one. BWT and "
           "forgetting: what later training changed on earlier tasks, and what it lost of their "
           "best. FWT: accuracy on a task before it is trained, less that of the untrained model. "
           "Differences are in percentage points; \xc2\xb1 is one standard error over seeds. As "
@@ -372,14 +384,15 @@ static void put_runs(FILE *out, const report *r, const report_group *group)
 
 static void put_commands(FILE *out, const report_group *group)
 {
-    fputs("<h3>To run it again</h3>\n<pre><code>", out);
+    fputs("<h3>To run it again</h3>\n<pre>", out);
     for (int64_t k = 0; k < group->count; k++) {
         char *const command = report_command(group->runs[k]);
+        fputs("<code>", out);
         cli_put_html(out, command);
-        fputc('\n', out);
+        fputs("\n</code>", out);
         free(command);
     }
-    fputs("</code></pre>\n", out);
+    fputs("</pre>\n", out);
 }
 
 /* ---- The page ---- */
