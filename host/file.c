@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static ewc_status io_error(const char *what, const char *path)
@@ -112,15 +114,34 @@ static ewc_status sync_folder(const char *path)
     return result == 0 ? EWC_OK : io_error("sync", folder);
 }
 
+/* Creates a file in the folder of `path` whose name no other thread has, nor a process of the same
+ * number that was killed. -1 and errno on an error. */
+static int create_temporary(char temporary[PATH_MAX], const char *path)
+{
+    enum { TRIES = 100 };
+    static atomic_uint count;
+    const char *const slash = strrchr(path, '/');
+    const int folder = slash == NULL ? 0 : (int)(slash - path) + 1;
+    int fd = -1;
+    errno = EEXIST;
+    for (int i = 0; i < TRIES && fd < 0 && errno == EEXIST; i++) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        const int length = snprintf(temporary, PATH_MAX, "%.*s.ewc-%ld-%llx%08lx-%x.tmp", folder,
+            path, (long)getpid(), (long long)now.tv_sec, (unsigned long)now.tv_nsec,
+            atomic_fetch_add(&count, 1));
+        errno = ENAMETOOLONG;
+        if (length < PATH_MAX) fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    }
+    return fd;
+}
+
 ewc_status ewci_file_write(const char *path, const ewci_piece *pieces, int count)
 {
     ewc_status status = EWC_OK;
     char temporary[PATH_MAX];
-    if (snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid()) >= PATH_MAX)
-        return ewci_fail(EWC_ERR_IO, "%s: the path is too long", path);
-
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) return io_error("create", temporary);
+    int fd = create_temporary(temporary, path);
+    if (fd < 0) return io_error("create", path);
     for (int i = 0; i < count; i++) {
         if (ewci_write_all(fd, pieces[i].data, pieces[i].bytes) != 0) {
             status = io_error("write", path);

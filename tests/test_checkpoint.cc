@@ -6,7 +6,11 @@
 #include <sys/resource.h>
 #include <zlib.h>
 
+#include <atomic>
+#include <thread>
+
 #include "ewc/checkpoint.h"
+#include "host/file.h"
 #include "support/files.hpp"
 #include "support/world.hpp"
 
@@ -565,6 +569,22 @@ TEST_P(Checkpoint, FailedSaveKeepsTheOldFile)
     std::signal(SIGXFSZ, old_handler);
 }
 
+/* What a process of the same number left when it was killed, as in a container, where numbers begin
+ * anew; and a name that leaves no room for another one. */
+TEST_P(Checkpoint, StraysDoNotBlock)
+{
+    const std::string stray = path + "." + std::to_string(getpid()) + ".tmp";
+    WriteFile(stray, "left behind");
+    const std::string longest = folder / std::string(255, 'n');
+    for (int i = 0; i < 3; i++) {
+        EXPECT_OK(ewc_checkpoint_save(path.c_str(), model.get(), nullptr));
+        EXPECT_OK(ewc_checkpoint_load(path.c_str(), model.get(), nullptr));
+        EXPECT_OK(ewc_checkpoint_save(longest.c_str(), model.get(), nullptr));
+    }
+    EXPECT_EQ("left behind", ReadFile(stray));
+    EXPECT_EQ(3u, folder.list().size());
+}
+
 TEST_P(Checkpoint, EveryAllocationMayFail)
 {
     FoldTwo();
@@ -575,4 +595,36 @@ TEST_P(Checkpoint, EveryAllocationMayFail)
 }
 
 INSTANTIATE_ON_BACKENDS(Checkpoint);
+
+/* Threads and processes that write one path: each succeeds, and whoever reads sees the whole file
+ * of one of them. */
+TEST(Files, WritersOfOnePathAllSucceed)
+{
+    enum { THREADS = 4, TIMES = 50, BYTES = 1 << 16 };
+    const Folder folder;
+    const std::string path = folder / "file";
+    WriteFile(path, std::string(BYTES, 'a'));
+    std::atomic<int> failed{0}, running{THREADS};
+    const auto write = [&](char letter) {
+        const std::string content(BYTES, letter);
+        const ewci_piece pieces[] = {{content.data(), BYTES / 2}, {&content[BYTES / 2], BYTES / 2}};
+        for (int i = 0; i < TIMES; i++)
+            failed += ewci_file_write(path.c_str(), pieces, 2) != EWC_OK;
+        running--;
+    };
+    std::vector<std::thread> threads;
+    for (int t = 0; t < THREADS; t++)
+        threads.emplace_back(write, (char)('b' + t));
+    int reads = 0;
+    for (bool last = false; !last; reads++) {
+        last = running == 0;
+        const std::string seen = ReadFile(path);
+        EXPECT_TRUE(seen == std::string(BYTES, seen.empty() ? '?' : seen[0])) << seen.size();
+    }
+    for (std::thread &thread : threads)
+        thread.join();
+    EXPECT_EQ(0, failed) << ewc_last_error();
+    EXPECT_GT(reads, 1);
+    EXPECT_EQ(std::vector<std::string>{"file"}, folder.list());
+}
 } // namespace
