@@ -42,10 +42,10 @@ EWC_API ewc_status ewc_dataset_create(
  * folder: the first, in this order, that holds any of them. `data_dir` (NULL, "": none): its
  * subfolder of the set's name, then itself, and no other place; without it $EWC_DATA_DIR: likewise;
  * without both subfolders of the set's name in the user's cache directory ($XDG_CACHE_HOME or
- * ~/.cache, subfolder ewc), the source tree's and the installed datasets folder,
- * /usr/share/datasets. What is loaded as mnist or fashion-mnist is that set: files with another
- * checksum are refused. "custom" is any four files of the same names, with labels 0..9; only
- * data_dir or $EWC_DATA_DIR say where.
+ * ~/.cache, subfolder ewc), the datasets folder that was installed with the library, the source
+ * tree's, /usr/share/datasets. What is loaded as mnist or fashion-mnist is that set: files with
+ * another checksum are refused. "custom" is any four files of the same names, with labels 0..9;
+ * only data_dir or $EWC_DATA_DIR say where.
  * @return EWC_OK; EWC_ERR_ARGUMENT: an unknown name; EWC_ERR_DATA: not found (the sentence says
  *         what was looked for where), corrupt or another set (it names file and fault);
  *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
