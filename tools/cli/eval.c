@@ -69,7 +69,7 @@ int cli_eval(cli_args *args)
     ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
     callbacks.log = cli_progress_log;
     callbacks.log_user = &progress;
-    cli_progress_init(&progress);
+    cli_progress_init(&progress, args);
 
     if (args->operand == NULL) return cli_usage("eval", "names no run; see ewc eval --help");
     int code = find_files(args->operand, config, checkpoint), other_data = 0;
@@ -84,7 +84,7 @@ int cli_eval(cli_args *args)
     if (status == EWC_OK) {
         accuracy = calloc((size_t)args->options.tasks, sizeof *accuracy);
         if (accuracy == NULL) {
-            fprintf(stderr, "ewc eval: out of memory\n");
+            cli_say("ewc eval: out of memory");
             code = 1;
             goto done;
         }
@@ -92,7 +92,7 @@ int cli_eval(cli_args *args)
                             : ewc_run_evaluate(run, checkpoint, accuracy);
     }
     if (status == EWC_ERR_DATA && run != NULL) {
-        (void)cli_usage("eval", "%s; --other-data measures all the same", ewc_last_error());
+        (void)cli_usage("eval", "%s; --other-data measures all the same", cli_last_error());
         code = cli_exit_code(status);
     } else if (status != EWC_OK)
         code = cli_failed(args, status);

@@ -130,10 +130,9 @@ static void print_text(const report *r, int tensorboard)
         figures += r->items[i].name != NULL;
         drawn += r->items[i].drawn;
     }
-    printf("%s/report.html\n%s: %lld figures (%lld drawn), summary.csv, summary.tex, "
-           "eval_results.csv%s\n",
-        r->folder, r->folder, (long long)figures, (long long)drawn,
-        tensorboard ? ", TensorBoard" : "");
+    cli_print_words("%s/report.html", r->folder);
+    cli_print_words("%s: %lld figures (%lld drawn), summary.csv, summary.tex, eval_results.csv%s",
+        r->folder, (long long)figures, (long long)drawn, tensorboard ? ", TensorBoard" : "");
 }
 
 int cli_report(cli_args *args)
@@ -153,7 +152,7 @@ int cli_report(cli_args *args)
     if (code == 0) code = report_write_summary(&r);
     if (code == 0 && with_tensorboard) code = write_tensorboard(&r, events);
     if (code == 0) code = report_write_page(&r);
-    if (code >= 128) fprintf(stderr, "ewc report: stopped by %s\n", strsignal(cli_signal()));
+    if (code >= 128) cli_say("ewc report: stopped by %s", strsignal(cli_signal()));
     if (code == 0 && args->json)
         print_json(&r, events);
     else if (code == 0)

@@ -429,8 +429,7 @@ static path_list find_runs(report *out, const char *const *words, int64_t count)
     for (int64_t i = 0; i < count; i++) {
         const int folder = words[i][0] != '\0' && !has_file(words[i], "config.json");
         if (count > 1 && is_put_aside(words[i]))
-            fprintf(stderr, "ewc report: %s: put aside by an interrupted command; left out\n",
-                words[i]);
+            cli_say("ewc report: %s: put aside by an interrupted command; left out", words[i]);
         else if (!folder || add_runs_in(&list, words[i]) == 0)
             add_path(&list, report_format("%s", words[i]));
         else if (count == 1)
