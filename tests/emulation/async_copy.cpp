@@ -21,8 +21,16 @@ struct Flight {
 
 } // namespace
 
+void check_capability(const char *file, int line)
+{
+    if (knobs.capability < 80)
+        fail_kernel("compute capability 8.0 is needed at %s:%d, Knobs::capability is %d", file,
+            line, knobs.capability);
+}
+
 void start_copy(const AsyncCopy &copy, const char *file, int line)
 {
+    check_capability(file, line);
     check_shared_address(copy.to, file, line);
     if (copy.bytes > 16) fail_kernel("a copy of %u of 16 bytes at %s:%d", copy.bytes, file, line);
     if (copy.bytes > 0 && reinterpret_cast<uintptr_t>(copy.from) % 16 != 0)

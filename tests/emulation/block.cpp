@@ -544,8 +544,8 @@ void *shared_array(const void *key, size_t bytes, size_t alignment)
     shared.static_bytes += bytes;
     if (shared.static_bytes > max_static_shared)
         fail_kernel("more than 48 KiB of static shared memory");
-    if (shared.static_bytes + shared.dynamic_bytes > max_shared)
-        fail_kernel("more than 163 KiB of static and dynamic shared memory");
+    if (shared.static_bytes + shared.dynamic_bytes > max_shared())
+        fail_kernel("more than %zu KiB of static and dynamic shared memory", max_shared() / 1024);
     return place_shared_array(key, bytes, alignment);
 }
 

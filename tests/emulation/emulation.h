@@ -45,11 +45,25 @@ struct Knobs {
     cudaError_t device_error = cudaSuccess; /* what looking for a device answers */
     int callers_device = 1;                 /* current when the emulated backend is opened */
     int driver_version = 0; /* with device_error 35: of the driver that is too old; 0: none */
+    int capability = 90; /* 10 major + minor; also sets how much shared memory a block may have */
+    int multiprocessors = 132;
 };
 extern Knobs knobs;
 
+struct Traffic {
+    uint64_t count, bytes;
+};
+
+/* Work counts when it is asked for: at its own call, or at each launch of the graph that holds it.
+ */
 struct Statistics {
-    uint64_t launches, blocks, threads, switches;
+    uint64_t launches; /* of our kernels */
+    uint64_t products; /* of cuBLAS, which launches a kernel or two for each */
+    Traffic uploads, downloads, copies, fills; /* cudaMemcpy by direction; cudaMemset */
+    uint64_t graph_launches;
+    uint64_t waits;                     /* of the host: cudaMemcpy, cuda*Synchronize, cudaFree */
+    uint64_t allocations;               /* of device memory */
+    uint64_t blocks, threads, switches; /* of what has run: blocks, CUDA threads, between those */
 };
 extern Statistics statistics; /* since reset() */
 
@@ -341,6 +355,18 @@ inline double __fma_rn(double a, double b, double c)
 inline unsigned __umulhi(unsigned a, unsigned b)
 {
     return unsigned(uint64_t(a) * b >> 32);
+}
+/* Of digits above 7 the manual says something else than the hardware does. */
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector)
+{
+    if (selector & 0xffff8888u) emulation::fail_kernel("__byte_perm with selector %x", selector);
+    const uint64_t bytes = uint64_t(y) << 32 | x;
+    unsigned result = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned digit = selector >> (4 * i) & 7;
+        result |= unsigned(bytes >> (8 * digit) & 0xff) << (8 * i);
+    }
+    return result;
 }
 inline int __popc(unsigned a)
 {

@@ -39,10 +39,20 @@ void start_copy(const AsyncCopy &copy, const char *file, int line);
 void commit_copies();
 bool next_landing(unsigned groups_left, AsyncCopy &copy); /* false: no more but the last groups */
 void check_shared_address(const void *address, const char *file, int line);
+void check_capability(const char *file, int line); /* 8.0: older devices have nothing of all this */
+
+inline void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+    const float (&c)[4], WarpFunction product, const char *file, int line)
+{
+    check_capability(file, line);
+    MatrixProduct mine = {a, b, c, d};
+    warp_call(product, &mine, file, line);
+}
 
 inline void load_matrices(
     uint32_t (&to)[4], const void *row, WarpFunction locate, const char *file, int line)
 {
+    check_capability(file, line);
     check_shared_address(row, file, line);
     MatrixLoad load = {static_cast<const char *>(row), {}};
     warp_call(locate, &load, file, line);
@@ -82,15 +92,13 @@ inline uint32_t ewck_to_tf32(float x)
 inline void ewck_mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
     const float (&c)[4], const char *file = __builtin_FILE(), int line = __builtin_LINE())
 {
-    emulation::MatrixProduct product = {a, b, c, d};
-    emulation::warp_call(emulation::multiply_bf16, &product, file, line);
+    emulation::multiply(d, a, b, c, emulation::multiply_bf16, file, line);
 }
 
 inline void ewck_mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
     const float (&c)[4], const char *file = __builtin_FILE(), int line = __builtin_LINE())
 {
-    emulation::MatrixProduct product = {a, b, c, d};
-    emulation::warp_call(emulation::multiply_tf32, &product, file, line);
+    emulation::multiply(d, a, b, c, emulation::multiply_tf32, file, line);
 }
 
 inline void ewck_ldmatrix_x4(uint32_t (&r)[4], const void *row, const char *file = __builtin_FILE(),

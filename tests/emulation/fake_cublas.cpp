@@ -164,7 +164,9 @@ cublasStatus_t multiply(const char *name, cublasHandle_t handle, cublasOperation
             operand++;
         }
     }
-    enqueue(handle->stream, [product] {
+    Statistics issued = {};
+    issued.products = 1;
+    enqueue(handle->stream, issued, [product] {
         for (int64_t item = 0; item < product.batch; item++)
             compute(product, item);
     });

@@ -31,7 +31,12 @@ cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, 
             cudaErrorInvalidValue, "cudaMemcpy: a pointer does not lie where the kind says");
     if (is_capturing(stream) && (to_place == Place::host || from_place == Place::host))
         return refuse_in_capture("cudaMemcpy from or to the host");
-    enqueue(stream, [=] { memmove(to, from, bytes); });
+    Statistics issued = {};
+    Traffic &traffic = from_place == Place::host ? issued.uploads
+                       : to_place == Place::host ? issued.downloads
+                                                 : issued.copies;
+    traffic = {1, bytes};
+    enqueue(stream, issued, [=] { memmove(to, from, bytes); });
     return sticky_error();
 }
 
@@ -47,6 +52,7 @@ cudaError_t cudaMalloc(void **pointer, size_t bytes)
     if (const cudaError_t error = enter_device(__func__)) return error;
     if (const cudaError_t error = refuse_in_capture(__func__)) return error;
     if (bytes == 0) return cudaSuccess;
+    statistics.allocations++;
     if (!allocation_fails()) *pointer = allocate_device(bytes);
     if (!*pointer)
         return fail(cudaErrorMemoryAllocation, "cudaMalloc: no room for %zu bytes", bytes);
@@ -57,7 +63,8 @@ cudaError_t cudaFree(void *pointer)
 {
     if (!pointer) return sticky_error();
     if (const cudaError_t error = refuse_in_capture(__func__)) return error;
-    drain_all(); /* cudaFree waits for the device */
+    statistics.waits++; /* cudaFree waits for the device */
+    drain_all();
     if (!free_device(pointer))
         return fail(cudaErrorInvalidValue, "cudaFree: %p is not a live device allocation", pointer);
     return sticky_error();
@@ -90,6 +97,7 @@ cudaError_t cudaMemcpyAsync(
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
 {
     const cudaError_t error = copy(to, from, bytes, kind, nullptr);
+    statistics.waits++;
     return error ? error : drain(nullptr);
 }
 
@@ -101,7 +109,9 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
     if (!is_device(to, bytes))
         return fail(cudaErrorInvalidValue,
             "cudaMemset: %zu bytes at %p are not inside one live device allocation", bytes, to);
-    enqueue(stream, [=] { memset(to, value, bytes); });
+    Statistics issued = {};
+    issued.fills = {1, bytes};
+    enqueue(stream, issued, [=] { memset(to, value, bytes); });
     return sticky_error();
 }
 
@@ -168,6 +178,12 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrComputeCapabilityMajor:
         *value = properties.major;
         return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+        *value = properties.minor;
+        return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *value = int(properties.sharedMemPerBlockOptin);
+        return cudaSuccess;
     case cudaDevAttrMultiProcessorCount:
         *value = properties.multiProcessorCount;
         return cudaSuccess;
@@ -184,15 +200,15 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
             device_count);
     *properties = {};
     snprintf(properties->name, sizeof properties->name, "CUDA emulation on the CPU");
-    properties->major = 8;
-    properties->minor = 0;
+    properties->major = knobs.capability / 10;
+    properties->minor = knobs.capability % 10;
     properties->totalGlobalMem = knobs.capacity_bytes;
-    properties->multiProcessorCount = 2; /* small, so that grid-stride loops make several rounds */
+    properties->multiProcessorCount = knobs.multiprocessors;
     properties->warpSize = 32;
     properties->maxThreadsPerBlock = 1024;
     properties->maxThreadsPerMultiProcessor = 2048;
     properties->sharedMemPerBlock = max_static_shared;
-    properties->sharedMemPerBlockOptin = max_shared;
+    properties->sharedMemPerBlockOptin = max_shared();
     properties->maxThreadsDim[0] = properties->maxThreadsDim[1] = 1024;
     properties->maxThreadsDim[2] = 64;
     properties->maxGridSize[0] = 2147483647;

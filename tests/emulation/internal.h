@@ -72,7 +72,9 @@ size_t live_bytes();
 
 /* ---- stream.cpp: queued work ---- */
 
-void enqueue(cudaStream_t stream, std::function<void()> work);
+/* `issued` is what the work adds to the statistics. */
+void enqueue(cudaStream_t stream, const Statistics &issued, std::function<void()> work);
+void count(const Statistics &issued);
 cudaError_t drain(cudaStream_t stream); /* until this stream is idle; runs others' work, too */
 cudaError_t drain_all();
 bool is_stream(cudaStream_t stream);
@@ -95,6 +97,6 @@ void forget_copies(unsigned lane);
 
 constexpr size_t dynamic_alignment = 128; /* that launch.h promises */
 constexpr size_t max_static_shared = 48 * 1024;
-constexpr size_t max_shared = 163 * 1024; /* of compute capability 8.0 */
+size_t max_shared(); /* of a block on a device of Knobs::capability */
 
 } // namespace emulation

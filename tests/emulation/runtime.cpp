@@ -43,6 +43,42 @@ void keep_sentence(const char *format, va_list values)
 
 Knobs knobs = initial_knobs();
 Statistics statistics;
+
+void count(const Statistics &issued)
+{
+    const auto add = [](Traffic &to, const Traffic &more) {
+        to.count += more.count;
+        to.bytes += more.bytes;
+    };
+    statistics.launches += issued.launches;
+    statistics.products += issued.products;
+    add(statistics.uploads, issued.uploads);
+    add(statistics.downloads, issued.downloads);
+    add(statistics.copies, issued.copies);
+    add(statistics.fills, issued.fills);
+}
+
+size_t max_shared()
+{
+    switch (knobs.capability) {
+    case 75:
+        return 64 * 1024;
+    case 80:
+    case 87:
+        return 163 * 1024;
+    case 86:
+    case 89:
+    case 120:
+    case 121:
+        return 99 * 1024;
+    case 90:
+    case 100:
+    case 103:
+        return 227 * 1024;
+    default:
+        unsupported("devices of this compute capability");
+    }
+}
 thread_local int current_device = 0;
 
 cudaError_t fail(cudaError_t error, const char *format, ...)

@@ -174,6 +174,16 @@ bool run_histogram()
     return counts.download() == want;
 }
 
+bool run_pick_bytes()
+{
+    const std::vector<uint4> vectors(40, make_uint4(0x33221100, 0x77665544, 1, 2));
+    const Device<uint4> device(vectors);
+    const Device<unsigned> bytes(vectors.size());
+    const Device<int> sum(std::vector<int>{-3});
+    pick_bytes(bytes, sum, device, unsigned(vectors.size()), nullptr);
+    return bytes.download() == std::vector<unsigned>(40, 0x77553311) && sum.download()[0] == 37;
+}
+
 bool run_philox() /* the known answer that the generator's authors publish */
 {
     const Device<unsigned> words(size_t(4));
@@ -454,6 +464,74 @@ bool run_graph(bool alive)
            values == std::vector<float>(128, 3.0f);
 }
 
+/* One of each that the statistics count, and a graph that holds what a graph can hold, launched
+ * twice. */
+bool run_counted()
+{
+    float on_host[4] = {};
+    const float one = 1, zero = 0;
+    cudaStream_t stream;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    cublasHandle_t handle;
+    cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    cublasCreate(&handle);
+    cublasSetStream(handle, stream);
+    emulation::statistics = {};
+    {
+        const Device<float> sums(size_t(128)), copy(size_t(128)), workspace(size_t(64));
+        cublasSetWorkspace(handle, workspace, 256);
+        cudaMemcpyAsync(sums, on_host, 16, cudaMemcpyHostToDevice, stream);
+        cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed);
+        broadcast(sums, 2, Bug::none, stream);
+        cudaMemcpyAsync(copy, sums, 8, cudaMemcpyDeviceToDevice, stream);
+        cudaMemsetAsync(copy, 0, 12, stream);
+        cublasSgemm(
+            handle, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, sums, 1, sums, 1, &zero, copy, 1);
+        cudaStreamEndCapture(stream, &graph);
+        cudaGraphInstantiate(&exec, graph, 0);
+        for (int i = 0; i < 2; i++)
+            cudaGraphLaunch(exec, stream);
+        broadcast(sums, 2, Bug::none, stream);
+        cudaMemcpyAsync(on_host, sums, 4, cudaMemcpyDeviceToHost, stream);
+        cudaStreamSynchronize(stream);
+        cudaMemcpy(on_host, sums, 16, cudaMemcpyDeviceToHost);
+    }
+    cudaGraphDestroy(graph);
+    cudaGraphExecDestroy(exec);
+    cublasDestroy(handle);
+    cudaStreamDestroy(stream);
+    const auto is = [](const emulation::Traffic &traffic, uint64_t count, uint64_t bytes) {
+        return traffic.count == count && traffic.bytes == bytes;
+    };
+    const emulation::Statistics &s = emulation::statistics;
+    return s.launches == 3 && s.products == 2 && is(s.uploads, 1, 16) && is(s.downloads, 2, 20) &&
+           is(s.copies, 2, 16) && is(s.fills, 2, 24) && s.graph_launches == 2 &&
+           s.waits == 1 + 1 + 3 && s.allocations == 3 && s.blocks == 3 * 2 && s.threads == 3 * 128;
+}
+
+/* What a device of this capability lets a block have, and whether it has tensor cores. */
+bool run_on_capability(int capability, size_t shared_kilobytes, bool tensor_cores)
+{
+    int major, minor, multiprocessors;
+    emulation::knobs.capability = capability;
+    emulation::knobs.multiprocessors = 7;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
+    cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0);
+    const unsigned most = unsigned(shared_kilobytes);
+    const bool good = major * 10 + minor == capability && multiprocessors == 7 &&
+                      allow_dynamic_shared_kilobytes(most + 1) == cudaErrorInvalidValue &&
+                      cudaGetLastError() == cudaErrorInvalidValue &&
+                      allow_dynamic_shared_kilobytes(most) == cudaSuccess &&
+                      dynamic_shared_kilobytes(most, nullptr) == cudaSuccess &&
+                      cudaDeviceSynchronize() == cudaSuccess &&
+                      allow_dynamic_shared_kilobytes(48) == cudaSuccess &&
+                      run_tf32(Bug::none) == tensor_cores;
+    emulation::knobs = {};
+    return good;
+}
+
 /* Whether a call inside a captured stream is refused, and the capture with it. */
 bool refused_in_capture(const std::function<cudaError_t(cudaStream_t, float *)> &call)
 {
@@ -656,6 +734,7 @@ int run_right_programs()
     for_seeds(20, "exchange within a warp", [](unsigned) { return run_swap(Bug::none); });
     for_seeds(20, "dynamic shared memory", [](unsigned) { return run_reverse(Bug::none); });
     for_seeds(20, "atomics, votes and reductions", [](unsigned) { return run_histogram(); });
+    for_seeds(5, "bytes, vectors and atomics on int", [](unsigned) { return run_pick_bytes(); });
     for_seeds(1, "Philox known answer", [](unsigned) { return run_philox(); });
     for_seeds(5, "matrix product", [](unsigned) { return run_gemm(2); });
     for_seeds(5, "batch of matrix products", [](unsigned) { return run_batched_gemm(4); });
@@ -688,6 +767,15 @@ int run_right_programs()
                   return cudaMemcpyAsync(on_host, device, 64, cudaMemcpyDeviceToHost, stream);
               }),
         "what cannot be captured is refused");
+    start(1);
+    check(run_counted(), "the statistics count calls, and those in graphs at each launch");
+    for (const auto &[capability, kilobytes] :
+        {std::pair(75, 64), {80, 163}, {86, 99}, {90, 227}, {100, 227}, {120, 99}}) {
+        start(1);
+        check(run_on_capability(capability, size_t(kilobytes), capability >= 80),
+            "a device of compute capability " + std::to_string(capability));
+    }
+    start(1);
     check(refused_gemm_ex(), "matrix products that cuBLAS does not have are refused");
 
     emulation::knobs.unordered_threads = 0; /* as large launches are, for ThreadSanitizer */
@@ -717,11 +805,11 @@ int run_right_programs()
     check(dynamic_shared_kilobytes(49, nullptr) == cudaErrorInvalidValue &&
               dynamic_shared_kilobytes(48, nullptr) == cudaSuccess,
         "dynamic shared memory above 48 KiB is refused without cudaFuncSetAttribute");
-    check(allow_dynamic_shared_kilobytes(164) == cudaErrorInvalidValue &&
+    check(allow_dynamic_shared_kilobytes(228) == cudaErrorInvalidValue &&
               cudaGetLastError() == cudaErrorInvalidValue && /* which clears it */
-              allow_dynamic_shared_kilobytes(163) == cudaSuccess &&
-              dynamic_shared_kilobytes(163, nullptr) == cudaSuccess,
-        "and allowed up to 163 KiB with it");
+              allow_dynamic_shared_kilobytes(227) == cudaSuccess &&
+              dynamic_shared_kilobytes(227, nullptr) == cudaSuccess,
+        "and allowed up to 227 KiB with it");
     start(1);
     emulation::knobs.capacity_bytes = 1 << 20;
     void *big;

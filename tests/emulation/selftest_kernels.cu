@@ -209,6 +209,22 @@ cudaError_t histogram(
     return cudaGetLastError();
 }
 
+static __global__ void pick_bytes_kernel(
+    unsigned *bytes, int *sum, const uint4 *vectors, unsigned n)
+{
+    if (threadIdx.x >= n) return;
+    const uint4 vector = __ldg(vectors + threadIdx.x);
+    bytes[threadIdx.x] = __byte_perm(vector.x, vector.y, 0x7531);
+    atomicAdd(sum, 1);
+}
+
+cudaError_t pick_bytes(
+    unsigned *bytes, int *sum, const uint4 *vectors, unsigned n, cudaStream_t stream)
+{
+    EWC_LAUNCH(pick_bytes_kernel, 1, 64, 0, stream, bytes, sum, vectors, n);
+    return cudaGetLastError();
+}
+
 static __global__ void philox_kernel(unsigned *words)
 {
     const uint4 random = curand_Philox4x32_10(make_uint4(0, 0, 0, 0), make_uint2(0, 0));

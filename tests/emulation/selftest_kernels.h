@@ -65,5 +65,9 @@ cudaError_t allow_dynamic_shared_kilobytes(unsigned kilobytes);
 cudaError_t histogram(
     unsigned *bins, unsigned *even, const unsigned *values, int64_t n, cudaStream_t stream);
 
+/* bytes[i] = every other byte of the eight in vectors[i].x and .y; *sum += their number, for n. */
+cudaError_t pick_bytes(
+    unsigned *bytes, int *sum, const uint4 *vectors, unsigned n, cudaStream_t stream);
+
 /* words[0..3] = Philox4x32-10 of a zero counter and a zero key, through cuRAND's device header. */
 cudaError_t philox_zero(unsigned *words, cudaStream_t stream);

@@ -35,7 +35,12 @@ struct Work {
     uint64_t wait_count;
 };
 
-using WorkList = std::vector<std::function<void()>>;
+struct Captured {
+    Statistics issued; /* by each launch of the graph */
+    std::function<void()> run;
+};
+
+using WorkList = std::vector<Captured>;
 
 } // namespace
 } // namespace emulation
@@ -114,11 +119,7 @@ bool step()
 void push(CUstream_st *stream, std::function<void()> run,
     std::shared_ptr<EventState> wait_for = nullptr, uint64_t wait_count = 0)
 {
-    if (stream->capturing) {
-        if (!run || wait_for) unsupported("events in a captured stream");
-        stream->captured.push_back(std::move(run));
-        return;
-    }
+    if (stream->capturing) unsupported("events in a captured stream");
     stream->queue.push_back({++next_number, std::move(run), std::move(wait_for), wait_count});
     if (!knobs.lazy_streams) drain_all();
 }
@@ -195,13 +196,20 @@ static cudaError_t run_while(Wanted wanted)
     return sticky_error();
 }
 
-void enqueue(cudaStream_t stream, std::function<void()> work)
+void enqueue(cudaStream_t handle, const Statistics &issued, std::function<void()> work)
 {
-    push(find_stream(stream), [work = std::move(work)] {
+    std::function<void()> run = [work = std::move(work)] {
         if (is_sticky()) return; /* nothing runs after a fault */
         const DeviceAccess access;
         work();
-    });
+    };
+    CUstream_st *const stream = find_stream(handle);
+    if (stream->capturing) {
+        stream->captured.push_back({issued, std::move(run)});
+    } else {
+        count(issued);
+        push(stream, std::move(run));
+    }
 }
 
 cudaError_t drain(cudaStream_t handle)
@@ -253,14 +261,12 @@ void enqueue_launch(const char *kernel, const void *function, dim3 grid, dim3 bl
             kernel, shared_bytes, shared_limit(function));
         return;
     }
+    Statistics issued = {};
+    issued.launches = 1;
     const bool captured = is_capturing(stream);
-    if (!captured) statistics.launches++;
-    enqueue(stream, [=] {
-        if (captured) { /* memory may have gone since */
-            check();
-            if (is_sticky()) return;
-            statistics.launches++;
-        }
+    enqueue(stream, issued, [=] {
+        if (captured) check(); /* memory may have gone since */
+        if (is_sticky()) return;
         grid_size = grid;
         block_size = block;
         for_each_block(grid,
@@ -308,6 +314,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     if (const cudaError_t error = enter_device(__func__)) return error;
     if (is_capturing(stream)) return refuse_in_capture(__func__);
+    statistics.waits++;
     return drain(stream);
 }
 
@@ -315,6 +322,7 @@ cudaError_t cudaDeviceSynchronize()
 {
     if (const cudaError_t error = enter_device(__func__)) return error;
     if (const cudaError_t error = refuse_in_capture(__func__)) return error;
+    statistics.waits++;
     return drain_all();
 }
 
@@ -376,6 +384,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     if (const cudaError_t error = enter_device(__func__)) return error;
+    statistics.waits++;
     const std::shared_ptr<EventState> state = event->state;
     return run_while([&] { return state->reached < state->recorded; });
 }
@@ -460,9 +469,12 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
     if (!is_stream(stream))
         return fail(cudaErrorInvalidResourceHandle, "cudaGraphLaunch: not a live stream");
     if (is_capturing(stream)) unsupported("a graph launched into a captured stream");
+    statistics.graph_launches++;
+    for (const Captured &node : *exec->work)
+        count(node.issued);
     push(find_stream(stream), [work = exec->work] {
-        for (const auto &one : *work)
-            one();
+        for (const Captured &node : *work)
+            node.run();
     });
     return sticky_error();
 }
@@ -475,7 +487,7 @@ cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute attribu
     if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize)
         unsupported("this attribute in cudaFuncSetAttribute");
-    if (value < 0 || size_t(value) > max_shared)
+    if (value < 0 || size_t(value) > max_shared())
         return fail(
             cudaErrorInvalidValue, "cudaFuncSetAttribute: %d bytes of shared memory", value);
     for (SharedLimit &limit : shared_limits)
