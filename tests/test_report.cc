@@ -684,6 +684,20 @@ TEST_F(Report, ASinglePointIsNoCurve)
     }
 }
 
+/* Nor is one bar: of two tasks one can be forgotten, and a layer alone has the whole trace. */
+TEST_F(Report, ASingleBarIsNoFigure)
+{
+    Words words = {"train", "--dataset", "custom", "--data-dir", folder.path(), "--device", "cpu",
+        "--tasks", "2", "--hidden", "none", "--batch", "16", "--lr", "0.01", "--out", "run"};
+    const Outcome trained = Ewc(words);
+    ASSERT_EQ(0, trained.code) << trained.err;
+    ASSERT_EQ(0, Plain({"run"}).code);
+    for (const char *name : {"forgetting", "fisher-share"})
+        EXPECT_FALSE(Exists(folder / (std::string("run/figures/") + name + ".csv"))) << name;
+    for (const char *name : {"mean-accuracy", "task-curves", "fisher-trace"})
+        EXPECT_TRUE(Exists(folder / (std::string("run/figures/") + name + ".csv"))) << name;
+}
+
 /* Runs that cannot be averaged are not. */
 TEST_F(Report, OnlySeedsOfTheSameRunAreOneGroup)
 {

@@ -184,7 +184,7 @@ static int draw_final_accuracy(report *r)
 static int draw_forgetting(report *r)
 {
     const int64_t count = most_done(r) - 1;
-    if (count < 1) return 0;
+    if (count < 2) return 0; /* that of one task is the measure in the summary */
     cli_series *const series = task_series(r, forgetting, count);
     char **const names = report_task_names(count, 1);
     const int bars = count * r->group_count <= BARS_MAX;

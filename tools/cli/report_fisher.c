@@ -332,8 +332,9 @@ int report_draw_fisher(report *r, int64_t g)
             report_format("No Fisher information was recorded: %s.",
                 run->done > 0 ? "the method does without" : "no task was finished"));
     } else {
-        code = draw_traces(r, g, &l, 0);
-        if (code == 0) code = draw_traces(r, g, &l, 1);
+        const int alone = l.count == 1; /* the layer has it all */
+        if (!alone || run->tasks > 1) code = draw_traces(r, g, &l, 0);
+        if (code == 0 && !alone) code = draw_traces(r, g, &l, 1);
         if (code == 0) code = draw_histogram(r, g, &l);
         if (code == 0) code = draw_overlap(r, g, &l);
     }
