@@ -578,13 +578,15 @@ TEST_F(Report, AFolderOfRuns)
     std::filesystem::copy(folder / "grid/lambda=2_s1", folder / "grid/lambda=2_s1.old-2",
         std::filesystem::copy_options::recursive);
     std::filesystem::create_directory(folder / "grid/notes");
-    const double validation[] = {0.5, 0.75, 0.25}, test[] = {0.625, 0.375, 0.125};
+    const double validation[] = {0.5, 0.75, 0.9375}, test[] = {0.625, 0.375, 0.125};
     const char *const lambdas[] = {"2", "10", "1000"};
     for (int i = 0; i < 3; i++)
         for (const char *seed : {"_s1", "_s2"}) {
             const std::string run = std::string("grid/lambda=") + lambdas[i] + seed;
             const Json result = Result(run);
             json_object_set_new(result.get(), "validation_acc", json_real(validation[i]));
+            if (i == 2 && std::string("_s2") == seed) /* a row with a seed less is not the best */
+                json_object_set_new(result.get(), "validation_acc", json_null());
             json_object_set_new(result.get(), "acc", json_real(test[i]));
             char *const text = json_dumps(result.get(), 0);
             WriteFile(folder / (run + "/result.json"), text);
@@ -596,6 +598,14 @@ TEST_F(Report, AFolderOfRuns)
     const Json json = ParseJson(outcome.out);
     EXPECT_STREQ("grid/report.html", json_string_value(json_object_get(json.get(), "page")));
     ASSERT_EQ(6u, json_array_size(json_object_get(json.get(), "runs")));
+    std::vector<std::string> order; /* of the runs, each once */
+    for (const auto &row : ReadCsv(folder / "grid/eval_results.csv"))
+        if (order.empty() || order.back() != row[5]) order.push_back(row[5]);
+    EXPECT_EQ((std::vector<std::string>{"run", "grid/lambda=2_s1", "grid/lambda=2_s2",
+                  "grid/lambda=10_s1", "grid/lambda=10_s2", "grid/lambda=1000_s1",
+                  "grid/lambda=1000_s2"}),
+        order);
+    EXPECT_TRUE(Has(ReadFile(folder / "grid/figures/sweep.svg"), "<text>50</text>")) << "decades";
     const std::string page = Page("grid");
     EXPECT_TRUE(Has(page, "<th scope=\"col\">Validation ACC (%)</th>"));
     EXPECT_TRUE(Has(page, "<td>75.00 ± 0.00</td>"));
@@ -652,6 +662,11 @@ TEST_F(Report, WhatWasVaried)
         EXPECT_EQ(names[i / 3], rows[1 + i][0]);
         EXPECT_EQ((std::vector<std::string>{"1", "5", "30"})[i % 3], rows[1 + i][1]);
     }
+    /* Of as many values the first option of the table is the axis. */
+    for (const char *lr : {"0.02", "0.1"})
+        std::filesystem::remove_all(folder / (std::string("grid/lr=") + lr + "_lambda=5_s1"));
+    ASSERT_EQ(0, Plain({"grid", "--out", "square"}).code);
+    EXPECT_EQ("lambda", ReadCsv(folder / "square/figures/sweep.csv")[0][1]);
     Train("a", {"--tasks", "2", "--lambda", "3"});
     Train("b", {"--tasks", "2", "--lambda", "4"});
     Train("c", {"--tasks", "2", "--method", "sgd"});
