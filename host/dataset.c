@@ -2,6 +2,8 @@
 /* Datasets: where the known ones lie, their four IDX files, and the bytes on the device. */
 #include "dataset.h"
 
+#include <dlfcn.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +102,26 @@ static void add_folder(search *s, const char *base, const char *middle, const ch
     if (length < MAX_FOLDER) s->count++;
 }
 
+/* The data that was installed with the library, wherever that lies now. */
+static void add_installed(search *s, const char *name)
+{
+    Dl_info info;
+    char folder[PATH_MAX + 64], *file = NULL, *base;
+    /* Of a program that holds the library it is the name by which it was called, with '/' or not.
+     */
+    if (dladdr((const void *)&ewc_dataset_load, &info) && info.dli_fname &&
+        strchr(info.dli_fname, '/'))
+        file = realpath(info.dli_fname, NULL);
+    if (!file) file = realpath("/proc/self/exe", NULL);
+    if (!file) return;
+    *strrchr(file, '/') = '\0';
+    snprintf(folder, sizeof folder, "%s/%s", file, EWC_LIBRARY_TO_DATASETS);
+    base = realpath(folder, NULL);
+    add_folder(s, base ? base : folder, "/", name);
+    free(base);
+    free(file);
+}
+
 static void list_folders(search *s, const char *name, const char *data_dir)
 {
     const char *const own = getenv("EWC_DATA_DIR");
@@ -118,12 +140,8 @@ static void list_folders(search *s, const char *name, const char *data_dir)
         add_folder(s, cache, "/ewc/", name);
     else if (home && *home)
         add_folder(s, home, "/.cache/ewc/", name);
-#ifdef EWC_SOURCE_DATASETS
+    add_installed(s, name);
     add_folder(s, EWC_SOURCE_DATASETS, "/", name);
-#endif
-#ifdef EWC_INSTALLED_DATASETS
-    add_folder(s, EWC_INSTALLED_DATASETS, "/", name);
-#endif
     add_folder(s, "/usr/share/datasets", "/", name);
 }
 

@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static ewc_status io_error(const char *what, const char *path)
@@ -16,17 +18,16 @@ static ewc_status io_error(const char *what, const char *path)
     return ewci_fail(EWC_ERR_IO, "%s: cannot %s: %s", path, what, strerror(errno));
 }
 
-ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t limit)
+/* Reads up to `most` bytes, and one more where there is more. */
+static ewc_status read_some(char **data, size_t *bytes, int fd, const char *path, size_t most)
 {
     ewc_status status = EWC_OK;
     size_t used = 0, room = 0;
     char *buffer = NULL;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    *data = NULL;
-    if (fd < 0) return io_error("open", path);
-    for (;;) {
+    while (used <= most) {
         if (used + 1 >= room) { /* one byte is kept for the end mark */
             room = room == 0 ? 4096 : room * 2;
+            if (room > most + 2) room = most + 2;
             char *const grown = realloc(buffer, room);
             if (grown == NULL) {
                 status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
@@ -34,7 +35,8 @@ ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t l
             }
             buffer = grown;
         }
-        const ssize_t got = read(fd, buffer + used, room - used - 1);
+        const size_t want = room - used - 1 < most + 1 - used ? room - used - 1 : most + 1 - used;
+        const ssize_t got = read(fd, buffer + used, want);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) {
             status = io_error("read", path);
@@ -42,10 +44,6 @@ ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t l
         }
         if (got == 0) break;
         used += (size_t)got;
-        if (used > limit) {
-            status = ewci_fail(EWC_ERR_IO, "%s: larger than %zu bytes", path, limit);
-            goto done;
-        }
     }
     buffer[used] = '\0';
     *data = buffer;
@@ -53,6 +51,35 @@ ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t l
     buffer = NULL;
 done:
     free(buffer);
+    return status;
+}
+
+ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t limit)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    *data = NULL;
+    if (fd < 0) return io_error("open", path);
+    ewc_status status = read_some(data, bytes, fd, path, limit);
+    if (status == EWC_OK && *bytes > limit) {
+        status = ewci_fail(EWC_ERR_IO, "%s: larger than %zu bytes", path, limit);
+        free(*data);
+        *data = NULL;
+    }
+    close(fd);
+    return status;
+}
+
+ewc_status ewci_file_head(
+    char **data, size_t *bytes, int64_t *length, const char *path, size_t most)
+{
+    struct stat info;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    *data = NULL;
+    if (fd < 0) return io_error("open", path);
+    ewc_status status =
+        fstat(fd, &info) == 0 ? read_some(data, bytes, fd, path, most) : io_error("read", path);
+    *length = (int64_t)info.st_size;
+    if (status == EWC_OK && *bytes > most) (*data)[ *bytes = most] = '\0';
     close(fd);
     return status;
 }
@@ -87,15 +114,34 @@ static ewc_status sync_folder(const char *path)
     return result == 0 ? EWC_OK : io_error("sync", folder);
 }
 
+/* Creates a file in the folder of `path` whose name no other thread has, nor a process of the same
+ * number that was killed. -1 and errno on an error. */
+static int create_temporary(char temporary[PATH_MAX], const char *path)
+{
+    enum { TRIES = 100 };
+    static atomic_uint count;
+    const char *const slash = strrchr(path, '/');
+    const int folder = slash == NULL ? 0 : (int)(slash - path) + 1;
+    int fd = -1;
+    errno = EEXIST;
+    for (int i = 0; i < TRIES && fd < 0 && errno == EEXIST; i++) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        const int length = snprintf(temporary, PATH_MAX, "%.*s.ewc-%ld-%llx%08lx-%x.tmp", folder,
+            path, (long)getpid(), (long long)now.tv_sec, (unsigned long)now.tv_nsec,
+            atomic_fetch_add(&count, 1));
+        errno = ENAMETOOLONG;
+        if (length < PATH_MAX) fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    }
+    return fd;
+}
+
 ewc_status ewci_file_write(const char *path, const ewci_piece *pieces, int count)
 {
     ewc_status status = EWC_OK;
     char temporary[PATH_MAX];
-    if (snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid()) >= PATH_MAX)
-        return ewci_fail(EWC_ERR_IO, "%s: the path is too long", path);
-
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) return io_error("create", temporary);
+    int fd = create_temporary(temporary, path);
+    if (fd < 0) return io_error("create", path);
     for (int i = 0; i < count; i++) {
         if (ewci_write_all(fd, pieces[i].data, pieces[i].bytes) != 0) {
             status = io_error("write", path);

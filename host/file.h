@@ -19,8 +19,13 @@ typedef struct ewci_piece {
  * @return EWC_OK; EWC_ERR_IO: cannot be read, or is larger; EWC_ERR_MEMORY */
 ewc_status ewci_file_read(char **data, size_t *bytes, const char *path, size_t limit);
 
+/* The same of its first bytes, at most `most`; *length is that of the whole file. */
+ewc_status ewci_file_head(
+    char **data, size_t *bytes, int64_t *length, const char *path, size_t most);
+
 /* Replaces `path` by the pieces in one step: a temporary file beside it, fsync, rename, fsync of
- * the folder. On an error what was there stays. @return EWC_OK; EWC_ERR_IO */
+ * the folder. On an error what was there stays. Of several threads or processes that write one
+ * path, each succeeds, and the file is that of one of them. @return EWC_OK; EWC_ERR_IO */
 ewc_status ewci_file_write(const char *path, const ewci_piece *pieces, int count);
 
 /* The absolute path of `path`, at most size - 1 bytes, whether it exists or not; 0: it is longer,

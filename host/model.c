@@ -182,6 +182,13 @@ int64_t ewc_model_outputs(const ewc_model *model)
 {
     return model ? model->outputs : 0;
 }
+ewc_activation ewc_model_activation(const ewc_model *model)
+{
+    for (int64_t i = 0; model && i < model->layer_count; i++)
+        if (model->layers[i].ops == &ewci_layer_linear && !model->layers[i].is_head)
+            return (ewc_activation)model->layers[i].activation;
+    return EWC_ACTIVATION_NONE;
+}
 int64_t ewc_model_parameter_count(const ewc_model *model)
 {
     return model ? model->count : 0;

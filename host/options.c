@@ -361,8 +361,14 @@ ewc_status ewc_options_preset(ewc_run_options *options, const char *name)
         }
         return EWC_OK;
     }
-    char what[128];
-    snprintf(what, sizeof what, "preset: \"%.64s\" is not known", name);
+    char what[384];
+    size_t used = (size_t)snprintf(what, sizeof what, "preset: \"%.64s\", expected ", name);
+    for (int i = 0; i < PRESETS && used < sizeof what; i++)
+        used += (size_t)snprintf(what + used, sizeof what - used, "%s%s",
+            i == 0            ? ""
+            : i + 1 < PRESETS ? ", "
+                              : " or ",
+            names[i]);
     return unknown(what, name, names, PRESETS);
 }
 

@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "checkpoint.h"
 #include "dataset.h"
-#include "ewc/checkpoint.h"
 #include "ewc/ewc.h"
 #include "file.h"
 #include "method.h"
@@ -557,7 +557,7 @@ static ewc_status save_checkpoint(ewc_run *run)
         goto done;
     }
     EWCI_TRY(ewci_folder_make(folder));
-    EWCI_TRY(ewc_checkpoint_save(path, run->model, run->state));
+    EWCI_TRY(ewc_checkpoint_save_tasks(path, run->model, run->state, run->tasks, run->result.done));
 done:
     free(path);
     free(folder);
@@ -619,15 +619,28 @@ ewc_status ewc_run_execute(ewc_run *run)
     return status;
 }
 
-ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double *accuracy)
+static ewc_status evaluate(ewc_run *run, const char *checkpoint, double *accuracy, int other_data)
 {
     ewc_status status = EWC_OK;
+    int64_t trained = 0;
     if (run->executing) /* it would put other weights in the place of those that are trained */
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_evaluate: called from a callback of the run");
+    EWCI_TRY(ewci_checkpoint_compare(checkpoint, run->model, run->tasks, other_data, &trained));
     EWCI_TRY(ewc_checkpoint_load(checkpoint, run->model, NULL));
     for (int64_t t = 0; t < run->result.tasks; t++)
-        EWCI_TRY(ewc_trainer_evaluate(run->trainer, t, run->result.tasks, &accuracy[t]));
+        EWCI_TRY(
+            ewc_trainer_evaluate(run->trainer, t, t < trained ? trained : t + 1, &accuracy[t]));
     run->result.done = run->result.tasks;
 done:
     return status;
+}
+
+ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double *accuracy)
+{
+    return evaluate(run, checkpoint, accuracy, 0);
+}
+
+ewc_status ewc_run_evaluate_other_data(ewc_run *run, const char *checkpoint, double *accuracy)
+{
+    return evaluate(run, checkpoint, accuracy, 1);
 }

@@ -450,6 +450,58 @@ ewc_scenario ewci_tasks_scenario(const ewc_tasks *tasks)
 {
     return tasks->o.scenario;
 }
+const ewc_task_options *ewci_tasks_options(const ewc_tasks *tasks)
+{
+    return &tasks->o;
+}
+const ewc_dataset_info *ewci_tasks_data(const ewc_tasks *tasks)
+{
+    return &tasks->data->info;
+}
+void ewci_tasks_scale(const ewc_tasks *tasks, float *scale, float *shift)
+{
+    *scale = tasks->scale;
+    *shift = tasks->shift;
+}
+
+/* The logits that compete in task t after tasks 0..seen-1. */
+static void find_window(
+    const ewc_tasks *tasks, int64_t t, int64_t seen, int64_t *first, int64_t *count)
+{
+    const int by_class = tasks->o.scenario == EWC_SCENARIO_CLASS;
+    *first = by_class ? 0 : first_logit(tasks, t);
+    *count = by_class ? seen * tasks->classes : tasks->classes;
+}
+
+/* Whether task t is one, and has its classes among those seen. */
+static ewc_status check_task(const ewc_tasks *tasks, int64_t t, int64_t seen)
+{
+    if (t < 0 || t >= tasks->o.count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "t: %lld, expected 0..%lld", (long long)t,
+            (long long)tasks->o.count - 1);
+    if (tasks->o.scenario == EWC_SCENARIO_CLASS && (seen <= t || seen > tasks->o.count))
+        return ewci_fail(EWC_ERR_ARGUMENT, "seen: %lld tasks, expected %lld..%lld", (long long)seen,
+            (long long)t + 1, (long long)tasks->o.count);
+    return EWC_OK;
+}
+
+ewc_status ewc_tasks_window(
+    const ewc_tasks *tasks, int64_t t, int64_t seen, int64_t *first, int64_t *count)
+{
+    if (!tasks || !first || !count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_tasks_window: tasks, first or count is NULL");
+    const ewc_status status = check_task(tasks, t, seen);
+    if (status == EWC_OK) find_window(tasks, t, seen, first, count);
+    return status;
+}
+
+int64_t ewc_tasks_class(const ewc_tasks *tasks, int64_t t, int64_t logit)
+{
+    if (!tasks || t < 0 || t >= tasks->o.count || logit < 0 || logit >= tasks->outputs) return -1;
+    const int is_shared = tasks->o.scenario == EWC_SCENARIO_DOMAIN;
+    const int64_t owner = is_shared ? t : logit / tasks->classes, k = logit % tasks->classes;
+    return tasks->o.kind == EWC_TASKS_SPLIT ? tasks->class_order[owner * tasks->classes + k] : k;
+}
 
 /* ---- Selecting ---- */
 
@@ -525,25 +577,18 @@ static ewck_view make_view(const ewc_tasks *tasks, const task_maps *maps, const 
 ewc_status ewci_tasks_select(
     ewc_tasks *tasks, ewci_task_view *out, int64_t t, ewc_split split, int64_t seen)
 {
-    if (t < 0 || t >= tasks->o.count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "t: %lld, expected 0..%lld", (long long)t,
-            (long long)tasks->o.count - 1);
     if ((unsigned)split > EWC_SPLIT_VALIDATION)
         return ewci_fail(EWC_ERR_ARGUMENT, "split: %d, expected 0..2", (int)split);
-    const int by_class = tasks->o.scenario == EWC_SCENARIO_CLASS;
-    if (by_class && (seen <= t || seen > tasks->o.count))
-        return ewci_fail(EWC_ERR_ARGUMENT, "seen: %lld tasks, expected %lld..%lld", (long long)seen,
-            (long long)t + 1, (long long)tasks->o.count);
 
     ewc_status status = EWC_OK;
+    EWCI_TRY(check_task(tasks, t, seen));
     EWCI_TRY(fill_slot(tasks, t));
     const int set = set_of(split);
     EWCI_TRY(fill_list(tasks, t, set));
     const int64_t first = split == EWC_SPLIT_VALIDATION ? task_rows(tasks, t, EWC_SPLIT_TRAIN) : 0;
     out->view =
         make_view(tasks, &tasks->slot, tasks->list[set], first, task_rows(tasks, t, split), 1, set);
-    out->first = by_class ? 0 : first_logit(tasks, t);
-    out->outputs = by_class ? seen * tasks->classes : tasks->classes;
+    find_window(tasks, t, seen, &out->first, &out->outputs);
     out->group = 0;
 done:
     return status;
@@ -627,19 +672,11 @@ ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t
 
 /* ---- Reading ---- */
 
-ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t first, int64_t rows,
-    float *inputs, int32_t *labels)
+/* Rows [first, first + rows) of a view, rows > 0, in host memory; labels count from its window. */
+static ewc_status read_view(const ewc_tasks *tasks, const ewck_view *view, int64_t first,
+    int64_t rows, float *inputs, int32_t *labels)
 {
-    if (!tasks) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_tasks_read: tasks is NULL");
-    ewci_task_view task;
-    ewc_status status = ewci_tasks_select(tasks, &task, t, split, t + 1);
-    if (status != EWC_OK) return status;
-    if (first < 0 || rows < 0 || first > task.view.count || rows > task.view.count - first)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_tasks_read: rows %lld from %lld on, expected to end at most at %lld",
-            (long long)rows, (long long)first, (long long)task.view.count);
-    if (rows == 0) return EWC_OK;
-
+    ewc_status status = EWC_OK;
     ewc_backend *const be = tasks->be;
     const int64_t chunk = rows < READ_ROWS ? rows : READ_ROWS, features = tasks->features;
     float *x = NULL;         /* device, (chunk, features) */
@@ -654,19 +691,66 @@ ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t 
         const int64_t n = rows - done_rows < chunk ? rows - done_rows : chunk;
         const ewck_step value = {.order = EWCK_STREAM_NONE, .position = first + done_rows};
         EWCI_TRY(be->ops->set_step(be, step, &value));
-        EWCI_TRY(be->ops->gather(be, x, logits, samples, &task.view, step, n));
+        EWCI_TRY(be->ops->gather(be, x, logits, samples, view, step, n));
         if (inputs)
             EWCI_TRY(be->ops->download(
                 be, inputs + done_rows * features, x, (size_t)(n * features) * sizeof *x));
         if (labels)
             EWCI_TRY(be->ops->download(be, labels + done_rows, logits, (size_t)n * sizeof *logits));
     }
-    for (int64_t i = 0; labels && i < rows; i++)
-        labels[i] += (int32_t)task.first;
 done:
     ewci_device_free(be, step);
     ewci_device_free(be, samples);
     ewci_device_free(be, logits);
     ewci_device_free(be, x);
+    return status;
+}
+
+ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t first, int64_t rows,
+    float *inputs, int32_t *labels)
+{
+    if (!tasks) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_tasks_read: tasks is NULL");
+    ewci_task_view task;
+    ewc_status status = ewci_tasks_select(tasks, &task, t, split, t + 1);
+    if (status != EWC_OK) return status;
+    if (first < 0 || rows < 0 || first > task.view.count || rows > task.view.count - first)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_tasks_read: rows %lld from %lld on, expected to end at most at %lld",
+            (long long)rows, (long long)first, (long long)task.view.count);
+    if (rows > 0) status = read_view(tasks, &task.view, first, rows, inputs, labels);
+    for (int64_t i = 0; status == EWC_OK && labels && i < rows; i++)
+        labels[i] += (int32_t)task.first;
+    return status;
+}
+
+ewc_status ewc_tasks_transform(
+    ewc_tasks *tasks, int64_t t, float *inputs, const uint8_t *images, int64_t rows)
+{
+    if (!tasks || rows < 0 || (rows > 0 && (!inputs || !images)))
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_tasks_transform: NULL, or rows=%lld", (long long)rows);
+    ewci_task_view task;
+    ewc_status status = ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TEST, t + 1);
+    if (status != EWC_OK || rows == 0) return status;
+
+    ewc_backend *const be = tasks->be;
+    const int64_t chunk = rows < READ_ROWS ? rows : READ_ROWS, pixels = task.view.pixels;
+    static const uint8_t zeros[READ_ROWS];
+    uint8_t *bytes = NULL, *labels = NULL; /* device, (chunk, pixels), (chunk) */
+    EWCI_TRY(ewci_device_alloc(be, &bytes, chunk * pixels, 1));
+    EWCI_TRY(ewci_device_alloc(be, &labels, chunk, 1));
+    EWCI_TRY(be->ops->upload(be, labels, zeros, (size_t)chunk)); /* a class that every set has */
+    ewck_view view = task.view; /* the task's map, of other images */
+    view.images = bytes;
+    view.labels = labels;
+    view.list = NULL;
+    for (int64_t row = 0; row < rows; row += chunk) {
+        view.count = rows - row < chunk ? rows - row : chunk;
+        EWCI_TRY(be->ops->upload(be, bytes, images + row * pixels, (size_t)(view.count * pixels)));
+        EWCI_TRY(read_view(tasks, &view, 0, view.count, inputs + row * tasks->features, NULL));
+    }
+done:
+    ewci_device_free(be, labels);
+    ewci_device_free(be, bytes);
     return status;
 }

@@ -34,6 +34,10 @@ ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t
 
 ewc_backend *ewci_tasks_backend(const ewc_tasks *tasks);
 ewc_scenario ewci_tasks_scenario(const ewc_tasks *tasks);
+const ewc_task_options *ewci_tasks_options(const ewc_tasks *tasks);
+const ewc_dataset_info *ewci_tasks_data(const ewc_tasks *tasks);
+/* input = scale * byte + shift, before anything is weighed */
+void ewci_tasks_scale(const ewc_tasks *tasks, float *scale, float *shift);
 
 #ifdef __cplusplus
 }

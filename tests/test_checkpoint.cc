@@ -4,8 +4,13 @@
 #include <csignal>
 #include <functional>
 #include <sys/resource.h>
+#include <zlib.h>
+
+#include <atomic>
+#include <thread>
 
 #include "ewc/checkpoint.h"
+#include "host/file.h"
 #include "support/files.hpp"
 #include "support/world.hpp"
 
@@ -256,6 +261,129 @@ TEST_P(Checkpoint, AnotherArchitectureIsRefusedByName)
     }
 }
 
+/* Which the tensors do not show. */
+TEST_P(Checkpoint, AnotherActivationIsRefusedByName)
+{
+    const std::pair<ewc_activation, const char *> all[] = {{EWC_ACTIVATION_NONE, "none"},
+        {EWC_ACTIVATION_RELU, "relu"}, {EWC_ACTIVATION_TANH, "tanh"},
+        {EWC_ACTIVATION_GELU, "gelu"}};
+    for (const auto &[activation, name] : all) {
+        Handle<ewc_model> other = MakeModel(be, {5, {7, 3}, 4, activation, 0.5f, 0.5f});
+        EXPECT_EQ(activation, ewc_model_activation(other.get()));
+        ASSERT_OK(ewc_checkpoint_save(path.c_str(), other.get(), nullptr));
+        EXPECT_OK(ewc_checkpoint_load(path.c_str(), other.get(), nullptr));
+        if (activation == EWC_ACTIVATION_RELU) continue; /* the model's own */
+        const std::string sentence =
+            "activation is " + std::string(name) + ", this model's is relu";
+        ExpectRefused(EWC_ERR_CHECKPOINT, sentence.c_str());
+    }
+    const Handle<ewc_model> flat = MakeModel(be, {5, {}, 4, EWC_ACTIVATION_TANH});
+    const Handle<ewc_model> flat_too = MakeModel(be, {5, {}, 4, EWC_ACTIVATION_GELU}, 2);
+    EXPECT_EQ(EWC_ACTIVATION_NONE, ewc_model_activation(flat.get()));
+    EXPECT_EQ(EWC_ACTIVATION_NONE, ewc_model_activation(nullptr));
+    ASSERT_OK(ewc_checkpoint_save(path.c_str(), flat.get(), nullptr));
+    EXPECT_OK(
+        ewc_checkpoint_load(path.c_str(), flat_too.get(), nullptr)); /* nothing to differ in */
+}
+
+/* Format 1 says nothing of the activation, and its checksum is that of the tensors alone. */
+TEST_P(Checkpoint, TheFormerFormatIsRead)
+{
+    FoldTwo();
+    ASSERT_OK(ewc_checkpoint_save(path.c_str(), model.get(), state.get()));
+    const auto [header, tensors] = Split();
+    const std::string tensors_of_file = tensors;
+    const auto write = [&](const char *version, uLong crc) {
+        char sum[16];
+        std::snprintf(sum, sizeof sum, "%08lx", crc);
+        const Json copy(json_deep_copy(Split().first.get()));
+        json_t *const metadata = json_object_get(copy.get(), "__metadata__");
+        json_object_del(metadata, "ewc.activation");
+        json_object_set_new(metadata, "ewc.version", json_string(version));
+        json_object_set_new(metadata, "ewc.crc32", json_string(sum));
+        Join(Dump(copy), tensors_of_file);
+    };
+    const uLong crc = crc32(0, (const Bytef *)tensors.data(), (uInt)tensors.size());
+    write("1", crc);
+    Handle<ewc_model> other = MakeModel(be, {5, {7, 3}, 4, EWC_ACTIVATION_TANH}, 99);
+    EXPECT_OK(ewc_checkpoint_load(path.c_str(), other.get(), nullptr));
+    ExpectBits("weights", ReadWeights(other.get()), ReadWeights(model.get()));
+    ewc_checkpoint_info info;
+    ASSERT_OK(ewc_checkpoint_describe(path.c_str(), &info, sizeof info));
+    EXPECT_EQ(-1, info.activation);
+    EXPECT_EQ(0, info.tasks);
+    EXPECT_EQ(2, info.folded);
+    EXPECT_EQ(5, info.inputs);
+    EXPECT_EQ(4, info.outputs);
+    write("1", crc ^ 1);
+    ExpectRefused(EWC_ERR_CHECKPOINT, "checksum");
+    for (const char *version : {"3", "0", "-1", "two", "99999999999999999999"}) {
+        Edit([&](json_t *h) {
+            json_object_set_new(
+                json_object_get(h, "__metadata__"), "ewc.version", json_string(version));
+        });
+        ExpectRefused(EWC_ERR_CHECKPOINT, "format");
+    }
+}
+
+/* All that the file says of itself is under its checksum. */
+TEST_P(Checkpoint, EveryChangedEntryIsFound)
+{
+    FoldTwo();
+    ASSERT_OK(ewc_checkpoint_save(path.c_str(), model.get(), state.get()));
+    const std::string whole = ReadFile(path);
+    const std::string tensors = Split().second;
+    const Json header = Split().first;
+    const char *key;
+    json_t *value;
+    size_t changed = 0;
+    json_object_foreach(json_object_get(header.get(), "__metadata__"), key, value)
+    {
+        if (std::string(key) == "ewc.version") continue; /* of which the rules depend */
+        const Json copy(json_deep_copy(header.get()));
+        std::string text = json_string_value(value);
+        text.back() = text.back() == '1' ? '2' : '1';
+        json_object_set_new(
+            json_object_get(copy.get(), "__metadata__"), key, json_string(text.c_str()));
+        Join(Dump(copy), tensors);
+        ExpectRefused(EWC_ERR_CHECKPOINT, "checksum");
+        changed++;
+    }
+    EXPECT_GE(changed, 6u);
+}
+
+/* What a file claims is bounded by its length. */
+TEST_P(Checkpoint, OnlyWhatIsANetworkIsDescribed)
+{
+    ewc_checkpoint_info info;
+    const auto refused = [&](const char *header) {
+        Join(header, std::string(400, '\0'));
+        EXPECT_FAILS(EWC_ERR_CHECKPOINT, "multilayer perceptron",
+            ewc_checkpoint_describe(path.c_str(), &info, sizeof info));
+    };
+    refused("{}");
+    refused(R"({"fc1.weight": {"shape": [3, 5]}})");
+    refused(R"({"fc1.weight": {"shape": [3, 5]}, "head.weight": {"shape": [2, 4]}})");
+    refused(R"({"fc1.weight": {"shape": [3]}, "head.weight": {"shape": [2, 3]}})");
+    refused(R"({"head.weight": {"shape": [0, 3]}})");
+    refused(R"({"head.weight": {"shape": [-2, 3]}})");
+    refused(R"({"head.weight": {"shape": [2, "3"]}})");
+    refused(R"({"head.weight": {"shape": [1000, 1000]}})");
+    refused(R"({"head.weight": {"shape": [4294967296, 4294967296]}})");
+    refused(R"({"head.weight": {"shape": [9223372036854775807, 2]}})");
+    Join(R"({"fc1.weight": {"shape": [3, 5]}, "head.weight": {"shape": [2, 3]}})",
+        std::string(26 * 4, '\0'));
+    ASSERT_OK(ewc_checkpoint_describe(path.c_str(), &info, sizeof info));
+    EXPECT_EQ(26, info.parameters);
+    EXPECT_EQ(1, info.hidden_count);
+    EXPECT_EQ(3, info.hidden[0]);
+    WriteFile(path, std::string("\xff\0\0\0\0\0\0\0{}", 10));
+    EXPECT_FAILS(
+        EWC_ERR_CHECKPOINT, "header", ewc_checkpoint_describe(path.c_str(), &info, sizeof info));
+    EXPECT_FAILS(EWC_ERR_IO, "nowhere",
+        ewc_checkpoint_describe((folder / "nowhere").c_str(), &info, sizeof info));
+}
+
 TEST_P(Checkpoint, EveryTruncationIsRefused)
 {
     FoldTwo();
@@ -441,6 +569,22 @@ TEST_P(Checkpoint, FailedSaveKeepsTheOldFile)
     std::signal(SIGXFSZ, old_handler);
 }
 
+/* What a process of the same number left when it was killed, as in a container, where numbers begin
+ * anew; and a name that leaves no room for another one. */
+TEST_P(Checkpoint, StraysDoNotBlock)
+{
+    const std::string stray = path + "." + std::to_string(getpid()) + ".tmp";
+    WriteFile(stray, "left behind");
+    const std::string longest = folder / std::string(255, 'n');
+    for (int i = 0; i < 3; i++) {
+        EXPECT_OK(ewc_checkpoint_save(path.c_str(), model.get(), nullptr));
+        EXPECT_OK(ewc_checkpoint_load(path.c_str(), model.get(), nullptr));
+        EXPECT_OK(ewc_checkpoint_save(longest.c_str(), model.get(), nullptr));
+    }
+    EXPECT_EQ("left behind", ReadFile(stray));
+    EXPECT_EQ(3u, folder.list().size());
+}
+
 TEST_P(Checkpoint, EveryAllocationMayFail)
 {
     FoldTwo();
@@ -451,4 +595,36 @@ TEST_P(Checkpoint, EveryAllocationMayFail)
 }
 
 INSTANTIATE_ON_BACKENDS(Checkpoint);
+
+/* Threads and processes that write one path: each succeeds, and whoever reads sees the whole file
+ * of one of them. */
+TEST(Files, WritersOfOnePathAllSucceed)
+{
+    enum { THREADS = 4, TIMES = 50, BYTES = 1 << 16 };
+    const Folder folder;
+    const std::string path = folder / "file";
+    WriteFile(path, std::string(BYTES, 'a'));
+    std::atomic<int> failed{0}, running{THREADS};
+    const auto write = [&](char letter) {
+        const std::string content(BYTES, letter);
+        const ewci_piece pieces[] = {{content.data(), BYTES / 2}, {&content[BYTES / 2], BYTES / 2}};
+        for (int i = 0; i < TIMES; i++)
+            failed += ewci_file_write(path.c_str(), pieces, 2) != EWC_OK;
+        running--;
+    };
+    std::vector<std::thread> threads;
+    for (int t = 0; t < THREADS; t++)
+        threads.emplace_back(write, (char)('b' + t));
+    int reads = 0;
+    for (bool last = false; !last; reads++) {
+        last = running == 0;
+        const std::string seen = ReadFile(path);
+        EXPECT_TRUE(seen == std::string(BYTES, seen.empty() ? '?' : seen[0])) << seen.size();
+    }
+    for (std::thread &thread : threads)
+        thread.join();
+    EXPECT_EQ(0, failed) << ewc_last_error();
+    EXPECT_GT(reads, 1);
+    EXPECT_EQ(std::vector<std::string>{"file"}, folder.list());
+}
 } // namespace

@@ -3,6 +3,7 @@
  * folders that are no run, broken or not finished. */
 #include <sys/resource.h>
 
+#include <array>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -63,6 +64,7 @@ std::string Malformed(const std::string &text)
             if (!entities(part)) return "a bare & in: " + part.substr(0, 80);
             for (const char c : part)
                 if ((unsigned char)c < ' ' && c != '\n' && c != '\t') return "a control character";
+            if (part.find("]]>") != std::string::npos) return "]]> in text";
             at = end;
             continue;
         }
@@ -151,6 +153,87 @@ double LossAfter(const std::string &run, size_t i, size_t j)
             return json_number_value(json_array_get(losses, j));
     }
     return NAN;
+}
+
+/* A number of a file of TensorBoard's events. */
+struct Scalar {
+    std::string tag;
+    uint64_t step = 0;
+    double seconds = 0.0;
+    float value = 0.0f;
+};
+
+/* CRC-32C, as TensorBoard's records hold it. */
+uint32_t MaskedCrc(const std::string &bytes)
+{
+    uint32_t crc = ~0u;
+    for (const char c : bytes) {
+        crc ^= (unsigned char)c;
+        for (int bit = 0; bit < 8; bit++)
+            crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0x82f63b78u : 0u);
+    }
+    crc = ~crc;
+    return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
+}
+
+uint64_t LittleEndian(const std::string &bytes, size_t at, size_t count)
+{
+    uint64_t x = 0;
+    for (size_t i = 0; i < count; i++)
+        x |= (uint64_t)(unsigned char)bytes.at(at + i) << (8 * i);
+    return x;
+}
+
+/* The fields of a protocol buffer: numbers as their bits. */
+std::map<int, std::string> Fields(const std::string &bytes)
+{
+    std::map<int, std::string> fields;
+    size_t at = 0;
+    const auto varint = [&] {
+        uint64_t x = 0;
+        for (int shift = 0;; shift += 7) {
+            const unsigned char c = (unsigned char)bytes.at(at++);
+            x |= (uint64_t)(c & 0x7f) << shift;
+            if (c < 0x80) return x;
+        }
+    };
+    while (at < bytes.size()) {
+        const uint64_t key = varint();
+        const int wire = (int)(key & 7);
+        if (wire == 0) {
+            const uint64_t x = varint();
+            fields[(int)(key >> 3)] = std::string((const char *)&x, 8);
+            continue;
+        }
+        const size_t count = wire == 1 ? 8 : wire == 5 ? 4 : varint();
+        fields[(int)(key >> 3)] = bytes.substr(at, count);
+        at += count;
+    }
+    return fields;
+}
+
+/* Reads the file as TensorBoard does: lengths and checksums must be right. */
+std::vector<Scalar> ReadScalars(const std::string &bytes)
+{
+    std::vector<Scalar> out;
+    for (size_t at = 0; at < bytes.size();) {
+        const size_t length = LittleEndian(bytes, at, 8);
+        EXPECT_EQ(MaskedCrc(bytes.substr(at, 8)), LittleEndian(bytes, at + 8, 4));
+        const std::string data = bytes.substr(at + 12, length);
+        EXPECT_EQ(length, data.size());
+        EXPECT_EQ(MaskedCrc(data), LittleEndian(bytes, at + 12 + length, 4));
+        at += 16 + length;
+        auto event = Fields(data);
+        if (event.count(5) == 0) continue;
+        auto value = Fields(Fields(event[5])[1]);
+        Scalar scalar;
+        scalar.tag = value[1];
+        memcpy(&scalar.step, event[2].data(), 8);
+        memcpy(&scalar.seconds, event[1].data(), 8);
+        memcpy(&scalar.value, value[2].data(), 4);
+        out.push_back(scalar);
+    }
+    return out;
 }
 
 class Report : public Cli
@@ -263,6 +346,8 @@ TEST_F(Report, OneRun)
                 EXPECT_NEAR(accuracy, std::stod(row[2]), 1e-6);
         }
     }
+    snprintf(acc, sizeof acc, "<text>%.1f</text>", 100.0 * Accuracy(result.get(), 2, 0));
+    EXPECT_TRUE(Has(ReadFile(folder / "run/figures/accuracy-matrix.svg"), acc)) << acc;
     rows = ReadCsv(folder / "run/figures/mean-accuracy.csv");
     ASSERT_EQ(4u, rows.size());
     EXPECT_EQ("mean accuracy (%)", rows[0][2]);
@@ -383,9 +468,10 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
     EXPECT_EQ("", outcome.err);
     const Json json = ParseJson(outcome.out);
     const std::string page = Page("all");
-    for (const char *label : {"<h2 id=\"group-1\">ewc tasks=3 lambda=100 (3 seeds)</h2>",
-             "\">ewc tasks=3 lambda=7</h2>", "\">sgd tasks=2</h2>",
-             "\">si kind=split tasks=5 scenario=task</h2>", "\">ewc tasks=1 lambda=100</h2>"})
+    for (const char *label : {"<h2 id=\"group-1\">ewc tasks=1 lambda=100</h2>",
+             "<h2 id=\"group-2\">ewc tasks=3 lambda=7</h2>",
+             "<h2 id=\"group-3\">ewc tasks=3 lambda=100 (3 seeds)</h2>", "\">sgd tasks=2</h2>",
+             "\">si kind=split tasks=5 scenario=task</h2>"})
         EXPECT_TRUE(Has(page, label)) << label;
     EXPECT_TRUE(Has(page, "No Fisher information was recorded"));
 
@@ -400,13 +486,23 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
     }
     ExpectFigures("all", names);
     EXPECT_EQ(runs.size(), json_array_size(json_object_get(json.get(), "runs")));
-    for (const char *list : {"evaluations", "tensorboard"}) {
-        EXPECT_EQ(runs.size(), json_array_size(json_object_get(json.get(), list)));
+    EXPECT_EQ(runs.size(), json_array_size(json_object_get(json.get(), "tensorboard")));
+    for (const char *list : {"summary", "tensorboard"}) {
         json_array_foreach(json_object_get(json.get(), list), i, item)
         {
             EXPECT_TRUE(Exists(folder / json_string_value(item))) << json_string_value(item);
         }
     }
+    EXPECT_STREQ(
+        "all/eval_results.csv", json_string_value(json_object_get(json.get(), "evaluations")));
+    std::map<std::string, size_t> evaluations; /* of each run */
+    for (const auto &row : ReadCsv(folder / "all/eval_results.csv")) {
+        ASSERT_EQ(6u, row.size());
+        evaluations[row[5]]++;
+    }
+    EXPECT_EQ((std::map<std::string, size_t>{{"run", 1}, {"ewc-1", 8}, {"ewc-2", 8}, {"ewc-3", 8},
+                  {"strong", 8}, {"sgd", 4}, {"split", 19}, {"one", 1}}),
+        evaluations);
     EXPECT_STREQ("all/report.html", json_string_value(json_object_get(json.get(), "page")));
 
     /* The mean over seeds and its standard error. */
@@ -419,17 +515,202 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
         squares += (value - mean) * (value - mean);
     const double error = std::sqrt(squares / 2.0 / 3.0);
     char text[64];
-    snprintf(text, sizeof text, "<dd>%.2f ± %.2f</dd>", mean, error);
+    snprintf(text, sizeof text, "<td>%.2f ± %.2f</td>", mean, error);
     EXPECT_TRUE(Has(page, text)) << text;
-    const auto rows = ReadCsv(folder / "all/figures/mean-accuracy.csv");
-    ASSERT_EQ("ewc tasks=3 lambda=100 (3 seeds)", rows[3][0]);
-    EXPECT_NEAR(mean, std::stod(rows[3][2]), 1e-4);
-    EXPECT_NEAR(error, std::stod(rows[3][3]), 1e-4);
+    int found = 0;
+    for (const auto &row : ReadCsv(folder / "all/figures/mean-accuracy.csv")) {
+        if (row[0] != "ewc tasks=3 lambda=100 (3 seeds)" || row[1] != "3") continue;
+        EXPECT_NEAR(mean, std::stod(row[2]), 1e-4);
+        EXPECT_NEAR(error, std::stod(row[3]), 1e-4);
+        found++;
+    }
+    EXPECT_EQ(1, found);
+
+    /* What is left of each task at the end, by task. */
+    found = 0;
+    for (const auto &row : ReadCsv(folder / "all/figures/final-accuracy.csv")) {
+        if (row[0] != "sgd tasks=2" || row[2].empty()) continue;
+        EXPECT_NEAR(100.0 * Accuracy(Result("sgd").get(), 1, std::stoul(row[1]) - 1),
+            std::stod(row[2]), 1e-4);
+        found++;
+    }
+    EXPECT_EQ(2, found);
+
+    /* The tables. */
+    const auto summary = ReadCsv(folder / "all/summary.csv");
+    ASSERT_EQ(6u, summary.size());
+    EXPECT_EQ((std::vector<std::string>{"runs", "seeds", "tasks done", "tasks", "ACC (%)",
+                  "error of ACC", "BWT (points)", "error of BWT", "FWT (points)", "error of FWT",
+                  "Forgetting (points)", "error of Forgetting", "time (s)"}),
+        summary[0]);
+    EXPECT_EQ("ewc tasks=3 lambda=100 (3 seeds)", summary[3][0]);
+    EXPECT_EQ("3", summary[3][1]);
+    EXPECT_NEAR(mean, std::stod(summary[3][4]), 1e-4);
+    EXPECT_NEAR(error, std::stod(summary[3][5]), 1e-4);
+    EXPECT_EQ("", summary[1][5]); /* no error of one seed */
+    const std::string tex = ReadFile(folder / "all/summary.tex");
+    EXPECT_TRUE(Has(tex, "\\begin{tabular}{lrrrr}\n\\toprule\nruns & ACC & BWT & FWT & Forgetting "
+                         "\\\\\n\\midrule\newc tasks=1 lambda=100 & $"))
+        << tex;
+    snprintf(
+        text, sizeof text, "ewc tasks=3 lambda=100 (3 seeds) & $%.2f \\pm %.2f$ & ", mean, error);
+    EXPECT_TRUE(Has(tex, text)) << text << " in " << tex;
+    EXPECT_TRUE(Has(tex, " & -- & ")) << "no BWT of one task in " << tex;
+    EXPECT_TRUE(Has(tex, " \\\\\n\\bottomrule\n\\end{tabular}\n")) << tex;
 
     /* Without --out the report of several runs has a folder of its own. */
     const Outcome own = Plain({"sgd", "one"});
     ASSERT_EQ(0, own.code) << own.err;
     EXPECT_EQ(0u, own.out.find("runs/report-2")) << own.out;
+}
+
+/* A folder of runs is all of them, in the order of what was varied, with the accuracy over it; what
+ * an interrupted command has put aside is no run. */
+TEST_F(Report, AFolderOfRuns)
+{
+    if (!Gnuplot()) GTEST_SKIP() << "no gnuplot";
+    Words sweep = {"sweep", "lambda=1000,2,10", "--dataset", "custom", "--data-dir", folder.path(),
+        "--device", "cpu", "--tasks", "2", "--hidden", "12", "--batch", "16", "--penalty",
+        "proximal", "--validation", "50", "--seeds", "2", "--out", "grid"};
+    ASSERT_EQ(0, Ewc(sweep).code);
+    std::filesystem::copy(folder / "grid/lambda=2_s1", folder / "grid/lambda=2_s1.old",
+        std::filesystem::copy_options::recursive);
+    std::filesystem::copy(folder / "grid/lambda=2_s1", folder / "grid/lambda=2_s1.old-2",
+        std::filesystem::copy_options::recursive);
+    std::filesystem::create_directory(folder / "grid/notes");
+    const double validation[] = {0.5, 0.75, 0.9375}, test[] = {0.625, 0.375, 0.125};
+    const char *const lambdas[] = {"2", "10", "1000"};
+    for (int i = 0; i < 3; i++)
+        for (const char *seed : {"_s1", "_s2"}) {
+            const std::string run = std::string("grid/lambda=") + lambdas[i] + seed;
+            const Json result = Result(run);
+            json_object_set_new(result.get(), "validation_acc", json_real(validation[i]));
+            if (i == 2 && std::string("_s2") == seed) /* a row with a seed less is not the best */
+                json_object_set_new(result.get(), "validation_acc", json_null());
+            json_object_set_new(result.get(), "acc", json_real(test[i]));
+            char *const text = json_dumps(result.get(), 0);
+            WriteFile(folder / (run + "/result.json"), text);
+            free(text);
+        }
+    const Outcome outcome = Ewc({"report", "grid/", "--json"});
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    EXPECT_EQ("", outcome.err);
+    const Json json = ParseJson(outcome.out);
+    EXPECT_STREQ("grid/report.html", json_string_value(json_object_get(json.get(), "page")));
+    ASSERT_EQ(6u, json_array_size(json_object_get(json.get(), "runs")));
+    std::vector<std::string> order; /* of the runs, each once */
+    for (const auto &row : ReadCsv(folder / "grid/eval_results.csv"))
+        if (order.empty() || order.back() != row[5]) order.push_back(row[5]);
+    EXPECT_EQ((std::vector<std::string>{"run", "grid/lambda=2_s1", "grid/lambda=2_s2",
+                  "grid/lambda=10_s1", "grid/lambda=10_s2", "grid/lambda=1000_s1",
+                  "grid/lambda=1000_s2"}),
+        order);
+    EXPECT_TRUE(Has(ReadFile(folder / "grid/figures/sweep.svg"), "<text>50</text>")) << "decades";
+    const std::string page = Page("grid");
+    EXPECT_TRUE(Has(page, "<th scope=\"col\">Validation ACC (%)</th>"));
+    EXPECT_TRUE(Has(page, "<td>75.00 ± 0.00</td>"));
+    EXPECT_TRUE(Has(page, "Best on validation samples, which no run is trained on: ewc lambda=10 "
+                          "(2 seeds), 75.00 %."));
+    size_t last = 0;
+    for (const char *lambda : lambdas) {
+        const size_t at = page.find("\">ewc lambda=" + std::string(lambda) + " (2 seeds)</a></li>");
+        ASSERT_NE(std::string::npos, at) << lambda;
+        EXPECT_GT(at, last) << lambda;
+        last = at;
+    }
+    const auto rows = ReadCsv(folder / "grid/figures/sweep.csv");
+    ASSERT_EQ(7u, rows.size());
+    EXPECT_EQ(
+        (std::vector<std::string>{"series", "lambda", "mean accuracy (%)", "error"}), rows[0]);
+    for (size_t i = 0; i < 3; i++) {
+        EXPECT_EQ("test", rows[1 + i][0]);
+        EXPECT_EQ("validation", rows[4 + i][0]);
+        for (const size_t at : {1 + i, 4 + i})
+            EXPECT_EQ(lambdas[i], rows[at][1]);
+        EXPECT_NEAR(100.0 * test[i], std::stod(rows[1 + i][2]), 1e-9);
+        EXPECT_NEAR(100.0 * validation[i], std::stod(rows[4 + i][2]), 1e-9);
+    }
+
+    /* Named one by one, as by a shell, they are left out, too, with a word; alone it is a run. */
+    const Outcome named = Plain(
+        {"grid/lambda=2_s1", "grid/lambda=2_s1.old", "grid/lambda=2_s1.old-2/", "--out", "some"});
+    EXPECT_EQ(0, named.code);
+    EXPECT_TRUE(
+        Has(named.err, "grid/lambda=2_s1.old: put aside by an interrupted command; left out\n"));
+    EXPECT_TRUE(Has(named.err, "grid/lambda=2_s1.old-2/: put aside"));
+    EXPECT_FALSE(Has(Page("some"), "seeds)"));
+    EXPECT_EQ(0, Plain({"grid/lambda=2_s1.old", "--out", "old"}).code);
+    EXPECT_EQ(2, Plain({"grid/lambda=2_s1.old", "grid/lambda=2_s1.old-2", "--out", "none"}).code);
+    ExpectRefused(
+        2, "grid/notes: not the folder of a run: config.json is missing", {"report", "grid/notes"});
+}
+
+/* A grid of two options is a curve for each value of one; methods side by side are none. */
+TEST_F(Report, WhatWasVaried)
+{
+    Words sweep = {"sweep", "lr=0.1,0.02", "lambda=30,1,5", "--dataset", "custom", "--data-dir",
+        folder.path(), "--device", "cpu", "--tasks", "2", "--hidden", "12", "--batch", "16",
+        "--optimizer", "sgd", "--validation", "50", "--out", "grid"};
+    ASSERT_EQ(0, Ewc(sweep).code);
+    ASSERT_EQ(0, Plain({"grid"}).code);
+    const auto rows = ReadCsv(folder / "grid/figures/sweep.csv");
+    ASSERT_EQ(1u + 12u, rows.size());
+    EXPECT_EQ("lambda", rows[0][1]);
+    const char *const names[] = {
+        "lr=0.02 test", "lr=0.02 validation", "lr=0.1 test", "lr=0.1 validation"};
+    for (size_t i = 0; i < 12; i++) {
+        EXPECT_EQ(names[i / 3], rows[1 + i][0]);
+        EXPECT_EQ((std::vector<std::string>{"1", "5", "30"})[i % 3], rows[1 + i][1]);
+    }
+    /* Of as many values the first option of the table is the axis. */
+    for (const char *lr : {"0.02", "0.1"})
+        std::filesystem::remove_all(folder / (std::string("grid/lr=") + lr + "_lambda=5_s1"));
+    ASSERT_EQ(0, Plain({"grid", "--out", "square"}).code);
+    EXPECT_EQ("lambda", ReadCsv(folder / "square/figures/sweep.csv")[0][1]);
+    Train("a", {"--tasks", "2", "--lambda", "3"});
+    Train("b", {"--tasks", "2", "--lambda", "4"});
+    Train("c", {"--tasks", "2", "--method", "sgd"});
+    ASSERT_EQ(0, Plain({"a", "b", "c", "--out", "methods"}).code);
+    EXPECT_FALSE(Exists(folder / "methods/figures/sweep.csv"));
+}
+
+/* What is one point, or has one tick, is no figure: of one task there is no curve over tasks. */
+TEST_F(Report, ASinglePointIsNoCurve)
+{
+    Train("run", {"--tasks", "1", "--report-every", "1000", "--no-eval-next"});
+    ASSERT_EQ(0, Plain({"run"}).code);
+    for (const char *name : {"mean-accuracy", "task-curves", "throughput", "penalty-share",
+             "forgetting", "final-accuracy", "sweep"})
+        EXPECT_FALSE(Exists(folder / (std::string("run/figures/") + name + ".csv"))) << name;
+    const auto rows = ReadCsv(folder / "run/figures/fisher-trace.csv");
+    ASSERT_EQ(3u, rows.size());
+    EXPECT_EQ("layer, from input to output", rows[0][1]);
+    EXPECT_EQ("fc1", rows[1][1]);
+    EXPECT_EQ("head", rows[2][1]);
+    const Json result = Result("run");
+    const json_t *const pass = json_array_get(json_object_get(result.get(), "fisher"), 0);
+    for (size_t i = 0; i < 2; i++) {
+        double trace = 0.0;
+        for (const char *segment : {".weight", ".bias"})
+            trace += Number(json_object_get(json_object_get(pass, "segments"),
+                                (rows[1 + i][1] + segment).c_str()),
+                "trace");
+        EXPECT_NEAR(trace, std::stod(rows[1 + i][2]), 1e-4 * trace);
+    }
+}
+
+/* Nor is one bar: of two tasks one can be forgotten, and a layer alone has the whole trace. */
+TEST_F(Report, ASingleBarIsNoFigure)
+{
+    Words words = {"train", "--dataset", "custom", "--data-dir", folder.path(), "--device", "cpu",
+        "--tasks", "2", "--hidden", "none", "--batch", "16", "--lr", "0.01", "--out", "run"};
+    const Outcome trained = Ewc(words);
+    ASSERT_EQ(0, trained.code) << trained.err;
+    ASSERT_EQ(0, Plain({"run"}).code);
+    for (const char *name : {"forgetting", "fisher-share"})
+        EXPECT_FALSE(Exists(folder / (std::string("run/figures/") + name + ".csv"))) << name;
+    for (const char *name : {"mean-accuracy", "task-curves", "fisher-trace"})
+        EXPECT_TRUE(Exists(folder / (std::string("run/figures/") + name + ".csv"))) << name;
 }
 
 /* Runs that cannot be averaged are not. */
@@ -511,7 +792,7 @@ TEST_F(Report, TheCommandRunsItAgain)
 TEST_F(Report, NamesMayHoldAnything)
 {
     const std::string names[] = {"a<b>&\"c'd", "naïve λ 日本 😀", "$(touch x)`touch y`; %s %n @",
-        "line\nend\ttab", "x-->]]><script>", "bad \xff\xc0\xaf utf-8", std::string(200, 'w')};
+        "line\nend\ttab", "x-->]]><script>", "bad \x80\xc0\xaf utf-8", std::string(200, 'w')};
     for (const std::string &name : names) {
         SCOPED_TRACE(name);
         const std::string out = "out of " + name;
@@ -528,8 +809,14 @@ TEST_F(Report, NamesMayHoldAnything)
     EXPECT_TRUE(Has(ReadFile(folder / names[0] + "/report.html"), "a&lt;b&gt;&amp;&quot;c&#39;d"));
     if (!Gnuplot()) GTEST_SKIP() << "no gnuplot";
 
+    /* A letter of Latin-1 is shown as what it is. */
+    std::filesystem::rename(folder / names[2], folder / "na\xefve");
+    ASSERT_EQ(0, Plain({"na\xefve"}).code);
+    EXPECT_TRUE(Has(Page("na\xefve"), "<h1>Report on naïve</h1>"));
+    std::filesystem::rename(folder / "na\xefve", folder / names[2]);
+
     /* In the legend, through a setting that this version does not know. */
-    for (size_t k = 0; k < 3; k++) {
+    for (const size_t k : {0, 1, 2, 4}) {
         const std::string path = folder / (names[k] + "/config.json");
         Json config = ParseJson(ReadFile(path));
         json_object_set_new(config.get(), "future <&'\" key", json_string(names[k].c_str()));
@@ -543,11 +830,14 @@ TEST_F(Report, NamesMayHoldAnything)
     const size_t command = alone.find("<pre><code>");
     EXPECT_FALSE(Has(alone.substr(command, alone.find("</code>", command) - command), "future"))
         << "a key that is no option, in a command for a shell";
-    const Outcome outcome = Ewc({"report", names[0], names[1], names[2], "--out", "all"});
+    const Outcome outcome = Ewc({"report", names[0], names[1], names[2], names[4], "--out", "all"});
     ASSERT_EQ(0, outcome.code) << outcome.err;
     const std::string page = Page("all");
     EXPECT_TRUE(Has(page, "naïve λ 日本 😀"));
     EXPECT_TRUE(Has(page, "future &lt;&amp;"));
+    EXPECT_FALSE(Has(ReadFile(folder / "all/summary.tex"), "a<b>&"));
+    EXPECT_TRUE(Has(ReadFile(folder / "all/summary.tex"), "a\\textless{}b\\textgreater{}\\&\"c'd"));
+    EXPECT_TRUE(Has(ReadFile(folder / "all/summary.tex"), "\\$(touch x)`touch y`; \\%s \\%n @"));
     EXPECT_EQ("", Malformed(ReadFile(folder / "all/figures/mean-accuracy.svg")));
     EXPECT_FALSE(Exists(folder / "x") || Exists(folder / "y") || Exists(folder / "all/figures/x") ||
                  Exists(folder / "all/figures/y"));
@@ -864,6 +1154,72 @@ TEST_F(Report, WithoutGnuplot)
     outcome = Wait(child);
     EXPECT_EQ(128 + SIGTERM, outcome.code);
     EXPECT_TRUE(Has(outcome.err, "stopped by")) << outcome.err;
+}
+
+/* The figures' numbers, worked out by hand from a record and a result made up for it. */
+TEST_F(Report, TheNumbersOfFiguresAreThoseOfTheRecord)
+{
+    Train("run", {"--tasks", "3"});
+    const auto step = [](int task, int at, const char *loss, const char *penalty, double seconds) {
+        return "{\"event\":\"step\",\"task\":" + std::to_string(task) +
+               ",\"step\":" + std::to_string(at) + ",\"loss\":" + loss + ",\"penalty\":" + penalty +
+               ",\"seconds\":" + std::to_string(seconds) + "}\n";
+    };
+    const auto task = [](int number, const std::string &steps) {
+        const std::string t = "\"task\":" + std::to_string(number);
+        return "{\"event\":\"task-begin\"," + t + ",\"steps\":20}\n" + steps +
+               "{\"event\":\"task-end\"," + t + ",\"step\":20}\n" +
+               (number != 2 ? ""
+                            : "{\"event\":\"fisher\"," + t +
+                                  ",\"segments\":{\"fc1.weight\":{\"trace\":3.0,\"zeros\":5,"
+                                  "\"log2_from\":-7,\"log2_counts\":[1,0,2]},\"fc1.bias\":{"
+                                  "\"trace\":1.0,\"zeros\":0,\"log2_from\":-6,\"log2_counts\":[2]}"
+                                  "}}\n");
+    };
+    WriteFile(folder / "run/metrics.jsonl",
+        "{\"event\":\"begin\",\"tasks\":3}\n" +
+            task(1, step(1, 10, "2.0", "null", 0.5) + step(1, 20, "1.0", "null", 0.75)) +
+            task(2, step(2, 10, "3.0", "1.0", 1.0) + step(2, 20, "0.5", "0.0", 1.25)) +
+            task(3, step(3, 10, "0.25", "0.75", 0.125) + step(3, 20, "0.0", "0.0", 2.125)));
+    const Json result = Result("run");
+    json_object_set_new(result.get(), "accuracy",
+        json_loads("[[0.9, null, null], [0.95, 0.8, null], [0.5, 0.85, 0.7]]", 0, nullptr));
+    char *const text = json_dumps(result.get(), 0);
+    WriteFile(folder / "run/result.json", text);
+    free(text);
+    ASSERT_EQ(0, Plain({"run", "--tensorboard"}).code);
+    const auto expect = [&](const char *name, const std::vector<std::array<double, 2>> &points) {
+        SCOPED_TRACE(name);
+        const auto rows = ReadCsv(folder / (std::string("run/figures/") + name + ".csv"));
+        ASSERT_EQ(points.size(), rows.size() - 1);
+        for (size_t i = 0; i < points.size(); i++) {
+            EXPECT_NEAR(points[i][0], std::stod(rows[1 + i][1]), 1e-6) << i;
+            EXPECT_NEAR(points[i][1], std::stod(rows[1 + i][2]), 1e-6) << i;
+        }
+    };
+    /* penalty / (loss + penalty); none in the first task, nor where both are 0. */
+    expect("penalty-share", {{30, 25}, {40, 0}, {50, 75}});
+    /* 10 steps of 16 samples in the time since the report before, in the same task. */
+    expect("throughput", {{10, 320}, {20, 640}, {30, 160}, {40, 640}, {50, 1280}, {60, 80}});
+    /* The best before the last task, less what is left: task 1 was best after task 2; task 2
+     * gained. */
+    expect("forgetting", {{1, 45}, {2, -5}});
+    /* A count at log2 F in -7..-6 is drawn in the middle of it; 5 of 10 weights are 0. */
+    const double two = std::log10(2.0);
+    expect("fisher-histogram", {{-6.5 * two, 10}, {-5.5 * two, 20}, {-4.5 * two, 20}});
+
+    /* In TensorBoard's events the steps of all tasks follow each other. */
+    std::vector<Scalar> losses;
+    for (const Scalar &scalar : ReadScalars(ReadFile(folder / "run/events.out.tfevents.ewc")))
+        if (scalar.tag == "training/loss") losses.push_back(scalar);
+    const double expected[] = {2.0, 1.0, 3.0, 0.5, 0.25, 0.0};
+    ASSERT_EQ(6u, losses.size());
+    for (size_t i = 0; i < 6; i++) {
+        EXPECT_EQ(10 * (i + 1), losses[i].step);
+        EXPECT_EQ(expected[i], losses[i].value);
+    }
+    /* Seconds of each task, one after another: its last report ends it. */
+    EXPECT_NEAR(0.75 + 1.25 + 2.125, losses[5].seconds - losses[0].seconds + 0.5, 1e-3);
 }
 
 /* Read by TensorBoard's own reader, which checks lengths and checksums. */

@@ -3,6 +3,7 @@
  * ends when it cannot go on. */
 #include <cmath>
 
+#include "ewc/checkpoint.h"
 #include "ewc/run.h"
 #include "support/files.hpp"
 
@@ -388,6 +389,62 @@ TEST_F(WholeRun, EvaluationOfTheCheckpointIsTheLastRow)
         for (size_t t = 0; t < 3; t++)
             EXPECT_EQ(r->accuracy[6 + t], accuracy[t]) << scenario;
     }
+}
+
+/* The checkpoint says what it is of; anything else is refused, naming the difference. */
+TEST_F(WholeRun, EvaluationIsOfTheSameTasksAndData)
+{
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    const std::string path = folder / "run/checkpoint/model.safetensors";
+    ewc_checkpoint_info info;
+    ASSERT_OK(ewc_checkpoint_describe(path.c_str(), &info, sizeof info));
+    EXPECT_EQ(3, info.tasks);
+    EXPECT_EQ(3, info.trained);
+    EXPECT_EQ(3, info.folded);
+    EXPECT_STREQ("custom", info.data_name);
+    EXPECT_EQ(std::filesystem::canonical(folder.path()), info.data_folder);
+    Set("out", "");
+    std::vector<double> accuracy(3);
+    const ewc_run_options same = o;
+    const std::pair<const char *, const char *> others[] = {{"seed", "2"}, {"kind", "rotated"},
+        {"permute-first", "false"}, {"permute-size", "3"}, {"mean", "0.5"}, {"std", "2"},
+        {"tasks", "2"}};
+    for (const auto &[key, value] : others) {
+        o = same;
+        Set(key, value);
+        std::string name = std::string(key) == "tasks" ? "count" : key;
+        std::replace(name.begin(), name.end(), '-', '_');
+        EXPECT_FAILS(EWC_ERR_CHECKPOINT, ("." + name + " is ").c_str(),
+            ewc_run_evaluate(Create().get(), path.c_str(), accuracy.data()));
+    }
+    o = same;
+    Set("activation", "tanh");
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "activation is relu, this model's is tanh",
+        ewc_run_evaluate(Create().get(), path.c_str(), accuracy.data()));
+
+    /* Other images of the same form. */
+    const Folder other;
+    WriteTinyMnist(other.path(), 200, 90);
+    o = same;
+    Set("data-dir", other.path().c_str());
+    const RunHandle run = Create();
+    EXPECT_FAILS(EWC_ERR_DATA, "was trained on custom in ",
+        ewc_run_evaluate(run.get(), path.c_str(), accuracy.data()));
+    for (const std::string &part : {folder.path(), other.path()})
+        EXPECT_NE(nullptr, std::strstr(ewc_last_error(), part.c_str())) << ewc_last_error();
+    accuracy.assign(3, -1.0);
+    ASSERT_OK(ewc_run_evaluate_other_data(run.get(), path.c_str(), accuracy.data()));
+    EXPECT_GT(accuracy[2], 0.5);
+    Set("seed", "2");
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "seed",
+        ewc_run_evaluate_other_data(Create().get(), path.c_str(), accuracy.data()));
+
+    /* The same images elsewhere are the same. */
+    std::filesystem::create_directory(folder / "moved");
+    WriteTinyMnist(folder / "moved");
+    o = same;
+    Set("data-dir", (folder / "moved").c_str());
+    EXPECT_OK(ewc_run_evaluate(Create().get(), path.c_str(), accuracy.data()));
 }
 
 TEST_F(WholeRun, WithoutCheckpointThereIsNone)

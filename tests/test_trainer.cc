@@ -1880,7 +1880,7 @@ TEST(TrainerOnEmulation, ReportsEveryFailingAllocation)
 
 TEST(TrainerOnEmulation, ReportsTooSmallADevice)
 {
-    const size_t own = 5 << 20; /* the backend's: cuBLAS's workspace, scratch memory */
+    const size_t own = 33 << 20; /* the backend's: cuBLAS's workspace, scratch memory */
     EXPECT_GT(FailUntilSuccess(&emulation::Knobs::capacity_bytes, own, size_t(256)), 20);
 }
 

@@ -2,30 +2,71 @@
 /* A finished model with its EWC state in one safetensors file.
  *
  * Parameters have the names of a PyTorch state_dict ("fc1.weight", ...); S and mu of the same
- * tensors are "ewc.S.fc1.weight" and "ewc.mu.fc1.weight". Metadata: format version, r, folded
- * tasks, architecture. */
+ * tensors are "ewc.S.fc1.weight" and "ewc.mu.fc1.weight". The metadata (strings, all named "ewc.")
+ * say what ewc_checkpoint_info has: network, tasks, data. ewc/predict.h needs no more than the
+ * file. */
 #ifndef EWC_CHECKPOINT_H
 #define EWC_CHECKPOINT_H
 
 #include "ewc/consolidation.h"
+#include "ewc/data.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* Writes `path` (replacing it in one step: a temporary file in the same folder, then rename).
- * `state` may be NULL. @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_IO: names path and cause;
- * EWC_ERR_NONFINITE: refused; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+/* Writes `path` (replacing it in one step: a temporary file in the same folder, then rename); of
+ * several threads or processes that do at once, one is the last. `state` may be NULL. @return
+ * EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_IO: names path and cause; EWC_ERR_NONFINITE: refused;
+ * EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_checkpoint_save(
     const char *path, ewc_model *model, ewc_consolidation *state);
 
-/* Reads `path` into `model` and, unless NULL, `state`. Names, shapes, types and offsets are checked
- * before anything is written; a file without EWC state leaves `state` empty.
+/* The same, and what the tasks are of which the first `trained` have been learnt. `tasks` NULL: as
+ * above. @return as above; EWC_ERR_ARGUMENT: `trained` is not one of 0..ewc_tasks_count, or model
+ * and tasks differ in inputs or outputs */
+EWC_API ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model,
+    ewc_consolidation *state, const ewc_tasks *tasks, int64_t trained);
+
+/* Reads `path` into `model` and, unless NULL, `state`. Names, shapes, types, offsets and activation
+ * are checked before anything is written; a file without EWC state leaves `state` empty. Files of
+ * other programs, which have the tensors alone, are taken as they are.
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_IO: cannot be opened; EWC_ERR_CHECKPOINT: corrupt,
- *         or of another architecture (names the tensor); EWC_ERR_NONFINITE; EWC_ERR_MEMORY;
- *         EWC_ERR_DEVICE */
+ *         or of another network (names the tensor, or both activations); EWC_ERR_NONFINITE;
+ *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_checkpoint_load(
     const char *path, ewc_model *model, ewc_consolidation *state);
+
+enum { EWC_CHECKPOINT_HIDDEN_MAX = 1024 };
+
+/* What a file says of itself. */
+typedef struct ewc_checkpoint_info {
+    /* The network. */
+    int64_t inputs, outputs, hidden_count;
+    int64_t hidden[EWC_CHECKPOINT_HIDDEN_MAX]; /* widths */
+    int64_t parameters;
+    int64_t activation; /* an ewc_activation; -1: the file does not say */
+    int64_t folded;     /* tasks in the EWC state; 0: it has none */
+
+    /* The tasks; `tasks` = 0: the file does not say, and all that follows is 0 or "". As in
+     * ewc_task_options, `classes` being those of one task. The logits that compete in task t are
+     * all where the scenario is EWC_SCENARIO_DOMAIN, [t classes, (t + 1) classes) where it is
+     * EWC_SCENARIO_TASK, [0, trained classes) where it is EWC_SCENARIO_CLASS. */
+    int64_t tasks, trained;
+    int64_t kind, scenario, classes, seed, pad, permute_first, permute_size, shuffle_classes;
+    double max_angle, mean, std;
+    double scale, shift; /* input = scale * byte + shift, which is (byte / 255 - mean) / std */
+
+    /* The data: shape of an image, classes of all tasks, and as in ewc_dataset_info. */
+    int64_t channels, height, width, data_classes;
+    char data_name[32], data_folder[512], data_checksum[40];
+} ewc_checkpoint_info;
+
+/* Reads what the file at `path` is, not its tensors; `size` is sizeof *out.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, another size; EWC_ERR_IO: cannot be opened;
+ *         EWC_ERR_CHECKPOINT: corrupt, no network of ewc/model.h, of a later format;
+ *         EWC_ERR_MEMORY */
+EWC_API ewc_status ewc_checkpoint_describe(const char *path, ewc_checkpoint_info *out, size_t size);
 
 #ifdef __cplusplus
 }

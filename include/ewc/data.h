@@ -42,10 +42,10 @@ EWC_API ewc_status ewc_dataset_create(
  * folder: the first, in this order, that holds any of them. `data_dir` (NULL, "": none): its
  * subfolder of the set's name, then itself, and no other place; without it $EWC_DATA_DIR: likewise;
  * without both subfolders of the set's name in the user's cache directory ($XDG_CACHE_HOME or
- * ~/.cache, subfolder ewc), the source tree's and the installed datasets folder,
- * /usr/share/datasets. What is loaded as mnist or fashion-mnist is that set: files with another
- * checksum are refused. "custom" is any four files of the same names, with labels 0..9; only
- * data_dir or $EWC_DATA_DIR say where.
+ * ~/.cache, subfolder ewc), the datasets folder that was installed with the library, the source
+ * tree's, /usr/share/datasets. What is loaded as mnist or fashion-mnist is that set: files with
+ * another checksum are refused. "custom" is any four files of the same names, with labels 0..9;
+ * only data_dir or $EWC_DATA_DIR say where.
  * @return EWC_OK; EWC_ERR_ARGUMENT: an unknown name; EWC_ERR_DATA: not found (the sentence says
  *         what was looked for where), corrupt or another set (it names file and fault);
  *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
@@ -139,6 +139,24 @@ EWC_API int64_t ewc_tasks_outputs(const ewc_tasks *tasks); /* logits a model nee
 EWC_API int64_t ewc_tasks_classes(const ewc_tasks *tasks); /* classes of one task */
 /* Samples of a split of task t; 0 for a bad argument. */
 EWC_API int64_t ewc_tasks_rows(const ewc_tasks *tasks, int64_t t, ewc_split split);
+
+/* Makes inputs (rows, ewc_tasks_inputs) of images that need not be in the dataset, as task t's map
+ * has them: bytes (rows, channels, height, width) of the dataset's shape, in host memory like
+ * `inputs`.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, task or rows out of range; EWC_ERR_MEMORY;
+ *         EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_tasks_transform(
+    ewc_tasks *tasks, int64_t t, float *inputs, const uint8_t *images, int64_t rows);
+
+/* The logits of a model that compete in task t are [*first, *first + *count): all where the
+ * scenario is domain-incremental; task t's own where it is task-incremental; those of tasks
+ * 0..seen-1 (seen > t) where it is class-incremental. `seen` is ignored otherwise.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, task or seen out of range */
+EWC_API ewc_status ewc_tasks_window(
+    const ewc_tasks *tasks, int64_t t, int64_t seen, int64_t *first, int64_t *count);
+
+/* The class of the dataset that a logit of that window stands for; -1 for a bad argument. */
+EWC_API int64_t ewc_tasks_class(const ewc_tasks *tasks, int64_t t, int64_t logit);
 
 /* Reads samples [first, first + rows) of task t as a model sees them, unshuffled: inputs
  * (rows, ewc_tasks_inputs) and labels (rows), the index of the logit; either may be NULL.

@@ -74,7 +74,7 @@
 #ifndef EWC_EWC_H
 #define EWC_EWC_H
 
-#include "ewc/checkpoint.h"
+#include "ewc/predict.h"
 #include "ewc/run.h"
 
 #ifdef __cplusplus

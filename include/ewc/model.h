@@ -65,6 +65,8 @@ typedef struct ewc_segment {
 
 EWC_API int64_t ewc_model_inputs(const ewc_model *model);
 EWC_API int64_t ewc_model_outputs(const ewc_model *model);
+/* Of the hidden layers; EWC_ACTIVATION_NONE where there are none. */
+EWC_API ewc_activation ewc_model_activation(const ewc_model *model);
 EWC_API int64_t ewc_model_parameter_count(const ewc_model *model);
 EWC_API int64_t ewc_model_segment_count(const ewc_model *model);
 /* The i-th segment, owned by the model; NULL if i is out of range. Offsets ascend. */

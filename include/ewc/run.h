@@ -47,10 +47,15 @@ EWC_API void ewc_run_free(ewc_run *run);
 EWC_API ewc_status ewc_run_execute(ewc_run *run);
 
 /* In place of ewc_run_execute: puts a checkpoint's weights in the model and measures the accuracy
- * on each task, (tasks), 0..1, when all tasks have been seen.
- * @return EWC_OK; as ewc_checkpoint_load; EWC_ERR_ARGUMENT: called from a callback; EWC_ERR_DEVICE
- */
+ * on each task, (tasks), 0..1, when those that it was trained on have been seen. Tasks and data of
+ * the run must be those of the checkpoint, if it says what they were.
+ * @return EWC_OK; EWC_ERR_DATA: other data, the sentence names both; EWC_ERR_CHECKPOINT: other
+ *         tasks, the sentence names what differs; as ewc_checkpoint_load; EWC_ERR_ARGUMENT: called
+ *         from a callback of the run; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double *accuracy);
+/* The same on whatever data the run has. */
+EWC_API ewc_status ewc_run_evaluate_other_data(
+    ewc_run *run, const char *checkpoint, double *accuracy);
 
 /* What a run is and, after ewc_run_execute, what came of it. Owned by the run. */
 typedef struct ewc_run_result {

@@ -5,6 +5,8 @@
 
 #include <csignal>
 #include <fcntl.h>
+#include <pty.h>
+#include <regex>
 #include <sys/wait.h>
 
 #include "support/files.hpp"
@@ -22,7 +24,7 @@ class Cli : public ::testing::Test
 {
   protected:
     Folder folder; /* and the command's current folder */
-    std::vector<std::string> environment = {"NO_COLOR=1"};
+    std::vector<std::string> environment = {"NO_COLOR=1", "COLUMNS=80"};
 
     void SetUp() override { WriteTinyMnist(folder.path()); }
 
@@ -30,20 +32,13 @@ class Cli : public ::testing::Test
     pid_t Start(const Words &words, const char *out_file = nullptr)
     {
         const std::string out = out_file ? out_file : folder / "out", err = folder / "err";
-        std::vector<char *> arguments = {const_cast<char *>("ewc")};
-        for (const std::string &word : words)
-            arguments.push_back(const_cast<char *>(word.c_str()));
-        arguments.push_back(nullptr);
         const pid_t child = fork();
         if (child != 0) return child;
-        for (const std::string &variable : environment)
-            putenv(const_cast<char *>(variable.c_str()));
         const int out_fd = open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
         const int err_fd = open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
         dup2(out_fd, 1);
         dup2(err_fd, 2);
-        if (chdir(folder.path().c_str()) == 0) execv(EWC_CLI_PATH, arguments.data());
-        _exit(99);
+        Become(words);
     }
     Outcome Wait(pid_t child)
     {
@@ -56,6 +51,59 @@ class Cli : public ::testing::Test
         return result;
     }
     Outcome Ewc(const Words &words) { return Wait(Start(words)); }
+
+    /* All that the command prints on a terminal so many columns wide. */
+    Outcome OnTerminal(const Words &words, int columns)
+    {
+        winsize size{};
+        size.ws_col = (unsigned short)columns;
+        size.ws_row = 50;
+        Outcome result;
+        int terminal = -1, status = 0;
+        const pid_t child = forkpty(&terminal, nullptr, nullptr, &size);
+        if (child == 0) {
+            putenv(const_cast<char *>("TERM=xterm"));
+            Become(words);
+        }
+        char bytes[4096];
+        for (ssize_t n; (n = read(terminal, bytes, sizeof bytes)) > 0;) /* EIO at its end */
+            result.out.append(bytes, (size_t)n);
+        close(terminal);
+        EXPECT_EQ(child, waitpid(child, &status, 0));
+        result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        return result;
+    }
+
+    /* Text of a terminal as the lines that were on it, those written over, too. */
+    static std::vector<std::string> Lines(const std::string &text)
+    {
+        std::vector<std::string> lines;
+        const std::string plain =
+            std::regex_replace(text, std::regex("\033\\[[0-9;]*[A-Za-z]"), "");
+        std::istringstream stream(std::regex_replace(plain, std::regex("[\r\n]+"), "\n"));
+        for (std::string line; std::getline(stream, line);)
+            lines.push_back(line);
+        return lines;
+    }
+
+    /* Text without the line breaks that the width of the page made. */
+    static std::string Flat(const std::string &text)
+    {
+        return std::regex_replace(text, std::regex("\\s+"), " ");
+    }
+
+    /* In a child: the command, in the folder. */
+    [[noreturn]] void Become(const Words &words)
+    {
+        std::vector<char *> arguments = {const_cast<char *>("ewc")};
+        for (const std::string &word : words)
+            arguments.push_back(const_cast<char *>(word.c_str()));
+        arguments.push_back(nullptr);
+        for (const std::string &variable : environment)
+            putenv(const_cast<char *>(variable.c_str()));
+        if (chdir(folder.path().c_str()) == 0) execv(EWC_CLI_PATH, arguments.data());
+        _exit(99);
+    }
 
     /* `train` with the tiny data: seconds of nothing but start-up. */
     Words Tiny(const Words &more, const char *verb = "train")

@@ -8,7 +8,9 @@
 /* Flags that every verb takes. */
 const cli_flag cli_common[] = {
     {"json", EWC_OPTION_FLAG, "", "one JSON document on stdout and nothing else"},
-    {"help", EWC_OPTION_FLAG, "", "this text"},
+    {"quiet", EWC_OPTION_FLAG, "", "no progress and no advice on stderr, errors only"},
+    {"help", EWC_OPTION_FLAG, "", "the usual flags"},
+    {"help-all", EWC_OPTION_FLAG, "", "all flags"},
     {NULL, EWC_OPTION_FLAG, "", ""},
 };
 
@@ -109,8 +111,7 @@ static int parse_flag(cli_args *args, int *i, int argc, char **argv)
     return 0;
 }
 
-/* A flag of the command's own. */
-static int own_flag(cli_args *args, const char *key, int *value)
+int cli_own_flag(const cli_args *args, const char *key, int *value)
 {
     const char *const text = cli_value(args, key);
     if (text == NULL) return 0;
@@ -146,8 +147,10 @@ int cli_parse(cli_args *args, const cli_verb *verb, int argc, char **argv)
         }
         if (code != 0) return code;
     }
-    int code = own_flag(args, "json", &args->json);
-    if (code == 0 && !args->help) code = own_flag(args, "help", &args->help);
+    int code = cli_own_flag(args, "json", &args->json);
+    if (code == 0) code = cli_own_flag(args, "quiet", &args->quiet);
+    if (code == 0) code = cli_own_flag(args, "help-all", &args->help_all);
+    if (code == 0 && !args->help) code = cli_own_flag(args, "help", &args->help);
     return code;
 }
 
@@ -185,7 +188,7 @@ int cli_apply_flags(const cli_args *args, ewc_run_options *options)
                 strcmp(info.key, "method") == 0)
                 continue;
             if (ewc_options_set(options, info.key, args->values[k]) != EWC_OK)
-                return cli_usage(args->verb->name, "--%s", ewc_last_error());
+                return cli_usage(args->verb->name, "%s", cli_last_error());
         }
     }
     return 0;
@@ -196,11 +199,11 @@ int cli_apply(cli_args *args)
     ewc_status status = EWC_OK;
     const char *const preset = cli_value(args, "preset"), *const config = cli_value(args, "config");
     if (preset != NULL) status = ewc_options_preset(&args->options, preset);
-    if (status != EWC_OK) return cli_usage(args->verb->name, "--%s", ewc_last_error());
+    if (status != EWC_OK) return cli_usage(args->verb->name, "%s", cli_last_error());
     if (config != NULL) status = ewc_options_load_json(&args->options, config);
     if (status != EWC_OK) return cli_failed(args, status);
     const char *const method = cli_value(args, "method"); /* first: it implies others */
     if (method != NULL && ewc_options_set(&args->options, "method", method) != EWC_OK)
-        return cli_usage(args->verb->name, "--%s", ewc_last_error());
+        return cli_usage(args->verb->name, "%s", cli_last_error());
     return cli_apply_flags(args, &args->options);
 }

@@ -41,30 +41,32 @@ typedef struct worker {
 
 static void show(batch *b)
 {
+    enum { RUNS = 0, FIRST = 1, LAST = CLI_PARTS_MAX - 2, LABEL = 20 };
     cli_progress *const p = &b->progress;
+    cli_part parts[CLI_PARTS_MAX - 1] = {{"", 9}};
     const double now = cli_now();
-    char text[256], left[40];
     double done = 0.0;
-    int used = 0;
-    if (now - p->last < (p->terminal ? 0.1 : 10.0)) return;
+    int used = FIRST;
+    if (p->quiet || now - p->last < (p->terminal ? 0.1 : 10.0)) return;
     p->last = now;
     for (int i = 0; i < b->count; i++)
         done += b->jobs[i].part;
-    /* Without what was there before the start, which took no time. */
-    const double part = (done - b->skipped) / ((double)b->count - b->skipped);
-    cli_spell_left(left, sizeof left, now - p->start, part);
-    text[0] = '\0';
-    for (int i = 0; i < b->count && used < 60; i++) {
+    snprintf(parts[RUNS].text, sizeof parts->text, "%d/%d runs", b->finished, b->count);
+    for (int i = 0; i < b->count && used < LAST; i++) {
         const cli_job *const job = &b->jobs[i];
+        char label[4 * LABEL + 1];
         if (!job->started || job->result != NULL || job->status != EWC_OK) continue;
-        used += snprintf(text + used, sizeof text - (size_t)used, "%s%.40s %lld/%lld",
-            used > 0 ? ", " : "", job->label,
+        cli_shorten(label, sizeof label, job->label, LABEL);
+        snprintf(parts[used].text, sizeof parts->text, "%s %lld/%lld", label,
             (long long)(job->done < job->options.tasks ? job->done + 1 : job->done),
             (long long)job->options.tasks);
+        parts[used++].need = 1;
     }
-    cli_progress_bar(p, done / b->count);
-    fprintf(
-        stderr, "%d/%d runs  %s%s%s", b->finished, b->count, text, left, p->terminal ? "" : "\n");
+    /* Without what was there before the start, which took no time. */
+    const double part = (done - b->skipped) / ((double)b->count - b->skipped);
+    cli_spell_left(parts[used].text, sizeof parts->text, now - p->start, part);
+    parts[used++].need = 5;
+    cli_progress_line(p, done / b->count, parts, used);
 }
 
 static int on_event(void *user, const ewc_event *event)
@@ -93,10 +95,20 @@ static void on_log(void *user, ewc_log_level level, const char *message)
 /* The line that stays when a run is finished. */
 static void show_finished(batch *b, const cli_job *job, const char *how)
 {
+    cli_part parts[] = {{"", 9}, {"", 3}, {"", 4}, {"", 2}};
+    if (b->progress.quiet) return;
+    char line[CLI_LINE_SIZE], label[96];
+    const int width = cli_width(stderr), room = width - 13; /* beside "ACC 95.43" */
+    cli_shorten(label, sizeof label, job->label, room < 60 ? room : 60);
+    snprintf(parts[0].text, sizeof parts->text, "%-12s", label);
+    snprintf(parts[1].text, sizeof parts->text, "seed %lld", (long long)job->options.seed);
+    snprintf(parts[2].text, sizeof parts->text, "ACC %.2f",
+        cli_round(100.0 * cli_job_number(job, "acc"), 2));
+    snprintf(parts[3].text, sizeof parts->text, "%s", how);
+    cli_join_parts(line, sizeof line, width - 1, parts, 4);
     cli_progress_clear(&b->progress);
     b->progress.started = 1;
-    fprintf(stderr, "%-12s  seed %lld  ACC %.2f  %s\n", job->label, (long long)job->options.seed,
-        cli_round(100.0 * cli_job_number(job, "acc"), 2), how);
+    fprintf(stderr, "%s\n", line);
 }
 
 /* ---- One run ---- */
@@ -139,7 +151,7 @@ static int is_done(cli_job *job)
         done = key == NULL ? 1 : -1;
         if (key != NULL)
             snprintf(job->message, sizeof job->message,
-                "out: %s holds a run with other options, %.64s is one", folder, key);
+                "--out: %s holds a run with other options, %.64s is one", folder, key);
     }
     if (done == 1) {
         json_object_set_new(result, "folder", json_string(folder));
@@ -162,7 +174,7 @@ static int put_aside(batch *b, cli_job *job)
     snprintf(aside, sizeof aside, "%s/config.json", folder);
     if (lstat(aside, &existing) != 0) {
         snprintf(
-            job->message, sizeof job->message, "out: %s is there and is no run's folder", folder);
+            job->message, sizeof job->message, "--out: %s is there and is no run's folder", folder);
         return -1;
     }
     for (int n = 1; n < 1000; n++) {
@@ -170,10 +182,10 @@ static int put_aside(batch *b, cli_job *job)
         if (lstat(aside, &existing) == 0) continue;
         if (rename(folder, aside) != 0) break;
         cli_progress_clear(&b->progress);
-        fprintf(stderr, "%s: interrupted; put aside as %s\n", folder, aside);
+        cli_say("%s: interrupted; put aside as %s", folder, aside);
         return 0;
     }
-    snprintf(job->message, sizeof job->message, "out: %s: cannot be put aside: %s", folder,
+    snprintf(job->message, sizeof job->message, "--out: %s: cannot be put aside: %s", folder,
         strerror(errno));
     return -1;
 }
@@ -194,7 +206,7 @@ static ewc_status execute(worker *w, int threads, json_t **result)
     ewc_status status = ewc_run_create(&run, &options, &callbacks);
     if (status == EWC_OK) status = ewc_run_execute(run);
     if (status == EWC_OK) status = ewc_run_result_json(run, &text);
-    if (status != EWC_OK) snprintf(job->message, sizeof job->message, "%s", ewc_last_error());
+    if (status != EWC_OK) snprintf(job->message, sizeof job->message, "%s", cli_last_error());
     if (status == EWC_OK) *result = json_loads(text, 0, NULL);
     if (status == EWC_OK && *result == NULL) {
         status = EWC_ERR_MEMORY;
@@ -220,7 +232,7 @@ static void finish(batch *b, cli_job *job, const char *how)
     if (job->status == EWC_ERR_STOPPED)
         b->code = cli_failed(b->args, job->status);
     else
-        fprintf(stderr, "ewc %s: %s, seed %lld: %s\n", b->args->verb->name, job->label,
+        cli_say("ewc %s: %s, seed %lld: %s", b->args->verb->name, job->label,
             (long long)job->options.seed, job->message);
     if (b->code == 0) b->code = cli_exit_code(job->status);
 }
@@ -322,7 +334,7 @@ int cli_batch_run(cli_args *args, cli_job *jobs, int count)
     code = lock_folder(args, &jobs[0], &lock);
     if (code != 0) return code;
 
-    cli_progress_init(&b.progress);
+    cli_progress_init(&b.progress, args);
     while (started < workers && pthread_create(&threads[started], NULL, work, &b) == 0)
         started++;
     if (started == 0) work(&b);
@@ -392,18 +404,24 @@ static int is_common(const cli_job *jobs, int count, const char *key, char *text
 
 void cli_print_runs(const cli_job *jobs, int count)
 {
-    char text[EWC_OPTION_TEXT_SIZE];
+    char text[EWC_OPTION_TEXT_SIZE], *line = NULL;
+    size_t bytes = 0;
     const int64_t first = jobs[0].options.seed, last = jobs[count - 1].options.seed;
     const char *const model = common_fact(jobs, count, "model");
     const char *const device = common_fact(jobs, count, "device");
-    if (is_common(jobs, count, "kind", text, sizeof text)) printf("%s ", text);
-    if (is_common(jobs, count, "dataset", text, sizeof text)) printf("%s, ", text);
-    if (is_common(jobs, count, "tasks", text, sizeof text)) printf("%s tasks, ", text);
-    if (is_common(jobs, count, "scenario", text, sizeof text)) printf("%s-incremental, ", text);
-    if (model != NULL) printf("%s, ", model);
-    if (device != NULL) printf("%s, ", device);
-    printf(
-        last > first ? "seeds %lld to %lld\n" : "seed %lld\n", (long long)first, (long long)last);
+    FILE *const out = open_memstream(&line, &bytes);
+    if (out == NULL) return;
+    if (is_common(jobs, count, "kind", text, sizeof text)) fprintf(out, "%s ", text);
+    if (is_common(jobs, count, "dataset", text, sizeof text)) fprintf(out, "%s, ", text);
+    if (is_common(jobs, count, "tasks", text, sizeof text)) fprintf(out, "%s tasks, ", text);
+    if (is_common(jobs, count, "scenario", text, sizeof text))
+        fprintf(out, "%s-incremental, ", text);
+    if (model != NULL) fprintf(out, "%s, ", model);
+    if (device != NULL) fprintf(out, "%s, ", device);
+    fprintf(
+        out, last > first ? "seeds %lld to %lld" : "seed %lld", (long long)first, (long long)last);
+    if (fclose(out) == 0) cli_put_words(stdout, 0, 2, line);
+    free(line);
 }
 
 void cli_print_results(const cli_job *jobs, int count, const cli_job *best)
@@ -449,17 +467,21 @@ cli_mean cli_mean_number(const cli_job *jobs, int count, const char *key)
     return cli_mean_of(values, count);
 }
 
-void cli_print_mean(cli_mean m, int width)
+void cli_add_measure(cli_table *table, const char *title, int need, int seeds)
 {
-    char text[48];
-    const double mean = cli_round(100.0 * m.mean, 2), error = cli_round(100.0 * m.error, 2);
-    if (m.count == 0)
-        snprintf(text, sizeof text, "-");
-    else if (m.count == 1)
-        snprintf(text, sizeof text, "%.2f", mean);
-    else
-        snprintf(text, sizeof text, "%.2f +- %.2f", mean, error);
-    printf(" %*s", width, text);
+    cli_table_column(table, title, title, need, CLI_RIGHT);
+    char error[32];
+    snprintf(error, sizeof error, "error of %s", title);
+    if (seeds > 1) cli_table_column(table, "", error, 0, CLI_BESIDE);
+}
+
+void cli_add_mean(cli_table *table, cli_mean m, int seeds)
+{
+    cli_table_number(table, 100.0 * m.mean, 2);
+    if (seeds > 1 && isfinite(m.error))
+        cli_table_cell(table, "+- %.2f", cli_round(100.0 * m.error, 2));
+    else if (seeds > 1)
+        cli_table_cell(table, "%s", "");
 }
 
 int cli_count(const cli_args *args, const char *key, int64_t low, int64_t high, int64_t otherwise,

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "cli.h"
+#include "layout.h"
 
 typedef struct cli_job {
     char label[256]; /* of its row in tables, the same for all seeds */
@@ -50,8 +51,10 @@ typedef struct cli_mean {
 cli_mean cli_mean_of(const double *values, int count);
 /* Of a number of the results of `count` jobs. */
 cli_mean cli_mean_number(const cli_job *jobs, int count, const char *key);
-/* Prints " 95.43 +- 0.12" in percent, in a field of at least `width`, or "-". */
-void cli_print_mean(cli_mean m, int width);
+/* A column of means over seeds, and one for their errors beside it unless there is one seed only;
+ * its cells: "95.43" and "+- 0.12", in percent. */
+void cli_add_measure(cli_table *table, const char *title, int need, int seeds);
+void cli_add_mean(cli_table *table, cli_mean m, int seeds);
 
 enum { CLI_COUNT_MAX = 256 }; /* of seeds, of runs at a time, of trials */
 

@@ -7,6 +7,8 @@
 
 #include <ewc/ewc.h>
 
+#include "terminal.h"
+
 /* A flag of the command's own, beside the table of run options. Of type EWC_OPTION_FLAG or TEXT. */
 typedef struct cli_flag {
     const char *key;
@@ -22,13 +24,14 @@ typedef struct cli_verb {
     const char *operand;        /* what may follow the verb, such as "[RUN]"; "" for nothing; with
                                  * "..." at its end there may be several */
     const char *help;           /* one line */
-    const char *notes;          /* more for the verb's own help, or "" */
+    const char *notes;          /* more for the verb's own help, a paragraph, or "" */
     const char *const *groups;  /* groups or keys of the run options it takes, ended by NULL */
-    const cli_flag *flags;      /* its own, ended by a NULL key */
+    const cli_flag *flags;      /* its own, ended by a NULL key; one of an option's key is that
+                                 * option with another help */
+    const char *const *usual;   /* keys of options that its short help shows, ended by NULL; NULL:
+                                 * all that it takes */
     int (*run)(cli_args *args); /* returns the exit code */
 } cli_verb;
-
-extern const cli_verb cli_verbs[]; /* ended by a NULL name */
 
 enum { CLI_GIVEN_MAX = 128, CLI_OPERANDS_MAX = 256 };
 
@@ -41,7 +44,7 @@ struct cli_args {
     ewc_run_options options;
     int given; /* flags, in the order of the command line */
     const char *keys[CLI_GIVEN_MAX], *values[CLI_GIVEN_MAX];
-    int json, help;
+    int json, quiet, help, help_all;
 };
 
 extern const cli_flag cli_common[]; /* that every verb takes; ended by a NULL key */
@@ -61,39 +64,52 @@ int cli_apply(cli_args *args);
 /* Sets the flags that were given, but for preset and method: they are stronger than what a method
  * implies. 0, or the exit code after a line on stderr. */
 int cli_apply_flags(const cli_args *args, ewc_run_options *options);
+/* Sets *value of a flag of the command's own, if it was given. 0, or the exit code 2. */
+int cli_own_flag(const cli_args *args, const char *key, int *value);
 /* The value of a flag that was given, or NULL. */
 const char *cli_value(const cli_args *args, const char *key);
 
-/* help.c */
-void cli_help(void);
-void cli_help_verb(const cli_verb *verb);
-void cli_help_json(void); /* verbs, presets and the table of options */
+/* help.c; `verbs` is ended by a NULL name. */
+void cli_help(const cli_verb *verbs);
+void cli_help_verb(const cli_verb *verb, int all); /* the usual flags, or all */
+/* A group of options, one option, the presets or the exit codes: 0; or the exit code 2 after a line
+ * on stderr: neither that nor a verb. */
+int cli_help_topic(const cli_verb *verbs, const char *word);
+void cli_help_json(const cli_verb *verbs); /* verbs, presets and the table of options */
 
-/* main.c */
+/* message.c */
 int cli_exit_code(ewc_status status);
+/* A sentence of the library for people: without the names of its functions. */
+void cli_spell(char *out, size_t size, const char *sentence);
+/* The last error as such a sentence, and with an option at its beginning as the flag that is typed.
+ * Valid until the thread's next call. */
+const char *cli_last_sentence(void);
+const char *cli_last_error(void);
 /* Prints "ewc VERB: sentence" for the last error and returns its exit code. */
 int cli_failed(const cli_args *args, ewc_status status);
 /* The same for a mistake in the command line that the library did not see: exit code 2. */
 int cli_usage(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void cli_catch_signals(void);
 int cli_signal(void); /* the signal that asks to stop, or 0 */
-const cli_verb *cli_find_verb(const char *name);
 
 /* progress.c: the events of a run as progress on stderr. */
 typedef struct cli_progress {
     int terminal; /* one updating line instead of many */
+    int quiet;    /* nothing at all */
     const ewc_run_options *options;
     double start, last; /* times of the first event and of the last line */
     double loss;
     int started; /* an event has been seen */
     int shown;   /* a line is on the terminal that must go before another */
 } cli_progress;
-void cli_progress_init(cli_progress *progress);
+void cli_progress_init(cli_progress *progress, const cli_args *args);
 /* The part of a run that is done, 0..1, at a step or at a task's end. */
 double cli_fraction(const ewc_run_options *options, const ewc_event *event);
-/* "  1:05 left", or "" as long as it cannot be told: `part` of the work took `elapsed` seconds. */
+/* "1:05 left", or "" as long as it cannot be told: `part` of the work took `elapsed` seconds. */
 void cli_spell_left(char *text, size_t size, double elapsed, double part);
-/* Begins the line with a bar, on a terminal; the caller writes the rest. */
-void cli_progress_bar(cli_progress *progress, double part);
+/* Shows a line of these parts, at most CLI_PARTS_MAX - 1; on a terminal after a bar and in place of
+ * the line before. */
+void cli_progress_line(cli_progress *progress, double part, const cli_part *parts, int count);
 int cli_progress_event(void *user, const ewc_event *event);                  /* ewc_event_fn */
 void cli_progress_log(void *user, ewc_log_level level, const char *message); /* ewc_log_fn */
 void cli_progress_clear(cli_progress *progress);

@@ -8,7 +8,7 @@
 #include "batch.h"
 #include "text.h"
 
-enum { METHODS_MAX = 64 };
+enum { METHODS_MAX = 64, FOLDER_AT = 11 };
 
 /* The runs of all methods: `seeds` for each, one after another. */
 typedef struct comparison {
@@ -30,26 +30,25 @@ static int parse_method(cli_job *job, const cli_args *args, const char *text, si
     char *const colon = strchr(method, ':');
     if (colon != NULL) *colon = '\0';
     if (ewc_options_set(&job->options, "method", method) != EWC_OK)
-        return cli_usage("compare", "--methods: %s", ewc_last_error());
+        return cli_usage("compare", "--methods: %s", cli_last_sentence());
     const int code = cli_apply_flags(args, &job->options);
     if (code != 0 || colon == NULL) return code;
     const char *const key = ewc_method_strength((ewc_method)job->options.method);
     if (key == NULL) return cli_usage("compare", "--methods: %s has no lambda", method);
     if (ewc_options_set(&job->options, key, colon + 1) != EWC_OK)
-        return cli_usage("compare", "--methods: %s", ewc_last_error());
+        return cli_usage("compare", "--methods: %s", cli_last_sentence());
     return 0;
 }
 
-/* Sets seed, and folder where one is given, of a method's k-th run. */
-static int set_run(cli_job *job, const cli_args *args, int k, int seeds)
+/* Sets seed, and folder where one is given, of a method's k-th run. The seed is in the folder's
+ * name even if there is one only, so that it is found when more are asked for. */
+static int set_run(cli_job *job, const cli_args *args, int k)
 {
     const char *const out = args->options.out;
-    char seed[24] = "";
     job->options.seed = args->options.seed + k;
     if (out[0] == '\0') return 0;
-    if (seeds > 1) snprintf(seed, sizeof seed, "-s%lld", (long long)job->options.seed);
-    const int used =
-        snprintf(job->options.out, sizeof job->options.out, "%s/%s%s", out, job->label, seed);
+    const int used = snprintf(job->options.out, sizeof job->options.out, "%s/%s-s%lld", out,
+        job->label, (long long)job->options.seed);
     if (used < (int)sizeof job->options.out) return 0;
     return cli_usage("compare", "--out: the path is too long");
 }
@@ -69,7 +68,7 @@ static int parse_methods(comparison *c, const cli_args *args, const char *text)
                 code = cli_usage("compare", "--methods: %s is there twice", first->label);
         for (int k = c->seeds - 1; code == 0 && k >= 0; k--) {
             first[k] = *first;
-            code = set_run(&first[k], args, k, c->seeds);
+            code = set_run(&first[k], args, k);
         }
         if (code != 0) return code;
         if (text[length] == '\0') return 0;
@@ -77,86 +76,90 @@ static int parse_methods(comparison *c, const cli_args *args, const char *text)
     }
 }
 
-/* How the table is cut to the width of a page: of a long sequence only the first and the last tasks
- * have a column. */
-typedef struct layout {
-    int label;       /* width of the first column */
-    int measure;     /* and of ACC, BWT and forgetting */
-    int64_t n, side; /* tasks; shown on either side of the gap, or n */
-} layout;
-
-static layout fit(const comparison *c)
+/* Tasks that have a column unless the table is too wide: of a long sequence the first and the last.
+ */
+static int has_column(int64_t t, int64_t tasks)
 {
-    enum { PAGE = 98, SECONDS = 9, GAP = 4, COLUMN = 6 };
-    layout out = {10, c->seeds > 1 ? 14 : 10, c->tasks, c->tasks};
-    for (int i = 0; i < c->methods; i++) {
-        const int length = (int)strlen(c->jobs[i * c->seeds].label);
-        if (length > out.label) out.label = length;
-    }
-    const int64_t room = PAGE - 3 * (out.measure + 1) - SECONDS - out.label;
-    if (c->tasks > room / COLUMN) out.side = (room - GAP) / (2 * COLUMN);
-    return out;
+    enum { EITHER_SIDE = 64 };
+    return t < EITHER_SIDE || t >= tasks - EITHER_SIDE;
 }
 
-/* Prints the columns of the tasks: their numbers, or the means over `seeds` jobs. */
-static void print_tasks(const layout *l, const cli_job *jobs, int seeds)
+/* Those in the middle of the sequence are missed least. */
+static void add_columns(cli_table *table, const comparison *c)
 {
-    for (int64_t t = 0; t < l->n; t++) {
-        if (t == l->side) {
-            printf("%4s", jobs == NULL ? "..." : "");
-            t = l->n - l->side;
-        }
-        if (jobs == NULL) {
-            printf(" %5lld", (long long)t + 1);
-            continue;
-        }
-        double values[256];
-        for (int i = 0; i < seeds; i++)
-            values[i] = cli_job_accuracy(&jobs[i], l->n - 1, t);
-        printf(" %5.1f", cli_round(100.0 * cli_mean_of(values, seeds).mean, 1));
+    enum { SECONDS = 10, FORGETTING = 20, TASKS = 100, BWT = 150, ENDS = 160 };
+    cli_table_column(table, "method", "method", CLI_NEEDED, CLI_LEFT);
+    for (int64_t t = 0; t < c->tasks; t++) {
+        char number[24];
+        const int64_t from_end = t < c->tasks - 1 - t ? t : c->tasks - 1 - t;
+        if (!has_column(t, c->tasks)) continue;
+        snprintf(number, sizeof number, "%lld", (long long)t + 1);
+        cli_table_column(
+            table, number, "task", from_end == 0 ? ENDS : TASKS - (int)from_end, CLI_RIGHT);
     }
+    cli_add_measure(table, "ACC", CLI_NEEDED, c->seeds);
+    cli_add_measure(table, "BWT", BWT, c->seeds);
+    cli_add_measure(table, "forgetting", FORGETTING, c->seeds);
+    cli_table_column(table, "seconds", "seconds", SECONDS, CLI_RIGHT);
 }
 
-static void print_row(const layout *l, const cli_job *jobs, int seeds)
+/* Adds the row of a method; returns of how many seeds it is the mean. */
+static int add_row(cli_table *table, const comparison *c, const cli_job *jobs)
 {
     double seconds = 0.0;
     int done = 0;
-    for (int i = 0; i < seeds; i++) {
+    for (int i = 0; i < c->seeds; i++) {
         const json_t *const times = json_object_get(jobs[i].result, "seconds");
         if (jobs[i].result == NULL) continue;
         seconds += json_number_value(json_object_get(times, "total"));
         done++;
     }
-    printf("%-*s", l->label, jobs->label);
-    if (done == 0) {
-        printf(" failed after %lld of %lld tasks\n", (long long)jobs->done, (long long)l->n);
-        return;
+    cli_table_cell(table, "%s", jobs->label);
+    for (int64_t t = 0; t < c->tasks; t++) {
+        double values[CLI_COUNT_MAX];
+        if (!has_column(t, c->tasks)) continue;
+        for (int i = 0; i < c->seeds; i++)
+            values[i] = cli_job_accuracy(&jobs[i], c->tasks - 1, t);
+        cli_table_number(table, 100.0 * cli_mean_of(values, c->seeds).mean, 1);
     }
-    print_tasks(l, jobs, seeds);
-    cli_print_mean(cli_mean_number(jobs, seeds, "acc"), l->measure);
-    cli_print_mean(cli_mean_number(jobs, seeds, "bwt"), l->measure);
-    cli_print_mean(cli_mean_number(jobs, seeds, "forgetting"), l->measure);
-    printf(" %8.1f", seconds / done);
-    if (done < seeds) printf("  (%d of %d seeds)", done, seeds);
-    printf("\n");
+    cli_add_mean(table, cli_mean_number(jobs, c->seeds, "acc"), c->seeds);
+    cli_add_mean(table, cli_mean_number(jobs, c->seeds, "bwt"), c->seeds);
+    cli_add_mean(table, cli_mean_number(jobs, c->seeds, "forgetting"), c->seeds);
+    cli_table_number(table, done > 0 ? seconds / done : (double)NAN, 1);
+    return done;
 }
 
 static void print_table(const comparison *c)
 {
-    const layout l = fit(c);
-    cli_print_runs(c->jobs, c->methods * c->seeds);
-    printf("accuracy on each task after the last one, and measures of the sequence, in %%");
-    if (c->seeds > 1) printf(": means over %d seeds, +- standard error", c->seeds);
-    printf("\n\n%s%-*s", cli_bold(1), l.label, "method");
-    print_tasks(&l, NULL, 0);
-    printf(" %*s %*s %*s %8s%s\n", l.measure, "ACC", l.measure, "BWT", l.measure, "forgetting",
-        "seconds", cli_bold(0));
+    cli_table *const table = cli_table_new(1);
+    int done[METHODS_MAX];
+    add_columns(table, c);
     for (int i = 0; i < c->methods; i++)
-        print_row(&l, &c->jobs[i * c->seeds], c->seeds);
+        done[i] = add_row(table, c, &c->jobs[i * c->seeds]);
+    cli_print_runs(c->jobs, c->methods * c->seeds);
+    cli_print_words("accuracy in %% on each task after the last one, and measures of the "
+                    "sequence%s",
+        c->seeds > 1 ? ": means over seeds, +- standard error" : "");
+    printf("\n");
+    cli_table_print(table);
+    for (int i = 0; i < c->methods; i++) {
+        const cli_job *const jobs = &c->jobs[i * c->seeds];
+        if (done[i] == 0)
+            cli_print_words("%s: failed after %lld of %lld tasks", jobs->label,
+                (long long)jobs->done, (long long)c->tasks);
+        else if (done[i] < c->seeds)
+            cli_print_words("%s: %d of %d seeds", jobs->label, done[i], c->seeds);
+    }
     printf("\n");
     for (int i = 0; i < c->methods * c->seeds; i++) {
         const char *const folder = json_string_value(json_object_get(c->jobs[i].result, "folder"));
-        if (folder != NULL) printf("%-*s %s\n", l.label, c->jobs[i].label, folder);
+        if (folder == NULL) continue;
+        const char *const label = c->jobs[i].label;
+        const int fits = FOLDER_AT + cli_characters(folder) <= cli_width(stdout);
+        if (fits)
+            printf("%-*s %s\n", FOLDER_AT - 1, label, folder);
+        else
+            printf("%s\n  %s\n", label, folder);
     }
 }
 

@@ -16,8 +16,11 @@ static const char *state(const ewc_dataset_location *l)
 static void report(const ewc_dataset_location *l, json_t *list)
 {
     if (list == NULL) {
-        printf("%-16s %-8s %s%s%s\n", l->name, state(l), l->folder,
+        enum { INDENT = 2 };
+        char text[sizeof l->folder + sizeof l->message + 2];
+        snprintf(text, sizeof text, "%s%s%s", l->folder,
             l->folder[0] != '\0' && l->message[0] != '\0' ? ": " : "", l->message);
+        cli_put_words(stdout, printf("%-16s %-8s ", l->name, state(l)), INDENT, text);
         return;
     }
     json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s}", "name", l->name, "state",

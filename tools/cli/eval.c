@@ -69,10 +69,11 @@ int cli_eval(cli_args *args)
     ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
     callbacks.log = cli_progress_log;
     callbacks.log_user = &progress;
-    cli_progress_init(&progress);
+    cli_progress_init(&progress, args);
 
     if (args->operand == NULL) return cli_usage("eval", "names no run; see ewc eval --help");
-    int code = find_files(args->operand, config, checkpoint);
+    int code = find_files(args->operand, config, checkpoint), other_data = 0;
+    if (code == 0) code = cli_own_flag(args, "other-data", &other_data);
     if (code != 0) return code;
     ewc_status status = ewc_options_load_json(&args->options, config);
     if (status != EWC_OK) return cli_failed(args, status);
@@ -83,13 +84,17 @@ int cli_eval(cli_args *args)
     if (status == EWC_OK) {
         accuracy = calloc((size_t)args->options.tasks, sizeof *accuracy);
         if (accuracy == NULL) {
-            fprintf(stderr, "ewc eval: out of memory\n");
+            cli_say("ewc eval: out of memory");
             code = 1;
             goto done;
         }
-        status = ewc_run_evaluate(run, checkpoint, accuracy);
+        status = other_data ? ewc_run_evaluate_other_data(run, checkpoint, accuracy)
+                            : ewc_run_evaluate(run, checkpoint, accuracy);
     }
-    if (status != EWC_OK)
+    if (status == EWC_ERR_DATA && run != NULL) {
+        (void)cli_usage("eval", "%s; --other-data measures all the same", cli_last_error());
+        code = cli_exit_code(status);
+    } else if (status != EWC_OK)
         code = cli_failed(args, status);
     else if (args->json)
         print_json(ewc_run_get_result(run), checkpoint, accuracy);

@@ -4,25 +4,34 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "cli.h"
 
-enum { COLUMN = 32, WIDTH = 98 };
+enum { WIDTH_MAX = 98, NARROW = 72, HEADER_SIZE = 160 };
 
-/* Prints words between spaces from column COLUMN on, then `last`, which is not broken. */
-static void print_wrapped(const char *words, const char *last)
+/* Where help on a flag begins: beside it, or on a narrow page below it. */
+static int column(void)
 {
-    int at = COLUMN;
+    const int width = cli_width(stdout);
+    return width < NARROW ? 6 : width < WIDTH_MAX ? 28 : 32;
+}
+
+/* Prints words between spaces from column `at` on, then `last`, which is not broken. */
+static void print_wrapped(int at, const char *words, const char *last)
+{
+    const int width = cli_width(stdout) < WIDTH_MAX ? cli_width(stdout) : WIDTH_MAX;
+    const int indent = at;
     const char *c = words;
     while (*c != '\0' || *last != '\0') {
         const int whole = *c == '\0'; /* the words are done */
         const char *const item = whole ? last : c;
         const int length = (int)(whole ? strlen(item) : strcspn(item, " "));
-        if (at > COLUMN && at + 1 + length > WIDTH) {
-            printf("\n%*s", COLUMN, "");
-            at = COLUMN;
+        if (at > indent && at + 1 + length > width) {
+            printf("\n%*s", indent, "");
+            at = indent;
         }
-        at += printf("%s%.*s", at > COLUMN ? " " : "", length, item);
+        at += printf("%s%.*s", at > indent ? " " : "", length, item);
         if (whole) break;
         c += length;
         c += strspn(c, " ");
@@ -30,14 +39,31 @@ static void print_wrapped(const char *words, const char *last)
     printf("\n");
 }
 
+/* "  --flag a|b|c", broken after a bar where it is wider than the page; the column after it. */
+static int print_left(const char *left)
+{
+    const int width = cli_width(stdout);
+    int at = printf("  ");
+    for (const char *c = left; *c != '\0';) {
+        const int length = (int)strcspn(c, "|") + (strchr(c, '|') != NULL);
+        if (at > 4 && at + length > width) {
+            printf("\n%*s", 4, "");
+            at = 4;
+        }
+        at += printf("%.*s", length, c);
+        c += length;
+    }
+    return at;
+}
+
 static void print_flag(const char *left, const char *help, const char *last)
 {
-    const int used = printf("  %s", left);
-    if (used + 2 <= COLUMN)
-        printf("%*s", COLUMN - used, "");
+    const int at = column(), used = print_left(left);
+    if (used + 2 <= at)
+        printf("%*s", at - used, "");
     else
-        printf("\n%*s", COLUMN, "");
-    print_wrapped(help, last);
+        printf("\n%*s", at, "");
+    print_wrapped(at, help, last);
 }
 
 /* The limits of a number in words: "0 to 1024", "at least 0", "0 to below 1". */
@@ -57,7 +83,7 @@ static void spell_limits(char *text, size_t size, const char *limits)
 static void print_option(const ewc_option_info *info)
 {
     static const char *const values[] = {"N", "X", "", "", "TEXT", "N,N,..."};
-    char left[128], limits[64], last[128];
+    char left[HEADER_SIZE], limits[64], last[128];
     const int flag = info->type == EWC_OPTION_FLAG, choice = info->type == EWC_OPTION_CHOICE;
     snprintf(left, sizeof left, "--%s%s%s%s", flag ? "[no-]" : "", info->key, flag ? "" : " ",
         choice ? info->limits : values[info->type]);
@@ -92,56 +118,138 @@ static void print_presets(void)
         print_flag(ewc_options_preset_name(i), ewc_options_preset_help(i), "");
 }
 
-void cli_help_verb(const cli_verb *verb)
+static int is_in(const char *key, const char *const *keys)
 {
-    printf("ewc %s%s%s [FLAGS]: %s\n", verb->name, verb->operand[0] != '\0' ? " " : "",
-        verb->operand, verb->help);
-    if (verb->notes[0] != '\0') printf("\n%s\n", verb->notes);
+    for (; *keys != NULL; keys++)
+        if (strcmp(*keys, key) == 0) return 1;
+    return 0;
+}
 
-    print_heading("flags");
+/* Whether a flag of the verb's own stands for the option. */
+static int is_own(const cli_verb *verb, const char *key)
+{
     for (const cli_flag *flag = verb->flags; flag->key != NULL; flag++)
-        print_own(flag);
-    for (const cli_flag *flag = cli_common; flag->key != NULL; flag++)
-        print_own(flag);
+        if (strcmp(flag->key, key) == 0) return 1;
+    return 0;
+}
 
+/* The options that a verb takes, in their groups; how many. */
+static int print_options(const cli_verb *verb, const char *const *keys)
+{
     const char *group = "";
+    int count = 0;
     ewc_option_info info;
     for (int i = 0; ewc_options_describe(i, &info); i++) {
-        if (!cli_takes(verb, &info)) continue;
-        if (strcmp(group, info.group) != 0) print_heading(info.group);
+        if (!cli_takes(verb, &info) || is_own(verb, info.key)) continue;
+        count++;
+        if (keys != NULL && !is_in(info.key, keys)) continue;
+        if (keys == NULL && strcmp(group, info.group) != 0) print_heading(info.group);
         group = info.group;
         print_option(&info);
     }
-    if (verb->groups != NULL && strcmp(verb->groups[0], "Run") == 0) {
+    return count;
+}
+
+void cli_help_verb(const cli_verb *verb, int all)
+{
+    char title[HEADER_SIZE];
+    const int usual = !all && verb->usual != NULL;
+    snprintf(title, sizeof title, "ewc %s%s%s [FLAGS]: %s", verb->name,
+        verb->operand[0] != '\0' ? " " : "", verb->operand, verb->help);
+    cli_put_words(stdout, 0, 2, title);
+    if (verb->notes[0] != '\0') {
+        printf("\n");
+        print_wrapped(0, verb->notes, "");
+    }
+    print_heading("flags");
+    for (const cli_flag *flag = verb->flags; flag->key != NULL; flag++)
+        print_own(flag);
+    if (usual) print_options(verb, verb->usual);
+    for (const cli_flag *flag = cli_common; flag->key != NULL; flag++)
+        print_own(flag);
+    if (usual) {
+        printf("\n");
+        cli_print_words(
+            "These are the usual ones: ewc %s --help-all shows all, ewc help TOPIC those "
+            "of a topic: run, tasks, model, method, fisher, optimizer, training, presets.",
+            verb->name);
+        return;
+    }
+    print_options(verb, NULL);
+    if (verb->usual != NULL) {
         print_presets();
-        printf("\nA flag is stronger than the configuration file, and that than the preset.\n");
+        printf("\n");
+        cli_print_words(
+            "A flag is stronger than the configuration file, and that than the preset.");
     }
 }
 
-void cli_help(void)
+static void print_exit_codes(void)
 {
-    printf("ewc: one network that learns many tasks without forgetting the earlier ones\n\n"
-           "  ewc train                      permuted MNIST with elastic weight consolidation\n"
-           "  ewc compare --tasks 5          fine-tuning, L2 and EWC side by side\n");
+    static const char *const codes[][2] = {{"0", "ok"}, {"1", "failed"},
+        {"2", "usage or configuration"}, {"3", "data missing or corrupt"},
+        {"4", "device unavailable"}, {"5", "non-finite numbers"}, {"128+n", "ended by signal n"}};
+    print_heading("exit codes");
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        printf("  %-6s %s\n", codes[i][0], codes[i][1]);
+}
+
+void cli_help(const cli_verb *verbs)
+{
+    cli_print_words("ewc: one network that learns many tasks without forgetting the earlier ones");
+    printf("\n");
+    print_flag("ewc train", "permuted MNIST with elastic weight consolidation", "");
+    print_flag("ewc compare --tasks 5", "fine-tuning, L2 and EWC side by side", "");
     print_heading("verbs");
-    for (const cli_verb *verb = cli_verbs; verb->name != NULL; verb++) {
+    for (const cli_verb *verb = verbs; verb->name != NULL; verb++) {
         char left[64];
         snprintf(left, sizeof left, "%s %s", verb->name, verb->operand);
         print_flag(left, verb->help, "");
     }
     print_presets();
-    print_heading("exit codes");
-    printf("  0 ok   1 failed   2 usage or configuration   3 data missing or corrupt\n"
-           "  4 device unavailable   5 non-finite numbers   128+n ended by signal n\n\n"
-           "ewc VERB --help shows a verb's flags.\n");
+    print_exit_codes();
+    printf("\n");
+    cli_print_words(
+        "ewc VERB --help shows a verb's usual flags, ewc VERB --help-all all of them; ewc "
+        "help TOPIC those of a topic: run, tasks, model, method, fisher, optimizer, "
+        "training.");
 }
 
-void cli_help_json(void)
+int cli_help_topic(const cli_verb *verbs, const char *word)
+{
+    const char *names[CLI_GIVEN_MAX];
+    char keys[CLI_GIVEN_MAX][EWC_OPTION_KEY_SIZE], nearest[EWC_OPTION_KEY_SIZE];
+    int found = 0, count = 0;
+    ewc_option_info info;
+    for (int i = 0; ewc_options_describe(i, &info); i++) {
+        if (count < CLI_GIVEN_MAX) {
+            memcpy(keys[count], info.key, sizeof info.key);
+            names[count] = keys[count];
+            count++;
+        }
+        if (strcasecmp(word, info.group) != 0 && strcmp(word, info.key) != 0) continue;
+        if (!found) print_heading(info.group);
+        found = 1;
+        print_option(&info);
+    }
+    if (found) return 0;
+    if (strcmp(word, "presets") == 0) {
+        print_presets();
+        return 0;
+    }
+    for (const cli_verb *verb = verbs; verb->name != NULL && count < CLI_GIVEN_MAX; verb++)
+        names[count++] = verb->name;
+    if (ewc_options_nearest(nearest, word, names, count))
+        return cli_usage("help", "%s: unknown verb or topic, did you mean %s?", word, nearest);
+    return cli_usage("help", "%s: unknown verb or topic; see ewc help", word);
+}
+
+void cli_help_json(const cli_verb *list)
 {
     static const char *const types[] = {"integer", "real", "flag", "choice", "text", "list"};
     json_t *const verbs = json_array(), *const options = json_array(),
                   *const presets = json_array();
-    for (const cli_verb *verb = cli_verbs; verb->name != NULL; verb++)
+    for (const cli_verb *verb = list; verb->name != NULL; verb++)
         json_array_append_new(
             verbs, json_pack("{s:s, s:s}", "name", verb->name, "help", verb->help));
     ewc_option_info info;

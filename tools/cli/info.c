@@ -22,7 +22,7 @@ static json_t *describe(const char *device)
     ewc_backend_free(backend);
     if (status != EWC_OK)
         return json_pack(
-            "{s:s, s:b, s:s}", "name", device, "usable", 0, "reason", ewc_last_error());
+            "{s:s, s:b, s:s}", "name", device, "usable", 0, "reason", cli_last_error());
     return json_pack("{s:s, s:b, s:s, s:i, s:I, s:I}", "name", info.name, "usable", 1,
         "description", info.description, "threads", info.threads, "memory_total",
         (json_int_t)info.memory_total, "memory_free", (json_int_t)info.memory_free);
@@ -30,17 +30,24 @@ static json_t *describe(const char *device)
 
 static void print_device(const json_t *device)
 {
-    const char *const name = json_string_value(json_object_get(device, "name"));
+    const int at = printf("%-8s ", json_string_value(json_object_get(device, "name")));
+    char text[1024], more[128] = "";
     if (!json_is_true(json_object_get(device, "usable"))) {
-        printf("%-8s not usable: %s\n", name, json_string_value(json_object_get(device, "reason")));
+        snprintf(text, sizeof text, "not usable: %s",
+            json_string_value(json_object_get(device, "reason")));
+        cli_put_words(stdout, at, at, text);
         return;
     }
     const double total = json_number_value(json_object_get(device, "memory_total"));
     const json_int_t threads = json_integer_value(json_object_get(device, "threads"));
-    printf("%-8s %s", name, json_string_value(json_object_get(device, "description")));
-    if (threads > 1) printf(", %lld threads", (long long)threads);
-    if (total > 0.0) printf(", %.1f GiB", total / (1024.0 * 1024.0 * 1024.0));
-    printf("\n");
+    size_t used = 0;
+    if (threads > 1)
+        used = (size_t)snprintf(more, sizeof more, ", %lld threads", (long long)threads);
+    if (total > 0.0)
+        snprintf(more + used, sizeof more - used, ", %.1f GiB", total / (1024.0 * 1024.0 * 1024.0));
+    snprintf(
+        text, sizeof text, "%s%s", json_string_value(json_object_get(device, "description")), more);
+    cli_put_words(stdout, at, at, text);
 }
 
 int cli_info(cli_args *args)
@@ -54,7 +61,9 @@ int cli_info(cli_args *args)
         json_dumpf(out, stdout, JSON_INDENT(2));
         printf("\n");
     } else {
-        printf("%-8s %s, %s\n", "ewc", ewc_version(), compiler);
+        char text[256];
+        snprintf(text, sizeof text, "%s, %s", ewc_version(), compiler);
+        cli_put_words(stdout, printf("%-8s ", "ewc"), 9, text);
         for (size_t i = 0; i < json_array_size(devices); i++)
             print_device(json_array_get(devices, i));
     }

@@ -12,6 +12,7 @@
 #include "batch.h"
 #include "file.h"
 #include "folder.h"
+#include "layout.h"
 #include "plot.h"
 #include "text.h"
 
@@ -107,7 +108,7 @@ static void claim(paper *p, const char *text, int holds)
         json_object_set_new(p->summary, "claims", claims);
     }
     json_array_append_new(claims, json_pack("{s:s, s:b}", "claim", text, "holds", holds));
-    if (!p->args->json) printf("%s %s\n", holds ? "yes" : "NO ", text);
+    if (!p->args->json) cli_put_words(stdout, printf("%s ", holds ? "yes" : "NO "), 4, text);
 }
 
 /* ---- 2A: three tasks, over training ---- */
@@ -230,17 +231,34 @@ static int draw_task_2a(const paper *p, int64_t task)
     return code;
 }
 
+/* `fresh` just after a task was learnt, `last` after task C. */
+static void print_table_2a(double fresh[][TASKS_2A], double last[][TASKS_2A])
+{
+    cli_table *const table = cli_table_new(1);
+    cli_table_column(table, "method", "", CLI_NEEDED, CLI_LEFT);
+    for (int t = 0; t < TASKS_2A; t++) {
+        cli_table_column(table, (char[]){(char)('A' + t), '\0'}, "", CLI_NEEDED, CLI_RIGHT);
+        if (t + 1 < TASKS_2A) cli_table_column(table, "", "", CLI_NEEDED, CLI_BESIDE);
+    }
+    for (int row = 0; row < METHODS_2A; row++) {
+        cli_table_cell(table, "%s", names_2a[row]);
+        for (int t = 0; t < TASKS_2A; t++) {
+            cli_table_number(table, fresh[row][t], 2);
+            if (t + 1 < TASKS_2A) cli_table_cell(table, "-> %.2f", shown(last[row][t]));
+        }
+    }
+    cli_print_words("test accuracy in %%, just after each task was learnt -> after task C");
+    printf("\n");
+    cli_table_print(table);
+    printf("\n");
+}
+
 static int draw_2a(paper *p)
 {
     double last[METHODS_2A][TASKS_2A], fresh[METHODS_2A][TASKS_2A];
     char text[256];
     json_t *const rows = json_object();
     json_object_set_new(p->summary, "accuracy", rows);
-    if (!p->args->json)
-        printf(
-            "test accuracy in %%, just after each task was learnt -> after task C\n\n%s%-8s %18s "
-            "%18s %10s%s\n",
-            cli_bold(1), "method", "A", "B", "C", cli_bold(0));
     for (int row = 0; row < METHODS_2A; row++) {
         json_t *const learnt = json_array(), *const kept = json_array();
         for (int t = 0; t < TASKS_2A; t++) {
@@ -251,13 +269,8 @@ static int draw_2a(paper *p)
         }
         json_object_set_new(
             rows, methods_2a[row], json_pack("{s:o, s:o}", "learnt", learnt, "kept", kept));
-        if (p->args->json) continue;
-        printf("%-8s", names_2a[row]);
-        for (int t = 0; t + 1 < TASKS_2A; t++)
-            printf("     %5.2f -> %5.2f", shown(fresh[row][t]), shown(last[row][t]));
-        printf("      %5.2f\n", shown(last[row][TASKS_2A - 1]));
     }
-    if (!p->args->json) printf("\n");
+    if (!p->args->json) print_table_2a(fresh, last);
     const double worst = fmin(last[2][0], fmin(last[2][1], last[2][2]));
     snprintf(text, sizeof text,
         "EWC holds all three tasks: %.2f, %.2f, %.2f, each within 5 points of what SGD learns "
@@ -347,7 +360,8 @@ static int best_trial(const paper *p, int row)
     return best;
 }
 
-static json_t *print_trials(const paper *p, int row, int best)
+/* Of one method; they go into the table, too, unless that is NULL. */
+static json_t *list_trials(const paper *p, int row, int best, cli_table *table)
 {
     json_t *const list = json_array();
     char hidden[32];
@@ -361,11 +375,23 @@ static json_t *print_trials(const paper *p, int row, int best)
         note(trial, "validation_acc", validation);
         note(trial, "acc", acc);
         json_array_append_new(list, trial);
-        if (p->args->json) continue;
-        printf("%s %-17s %-10s %9.3g %11.2f %8.2f\n", i == best ? "*" : " ", names_2b[row], hidden,
-            job->options.lr, shown(100.0 * validation), shown(100.0 * acc));
+        cli_table_cell(table, "%s", i == best ? "*" : "");
+        cli_table_cell(table, "%s", names_2b[row]);
+        cli_table_cell(table, "%s", hidden);
+        cli_table_cell(table, "%.3g", job->options.lr);
+        cli_table_number(table, 100.0 * validation, 2);
+        cli_table_number(table, 100.0 * acc, 2);
     }
     return list;
+}
+
+static cli_table *make_table_2b(void)
+{
+    static const char *const titles[] = {"", "method", "hidden", "lr", "validation", "test"};
+    cli_table *const table = cli_table_new(0);
+    for (int c = 0; c < 6; c++)
+        cli_table_column(table, titles[c], "", CLI_NEEDED, c < 3 ? CLI_LEFT : CLI_RIGHT);
+    return table;
 }
 
 typedef struct method_2b {
@@ -420,17 +446,16 @@ static int draw_2b(paper *p)
     json_t *const trials = json_object(), *const best_curves = json_object();
     json_object_set_new(p->summary, "trials", trials);
     json_object_set_new(p->summary, "mean_accuracy_of_best", best_curves);
-    if (!p->args->json)
-        printf("* best by validation accuracy; after %lld tasks, mean over them, in %%\n\n"
-               "%s  %-17s %-10s %9s %11s %8s%s\n",
-            (long long)tasks, cli_bold(1), "method", "hidden", "lr", "validation", "test",
-            cli_bold(0));
+    cli_table *const table = p->args->json ? NULL : make_table_2b();
     for (int64_t t = 0; t < tasks; t++)
         number[t] = (double)(t + 1);
     for (int row = 0; row < 2; row++) {
         const int best = best_trial(p, row);
-        if (best < 0) return cli_usage("paper", "no trial of %s has finished", names_2b[row]);
-        json_object_set_new(trials, methods_2b[row], print_trials(p, row, best));
+        if (best < 0) {
+            cli_table_free(table);
+            return cli_usage("paper", "no trial of %s has finished", names_2b[row]);
+        }
+        json_object_set_new(trials, methods_2b[row], list_trials(p, row, best, table));
         count += add_trials(p, row, best, number, &methods[row], &series[count]);
         first[row] = methods[row].best[0];
         last[row] = 100.0 * cli_job_number(&p->jobs[row * p->columns + best], "acc");
@@ -446,7 +471,13 @@ static int draw_2b(paper *p)
         .x = number,
         .y = alone,
         .style = CLI_SERIES_REFERENCE};
-    if (!p->args->json) printf("\n");
+    if (!p->args->json) {
+        cli_print_words("* best by validation accuracy; after %lld tasks, mean over them, in %%",
+            (long long)tasks);
+        printf("\n");
+        cli_table_print(table);
+        printf("\n");
+    }
     note(p->summary, "single_task", first[1]);
     snprintf(text, sizeof text,
         "with %lld tasks EWC keeps %.2f (%.2f with one), SGD with dropout %.2f (%.2f)",
@@ -520,6 +551,18 @@ static int read_overlap(const cli_job *job, double *overlap, char names[LAYERS_M
     return layers;
 }
 
+static cli_table *make_table_2c(int seeds)
+{
+    static const char *const titles[] = {"8 x 8", "26 x 26"};
+    cli_table *const table = cli_table_new(0);
+    cli_table_column(table, "layer", "", CLI_NEEDED, CLI_LEFT);
+    for (int row = 0; row < 2; row++) {
+        cli_table_column(table, titles[row], "", CLI_NEEDED, CLI_RIGHT);
+        if (seeds > 1) cli_table_column(table, "", "", CLI_NEEDED, CLI_BESIDE);
+    }
+    return table;
+}
+
 static int draw_2c(paper *p)
 {
     static double values[2][CLI_COUNT_MAX][LAYERS_MAX];
@@ -538,9 +581,7 @@ static int draw_2c(paper *p)
     }
     json_t *const list = json_array();
     json_object_set_new(p->summary, "overlap", list);
-    if (!p->args->json)
-        printf("Fisher overlap of the two tasks, 0..1\n\n%s%-8s %16s %16s%s\n", cli_bold(1),
-            "layer", "8 x 8", "26 x 26", cli_bold(0));
+    cli_table *const table = p->args->json ? NULL : make_table_2c(p->columns);
     for (int k = 0; k < layers; k++) {
         x[k] = k + 1;
         for (int row = 0; row < 2; row++) {
@@ -553,15 +594,18 @@ static int draw_2c(paper *p)
         }
         json_array_append_new(list, json_pack("{s:s, s:f, s:f}", "layer", names[k], "square_8",
                                         y[0][k], "square_26", y[1][k]));
-        if (p->args->json) continue;
-        printf("%-8s", names[k]);
+        cli_table_cell(table, "%s", names[k]);
         for (int row = 0; row < 2; row++) {
-            printf(isfinite(error[row][k]) ? "  %5.3f +- %5.3f " : "            %5.3f",
-                cli_round(y[row][k], 3), cli_round(error[row][k], 3));
+            cli_table_number(table, y[row][k], 3);
+            if (p->columns > 1) cli_table_cell(table, "+- %.3f", cli_round(error[row][k], 3));
         }
+    }
+    if (!p->args->json) {
+        cli_print_words("Fisher overlap of the two tasks, 0..1");
+        printf("\n");
+        cli_table_print(table);
         printf("\n");
     }
-    if (!p->args->json) printf("\n");
     snprintf(text, sizeof text,
         "in the first layer the tasks that differ more share less: %.3f with 26 x 26, %.3f with 8 "
         "x 8",
@@ -615,7 +659,7 @@ static int set_all(ewc_run_options *options, const char *const settings[SETTINGS
 {
     for (int i = 0; i < SETTINGS && settings[i][0] != NULL; i++)
         if (ewc_options_set(options, settings[i][0], settings[i][1]) != EWC_OK)
-            return cli_usage("paper", "%s", ewc_last_error());
+            return cli_usage("paper", "%s", cli_last_sentence());
     return 0;
 }
 
@@ -668,20 +712,23 @@ static void print_settings(const paper *p, const figure *f)
     (void)ewc_options_get(o, "hidden", hidden, sizeof hidden);
     (void)ewc_options_get(o, "optimizer", optimizer, sizeof optimizer);
     (void)ewc_options_get(o, "estimator", estimator, sizeof estimator);
-    printf("figure %s: %s\n", f->name, f->title);
-    cli_print_runs(p->jobs, p->rows * p->columns);
-    printf("%lld epochs a task%s, %s, batch %lld, lambda %g (%s Fisher, mean over samples)",
-        (long long)o->epochs, o->patience > 0 ? " at most" : "", optimizer, (long long)o->batch,
-        o->lambda, estimator);
-    if (f->make_jobs == make_2a) printf(", lr %g, L2: lambda %g", o->lr, o->lambda_l2);
-    if (f->make_jobs == make_2c) printf(", lr %g", o->lr);
+    char rates[64] = "", stopping[256] = "";
+    if (f->make_jobs == make_2a)
+        snprintf(rates, sizeof rates, ", lr %g, L2: lambda %g", o->lr, o->lambda_l2);
+    if (f->make_jobs == make_2c) snprintf(rates, sizeof rates, ", lr %g", o->lr);
     if (o->patience > 0)
-        printf(
-            ",\ndropout %g and %g, early stopping: %lld checks of %lld validation samples of each "
+        snprintf(stopping, sizeof stopping,
+            ", dropout %g and %g, early stopping: %lld checks of %lld validation samples of each "
             "task, every %lld steps",
             o->dropout_input, o->dropout_hidden, (long long)o->patience, (long long)o->validation,
             (long long)o->validate_every);
-    printf("\n\n");
+    cli_print_words("figure %s: %s", f->name, f->title);
+    cli_print_runs(p->jobs, p->rows * p->columns);
+    cli_print_words("%lld epochs a task%s, %s, batch %lld, lambda %g (%s Fisher, mean over "
+                    "samples)%s%s",
+        (long long)o->epochs, o->patience > 0 ? " at most" : "", optimizer, (long long)o->batch,
+        o->lambda, estimator, rates, stopping);
+    printf("\n");
 }
 
 /* On what and how long the runs were made. */
@@ -702,9 +749,10 @@ static void add_machine(const paper *p)
     json_object_set_new(p->summary, "device", json_string(device));
     json_object_set_new(p->summary, "runs", json_integer(p->rows * p->columns));
     note(p->summary, "seconds_of_all_runs", seconds);
-    if (!p->args->json)
-        printf("\n%d runs, %.0f s together, each on %d thread%s of %s\n", p->rows * p->columns,
-            seconds, threads, threads == 1 ? "" : "s", device);
+    if (p->args->json) return;
+    printf("\n");
+    cli_print_words("%d runs, %.0f s together, each on %d thread%s of %s", p->rows * p->columns,
+        seconds, threads, threads == 1 ? "" : "s", device);
 }
 
 static int finish(const paper *p)

@@ -144,12 +144,12 @@ static void choose_range(const cli_axis *axis, double *range, double margin)
 }
 
 /* Within few decades gnuplot would name one tic or none: then 1, 2 and 5 times each power of 10,
- * and within one decade all of its digits. */
+ * and within one decade all of its digits, where they are above each other. */
 static void put_log_tics(FILE *out, const char *name, const double *range)
 {
     fprintf(out, "set logscale %s\nset format %s '%%h'\n", name, name);
     const double first = floor(log10(range[0])), decades = log10(range[1]) - first;
-    const int all = range[1] <= 10.0 * range[0];
+    const int all = range[1] <= 10.0 * range[0] && name[0] != 'x';
     if (!(decades <= 3.0)) return;
     fprintf(out, "set %stics (", name);
     for (int i = 0; i <= (int)decades; i++) {
@@ -213,11 +213,11 @@ static void put_blocks(FILE *out, const cli_figure *figure)
         for (int64_t j = 0; j < figure->columns; j++) {
             const double cell = figure->cells[i * figure->columns + j];
             if (isfinite(cell))
-                fprintf(out, "%lld %lld %.10g '%.*f'\n", (long long)j + 1, (long long)i + 1, cell,
+                fprintf(out, "%lld %lld %.10g \"%.*f\"\n", (long long)j + 1, (long long)i + 1, cell,
                     figure->cell_decimals, cli_round(cell, figure->cell_decimals));
         }
     }
-    fprintf(out, "NaN NaN NaN ''\nEND\n"); /* a block without a line would be an error */
+    fprintf(out, "NaN NaN NaN \"\"\nEND\n"); /* a block without a line would be an error */
 }
 
 /* ---- What is drawn ---- */
@@ -399,9 +399,10 @@ static void put_script(FILE *out, const cli_figure *figure)
         figure->name);
     put_settings(out, figure, PNG_INK, columns);
     fprintf(out,
-        "reset\nset terminal pdfcairo size %.4f,%.4f noenhanced font 'sans-serif,9' "
+        "reset\nset terminal pdfcairo size %.4f,%.4f noenhanced font 'sans-serif,16' fontscale "
+        "%.3f "
         "background '#ffffff'\nset output '%s.pdf'\n",
-        (double)WIDTH / PDF_DPI, (double)height / PDF_DPI, figure->name);
+        (double)WIDTH / PDF_DPI, (double)height / PDF_DPI, 54.0 / PDF_DPI, figure->name);
     put_settings(out, figure, PNG_INK, columns);
 }
 
@@ -512,8 +513,9 @@ static void fit_svg(FILE *out, const char *svg, const cli_figure *figure)
     static const char generated[] = "<title>figure_plot_";
     int titles = 0;
     for (const char *c = svg; *c != '\0';) {
-        if (*c != '<') {
-            fputc(*c++, out);
+        if (*c != '<') { /* gnuplot leaves ">" as it is, which XML forbids in "]]>" */
+            fputs(*c == '>' ? "&gt;" : (char[]){*c, '\0'}, out);
+            c++;
             continue;
         }
         const char *const end = strchr(c, '>');

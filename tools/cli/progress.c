@@ -3,14 +3,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "cli.h"
+#include "terminal.h"
 #include "text.h"
 
-enum { BAR = 20 };
 static const double between_updates = 0.1, between_lines = 10.0; /* seconds */
 
 double cli_now(void)
@@ -20,11 +18,9 @@ double cli_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void cli_progress_init(cli_progress *progress)
+void cli_progress_init(cli_progress *progress, const cli_args *args)
 {
-    const char *const term = getenv("TERM");
-    *progress = (cli_progress){0};
-    progress->terminal = isatty(STDERR_FILENO) && (term == NULL || strcmp(term, "dumb") != 0);
+    *progress = (cli_progress){.terminal = cli_is_terminal(stderr), .quiet = args->quiet};
     progress->start = cli_now();
     progress->last = progress->start;
 }
@@ -38,14 +34,18 @@ void cli_progress_clear(cli_progress *progress)
 void cli_progress_end(cli_progress *progress)
 {
     cli_progress_clear(progress);
-    if (progress->terminal && progress->started) fputc('\n', stderr); /* apart from the results */
+    if (progress->terminal && progress->started && !progress->quiet)
+        fputc('\n', stderr); /* apart from the results */
 }
 
 void cli_progress_log(void *user, ewc_log_level level, const char *message)
 {
     cli_progress *const p = user;
+    char text[1024];
+    if (p->quiet) return;
+    cli_spell(text, sizeof text, message);
     cli_progress_clear(p);
-    fprintf(stderr, "%s%s\n", level == EWC_LOG_WARNING ? "warning: " : "", message);
+    cli_say("%s%s", level == EWC_LOG_WARNING ? "warning: " : "", text);
 }
 
 double cli_fraction(const ewc_run_options *options, const ewc_event *e)
@@ -65,9 +65,9 @@ void cli_spell_left(char *text, size_t size, double elapsed, double part)
     if (!(part > 0.01) || !(left < 1e7)) return;
     const long s = (long)left;
     if (s >= 3600)
-        snprintf(text, size, "  %ld:%02ld:%02ld left", s / 3600, s / 60 % 60, s % 60);
+        snprintf(text, size, "%ld:%02ld:%02ld left", s / 3600, s / 60 % 60, s % 60);
     else
-        snprintf(text, size, "  %ld:%02ld left", s / 60, s % 60);
+        snprintf(text, size, "%ld:%02ld left", s / 60, s % 60);
 }
 
 /* "12.3k samples/s" */
@@ -77,64 +77,81 @@ static void spell_rate(char *text, size_t size, const cli_progress *p, const ewc
     text[0] = '\0';
     if (!(rate > 0.0) || !isfinite(rate)) return;
     if (rate >= 1e6)
-        snprintf(text, size, "  %.1fM samples/s", rate / 1e6);
+        snprintf(text, size, "%.1fM samples/s", rate / 1e6);
     else if (rate >= 1e3)
-        snprintf(text, size, "  %.1fk samples/s", rate / 1e3);
+        snprintf(text, size, "%.1fk samples/s", rate / 1e3);
     else
-        snprintf(text, size, "  %.0f samples/s", rate);
+        snprintf(text, size, "%.0f samples/s", rate);
 }
 
-void cli_progress_bar(cli_progress *p, double part)
+void cli_progress_line(cli_progress *p, double part, const cli_part *parts, int count)
 {
-    char bar[BAR + 1];
+    enum { BAR = 10, PARTS_MAX = CLI_PARTS_MAX };
+    cli_part all[PARTS_MAX] = {{.need = 4}};
+    char line[CLI_LINE_SIZE];
     p->started = 1;
-    if (!p->terminal) return;
-    for (int i = 0; i < BAR; i++)
-        bar[i] = (i + 0.5) / BAR < part ? '#' : '.';
-    bar[BAR] = '\0';
-    fprintf(stderr, "\r\033[K[%s] ", bar);
-    p->shown = 1;
+    if (p->terminal) {
+        char bar[BAR + 1];
+        for (int i = 0; i < BAR; i++)
+            bar[i] = (i + 0.5) / BAR < part ? '#' : '.';
+        bar[BAR] = '\0';
+        snprintf(all[0].text, sizeof all[0].text, "[%s]", bar);
+    }
+    for (int i = 0; i < count && i + 1 < PARTS_MAX; i++)
+        all[i + 1] = parts[i];
+    /* The last column stays free: some terminals go to the next line after it. */
+    cli_join_parts(line, sizeof line, cli_width(stderr) - 1, all, count + 1);
+    fprintf(stderr, p->terminal ? "\r\033[K%s" : "%s\n", line);
+    p->shown = p->terminal;
 }
 
 static void show(cli_progress *p, const ewc_event *e, const char *phase)
 {
-    char left[40], rate[40];
+    enum { TASK, PHASE, LOSS, RATE, LEFT, PARTS };
+    cli_part parts[PARTS] = {{"", 9}, {"", 3}, {"", 2}, {"", 1}, {"", 5}};
     const double part = cli_fraction(p->options, e);
-    cli_spell_left(left, sizeof left, cli_now() - p->start, part);
-    spell_rate(rate, sizeof rate, p, e);
-    if (!p->terminal) {
-        fprintf(stderr, "task %lld/%lld  step %lld/%lld  loss %.4f%s%s\n", (long long)e->task + 1,
-            (long long)p->options->tasks, (long long)e->step, (long long)e->steps, e->loss, rate,
-            left);
-        return;
+    snprintf(parts[TASK].text, sizeof parts->text, "task %lld/%lld", (long long)e->task + 1,
+        (long long)p->options->tasks);
+    if (phase != NULL) {
+        snprintf(parts[PHASE].text, sizeof parts->text, "%s", phase);
+    } else {
+        snprintf(parts[PHASE].text, sizeof parts->text, "step %lld/%lld", (long long)e->step,
+            (long long)e->steps);
+        snprintf(parts[LOSS].text, sizeof parts->text, "loss %.4f", e->loss);
+        spell_rate(parts[RATE].text, sizeof parts->text, p, e);
     }
-    cli_progress_bar(p, part);
-    fprintf(stderr, "task %lld/%lld  ", (long long)e->task + 1, (long long)p->options->tasks);
-    if (phase != NULL)
-        fprintf(stderr, "%s", phase);
-    else
-        fprintf(stderr, "step %lld/%lld  loss %.4f%s", (long long)e->step, (long long)e->steps,
-            e->loss, rate);
-    fprintf(stderr, "%s", left);
+    cli_spell_left(parts[LEFT].text, sizeof parts->text, cli_now() - p->start, part);
+    cli_progress_line(p, part, parts, PARTS);
 }
 
-/* The line that stays when a task is finished. */
+/* The line that stays when a task is finished: the accuracy on each task, or where that is too long
+ * their mean. */
 static void show_task(cli_progress *p, const ewc_event *e)
 {
-    enum { SHOWN = 10 };
-    char left[40];
-    cli_spell_left(left, sizeof left, cli_now() - p->start, cli_fraction(p->options, e));
-    cli_progress_clear(p);
-    fprintf(stderr, "task %lld/%lld done  loss %.4f  accuracy", (long long)e->task + 1,
-        (long long)p->options->tasks, p->loss);
+    enum { TASK, LOSS, ACCURACY, LEFT, PARTS };
+    cli_part parts[PARTS] = {{"", 9}, {"", 2}, {"", 3}, {"", 1}};
+    char line[CLI_LINE_SIZE];
     double sum = 0.0;
+    size_t used = 0;
+    const size_t size = sizeof parts->text;
+    const int width = cli_width(stderr) - 1;
+    const int taken = snprintf(parts[TASK].text, size, "task %lld/%lld done",
+        (long long)e->task + 1, (long long)p->options->tasks);
+    snprintf(parts[LOSS].text, size, "loss %.4f", p->loss);
     for (int64_t t = 0; t <= e->task; t++) {
         sum += e->accuracy[t];
-        if (e->task < SHOWN) fprintf(stderr, " %.1f", cli_round(100.0 * e->accuracy[t], 1));
+        if (used < size)
+            used += (size_t)snprintf(parts[ACCURACY].text + used, size - used, "%s %.1f",
+                t > 0 ? "" : "accuracy", cli_round(100.0 * e->accuracy[t], 1));
     }
-    const double mean = 100.0 * sum / (double)(e->task + 1);
-    if (e->task >= SHOWN) fprintf(stderr, " %.2f (mean)", cli_round(mean, 2));
-    fprintf(stderr, "%s\n", p->terminal ? "" : left);
+    if (used >= size || taken + 2 + (int)used > width)
+        snprintf(parts[ACCURACY].text, size, "accuracy %.2f (mean)",
+            cli_round(100.0 * sum / (double)(e->task + 1), 2));
+    if (!p->terminal)
+        cli_spell_left(parts[LEFT].text, size, cli_now() - p->start, cli_fraction(p->options, e));
+    cli_join_parts(line, sizeof line, width, parts, PARTS);
+    cli_progress_clear(p);
+    fprintf(stderr, "%s\n", line);
 }
 
 int cli_progress_event(void *user, const ewc_event *e)
@@ -142,6 +159,7 @@ int cli_progress_event(void *user, const ewc_event *e)
     cli_progress *const p = user;
     const double now = cli_now();
     p->started = 1;
+    if (p->quiet) return cli_signal() != 0;
     switch (e->kind) {
     case EWC_EVENT_FISHER:
         if (p->terminal && e->stats == NULL && now - p->last >= between_updates) {

@@ -23,6 +23,12 @@ typedef struct report_run {
     ewc_metrics measures;  /* of the tasks done so far, in 0..1 */
 } report_run;
 
+/* What is measured of a run: the measures of the sequence, and ACC on validation samples. */
+enum { REPORT_ACC, REPORT_BWT, REPORT_FWT, REPORT_FORGETTING, REPORT_VALIDATION, REPORT_MEASURES };
+extern const struct report_measure_name {
+    const char *name, *unit;
+} report_measures[REPORT_MEASURES];
+
 /* Runs that differ by nothing that matters but their seed. */
 typedef struct report_group {
     char *label; /* what sets it apart from the other groups */
@@ -42,6 +48,7 @@ typedef struct report_item {
 
 typedef struct report {
     char *folder, *figures; /* where it is written, and its folder for figures */
+    const char *source;     /* the folder of runs that was named, and nothing else; NULL: others */
     report_run *runs;
     int64_t run_count;
     report_group *groups;
@@ -54,7 +61,8 @@ typedef struct report {
 /* Memory of zeros; the command ends where there is none. */
 void *report_alloc(int64_t count, size_t size);
 char *report_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Reads the runs named and forms the groups: 0, or the exit code after a line on stderr. */
+/* Reads the runs named, and those in a folder that is named, and forms the groups: 0, or the exit
+ * code after a line on stderr. What an interrupted command has put aside is left out. */
 int report_read(report *out, const char *const *paths, int64_t count);
 void report_free(report *r);
 /* A setting of the run as text; "" if there is none. */
@@ -64,6 +72,17 @@ const char *report_fact(const report_run *run, const char *key);
 /* The mean of what a function says of each run of a group. */
 typedef double (*report_measure)(const report_run *run, int64_t i);
 cli_mean report_group_mean(const report_group *group, report_measure measure, int64_t i);
+/* Measure i of REPORT_MEASURES in %; NaN: not known. */
+double report_measure_of(const report_run *run, int64_t i);
+/* Whether the report shows it: of validation samples only if there are any. */
+int report_shows(const report *r, int64_t i);
+/* How long a run took in all, in seconds. */
+double report_seconds_of(const report_run *run, int64_t unused);
+/* Whether a setting has a part in what the run learned: not its seed, nor where it ran and how it
+ * was measured. */
+int report_matters(const report_run *run, const char *key);
+/* The settings that do, in a new object. */
+json_t *report_what_matters(const report_run *run);
 /* The command that does a run again, for a POSIX shell. */
 char *report_command(const report_run *run);
 /* The folder's name, made fit to be a part of a file's name. */
@@ -83,9 +102,21 @@ char **report_task_names(int64_t count, int64_t every);
 void report_free_names(char **names, int64_t count);
 /* Frees series whose x, y and error lie in one piece, which begins with x. */
 void report_free_series(cli_series *series, int64_t count);
+/* A sentence on what bands and bars are, to end a caption with; "" if there are none. */
+const char *report_band(const report *r);
 
 /* report_fisher.c: draws those of a group's Fisher information. 0, or an exit code. */
 int report_draw_fisher(report *r, int64_t group);
+
+/* report_sweep.c */
+/* Puts the groups of a method in the order of their settings, numbers by their size. */
+void report_sort(report *r);
+/* Draws the accuracy over an option that was varied, if there is one. 0, or an exit code. */
+int report_draw_sweep(report *r);
+
+/* report_summary.c: tables for other programs, beside the page. 0, or an exit code. */
+int report_write_summary(const report *r);
+int report_write_evaluations(const report *r);
 
 /* report_page.c: writes report.html. 0, or an exit code. */
 int report_write_page(const report *r);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Runs of a report, and the groups they form. */
+#include <dirent.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "report.h"
 
@@ -229,9 +231,7 @@ static int is_strength_of_others(const report_run *run, const char *key)
     return found && (own == NULL || strcmp(own, key) != 0);
 }
 
-/* Whether a setting has a part in what the run learned: not its seed, nor where it ran and how it
- * was measured. */
-static int matters(const report_run *run, const char *key)
+int report_matters(const report_run *run, const char *key)
 {
     return strcmp(option_group(key), "Run") != 0 && strcmp(key, "data-dir") != 0 &&
            strncmp(key, "eval-", 5) != 0 && strcmp(key, "report-every") != 0 &&
@@ -250,20 +250,20 @@ static int same_fact(const report_run *a, const report_run *b, const char *key)
     return strcmp(report_fact(a, key), report_fact(b, key)) == 0;
 }
 
-static json_t *copy_what_matters(const report_run *run)
+json_t *report_what_matters(const report_run *run)
 {
     const char *key;
     json_t *value, *const out = json_object();
     json_object_foreach(run->settings, key, value)
     {
-        if (matters(run, key)) json_object_set(out, key, value);
+        if (report_matters(run, key)) json_object_set(out, key, value);
     }
     return out;
 }
 
 static int same_group(const report_run *a, const report_run *b)
 {
-    json_t *const left = copy_what_matters(a), *const right = copy_what_matters(b);
+    json_t *const left = report_what_matters(a), *const right = report_what_matters(b);
     const int same = a->finished == b->finished && a->tasks == b->tasks && a->done == b->done &&
                      same_fact(a, b, "device_description") && same_fact(a, b, "data_checksum") &&
                      json_equal(left, right);
@@ -291,7 +291,6 @@ static void form_groups(report *r)
         report_group *const group = &r->groups[g];
         if (g == r->group_count) {
             group->runs = report_alloc(r->run_count, sizeof(report_run *));
-            group->color = (int)g + 1;
             r->group_count++;
         }
         group->runs[group->count++] = &r->runs[i];
@@ -307,7 +306,7 @@ static int tells_apart(const report *r, const report_run *run, const char *key)
     const char *const group = option_group(key), *const method = report_setting(run, "method");
     const int of_method = strcmp(group, "Method") == 0 || strcmp(group, "Fisher") == 0;
     ewc_run_options plain;
-    if (!matters(run, key) || strcmp(key, "method") == 0) return 0;
+    if (!report_matters(run, key) || strcmp(key, "method") == 0) return 0;
     ewc_options_init(&plain);
     (void)ewc_options_set(&plain, "method", method);
     const int is_usual = ewc_options_get(&plain, key, usual, sizeof usual) == EWC_OK &&
@@ -355,18 +354,115 @@ static void name_group(const report *r, report_group *group)
     }
 }
 
-int report_read(report *out, const char *const *paths, int64_t count)
+/* ---- Which runs ---- */
+
+/* Whether a folder of this name holds what an interrupted command has put aside: "ewc-s1.old",
+ * "ewc-s1.old-2". */
+static int is_put_aside(const char *path)
 {
-    out->runs = report_alloc(count, sizeof *out->runs);
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    const size_t end = length;
+    while (length > 0 && path[length - 1] >= '0' && path[length - 1] <= '9')
+        length--;
+    if (length < end && length > 0 && path[length - 1] == '-')
+        length--;
+    else
+        length = end;
+    return length > 4 && strncmp(path + length - 4, ".old", 4) == 0 && path[length - 5] != '/';
+}
+
+static int has_file(const char *folder, const char *name)
+{
+    struct stat info;
+    char *const path = report_format("%s/%s", folder, name);
+    const int there = stat(path, &info) == 0 && S_ISREG(info.st_mode);
+    free(path);
+    return there;
+}
+
+static int is_run(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.' && !is_put_aside(entry->d_name);
+}
+
+/* Paths of runs. */
+typedef struct path_list {
+    char **paths;
+    int64_t count;
+} path_list;
+
+static void add_path(path_list *list, char *path)
+{
+    char **const paths = report_alloc(list->count + 1, sizeof *paths);
+    if (list->count > 0) memcpy(paths, list->paths, (size_t)list->count * sizeof *paths);
+    free(list->paths);
+    list->paths = paths;
+    paths[list->count++] = path;
+}
+
+/* Adds the runs in a folder, ewc-s2 before ewc-s10; how many there are. */
+static int64_t add_runs_in(path_list *list, const char *folder)
+{
+    struct dirent **entries = NULL;
+    const int entry_count = scandir(folder, &entries, is_run, versionsort);
+    const int64_t before = list->count;
+    for (int i = 0; i < entry_count; i++) {
+        char *const path = report_format(
+            "%s%s%s", folder, folder[strlen(folder) - 1] == '/' ? "" : "/", entries[i]->d_name);
+        const int begun = has_file(path, "metrics.jsonl") || has_file(path, "result.json");
+        if (has_file(path, "config.json") && begun)
+            add_path(list, path);
+        else
+            free(path);
+        free(entries[i]);
+    }
+    free(entries);
+    return list->count - before;
+}
+
+/* The runs that the words of the command line name. */
+static path_list find_runs(report *out, const char *const *words, int64_t count)
+{
+    path_list list = {NULL, 0};
     for (int64_t i = 0; i < count; i++) {
+        const int folder = words[i][0] != '\0' && !has_file(words[i], "config.json");
+        if (count > 1 && is_put_aside(words[i]))
+            cli_say("ewc report: %s: put aside by an interrupted command; left out", words[i]);
+        else if (!folder || add_runs_in(&list, words[i]) == 0)
+            add_path(&list, report_format("%s", words[i]));
+        else if (count == 1)
+            out->source = words[i];
+    }
+    return list;
+}
+
+static int read_runs(report *out, const path_list *list)
+{
+    out->runs = report_alloc(list->count, sizeof *out->runs);
+    for (int64_t i = 0; i < list->count; i++) {
         out->run_count = i + 1;
-        const int code = read_run(&out->runs[i], paths[i]);
+        const int code = read_run(&out->runs[i], list->paths[i]);
         if (code != 0) return code;
         for (int64_t j = 0; j < i; j++)
             if (cli_folder_same(&out->runs[i].folder, &out->runs[j].folder))
-                return cli_usage("report", "%s: given twice", paths[i]);
+                return cli_usage("report", "%s: given twice", list->paths[i]);
     }
+    if (list->count == 0) return cli_usage("report", "all runs that were named are put aside");
+    return 0;
+}
+
+int report_read(report *out, const char *const *paths, int64_t count)
+{
+    path_list list = find_runs(out, paths, count);
+    const int code = read_runs(out, &list);
+    for (int64_t i = 0; i < list.count; i++)
+        free(list.paths[i]);
+    free(list.paths);
+    if (code != 0) return code;
     form_groups(out);
+    report_sort(out);
     for (int64_t g = 0; g < out->group_count; g++)
         name_group(out, &out->groups[g]);
     return 0;
@@ -410,4 +506,29 @@ cli_mean report_group_mean(const report_group *group, report_measure measure_of,
     const cli_mean out = cli_mean_of(x, group->count);
     free(x);
     return out;
+}
+
+const struct report_measure_name report_measures[REPORT_MEASURES] = {{"ACC", "%"},
+    {"BWT", "points"}, {"FWT", "points"}, {"Forgetting", "points"}, {"Validation ACC", "%"}};
+
+double report_measure_of(const report_run *run, int64_t i)
+{
+    const ewc_metrics *const m = &run->measures;
+    const double values[REPORT_MEASURES] = {m->acc, m->bwt, m->fwt, m->forgetting,
+        cli_json_number(run->folder.result, "validation_acc")};
+    return 100.0 * values[i];
+}
+
+int report_shows(const report *r, int64_t i)
+{
+    int known = i != REPORT_VALIDATION;
+    for (int64_t k = 0; k < r->run_count; k++)
+        known |= !isnan(report_measure_of(&r->runs[k], i));
+    return known;
+}
+
+double report_seconds_of(const report_run *run, int64_t unused)
+{
+    (void)unused;
+    return cli_json_number(json_object_get(run->folder.result, "seconds"), "total");
 }

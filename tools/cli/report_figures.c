@@ -10,6 +10,7 @@
 enum {
     CURVES_MAX = 10,  /* tasks with a curve of their own in one figure */
     POINTS_MAX = 120, /* of a curve over training */
+    MARKED_MAX = 40,  /* of them, with a marker each */
     BARS_MAX = 60     /* in one figure; more become lines */
 };
 
@@ -51,7 +52,7 @@ static const char *series_name(const report *r, const report_group *group)
     return r->group_count > 1 || group->count > 1 ? group->label : NULL;
 }
 
-static const char *band(const report *r)
+const char *report_band(const report *r)
 {
     for (int64_t g = 0; g < r->group_count; g++)
         if (r->groups[g].count > 1) return " Bands and bars: one standard error over seeds.";
@@ -139,7 +140,7 @@ void report_free_series(cli_series *series, int64_t count)
 static int draw_mean_accuracy(report *r)
 {
     const int64_t count = most_done(r);
-    if (count == 0) return 0;
+    if (count < 2) return 0; /* a point is no curve, and is in the summary */
     cli_series *const series = task_series(r, mean_accuracy, count);
     cli_figure figure = {.name = "mean-accuracy",
         .title = "Mean accuracy over the tasks seen",
@@ -148,8 +149,34 @@ static int draw_mean_accuracy(report *r)
         .series = series,
         .series_count = r->group_count};
     const int code = report_add_figure(r, -1, "Accuracy", &figure,
+        report_format("Test accuracy after each task, as the mean over all tasks seen by then.%s",
+            report_band(r)));
+    report_free_series(series, r->group_count);
+    return code;
+}
+
+static double final_accuracy(const report_run *run, int64_t j)
+{
+    return j < run->done ? 100.0 * run->accuracy[(run->done - 1) * run->tasks + j] : NAN;
+}
+
+/* Of several runs: what is left of each task at the end. One run has it in its matrix. */
+static int draw_final_accuracy(report *r)
+{
+    const int64_t count = most_done(r);
+    if (count < 2 || r->run_count < 2) return 0;
+    cli_series *const series = task_series(r, final_accuracy, count);
+    for (int64_t g = 0; g < r->group_count; g++)
+        series[g].style |= CLI_SERIES_BARS;
+    cli_figure figure = {.name = "final-accuracy",
+        .title = "Accuracy on each task at the end",
+        .x = {.label = "task", .whole = 1},
+        .y = {.label = "accuracy (%)"},
+        .series = series,
+        .series_count = r->group_count};
+    const int code = report_add_figure(r, -1, "Accuracy", &figure,
         report_format(
-            "Test accuracy after each task, as the mean over all tasks seen by then.%s", band(r)));
+            "Test accuracy on each task after the last one was trained.%s", report_band(r)));
     report_free_series(series, r->group_count);
     return code;
 }
@@ -157,7 +184,7 @@ static int draw_mean_accuracy(report *r)
 static int draw_forgetting(report *r)
 {
     const int64_t count = most_done(r) - 1;
-    if (count < 1) return 0;
+    if (count < 2) return 0; /* that of one task is the measure in the summary */
     cli_series *const series = task_series(r, forgetting, count);
     char **const names = report_task_names(count, 1);
     const int bars = count * r->group_count <= BARS_MAX;
@@ -173,7 +200,7 @@ static int draw_forgetting(report *r)
     const int code = report_add_figure(r, -1, "Accuracy", &figure,
         report_format("The best accuracy on a task before the last task was trained, less what is "
                       "left of it at the end.%s",
-            band(r)));
+            report_band(r)));
     report_free_names(names, count);
     report_free_series(series, r->group_count);
     return code;
@@ -280,7 +307,17 @@ static cli_series curve(const report *r, const report_group *group, event_value 
         .x = x,
         .y = y,
         .error = group->count > 1 ? error : NULL,
+        .style = count <= MARKED_MAX ? CLI_SERIES_MARKERS : 0,
         .color = group->color};
+}
+
+/* Whether any of the series has more than a point. */
+static int is_curve(const cli_series *series, int64_t count)
+{
+    int64_t most = 0;
+    for (int64_t s = 0; s < count; s++)
+        if (series[s].count > most) most = series[s].count;
+    return most > 1;
 }
 
 /* Where tasks begin, as long as all runs agree on it: for marks. */
@@ -317,10 +354,10 @@ static int draw_curves(
     figure->series = series;
     figure->series_count = count;
     figure->mark_count = common_marks(r, &figure->marks);
-    if (count > 0)
+    if (is_curve(series, count))
         code = report_add_figure(r, -1, heading, figure,
             report_format("%s%s%s", caption,
-                figure->mark_count > 0 ? " Dotted lines: a new task begins." : "", band(r)));
+                figure->mark_count > 0 ? " Dotted lines: a new task begins." : "", report_band(r)));
     report_free_series(series, count);
     return code;
 }
@@ -427,7 +464,6 @@ static int draw_task_curves(report *r, int64_t g)
     cli_series *const series = report_alloc(tasks, sizeof *series);
     char **const names = report_alloc(tasks, sizeof *names);
     double *const column = report_alloc(group->count, sizeof *column);
-    int64_t seen = 0;
     for (int64_t t = 0; t < tasks; t++) {
         double *const copy = report_alloc(3 * count, sizeof *copy);
         int64_t points = 0;
@@ -447,9 +483,8 @@ static int draw_task_curves(report *r, int64_t g)
             .x = copy,
             .y = copy + count,
             .error = used > 1 ? copy + 2 * count : NULL,
-            .style = (points <= 40 ? CLI_SERIES_MARKERS : 0) |
+            .style = (points <= MARKED_MAX ? CLI_SERIES_MARKERS : 0) |
                      (shown && points > 0 ? 0 : CLI_SERIES_HIDDEN)};
-        seen += points;
     }
     cli_figure figure = {.name = "task-curves",
         .title = "Accuracy on each task over training",
@@ -460,7 +495,7 @@ static int draw_task_curves(report *r, int64_t g)
         .marks = run->start + 1,
         .mark_count = tasks - 1 <= 30 ? tasks - 1 : 0};
     int code = 0;
-    if (seen > 0)
+    if (is_curve(series, tasks))
         code = report_add_figure(r, g, "Accuracy", &figure,
             report_format("Test accuracy, %s. Dotted lines: a new task begins.%s%s",
                 count > run->done ? "also while training goes on"
@@ -488,7 +523,9 @@ int report_draw(report *r)
     cli_figure speed = {.name = "throughput",
         .title = "Throughput of training",
         .y = {.label = "samples per second"}};
-    int code = draw_mean_accuracy(r);
+    int code = report_draw_sweep(r);
+    if (code == 0) code = draw_mean_accuracy(r);
+    if (code == 0) code = draw_final_accuracy(r);
     if (code == 0) code = draw_forgetting(r);
     if (code == 0)
         code = draw_curves(r, &penalty, "Training", penalty_share,

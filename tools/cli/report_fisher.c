@@ -57,6 +57,27 @@ static const char *importance(const report_run *run)
     return source[0] == '\0' || strcmp(source, "fisher") == 0 ? "Fisher information" : "Importance";
 }
 
+/* The traces of a single task, as a bar for each layer: points[i] is layer i's series of one. */
+static void turn_into_bars(cli_figure *figure, cli_series *bars, const layers *l)
+{
+    double *const x = report_alloc(3 * l->count, sizeof *x), *const y = x + l->count,
+                  *const error = y + l->count;
+    const cli_series *const points = figure->series;
+    for (int64_t i = 0; i < l->count; i++) {
+        y[i] = points[i].count > 0 ? points[i].y[0] : NAN;
+        error[i] = points[i].count > 0 && points[i].error != NULL ? points[i].error[0] : NAN;
+    }
+    *bars = (cli_series){
+        .count = l->count, .x = x, .y = y, .error = points[0].error != NULL ? error : NULL};
+    figure->kind = CLI_BARS;
+    figure->x = (cli_axis){.label = "layer, from input to output"};
+    figure->y.log = 0;
+    figure->series = bars;
+    figure->series_count = 1;
+    figure->columns = l->count;
+    figure->x_names = (const char *const *)l->names;
+}
+
 /* Trace of each layer after each task (share: in % of that of all layers). */
 static int draw_traces(report *r, int64_t g, const layers *l, int share)
 {
@@ -99,10 +120,13 @@ static int draw_traces(report *r, int64_t g, const layers *l, int share)
             .log = !share},
         .series = series,
         .series_count = l->count};
+    cli_series bars = {.x = NULL};
+    if (n == 1) turn_into_bars(&figure, &bars, l);
     const int code = report_add_figure(r, g, importance(run), &figure,
         report_format(share ? "The layer's trace in %% of that of the whole network.%s"
                             : "The sum over the weights and biases of a layer.%s",
             group->count > 1 ? " Mean over seeds, bands one standard error." : ""));
+    free((void *)bars.x);
     free(column);
     report_free_series(series, l->count);
     return code;
@@ -308,8 +332,9 @@ int report_draw_fisher(report *r, int64_t g)
             report_format("No Fisher information was recorded: %s.",
                 run->done > 0 ? "the method does without" : "no task was finished"));
     } else {
-        code = draw_traces(r, g, &l, 0);
-        if (code == 0) code = draw_traces(r, g, &l, 1);
+        const int alone = l.count == 1; /* the layer has it all */
+        if (!alone || run->tasks > 1) code = draw_traces(r, g, &l, 0);
+        if (code == 0 && !alone) code = draw_traces(r, g, &l, 1);
         if (code == 0) code = draw_histogram(r, g, &l);
         if (code == 0) code = draw_overlap(r, g, &l);
     }

@@ -12,9 +12,9 @@
 
 static const char style[] =
     ":root{color-scheme:light dark;--page:#fff;--text:#1d1f23;--soft:#5b6068;--line:#d8dbe0;"
-    "--card:#f5f6f8;--link:#0060a0;--warn:#fff4d6}\n"
+    "--card:#f5f6f8;--link:#0060a0;--warn:#fff4d6;--shade:#0004}\n"
     "@media screen and (prefers-color-scheme:dark){:root{--page:#15171a;--text:#e6e7ea;"
-    "--soft:#a2a7af;--line:#363a41;--card:#1f2227;--link:#6bb8ee;--warn:#40361a}}\n"
+    "--soft:#a2a7af;--line:#363a41;--card:#1f2227;--link:#6bb8ee;--warn:#40361a;--shade:#fff4}}\n"
     "*{box-sizing:border-box}\n"
     "body{margin:0 auto;padding:1.5rem 1rem 4rem;max-width:84rem;background:var(--page);"
     "color:var(--text);font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}\n"
@@ -39,8 +39,14 @@ static const char style[] =
     "gap:1.5rem}\n"
     "figure{margin:0;min-width:0}\n"
     "figcaption{font-size:.9rem}\n"
-    ".scroll{max-width:100%;overflow-x:auto}\n"
-    ".scroll svg{display:block;width:100%;min-width:36rem;height:auto}\n"
+    /* A shade at the side where there is more; at the end of that its cover has come along. */
+    ".scroll{max-width:100%;overflow-x:auto;background:"
+    "linear-gradient(90deg,var(--page) 40%,transparent) left/3rem 100% no-repeat local,"
+    "linear-gradient(270deg,var(--page) 40%,transparent) right/3rem 100% no-repeat local,"
+    "linear-gradient(90deg,var(--shade),transparent) left/1.2rem 100% no-repeat,"
+    "linear-gradient(270deg,var(--shade),transparent) right/1.2rem 100% no-repeat}\n"
+    "p+.scroll{margin-top:.8rem}\n"
+    ".scroll svg{display:block;width:100%;min-width:32rem;height:auto}\n"
     "table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}\n"
     "caption{padding:.2rem 0;font-weight:600;text-align:left}\n"
     "th,td{padding:.2rem .7rem .2rem 0;border-bottom:1px solid var(--line);text-align:right;"
@@ -54,13 +60,15 @@ static const char style[] =
     ".words td{overflow-wrap:anywhere;white-space:normal}\n"
     ".settings{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr));"
     "gap:1rem 2rem;align-items:start}\n"
-    "pre{margin:.4rem 0;padding:.6rem .8rem;overflow-x:auto;border:1px solid var(--line);"
+    "pre{margin:.4rem 0;padding:.6rem .8rem;white-space:pre-wrap;border:1px solid var(--line);"
     "border-radius:.4rem;background:var(--card);font-size:.85rem}\n"
+    "pre code{display:block;padding-left:1.5rem;text-indent:-1.5rem}\n"
     "@media print{body{max-width:none;padding:0;font-size:10pt}nav{display:none}"
     "figure,.card,tr,pre{break-inside:avoid}h2,h2+p,h3,caption{break-after:avoid}"
     ".cards{grid-template-columns:repeat(2,1fr)}.figures{grid-template-columns:1fr}"
-    ".scroll{overflow:visible}.scroll svg{min-width:0;max-width:15cm}pre{white-space:pre-wrap}"
-    ".settings{grid-template-columns:repeat(3,1fr)}table{font-size:7pt}th,td{padding-right:.4rem}"
+    ".scroll{overflow:visible;background:none}.scroll svg{min-width:0;max-width:15cm}"
+    ".settings{display:block;columns:3}.settings table{width:100%;break-inside:avoid;"
+    "margin-bottom:.8rem}table{font-size:7pt}th,td{padding-right:.4rem}"
     "th.long,td.long{min-width:0}}\n";
 
 /* ---- Numbers ---- */
@@ -75,23 +83,9 @@ static void put_number(FILE *out, double x, int decimals)
         fprintf(out, "%s%.*f", rounded < 0.0 ? "\xe2\x88\x92" : "", decimals, fabs(rounded));
 }
 
-/* One measure of a run in %. */
-typedef enum measure { ACC, BWT, FWT, FORGETTING, MEASURES } measure;
-static const struct {
-    const char *name, *unit;
-} measures[MEASURES] = {
-    {"ACC", "%"}, {"BWT", "points"}, {"FWT", "points"}, {"Forgetting", "points"}};
-
-static double measure_of(const report_run *run, int64_t i)
-{
-    const ewc_metrics *const m = &run->measures;
-    const double values[MEASURES] = {m->acc, m->bwt, m->fwt, m->forgetting};
-    return 100.0 * values[i];
-}
-
 static void put_measure(FILE *out, const report_group *group, int64_t i)
 {
-    const cli_mean mean = report_group_mean(group, measure_of, i);
+    const cli_mean mean = report_group_mean(group, report_measure_of, i);
     put_number(out, mean.mean, 2);
     if (isnan(mean.error)) return;
     fputs(" \xc2\xb1 ", out);
@@ -155,31 +149,42 @@ static void put_warnings(FILE *out, const report_run *run)
     }
 }
 
+/* The measures in large, of groups that are few; of more the table says it better. */
 static void put_cards(FILE *out, const report *r)
 {
-    fputs("<div class=\"cards\">\n", out);
-    for (int64_t g = 0; g < r->group_count; g++) {
+    enum { CARDS_MAX = 3 };
+    const int64_t cards = r->group_count <= CARDS_MAX ? r->group_count : 0;
+    if (cards > 0) fputs("<div class=\"cards\">\n", out);
+    for (int64_t g = 0; g < cards; g++) {
         fputs("<article class=\"card\">", out);
         put_element(out, "h3", r->groups[g].label);
         fputs("<dl>", out);
-        for (int64_t i = 0; i < MEASURES; i++) {
-            fprintf(out, "<div><dt>%s (%s)</dt><dd>", measures[i].name, measures[i].unit);
+        for (int64_t i = 0; i < REPORT_MEASURES; i++) {
+            if (!report_shows(r, i)) continue;
+            fprintf(
+                out, "<div><dt>%s (%s)</dt><dd>", report_measures[i].name, report_measures[i].unit);
             put_measure(out, &r->groups[g], i);
             fputs("</dd></div>", out);
         }
         fputs("</dl></article>\n", out);
     }
-    fputs("</div>\n<p class=\"soft\">ACC: mean accuracy over all tasks after the last one. BWT and "
+    if (cards > 0) fputs("</div>\n", out);
+    fputs("<p class=\"soft\">ACC: mean accuracy over all tasks after the last one. BWT and "
           "forgetting: what later training changed on earlier tasks, and what it lost of their "
           "best. FWT: accuracy on a task before it is trained, less that of the untrained model. "
-          "Differences are in percentage points; \xc2\xb1 is one standard error over seeds.</p>\n",
+          "Differences are in percentage points; \xc2\xb1 is one standard error over seeds. As "
+          "tables: "
+          "<a href=\"summary.csv\">summary.csv</a>, <a href=\"summary.tex\">summary.tex</a>, "
+          "<a href=\"eval_results.csv\">eval_results.csv</a>.</p>\n",
         out);
 }
 
-static double seconds_of(const report_run *run, int64_t i)
+static void put_measure_heads(FILE *out, const report *r)
 {
-    (void)i;
-    return cli_json_number(json_object_get(run->folder.result, "seconds"), "total");
+    for (int64_t i = 0; i < REPORT_MEASURES; i++)
+        if (report_shows(r, i))
+            fprintf(out, "<th scope=\"col\">%s (%s)</th>", report_measures[i].name,
+                report_measures[i].unit);
 }
 
 static void put_comparison(FILE *out, const report *r)
@@ -188,8 +193,7 @@ static void put_comparison(FILE *out, const report *r)
           "<thead><tr><th scope=\"col\">runs</th><th scope=\"col\">seeds</th>"
           "<th scope=\"col\">tasks done</th>",
         out);
-    for (int64_t i = 0; i < MEASURES; i++)
-        fprintf(out, "<th scope=\"col\">%s (%s)</th>", measures[i].name, measures[i].unit);
+    put_measure_heads(out, r);
     fputs("<th scope=\"col\">time (s)</th></tr></thead>\n<tbody>\n", out);
     for (int64_t g = 0; g < r->group_count; g++) {
         const report_group *const group = &r->groups[g];
@@ -197,13 +201,14 @@ static void put_comparison(FILE *out, const report *r)
         cli_put_html(out, group->label);
         fprintf(out, "</a></td><td>%d</td><td>%lld of %lld</td>", group->count,
             (long long)group->runs[0]->done, (long long)group->runs[0]->tasks);
-        for (int64_t i = 0; i < MEASURES; i++) {
+        for (int64_t i = 0; i < REPORT_MEASURES; i++) {
+            if (!report_shows(r, i)) continue;
             fputs("<td>", out);
             put_measure(out, group, i);
             fputs("</td>", out);
         }
         fputs("<td>", out);
-        put_number(out, report_group_mean(group, seconds_of, 0).mean, 1);
+        put_number(out, report_group_mean(group, report_seconds_of, 0).mean, 1);
         fputs("</td></tr>\n", out);
     }
     fputs("</tbody></table></div>\n", out);
@@ -225,7 +230,7 @@ static char *read_svg(const report *r, const report_item *item)
 
 static int put_figure(FILE *out, const report *r, const report_item *item)
 {
-    static const char *const kinds[] = {"svg", "png", "csv"};
+    static const char *const kinds[] = {"svg", "png", "pdf", "csv"};
     fprintf(out, "<figure id=\"%s\">", item->name);
     if (item->drawn) {
         char *const svg = read_svg(r, item);
@@ -239,7 +244,7 @@ static int put_figure(FILE *out, const report *r, const report_item *item)
     }
     fputs("\n<figcaption>", out);
     cli_put_html(out, item->text);
-    for (int i = item->drawn ? 0 : 2; i < 3; i++)
+    for (int i = item->drawn ? 0 : 3; i < 4; i++)
         fprintf(out, " <a href=\"figures/%s.%s\">%s</a>", item->name, kinds[i], kinds[i]);
     fputs("</figcaption></figure>\n", out);
     return 0;
@@ -336,20 +341,15 @@ static void put_settings(FILE *out, const report_group *group)
     json_decref(others);
 }
 
-static void put_runs(FILE *out, const report_group *group)
+static void put_runs(FILE *out, const report *r, const report_group *group)
 {
     static const char *const parts[] = {"total", "training", "fisher", "evaluation"};
-    int validated = 0;
-    for (int64_t k = 0; k < group->count; k++)
-        validated |= !isnan(cli_json_number(group->runs[k]->folder.result, "validation_acc"));
     fprintf(out, "<h3>%s</h3>\n", group->count > 1 ? "Runs" : "Run");
     fputs("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Runs\"><table><thead>"
           "<tr><th scope=\"col\">folder</th><th scope=\"col\">seed</th>"
           "<th scope=\"col\">tasks done</th>",
         out);
-    for (int64_t i = 0; i < MEASURES; i++)
-        fprintf(out, "<th scope=\"col\">%s (%s)</th>", measures[i].name, measures[i].unit);
-    if (validated) fputs("<th scope=\"col\">validation ACC (%)</th>", out);
+    put_measure_heads(out, r);
     fputs("<th scope=\"col\">total (s)</th><th scope=\"col\">training (s)</th>"
           "<th scope=\"col\">Fisher (s)</th><th scope=\"col\">evaluation (s)</th>"
           "<th scope=\"col\" class=\"long\">device</th><th scope=\"col\" "
@@ -361,14 +361,10 @@ static void put_runs(FILE *out, const report_group *group)
         put_element(out, "td", run->folder.path);
         put_element(out, "td", report_setting(run, "seed"));
         fprintf(out, "<td>%lld of %lld</td>", (long long)run->done, (long long)run->tasks);
-        for (int64_t i = 0; i < MEASURES; i++) {
+        for (int64_t i = 0; i < REPORT_MEASURES; i++) {
+            if (!report_shows(r, i)) continue;
             fputs("<td>", out);
-            put_number(out, measure_of(run, i), 2);
-            fputs("</td>", out);
-        }
-        if (validated) {
-            fputs("<td>", out);
-            put_number(out, 100.0 * cli_json_number(run->folder.result, "validation_acc"), 2);
+            put_number(out, report_measure_of(run, i), 2);
             fputs("</td>", out);
         }
         for (int i = 0; i < 4; i++) {
@@ -388,14 +384,15 @@ static void put_runs(FILE *out, const report_group *group)
 
 static void put_commands(FILE *out, const report_group *group)
 {
-    fputs("<h3>To run it again</h3>\n<pre><code>", out);
+    fputs("<h3>To run it again</h3>\n<pre>", out);
     for (int64_t k = 0; k < group->count; k++) {
         char *const command = report_command(group->runs[k]);
+        fputs("<code>", out);
         cli_put_html(out, command);
-        fputc('\n', out);
+        fputs("\n</code>", out);
         free(command);
     }
-    fputs("</code></pre>\n", out);
+    fputs("</pre>\n", out);
 }
 
 /* ---- The page ---- */
@@ -463,7 +460,7 @@ static int put_page(FILE *out, const report *r)
         fputs("</h2>\n", out);
         if (r->group_count > 1) put_summary(out, group->runs[0]);
         if (put_items(out, r, g) != 0) return 1;
-        put_runs(out, group);
+        put_runs(out, r, group);
         put_commands(out, group);
         put_settings(out, group);
         fputs("</section>\n", out);

@@ -113,7 +113,7 @@ static int set_row(const grid *g, const cli_args *args, int row, ewc_run_options
             const int is_method = strcmp(g->axes[a].key, "method") == 0;
             if (is_method == others) continue;
             if (ewc_options_set(options, g->axes[a].key, value_of(g, row, a)) != EWC_OK)
-                return cli_usage("sweep", "%s", ewc_last_error());
+                return cli_usage("sweep", "%s", cli_last_sentence());
             const int code = is_method ? cli_apply_flags(args, options) : 0;
             if (code != 0) return code;
         }
@@ -175,47 +175,63 @@ static int best_row(const grid *g)
     return best;
 }
 
+/* Adds the row of a combination; returns how many of its seeds have failed. */
+static int add_row(cli_table *table, const grid *g, int row, int best)
+{
+    const cli_job *const jobs = &g->jobs[row * g->seeds];
+    int failed = 0;
+    cli_table_cell(table, "%s", row == best ? "*" : "");
+    for (int a = 0; a < g->axis_count; a++)
+        cli_table_cell(table, "%s", value_of(g, row, a));
+    cli_add_mean(table, cli_mean_number(jobs, g->seeds, "validation_acc"), g->seeds);
+    cli_add_mean(table, cli_mean_number(jobs, g->seeds, "acc"), g->seeds);
+    cli_add_mean(table, cli_mean_number(jobs, g->seeds, "bwt"), g->seeds);
+    for (int k = 0; k < g->seeds; k++)
+        failed += jobs[k].status != EWC_OK;
+    return failed;
+}
+
+static void print_best(const grid *g, int best)
+{
+    const cli_job *const chosen = &g->jobs[best * g->seeds];
+    char *flags = NULL;
+    size_t bytes = 0;
+    FILE *const out = open_memstream(&flags, &bytes);
+    if (out == NULL) return;
+    fputc(' ', out);
+    for (int a = 0; a < g->axis_count; a++)
+        cli_put_flag(out, g->axes[a].key, value_of(g, best, a));
+    printf("\n");
+    cli_print_words("* best by the accuracy on %lld validation samples of each task, which are not "
+                    "trained on:",
+        (long long)chosen->options.validation);
+    if (fclose(out) == 0) cli_put_words(stdout, 0, 2, flags);
+    free(flags);
+}
+
 static void print_table(const grid *g)
 {
-    const int best = best_row(g), measure = g->seeds > 1 ? 14 : 10;
-    int widths[AXES_MAX];
-    cli_print_runs(g->jobs, g->rows * g->seeds);
-    printf("mean accuracy over all tasks after the last one, in %%");
-    if (g->seeds > 1) printf(": means over %d seeds, +- standard error", g->seeds);
-    printf("\n\n  %s", cli_bold(1));
-    for (int a = 0; a < g->axis_count; a++) {
-        widths[a] = (int)strlen(g->axes[a].key);
-        for (int i = 0; i < g->axes[a].count; i++) {
-            const int length = (int)strlen(g->axes[a].values[i]);
-            widths[a] = length > widths[a] ? length : widths[a];
-        }
-        printf("%-*s  ", widths[a], g->axes[a].key);
-    }
-    printf(" %*s %*s %*s%s\n", measure, "validation", measure, "test", measure, "BWT, test",
-        cli_bold(0));
-    for (int row = 0; row < g->rows; row++) {
-        const cli_job *const jobs = &g->jobs[row * g->seeds];
-        printf("%s", row == best ? "* " : "  ");
-        for (int a = 0; a < g->axis_count; a++)
-            printf("%-*s  ", widths[a], value_of(g, row, a));
-        cli_print_mean(cli_mean_number(jobs, g->seeds, "validation_acc"), measure);
-        cli_print_mean(cli_mean_number(jobs, g->seeds, "acc"), measure);
-        cli_print_mean(cli_mean_number(jobs, g->seeds, "bwt"), measure);
-        int failed = 0;
-        for (int k = 0; k < g->seeds; k++)
-            failed += jobs[k].status != EWC_OK;
-        if (failed > 0) printf("  %d of %d seeds failed", failed, g->seeds);
-        printf("\n");
-    }
-    if (best < 0) return;
-    const cli_job *const chosen = &g->jobs[best * g->seeds];
-    printf(
-        "\n* best by the accuracy on %lld validation samples of each task, which are not trained "
-        "on:\n ",
-        (long long)chosen->options.validation);
+    const int best = best_row(g);
+    cli_table *const table = cli_table_new(0);
+    cli_table_column(table, "", "", CLI_NEEDED, CLI_LEFT);
     for (int a = 0; a < g->axis_count; a++)
-        cli_put_flag(stdout, g->axes[a].key, value_of(g, best, a));
+        cli_table_column(table, g->axes[a].key, g->axes[a].key, CLI_NEEDED, CLI_LEFT);
+    cli_add_measure(table, "validation", CLI_NEEDED, g->seeds);
+    cli_add_measure(table, "test", CLI_NEEDED, g->seeds);
+    cli_add_measure(table, "BWT, test", 1, g->seeds);
+    int failed[ROWS_MAX];
+    for (int row = 0; row < g->rows; row++)
+        failed[row] = add_row(table, g, row, best);
+    cli_print_runs(g->jobs, g->rows * g->seeds);
+    cli_print_words("mean accuracy in %% over all tasks after the last one%s",
+        g->seeds > 1 ? ": means over seeds, +- standard error" : "");
     printf("\n");
+    cli_table_print(table);
+    for (int row = 0; row < g->rows; row++)
+        if (failed[row] > 0)
+            cli_print_words(
+                "%s: %d of %d seeds failed", g->jobs[row * g->seeds].label, failed[row], g->seeds);
+    if (best >= 0) print_best(g, best);
 }
 
 int cli_sweep(cli_args *args)

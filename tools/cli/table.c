@@ -4,17 +4,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli.h"
+#include "layout.h"
+#include "terminal.h"
 #include "text.h"
 
-enum { COLUMNS = 10 }; /* tasks beside each other */
+enum { MATRIX_MAX = 20 }; /* tasks of which all accuracies are shown */
 
 const char *cli_bold(int on)
 {
     const char *const no_color = getenv("NO_COLOR");
-    if (!isatty(STDOUT_FILENO) || (no_color != NULL && no_color[0] != '\0')) return "";
+    if (!cli_is_terminal(stdout) || (no_color != NULL && no_color[0] != '\0')) return "";
     return on ? "\033[1m" : "\033[0m";
 }
 
@@ -24,70 +25,117 @@ void cli_print_run(const ewc_run_options *options, const ewc_run_result *result)
     (void)ewc_options_get(options, "dataset", dataset, sizeof dataset);
     (void)ewc_options_get(options, "kind", kind, sizeof kind);
     (void)ewc_options_get(options, "scenario", scenario, sizeof scenario);
-    printf("%s %s, %lld tasks, %s-incremental, %s, seed %lld, %s (%d thread%s)\n", kind, dataset,
-        (long long)result->tasks, scenario, result->model, (long long)options->seed,
+    cli_print_words("%s %s, %lld tasks, %s-incremental, %s, seed %lld, %s (%d thread%s)", kind,
+        dataset, (long long)result->tasks, scenario, result->model, (long long)options->seed,
         result->device.name, result->device.threads, result->device.threads == 1 ? "" : "s");
 }
 
-static void print_cell(double accuracy)
+static void add_accuracy(cli_table *table, double accuracy)
 {
     if (isfinite(accuracy))
-        printf(" %6.2f", cli_round(100.0 * accuracy, 2));
+        cli_table_number(table, 100.0 * accuracy, 2);
     else
-        printf("      .");
+        cli_table_cell(table, ".");
 }
 
-/* One row of accuracies, `first` to `end`. */
-static void print_row(const char *label, const double *row, int64_t first, int64_t end)
+/* Accuracy on each task, after each task. */
+static cli_table *make_matrix(const ewc_run_result *result)
 {
-    printf("%-16s", label);
-    for (int64_t t = first; t < end; t++)
-        print_cell(row[t]);
-    printf("\n");
+    const int64_t n = result->tasks;
+    cli_table *const table = cli_table_new(0);
+    cli_table_column(table, "on task", "on task", CLI_NEEDED, CLI_LEFT);
+    for (int64_t t = 0; t < n; t++) {
+        char number[24];
+        snprintf(number, sizeof number, "%lld", (long long)t + 1);
+        cli_table_column(table, number, "task", CLI_NEEDED, CLI_RIGHT);
+    }
+    for (int64_t i = isfinite(result->baseline[n - 1]) ? -1 : 0; i < n; i++) {
+        const double *const row = i < 0 ? result->baseline : result->accuracy + i * n;
+        if (i < 0)
+            cli_table_cell(table, "untrained");
+        else
+            cli_table_cell(table, "after %lld", (long long)i + 1);
+        for (int64_t t = 0; t < n; t++)
+            add_accuracy(table, row[t]);
+    }
+    return table;
+}
+
+/* What is left of the matrix on its side: when a task was learnt, and at the end. */
+static void print_by_task(const ewc_run_result *result)
+{
+    const int64_t n = result->tasks;
+    cli_table *const table = cli_table_new(0);
+    cli_table_column(table, "on task", "on task", CLI_NEEDED, CLI_RIGHT);
+    cli_table_column(table, "untrained", "untrained", CLI_NEEDED, CLI_RIGHT);
+    cli_table_column(table, "learnt", "learnt", CLI_NEEDED, CLI_RIGHT);
+    cli_table_column(table, "at the end", "at the end", CLI_NEEDED, CLI_RIGHT);
+    for (int64_t t = 0; t < n; t++) {
+        cli_table_cell(table, "%lld", (long long)t + 1);
+        add_accuracy(table, result->baseline[t]);
+        add_accuracy(table, result->accuracy[t * n + t]);
+        add_accuracy(table, result->accuracy[(n - 1) * n + t]);
+    }
+    cli_table_print(table);
+    cli_print_words("not shown: after the tasks between (a wider terminal or --json has them)");
+}
+
+/* The last row of the matrix, some tasks to a line. */
+static void print_last_row(const ewc_run_result *result)
+{
+    const int64_t n = result->tasks;
+    char label[64];
+    const int width = snprintf(label, sizeof label, "%lld-%lld", (long long)n - 1, (long long)n);
+    const int64_t columns = width + 10 * 6 <= cli_width(stdout) ? 10 : 5;
+    for (int64_t first = 0; first < n; first += columns) {
+        const int64_t end = first + columns < n ? first + columns : n;
+        snprintf(label, sizeof label, "%lld-%lld", (long long)first + 1, (long long)end);
+        printf("%*s", width, label);
+        for (int64_t t = first; t < end; t++)
+            printf(" %5.1f", cli_round(100.0 * result->accuracy[(n - 1) * n + t], 1));
+        printf("\n");
+    }
 }
 
 /* The matrix of a short sequence; of a long one only what is left of each task at its end. */
 void cli_print_accuracy(const ewc_run_result *result)
 {
-    const int64_t n = result->tasks;
-    const int whole = n <= COLUMNS;
-    char label[40];
-    for (int64_t first = 0; first < n; first += COLUMNS) {
-        const int64_t end = first + COLUMNS < n ? first + COLUMNS : n;
-        printf("%s%-16s", cli_bold(1), first == 0 ? "accuracy, % on" : "");
-        for (int64_t t = first; t < end; t++) {
-            snprintf(label, sizeof label, "task %lld", (long long)t + 1);
-            printf(" %6s", t < 9 ? label : label + 5);
-        }
-        printf("%s\n", cli_bold(0));
-        if (whole && isfinite(result->baseline[n - 1]))
-            print_row("untrained", result->baseline, first, end);
-        for (int64_t i = whole ? 0 : n - 1; i < n; i++) {
-            snprintf(label, sizeof label, "after task %lld", (long long)i + 1);
-            print_row(label, result->accuracy + i * n, first, end);
-        }
+    if (result->tasks > MATRIX_MAX) {
+        printf("accuracy in %%, at the end, on tasks\n");
+        print_last_row(result);
+        return;
+    }
+    cli_table *const matrix = make_matrix(result);
+    printf("accuracy in %%\n");
+    if (cli_table_fits(matrix)) {
+        cli_table_print(matrix);
+    } else {
+        cli_table_free(matrix);
+        print_by_task(result);
     }
 }
 
-static void print_measure(const char *name, double value)
+static void print_measure(const char *name, double value, const char *after)
 {
     if (isfinite(value))
-        printf("%s %.2f   ", name, cli_round(100.0 * value, 2));
+        printf("%s %.2f%s", name, cli_round(100.0 * value, 2), after);
     else
-        printf("%s -   ", name);
+        printf("%s -%s", name, after);
 }
 
 void cli_print_measures(const ewc_run_result *result)
 {
+    enum { ONE_LINE = 60 };
+    char samples[64] = "";
     printf("%s", cli_bold(1));
-    print_measure("ACC", result->metrics.acc);
-    print_measure("BWT", result->metrics.bwt);
-    print_measure("FWT", result->metrics.fwt);
-    print_measure("forgetting", result->metrics.forgetting);
+    print_measure("ACC", result->metrics.acc, "   ");
+    print_measure("BWT", result->metrics.bwt, cli_width(stdout) < ONE_LINE ? "\n" : "   ");
+    print_measure("FWT", result->metrics.fwt, "   ");
+    print_measure("forgetting", result->metrics.forgetting, "");
     printf("%s\n", cli_bold(0));
-    printf("%.1f s: training %.1f, Fisher %.1f", result->seconds, result->seconds_training,
-        result->seconds_fisher);
     if (result->fisher_samples > 0 && result->seconds_fisher > 0.0)
-        printf(" (%.0f samples/s)", (double)result->fisher_samples / result->seconds_fisher);
-    printf(", evaluation %.1f\n", result->seconds_evaluation);
+        snprintf(samples, sizeof samples, " (%.0f samples/s)",
+            (double)result->fisher_samples / result->seconds_fisher);
+    cli_print_words("%.1f s: training %.1f, Fisher %.1f%s, evaluation %.1f", result->seconds,
+        result->seconds_training, result->seconds_fisher, samples, result->seconds_evaluation);
 }

@@ -32,6 +32,8 @@ int cli_next_character(const char **text, char *out)
     const int control = code < 0x20 || (code >= 0x7f && code < 0xa0) || (code & 0xfffe) == 0xfffe;
     if (space)
         strcpy(out, " ");
+    else if (length == 0 && *c >= 0xa0)
+        snprintf(out, CLI_CHARACTER_SIZE, "%c%c", 0xc0 | *c >> 6, 0x80 | (*c & 0x3f));
     else if (length == 0 || control)
         strcpy(out, "\xef\xbf\xbd");
     else
@@ -72,6 +74,22 @@ void cli_put_html(FILE *out, const char *text)
         default:
             fputs(character, out);
         }
+    }
+}
+
+void cli_put_tex(FILE *out, const char *text)
+{
+    static const char *const commands[][2] = {{"\\", "\\textbackslash{}"},
+        {"~", "\\textasciitilde{}"}, {"^", "\\textasciicircum{}"}, {"<", "\\textless{}"},
+        {">", "\\textgreater{}"}, {"&", "\\&"}, {"%", "\\%"}, {"$", "\\$"}, {"#", "\\#"},
+        {"_", "\\_"}, {"{", "\\{"}, {"}", "\\}"}};
+    enum { COMMANDS = sizeof commands / sizeof commands[0] };
+    char character[CLI_CHARACTER_SIZE];
+    while (cli_next_character(&text, character)) {
+        int k = 0;
+        while (k < COMMANDS && strcmp(commands[k][0], character) != 0)
+            k++;
+        fputs(k < COMMANDS ? commands[k][1] : character, out);
     }
 }
 

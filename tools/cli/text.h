@@ -9,14 +9,16 @@
 enum { CLI_CHARACTER_SIZE = 5 };
 
 /* Takes the next character of *text into `out` (CLI_CHARACTER_SIZE bytes, ended by 0): 1, or 0 at
- * the end. A byte that is no UTF-8 and a character that XML does not allow become U+FFFD; line ends
- * and tabs a space. */
+ * the end. A byte that is no UTF-8 is the letter of Latin-1 that it may be; if it is none, and for
+ * a character that XML does not allow, U+FFFD is taken; for line ends and tabs a space. */
 int cli_next_character(const char **text, char *out);
 /* How many characters there are. */
 int cli_characters(const char *text);
 
 /* Text of HTML, XML or a quoted attribute. */
 void cli_put_html(FILE *out, const char *text);
+/* Text of LaTeX. */
+void cli_put_tex(FILE *out, const char *text);
 /* A field of a CSV file (RFC 4180), quoted where it must be. */
 void cli_put_csv(FILE *out, const char *text);
 /* The same for a number: as exactly as a float is, and nothing for NaN. */

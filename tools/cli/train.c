@@ -9,21 +9,23 @@
 static void print_result(const ewc_run_options *options, const ewc_run_result *result)
 {
     const char *const key = ewc_method_strength((ewc_method)options->method);
-    char method[32], estimator[32], penalty[32], strength[32];
+    char method[32], value[32], strength[96] = "", fisher[48] = "", gamma[48] = "";
     (void)ewc_options_get(options, "method", method, sizeof method);
-    (void)ewc_options_get(options, "estimator", estimator, sizeof estimator);
-    (void)ewc_options_get(options, "penalty", penalty, sizeof penalty);
-    cli_print_run(options, result);
-    printf("method %s", method);
     if (key != NULL) {
-        (void)ewc_options_get(options, key, strength, sizeof strength);
-        printf(", %s %s", key, strength);
-        if (options->method != EWC_METHOD_LWF) printf(", %s penalty", penalty);
+        (void)ewc_options_get(options, key, value, sizeof value);
+        const int used = snprintf(strength, sizeof strength, ", %s %s", key, value);
+        (void)ewc_options_get(options, "penalty", value, sizeof value);
+        if (options->method != EWC_METHOD_LWF)
+            snprintf(strength + used, sizeof strength - (size_t)used, ", %s penalty", value);
     }
+    (void)ewc_options_get(options, "estimator", value, sizeof value);
     if (options->method == EWC_METHOD_EWC || options->method == EWC_METHOD_EWC_ONLINE)
-        printf(", %s Fisher", estimator);
-    if (options->method == EWC_METHOD_EWC_ONLINE) printf(", gamma %g", options->gamma);
-    printf("\n\n");
+        snprintf(fisher, sizeof fisher, ", %s Fisher", value);
+    if (options->method == EWC_METHOD_EWC_ONLINE)
+        snprintf(gamma, sizeof gamma, ", gamma %g", options->gamma);
+    cli_print_run(options, result);
+    cli_print_words("method %s%s%s%s", method, strength, fisher, gamma);
+    printf("\n");
     cli_print_accuracy(result);
     printf("\n");
     cli_print_measures(result);
@@ -47,7 +49,7 @@ int cli_train(cli_args *args)
     if (key != NULL && strcmp(key, "lambda") != 0 && cli_value(args, "lambda") != NULL)
         return cli_usage("train", "--lambda: this method takes --%s", key);
 
-    cli_progress_init(&progress);
+    cli_progress_init(&progress, args);
     progress.options = &args->options;
     ewc_status status = ewc_run_create(&run, &args->options, &callbacks);
     if (status == EWC_OK) status = ewc_run_execute(run);

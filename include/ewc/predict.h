@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/* A finished model as its checkpoint describes it: bytes of images in, classes out.
+ *
+ *     ewc_predictor *predictor;
+ *     uint8_t image[28 * 28];
+ *     int32_t digit;
+ *     ...
+ *     status = ewc_predictor_create(&predictor, backend, "runs/a/checkpoint/model.safetensors");
+ *     if (status == EWC_OK) status = ewc_predictor_predict(predictor, 0, NULL, &digit, image, 1);
+ *
+ * The file says what the network is, how bytes become inputs, which map each task has and which
+ * logits are its own: nothing of it has to be made again by hand, and the data is not needed. */
+#ifndef EWC_PREDICT_H
+#define EWC_PREDICT_H
+
+#include "ewc/checkpoint.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ewc_predictor ewc_predictor;
+
+/* Makes the network and the tasks that the checkpoint at `path` describes, and loads the weights.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL; EWC_ERR_IO, EWC_ERR_CHECKPOINT, EWC_ERR_NONFINITE: as
+ *         ewc_checkpoint_load, and of a file that was saved without its tasks; EWC_ERR_MEMORY;
+ *         EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_predictor_create(
+    ewc_predictor **out, ewc_backend *backend, const char *path);
+EWC_API void ewc_predictor_free(ewc_predictor *predictor);
+
+/* Classifies images (rows, channels, height, width), bytes as in the data that the model was
+ * trained on, by task t, which is one of those that were learnt (from 0). `probabilities` (rows,
+ * classes of the data) are the softmax over the logits that compete in task t, 0 for classes that
+ * are not among them; `classes` (rows) the most probable. Either may be NULL.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t or rows out of range; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_predictor_predict(ewc_predictor *predictor, int64_t t, float *probabilities,
+    int32_t *classes, const uint8_t *images, int64_t rows);
+
+/* The parts, borrowed, for what goes further: ewc_tasks_transform makes inputs of images,
+ * ewc_model_predict logits of inputs, ewc_tasks_window and ewc_tasks_class say what they mean. The
+ * tasks' own rows are blank. */
+EWC_API ewc_model *ewc_predictor_model(ewc_predictor *predictor);
+EWC_API ewc_tasks *ewc_predictor_tasks(ewc_predictor *predictor);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/* What goes wrong, in words on stderr and as exit codes; the signals that end a run. */
+#include <ctype.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+/* ---- Signals ---- */
+
+static atomic_int signal_seen; /* by the threads of several runs, too */
+
+int cli_signal(void)
+{
+    return signal_seen;
+}
+
+static void on_signal(int number)
+{
+    if (signal_seen != 0) _exit(128 + number); /* the second one does not wait */
+    signal_seen = number;
+}
+
+void cli_catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+}
+
+/* ---- Sentences of the library ---- */
+
+/* The length of "ewc_name: ", a function that people do not know, at the beginning of text; or 0.
+ */
+static size_t function_length(const char *text)
+{
+    if (strncmp(text, "ewc_", 4) != 0) return 0;
+    size_t length = 4;
+    while (islower((unsigned char)text[length]) || text[length] == '_')
+        length++;
+    return strncmp(text + length, ": ", 2) == 0 ? length + 2 : 0;
+}
+
+void cli_spell(char *out, size_t size, const char *sentence)
+{
+    size_t used = 0;
+    for (const char *c = sentence; *c != '\0' && used + 1 < size;) {
+        const int begins = c == sentence || (c - sentence >= 2 && c[-2] == ':' && c[-1] == ' ');
+        const size_t skipped = begins ? function_length(c) : 0;
+        if (skipped == 0)
+            out[used++] = *c++;
+        else
+            c += skipped;
+    }
+    out[used] = '\0';
+}
+
+static int is_flag(const char *key)
+{
+    ewc_option_info info;
+    for (int i = 0; ewc_options_describe(i, &info); i++)
+        if (strcmp(info.key, key) == 0) return 1;
+    return strcmp(key, "config") == 0;
+}
+
+enum { SENTENCE_SIZE = 1024 };
+
+const char *cli_last_sentence(void)
+{
+    static _Thread_local char text[SENTENCE_SIZE];
+    cli_spell(text, sizeof text, ewc_last_error());
+    return text;
+}
+
+const char *cli_last_error(void)
+{
+    static _Thread_local char text[SENTENCE_SIZE + EWC_OPTION_KEY_SIZE + 4];
+    char key[EWC_OPTION_KEY_SIZE];
+    const char *const sentence = cli_last_sentence();
+    const size_t length = strcspn(sentence, ":");
+    int flag = length < sizeof key && sentence[length] == ':';
+    for (size_t i = 0; flag && i <= length; i++)
+        key[i] = (char)(i == length ? '\0' : sentence[i] == '_' ? '-' : sentence[i]);
+    flag = flag && is_flag(key);
+    snprintf(text, sizeof text, "%s%s%s", flag ? "--" : "", flag ? key : "",
+        sentence + (flag ? length : 0));
+    return text;
+}
+
+/* ---- Messages and exit codes ---- */
+
+int cli_exit_code(ewc_status status)
+{
+    switch (status) {
+    case EWC_OK:
+        return 0;
+    case EWC_ERR_CONFIG:
+    case EWC_ERR_ARGUMENT:
+    case EWC_ERR_UNSTABLE:
+        return 2;
+    case EWC_ERR_DATA:
+    case EWC_ERR_CHECKPOINT:
+        return 3;
+    case EWC_ERR_NO_DEVICE:
+        return 4;
+    case EWC_ERR_NONFINITE:
+        return 5;
+    case EWC_ERR_STOPPED:
+        return 128 + (cli_signal() != 0 ? cli_signal() : SIGINT);
+    default:
+        return 1;
+    }
+}
+
+int cli_failed(const cli_args *args, ewc_status status)
+{
+    if (status == EWC_ERR_STOPPED)
+        cli_say("ewc %s: stopped by %s", args->verb->name, strsignal(cli_signal()));
+    else
+        cli_say("ewc %s: %s", args->verb->name, cli_last_error());
+    return cli_exit_code(status);
+}
+
+int cli_usage(const char *verb, const char *format, ...)
+{
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    cli_say("ewc%s%s: %s", verb[0] != '\0' ? " " : "", verb, text);
+    return 2;
+}
