@@ -11,14 +11,14 @@ extern "C" {
 
 struct ewc_fisher {
     ewc_model *model;
-    float *f;        /* (count), device */
-    int64_t samples; /* of the last pass */
+    float *f;           /* (count), device */
+    int64_t samples;    /* of the last pass */
     ewci_pass *pass;    /* kept from one pass to the next; grows */
     ewck_layer *layers; /* host: of the model, for passes that the backend makes as a whole */
     void *memory;       /* device: of such passes; grows */
     size_t bytes;       /* of it */
     ewck_step *step;    /* device */
-    float *chunk;    /* host: entries that are being counted */
+    float *chunk;       /* host: entries that are being counted */
 };
 
 /* Takes the memory that ewc_fisher_compute will need for a task of so many logits and samples. */

@@ -112,11 +112,12 @@ static json_t *describe_run(const ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
     const ewc_dataset_info *const data = run->result.data;
-    json_t *const out = json_pack("{s:s, s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:o, s:s}", "version",
-        ewc_version(), "device", run->result.device.name, "device_description",
-        run->result.device.description, "threads", run->result.device.threads, "seed",
-        (json_int_t)o->seed, "dataset", data->name, "data_folder", data->folder, "data_checksum",
-        data->checksum, "kind", option_text(o, "kind"), "model", run->model_text);
+    json_t *const out = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:o, s:s}",
+        "version", ewc_version(), "device", run->result.device.name, "device_description",
+        run->result.device.description, "precision", run->result.device.precision, "threads",
+        run->result.device.threads, "seed", (json_int_t)o->seed, "dataset", data->name,
+        "data_folder", data->folder, "data_checksum", data->checksum, "kind",
+        option_text(o, "kind"), "model", run->model_text);
     json_t *const method = describe_method(run);
     if (out != NULL && method != NULL && json_object_update(out, method) == 0) {
         json_decref(method);
@@ -414,6 +415,7 @@ ewc_status ewc_run_create(
 
     ewc_backend_options backend = EWC_BACKEND_OPTIONS_DEFAULTS;
     backend.threads = (int)options->threads;
+    backend.precision = (ewc_precision)options->precision;
     backend.log = run->callbacks.log;
     backend.log_user = run->callbacks.log_user;
     EWCI_TRY(ewc_backend_create(&run->backend, options->device, &backend));

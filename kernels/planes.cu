@@ -116,43 +116,63 @@ extern "C" cudaError_t ewck_planes_delta_square_sum(
 
 /* ---- From the dataset ---- */
 
-static constexpr unsigned kGatherBlock = 128; /* as in gather.cu */
+static constexpr int kGatherBlock = 256, kGatherRows = 16; /* of a block at a time */
 
-static __device__ float pixel(const ewck_view &view, const uint8_t *image, int64_t map, int64_t f)
+/* One thread for four neighbours, padding included, of every row of a block: where they come from
+ * is the same for all rows of a task, and read once. Out: x and xx, its squares and a column of
+ * ones (rows, view.features), labels and samples (rows). */
+static __global__ void __launch_bounds__(kGatherBlock)
+    gather_kernel(ewck_matrix x, ewck_matrix xx, int32_t *__restrict__ labels,
+        int64_t *__restrict__ samples, ewck_view view, const ewck_step *__restrict__ step)
 {
-    float value = view.bias[f];
-    for (int64_t tap = 0; tap < view.taps; tap++) {
-        const int64_t at = map + tap * view.features + f;
-        value = fmaf(view.weight[at], (float)image[view.index[at]], value);
+    EWC_SHARED(int64_t, sources, kGatherRows); /* rows of the dataset */
+    EWC_SHARED(int64_t, maps, kGatherRows);    /* their place in index and weight */
+    const int64_t col = ((int64_t)blockIdx.y * kGatherBlock + threadIdx.x) * 4;
+    float bias[4], weight[4], rest[4];
+    int32_t index[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) { /* of the first map and tap */
+        const bool inside = col + i < view.features;
+        bias[i] = inside ? view.bias[col + i] : 0.0f;
+        weight[i] = inside ? view.weight[col + i] : 0.0f;
+        index[i] = inside ? view.index[col + i] : 0;
+        rest[i] = col + i == view.features ? 1.0f : 0.0f;
     }
-    return value;
-}
-
-/* One block for a row at a time, one thread for two neighbours, padding included. Out: x and xx,
- * its squares and a column of ones (rows, view.features), labels and samples (rows). */
-static __global__ void gather_kernel(ewck_matrix x, ewck_matrix xx, int32_t *__restrict__ labels,
-    int64_t *__restrict__ samples, ewck_view view, const ewck_step *__restrict__ step)
-{
-    for (int64_t row = blockIdx.x; row < x.rows; row += gridDim.x) {
-        const int64_t sample = ewci_view_sample(&view, step, row);
-        const int64_t copy = sample / view.count, place = sample % view.count;
-        const int64_t source = view.list ? view.list[place] : place;
-        if (threadIdx.x == 0) {
-            samples[row] = sample;
-            labels[row] = view.label_map[copy * view.classes + view.labels[source]];
-        }
-        const uint8_t *const image = view.images + source * view.pixels;
-        const int64_t map = copy * view.taps * view.features;
-        for (int64_t col = threadIdx.x * 2; col < x.leading; col += blockDim.x * 2) {
-            float value[2], square[2];
-            for (int two = 0; two < 2; two++) {
-                const bool inside = col + two < view.features;
-                value[two] = inside ? pixel(view, image, map, col + two) : 0.0f;
-                square[two] =
-                    inside ? value[two] * value[two] : padding(col + two, view.features, 1.0f);
+    const bool is_simple = view.copies == 1 && view.taps == 1;
+    for (int64_t top = (int64_t)blockIdx.x * kGatherRows; top < x.rows;
+         top += (int64_t)gridDim.x * kGatherRows) {
+        __syncthreads(); /* all have read the former ones */
+        if (threadIdx.x < kGatherRows && top + threadIdx.x < x.rows) {
+            const int64_t row = top + threadIdx.x, sample = ewci_view_sample(&view, step, row);
+            const int64_t copy = sample / view.count, place = sample % view.count;
+            const int64_t source = view.list ? view.list[place] : place;
+            sources[threadIdx.x] = source;
+            maps[threadIdx.x] = copy * view.taps * view.features;
+            if (blockIdx.y == 0) {
+                samples[row] = sample;
+                labels[row] = view.label_map[copy * view.classes + view.labels[source]];
             }
-            store_pair(x, row, col, value[0], value[1]);
-            store_pair(xx, row, col, square[0], square[1]);
+        }
+        __syncthreads();
+        const int here = x.rows - top < kGatherRows ? (int)(x.rows - top) : kGatherRows;
+        for (int r = 0; r < here && col < x.leading; r++) {
+            const uint8_t *const image = view.images + sources[r] * view.pixels;
+            float value[4], square[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                value[i] = bias[i];
+                if (is_simple) {
+                    value[i] = fmaf(weight[i], (float)image[index[i]], bias[i]);
+                } else if (col + i < view.features) {
+                    for (int64_t tap = 0; tap < view.taps; tap++) {
+                        const int64_t at = maps[r] + tap * view.features + col + i;
+                        value[i] = fmaf(view.weight[at], (float)image[view.index[at]], value[i]);
+                    }
+                }
+                square[i] = fmaf(value[i], value[i], rest[i]);
+            }
+            store_four(x, top + r, col, value);
+            store_four(xx, top + r, col, square);
         }
     }
 }
@@ -165,10 +185,12 @@ extern "C" cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t
         x.rows != xx.rows || x.leading != xx.leading)
         return cudaErrorInvalidValue;
     if (x.rows == 0) return cudaSuccess;
-    if (view.count <= 0 || view.copies <= 0 || (view.chosen && view.chosen_count <= 0))
+    const int64_t across = (x.leading + 4 * kGatherBlock - 1) / (4 * kGatherBlock);
+    if (view.count <= 0 || view.copies <= 0 || (view.chosen && view.chosen_count <= 0) ||
+        across > 65535)
         return cudaErrorInvalidValue;
-    EWC_LAUNCH(gather_kernel, ewck_grid(x.rows, 1), kGatherBlock, 0, stream, x, xx, labels, samples,
-        view, step);
+    EWC_LAUNCH(gather_kernel, dim3(ewck_grid(x.rows, kGatherRows), (unsigned)across), kGatherBlock,
+        0, stream, x, xx, labels, samples, view, step);
     return cudaGetLastError();
 }
 
@@ -237,9 +259,14 @@ static __global__ void __launch_bounds__(kTopBlock) top_kernel(ewck_matrix d, ew
                         : 0.0f;
             }
             __syncthreads();
-            for (int64_t row = top; row < top + group && row < q.rows && inside; row++) {
-                const uint2 y =
-                    *reinterpret_cast<const uint2 *>(below.planes + row * below.leading + col);
+            const int64_t last = top + group < q.rows ? top + group : q.rows;
+            const uint16_t *y_at = below.planes + top * below.leading + col;
+            uint2 next = {0, 0};
+            if (inside) next = *reinterpret_cast<const uint2 *>(y_at);
+            for (int64_t row = top; row < last && inside; row++) {
+                const uint2 y = next;
+                y_at += below.leading;
+                if (row + 1 < last) next = *reinterpret_cast<const uint2 *>(y_at);
                 const float slope[4] = {relu_slope(y.x & 0xffffu), relu_slope(y.x >> 16),
                     relu_slope(y.y & 0xffffu), relu_slope(y.y >> 16)};
                 if (first == 0) sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;

@@ -115,6 +115,39 @@ TEST_P(Ops, DescribesItself)
     EXPECT_STRNE("", info.description);
     EXPECT_GE(info.threads, 1);
     EXPECT_EQ(be->used, info.memory_used);
+    EXPECT_STREQ("fp32", info.precision);
+    be->precision = EWC_PRECISION_TF32;
+    ASSERT_OK(ewc_backend_describe(be, &info));
+    EXPECT_STREQ("tf32", info.precision);
+}
+
+/* "auto" is what the device is good for, and nobody gets another precision than was asked for. */
+TEST(Precision, IsOneThatTheDeviceHas)
+{
+    for (const char *device : {"cpu", "cuda"}) {
+        ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
+        ewc_backend *backend = nullptr;
+        const ewc_status status = ewc_backend_create(&backend, device, &options);
+        if (status == EWC_ERR_NO_DEVICE) continue;
+        ASSERT_OK(status);
+        const bool has = backend->has_tensor_cores != 0;
+        EXPECT_EQ(has ? EWC_PRECISION_BF16X3 : EWC_PRECISION_FP32, backend->precision) << device;
+        ewc_backend_free(backend);
+        for (const ewc_precision precision :
+            {EWC_PRECISION_FP32, EWC_PRECISION_BF16X3, EWC_PRECISION_TF32, (ewc_precision)4}) {
+            options.precision = precision;
+            const bool works = precision == EWC_PRECISION_FP32 || (has && precision < 4);
+            EXPECT_EQ(
+                works ? EWC_OK : EWC_ERR_ARGUMENT, ewc_backend_create(&backend, device, &options));
+            if (works) {
+                EXPECT_EQ(precision, backend->precision);
+                ewc_backend_free(backend);
+            } else {
+                EXPECT_EQ(nullptr, backend);
+                EXPECT_EQ(0, std::strncmp("precision: ", ewc_last_error(), 11)) << ewc_last_error();
+            }
+        }
+    }
 }
 
 /* No elements: success, and nothing is touched. */
@@ -511,6 +544,28 @@ TEST_P(Ops, GemmMatchesFloat64)
     Buffer<float> d_a(be, a), d_b(be, b), d_c(be, m * n, kNan);
     EXPECT_OK(ops->gemm(be, d_c, d_a, d_b, m, n, k, 0, 1, 0));
     ExpectClose("c", d_c.Read(), c64, c32);
+}
+
+/* Operands of 11 bits: far from float32, and no further than they must be. */
+TEST_P(Ops, GemmInTf32)
+{
+    if (!be->has_tensor_cores) GTEST_SKIP() << ops->name << ": no such tensor cores";
+    be->precision = EWC_PRECISION_TF32;
+    Rng rng(5);
+    const int64_t m = 61, n = 67, k = 301;
+    const auto a = rng.Uniforms(m * k, -1, 1), b = rng.Uniforms(k * n, -1, 1);
+    std::vector<double> want((size_t)(m * n));
+    reference::Gemm(want, As<double>(a), As<double>(b), m, n, k, false, true, 0.0);
+    Buffer<float> d_a(be, a), d_b(be, b), d_c(be, m * n, kNan);
+    EXPECT_OK(ops->gemm(be, d_c, d_a, d_b, m, n, k, 0, 1, 0));
+    const auto got = d_c.Read();
+    double errors = 0.0, squares = 0.0;
+    for (size_t i = 0; i < want.size(); i++) {
+        errors += std::pow((double)got[i] - want[i], 2);
+        squares += want[i] * want[i];
+    }
+    EXPECT_TRUE(std::sqrt(errors / squares) <= 1e-3) << std::sqrt(errors / squares);
+    EXPECT_TRUE(std::sqrt(errors / squares) >= 1e-5) << std::sqrt(errors / squares);
 }
 
 TEST_P(Ops, BiasAndActivation)

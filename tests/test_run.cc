@@ -346,9 +346,20 @@ TEST_F(WholeRun, HeadNamesWhatTheMethodIs)
             const Json head = ParseJson(text);
             std::free(text);
             EXPECT_EQ(method, Text(head.get(), "method"));
+            EXPECT_EQ("fp32", Text(head.get(), "precision"));
             EXPECT_EQ(77, Number(head.get(), "memory"));
             EXPECT_EQ(*rows == '0' ? (double)o.batch : 7, Number(head.get(), "replay_batch"));
         }
+}
+
+/* What a device has not is refused, not replaced. */
+TEST_F(WholeRun, RefusesAPrecisionThatTheDeviceHasNot)
+{
+    Set("precision", "bf16x3");
+    ewc_run *run = nullptr;
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_run_create(&run, &o, nullptr));
+    EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "precision: \"bf16x3\"")) << ewc_last_error();
+    EXPECT_EQ(nullptr, run);
 }
 
 TEST_F(WholeRun, RepeatsToTheBitFromItsConfiguration)

@@ -56,7 +56,8 @@ EWC_API const char *ewc_method_strength(ewc_method method);
 
 /* X(type, field, default, limits, group, help). Limits are an interval of numbers or the choices,
  * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
- * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule). */
+ * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule,
+ * ewc_precision). */
 /* clang-format off */
 #define EWC_RUN_OPTIONS(X)                                                                         \
     X(TEXT, preset, "", "", "Run",                                                                 \
@@ -64,6 +65,8 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, seed, "1", "[0,9223372036854775807]", "Run",                                        \
         "of tasks, initial weights, shuffles, dropout and drawn labels")                           \
     X(TEXT, device, "auto", "", "Run", "auto, cpu, cuda or cuda:N")                                \
+    X(CHOICE, precision, "auto", "auto|fp32|bf16x3|tf32", "Run",                                   \
+        "of matrix products on a GPU; bf16x3: on tensor cores, errors of 2^-16; see `ewc info`")   \
     X(INTEGER, threads, "0", "[0,1024]", "Run",                                                    \
         "of the CPU; 0: one per core; results do not depend on it")                                \
     X(TEXT, out, "", "", "Run",                                                                    \

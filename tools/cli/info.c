@@ -23,9 +23,9 @@ static json_t *describe(const char *device)
     if (status != EWC_OK)
         return json_pack(
             "{s:s, s:b, s:s}", "name", device, "usable", 0, "reason", cli_last_error());
-    return json_pack("{s:s, s:b, s:s, s:i, s:I, s:I}", "name", info.name, "usable", 1,
-        "description", info.description, "threads", info.threads, "memory_total",
-        (json_int_t)info.memory_total, "memory_free", (json_int_t)info.memory_free);
+    return json_pack("{s:s, s:b, s:s, s:s, s:i, s:I, s:I}", "name", info.name, "usable", 1,
+        "description", info.description, "precision", info.precision, "threads", info.threads,
+        "memory_total", (json_int_t)info.memory_total, "memory_free", (json_int_t)info.memory_free);
 }
 
 static void print_device(const json_t *device)
@@ -45,8 +45,9 @@ static void print_device(const json_t *device)
         used = (size_t)snprintf(more, sizeof more, ", %lld threads", (long long)threads);
     if (total > 0.0)
         snprintf(more + used, sizeof more - used, ", %.1f GiB", total / (1024.0 * 1024.0 * 1024.0));
-    snprintf(
-        text, sizeof text, "%s%s", json_string_value(json_object_get(device, "description")), more);
+    snprintf(text, sizeof text, "%s%s, %s",
+        json_string_value(json_object_get(device, "description")), more,
+        json_string_value(json_object_get(device, "precision")));
     cli_put_words(stdout, at, at, text);
 }
 
