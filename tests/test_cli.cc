@@ -229,6 +229,12 @@ TEST_F(Cli, DataFoldersAreTheSameHoweverSpelled)
     const Outcome result = Ewc(words);
     EXPECT_EQ(0, result.code) << result.err;
     EXPECT_NE(std::string::npos, result.err.find("done before")) << result.err;
+
+    /* Other images in the same place are others. */
+    WriteTinyMnist(folder.path(), 200, 90);
+    const Outcome other = Ewc(words);
+    EXPECT_EQ(2, other.code);
+    EXPECT_NE(std::string::npos, other.err.find("holds a run on other data")) << other.err;
 }
 
 TEST_F(Cli, RunsThatFailSayWhy)

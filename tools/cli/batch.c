@@ -129,6 +129,18 @@ static const char *first_difference(json_t *a, json_t *b)
     return NULL;
 }
 
+/* Whether a finished run was on the data that there is now; only a set of one's own can be another
+ * under the same name. */
+static int is_same_data(const ewc_run_options *options, const json_t *result)
+{
+    char name[32] = "";
+    ewc_dataset_location here;
+    (void)ewc_options_get(options, "dataset", name, sizeof name);
+    if (strcmp(name, "custom") != 0) return 1;
+    if (ewc_dataset_locate(name, options->data_dir, 1, &here) != EWC_OK || !here.found) return 1;
+    return strcmp(here.checksum, cli_json_text(result, "data_checksum")) == 0;
+}
+
 /* Whether the job's folder holds a finished run of these options: 1, and its result in the job. -1:
  * it has another one, which the job's message says. */
 static int is_done(cli_job *job)
@@ -152,6 +164,12 @@ static int is_done(cli_job *job)
         if (key != NULL)
             snprintf(job->message, sizeof job->message,
                 "--out: %s holds a run with other options, %.64s is one", folder, key);
+    }
+    if (done == 1 && !is_same_data(&options, result)) {
+        done = -1;
+        snprintf(job->message, sizeof job->message,
+            "out: %.250s holds a run on other data than what is in %.250s now", folder,
+            options.data_dir[0] != '\0' ? options.data_dir : "EWC_DATA_DIR");
     }
     if (done == 1) {
         json_object_set_new(result, "folder", json_string(folder));
