@@ -194,10 +194,11 @@ static void spell_absence(char *text, size_t size, const search *places, const c
         used += (size_t)snprintf(
             text + used, size - used, ": there is no folder %.150s", places->folder);
     used += (size_t)snprintf(text + used, size - used,
-        " (%s-%s and three more files, plain or .gz)", set_files[0].part, set_files[0].suffix);
+        "; looked for %s-%s and three more files, plain or .gz", set_files[0].part,
+        set_files[0].suffix);
     for (int i = 0; i < places->count && used < size; i++)
         used += (size_t)snprintf(
-            text + used, size - used, "%s%s", i ? ", " : " in ", places->folders[i]);
+            text + used, size - used, "%s%s", i ? ", " : ", in ", places->folders[i]);
 }
 
 /* ---- Creating ---- */
