@@ -156,7 +156,8 @@ static int is_done(cli_job *job)
     snprintf(path, sizeof path, "%s/config.json", folder);
     there = json_load_file(path, 0, NULL);
     if (ewc_options_to_json(&options, &text) == EWC_OK) wanted = json_loads(text, 0, NULL);
-    if (json_is_object(result) && json_is_object(there) && wanted != NULL) {
+    const int whole = cli_json_integer(result, "tasks_done", 0) == (int64_t)options.tasks;
+    if (whole && json_is_object(there) && wanted != NULL) {
         json_object_del(there, "threads"); /* nothing depends on them */
         json_object_del(wanted, "threads");
         const char *const key = first_difference(there, wanted);

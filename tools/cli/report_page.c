@@ -120,7 +120,7 @@ static void put_warnings(FILE *out, const report_run *run)
     if (!run->finished) {
         fputs("<p class=\"warn\"><strong>Unfinished:</strong> ", out);
         cli_put_html(out, run->folder.path);
-        fprintf(out, " has no result.json; %lld of %lld tasks are done. What follows goes as far.",
+        fprintf(out, " has not finished; %lld of %lld tasks are done. What follows goes as far.",
             (long long)run->done, (long long)run->tasks);
         if (cli_event_is(last, "error")) {
             fputs(" The run ended with: ", out);
