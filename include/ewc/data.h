@@ -127,6 +127,8 @@ typedef struct ewc_task_options {
     }
 
 /* A sequence of tasks over `dataset`, which is borrowed and must outlive it. `options` may be NULL.
+ * Warns by the backend's log of classes that only one split has rows of, and where more than half
+ * of a task's training rows are held out.
  * @return EWC_OK; EWC_ERR_ARGUMENT: an option out of range, named; EWC_ERR_DATA: a task of a split
  *         set without rows; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_tasks_create(

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "advice.h"
 #include "file.h"
 #include "folder.h"
 #include "text.h"
@@ -27,6 +28,7 @@ typedef struct batch {
     int stop;             /* no more jobs are begun */
     int code;
     int logged;     /* the first run has said what device it uses */
+    json_t *warned; /* object: the warnings, each said once, are its keys */
     double skipped; /* jobs that had been done before */
     cli_progress progress;
 } batch;
@@ -74,6 +76,7 @@ static int on_event(void *user, const ewc_event *event)
     worker *const w = user;
     batch *const b = w->all;
     pthread_mutex_lock(&b->mutex);
+    cli_watch_event(&w->job->watch, event);
     if (event->kind == EWC_EVENT_EVALUATED && event->task_end) w->job->done = event->task + 1;
     if (event->kind == EWC_EVENT_STEP || event->task_end)
         w->job->part = cli_fraction(&w->job->options, event);
@@ -87,8 +90,13 @@ static void on_log(void *user, ewc_log_level level, const char *message)
     worker *const w = user;
     batch *const b = w->all;
     pthread_mutex_lock(&b->mutex);
-    if (level != EWC_LOG_INFO || !b->logged) cli_progress_log(&b->progress, level, message);
-    if (level == EWC_LOG_INFO) b->logged = 1;
+    const int said =
+        level == EWC_LOG_INFO ? b->logged : json_object_get(b->warned, message) != NULL;
+    if (!said) cli_progress_log(&b->progress, level, message);
+    if (level == EWC_LOG_INFO)
+        b->logged = 1;
+    else
+        json_object_set_new(b->warned, message, json_true());
     pthread_mutex_unlock(&b->mutex);
 }
 
@@ -354,6 +362,7 @@ int cli_batch_run(cli_args *args, cli_job *jobs, int count)
     if (code != 0) return code;
 
     cli_progress_init(&b.progress, args);
+    b.warned = json_object();
     while (started < workers && pthread_create(&threads[started], NULL, work, &b) == 0)
         started++;
     if (started == 0) work(&b);
@@ -361,6 +370,7 @@ int cli_batch_run(cli_args *args, cli_job *jobs, int count)
         pthread_join(threads[i], NULL);
     if (b.code == 0 && cli_signal() != 0) b.code = cli_failed(args, EWC_ERR_STOPPED);
     cli_progress_end(&b.progress);
+    json_decref(b.warned);
     pthread_mutex_destroy(&b.mutex);
     if (lock >= 0) close(lock);
     return b.code;
@@ -380,6 +390,17 @@ int cli_batch_ended(const cli_job *jobs, int count)
         ended = ended && (jobs[i].result != NULL || jobs[i].status == EWC_ERR_UNSTABLE ||
                              jobs[i].status == EWC_ERR_NONFINITE);
     return ended;
+}
+
+void cli_batch_advise(const cli_args *args, const cli_job *jobs, int count)
+{
+    cli_adviser adviser = {.quiet = args->quiet};
+    fflush(stdout); /* after the table */
+    for (int i = 0; i < count; i++) {
+        adviser.label = jobs[i].label;
+        if (jobs[i].result != NULL)
+            cli_advise(&adviser, &jobs[i].options, jobs[i].result, &jobs[i].watch);
+    }
 }
 
 /* ---- Results ---- */

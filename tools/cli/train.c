@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "advice.h"
 #include "cli.h"
 
 /* How the penalty entered the steps. */
@@ -48,9 +49,19 @@ static void print_result(const ewc_run_options *options, const ewc_run_result *r
 static void tell_saved(const ewc_run_options *options, const ewc_run_result *result)
 {
     if (result == NULL || result->saved == 0) return;
-    fprintf(stderr, "%s: %s of %lld of %lld tasks\n", result->folder,
+    cli_say("%s: %s of %lld of %lld tasks", result->folder,
         options->checkpoint ? "model and result" : "result", (long long)result->saved,
         (long long)result->tasks);
+}
+
+/* After the result, which stays in one piece. */
+static void advise(const cli_args *args, const char *text, const cli_watch *watch)
+{
+    cli_adviser adviser = {.label = "", .quiet = args->quiet};
+    json_t *const result = json_loads(text, 0, NULL);
+    fflush(stdout);
+    cli_advise(&adviser, &args->options, result, watch);
+    json_decref(result);
 }
 
 int cli_train(cli_args *args)
@@ -75,7 +86,7 @@ int cli_train(cli_args *args)
     ewc_status status = ewc_run_create(&run, &args->options, &callbacks);
     if (status == EWC_OK) status = ewc_run_execute(run);
     cli_progress_end(&progress);
-    if (status == EWC_OK && args->json) status = ewc_run_result_json(run, &json);
+    if (status == EWC_OK) status = ewc_run_result_json(run, &json);
     if (status != EWC_OK) {
         code = cli_failed(args, status);
         tell_saved(&args->options, run != NULL ? ewc_run_get_result(run) : NULL);
@@ -83,6 +94,7 @@ int cli_train(cli_args *args)
         fputs(json, stdout);
     else
         print_result(&args->options, ewc_run_get_result(run));
+    if (status == EWC_OK) advise(args, json, &progress.watch);
     free(json);
     ewc_run_free(run);
     return code;
