@@ -718,6 +718,19 @@ done:
     return status;
 }
 
+/* A penalty that is too strong for the explicit step, in the units of the option that says so. */
+static ewc_status say_unstable(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    const ewci_method *const method = ewci_method_of(o);
+    const double safe = ewc_optimizer_safe_lambda(run->optimizer, run->state, (float)o->lr);
+    return ewci_fail(EWC_ERR_UNSTABLE,
+        "%s: %g makes the explicit penalty step diverge (lr %g); the largest safe %s is %.4g, or "
+        "use the proximal penalty",
+        method->strength, ewci_method_lambda(o) / method->factor, o->lr, method->strength,
+        safe / method->factor);
+}
+
 /* What became of training, with the sentence of the first cause. */
 static ewc_status train(ewc_run *run)
 {
@@ -727,9 +740,9 @@ static ewc_status train(ewc_run *run)
     run->executing = 0;
     if (run->event_status != EWC_OK)
         return ewci_fail(run->event_status, "%s", run->event_sentence); /* why it was stopped */
-    if ((status != EWC_ERR_UNSTABLE && status != EWC_ERR_NONFINITE) || method->strength == NULL ||
-        strcmp(method->strength, "lambda") == 0 || strstr(ewc_last_error(), "lambda: ") == NULL)
-        return status;
+    if (method->strength == NULL || strcmp(method->strength, "lambda") == 0) return status;
+    if (status == EWC_ERR_UNSTABLE) return say_unstable(run);
+    if (status != EWC_ERR_NONFINITE || strstr(ewc_last_error(), "lambda: ") == NULL) return status;
     if (method->factor == 1.0)
         return ewci_fail(status, "%s (lambda is %s)", ewc_last_error(), method->strength);
     return ewci_fail(

@@ -784,6 +784,32 @@ TEST_F(WholeRun, AnOverflowNamesWhatIsTooLarge)
     EXPECT_FAILS(EWC_ERR_NONFINITE, "(lambda is 2 times si-c)", ewc_run_execute(Create().get()));
 }
 
+/* The strength that is stable is quoted in the units of the option: it is, and no more than it. */
+TEST_F(WholeRun, TheStableStrengthIsInItsOwnUnits)
+{
+    Set("tasks", "2");
+    Set("optimizer", "sgd");
+    Set("lr", "0.1");
+    Set("penalty", "explicit");
+    for (const std::string key : {"si-c", "lambda-mas", "lambda-l2"}) {
+        Set("method", key == "si-c" ? "si" : key == "lambda-mas" ? "mas" : "l2");
+        const auto execute = [&](const std::string &value, const std::string &name) {
+            Set(key.c_str(), value.c_str());
+            Set("out", (folder / (key + name)).c_str());
+            return ewc_run_execute(Create().get());
+        };
+        ASSERT_EQ(EWC_ERR_UNSTABLE, execute("1e9", "first"));
+        const std::string sentence = ewc_last_error(), before = "the largest safe " + key + " is ";
+        EXPECT_EQ(
+            0u, sentence.find(key + ": 1e+09 makes the explicit penalty step diverge (lr 0.1); "))
+            << sentence;
+        ASSERT_NE(std::string::npos, sentence.find(before)) << sentence;
+        const double safe = std::stod(sentence.substr(sentence.find(before) + before.size()));
+        EXPECT_EQ(EWC_OK, execute(std::to_string(0.999 * safe), "safe")) << ewc_last_error();
+        EXPECT_EQ(EWC_ERR_UNSTABLE, execute(std::to_string(1.001 * safe), "more")) << safe;
+    }
+}
+
 TEST_F(WholeRun, DataThatIsTooSmall)
 {
     ewc_run *run = nullptr;
