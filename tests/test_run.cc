@@ -449,6 +449,57 @@ TEST_F(WholeRun, EvaluationIsOfTheSameTasksAndData)
     EXPECT_OK(ewc_run_evaluate(Create().get(), path.c_str(), accuracy.data()));
 }
 
+/* Makes the logits of the third task's classes, of 3 times 10, the largest of all. */
+void RaiseThirdHead(const std::string &path)
+{
+    std::string file = ReadFile(path);
+    uint64_t length = 0;
+    std::memcpy(&length, file.data(), 8);
+    const Json header = ParseJson(file.substr(8, length));
+    json_object_del(json_object_get(header.get(), "__metadata__"), "ewc.crc32");
+    const json_t *const offsets =
+        json_object_get(json_object_get(header.get(), "head.bias"), "data_offsets");
+    const size_t begin = (size_t)json_integer_value(json_array_get(offsets, 0));
+    const float high = 1000.0f;
+    for (size_t k = 20; k < 30; k++)
+        std::memcpy(&file[8 + length + begin + 4 * k], &high, 4);
+    char *const text = json_dumps(header.get(), JSON_COMPACT);
+    const std::string changed = text;
+    std::free(text);
+    const uint64_t size = changed.size();
+    WriteFile(path, std::string((const char *)&size, 8) + changed + file.substr(8 + length));
+}
+
+/* Of a run that ended early, among the classes of the tasks that it had learnt. */
+TEST_F(WholeRun, EvaluationOfAnEarlyEndIsItsLastRow)
+{
+    for (const char *scenario : {"class", "task"}) {
+        SCOPED_TRACE(scenario);
+        Set("scenario", scenario);
+        Set("out", (folder / scenario).c_str());
+        ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+        callbacks.on_event = [](void *, const ewc_event *e) -> int {
+            return e->kind == EWC_EVENT_TASK_BEGIN && e->task == 2;
+        };
+        const RunHandle run = Create(&callbacks);
+        EXPECT_EQ(EWC_ERR_STOPPED, ewc_run_execute(run.get()));
+        const ewc_run_result *const r = ewc_run_get_result(run.get());
+        const std::string path = folder / (std::string(scenario) + "/checkpoint/model.safetensors");
+        ewc_checkpoint_info info;
+        ASSERT_OK(ewc_checkpoint_describe(path.c_str(), &info, sizeof info));
+        EXPECT_EQ(2, info.trained);
+        EXPECT_EQ(2, info.folded);
+        RaiseThirdHead(path);
+        Set("out", "");
+        const RunHandle second = Create();
+        std::vector<double> accuracy(3, -1.0);
+        ASSERT_OK(ewc_run_evaluate(second.get(), path.c_str(), accuracy.data()));
+        for (size_t t = 0; t < 2; t++)
+            EXPECT_EQ(r->accuracy[3 + t], accuracy[t]) << t;
+        EXPECT_GT(accuracy[1], 0.5);
+    }
+}
+
 TEST_F(WholeRun, WithoutCheckpointThereIsNone)
 {
     Set("checkpoint", "false");
