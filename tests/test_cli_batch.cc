@@ -148,6 +148,20 @@ TEST_F(Batch, WhatIsFinishedIsNotDoneAgain)
     EXPECT_TRUE(first == ReadFile(folder / "all/sgd-s1/result.json"));
 }
 
+/* A label that takes the room of the tasks' columns leaves their numbers out and makes up none. */
+TEST_F(Batch, LongLabelsLeaveNoNumberThatIsNone)
+{
+    const std::string label = "ewc:2." + std::string(40, '0');
+    for (const char *columns : {"COLUMNS=40", "COLUMNS=80", "COLUMNS=120"}) {
+        environment.push_back(columns);
+        const Outcome result =
+            Ewc(Tiny({"--methods", "sgd," + label, "--seeds", "2", "--out", "all"}, "compare"));
+        environment.pop_back();
+        ASSERT_EQ(0, result.code) << result.err;
+        EXPECT_EQ(std::string::npos, result.out.find("nan")) << result.out;
+    }
+}
+
 /* Only what a run has left is put aside, and not while another command works there. */
 TEST_F(Batch, WhatIsNoRunIsLeftAlone)
 {
