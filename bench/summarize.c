@@ -39,6 +39,12 @@ static json_t *load(const char *folder)
         fprintf(stderr, "bench_summary: %s: %s; left out\n", path, error.text);
         return NULL;
     }
+    const json_t *const done = json_object_get(result, "tasks_done");
+    if (json_is_integer(done) && !json_equal(done, json_object_get(result, "tasks"))) {
+        fprintf(stderr, "bench_summary: %s: the run ended early; left out\n", path);
+        json_decref(result);
+        return NULL;
+    }
     if (!json_is_string(json_object_get(result, "method")) ||
         !json_is_real(json_object_get(result, "acc")) ||
         !json_is_integer(json_object_get(result, "seed")) ||

@@ -18,8 +18,8 @@ static ewc_status check_options(const ewc_consolidation_options *o)
         return ewci_fail(EWC_ERR_ARGUMENT, "gamma: %g, expected 0..1", (double)o->gamma);
     if ((unsigned)o->policy > EWC_POLICY_ONLINE)
         return ewci_fail(EWC_ERR_ARGUMENT, "policy: %d, expected 0 or 1", (int)o->policy);
-    if ((unsigned)o->penalty > EWC_PENALTY_PROXIMAL)
-        return ewci_fail(EWC_ERR_ARGUMENT, "penalty: %d, expected 0 or 1", (int)o->penalty);
+    if ((unsigned)o->penalty > EWC_PENALTY_AUTO)
+        return ewci_fail(EWC_ERR_ARGUMENT, "penalty: %d, expected 0..2", (int)o->penalty);
     return EWC_OK;
 }
 

@@ -14,6 +14,7 @@
 
 /* ---- The known sets ---- */
 
+enum { CHECKSUM_SIZE = sizeof((ewc_dataset_info *)NULL)->checksum };
 enum { FILES = 4, MAX_FOLDERS = 8, MAX_FOLDER = 512, MAX_PATH = MAX_FOLDER + 64 };
 
 /* The files of a set in this order: images and labels of training, images and labels of test. */
@@ -193,10 +194,11 @@ static void spell_absence(char *text, size_t size, const search *places, const c
         used += (size_t)snprintf(
             text + used, size - used, ": there is no folder %.150s", places->folder);
     used += (size_t)snprintf(text + used, size - used,
-        " (%s-%s and three more files, plain or .gz)", set_files[0].part, set_files[0].suffix);
+        "; looked for %s-%s and three more files, plain or .gz", set_files[0].part,
+        set_files[0].suffix);
     for (int i = 0; i < places->count && used < size; i++)
         used += (size_t)snprintf(
-            text + used, size - used, "%s%s", i ? ", " : " in ", places->folders[i]);
+            text + used, size - used, "%s%s", i ? ", " : ", in ", places->folders[i]);
 }
 
 /* ---- Creating ---- */
@@ -237,6 +239,11 @@ static int64_t bad_label(const uint8_t *labels, int64_t rows, int64_t classes)
     return -1;
 }
 
+static void spell_checksum(char text[CHECKSUM_SIZE], const uint32_t crc[FILES])
+{
+    snprintf(text, CHECKSUM_SIZE, "%08x-%08x-%08x-%08x", crc[0], crc[1], crc[2], crc[3]);
+}
+
 /* Makes a set of a source that is complete; `crc` are the checksums of its four parts. */
 static ewc_status make_set(ewc_dataset **out, ewc_backend *backend,
     const ewc_dataset_source *source, const uint32_t crc[FILES])
@@ -247,8 +254,7 @@ static ewc_status make_set(ewc_dataset **out, ewc_backend *backend,
     ewc_dataset_info *const info = &set->info;
     set->backend = backend;
     snprintf(info->name, sizeof info->name, "%s", source->name ? source->name : "memory");
-    snprintf(info->checksum, sizeof info->checksum, "%08x-%08x-%08x-%08x", crc[0], crc[1], crc[2],
-        crc[3]);
+    spell_checksum(info->checksum, crc);
     info->channels = source->channels;
     info->height = source->height;
     info->width = source->width;
@@ -480,26 +486,31 @@ done:
 static ewc_status verify_set(
     const struct known_set *set, const found_set *found, ewc_dataset_location *out)
 {
+    uint32_t crc[FILES] = {0};
     out->verified = 1;
     for (int file = 0; file < FILES && out->verified; file++) {
         const char *const base = strrchr(found->paths[file], '/') + 1;
         char fault[EWCI_IDX_FAULT];
         ewci_idx idx;
         ewc_status status = ewci_idx_open(&idx, found->paths[file], set_files[file].dims, fault);
-        if (status == EWC_OK && idx.length == set->files[file].length)
+        const int other_length = set != &custom_set && idx.length != set->files[file].length;
+        if (status == EWC_OK && !other_length)
             status = ewci_idx_read(&idx, fault); /* else it need not be read */
         if (status == EWC_ERR_MEMORY) return ewci_fail(status, "ewc_dataset_locate: %s", fault);
-        if (status == EWC_OK && idx.length != set->files[file].length)
+        if (status == EWC_OK && other_length)
             snprintf(fault, sizeof fault, "%lld bytes, expected %lld", (long long)idx.length,
                 (long long)set->files[file].length);
-        else if (status == EWC_OK && !same_file(set, file, &idx))
+        else if (status == EWC_OK && set != &custom_set && !same_file(set, file, &idx))
             spell_difference(fault, set, file, &idx);
+        crc[file] = idx.crc;
         if (fault[0]) {
             out->verified = 0;
             snprintf(out->message, sizeof out->message, "%.60s: %s", base, fault);
         }
         ewci_idx_free(&idx);
     }
+    if (out->verified) spell_checksum(out->checksum, crc);
+    if (out->verified && set == &custom_set) out->verified = -1; /* compared with nothing */
     return EWC_OK;
 }
 
@@ -510,7 +521,6 @@ ewc_status ewc_dataset_locate(
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_locate: name or out is NULL");
     const struct known_set *const set = find_known(name);
     if (!set) return unknown_name("ewc_dataset_locate", name);
-    if (set == &custom_set) verify = 0; /* there is nothing to compare it with */
     found_set *const found = ewci_calloc(1, sizeof *found);
     if (!found) return ewci_fail(EWC_ERR_MEMORY, "ewc_dataset_locate: no memory");
 

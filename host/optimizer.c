@@ -3,6 +3,7 @@
 #include "optimizer.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "consolidation.h"
@@ -102,6 +103,21 @@ double ewc_optimizer_safe_lambda(
     return limit / ((double)lr * state->info.max);
 }
 
+ewc_penalty ewc_optimizer_penalty(const ewc_optimizer *optimizer, const ewc_consolidation *state)
+{
+    if (!optimizer || !state) return EWC_PENALTY_EXPLICIT;
+    if (state->options.penalty != EWC_PENALTY_AUTO) return state->options.penalty;
+    const double safe = ewc_optimizer_safe_lambda(optimizer, state, optimizer->options.lr);
+    return (double)state->options.lambda <= safe ? EWC_PENALTY_EXPLICIT : EWC_PENALTY_PROXIMAL;
+}
+
+int ewci_optimizer_rule(const ewc_optimizer *optimizer, const ewc_consolidation *state)
+{
+    if (!ewci_consolidation_acts(state)) return EWCK_PENALTY_NONE;
+    return ewc_optimizer_penalty(optimizer, state) == EWC_PENALTY_PROXIMAL ? EWCK_PENALTY_PROXIMAL
+                                                                           : EWCK_PENALTY_EXPLICIT;
+}
+
 void ewci_optimizer_advance(ewc_optimizer *optimizer, ewck_step *step, double lr)
 {
     const double t = (double)++optimizer->t;
@@ -118,9 +134,7 @@ ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidatio
     ewc_backend *const be = model->be;
     const int acts = ewci_consolidation_acts(state);
     const ewck_rule rule = {.kind = (int32_t)o->kind,
-        .penalty = !acts                                            ? EWCK_PENALTY_NONE
-                   : state->options.penalty == EWC_PENALTY_PROXIMAL ? EWCK_PENALTY_PROXIMAL
-                                                                    : EWCK_PENALTY_EXPLICIT,
+        .penalty = ewci_optimizer_rule(optimizer, state),
         .nesterov = o->nesterov != 0,
         .momentum = o->momentum,
         .beta1 = o->beta1,
@@ -141,13 +155,51 @@ ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidatio
     return EWC_OK;
 }
 
-ewc_status ewci_optimizer_check(ewc_optimizer *optimizer)
+/* Whether all weights are finite; 1 where that cannot be found out. */
+static int weights_are_finite(const ewc_model *model)
+{
+    int are = 1;
+    float *const theta = ewci_calloc((size_t)model->count, sizeof *theta);
+    if (theta && model->be->ops->download(model->be, theta, model->theta,
+                     (size_t)model->count * sizeof *theta) == EWC_OK)
+        for (int64_t i = 0; are && i < model->count; i++)
+            are = isfinite(theta[i]);
+    free(theta);
+    return are;
+}
+
+/* The flag is up: says why, as far as weights, second moment and penalty show it. */
+static ewc_status explain(const ewc_optimizer *optimizer, const ewc_consolidation *state)
+{
+    const ewc_model *const model = optimizer->model;
+    ewci_stats second = {0};
+    if (optimizer->v) (void)model->be->ops->stats(model->be, &second, optimizer->v, model->count);
+    const int squared = second.bad > 0 && weights_are_finite(model);
+    const char *const what = squared ? "the square of a gradient overflows the second moment"
+                                     : "a weight is no longer finite";
+    /* The penalty's gradient is lambda S times a distance far below 1; its square overflows from
+     * 1.8e19 on. */
+    static const double suspicious = 1e15;
+    if (ewci_optimizer_rule(optimizer, state) == EWCK_PENALTY_EXPLICIT &&
+        (double)state->options.lambda * state->info.max >= suspicious)
+        return ewci_fail(EWC_ERR_NONFINITE,
+            "lambda: %g is too large for the explicit penalty (max S %.4g): %s; a smaller one, or "
+            "the proximal penalty",
+            (double)state->options.lambda, state->info.max, what);
+    return ewci_fail(EWC_ERR_NONFINITE, "%s (lr %g)", what, (double)optimizer->options.lr);
+}
+
+ewc_status ewci_optimizer_check(ewc_optimizer *optimizer, const ewc_consolidation *state)
 {
     ewc_backend *const be = optimizer->model->be;
     int32_t flag = 0;
-    const ewc_status status = be->ops->download(be, &flag, optimizer->flag, sizeof flag);
-    if (status != EWC_OK) return status;
-    return flag ? ewci_fail(EWC_ERR_NONFINITE, "a weight or a moment is no longer finite") : EWC_OK;
+    ewc_status status = be->ops->download(be, &flag, optimizer->flag, sizeof flag);
+    if (status != EWC_OK || !flag) return status;
+    status = explain(optimizer, state);
+    char cause[256];
+    snprintf(cause, sizeof cause, "%s", ewc_last_error()); /* a reset may fail, too */
+    (void)ewc_optimizer_reset(optimizer);
+    return ewci_fail(status, "%s", cause);
 }
 
 ewc_status ewc_optimizer_step(
@@ -165,7 +217,7 @@ ewc_status ewc_optimizer_step(
     EWCI_TRY(be->ops->set_step(be, optimizer->step, &step));
     EWCI_TRY(be->ops->upload(be, optimizer->gradient, gradient, (size_t)count * sizeof *gradient));
     EWCI_TRY(ewci_optimizer_apply(optimizer, state, optimizer->step, 0, model->outputs));
-    EWCI_TRY(ewci_optimizer_check(optimizer));
+    EWCI_TRY(ewci_optimizer_check(optimizer, state));
 done:
     return status;
 }

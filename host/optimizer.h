@@ -22,12 +22,16 @@ struct ewc_optimizer {
 /* Counts one step and writes lr and the bias corrections for it. */
 void ewci_optimizer_advance(ewc_optimizer *optimizer, ewck_step *step, double lr);
 
+/* EWCK_PENALTY_*: how the state's penalty enters the next step; none before the first fold. */
+int ewci_optimizer_rule(const ewc_optimizer *optimizer, const ewc_consolidation *state);
+
 /* Queues the step on optimizer->gradient over the parameters of the window; `step`: device. */
 ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidation *state,
     const ewck_step *step, int64_t first, int64_t outputs);
 
-/* EWC_ERR_NONFINITE if the flag is up; waits. */
-ewc_status ewci_optimizer_check(ewc_optimizer *optimizer);
+/* EWC_ERR_NONFINITE if the flag is up, with a sentence on what overflowed under the penalty of
+ * `state`; the optimizer is then reset, so that it works again once the weights do. Waits. */
+ewc_status ewci_optimizer_check(ewc_optimizer *optimizer, const ewc_consolidation *state);
 
 #ifdef __cplusplus
 }

@@ -17,6 +17,12 @@
 #include "method.h"
 #include "record.h"
 
+/* What the finished tasks have left, so that an early end can still write it. */
+typedef struct kept_model {
+    float *theta, *s, *mu; /* (parameters); s and mu: NULL without a state */
+    ewc_consolidation_info info;
+} kept_model;
+
 struct ewc_run {
     ewc_run_options options;
     ewc_run_callbacks callbacks;
@@ -29,9 +35,12 @@ struct ewc_run {
     ewc_trainer *trainer;
     ewci_record *record;
     ewc_run_result result;
-    ewc_status event_status; /* what went wrong while an event was recorded */
-    json_t *fishers;         /* an object for each Fisher pass, for result.json */
-    int executing;           /* inside ewc_run_execute, as callbacks are */
+    ewc_status event_status; /* what went wrong while an event was recorded, and its sentence */
+    char event_sentence[512];
+    kept_model kept;        /* after result.done tasks */
+    double start, saved_at; /* seconds; saved_at: of the last interim save, 0: none */
+    json_t *fishers;        /* an object for each Fisher pass, for result.json */
+    int executing;          /* inside ewc_run_execute, as callbacks are */
     char *folder;
     char model_text[1024];
 };
@@ -136,8 +145,8 @@ static json_t *describe_result(const ewc_run *run)
     for (int64_t i = 0; i < r->tasks; i++)
         json_array_append_new(accuracy, ewci_json_reals(r->accuracy + i * r->tasks, r->tasks));
     double validation_acc = 0.0;
-    for (int64_t i = 0; i < r->tasks; i++)
-        validation_acc += r->validation[i] / (double)r->tasks;
+    for (int64_t i = 0; i < r->done; i++)
+        validation_acc += r->validation[i] / (double)r->done;
     json_t *const more = json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o,"
                                    " s:{s:o, s:o, s:o, s:o}, s:I, s:o, s:O}",
         "tasks_done", (json_int_t)r->done, "acc", ewci_json_real(r->metrics.acc), "bwt",
@@ -150,6 +159,9 @@ static json_t *describe_result(const ewc_run *run)
         "evaluation", ewci_json_real(r->seconds_evaluation), "fisher_samples_done",
         (json_int_t)r->fisher_samples, "fisher_samples_per_second",
         ewci_json_real((double)r->fisher_samples / r->seconds_fisher), "fisher", run->fishers);
+    if (out != NULL && run->state != NULL)
+        json_object_set_new(out, "proximal_from",
+            r->proximal_from > 0 ? json_integer(r->proximal_from) : json_null());
     if (out != NULL && more != NULL && json_object_update(out, more) == 0 &&
         json_object_set_new(out, "folder", json_string(r->folder)) == 0) {
         json_decref(more);
@@ -233,16 +245,177 @@ static json_t *describe_event(const ewc_run *run, const ewc_event *e)
             "samples", (json_int_t)e->samples, "seconds", ewci_json_real(e->seconds), "segments",
             describe_stats(run, e->stats), "overlap", describe_overlap(run, e));
     case EWC_EVENT_FOLDED:
-        return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o}", "event", "folded", "task", task,
-            "folded", (json_int_t)e->state.tasks, "trace", ewci_json_real(e->state.trace), "max",
-            ewci_json_real(e->state.max), "r", ewci_json_real(e->state.r), "safe_lambda",
-            ewci_json_real(e->safe_lambda));
+        return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:s}", "event", "folded", "task",
+            task, "folded", (json_int_t)e->state.tasks, "trace", ewci_json_real(e->state.trace),
+            "max", ewci_json_real(e->state.max), "r", ewci_json_real(e->state.r), "safe_lambda",
+            ewci_json_real(e->safe_lambda), "penalty",
+            e->form == EWC_PENALTY_PROXIMAL ? "proximal" : "explicit");
     case EWC_EVENT_TASK_END:
         return json_pack("{s:s, s:I, s:I, s:b, s:I, s:o}", "event", "task-end", "task", task,
             "step", step, "stopped_early", e->stopped_early, "kept_step", (json_int_t)e->kept_step,
             "seconds", ewci_json_real(e->seconds));
     }
     return NULL;
+}
+
+/* folder/name; NULL if out of memory. free() it. */
+static char *join(const char *folder, const char *name)
+{
+    char *path = NULL;
+    return asprintf(&path, "%s/%s", folder, name) < 0 ? NULL : path;
+}
+
+/* Writes text to folder/name; NULL text stands for a failed allocation. */
+static ewc_status write_text(const ewc_run *run, const char *name, const char *text)
+{
+    char *const path = join(run->folder, name);
+    ewc_status status = EWC_ERR_MEMORY;
+    if (path != NULL && text != NULL) {
+        const ewci_piece piece = {text, strlen(text)};
+        status = ewci_file_write(path, &piece, 1);
+    } else {
+        ewci_fail(status, "%s: out of memory", name);
+    }
+    free(path);
+    return status;
+}
+
+static ewc_status save_checkpoint(ewc_run *run)
+{
+    ewc_status status = EWC_OK;
+    char *const folder = join(run->folder, "checkpoint");
+    char *const path = join(run->folder, "checkpoint/model.safetensors");
+    if (folder == NULL || path == NULL) {
+        status = ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory");
+        goto done;
+    }
+    if (run->result.saved == 0) EWCI_TRY(ewci_folder_make(folder));
+    EWCI_TRY(ewc_checkpoint_save_tasks(path, run->model, run->state, run->tasks, run->result.done));
+done:
+    free(path);
+    free(folder);
+    return status;
+}
+
+/* Times so far, and the measures of the tasks that are finished. */
+static ewc_status measure(ewc_run *run)
+{
+    ewc_run_result *const r = &run->result;
+    const int64_t n = r->done;
+    r->seconds = now() - run->start;
+    r->seconds_training = r->seconds - r->seconds_fisher - r->seconds_evaluation;
+    double *const block = ewci_calloc((size_t)(n * n), sizeof *block); /* R of these tasks */
+    if (block == NULL)
+        return ewci_fail(EWC_ERR_MEMORY, "out of memory for %lld tasks", (long long)n);
+    for (int64_t i = 0; i < n; i++)
+        memcpy(block + i * n, r->accuracy + i * r->tasks, (size_t)n * sizeof *block);
+    r->metrics = ewc_metrics_compute(block, r->baseline, n);
+    free(block);
+    return EWC_OK;
+}
+
+/* Leaves model and result of the finished tasks in the folder; the model is as after them. */
+static ewc_status save_finished(ewc_run *run)
+{
+    ewc_status status = EWC_OK;
+    char *text = NULL;
+    EWCI_TRY(measure(run));
+    if (run->options.checkpoint) EWCI_TRY(save_checkpoint(run));
+    EWCI_TRY(ewc_run_result_json(run, &text));
+    EWCI_TRY(write_text(run, "result.json", text));
+    run->result.saved = run->result.done;
+    run->saved_at = now();
+done:
+    free(text);
+    return status;
+}
+
+/* ---- What an early end leaves ---- */
+
+static ewc_status create_kept(ewc_run *run)
+{
+    const size_t n = (size_t)ewc_model_parameter_count(run->model);
+    kept_model *const kept = &run->kept;
+    if (!run->options.checkpoint) return EWC_OK;
+    kept->theta = ewci_calloc(n, sizeof *kept->theta);
+    if (run->state != NULL) {
+        kept->s = ewci_calloc(n, sizeof *kept->s);
+        kept->mu = ewci_calloc(n, sizeof *kept->mu);
+    }
+    if (kept->theta != NULL && (run->state == NULL || (kept->s != NULL && kept->mu != NULL)))
+        return EWC_OK;
+    return ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory");
+}
+
+static void free_kept(kept_model *kept)
+{
+    free(kept->mu);
+    free(kept->s);
+    free(kept->theta);
+}
+
+/* After a task: keeps model and state in host memory, and leaves them in the folder after the first
+ * task and then now and then, for an end that nothing can be done about (SIGKILL, a power cut). */
+static ewc_status keep_finished(ewc_run *run)
+{
+    static const double between_saves = 60.0; /* seconds; a save takes a fraction of one */
+    const int64_t n = ewc_model_parameter_count(run->model);
+    kept_model *const kept = &run->kept;
+    ewc_status status = EWC_OK;
+    if (run->result.done == run->result.tasks) return EWC_OK; /* the end saves itself */
+    if (kept->theta != NULL) EWCI_TRY(ewc_model_read(run->model, kept->theta, n));
+    if (kept->s != NULL) {
+        EWCI_TRY(ewc_consolidation_read(run->state, kept->s, kept->mu, n));
+        EWCI_TRY(ewc_consolidation_describe(run->state, &kept->info));
+    }
+    if (run->result.saved == 0 || now() - run->saved_at >= between_saves)
+        EWCI_TRY(save_finished(run));
+done:
+    return status;
+}
+
+/* Puts back what was kept, and saves it. */
+static ewc_status save_kept(ewc_run *run)
+{
+    const int64_t n = ewc_model_parameter_count(run->model);
+    const kept_model *const kept = &run->kept;
+    ewc_status status = EWC_OK;
+    if (run->result.done == run->result.saved) return EWC_OK;
+    if (run->result.done < run->result.tasks) {
+        if (kept->theta != NULL) EWCI_TRY(ewc_model_write(run->model, kept->theta, n));
+        if (kept->s != NULL)
+            EWCI_TRY(ewc_consolidation_write(
+                run->state, kept->s, kept->mu, n, kept->info.r, kept->info.tasks));
+    }
+    EWCI_TRY(save_finished(run));
+done:
+    return status;
+}
+
+/* ---- Listening ---- */
+
+/* The first fold that makes the explicit step unstable: said once, and recorded. */
+static void note_form(ewc_run *run, const ewc_event *e)
+{
+    const ewc_run_options *const o = &run->options;
+    const ewci_method *const method = ewci_method_of(o);
+    if (o->penalty != EWC_PENALTY_AUTO || e->form != EWC_PENALTY_PROXIMAL ||
+        run->result.proximal_from > 0 || e->task + 1 == run->result.tasks)
+        return;
+    run->result.proximal_from = e->task + 2; /* from 1, and the task after this one */
+    ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_INFO,
+        "penalty: proximal from task %lld on (%s %g; explicit is stable up to %.4g)",
+        (long long)run->result.proximal_from, method->strength,
+        ewci_method_lambda(o) / method->factor, e->safe_lambda / method->factor);
+}
+
+/* Keeps the first thing that goes wrong. */
+static int keep_cause(ewc_run *run, ewc_status status)
+{
+    run->event_status = status;
+    if (status != EWC_OK)
+        snprintf(run->event_sentence, sizeof run->event_sentence, "%s", ewc_last_error());
+    return status != EWC_OK;
 }
 
 /* Counts, records and passes on. */
@@ -258,7 +431,7 @@ static int on_event(void *user, const ewc_event *e)
     json_t *const line = describe_event(run, e);
     if (e->kind == EWC_EVENT_EVALUATED || e->kind == EWC_EVENT_VALIDATED)
         result->seconds_evaluation += e->seconds;
-    if (e->kind == EWC_EVENT_TASK_END) result->done = e->task + 1;
+    if (e->kind == EWC_EVENT_FOLDED) note_form(run, e);
     if (e->kind == EWC_EVENT_FISHER) {
         result->seconds_fisher += e->seconds;
         result->fisher_samples += e->samples;
@@ -266,8 +439,11 @@ static int on_event(void *user, const ewc_event *e)
         json_object_del(copy, "event");
         json_array_append_new(run->fishers, copy);
     }
-    run->event_status = ewci_record_add(run->record, line);
-    if (run->event_status != EWC_OK) return 1;
+    if (keep_cause(run, ewci_record_add(run->record, line))) return 1;
+    if (e->kind == EWC_EVENT_EVALUATED && e->task_end) {
+        result->done = e->task + 1;
+        if (keep_cause(run, keep_finished(run))) return 1;
+    }
     if (run->callbacks.on_event == NULL) return 0;
     return run->callbacks.on_event(run->callbacks.event_user, e);
 }
@@ -422,6 +598,7 @@ ewc_status ewc_run_create(
     EWCI_TRY(create_data(run));
     EWCI_TRY(create_model(run));
     EWCI_TRY(create_trainer(run));
+    EWCI_TRY(create_kept(run));
 
     EWCI_TRY(ewc_backend_describe(run->backend, &run->result.device));
     run->fishers = json_array();
@@ -445,6 +622,7 @@ void ewc_run_free(ewc_run *run)
 {
     if (run == NULL) return;
     ewci_record_free(run->record);
+    free_kept(&run->kept);
     json_decref(run->fishers);
     ewc_trainer_free(run->trainer);
     ewc_consolidation_free(run->state);
@@ -463,13 +641,6 @@ const ewc_run_result *ewc_run_get_result(const ewc_run *run)
 }
 
 /* ---- Running ---- */
-
-/* folder/name; NULL if out of memory. free() it. */
-static char *join(const char *folder, const char *name)
-{
-    char *path = NULL;
-    return asprintf(&path, "%s/%s", folder, name) < 0 ? NULL : path;
-}
 
 /* Makes `out`, or a new folder runs/NAME-METHOD-TIME[-n]. */
 static ewc_status make_folder(ewc_run *run)
@@ -504,21 +675,6 @@ static ewc_status make_folder(ewc_run *run)
     return status;
 }
 
-/* Writes text to folder/name; NULL text stands for a failed allocation. */
-static ewc_status write_text(const ewc_run *run, const char *name, const char *text)
-{
-    char *const path = join(run->folder, name);
-    ewc_status status = EWC_ERR_MEMORY;
-    if (path != NULL && text != NULL) {
-        const ewci_piece piece = {text, strlen(text)};
-        status = ewci_file_write(path, &piece, 1);
-    } else {
-        ewci_fail(status, "%s: out of memory", name);
-    }
-    free(path);
-    return status;
-}
-
 /* Folder, configuration, and the record's first line. */
 static ewc_status begin(ewc_run *run)
 {
@@ -549,76 +705,74 @@ done:
     return status;
 }
 
-static ewc_status save_checkpoint(ewc_run *run)
-{
-    ewc_status status = EWC_OK;
-    char *const folder = join(run->folder, "checkpoint");
-    char *const path = join(run->folder, "checkpoint/model.safetensors");
-    if (folder == NULL || path == NULL) {
-        status = ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory");
-        goto done;
-    }
-    EWCI_TRY(ewci_folder_make(folder));
-    EWCI_TRY(ewc_checkpoint_save_tasks(path, run->model, run->state, run->tasks, run->result.done));
-done:
-    free(path);
-    free(folder);
-    return status;
-}
-
-/* Measures, result.json and the record's last line. */
+/* Model, result.json and the record's last line. */
 static ewc_status finish(ewc_run *run)
 {
     ewc_status status = EWC_OK;
-    char *text = NULL;
     const ewc_run_result *const r = &run->result;
-    EWCI_TRY(ewc_run_result_json(run, &text));
-    EWCI_TRY(write_text(run, "result.json", text));
+    EWCI_TRY(save_finished(run));
     EWCI_TRY(ewci_record_add(run->record,
         json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "event", "end", "acc",
             ewci_json_real(r->metrics.acc), "bwt", ewci_json_real(r->metrics.bwt), "fwt",
             ewci_json_real(r->metrics.fwt), "forgetting", ewci_json_real(r->metrics.forgetting),
             "seconds", ewci_json_real(r->seconds))));
 done:
-    free(text);
     return status;
+}
+
+/* A penalty that is too strong for the explicit step, in the units of the option that says so. */
+static ewc_status say_unstable(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    const ewci_method *const method = ewci_method_of(o);
+    const double safe = ewc_optimizer_safe_lambda(run->optimizer, run->state, (float)o->lr);
+    return ewci_fail(EWC_ERR_UNSTABLE,
+        "%s: %g makes the explicit penalty step diverge (lr %g); the largest safe %s is %.4g, or "
+        "use the proximal penalty",
+        method->strength, ewci_method_lambda(o) / method->factor, o->lr, method->strength,
+        safe / method->factor);
+}
+
+/* What became of training, with the sentence of the first cause. */
+static ewc_status train(ewc_run *run)
+{
+    const ewci_method *const method = ewci_method_of(&run->options);
+    run->executing = 1;
+    ewc_status status = ewc_trainer_run(run->trainer);
+    run->executing = 0;
+    if (run->event_status != EWC_OK)
+        return ewci_fail(run->event_status, "%s", run->event_sentence); /* why it was stopped */
+    if (method->strength == NULL || strcmp(method->strength, "lambda") == 0) return status;
+    if (status == EWC_ERR_UNSTABLE) return say_unstable(run);
+    if (status != EWC_ERR_NONFINITE || strstr(ewc_last_error(), "lambda: ") == NULL) return status;
+    if (method->factor == 1.0)
+        return ewci_fail(status, "%s (lambda is %s)", ewc_last_error(), method->strength);
+    return ewci_fail(
+        status, "%s (lambda is %g times %s)", ewc_last_error(), method->factor, method->strength);
+}
+
+/* The end that nobody wished for: what is finished is saved, the cause recorded, and returned. */
+static ewc_status end_early(ewc_run *run, ewc_status status)
+{
+    char cause[512];
+    snprintf(cause, sizeof cause, "%s", ewc_last_error()); /* what follows may fail, too */
+    if (run->event_status == EWC_OK)
+        (void)ewci_record_add(run->record, json_pack("{s:s, s:s, s:s}", "event", "error", "status",
+                                               ewc_status_name(status), "message", cause));
+    (void)save_kept(run);
+    return ewci_fail(status, "%s", cause);
 }
 
 ewc_status ewc_run_execute(ewc_run *run)
 {
-    ewc_run_result *const r = &run->result;
     if (run->folder != NULL)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_execute: the run has been executed");
-    const double start = now();
+    run->start = now();
     ewc_status status = begin(run);
     if (status != EWC_OK) return status;
-
-    run->executing = 1;
-    status = ewc_trainer_run(run->trainer);
-    run->executing = 0;
-    if (run->event_status != EWC_OK) status = run->event_status; /* why it was stopped */
-    const char *const strength = ewci_method_of(&run->options)->strength;
-    const double factor = ewci_method_of(&run->options)->factor;
-    if (status == EWC_ERR_UNSTABLE && strcmp(strength, "lambda") != 0)
-        status = factor == 1.0 ? ewci_fail(status, "%s (lambda is %s)", ewc_last_error(), strength)
-                               : ewci_fail(status, "%s (lambda is %g times %s)", ewc_last_error(),
-                                     factor, strength);
-    r->seconds = now() - start;
-    r->seconds_training = r->seconds - r->seconds_fisher - r->seconds_evaluation;
-    if (status == EWC_OK) {
-        r->metrics = ewc_metrics_compute(r->accuracy, r->baseline, r->tasks);
-        if (run->options.checkpoint) status = save_checkpoint(run);
-        if (status == EWC_OK) status = finish(run);
-    }
-    if (status != EWC_OK && run->event_status == EWC_OK) {
-        char *const sentence = strdup(ewc_last_error()); /* recording may fail, too */
-        (void)ewci_record_add(
-            run->record, json_pack("{s:s, s:s, s:s}", "event", "error", "status",
-                             ewc_status_name(status), "message", sentence != NULL ? sentence : ""));
-        status = ewci_fail(status, "%s", sentence != NULL ? sentence : "");
-        free(sentence);
-    }
-    return status;
+    status = train(run);
+    if (status == EWC_OK) status = finish(run);
+    return status == EWC_OK ? EWC_OK : end_early(run, status);
 }
 
 static ewc_status evaluate(ewc_run *run, const char *checkpoint, double *accuracy, int other_data)

@@ -288,6 +288,13 @@ static ewc_status set_shape(ewc_tasks *tasks)
     return EWC_OK;
 }
 
+static void count_classes(ewc_tasks *tasks)
+{
+    for (int set = 0; set < 2; set++)
+        for (int64_t row = 0; row < tasks->data->info.rows[set]; row++)
+            tasks->class_rows[set][tasks->data->host_labels[set][row]]++;
+}
+
 /* Draws which classes go together; every task must have rows to train and to test on. */
 static ewc_status make_split(ewc_tasks *tasks)
 {
@@ -299,8 +306,6 @@ static ewc_status make_split(ewc_tasks *tasks)
         draw_order(tasks->class_order, classes, tasks->o.seed, DRAW_CLASS_ORDER, 0);
 
     for (int set = 0; set < 2; set++) {
-        for (int64_t row = 0; row < tasks->data->info.rows[set]; row++)
-            tasks->class_rows[set][tasks->data->host_labels[set][row]]++;
         int64_t most = 0;
         for (int64_t t = 0; t < tasks->o.count; t++) {
             const int64_t rows = set_rows(tasks, t, set);
@@ -329,6 +334,38 @@ static ewc_status check_validation(const ewc_tasks *tasks)
                 "%lld",
                 (long long)tasks->o.validation, (long long)set_rows(tasks, t, 0), (long long)t + 1);
     return EWC_OK;
+}
+
+/* A class of the sequence that one split lacks is not learnt, or not measured. */
+static void warn_of_classes(const ewc_tasks *tasks)
+{
+    static const char *const set_names[2] = {"training", "test"};
+    const int64_t *const train = tasks->class_rows[0], *const test = tasks->class_rows[1];
+    const int split = tasks->o.kind == EWC_TASKS_SPLIT;
+    const int64_t classes =
+        split ? tasks->o.count * tasks->o.classes_per_task : tasks->data->info.classes;
+    for (int64_t k = 0; k < classes; k++) {
+        const int64_t c = split ? tasks->class_order[k] : k;
+        if ((train[c] == 0) == (test[c] == 0)) continue;
+        ewci_log(tasks->be->log, tasks->be->log_user, EWC_LOG_WARNING,
+            "class %lld has no %s rows, but %lld %s rows", (long long)c, set_names[train[c] > 0],
+            (long long)(train[c] + test[c]), set_names[train[c] == 0]);
+    }
+}
+
+static void warn_of_validation(const ewc_tasks *tasks)
+{
+    const int64_t held = tasks->o.validation;
+    for (int64_t t = 0; t < (tasks->o.kind == EWC_TASKS_SPLIT ? tasks->o.count : 1); t++) {
+        const int64_t rows = set_rows(tasks, t, 0);
+        if (held <= rows / 2) continue;
+        ewci_log(tasks->be->log, tasks->be->log_user, EWC_LOG_WARNING,
+            "validation: %lld of the %lld training rows of task %lld are held out, and %lld left "
+            "to "
+            "train on",
+            (long long)held, (long long)rows, (long long)t + 1, (long long)(rows - held));
+        return;
+    }
 }
 
 static ewc_status alloc_device_maps(const ewc_tasks *tasks, task_maps *maps, int64_t copies)
@@ -392,8 +429,11 @@ ewc_status ewc_tasks_create(ewc_tasks **out, ewc_dataset *dataset, const ewc_tas
     EWCI_TRY(ewci_device_alloc(tasks->be, &tasks->bias, tasks->features, sizeof(float)));
     EWCI_TRY(tasks->be->ops->upload(
         tasks->be, tasks->bias, bias, (size_t)tasks->features * sizeof(float)));
+    count_classes(tasks);
     if (tasks->o.kind == EWC_TASKS_SPLIT) EWCI_TRY(make_split(tasks));
     EWCI_TRY(check_validation(tasks));
+    warn_of_classes(tasks);
+    warn_of_validation(tasks);
     *out = tasks;
 done:
     free(bias);

@@ -2,6 +2,7 @@
 /* The loop over tasks: gather, forward, likelihood, backward, optimizer step with penalty; at a
  * task's end the Fisher pass, the fold, and a row of the accuracy matrix. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -336,6 +337,7 @@ typedef struct task_run {
     int64_t steps_per_epoch;
     int64_t steps;
     ewci_graph *graph; /* a recorded step of a full batch, or NULL */
+    int rule;          /* the penalty's in it: a callback may have written another state */
 } task_run;
 
 /* What task t is trained on. */
@@ -425,11 +427,19 @@ static ewc_status train_step(ewc_trainer *trainer, task_run *run, int64_t step, 
     EWCI_TRY(be->ops->set_step(be, pass->step, &block));
     if (trainer->replay) EWCI_TRY(ewci_replay_draw(trainer->replay, pass, &block));
     if (!be->ops->record_begin || run->rows < run->batch) return queue_step(trainer, run);
+    const int rule = ewci_optimizer_rule(trainer->optimizer, trainer->state);
+    if (run->graph && run->rule != rule) {
+        be->ops->graph_free(be, run->graph);
+        run->graph = NULL;
+    }
     if (!run->graph) {
+        run->rule = rule;
         EWCI_TRY(be->ops->record_begin(be));
         const ewc_status queued = queue_step(trainer, run);
+        char cause[512];
+        snprintf(cause, sizeof cause, "%s", queued != EWC_OK ? ewc_last_error() : "");
         status = be->ops->record_end(be, &run->graph); /* in any case: it ends the recording */
-        if (queued != EWC_OK) status = queued;
+        if (queued != EWC_OK) status = ewci_fail(queued, "%s", cause);
         if (status != EWC_OK) goto done;
     }
     EWCI_TRY(be->ops->replay(be, run->graph));
@@ -441,8 +451,7 @@ done:
 static ewc_status check_stability(const ewc_trainer *trainer)
 {
     const ewc_consolidation *const state = trainer->state;
-    if (!ewci_consolidation_acts(state) || state->options.penalty != EWC_PENALTY_EXPLICIT)
-        return EWC_OK;
+    if (ewci_optimizer_rule(trainer->optimizer, state) != EWCK_PENALTY_EXPLICIT) return EWC_OK;
     const double safe =
         ewc_optimizer_safe_lambda(trainer->optimizer, state, trainer->optimizer->options.lr);
     if ((double)state->options.lambda <= safe) return EWC_OK;
@@ -462,13 +471,12 @@ static ewc_status report_step(
     ewc_status status;
     EWCI_TRY(be->ops->download(be, &loss, trainer->total, sizeof loss));
     EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
-    status = ewci_optimizer_check(trainer->optimizer);
-    if (status == EWC_ERR_NONFINITE || (status == EWC_OK && !isfinite(loss))) {
-        status = ewci_fail(EWC_ERR_NONFINITE,
-            "task %lld, step %lld: the loss or a weight is no longer finite", (long long)run->t + 1,
-            (long long)event->step);
-        goto done;
-    }
+    status = ewci_optimizer_check(trainer->optimizer, trainer->state);
+    if (status == EWC_OK && !isfinite(loss))
+        status = ewci_fail(EWC_ERR_NONFINITE, "the loss is no longer finite (lr %g)", event->lr);
+    if (status == EWC_ERR_NONFINITE)
+        status = ewci_fail(status, "task %lld, step %lld: %s", (long long)run->t + 1,
+            (long long)event->step, ewc_last_error());
     if (status != EWC_OK) goto done;
     event->loss = loss / (double)since;
     if (ewci_consolidation_acts(trainer->state))
@@ -609,6 +617,7 @@ static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
     event.tasks = event.state.tasks;
     event.safe_lambda = ewc_optimizer_safe_lambda(
         trainer->optimizer, trainer->state, trainer->optimizer->options.lr);
+    event.form = ewc_optimizer_penalty(trainer->optimizer, trainer->state);
     EWCI_TRY(emit(trainer, &event));
 done:
     return status;

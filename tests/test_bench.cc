@@ -67,6 +67,15 @@ TEST(Bench, TheSummaryLosesNothing)
     write(run + "/result.json",
         "{\"method\":\"sgd\",\"acc\":0.9,\"seed\":3,\"seconds\":{\"total\":7.0}}");
 
+    write(prefix + ".jsonl", row); /* a run that ended early is none of its row */
+    write(run + "/result.json", "{\"method\":\"sgd\",\"acc\":0.9,\"seed\":3,\"tasks\":5,"
+                                "\"tasks_done\":4,\"seconds\":{\"total\":7.0}}");
+    EXPECT_EQ(0, std::system(command.c_str()));
+    EXPECT_NE(std::string::npos, read(prefix + ".jsonl").find("\"seeds\":[1]"));
+    EXPECT_NE(std::string::npos, read(prefix + ".err").find("the run ended early; left out"));
+    write(run + "/result.json", "{\"method\":\"sgd\",\"acc\":0.9,\"seed\":3,\"tasks\":5,"
+                                "\"tasks_done\":5,\"seconds\":{\"total\":7.0}}");
+
     const std::string cut = row + row.substr(0, row.size() / 2);
     write(prefix + ".jsonl", cut);
     EXPECT_NE(0, std::system(command.c_str()));

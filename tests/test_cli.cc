@@ -229,6 +229,12 @@ TEST_F(Cli, DataFoldersAreTheSameHoweverSpelled)
     const Outcome result = Ewc(words);
     EXPECT_EQ(0, result.code) << result.err;
     EXPECT_NE(std::string::npos, result.err.find("done before")) << result.err;
+
+    /* Other images in the same place are others. */
+    WriteTinyMnist(folder.path(), 200, 90);
+    const Outcome other = Ewc(words);
+    EXPECT_EQ(2, other.code);
+    EXPECT_NE(std::string::npos, other.err.find("holds a run on other data")) << other.err;
 }
 
 TEST_F(Cli, RunsThatFailSayWhy)
@@ -238,7 +244,7 @@ TEST_F(Cli, RunsThatFailSayWhy)
     EXPECT_NE(std::string::npos, result.err.find("lambda-l2")) << result.err;
     result = Ewc(Tiny({"--weight-decay", "1000", "--report-every", "1"}));
     EXPECT_EQ(5, result.code) << result.err;
-    result = Ewc(Tiny({"--methods", "sgd,l2:1e9,ewc"}, "compare"));
+    result = Ewc(Tiny({"--methods", "sgd,l2:1e9,ewc", "--penalty", "explicit"}, "compare"));
     EXPECT_EQ(2, result.code);
     EXPECT_NE(std::string::npos, result.err.find("compare: l2:1e9, seed 1: ")) << result.err;
     EXPECT_NE(std::string::npos, result.out.find("failed after 1 of 2 tasks")) << result.out;
@@ -283,6 +289,32 @@ TEST_F(Cli, TrainsAndEvaluates)
     ASSERT_EQ(0, result.code) << result.err;
     EXPECT_EQ(3u, json_array_size(json_object_get(
                       ParseJson(ReadFile(folder / "third/result.json")).get(), "accuracy")));
+}
+
+/* A run that cannot go on says where what it has finished lies. */
+TEST_F(Cli, AnEarlyEndLeavesWhatIsFinished)
+{
+    Words words = Tiny({});
+    words.back() = "1e9"; /* lambda */
+    Words explicitly = words;
+    explicitly.insert(explicitly.end(), {"--out", "run", "--penalty", "explicit"});
+    Outcome result = Ewc(explicitly);
+    EXPECT_EQ(2, result.code) << result.err;
+    EXPECT_NE(std::string::npos, result.err.find("largest safe lambda")) << result.err;
+    EXPECT_NE(std::string::npos, result.err.find("\nrun: model and result of 1 of 2 tasks\n"))
+        << result.err;
+    result = Ewc({"eval", "run"});
+    EXPECT_EQ(0, result.code) << result.err;
+
+    words.insert(words.end(), {"--out", "auto"}); /* the default goes on */
+    result = Ewc(words);
+    ASSERT_EQ(0, result.code) << result.err;
+    EXPECT_NE(std::string::npos,
+        result.err.find(
+            "penalty: proximal from task 2 on (lambda 1e+09; explicit is stable up to "))
+        << result.err;
+    EXPECT_NE(std::string::npos, result.out.find("explicit penalty, proximal from task 2 on"))
+        << result.out;
 }
 
 /* Wherever they stand, zeros included. */
@@ -647,7 +679,8 @@ TEST_F(Cli, QuietLeavesErrorsOnly)
     EXPECT_EQ("", Ewc(Tiny({"--quiet", "--methods", "sgd,ewc"}, "compare")).err);
     const Outcome result = OnTerminal(Tiny({"--quiet"}), 80);
     EXPECT_EQ(0u, result.out.find("permuted custom, ")) << result.out;
-    const Outcome failed = Ewc(Tiny({"--quiet", "--methods", "sgd,l2:1e9"}, "compare"));
+    const Outcome failed =
+        Ewc(Tiny({"--quiet", "--methods", "sgd,l2:1e9", "--penalty", "explicit"}, "compare"));
     EXPECT_EQ(0u, failed.err.find("ewc compare: l2:1e9, seed 1: ")) << failed.err;
 }
 

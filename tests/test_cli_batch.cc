@@ -110,8 +110,11 @@ TEST_F(Batch, WhatIsFinishedIsNotDoneAgain)
     const Words words = Tiny({"--methods", "sgd,l2,ewc", "--out", "all"}, "compare");
     ASSERT_EQ(0, Ewc(words).code);
     const std::string first = ReadFile(folder / "all/sgd-s1/result.json");
-    /* As if it had been interrupted: one run without a result, one that was never begun. */
-    std::filesystem::remove(folder / "all/l2-s1/result.json");
+    /* As if it had been interrupted: one run with the result of its first task, one that was never
+     * begun. */
+    const Json part = ParseJson(ReadFile(folder / "all/l2-s1/result.json"));
+    json_object_set_new(part.get(), "tasks_done", json_integer(1));
+    WriteJson("all/l2-s1/result.json", part.get());
     std::filesystem::remove_all(folder / "all/ewc-s1");
     const Outcome again = Ewc(words);
     ASSERT_EQ(0, again.code) << again.err;
@@ -145,6 +148,20 @@ TEST_F(Batch, WhatIsFinishedIsNotDoneAgain)
     EXPECT_TRUE(first == ReadFile(folder / "all/sgd-s1/result.json"));
 }
 
+/* A label that takes the room of the tasks' columns leaves their numbers out and makes up none. */
+TEST_F(Batch, LongLabelsLeaveNoNumberThatIsNone)
+{
+    const std::string label = "ewc:2." + std::string(40, '0');
+    for (const char *columns : {"COLUMNS=40", "COLUMNS=80", "COLUMNS=120"}) {
+        environment.push_back(columns);
+        const Outcome result =
+            Ewc(Tiny({"--methods", "sgd," + label, "--seeds", "2", "--out", "all"}, "compare"));
+        environment.pop_back();
+        ASSERT_EQ(0, result.code) << result.err;
+        EXPECT_EQ(std::string::npos, result.out.find("nan")) << result.out;
+    }
+}
+
 /* Only what a run has left is put aside, and not while another command works there. */
 TEST_F(Batch, WhatIsNoRunIsLeftAlone)
 {
@@ -168,8 +185,9 @@ TEST_F(Batch, WhatIsNoRunIsLeftAlone)
 
 TEST_F(Batch, ARunThatDivergesDoesNotStopTheOthers)
 {
-    const Outcome result =
-        Ewc(Tiny({"--methods", "l2:1e9,sgd,ewc", "--seeds", "2", "--out", "all"}, "compare"));
+    const Outcome result = Ewc(Tiny(
+        {"--methods", "l2:1e9,sgd,ewc", "--penalty", "explicit", "--seeds", "2", "--out", "all"},
+        "compare"));
     EXPECT_EQ(2, result.code);
     ExpectIn("compare: l2:1e9, seed 1: ", result.err);
     ExpectIn("compare: l2:1e9, seed 2: ", result.err);
@@ -177,7 +195,8 @@ TEST_F(Batch, ARunThatDivergesDoesNotStopTheOthers)
     for (const char *name : {"sgd-s1", "sgd-s2", "ewc-s1", "ewc-s2"})
         EXPECT_TRUE(std::filesystem::exists(folder / (std::string("all/") + name + "/result.json")))
             << name;
-    const Outcome json = Ewc(Tiny({"--methods", "l2:1e9,sgd", "--json"}, "compare"));
+    const Outcome json =
+        Ewc(Tiny({"--methods", "l2:1e9,sgd", "--penalty", "explicit", "--json"}, "compare"));
     EXPECT_EQ(2, json.code);
     const Json document = ParseJson(json.out);
     const json_t *const runs = json_object_get(document.get(), "runs");
@@ -531,6 +550,165 @@ TEST_F(Batch, TablesAndPagesShowTheSameNumbers)
         ExpectIn("<dd>" + spelled + "</dd>", page);
     }
     ExpectIn("seed 1  ACC 91.24  (done before)", table.err);
+}
+
+/* ---- Advice ---- */
+
+class Advice : public Batch
+{
+  protected:
+    /* The lines of advice. */
+    static std::vector<std::string> Given(const Outcome &result)
+    {
+        std::vector<std::string> lines;
+        for (const std::string &line : Lines(result.err))
+            if (line.rfind("advice: ", 0) == 0) lines.push_back(line.substr(8));
+        return lines;
+    }
+
+    /* What is said of finished runs whose results are changed: `accuracy` of ewc, the same for all
+     * tasks of a row, and the trace of each Fisher pass. */
+    std::vector<std::string> Of(const Words &flags,
+        const std::vector<std::vector<double>> &accuracy, double trace = 10.0,
+        const Words &more = {})
+    {
+        std::filesystem::remove_all(folder / "all");
+        Words words = {"compare", "--dataset", "custom", "--data-dir", folder.path(), "--device",
+            "cpu", "--tasks", std::to_string(accuracy.size()), "--hidden", "8", "--iterations", "2",
+            "--methods", "ewc", "--out", "all"};
+        words.insert(words.end(), flags.begin(), flags.end());
+        EXPECT_EQ(0, Ewc(words).code);
+        const Json run = Read("all/ewc-s1/result.json");
+        double acc = 0.0;
+        json_t *const rows = json_array();
+        for (const std::vector<double> &row : accuracy) {
+            json_t *const list = json_array();
+            for (const double value : row)
+                json_array_append_new(list, std::isnan(value) ? json_null() : json_real(value));
+            json_array_append_new(rows, list);
+        }
+        for (const double value : accuracy.back())
+            acc += value / (double)accuracy.size();
+        json_object_set_new(run.get(), "accuracy", rows);
+        json_object_set_new(run.get(), "acc", json_real(acc));
+        const json_t *const passes = json_object_get(run.get(), "fisher");
+        for (size_t i = 0; i < json_array_size(passes); i++) {
+            const char *name;
+            json_t *segment, *const all = json_object_get(json_array_get(passes, i), "segments");
+            const double share = trace / (double)json_object_size(all);
+            json_object_foreach(all, name, segment)
+                json_object_set_new(segment, "trace", json_real(share));
+        }
+        EXPECT_EQ(0, json_dump_file(run.get(), (folder / "all/ewc-s1/result.json").c_str(), 0));
+        words.insert(words.end(), more.begin(), more.end());
+        return Given(Ewc(words));
+    }
+};
+
+using Sentences = std::vector<std::string>;
+
+TEST_F(Advice, IsGivenWhereNumbersSaySo)
+{
+    /* Nothing to say. */
+    EXPECT_EQ(Sentences{}, Of({}, {{0.9, 0.1}, {0.85, 0.88}}));
+
+    /* A learning rate that learns nothing, in the words of the first task alone. */
+    EXPECT_EQ(
+        Sentences{"ewc: task 1 ended near chance, at 18.00 % (chance: 10.00): try another --lr "
+                  "than 7, or more steps"},
+        Of({"--lr", "7", "--lambda", "0", "--optimizer", "sgd"}, {{0.18, 0.1}, {0.01, 0.02}}));
+    EXPECT_EQ(Sentences{}, Of({}, {{0.2, 0.1}, {0.2, 0.2}}));
+
+    /* Class-incremental: four classes, of which only the last two are left. */
+    const Words by_class = {"--kind", "split", "--scenario", "class"};
+    const Sentences of_class = Of(by_class, {{0.99, NAN}, {0.25, 0.98}});
+    ASSERT_EQ(1u, of_class.size());
+    ExpectIn("ewc keeps 25.00 % on the earlier tasks, below chance", of_class[0]);
+    ExpectIn("--method er or --scenario task does", of_class[0]);
+    EXPECT_EQ(Sentences{}, Of(by_class, {{0.99, NAN}, {0.26, 0.98}}));
+    EXPECT_EQ(
+        Sentences{}, Of({"--kind", "split", "--scenario", "domain"}, {{0.99, 0.5}, {0.25, 0.98}}));
+
+    /* A Fisher pass that has found nothing, unless it looks at all labels. */
+    const std::vector<std::vector<double>> good = {{0.99, 0.1}, {0.99, 0.99}};
+    const Sentences of_fisher = Of({"--estimator", "argmax"}, good, 0.049);
+    ASSERT_EQ(1u, of_fisher.size());
+    ExpectIn("the argmax Fisher information has vanished (trace 0.049 at the end of task 1)",
+        of_fisher[0]);
+    ExpectIn("--estimator exact", of_fisher[0]);
+    EXPECT_EQ(1u, Of({"--estimator", "empirical"}, good, 0.049).size());
+    EXPECT_EQ(Sentences{}, Of({"--estimator", "argmax"}, good, 0.051));
+    EXPECT_EQ(Sentences{}, Of({"--estimator", "exact"}, good, 0.001));
+
+    /* Weights that are held too firmly: below chance, or no longer able to learn. */
+    const Sentences below = Of({}, {{0.3, 0.1}, {0.09, 0.1}}),
+                    last = Of({}, {{0.96, 0.1}, {0.95, 0.71}});
+    ASSERT_EQ(1u, below.size());
+    ExpectIn("ACC is 9.50 %, below chance (10.00): the weights are held too firmly; try a smaller "
+             "--lambda, or --method ewc-online with --gamma below 1",
+        below[0]);
+    ASSERT_EQ(1u, last.size());
+    ExpectIn("task 2 was learnt to 71.00 % only (task 1: 96.00): ", last[0]);
+    EXPECT_EQ(Sentences{}, Of({}, {{0.96, 0.1}, {0.95, 0.73}}));
+
+    EXPECT_EQ(Sentences{}, Of({}, {{0.3, 0.1}, {0.09, 0.1}}, 10.0, {"--quiet"}));
+}
+
+/* The penalty's share of the loss is seen while a run goes on. */
+TEST_F(Advice, AThePenaltyThatIsMostOfTheLoss)
+{
+    const Words train = {"train", "--dataset", "custom", "--data-dir", folder.path(), "--device",
+        "cpu", "--tasks", "3", "--hidden", "12", "--iterations", "1000", "--batch", "16",
+        "--lambda", "25", "--out", "run"};
+    const Outcome result = Ewc(train);
+    ASSERT_EQ(0, result.code) << result.err;
+    const Json run = Read("run/result.json");
+    const json_t *const rows = json_object_get(run.get(), "accuracy");
+    const double first = json_number_value(json_array_get(json_array_get(rows, 0), 0));
+    const double last = json_number_value(json_array_get(json_array_get(rows, 2), 2));
+    double share = 0.0;
+    std::istringstream record(ReadFile(folder / "run/metrics.jsonl"));
+    for (std::string line; std::getline(record, line);) {
+        const Json event = ParseJson(line);
+        if (line.find("\"event\":\"step\"") == std::string::npos || Number(event.get(), "task") < 3)
+            continue;
+        share = Number(event.get(), "penalty");
+        share /= share + Number(event.get(), "loss");
+    }
+    ASSERT_TRUE(share > 0.5 && last < first - 0.02 && last > 0.75 * first)
+        << share << " " << first << " " << last;
+    char text[128];
+    snprintf(text, sizeof text,
+        "the penalty was %.0f %% of the loss at the end, and task 3 learnt to", 100.0 * share);
+    const Sentences given = Given(result);
+    ASSERT_EQ(1u, given.size()) << result.err;
+    EXPECT_EQ(0u, given[0].find(text)) << given[0];
+}
+
+/* Of several runs the first with something to say stands for all; and what the data lack is said
+ * once, too. */
+TEST_F(Advice, IsGivenOnce)
+{
+    const Outcome twice =
+        Ewc(Tiny({"--methods", "sgd,l2,ewc", "--seeds", "2", "--validation", "150"}, "compare"));
+    const std::string held = "warning: validation: 150 of the 200 training rows of task 1 are held "
+                             "out, and 50 left to train on\n";
+    ASSERT_NE(std::string::npos, twice.err.find(held)) << twice.err;
+    EXPECT_EQ(twice.err.find(held), twice.err.rfind(held)) << twice.err;
+    EXPECT_EQ(std::string::npos, Ewc(Tiny({"--validation", "100"})).err.find("held out"));
+    Words low = Tiny({"--methods", "sgd,l2"}, "compare");
+    *(std::find(low.begin(), low.end(), "--lr") + 1) = "1e-9";
+    EXPECT_EQ(1u, Given(Ewc(low)).size());
+
+    std::string labels = ReadFile(folder / "t10k-labels-idx1-ubyte");
+    for (size_t i = 8; i < labels.size(); i++)
+        if (labels[i] == 3) labels[i] = 2;
+    WriteFile(folder / "t10k-labels-idx1-ubyte", labels);
+    const Outcome split = Ewc(Tiny({"--kind", "split"}));
+    ExpectIn("warning: class 3 has no test rows, but 20 training rows\n", split.err);
+    const Outcome quiet = Ewc(Tiny({"--kind", "split", "--quiet"}));
+    EXPECT_EQ(0, quiet.code);
+    EXPECT_EQ("", quiet.err);
 }
 
 } // namespace

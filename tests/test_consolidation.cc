@@ -178,6 +178,22 @@ TEST_P(Consolidation, OnlineFollowsTheRecurrence)
     }
 }
 
+/* What the old anchor left over goes with it. */
+TEST_P(Consolidation, OnlineForgetsTheRest)
+{
+    Rng rng(4);
+    for (const ewc_policy policy : {EWC_POLICY_SUM, EWC_POLICY_ONLINE}) {
+        Begin(Options(2.0f, policy, 0.5f));
+        const Vec<float> s = RandomFisher(rng, n), at = rng.Uniforms(n, -1, 1);
+        ASSERT_OK(ewc_consolidation_write(state.get(), s.data(), at.data(), n, 0.75, 2));
+        EXPECT_EQ(0.75, ValueAt(at)); /* lambda / 2 is 1 */
+        Fold(RandomFisher(rng, n), at);
+        const double want = policy == EWC_POLICY_ONLINE ? 0.0 : 0.75;
+        EXPECT_EQ(want, Look().info.r) << policy;
+        EXPECT_EQ(want, ValueAt(at)) << policy;
+    }
+}
+
 /* Equal tasks: S = kF, mu = theta*, r = 0, all to the bit. */
 TEST_P(Consolidation, EqualTasksAreExact)
 {

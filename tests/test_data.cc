@@ -431,6 +431,7 @@ TEST_F(Data, RealMnistVerifies)
     ASSERT_OK(ewc_dataset_locate("mnist", EWC_TEST_DATASETS, 1, &at));
     EXPECT_EQ(1, at.found);
     EXPECT_EQ(1, at.verified) << at.message;
+    EXPECT_STREQ("e9f4d8b3-e0cb4ad2-91373bdf-4ab9eff9", at.checksum);
     EXPECT_STREQ("", at.message);
     EXPECT_STREQ("mnist", at.name);
     EXPECT_EQ(std::string(EWC_TEST_DATASETS) + "/mnist", at.folder);
@@ -751,10 +752,20 @@ TEST_F(Data, LocateSaysWhatDiffers)
     EXPECT_EQ(folder.path(), at.folder);
     EXPECT_NE(nullptr, std::strstr(at.message, kStems[0])) << at.message;
     EXPECT_NE(nullptr, std::strstr(at.message, "46 bytes")) << at.message;
+    EXPECT_STREQ("", at.checksum);
+    ASSERT_OK(ewc_dataset_locate("custom", folder.path().c_str(), 1, &at));
+    EXPECT_EQ(-1, at.verified); /* with what? */
+    EXPECT_EQ(small.Checksum(), at.checksum);
+    ASSERT_OK(ewc_dataset_locate("custom", folder.path().c_str(), 0, &at));
+    EXPECT_STREQ("", at.checksum);
     Write(folder / kStems[0], "");
     ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at));
     EXPECT_EQ(0, at.verified);
     EXPECT_NE(nullptr, std::strstr(at.message, "truncated")) << at.message;
+    ASSERT_OK(ewc_dataset_locate("custom", folder.path().c_str(), 1, &at));
+    EXPECT_EQ(0, at.verified);
+    EXPECT_NE(nullptr, std::strstr(at.message, "truncated")) << at.message;
+    EXPECT_STREQ("", at.checksum);
 
     /* The real files, one label changed: the same length, another checksum. */
     const test::Folder real;

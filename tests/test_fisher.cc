@@ -394,6 +394,23 @@ TEST_P(Fisher, TakesTheFirstSamplesOfAShuffle)
     ExpectBits("another seed, all samples", Compute(0, EWC_FISHER_EXACT, 0, 0, 1, 99), whole);
 }
 
+/* Of two tasks that are the same, other samples and other labels are drawn. */
+TEST_P(Fisher, OrderAndDrawsAreKeyedByTask)
+{
+    ewc_task_options same = TaskOptions(EWC_TASKS_ROTATED, EWC_SCENARIO_DOMAIN, 2);
+    same.max_angle = 0.0;
+    Begin({0, {9}, 0}, same);
+    ExpectBits("inputs", ReadTask(tasks.get(), 1).inputs, ReadTask(tasks.get(), 0).inputs);
+    const auto differ = [&](ewc_estimator estimator, int64_t samples) {
+        const Vec<float> first = Compute(0, estimator, 0, samples);
+        ExpectBits("again", Compute(0, estimator, 0, samples), first);
+        return !SameBits(Compute(1, estimator, 0, samples), first);
+    };
+    EXPECT_TRUE(differ(EWC_FISHER_EXACT, 20)) << "order";
+    EXPECT_TRUE(differ(EWC_FISHER_SAMPLED, 0)) << "draws";
+    EXPECT_FALSE(differ(EWC_FISHER_EXACT, 0)) << "all samples, and nothing is drawn";
+}
+
 TEST_P(Fisher, NoSamplesGiveZero)
 {
     Begin({0, {7}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));

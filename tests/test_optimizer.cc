@@ -337,16 +337,66 @@ TEST_P(Optimizer, SaysWhenNumbersEnd)
             Vec<float> g((size_t)n, 0.1f);
             g.back() = wrong;
             EXPECT_FAILS(EWC_ERR_NONFINITE, "finite", Step(g));
-            /* New weights and moments: a new start. */
-            WriteWeights(model.get(), Vec<float>((size_t)n, 1.0f));
-            EXPECT_OK(ewc_optimizer_reset(optimizer.get()));
-            EXPECT_OK(Step(Vec<float>((size_t)n, 0.1f)));
+            EXPECT_EQ(EWC_ERR_NONFINITE, Step(Vec<float>((size_t)n, 0.1f))) << "the weights stay";
+            /* New weights: a new start, with moments and step count of one. */
+            const Vec<float> start((size_t)n, 1.0f), plain((size_t)n, 0.1f);
+            WriteWeights(model.get(), start);
+            EXPECT_OK(Step(plain));
+            const Vec<float> got = ReadWeights(model.get());
+            Begin(method, 0.1f);
+            WriteWeights(model.get(), start);
+            EXPECT_OK(Step(plain));
+            ExpectBits("theta", got, ReadWeights(model.get()));
         }
     /* Adam's g^2 overflows: v = inf would freeze the weight without a NaN. */
     Begin({"Adam", EWC_OPTIMIZER_ADAM, 0.0f, 0, 0.0f}, 1e-3f);
-    Consolidate(
-        1e20f, EWC_PENALTY_EXPLICIT, Vec<float>((size_t)n, 1.0f), Vec<float>((size_t)n, 50.0f));
-    EXPECT_EQ(EWC_ERR_NONFINITE, Step(Vec<float>((size_t)n, 0.0f)));
+    const Vec<float> zero((size_t)n, 0.0f), start((size_t)n, 1.0f), huge((size_t)n, 1e25f);
+    Consolidate(1e20f, EWC_PENALTY_EXPLICIT, start, Vec<float>((size_t)n, 50.0f));
+    EXPECT_FAILS(EWC_ERR_NONFINITE,
+        "lambda: 1e+20 is too large for the explicit penalty (max S 1): the square of a gradient "
+        "overflows the second moment; a smaller one, or the proximal penalty",
+        Step(zero));
+    Consolidate(1e20f, EWC_PENALTY_PROXIMAL, start, start); /* goes on, as it is told */
+    EXPECT_OK(Step(zero));
+    /* The gradient's own square: lambda has nothing to do with it. */
+    Consolidate(1.0f, EWC_PENALTY_EXPLICIT, start, start);
+    EXPECT_FAILS(EWC_ERR_NONFINITE,
+        "the square of a gradient overflows the second moment (lr 0.001)", Step(huge));
+    Begin({"SGD", EWC_OPTIMIZER_SGD, 0.0f, 0, 0.0f}, 1e20f);
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "a weight is no longer finite (lr 1e+20)", Step(huge));
+}
+
+/* With the penalty "auto": explicit up to ewc_optimizer_safe_lambda, proximal above it. */
+TEST_P(Optimizer, AutoTakesTheExplicitStepWhileItIsStable)
+{
+    for (const Method &method : kMethods) {
+        SCOPED_TRACE(method.name);
+        const auto step = [&](ewc_penalty penalty, float lambda) {
+            Begin(method, 0.1f);
+            Vec<float> s((size_t)n, 1.0f);
+            s[1] = 5.0f;
+            Consolidate(lambda, penalty, s, Vec<float>((size_t)n, 0.5f));
+            WriteWeights(model.get(), Vec<float>((size_t)n, 1.0f));
+            EXPECT_OK(Step(Vec<float>((size_t)n, 0.1f)));
+            return ReadWeights(model.get());
+        };
+        const auto form = [&] { return ewc_optimizer_penalty(optimizer.get(), state.get()); };
+        (void)step(EWC_PENALTY_EXPLICIT, 1.0f);
+        const double safe = ewc_optimizer_safe_lambda(optimizer.get(), state.get(), 0.1f);
+        for (const float part : {0.5f, 0.999f, 1.001f, 1.4f, 100.0f}) {
+            const bool bounded = std::isfinite(safe), above = bounded && part > 1.0f;
+            const float lambda = bounded ? (float)safe * part : 1000.0f * part;
+            const ewc_penalty want = above ? EWC_PENALTY_PROXIMAL : EWC_PENALTY_EXPLICIT;
+            const Vec<float> got = step(EWC_PENALTY_AUTO, lambda);
+            EXPECT_EQ(want, form()) << part;
+            ExpectBits("theta", got, step(want, lambda));
+            EXPECT_EQ(want, form()) << "as it was chosen";
+            EXPECT_FALSE(
+                SameBits(got, step(above ? EWC_PENALTY_EXPLICIT : EWC_PENALTY_PROXIMAL, lambda)));
+        }
+    }
+    EXPECT_EQ(EWC_PENALTY_EXPLICIT, ewc_optimizer_penalty(nullptr, state.get()));
+    EXPECT_EQ(EWC_PENALTY_EXPLICIT, ewc_optimizer_penalty(optimizer.get(), nullptr));
 }
 
 TEST_P(Optimizer, ResetForgets)

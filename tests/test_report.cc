@@ -774,8 +774,8 @@ TEST_F(Report, TheCommandRunsItAgain)
         const std::string page = Page("run");
         const size_t begin = page.find("<pre><code>") + 11;
         std::string command = page.substr(begin, page.find('\n', begin) - begin);
-        for (const auto &[from, to] : std::map<std::string, std::string>{
-                 {"&#39;", "'"}, {"&quot;", "\""}, {"&lt;", "<"}, {"&gt;", ">"}})
+        for (const auto &[from, to] : std::map<std::string, std::string>{{"<span>", ""},
+                 {"</span>", ""}, {"&#39;", "'"}, {"&quot;", "\""}, {"&lt;", "<"}, {"&gt;", ">"}})
             command = Replace(command, from, to);
         command = Replace(command, "&amp;", "&");
         SCOPED_TRACE(command);
@@ -856,11 +856,23 @@ TEST_F(Report, UnfinishedRunsAreShownAsFarAsTheyWent)
         const Outcome outcome = Plain({"part"});
         ASSERT_EQ(0, outcome.code) << outcome.err;
         const std::string page = Page("part");
-        EXPECT_TRUE(Has(page, "<strong>Unfinished:</strong> part has no result.json; "));
+        EXPECT_TRUE(Has(page, "<strong>Unfinished:</strong> part has not finished; "));
         EXPECT_TRUE(Has(page, "(unfinished)"));
         reports++;
     }
     EXPECT_GT(reports, 10u);
+
+    /* The result that an early end leaves is of some tasks; the record goes further. */
+    std::filesystem::remove_all(folder / "part");
+    TrainPart("part", {"--tasks", "3", "--report-every", "1"}, lines - 1);
+    const Json early = Result("whole");
+    json_object_set_new(early.get(), "tasks_done", json_integer(1));
+    char *const early_text = json_dumps(early.get(), 0);
+    WriteFile(folder / "part/result.json", early_text);
+    free(early_text);
+    ASSERT_EQ(0, Plain({"part"}).code);
+    EXPECT_TRUE(
+        Has(Page("part"), "<strong>Unfinished:</strong> part has not finished; 3 of 3 tasks"));
 
     /* Cut in the middle of a line, once two tasks were done. */
     const size_t at = record.find("{\"event\":\"step\",\"task\":3");

@@ -2,6 +2,8 @@
 /* A whole run through the library: what lies in its folder, that it repeats to the bit, and how it
  * ends when it cannot go on. */
 #include <cmath>
+#include <csignal>
+#include <sys/resource.h>
 
 #include "ewc/checkpoint.h"
 #include "ewc/run.h"
@@ -167,7 +169,7 @@ TEST_F(WholeRun, LeavesItsFolder)
         EXPECT_EQ(5, Number(head, "lambda"));
         EXPECT_EQ("half", Text(head, "lambda_convention"));
         EXPECT_EQ("sum", Text(head, "policy"));
-        EXPECT_EQ("explicit", Text(head, "penalty"));
+        EXPECT_EQ("auto", Text(head, "penalty"));
         EXPECT_TRUE(json_is_null(json_object_get(head, "gamma")));
         EXPECT_EQ(r->parameters, Number(head, "parameters_covered"));
     }
@@ -458,6 +460,57 @@ TEST_F(WholeRun, EvaluationIsOfTheSameTasksAndData)
     EXPECT_OK(ewc_run_evaluate(Create().get(), path.c_str(), accuracy.data()));
 }
 
+/* Makes the logits of the third task's classes, of 3 times 10, the largest of all. */
+void RaiseThirdHead(const std::string &path)
+{
+    std::string file = ReadFile(path);
+    uint64_t length = 0;
+    std::memcpy(&length, file.data(), 8);
+    const Json header = ParseJson(file.substr(8, length));
+    json_object_del(json_object_get(header.get(), "__metadata__"), "ewc.crc32");
+    const json_t *const offsets =
+        json_object_get(json_object_get(header.get(), "head.bias"), "data_offsets");
+    const size_t begin = (size_t)json_integer_value(json_array_get(offsets, 0));
+    const float high = 1000.0f;
+    for (size_t k = 20; k < 30; k++)
+        std::memcpy(&file[8 + length + begin + 4 * k], &high, 4);
+    char *const text = json_dumps(header.get(), JSON_COMPACT);
+    const std::string changed = text;
+    std::free(text);
+    const uint64_t size = changed.size();
+    WriteFile(path, std::string((const char *)&size, 8) + changed + file.substr(8 + length));
+}
+
+/* Of a run that ended early, among the classes of the tasks that it had learnt. */
+TEST_F(WholeRun, EvaluationOfAnEarlyEndIsItsLastRow)
+{
+    for (const char *scenario : {"class", "task"}) {
+        SCOPED_TRACE(scenario);
+        Set("scenario", scenario);
+        Set("out", (folder / scenario).c_str());
+        ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+        callbacks.on_event = [](void *, const ewc_event *e) -> int {
+            return e->kind == EWC_EVENT_TASK_BEGIN && e->task == 2;
+        };
+        const RunHandle run = Create(&callbacks);
+        EXPECT_EQ(EWC_ERR_STOPPED, ewc_run_execute(run.get()));
+        const ewc_run_result *const r = ewc_run_get_result(run.get());
+        const std::string path = folder / (std::string(scenario) + "/checkpoint/model.safetensors");
+        ewc_checkpoint_info info;
+        ASSERT_OK(ewc_checkpoint_describe(path.c_str(), &info, sizeof info));
+        EXPECT_EQ(2, info.trained);
+        EXPECT_EQ(2, info.folded);
+        RaiseThirdHead(path);
+        Set("out", "");
+        const RunHandle second = Create();
+        std::vector<double> accuracy(3, -1.0);
+        ASSERT_OK(ewc_run_evaluate(second.get(), path.c_str(), accuracy.data()));
+        for (size_t t = 0; t < 2; t++)
+            EXPECT_EQ(r->accuracy[3 + t], accuracy[t]) << t;
+        EXPECT_GT(accuracy[1], 0.5);
+    }
+}
+
 TEST_F(WholeRun, WithoutCheckpointThereIsNone)
 {
     Set("checkpoint", "false");
@@ -510,19 +563,44 @@ TEST_F(WholeRun, FoldersThatCannotBe)
     EXPECT_FAILS(EWC_ERR_CONFIG, "late", ewc_run_execute(late.get()));
 }
 
-/* Every event may be the last; the record is whole, and says why it ended. */
+/* The tensors of a checkpoint, without the header, which says of how many tasks it is. */
+std::string Tensors(const std::string &path)
+{
+    const std::string file = ReadFile(path);
+    uint64_t header = 0;
+    std::memcpy(&header, file.data(), sizeof header);
+    return file.substr(sizeof header + header);
+}
+
+/* Stops a run at its event number `at`, from 0. */
+struct Stop {
+    int at, seen;
+    static int Event(void *user, const ewc_event *)
+    {
+        Stop *const stop = static_cast<Stop *>(user);
+        return stop->seen++ == stop->at;
+    }
+};
+
+/* Every event may be the last; the record is whole, and says why it ended; the finished tasks have
+ * left what a run of so many tasks leaves. */
 TEST_F(WholeRun, StopsAtAnyEvent)
 {
-    struct Stop {
-        int left, seen;
-        static int Event(void *user, const ewc_event *)
-        {
-            Stop *const stop = static_cast<Stop *>(user);
-            stop->seen++;
-            return stop->left-- == 0;
-        }
-    };
-    for (int n = 0;; n += 3) {
+    std::string checkpoints[4];
+    std::vector<double> acc = {0.0};
+    for (const char *tasks : {"1", "2", "3"}) {
+        Set("tasks", tasks);
+        Set("out", (folder / tasks).c_str());
+        const RunHandle run = Create();
+        ASSERT_OK(ewc_run_execute(run.get()));
+        checkpoints[acc.size()] =
+            Tensors(folder / (std::string(tasks) + "/checkpoint/model.safetensors"));
+        acc.push_back(ewc_run_get_result(run.get())->metrics.acc);
+    }
+    Set("out", (folder / "run").c_str());
+    int64_t ends[4] = {0, 0, 0, 0};
+    for (int n = 0;; n += 2) {
+        SCOPED_TRACE(testing::Message() << "event " << n);
         Stop stop = {n, 0};
         ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
         callbacks.on_event = Stop::Event;
@@ -535,12 +613,165 @@ TEST_F(WholeRun, StopsAtAnyEvent)
             break;
         }
         ASSERT_EQ(EWC_ERR_STOPPED, status);
+        EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "stopped ")) << ewc_last_error();
         EXPECT_EQ(n + 1, stop.seen);
         const std::vector<Json> record = Record();
         EXPECT_EQ("error", Text(record.back().get(), "event"));
         EXPECT_EQ("EWC_ERR_STOPPED", Text(record.back().get(), "status"));
-        EXPECT_FALSE(std::filesystem::exists(folder / "run/result.json"));
+        size_t finished = 0;
+        for (const Json &line : record)
+            finished += json_is_true(json_object_get(line.get(), "task_end")) &&
+                        Text(line.get(), "event") == "evaluated";
+        ASSERT_LE(finished, 3u);
+        ends[finished]++;
+        const ewc_run_result *const r = ewc_run_get_result(run.get());
+        EXPECT_EQ((int64_t)finished, r->done);
+        EXPECT_EQ((int64_t)finished, r->saved);
+        EXPECT_EQ(finished > 0, std::filesystem::exists(folder / "run/result.json"));
+        EXPECT_EQ(finished > 0, std::filesystem::exists(folder / "run/checkpoint"));
+        if (finished == 0) continue;
+        EXPECT_TRUE(checkpoints[finished] == Tensors(folder / "run/checkpoint/model.safetensors"));
+        const Json result = Result();
+        EXPECT_EQ((double)finished, Number(result.get(), "tasks_done"));
+        EXPECT_NEAR(acc[finished], Number(result.get(), "acc"), 1e-6);
+        EXPECT_EQ(acc[finished], r->metrics.acc);
     }
+    EXPECT_GT(ends[0], 2);
+    EXPECT_GT(ends[1], 2);
+    EXPECT_GT(ends[2], 2);
+}
+
+/* What nothing can be done about, such as SIGKILL, meets the first finished task in the folder, and
+ * later ones where a minute has gone by. */
+TEST_F(WholeRun, LeavesTheFirstTaskInTheMeantime)
+{
+    struct Look {
+        std::string result;
+        std::vector<int64_t> done; /* at the start of each task; -1: no such file */
+        static int Event(void *user, const ewc_event *e)
+        {
+            Look *const look = static_cast<Look *>(user);
+            if (e->kind != EWC_EVENT_TASK_BEGIN) return 0;
+            if (!std::filesystem::exists(look->result)) {
+                look->done.push_back(-1);
+                return 0;
+            }
+            const Json result = ParseJson(ReadFile(look->result));
+            look->done.push_back((int64_t)Number(result.get(), "tasks_done"));
+            return 0;
+        }
+    } look = {folder / "run/result.json", {}};
+    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+    callbacks.on_event = Look::Event;
+    callbacks.event_user = &look;
+    ASSERT_OK(ewc_run_execute(Create(&callbacks).get()));
+    EXPECT_EQ((std::vector<int64_t>{-1, 1, 1}), look.done);
+    EXPECT_EQ(3.0, Number(Result().get(), "tasks_done"));
+}
+
+/* The first cause is what is told: not the stop that it led to, nor what cannot be written after
+ * it.
+ */
+TEST_F(WholeRun, AFullDiskIsTheCause)
+{
+    struct Fill {
+        std::string record;
+        int64_t at_task;
+        struct rlimit before;
+        static int Event(void *user, const ewc_event *e)
+        {
+            Fill *const fill = static_cast<Fill *>(user);
+            if (e->kind != EWC_EVENT_STEP || e->task != fill->at_task) return 0;
+            struct rlimit now = fill->before;
+            now.rlim_cur = std::filesystem::file_size(fill->record);
+            EXPECT_EQ(0, setrlimit(RLIMIT_FSIZE, &now));
+            return 0;
+        }
+    };
+    const auto handler = std::signal(SIGXFSZ, SIG_IGN); /* then EFBIG takes the place of ENOSPC */
+    for (const int64_t at_task : {0, 1}) {
+        std::filesystem::remove_all(folder / "run");
+        Fill fill = {folder / "run/metrics.jsonl", at_task, {}};
+        ASSERT_EQ(0, getrlimit(RLIMIT_FSIZE, &fill.before));
+        ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+        callbacks.on_event = Fill::Event;
+        callbacks.event_user = &fill;
+        const RunHandle run = Create(&callbacks);
+        const ewc_status status = ewc_run_execute(run.get());
+        const std::string sentence = ewc_last_error();
+        EXPECT_EQ(0, setrlimit(RLIMIT_FSIZE, &fill.before));
+        EXPECT_EQ(EWC_ERR_IO, status);
+        EXPECT_EQ(folder / "run/metrics.jsonl: cannot write: File too large", sentence);
+        EXPECT_EQ(at_task, ewc_run_get_result(run.get())->saved);
+        EXPECT_EQ(at_task > 0, std::filesystem::exists(folder / "run/result.json"));
+    }
+    std::signal(SIGXFSZ, handler);
+}
+
+/* Penalty "auto", the default: where an explicit run ends in its middle, it goes on, says so once
+ * and records it. */
+TEST_F(WholeRun, AutoGoesOnWhereExplicitEnds)
+{
+    const auto folds = [&] {
+        std::vector<Json> out;
+        for (Json &line : Record())
+            if (Text(line.get(), "event") == "folded") out.push_back(std::move(line));
+        return out;
+    };
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    const double safe = Number(folds()[0].get(), "safe_lambda");
+    EXPECT_TRUE(json_is_null(json_object_get(Result().get(), "proximal_from")));
+    for (const Json &fold : folds())
+        EXPECT_EQ("explicit", Text(fold.get(), "penalty"));
+
+    std::filesystem::remove_all(folder / "run");
+    Set("lambda", std::to_string(0.9 * safe).c_str());
+    Set("penalty", "explicit");
+    const RunHandle ends = Create();
+    EXPECT_FAILS(EWC_ERR_UNSTABLE, "largest safe lambda", ewc_run_execute(ends.get()));
+    EXPECT_EQ(2, ewc_run_get_result(ends.get())->saved);
+    EXPECT_EQ(2.0, Number(Result().get(), "tasks_done"));
+    const std::string two = Tensors(folder / "run/checkpoint/model.safetensors");
+
+    std::filesystem::remove_all(folder / "run");
+    Set("penalty", "auto");
+    std::string messages;
+    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+    callbacks.log = [](void *user, ewc_log_level, const char *message) {
+        *static_cast<std::string *>(user) += std::string(message) + "\n";
+    };
+    callbacks.log_user = &messages;
+    const RunHandle goes_on = Create(&callbacks);
+    ASSERT_OK(ewc_run_execute(goes_on.get()));
+    EXPECT_EQ(3, ewc_run_get_result(goes_on.get())->proximal_from);
+    EXPECT_EQ(3.0, Number(Result().get(), "proximal_from"));
+    EXPECT_EQ("auto", Text(Result().get(), "penalty"));
+    EXPECT_EQ("explicit", Text(folds()[0].get(), "penalty"));
+    EXPECT_EQ("proximal", Text(folds()[1].get(), "penalty"));
+    char safe_then[32];
+    std::snprintf(safe_then, sizeof safe_then, "%.4g", Number(folds()[1].get(), "safe_lambda"));
+    const std::string begin = "penalty: proximal from task 3 on (lambda ";
+    EXPECT_EQ(0u, messages.find(begin)) << messages;
+    EXPECT_NE(std::string::npos, messages.find(std::string("stable up to ") + safe_then))
+        << messages;
+    EXPECT_EQ(1, std::count(messages.begin(), messages.end(), '\n')) << messages;
+
+    Set("tasks", "2"); /* as far as explicit went, it is the same to the bit */
+    Set("out", (folder / "two").c_str());
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    EXPECT_TRUE(two == Tensors(folder / "two/checkpoint/model.safetensors"));
+
+    /* A method whose lambda has another name and another factor. */
+    Set("tasks", "3");
+    Set("method", "mas");
+    Set("lambda-mas", "1e9");
+    Set("out", (folder / "mas").c_str());
+    messages.clear();
+    const RunHandle mas = Create(&callbacks);
+    ASSERT_OK(ewc_run_execute(mas.get()));
+    EXPECT_EQ(0u, messages.find("penalty: proximal from task 2 on (lambda-mas 1e+09; explicit "))
+        << messages;
+    EXPECT_EQ(2, ewc_run_get_result(mas.get())->proximal_from);
 }
 
 /* A callback that would load other weights into the model in training is refused. */
@@ -580,6 +811,7 @@ TEST_F(WholeRun, CallbacksCannotLoadACheckpoint)
 TEST_F(WholeRun, UnstableLambdaIsNamed)
 {
     Set("lambda", "1e9");
+    Set("penalty", "explicit");
     EXPECT_FAILS(EWC_ERR_UNSTABLE, "largest safe lambda", ewc_run_execute(Create().get()));
     const std::vector<Json> record = Record();
     EXPECT_EQ("EWC_ERR_UNSTABLE", Text(record.back().get(), "status"));
@@ -596,6 +828,48 @@ TEST_F(WholeRun, NonFiniteNumbersStopIt)
     Set("report-every", "1");
     EXPECT_FAILS(EWC_ERR_NONFINITE, "task", ewc_run_execute(Create().get()));
     EXPECT_FALSE(std::filesystem::exists(folder / "run/checkpoint"));
+}
+
+TEST_F(WholeRun, AnOverflowNamesWhatIsTooLarge)
+{
+    Set("optimizer", "adam");
+    Set("lr", "0.001");
+    Set("lambda", "1e30");
+    EXPECT_FAILS(EWC_ERR_NONFINITE, ": lambda: 1e+30 is too large for the explicit penalty",
+        ewc_run_execute(Create().get()));
+    EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "second moment")) << ewc_last_error();
+    EXPECT_EQ(0, std::strncmp(ewc_last_error(), "task 2, step ", 13)) << ewc_last_error();
+    EXPECT_EQ(1.0, Number(Result().get(), "tasks_done"));
+    Set("method", "si");
+    Set("si-c", "1e30");
+    Set("out", (folder / "si").c_str());
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "(lambda is 2 times si-c)", ewc_run_execute(Create().get()));
+}
+
+/* The strength that is stable is quoted in the units of the option: it is, and no more than it. */
+TEST_F(WholeRun, TheStableStrengthIsInItsOwnUnits)
+{
+    Set("tasks", "2");
+    Set("optimizer", "sgd");
+    Set("lr", "0.1");
+    Set("penalty", "explicit");
+    for (const std::string key : {"si-c", "lambda-mas", "lambda-l2"}) {
+        Set("method", key == "si-c" ? "si" : key == "lambda-mas" ? "mas" : "l2");
+        const auto execute = [&](const std::string &value, const std::string &name) {
+            Set(key.c_str(), value.c_str());
+            Set("out", (folder / (key + name)).c_str());
+            return ewc_run_execute(Create().get());
+        };
+        ASSERT_EQ(EWC_ERR_UNSTABLE, execute("1e9", "first"));
+        const std::string sentence = ewc_last_error(), before = "the largest safe " + key + " is ";
+        EXPECT_EQ(
+            0u, sentence.find(key + ": 1e+09 makes the explicit penalty step diverge (lr 0.1); "))
+            << sentence;
+        ASSERT_NE(std::string::npos, sentence.find(before)) << sentence;
+        const double safe = std::stod(sentence.substr(sentence.find(before) + before.size()));
+        EXPECT_EQ(EWC_OK, execute(std::to_string(0.999 * safe), "safe")) << ewc_last_error();
+        EXPECT_EQ(EWC_ERR_UNSTABLE, execute(std::to_string(1.001 * safe), "more")) << safe;
+    }
 }
 
 TEST_F(WholeRun, DataThatIsTooSmall)

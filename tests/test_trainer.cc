@@ -1647,6 +1647,7 @@ TEST_P(Trainer, UnstableLambda)
         plan.optimizer.momentum = momentum;
         plan.optimizer.lr = 0.05f;
         plan.state.lambda = 1e6f;
+        plan.state.penalty = EWC_PENALTY_EXPLICIT;
         Sequence run(be, plan);
         ASSERT_OK(ewc_trainer_train(run.trainer.get(), 0));
         ASSERT_OK(ewc_trainer_consolidate(run.trainer.get(), 0)); /* reports, refuses nothing */
@@ -1674,6 +1675,116 @@ TEST_P(Trainer, UnstableLambda)
     }
 }
 
+/* The border is ewc_optimizer_safe_lambda itself. */
+TEST_P(Trainer, TheLargestSafeLambdaIsTheLast)
+{
+    for (const float momentum : {0.0f, 0.9f}) {
+        Plan plan;
+        plan.optimizer.lr = 0.05f;
+        plan.optimizer.momentum = momentum;
+        plan.state.penalty = EWC_PENALTY_EXPLICIT;
+        Sequence first(be, plan);
+        ASSERT_OK(ewc_trainer_train(first.trainer.get(), 0));
+        ASSERT_OK(ewc_trainer_consolidate(first.trainer.get(), 0));
+        const double safe =
+            ewc_optimizer_safe_lambda(first.optimizer.get(), first.state.get(), plan.optimizer.lr);
+        for (const double part : {0.98, 1.02}) {
+            plan.state.lambda = (float)(safe * part); /* of which F knows nothing */
+            Sequence run(be, plan);
+            ASSERT_OK(ewc_trainer_train(run.trainer.get(), 0));
+            ASSERT_OK(ewc_trainer_consolidate(run.trainer.get(), 0));
+            EXPECT_EQ(
+                part < 1.0 ? EWC_OK : EWC_ERR_UNSTABLE, ewc_trainer_train(run.trainer.get(), 1))
+                << ewc_last_error();
+        }
+    }
+}
+
+/* Penalty "auto": explicit to the bit until a fold makes that unstable, proximal to the bit from
+ * there on, and the fold says so. */
+TEST_P(Trainer, AutoGoesFromExplicitToProximal)
+{
+    Plan plan;
+    plan.tasks.count = 3;
+    plan.optimizer.lr = 0.05f;
+    plan.state.lambda = 1.0f;
+    Sequence first(be, plan);
+    ASSERT_OK(ewc_trainer_train(first.trainer.get(), 0));
+    ASSERT_OK(ewc_trainer_consolidate(first.trainer.get(), 0));
+    plan.state.lambda = 0.9f * (float)ewc_optimizer_safe_lambda(
+                                   first.optimizer.get(), first.state.get(), plan.optimizer.lr);
+    ASSERT_EQ(EWC_PENALTY_AUTO, plan.state.penalty) << "the default";
+
+    Log log;
+    log.Listen(plan);
+    Sequence run(be, plan);
+    struct {
+        Vec<float> theta, s, mu;
+        ewc_consolidation_info info;
+    } second; /* after two tasks */
+    log.answer = [&](const ewc_event &event) {
+        if (event.kind != EWC_EVENT_FOLDED || event.task != 1) return 0;
+        second.theta = run.Weights();
+        second.s.resize(second.theta.size());
+        second.mu.resize(second.theta.size());
+        EXPECT_OK(ewc_consolidation_read(
+            run.state.get(), second.s.data(), second.mu.data(), (int64_t)second.theta.size()));
+        EXPECT_OK(ewc_consolidation_describe(run.state.get(), &second.info));
+        return 0;
+    };
+    ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+    const std::vector<ewc_event> folds = log.Of(EWC_EVENT_FOLDED);
+    ASSERT_EQ(3u, folds.size());
+    EXPECT_GE(folds[0].safe_lambda, (double)plan.state.lambda);
+    EXPECT_LT(folds[1].safe_lambda, (double)plan.state.lambda) << "it says little";
+    EXPECT_EQ(EWC_PENALTY_EXPLICIT, folds[0].form);
+    EXPECT_EQ(EWC_PENALTY_PROXIMAL, folds[1].form);
+    EXPECT_EQ(EWC_PENALTY_PROXIMAL, folds[2].form);
+
+    plan.train.on_event = nullptr;
+    plan.state.penalty = EWC_PENALTY_EXPLICIT;
+    Sequence explicitly(be, plan);
+    EXPECT_EQ(EWC_ERR_UNSTABLE, ewc_trainer_run(explicitly.trainer.get()));
+    ExpectBits("after two tasks", explicitly.Weights(), second.theta);
+    plan.state.penalty = EWC_PENALTY_PROXIMAL;
+    Sequence proximal(be, plan);
+    WriteWeights(proximal.model.get(), second.theta);
+    ASSERT_OK(ewc_consolidation_write(proximal.state.get(), second.s.data(), second.mu.data(),
+        (int64_t)second.s.size(), second.info.r, second.info.tasks));
+    ASSERT_OK(ewc_trainer_train(proximal.trainer.get(), 2));
+    ExpectBits("after three tasks", proximal.Weights(), run.Weights());
+}
+
+/* A callback writes the first state in the middle of a task: a recorded step is none of it, and is
+ * recorded again. */
+TEST_P(Trainer, AStateWrittenInTheMiddleActsFromThere)
+{
+    const auto run = [&](bool writes) {
+        Plan plan;
+        Log log;
+        log.Listen(plan);
+        plan.train.iterations = 8; /* full batches only */
+        plan.train.report_every = 1;
+        Sequence sequence(be, plan);
+        const Vec<float> start = sequence.Weights();
+        const Vec<float> s(start.size(), 5.0f);
+        log.answer = [&](const ewc_event &event) {
+            if (writes && event.kind == EWC_EVENT_STEP && event.step == 3) {
+                EXPECT_OK(ewc_consolidation_write(
+                    sequence.state.get(), s.data(), start.data(), (int64_t)s.size(), 0.0, 1));
+            }
+            return 0;
+        };
+        EXPECT_OK(ewc_trainer_train(sequence.trainer.get(), 0));
+        double way = 0.0;
+        const Vec<float> end = sequence.Weights();
+        for (size_t i = 0; i < end.size(); i++)
+            way += std::pow((double)end[i] - (double)start[i], 2);
+        return way;
+    };
+    EXPECT_LT(run(true), 0.5 * run(false));
+}
+
 TEST_P(Trainer, StopsAtNonFiniteNumbers)
 {
     Plan plan;
@@ -1685,6 +1796,8 @@ TEST_P(Trainer, StopsAtNonFiniteNumbers)
     log.Listen(plan);
     Sequence run(be, plan);
     EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1, step", ewc_trainer_run(run.trainer.get()));
+    EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "a weight is no longer finite (lr 1e+30)"))
+        << ewc_last_error();
     EXPECT_TRUE(log.entries.empty() || log.entries.back().event.step <= 10);
 
     /* Adam's moments overflow: the weights stand still at a finite loss, and that is said, too. */
@@ -1692,7 +1805,27 @@ TEST_P(Trainer, StopsAtNonFiniteNumbers)
     plan.optimizer.lr = 1e-2f;
     plan.state.lambda = 1e30f;
     Sequence frozen(be, plan);
-    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 2, step", ewc_trainer_run(frozen.trainer.get()));
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 2, step 5: lambda: 1e+30 is too large",
+        ewc_trainer_run(frozen.trainer.get()));
+    EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "overflows the second moment"))
+        << ewc_last_error();
+}
+
+/* -log p may overflow where each weight and each gradient is finite. */
+TEST_P(Trainer, StopsAtALossThatIsNotFinite)
+{
+    Plan plan;
+    plan.shape.hidden = {};
+    plan.penalty = false;
+    Sequence run(be, plan);
+    Vec<float> weights = run.Weights();
+    weights.end()[-1] = -3e38f; /* biases of two classes, 6e38 apart */
+    weights.end()[-2] = 3e38f;
+    WriteWeights(run.model.get(), weights);
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1, step 4: the loss is no longer finite",
+        ewc_trainer_train(run.trainer.get(), 0));
+    for (const float w : run.Weights())
+        ASSERT_TRUE(std::isfinite(w));
 }
 
 /* Such a task does not end early with weights from before, or with these as the best. */

@@ -32,7 +32,10 @@ typedef enum ewc_penalty {
     EWC_PENALTY_EXPLICIT = 0,
     /* theta' + w (mu - theta'), w = a / (1 + a), a = (effective step) lambda S; stable for every
      * lambda */
-    EWC_PENALTY_PROXIMAL = 1
+    EWC_PENALTY_PROXIMAL = 1,
+    /* Explicit while lambda is not above ewc_optimizer_safe_lambda, proximal from the fold on whose
+     * S makes it so: see ewc_optimizer_penalty. */
+    EWC_PENALTY_AUTO = 2
 } ewc_penalty;
 
 typedef struct ewc_consolidation_options {
@@ -45,7 +48,7 @@ typedef struct ewc_consolidation_options {
 } ewc_consolidation_options;
 #define EWC_CONSOLIDATION_OPTIONS_DEFAULTS                                                         \
     {                                                                                              \
-        sizeof(ewc_consolidation_options), 100.0f, EWC_POLICY_SUM, 1.0f, EWC_PENALTY_EXPLICIT, 0   \
+        sizeof(ewc_consolidation_options), 100.0f, EWC_POLICY_SUM, 1.0f, EWC_PENALTY_AUTO, 0       \
     }
 
 /* An empty state for `model`, which is borrowed.

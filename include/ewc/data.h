@@ -72,8 +72,9 @@ typedef struct ewc_dataset_location {
     char name[32];
     char folder[512];  /* "" if not found */
     int found;         /* all four files are there */
-    int verified;      /* 1: payload checksums match, 0: they do not; -1: not checked */
+    int verified;      /* 1: payload checksums match, 0: they do not; -1: not checked, or custom */
     char message[256]; /* what is missing or differs; "" if nothing */
+    char checksum[40]; /* as in ewc_dataset_info, of a set that was read and is whole; else "" */
 } ewc_dataset_location;
 
 /* How many sets ewc_dataset_load knows, and the name of the i-th (NULL beyond the last). */
@@ -126,6 +127,8 @@ typedef struct ewc_task_options {
     }
 
 /* A sequence of tasks over `dataset`, which is borrowed and must outlive it. `options` may be NULL.
+ * Warns by the backend's log of classes that only one split has rows of, and where more than half
+ * of a task's training rows are held out.
  * @return EWC_OK; EWC_ERR_ARGUMENT: an option out of range, named; EWC_ERR_DATA: a task of a split
  *         set without rows; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_tasks_create(

@@ -50,10 +50,17 @@ EWC_API ewc_status ewc_optimizer_reset(ewc_optimizer *optimizer);
 EWC_API double ewc_optimizer_safe_lambda(
     const ewc_optimizer *optimizer, const ewc_consolidation *state, float lr);
 
+/* How the penalty of `state` enters a step of this optimizer as S is now: for EWC_PENALTY_AUTO one
+ * of the other two, at the optimizer's own learning rate, which schedules only lower. */
+EWC_API ewc_penalty ewc_optimizer_penalty(
+    const ewc_optimizer *optimizer, const ewc_consolidation *state);
+
 /* One step on a gradient in host memory, in the model's layout (an embedding program's own loss).
  * Adds the penalty of `state` unless it is NULL, has lambda = 0 or no folded task.
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL or another count; EWC_ERR_NONFINITE: a weight or moment
- *         is no longer finite; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ *         is no longer finite; the optimizer is then as after ewc_optimizer_reset, and goes on once
+ *         ewc_model_write has put good weights in the place of those; EWC_ERR_MEMORY;
+ *         EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_optimizer_step(
     ewc_optimizer *optimizer, const float *gradient, int64_t count, const ewc_consolidation *state);
 

@@ -127,8 +127,9 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "er, agem: samples of earlier tasks that are kept, all tasks together")                    \
     X(INTEGER, replay_batch, "0", "[0,65536]", "Method",                                           \
         "er, agem: kept samples in each step; 0: as many as --batch")                              \
-    X(CHOICE, penalty, "explicit", "explicit|proximal", "Method",                                  \
-        "part of the gradient, or an implicit step, stable for every lambda")                      \
+    X(CHOICE, penalty, "auto", "explicit|proximal|auto", "Method",                                 \
+        "part of the gradient; an implicit step, stable for every lambda; or the first while that "\
+        "is stable, then the second")                                                              \
     X(FLAG, exclude_heads, "false", "", "Method", "leave the output layer out of the penalty")     \
                                                                                                    \
     X(CHOICE, estimator, "exact", "exact|sampled|empirical|argmax", "Fisher",                      \

@@ -40,8 +40,10 @@ EWC_API ewc_status ewc_run_create(
     ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks);
 EWC_API void ewc_run_free(ewc_run *run);
 
-/* Makes the run's folder and trains the whole sequence; once for each run. What was recorded before
- * an error stays in the folder, the error itself too.
+/* Makes the run's folder and trains the whole sequence; once for each run. What ends it early is
+ * recorded and leaves checkpoint and result.json of the tasks that are finished (trained,
+ * consolidated and evaluated; none: neither). They lie there after the first task, too, and again
+ * once a minute, for ends such as SIGKILL.
  * @return EWC_OK; EWC_ERR_CONFIG: the folder exists; EWC_ERR_IO; EWC_ERR_STOPPED, EWC_ERR_UNSTABLE,
  *         EWC_ERR_NONFINITE, EWC_ERR_MEMORY, EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_run_execute(ewc_run *run);
@@ -64,15 +66,18 @@ typedef struct ewc_run_result {
     ewc_backend_info device;
     int64_t parameters;
     int64_t tasks;
-    int64_t done;             /* tasks trained so far */
+    int64_t done;             /* tasks finished so far: trained, consolidated and evaluated */
     const double *accuracy;   /* (tasks, tasks) R, see ewc/train.h */
     const double *baseline;   /* (tasks) */
     const double *validation; /* (tasks) on validation rows after the last task; or NaN */
-    ewc_metrics metrics;      /* NaN before the end */
+    ewc_metrics metrics;      /* of the tasks that were finished when the folder was last written */
     double seconds;           /* of ewc_run_execute, and its parts: */
     double seconds_training, seconds_fisher, seconds_evaluation;
     int64_t fisher_samples;       /* of all Fisher passes together */
     const ewc_dataset_info *data; /* what the tasks are made of */
+    int64_t saved;         /* tasks, from the first on, whose model and result lie in the folder */
+    int64_t proximal_from; /* penalty "auto": the task, from 1, whose steps were the first to be
+                            * proximal; 0: none */
 } ewc_run_result;
 EWC_API const ewc_run_result *ewc_run_get_result(const ewc_run *run);
 

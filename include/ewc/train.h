@@ -54,6 +54,7 @@ typedef struct ewc_event {
     const double *overlap;
     ewc_consolidation_info state; /* EWC_EVENT_FOLDED */
     double safe_lambda;           /* EWC_EVENT_FOLDED: ewc_optimizer_safe_lambda */
+    ewc_penalty form; /* EWC_EVENT_FOLDED: ewc_optimizer_penalty, of steps from now on */
 } ewc_event;
 
 /* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED.
@@ -140,7 +141,8 @@ EWC_API void ewc_trainer_free(ewc_trainer *trainer);
 
 /* Trains task t (tasks 0..t where joint is set).
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_UNSTABLE: lambda is too large for the explicit step,
- *         the sentence names the largest safe one; EWC_ERR_NONFINITE: names task and step;
+ *         the sentence names the largest safe one; EWC_ERR_NONFINITE: names task, step and what
+ *         overflowed;
  *         EWC_ERR_STOPPED; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t);
 

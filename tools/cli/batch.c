@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "advice.h"
 #include "file.h"
 #include "folder.h"
 #include "text.h"
@@ -27,6 +28,7 @@ typedef struct batch {
     int stop;             /* no more jobs are begun */
     int code;
     int logged;     /* the first run has said what device it uses */
+    json_t *warned; /* object: the warnings, each said once, are its keys */
     double skipped; /* jobs that had been done before */
     cli_progress progress;
 } batch;
@@ -74,6 +76,7 @@ static int on_event(void *user, const ewc_event *event)
     worker *const w = user;
     batch *const b = w->all;
     pthread_mutex_lock(&b->mutex);
+    cli_watch_event(&w->job->watch, event);
     if (event->kind == EWC_EVENT_EVALUATED && event->task_end) w->job->done = event->task + 1;
     if (event->kind == EWC_EVENT_STEP || event->task_end)
         w->job->part = cli_fraction(&w->job->options, event);
@@ -87,8 +90,13 @@ static void on_log(void *user, ewc_log_level level, const char *message)
     worker *const w = user;
     batch *const b = w->all;
     pthread_mutex_lock(&b->mutex);
-    if (level != EWC_LOG_INFO || !b->logged) cli_progress_log(&b->progress, level, message);
-    if (level == EWC_LOG_INFO) b->logged = 1;
+    const int said =
+        level == EWC_LOG_INFO ? b->logged : json_object_get(b->warned, message) != NULL;
+    if (!said) cli_progress_log(&b->progress, level, message);
+    if (level == EWC_LOG_INFO)
+        b->logged = 1;
+    else
+        json_object_set_new(b->warned, message, json_true());
     pthread_mutex_unlock(&b->mutex);
 }
 
@@ -129,6 +137,18 @@ static const char *first_difference(json_t *a, json_t *b)
     return NULL;
 }
 
+/* Whether a finished run was on the data that there is now; only a set of one's own can be another
+ * under the same name. */
+static int is_same_data(const ewc_run_options *options, const json_t *result)
+{
+    char name[32] = "";
+    ewc_dataset_location here;
+    (void)ewc_options_get(options, "dataset", name, sizeof name);
+    if (strcmp(name, "custom") != 0) return 1;
+    if (ewc_dataset_locate(name, options->data_dir, 1, &here) != EWC_OK || !here.found) return 1;
+    return strcmp(here.checksum, cli_json_text(result, "data_checksum")) == 0;
+}
+
 /* Whether the job's folder holds a finished run of these options: 1, and its result in the job. -1:
  * it has another one, which the job's message says. */
 static int is_done(cli_job *job)
@@ -144,7 +164,8 @@ static int is_done(cli_job *job)
     snprintf(path, sizeof path, "%s/config.json", folder);
     there = json_load_file(path, 0, NULL);
     if (ewc_options_to_json(&options, &text) == EWC_OK) wanted = json_loads(text, 0, NULL);
-    if (json_is_object(result) && json_is_object(there) && wanted != NULL) {
+    const int whole = cli_json_integer(result, "tasks_done", 0) == (int64_t)options.tasks;
+    if (whole && json_is_object(there) && wanted != NULL) {
         json_object_del(there, "threads"); /* nothing depends on them */
         json_object_del(wanted, "threads");
         const char *const key = first_difference(there, wanted);
@@ -152,6 +173,12 @@ static int is_done(cli_job *job)
         if (key != NULL)
             snprintf(job->message, sizeof job->message,
                 "--out: %s holds a run with other options, %.64s is one", folder, key);
+    }
+    if (done == 1 && !is_same_data(&options, result)) {
+        done = -1;
+        snprintf(job->message, sizeof job->message,
+            "out: %.250s holds a run on other data than what is in %.250s now", folder,
+            options.data_dir[0] != '\0' ? options.data_dir : "EWC_DATA_DIR");
     }
     if (done == 1) {
         json_object_set_new(result, "folder", json_string(folder));
@@ -335,6 +362,7 @@ int cli_batch_run(cli_args *args, cli_job *jobs, int count)
     if (code != 0) return code;
 
     cli_progress_init(&b.progress, args);
+    b.warned = json_object();
     while (started < workers && pthread_create(&threads[started], NULL, work, &b) == 0)
         started++;
     if (started == 0) work(&b);
@@ -342,6 +370,7 @@ int cli_batch_run(cli_args *args, cli_job *jobs, int count)
         pthread_join(threads[i], NULL);
     if (b.code == 0 && cli_signal() != 0) b.code = cli_failed(args, EWC_ERR_STOPPED);
     cli_progress_end(&b.progress);
+    json_decref(b.warned);
     pthread_mutex_destroy(&b.mutex);
     if (lock >= 0) close(lock);
     return b.code;
@@ -361,6 +390,17 @@ int cli_batch_ended(const cli_job *jobs, int count)
         ended = ended && (jobs[i].result != NULL || jobs[i].status == EWC_ERR_UNSTABLE ||
                              jobs[i].status == EWC_ERR_NONFINITE);
     return ended;
+}
+
+void cli_batch_advise(const cli_args *args, const cli_job *jobs, int count)
+{
+    cli_adviser adviser = {.quiet = args->quiet};
+    fflush(stdout); /* after the table */
+    for (int i = 0; i < count; i++) {
+        adviser.label = jobs[i].label;
+        if (jobs[i].result != NULL)
+            cli_advise(&adviser, &jobs[i].options, jobs[i].result, &jobs[i].watch);
+    }
 }
 
 /* ---- Results ---- */

@@ -16,7 +16,8 @@ typedef struct cli_job {
     char message[640]; /* why it failed */
     json_t *result;    /* what result.json holds; NULL until it is finished */
     int started;
-    double part;  /* that is done, 0..1 */
+    double part; /* that is done, 0..1 */
+    cli_watch watch;
     int64_t done; /* tasks trained and evaluated */
 } cli_job;
 
@@ -36,6 +37,9 @@ double cli_job_accuracy(const cli_job *job, int64_t row, int64_t task);
 
 /* Whether every job has been done, or has diverged; none was left out. */
 int cli_batch_ended(const cli_job *jobs, int count);
+
+/* Advice on the jobs that have a result. */
+void cli_batch_advise(const cli_args *args, const cli_job *jobs, int count);
 
 /* One line on what the jobs have in common. */
 void cli_print_runs(const cli_job *jobs, int count);

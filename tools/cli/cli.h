@@ -92,6 +92,12 @@ int cli_usage(const char *verb, const char *format, ...) __attribute__((format(p
 void cli_catch_signals(void);
 int cli_signal(void); /* the signal that asks to stop, or 0 */
 
+/* advice.c: the share of the penalty in the loss as it was reported last, 0..1; NaN without. */
+typedef struct cli_watch {
+    double share;
+} cli_watch;
+void cli_watch_event(cli_watch *watch, const ewc_event *event);
+
 /* progress.c: the events of a run as progress on stderr. */
 typedef struct cli_progress {
     int terminal; /* one updating line instead of many */
@@ -99,6 +105,7 @@ typedef struct cli_progress {
     const ewc_run_options *options;
     double start, last; /* times of the first event and of the last line */
     double loss;
+    cli_watch watch;
     int started; /* an event has been seen */
     int shown;   /* a line is on the terminal that must go before another */
 } cli_progress;

@@ -182,6 +182,7 @@ int cli_compare(cli_args *args)
                 cli_print_results(c.jobs, count, NULL);
             else
                 print_table(&c);
+            cli_batch_advise(args, c.jobs, count);
         }
     }
     cli_batch_free(c.jobs, count);

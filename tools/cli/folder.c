@@ -265,6 +265,12 @@ static int read_files(cli_folder *out, const char *verb)
     }
     if (code == 0) code = read_object(&out->config, verb, config);
     if (code == 0 && exists(result)) code = read_object(&out->result, verb, result);
+    if (cli_json_integer(out->result, "tasks_done", INT64_MAX) <
+            cli_json_integer(out->result, "tasks", 0) &&
+        exists(record)) { /* what an early end left: the record goes further */
+        json_decref(out->result);
+        out->result = NULL;
+    }
     if (code == 0 && exists(record)) code = read_events(out, verb, record);
     if (code == 0 && cli_folder_tasks(out) == 0) {
         (void)cli_usage(verb, "%s: no file says how many tasks there are", out->path);

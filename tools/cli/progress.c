@@ -159,6 +159,7 @@ int cli_progress_event(void *user, const ewc_event *e)
     cli_progress *const p = user;
     const double now = cli_now();
     p->started = 1;
+    cli_watch_event(&p->watch, e);
     if (p->quiet) return cli_signal() != 0;
     switch (e->kind) {
     case EWC_EVENT_FISHER:

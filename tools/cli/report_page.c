@@ -63,6 +63,7 @@ static const char style[] =
     "pre{margin:.4rem 0;padding:.6rem .8rem;white-space:pre-wrap;border:1px solid var(--line);"
     "border-radius:.4rem;background:var(--card);font-size:.85rem}\n"
     "pre code{display:block;padding-left:1.5rem;text-indent:-1.5rem}\n"
+    "pre span{display:inline-block;max-width:100%;text-indent:0;overflow-wrap:anywhere}\n"
     "@media print{body{max-width:none;padding:0;font-size:10pt}nav{display:none}"
     "figure,.card,tr,pre{break-inside:avoid}h2,h2+p,h3,caption{break-after:avoid}"
     ".cards{grid-template-columns:repeat(2,1fr)}.figures{grid-template-columns:1fr}"
@@ -120,7 +121,7 @@ static void put_warnings(FILE *out, const report_run *run)
     if (!run->finished) {
         fputs("<p class=\"warn\"><strong>Unfinished:</strong> ", out);
         cli_put_html(out, run->folder.path);
-        fprintf(out, " has no result.json; %lld of %lld tasks are done. What follows goes as far.",
+        fprintf(out, " has not finished; %lld of %lld tasks are done. What follows goes as far.",
             (long long)run->done, (long long)run->tasks);
         if (cli_event_is(last, "error")) {
             fputs(" The run ended with: ", out);
@@ -382,14 +383,26 @@ static void put_runs(FILE *out, const report *r, const report_group *group)
     fputs("</tbody></table></div>\n", out);
 }
 
+/* A command, which is wrapped between its flags. */
+static void put_command(FILE *out, char *command)
+{
+    fputs("<code>", out);
+    for (char *part = command, *next; part != NULL; part = next) {
+        next = strstr(part, " --");
+        if (next != NULL) *next++ = '\0';
+        fputs("<span>", out);
+        cli_put_html(out, part);
+        fputs(next != NULL ? "</span> " : "</span>", out);
+    }
+    fputs("\n</code>", out);
+}
+
 static void put_commands(FILE *out, const report_group *group)
 {
     fputs("<h3>To run it again</h3>\n<pre>", out);
     for (int64_t k = 0; k < group->count; k++) {
         char *const command = report_command(group->runs[k]);
-        fputs("<code>", out);
-        cli_put_html(out, command);
-        fputs("\n</code>", out);
+        put_command(out, command);
         free(command);
     }
     fputs("</pre>\n", out);

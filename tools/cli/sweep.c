@@ -250,6 +250,7 @@ int cli_sweep(cli_args *args)
                     g.jobs, count, best_row(&g) >= 0 ? &g.jobs[best_row(&g) * g.seeds] : NULL);
             else
                 print_table(&g);
+            cli_batch_advise(args, g.jobs, count);
         }
     }
     if (g.jobs != NULL) cli_batch_free(g.jobs, count);

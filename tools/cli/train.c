@@ -4,19 +4,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "advice.h"
 #include "cli.h"
+
+/* How the penalty entered the steps. */
+static void spell_penalty(
+    char *text, size_t size, const ewc_run_options *options, const ewc_run_result *result)
+{
+    char penalty[32], from[48] = "";
+    (void)ewc_options_get(options, "penalty", penalty, sizeof penalty);
+    if (result->proximal_from > 0)
+        snprintf(
+            from, sizeof from, ", proximal from task %lld on", (long long)result->proximal_from);
+    snprintf(text, size, ", %s penalty%s",
+        options->penalty == EWC_PENALTY_AUTO ? "explicit" : penalty, from);
+}
 
 static void print_result(const ewc_run_options *options, const ewc_run_result *result)
 {
     const char *const key = ewc_method_strength((ewc_method)options->method);
-    char method[32], value[32], strength[96] = "", fisher[48] = "", gamma[48] = "";
+    char method[32], value[32], strength[160] = "", fisher[48] = "", gamma[48] = "";
     (void)ewc_options_get(options, "method", method, sizeof method);
     if (key != NULL) {
         (void)ewc_options_get(options, key, value, sizeof value);
         const int used = snprintf(strength, sizeof strength, ", %s %s", key, value);
-        (void)ewc_options_get(options, "penalty", value, sizeof value);
         if (options->method != EWC_METHOD_LWF)
-            snprintf(strength + used, sizeof strength - (size_t)used, ", %s penalty", value);
+            spell_penalty(strength + used, sizeof strength - (size_t)used, options, result);
     }
     (void)ewc_options_get(options, "estimator", value, sizeof value);
     if (options->method == EWC_METHOD_EWC || options->method == EWC_METHOD_EWC_ONLINE)
@@ -30,6 +43,25 @@ static void print_result(const ewc_run_options *options, const ewc_run_result *r
     printf("\n");
     cli_print_measures(result);
     printf("%s\n", result->folder);
+}
+
+/* After an error: what there is all the same. */
+static void tell_saved(const ewc_run_options *options, const ewc_run_result *result)
+{
+    if (result == NULL || result->saved == 0) return;
+    cli_say("%s: %s of %lld of %lld tasks", result->folder,
+        options->checkpoint ? "model and result" : "result", (long long)result->saved,
+        (long long)result->tasks);
+}
+
+/* After the result, which stays in one piece. */
+static void advise(const cli_args *args, const char *text, const cli_watch *watch)
+{
+    cli_adviser adviser = {.label = "", .quiet = args->quiet};
+    json_t *const result = json_loads(text, 0, NULL);
+    fflush(stdout);
+    cli_advise(&adviser, &args->options, result, watch);
+    json_decref(result);
 }
 
 int cli_train(cli_args *args)
@@ -54,13 +86,15 @@ int cli_train(cli_args *args)
     ewc_status status = ewc_run_create(&run, &args->options, &callbacks);
     if (status == EWC_OK) status = ewc_run_execute(run);
     cli_progress_end(&progress);
-    if (status == EWC_OK && args->json) status = ewc_run_result_json(run, &json);
-    if (status != EWC_OK)
+    if (status == EWC_OK) status = ewc_run_result_json(run, &json);
+    if (status != EWC_OK) {
         code = cli_failed(args, status);
-    else if (args->json)
+        tell_saved(&args->options, run != NULL ? ewc_run_get_result(run) : NULL);
+    } else if (args->json)
         fputs(json, stdout);
     else
         print_result(&args->options, ewc_run_get_result(run));
+    if (status == EWC_OK) advise(args, json, &progress.watch);
     free(json);
     ewc_run_free(run);
     return code;
