@@ -133,10 +133,10 @@ TEST(Precision, IsOneThatTheDeviceHas)
         const bool has = backend->has_tensor_cores != 0;
         EXPECT_EQ(has ? EWC_PRECISION_BF16X3 : EWC_PRECISION_FP32, backend->precision) << device;
         ewc_backend_free(backend);
-        for (const ewc_precision precision :
-            {EWC_PRECISION_FP32, EWC_PRECISION_BF16X3, EWC_PRECISION_TF32, (ewc_precision)4}) {
-            options.precision = precision;
-            const bool works = precision == EWC_PRECISION_FP32 || (has && precision < 4);
+        for (int precision = EWC_PRECISION_FP32; precision <= EWC_PRECISION_TF32 + 1; precision++) {
+            std::memcpy(&options.precision, &precision, sizeof precision);
+            const bool works =
+                precision == EWC_PRECISION_FP32 || (has && precision <= EWC_PRECISION_TF32);
             EXPECT_EQ(
                 works ? EWC_OK : EWC_ERR_ARGUMENT, ewc_backend_create(&backend, device, &options));
             if (works) {
