@@ -12,6 +12,17 @@
 
 enum { MAX_BATCH = 65536, MAX_DRAWS = 1024, LEAST_ROWS = 32, CHUNK = 1 << 20 };
 
+/* A quarter of the device's memory, free or not, so that the batch, and with it the last digits of
+ * F, do not depend on what else is there; all of it where its size is not known. */
+static ewc_status memory_for_batch(ewc_backend *be, size_t *bytes)
+{
+    ewc_backend_info info;
+    memset(&info, 0, sizeof info);
+    const ewc_status status = be->ops->describe(be, &info);
+    *bytes = info.memory_total > 0 ? (size_t)(info.memory_total / 4) : SIZE_MAX;
+    return status;
+}
+
 ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
 {
     if (out) *out = NULL;
@@ -25,6 +36,7 @@ ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
     ewc_status status = EWC_OK;
     if (!fisher->chunk || !fisher->layers)
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
+    if (status == EWC_OK) status = memory_for_batch(model->be, &fisher->limit);
     if (status == EWC_OK)
         status = ewci_device_alloc(model->be, &fisher->f, model->count, sizeof(float));
     if (status == EWC_OK)
@@ -79,17 +91,6 @@ typedef struct plan {
     int64_t layers;  /* is_whole: how many */
 } plan;
 
-/* A quarter of the device's memory, free or not, so that the batch, and with it the last digits of
- * F, do not depend on what else is there; all of it where its size is not known. */
-static ewc_status memory_for_batch(ewc_backend *be, size_t *bytes)
-{
-    ewc_backend_info info;
-    memset(&info, 0, sizeof info);
-    const ewc_status status = be->ops->describe(be, &info);
-    *bytes = info.memory_total > 0 ? (size_t)(info.memory_total / 4) : SIZE_MAX;
-    return status;
-}
-
 /* Layer by layer. */
 static int64_t batch_by_layers(
     const ewc_model *model, const ewc_fisher_options *o, int64_t repeats, size_t limit)
@@ -109,22 +110,19 @@ static int64_t batch_by_layers(
 }
 
 /* Of a task with so many logits and samples; resolved options. */
-static ewc_status make_plan(ewc_fisher *fisher, plan *out, const ewc_fisher_options *o,
-    int64_t first, int64_t outputs, int64_t samples)
+static void make_plan(ewc_fisher *fisher, plan *out, const ewc_fisher_options *o, int64_t first,
+    int64_t outputs, int64_t samples)
 {
     const ewc_model *const model = fisher->model;
     ewc_backend *const be = model->be;
-    size_t limit;
-    const ewc_status status = memory_for_batch(be, &limit);
-    if (status != EWC_OK) return status;
     *out = (plan){.repeats = ewci_likelihood_repeats(o->estimator, outputs, o->draws)};
-    out->batch = batch_by_layers(model, o, out->repeats, limit);
+    out->batch = batch_by_layers(model, o, out->repeats, fisher->limit);
     if (be->ops->fisher_memory && o->estimator != EWC_FISHER_SENSITIVITY && samples > 0) {
         int64_t rows = o->batch > 0 ? o->batch : MAX_BATCH;
         rows = rows < samples ? rows : samples;
         out->layers = ewci_model_layers(model, first, outputs, fisher->layers);
         out->bytes = be->ops->fisher_memory(be, fisher->layers, out->layers, rows, out->repeats);
-        while (o->batch == 0 && out->bytes > limit && rows > LEAST_ROWS) {
+        while (o->batch == 0 && out->bytes > fisher->limit && rows > LEAST_ROWS) {
             rows = (rows + 1) / 2;
             out->bytes =
                 be->ops->fisher_memory(be, fisher->layers, out->layers, rows, out->repeats);
@@ -133,7 +131,6 @@ static ewc_status make_plan(ewc_fisher *fisher, plan *out, const ewc_fisher_opti
         if (out->is_whole) out->batch = rows;
     }
     if (out->batch > samples) out->batch = samples;
-    return EWC_OK;
 }
 
 static ewc_status reserve(ewc_fisher *fisher, const plan *p)
@@ -162,10 +159,10 @@ ewc_status ewci_fisher_reserve(
     plan all, one;
     ewc_status status;
     EWCI_TRY(resolve_options(&o, given));
-    EWCI_TRY(make_plan(fisher, &all, &o, 0, outputs, samples));
+    make_plan(fisher, &all, &o, 0, outputs, samples);
     if (!all.is_whole) { /* fewer logits have more rows at a time: both are taken at their largest
                           */
-        EWCI_TRY(make_plan(fisher, &one, &o, 0, outputs < 2 ? outputs : 2, samples));
+        make_plan(fisher, &one, &o, 0, outputs < 2 ? outputs : 2, samples);
         if (one.batch * one.repeats > all.batch * all.repeats) all.repeats = one.repeats;
         all.batch = one.batch > all.batch ? one.batch : all.batch;
     }
@@ -220,7 +217,7 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     EWCI_TRY(ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
     const int64_t n = o.samples > 0 && o.samples < task.view.count ? o.samples : task.view.count;
     plan p;
-    EWCI_TRY(make_plan(fisher, &p, &o, task.first, task.outputs, n));
+    make_plan(fisher, &p, &o, task.first, task.outputs, n);
     EWCI_TRY(reserve(fisher, &p));
     if (!p.is_whole) {
         fisher->pass->first = task.first;

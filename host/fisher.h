@@ -17,6 +17,7 @@ struct ewc_fisher {
     ewck_layer *layers; /* host: of the model, for passes that the backend makes as a whole */
     void *memory;       /* device: of such passes; grows */
     size_t bytes;       /* of it */
+    size_t limit;       /* of what one batch may take */
     ewck_step *step;    /* device */
     float *chunk;       /* host: entries that are being counted */
 };

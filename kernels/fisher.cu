@@ -9,16 +9,23 @@
 #include "formula.h"
 #include "softmax.h"
 
-/* From the last class up, so that the rest is summed from its end; every lane keeps the rest. */
+/* From the last class up, so that the rest is summed from its end; every lane keeps the rest. Where
+ * there is a lane for each class, each keeps its own probability. */
 static __device__ void write_factor(
     float *seeds, const Softmax &softmax, int64_t stride, int64_t cols, unsigned lane)
 {
+    const bool fits = cols <= kWarp;
+    const float mine = fits && lane < cols ? softmax.p(lane) : 0.0f;
+    const auto p = [&](int64_t j) {
+        return fits ? __shfl_sync(kFullWarp, mine, (int)j) : softmax.p(j);
+    };
     float rest = 0.0f; /* sum of p_j over j > k */
     for (int64_t k = cols - 2; k >= 0; k--) {
-        rest += softmax.p(k + 1);
-        const float scale = ewci_factor_scale(softmax.p(k), rest);
+        rest += p(k + 1);
+        const float scale = ewci_factor_scale(p(k), rest);
         for (int64_t j = lane; j < cols; j += kWarp)
-            seeds[k * stride + j] = ewci_factor_entry(j, k, softmax.p(j), scale, rest);
+            seeds[k * stride + j] =
+                ewci_factor_entry(j, k, fits ? mine : softmax.p(j), scale, rest);
     }
 }
 
