@@ -87,7 +87,11 @@ class Device:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             run()
-        return graph.replay
+
+        def replay(run=run):  # which keeps the tensors that the graph works on
+            graph.replay()
+
+        return replay
 
     def describe(self):
         if not self.is_cuda:
