@@ -173,7 +173,7 @@ static void step_create(lone_step *s, ewc_backend *be, ewc_optimizer_kind kind, 
         .beta2 = 0.999f,
         .epsilon = 1e-8f,
         .lambda = 1.0f};
-    const ewck_step host_step = {.lr = 1e-4f, .adam_lr = 1e-4f, .adam_root = 1.0f};
+    const ewck_step host_step = {.lr = 1e-4f, .adam_lr = 1e-4f, .adam_scale = 1.0f};
     bench_check(ewci_device_alloc(be, &s->step, 1, sizeof *s->step));
     bench_check(ewci_device_alloc(be, &s->flag, 1, sizeof *s->flag));
     bench_check(be->ops->set_step(be, s->step, &host_step));

@@ -41,18 +41,34 @@ static ewc_status check_fill(ewc_backend *be, float *dst, float value, int64_t n
     return be->inner->fill(be, dst, value, n);
 }
 
+static ewc_status check_set_steps(
+    ewc_backend *be, ewck_step *dst, const ewck_step *values, int64_t count)
+{
+    REQUIRE(count >= 0 && count <= EWCK_MAX_STEPS, "set_steps: count=%lld, expected 0..%d",
+        (long long)count, EWCK_MAX_STEPS);
+    return be->inner->set_steps(be, dst, values, count);
+}
+
 /* ---- Data ---- */
+
+/* The samples that `operation` is to bring. */
+static ewc_status check_view(const char *operation, const ewck_view *view, int64_t rows)
+{
+    REQUIRE(rows >= 0 && view->features >= 0, "%s: %lld rows of %lld, expected 0 or more",
+        operation, (long long)rows, (long long)view->features);
+    REQUIRE(rows == 0 || (view->count > 0 && view->copies > 0 && view->taps > 0),
+        "%s: count=%lld, copies=%lld, taps=%lld, expected 1 or more", operation,
+        (long long)view->count, (long long)view->copies, (long long)view->taps);
+    REQUIRE(rows == 0 || !view->chosen || view->chosen_count > 0,
+        "%s: chosen_count=%lld, expected 1 or more", operation, (long long)view->chosen_count);
+    return EWC_OK;
+}
 
 static ewc_status check_gather(ewc_backend *be, float *x, int32_t *labels, int64_t *samples,
     const ewck_view *view, const ewck_step *step, int64_t rows)
 {
-    REQUIRE_BLOCK("gather", rows, view->features);
-    REQUIRE(rows == 0 || (view->count > 0 && view->copies > 0 && view->taps > 0),
-        "gather: count=%lld, copies=%lld, taps=%lld, expected 1 or more", (long long)view->count,
-        (long long)view->copies, (long long)view->taps);
-    REQUIRE(rows == 0 || !view->chosen || view->chosen_count > 0,
-        "gather: chosen_count=%lld, expected 1 or more", (long long)view->chosen_count);
-    return be->inner->gather(be, x, labels, samples, view, step, rows);
+    const ewc_status status = check_view("gather", view, rows);
+    return status != EWC_OK ? status : be->inner->gather(be, x, labels, samples, view, step, rows);
 }
 
 /* ---- Layers ---- */
@@ -224,21 +240,55 @@ static ewc_status check_project(
     return be->inner->project(be, g, r, dots, n);
 }
 
+/* That the rule is one, and has the buffers that it needs. */
+static ewc_status check_rule(const char *operation, const ewck_rule *rule, const float *m,
+    const float *v, const float *s, const float *mu)
+{
+    REQUIRE((unsigned)rule->kind <= EWCK_OPTIMIZER_ADAMW, "%s: kind=%d, expected 0..2", operation,
+        (int)rule->kind);
+    REQUIRE((unsigned)rule->penalty <= EWCK_PENALTY_PROXIMAL, "%s: penalty=%d, expected 0..2",
+        operation, (int)rule->penalty);
+    const int is_sgd = rule->kind == EWCK_OPTIMIZER_SGD;
+    REQUIRE(m || (is_sgd && !(rule->momentum > 0.0f)), "%s: m is NULL", operation);
+    REQUIRE(v || is_sgd, "%s: v is NULL", operation);
+    REQUIRE((s && mu) || rule->penalty == EWCK_PENALTY_NONE, "%s: s or mu is NULL beside a penalty",
+        operation);
+    return EWC_OK;
+}
+
 static ewc_status check_optimizer_step(ewc_backend *be, float *theta, float *m, float *v,
     const float *g, const float *s, const float *mu, int64_t n, const ewck_rule *rule,
     const ewck_step *step, int32_t *flag)
 {
     REQUIRE_COUNT("optimizer_step", n);
-    REQUIRE((unsigned)rule->kind <= EWCK_OPTIMIZER_ADAMW, "optimizer_step: kind=%d, expected 0..2",
-        (int)rule->kind);
-    REQUIRE((unsigned)rule->penalty <= EWCK_PENALTY_PROXIMAL,
-        "optimizer_step: penalty=%d, expected 0..2", (int)rule->penalty);
-    const int is_sgd = rule->kind == EWCK_OPTIMIZER_SGD;
-    REQUIRE(m || (is_sgd && !(rule->momentum > 0.0f)), "optimizer_step: m is NULL");
-    REQUIRE(v || is_sgd, "optimizer_step: v is NULL");
-    REQUIRE((s && mu) || rule->penalty == EWCK_PENALTY_NONE,
-        "optimizer_step: s or mu is NULL beside a penalty");
+    const ewc_status status = check_rule("optimizer_step", rule, m, v, s, mu);
+    if (status != EWC_OK) return status;
     return be->inner->optimizer_step(be, theta, m, v, g, s, mu, n, rule, step, flag);
+}
+
+/* ---- Training steps as a whole ---- */
+
+static ewc_status check_mlp_steps(ewc_backend *be, const ewck_mlp *net, const ewck_view *view,
+    const ewck_rule *rule, const ewck_step *steps, int64_t rows, int64_t count)
+{
+    REQUIRE_COUNT("mlp_steps", count);
+    REQUIRE(net->count >= 1, "mlp_steps: %lld layers, expected 1 or more", (long long)net->count);
+    REQUIRE(rows <= net->max_rows, "mlp_steps: %lld rows, expected at most %lld", (long long)rows,
+        (long long)net->max_rows);
+    REQUIRE(view->features == net->host_layers[0].in, "mlp_steps: %lld features, expected %lld",
+        (long long)view->features, (long long)net->host_layers[0].in);
+    for (int64_t i = 1; i < net->count; i++)
+        REQUIRE(net->host_layers[i].in == net->host_layers[i - 1].out,
+            "mlp_steps: layer %lld has %lld inputs, expected %lld", (long long)i,
+            (long long)net->host_layers[i].in, (long long)net->host_layers[i - 1].out);
+    const int64_t logits = net->host_layers[net->count - 1].out;
+    REQUIRE(net->group <= 0 || net->group >= logits || logits % net->group == 0,
+        "mlp_steps: group=%lld, expected a divisor of the %lld logits", (long long)net->group,
+        (long long)logits);
+    ewc_status status = check_view("mlp_steps", view, rows);
+    if (status == EWC_OK) status = check_rule("mlp_steps", rule, net->m, net->v, net->s, net->mu);
+    if (status != EWC_OK) return status;
+    return be->inner->mlp_steps(be, net, view, rule, steps, rows, count);
 }
 
 void ewci_backend_check(ewc_backend *be)
@@ -247,6 +297,7 @@ void ewci_backend_check(ewc_backend *be)
     be->checked = *be->ops;
     be->checked.copy = check_copy;
     be->checked.fill = check_fill;
+    if (be->inner->set_steps) be->checked.set_steps = check_set_steps;
     be->checked.gather = check_gather;
     be->checked.gemm = check_gemm;
     be->checked.bias_activation = check_bias_activation;
@@ -268,5 +319,6 @@ void ewci_backend_check(ewc_backend *be)
     be->checked.dots = check_dots;
     be->checked.project = check_project;
     be->checked.optimizer_step = check_optimizer_step;
+    if (be->inner->mlp_steps) be->checked.mlp_steps = check_mlp_steps;
     be->ops = &be->checked;
 }

@@ -27,6 +27,7 @@ typedef struct backend_cuda {
     int debug_sync;
     int recording;
     int hopper; /* compute capability 9.0: tensor cores of its own */
+    int early;  /* 9.0 or later: a kernel may begin before the last has ended */
     cudaStream_t stream;
     cublasHandle_t blas;
     void *workspace;           /* of cuBLAS */
@@ -315,6 +316,14 @@ static ewc_status cuda_set_step(ewc_backend *be, ewck_step *dst, const ewck_step
     OPERATION(be, "set_step", ewck_set_step(dst, value, cuda->stream));
 }
 
+static ewc_status cuda_set_steps(
+    ewc_backend *be, ewck_step *dst, const ewck_step *values, int64_t count)
+{
+    const ewc_status refused = refuse_while_recording((backend_cuda *)be, "set_steps");
+    if (refused != EWC_OK) return refused;
+    OPERATION(be, "set_steps", ewck_set_steps(dst, values, count, cuda->stream));
+}
+
 /* ---- Data and layers ---- */
 
 static ewc_status cuda_gather(ewc_backend *be, float *x, int32_t *labels, int64_t *samples,
@@ -429,6 +438,23 @@ static ewc_status cuda_fisher_batch(ewc_backend *be, float *f, void *memory, con
     OPERATION(be, "fisher_batch",
         ewck_fisher_batch(f, memory, theta, layers, count, view, step, rows, repeats, estimator,
             prepare, cuda->hopper, cuda->stream));
+}
+
+/* ---- Training steps ---- */
+
+static size_t cuda_mlp_memory(
+    ewc_backend *be, const ewck_layer *layers, int64_t count, int64_t rows)
+{
+    if (be->precision != EWC_PRECISION_BF16X3) return 0;
+    return ewck_mlp_memory(layers, count, rows);
+}
+
+static ewc_status cuda_mlp_steps(ewc_backend *be, const ewck_mlp *given, const ewck_view *view,
+    const ewck_rule *rule, const ewck_step *steps, int64_t rows, int64_t count)
+{
+    ewck_mlp net = *given;
+    net.early = ((backend_cuda *)be)->early;
+    OPERATION(be, "mlp_steps", ewck_mlp_steps(&net, view, rule, steps, rows, count, cuda->stream));
 }
 
 /* ---- Reductions and consolidation ---- */
@@ -578,6 +604,7 @@ static const ewci_backend_ops cuda_ops = {
     .replay = cuda_replay,
     .graph_free = cuda_graph_free,
     .set_step = cuda_set_step,
+    .set_steps = cuda_set_steps,
     .gather = cuda_gather,
     .gemm = cuda_gemm,
     .bias_activation = cuda_bias_activation,
@@ -591,6 +618,8 @@ static const ewci_backend_ops cuda_ops = {
     .seeds = cuda_seeds,
     .fisher_memory = cuda_fisher_memory,
     .fisher_batch = cuda_fisher_batch,
+    .mlp_memory = cuda_mlp_memory,
+    .mlp_steps = cuda_mlp_steps,
     .accumulate = cuda_accumulate,
     .stats = cuda_stats,
     .penalty = cuda_penalty,
@@ -675,6 +704,7 @@ static ewc_status open_device(backend_cuda *cuda)
     cuda->base.pass_rows = 8192; /* where matrix products reach their full rate */
     cuda->base.pass_gradients = 9 * 8192;
     cuda->hopper = major == 9 && minor == 0;
+    cuda->early = major >= 9;
     EWCI_TRY(own_memory(cuda, &cuda->workspace, workspace_bytes(major)));
     EWCI_TRY(own_memory(cuda, &scratch, EWCK_SCRATCH * sizeof *cuda->scratch));
     cuda->scratch = scratch;

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 5 };
+enum { EWCI_BACKEND_ABI = 6 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
@@ -60,6 +60,9 @@ struct ewci_backend_ops {
     /* Writes the step block; queued like any operation, but never recorded. The value may be
      * changed on return. */
     ewc_status (*set_step)(ewc_backend *be, ewck_step *dst, const ewck_step *host_value);
+    /* The same for `count` of them, at most EWCK_MAX_STEPS; NULL in a backend without mlp_steps. */
+    ewc_status (*set_steps)(
+        ewc_backend *be, ewck_step *dst, const ewck_step *host_values, int64_t count);
 
     /* ---- Data ---- */
     /* `rows` samples from step->position on, in the step's order: x (rows, view->features), labels
@@ -129,6 +132,18 @@ struct ewci_backend_ops {
     ewc_status (*fisher_batch)(ewc_backend *be, float *f, void *memory, const float *theta,
         const ewck_layer *host_layers, int64_t count, const ewck_view *host_view,
         const ewck_step *step, int64_t rows, int64_t repeats, int estimator, int prepare);
+
+    /* ---- Training steps as a whole ---- */
+    /* Of multilayer perceptrons without dropout, in the precision bf16x3; NULL in a backend without
+     * it. mlp_memory: bytes that batches of at most `rows` need; 0: layers that this is not for, or
+     * another precision. */
+    size_t (*mlp_memory)(
+        ewc_backend *be, const ewck_layer *host_layers, int64_t count, int64_t rows);
+    /* A training step for each of the blocks `steps` (count): gather, forward, nll and accumulate,
+     * backward, optimizer_step on all that the layers have. rows <= host_net->max_rows. The same
+     * bits, however many steps a call has. */
+    ewc_status (*mlp_steps)(ewc_backend *be, const ewck_mlp *host_net, const ewck_view *host_view,
+        const ewck_rule *host_rule, const ewck_step *steps, int64_t rows, int64_t count);
 
     /* ---- Reductions: in a fixed order ---- */
     /* total += sum of x */

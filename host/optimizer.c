@@ -123,17 +123,14 @@ void ewci_optimizer_advance(ewc_optimizer *optimizer, ewck_step *step, double lr
     const double t = (double)++optimizer->t;
     step->lr = (float)lr;
     step->adam_lr = (float)(lr / (1.0 - pow((double)optimizer->options.beta1, t)));
-    step->adam_root = (float)sqrt(1.0 - pow((double)optimizer->options.beta2, t));
+    step->adam_scale = (float)(1.0 / sqrt(1.0 - pow((double)optimizer->options.beta2, t)));
 }
 
-ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidation *state,
-    const ewck_step *step, int64_t first, int64_t outputs)
+ewck_rule ewci_optimizer_constants(const ewc_optimizer *optimizer, const ewc_consolidation *state)
 {
     const ewc_optimizer_options *const o = &optimizer->options;
-    ewc_model *const model = optimizer->model;
-    ewc_backend *const be = model->be;
     const int acts = ewci_consolidation_acts(state);
-    const ewck_rule rule = {.kind = (int32_t)o->kind,
+    return (ewck_rule){.kind = (int32_t)o->kind,
         .penalty = ewci_optimizer_rule(optimizer, state),
         .nesterov = o->nesterov != 0,
         .momentum = o->momentum,
@@ -142,6 +139,15 @@ ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidatio
         .epsilon = o->epsilon,
         .weight_decay = o->weight_decay,
         .lambda = acts ? state->options.lambda : 0.0f};
+}
+
+ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidation *state,
+    const ewck_step *step, int64_t first, int64_t outputs)
+{
+    ewc_model *const model = optimizer->model;
+    ewc_backend *const be = model->be;
+    const int acts = ewci_consolidation_acts(state);
+    const ewck_rule rule = ewci_optimizer_constants(optimizer, state);
     ewci_range ranges[3];
     const int count = ewci_model_ranges(model, first, outputs, ranges);
     for (int i = 0; i < count; i++) {

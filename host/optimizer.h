@@ -24,6 +24,8 @@ void ewci_optimizer_advance(ewc_optimizer *optimizer, ewck_step *step, double lr
 
 /* EWCK_PENALTY_*: how the state's penalty enters the next step; none before the first fold. */
 int ewci_optimizer_rule(const ewc_optimizer *optimizer, const ewc_consolidation *state);
+/* All constants of the next step. */
+ewck_rule ewci_optimizer_constants(const ewc_optimizer *optimizer, const ewc_consolidation *state);
 
 /* Queues the step on optimizer->gradient over the parameters of the window; `step`: device. */
 ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidation *state,

@@ -10,6 +10,7 @@
 #include "ewc/train.h"
 #include "fisher.h"
 #include "likelihood.h"
+#include "mlp.h"
 #include "overlap.h"
 #include "path.h"
 #include "replay.h"
@@ -17,7 +18,7 @@
 #include "task.h"
 #include "teacher.h"
 
-enum { EVAL_ROWS = 512, MAX_BATCH = 1 << 20 };
+enum { EVAL_ROWS = 512, MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
 
 struct ewc_trainer {
     ewc_model *model;
@@ -31,6 +32,7 @@ struct ewc_trainer {
     ewci_stopping *stopping;  /* or NULL */
     ewci_overlap *overlap;    /* or NULL */
     ewci_replay *replay;      /* or NULL */
+    ewci_mlp *mlp;            /* or NULL: steps that the backend makes as a whole */
     ewc_fisher_stats *stats;  /* (segments) */
     ewci_pass *pass;          /* training */
     ewci_pass *eval;          /* evaluation */
@@ -201,6 +203,12 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         if (o.importance >= EWC_IMPORTANCE_PATH)
             EWCI_TRY(ewci_path_create(&trainer->path, model, o.patience > 0));
     }
+    if (!trainer->teacher && !trainer->replay && !trainer->path) {
+        const int64_t most = ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK && !o.joint
+                                 ? ewc_tasks_classes(tasks)
+                                 : model->outputs;
+        EWCI_TRY(ewci_mlp_create(&trainer->mlp, optimizer, o.batch, most));
+    }
     *out = trainer;
 done:
     if (status != EWC_OK) ewc_trainer_free(trainer);
@@ -210,6 +218,7 @@ done:
 void ewc_trainer_free(ewc_trainer *trainer)
 {
     if (!trainer) return;
+    ewci_mlp_free(trainer->mlp);
     ewci_overlap_free(trainer->overlap);
     ewci_stopping_free(trainer->stopping);
     ewci_replay_free(trainer->replay);
@@ -337,7 +346,8 @@ typedef struct task_run {
     int64_t steps_per_epoch;
     int64_t steps;
     ewci_graph *graph; /* a recorded step of a full batch, or NULL */
-    int rule;          /* the penalty's in it: a callback may have written another state */
+    ewci_graph *many;  /* the same for MANY of them */
+    int rule;          /* the penalty's in them: a callback may have written another state */
 } task_run;
 
 /* What task t is trained on. */
@@ -381,13 +391,16 @@ static double scheduled_lr(const ewc_trainer *trainer, const task_run *run, int6
     }
 }
 
-/* Everything of a step but its step block: the same operations in every step. */
-static ewc_status queue_step(ewc_trainer *trainer, const task_run *run)
+/* Everything of `count` steps but their step blocks: the same operations each time. */
+static ewc_status queue_steps(ewc_trainer *trainer, const task_run *run, int64_t count)
 {
     ewci_pass *const pass = trainer->pass;
     ewc_backend *const be = trainer->model->be;
     ewc_optimizer *const optimizer = trainer->optimizer;
     ewc_status status;
+    if (trainer->mlp)
+        return ewci_mlp_train(
+            trainer->mlp, trainer->state, &run->task, trainer->total, run->rows, count);
     EWCI_TRY(be->ops->gather(
         be, pass->x, pass->labels, pass->samples, &run->task.view, pass->step, run->rows));
     if (trainer->replay) EWCI_TRY(ewci_replay_join(trainer->replay, pass, run->rows));
@@ -406,43 +419,82 @@ done:
     return status;
 }
 
-static ewc_status train_step(ewc_trainer *trainer, task_run *run, int64_t step, double lr)
+/* Whether steps [step, step + count) go beyond a multiple of `every`. */
+static int goes_beyond(int64_t step, int64_t count, int64_t every)
+{
+    return step % every + count > every;
+}
+
+/* Steps from `step` on that can be queued together, as nobody looks at anything between them and
+ * all batches are full: MANY or 1. */
+static int64_t steps_at_once(
+    const ewc_trainer *trainer, const task_run *run, int64_t step, int64_t validate_every)
+{
+    const ewc_train_options *const o = &trainer->options;
+    const int is_ragged = run->steps_per_epoch * run->batch > run->samples;
+    if (!trainer->mlp || step + MANY > run->steps || goes_beyond(step, MANY, o->report_every) ||
+        (o->eval_every > 0 && goes_beyond(step, MANY, o->eval_every)) ||
+        (trainer->stopping && goes_beyond(step, MANY, validate_every)) ||
+        (is_ragged && step % run->steps_per_epoch + MANY >= run->steps_per_epoch))
+        return 1;
+    return MANY;
+}
+
+/* The step block of the next step, number `step` of the task. */
+static ewck_step next_block(ewc_trainer *trainer, const task_run *run, int64_t step)
+{
+    ewck_step block = {.seed = trainer->options.seed,
+        .step = trainer->step++,
+        .position = step % run->steps_per_epoch * run->batch,
+        .order = EWCK_STREAM_SHUFFLE,
+        .task = (uint32_t)run->t,
+        .epoch = (uint32_t)(step / run->steps_per_epoch)};
+    ewci_optimizer_advance(trainer->optimizer, &block, scheduled_lr(trainer, run, step));
+    return block;
+}
+
+static void free_graphs(ewc_trainer *trainer, task_run *run)
+{
+    ewc_backend *const be = trainer->model->be;
+    if (run->many) be->ops->graph_free(be, run->many);
+    if (run->graph) be->ops->graph_free(be, run->graph);
+    run->many = run->graph = NULL;
+}
+
+/* Step `step` and those after it, `count` in all: one, or MANY full batches. */
+static ewc_status train_steps(ewc_trainer *trainer, task_run *run, int64_t step, int64_t count)
 {
     ewci_pass *const pass = trainer->pass;
     ewc_backend *const be = trainer->model->be;
-    const int64_t epoch = step / run->steps_per_epoch;
-    const int64_t position = step % run->steps_per_epoch * run->batch;
+    ewci_graph **const graph = count > 1 ? &run->many : &run->graph;
+    ewck_step blocks[MANY];
     ewc_status status;
     /* An evaluation, or a callback, may have put another task's maps into the slot. */
     EWCI_TRY(select_samples(trainer, &run->task, run->t));
-    ewck_step block = {.seed = trainer->options.seed,
-        .step = trainer->step++,
-        .position = position,
-        .order = EWCK_STREAM_SHUFFLE,
-        .task = (uint32_t)run->t,
-        .epoch = (uint32_t)epoch};
-    ewci_optimizer_advance(trainer->optimizer, &block, lr);
-    run->rows = run->samples - position < run->batch ? run->samples - position : run->batch;
+    for (int64_t i = 0; i < count; i++)
+        blocks[i] = next_block(trainer, run, step + i);
+    const int64_t left = run->samples - blocks[0].position;
+    run->rows = left < run->batch ? left : run->batch;
     pass->rows = run->rows;
-    EWCI_TRY(be->ops->set_step(be, pass->step, &block));
-    if (trainer->replay) EWCI_TRY(ewci_replay_draw(trainer->replay, pass, &block));
-    if (!be->ops->record_begin || run->rows < run->batch) return queue_step(trainer, run);
+    if (trainer->mlp)
+        EWCI_TRY(be->ops->set_steps(be, trainer->mlp->steps, blocks, count));
+    else
+        EWCI_TRY(be->ops->set_step(be, pass->step, blocks));
+    if (trainer->replay) EWCI_TRY(ewci_replay_draw(trainer->replay, pass, blocks));
+    if (!be->ops->record_begin || run->rows < run->batch) return queue_steps(trainer, run, count);
     const int rule = ewci_optimizer_rule(trainer->optimizer, trainer->state);
-    if (run->graph && run->rule != rule) {
-        be->ops->graph_free(be, run->graph);
-        run->graph = NULL;
-    }
-    if (!run->graph) {
-        run->rule = rule;
+    if (run->rule != rule) free_graphs(trainer, run);
+    run->rule = rule;
+    if (!*graph) {
         EWCI_TRY(be->ops->record_begin(be));
-        const ewc_status queued = queue_step(trainer, run);
+        const ewc_status queued = queue_steps(trainer, run, count);
         char cause[512];
         snprintf(cause, sizeof cause, "%s", queued != EWC_OK ? ewc_last_error() : "");
-        status = be->ops->record_end(be, &run->graph); /* in any case: it ends the recording */
+        status = be->ops->record_end(be, graph); /* in any case: it ends the recording */
         if (queued != EWC_OK) status = ewci_fail(queued, "%s", cause);
         if (status != EWC_OK) goto done;
     }
-    EWCI_TRY(be->ops->replay(be, run->graph));
+    EWCI_TRY(be->ops->replay(be, *graph));
 done:
     return status;
 }
@@ -532,23 +584,24 @@ static ewc_status train_task(ewc_trainer *trainer, int64_t t)
     EWCI_TRY(emit(trainer, &event));
     int64_t samples_since = 0;
     int ends = 0;
-    for (int64_t step = 0; step < run.steps && !ends; step++) {
-        const double lr = scheduled_lr(trainer, &run, step);
-        EWCI_TRY(train_step(trainer, &run, step, lr));
-        samples_since += trainer->pass->rows;
+    for (int64_t steps = 0; steps < run.steps && !ends;) {
+        const int64_t count = steps_at_once(trainer, &run, steps, validate_every);
+        EWCI_TRY(train_steps(trainer, &run, steps, count));
+        steps += count;
+        samples_since += count * trainer->pass->rows;
         event.kind = EWC_EVENT_STEP;
-        event.step = step + 1;
-        event.epoch = step / run.steps_per_epoch;
-        event.lr = lr;
+        event.step = steps;
+        event.epoch = (steps - 1) / run.steps_per_epoch;
+        event.lr = scheduled_lr(trainer, &run, steps - 1);
         event.seconds = seconds_now() - begin;
-        const int is_last = step + 1 == run.steps;
-        const int checks = trainer->stopping && ((step + 1) % validate_every == 0 || is_last);
+        const int is_last = steps == run.steps;
+        const int checks = trainer->stopping && (steps % validate_every == 0 || is_last);
         /* Before a check, too: it may end the task, and NaNs must never be the best weights. */
-        if ((step + 1) % o->report_every == 0 || is_last || checks) {
+        if (steps % o->report_every == 0 || is_last || checks) {
             EWCI_TRY(report_step(trainer, &run, &event, samples_since));
             samples_since = 0;
         }
-        if (o->eval_every > 0 && (step + 1) % o->eval_every == 0 && !is_last)
+        if (o->eval_every > 0 && steps % o->eval_every == 0 && !is_last)
             EWCI_TRY(evaluate_mid_task(trainer, &run, &event, EWC_SPLIT_TEST));
         if (checks) EWCI_TRY(check_validation(trainer, &run, &event, &ends));
     }
@@ -566,7 +619,7 @@ static ewc_status train_task(ewc_trainer *trainer, int64_t t)
     event.seconds = seconds_now() - begin;
     EWCI_TRY(emit(trainer, &event));
 done:
-    if (run.graph) be->ops->graph_free(be, run.graph);
+    free_graphs(trainer, &run);
     return status;
 }
 

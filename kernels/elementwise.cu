@@ -21,6 +21,28 @@ extern "C" cudaError_t ewck_set_step(
     return cudaGetLastError();
 }
 
+struct StepBlocks {
+    ewck_step at[EWCK_MAX_STEPS];
+};
+
+/* One block of EWCK_MAX_STEPS threads. */
+static __global__ void set_steps_kernel(ewck_step *dst, StepBlocks values, int64_t count)
+{
+    if (threadIdx.x < count) dst[threadIdx.x] = values.at[threadIdx.x];
+}
+
+extern "C" cudaError_t ewck_set_steps(
+    ewck_step *dst, const ewck_step *host_values, int64_t count, cudaStream_t stream)
+{
+    if (count < 0 || count > EWCK_MAX_STEPS) return cudaErrorInvalidValue;
+    if (count == 0) return cudaSuccess;
+    StepBlocks values = {};
+    for (int64_t i = 0; i < count; i++)
+        values.at[i] = host_values[i];
+    EWC_LAUNCH(set_steps_kernel, 1, EWCK_MAX_STEPS, 0, stream, dst, values, count);
+    return cudaGetLastError();
+}
+
 static __global__ void fill_kernel(float *dst, float value, int64_t n)
 {
     for (int64_t i = first_item(); i < n; i += item_stride())

@@ -272,7 +272,7 @@ EWCI_FN float ewci_step_adam(float theta, float g, float *m, float *v, float s, 
         g = fmaf(rule->weight_decay, theta, g);
     *m = fmaf(rule->beta1, *m, (1.0f - rule->beta1) * g);
     *v = fmaf(rule->beta2, *v, (1.0f - rule->beta2) * (g * g));
-    const float scale = sqrtf(*v) / step->adam_root + rule->epsilon;
+    const float scale = fmaf(sqrtf(*v), step->adam_scale, rule->epsilon);
     theta = fmaf(-step->adam_lr, *m / scale, theta);
     if (penalty == EWCK_PENALTY_PROXIMAL)
         theta = ewci_proximal(theta, mu, step->lr / scale * (rule->lambda * s));

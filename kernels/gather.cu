@@ -11,9 +11,11 @@
  * all lanes of a warp do at once; so few warps, but enough to have many loads under way. */
 static constexpr unsigned kGatherBlock = 128;
 
-/* One block for a row at a time. Out: x (rows, view.features), labels and samples (rows). */
-static __global__ void gather_kernel(float *__restrict__ x, int32_t *__restrict__ labels,
-    int64_t *__restrict__ samples, ewck_view view, const ewck_step *__restrict__ step, int64_t rows)
+/* One block for a row at a time. Out: x (rows, view.features), `leading` floats from row to row;
+ * labels and samples (rows). */
+static __global__ void gather_kernel(float *__restrict__ x, int64_t leading,
+    int32_t *__restrict__ labels, int64_t *__restrict__ samples, ewck_view view,
+    const ewck_step *__restrict__ step, int64_t rows)
 {
     for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
         const int64_t sample = ewci_view_sample(&view, step, row);
@@ -31,19 +33,27 @@ static __global__ void gather_kernel(float *__restrict__ x, int32_t *__restrict_
                 const int64_t at = map + tap * view.features + f;
                 value = fmaf(view.weight[at], (float)image[view.index[at]], value);
             }
-            x[row * view.features + f] = value;
+            x[row * leading + f] = value;
         }
     }
+}
+
+extern "C" cudaError_t ewck_gather_padded(float *x, int64_t leading, int32_t *labels,
+    int64_t *samples, const ewck_view *host_view, const ewck_step *step, int64_t rows,
+    cudaStream_t stream)
+{
+    if (rows == 0) return cudaSuccess;
+    if (rows < 0 || host_view->count <= 0 || host_view->copies <= 0 || host_view->features < 0 ||
+        leading < host_view->features || (host_view->chosen && host_view->chosen_count <= 0))
+        return cudaErrorInvalidValue;
+    EWC_LAUNCH(gather_kernel, ewck_grid(rows, 1), kGatherBlock, 0, stream, x, leading, labels,
+        samples, *host_view, step, rows);
+    return cudaGetLastError();
 }
 
 extern "C" cudaError_t ewck_gather(float *x, int32_t *labels, int64_t *samples,
     const ewck_view *host_view, const ewck_step *step, int64_t rows, cudaStream_t stream)
 {
-    if (rows == 0) return cudaSuccess;
-    if (rows < 0 || host_view->count <= 0 || host_view->copies <= 0 || host_view->features < 0 ||
-        (host_view->chosen && host_view->chosen_count <= 0))
-        return cudaErrorInvalidValue;
-    EWC_LAUNCH(gather_kernel, ewck_grid(rows, 1), kGatherBlock, 0, stream, x, labels, samples,
-        *host_view, step, rows);
-    return cudaGetLastError();
+    return ewck_gather_padded(
+        x, host_view->features, labels, samples, host_view, step, rows, stream);
 }

@@ -30,6 +30,9 @@ typedef struct ewck_stats_result {
 
 /* ---- elementwise.cu ---- */
 cudaError_t ewck_set_step(ewck_step *dst, const ewck_step *host_value, cudaStream_t stream);
+/* The same for `count` of them, at most EWCK_MAX_STEPS. */
+cudaError_t ewck_set_steps(
+    ewck_step *dst, const ewck_step *host_values, int64_t count, cudaStream_t stream);
 cudaError_t ewck_fill(float *dst, float value, int64_t n, cudaStream_t stream);
 cudaError_t ewck_scale(float *x, float factor, int64_t n, cudaStream_t stream);
 cudaError_t ewck_bias_activation(float *y, float *z, const float *bias, int64_t rows, int64_t cols,
@@ -45,6 +48,9 @@ cudaError_t ewck_square_sum(
 /* ---- gather.cu ---- */
 cudaError_t ewck_gather(float *x, int32_t *labels, int64_t *samples, const ewck_view *host_view,
     const ewck_step *step, int64_t rows, cudaStream_t stream);
+/* The same with `leading` floats from row to row of x. */
+cudaError_t ewck_gather_padded(float *x, int64_t leading, int32_t *labels, int64_t *samples,
+    const ewck_view *host_view, const ewck_step *step, int64_t rows, cudaStream_t stream);
 
 /* ---- Matrices of two bfloat16 planes (planes.h) ---- */
 
@@ -149,6 +155,18 @@ cudaError_t ewck_project(
 /* ---- optimizer_step.cu ---- */
 cudaError_t ewck_optimizer_step(float *theta, float *m, float *v, const float *g, const float *s,
     const float *mu, int64_t n, const ewck_rule *host_rule, const ewck_step *step, int32_t *flag,
+    cudaStream_t stream);
+
+/* ---- mlp_step.cu: tensor cores of compute capability 8.0 or later ---- */
+
+/* Rows and columns of values and gradients are padded to a multiple of this. */
+enum { EWCK_MLP_PAD = 32 };
+
+/* Bytes of ewck_mlp.memory for batches of at most `rows`; 0: not such a network. */
+size_t ewck_mlp_memory(const ewck_layer *host_layers, int64_t count, int64_t rows);
+/* A step for each of the blocks `steps` (count), in batches of `rows`. */
+cudaError_t ewck_mlp_steps(const ewck_mlp *host_net, const ewck_view *host_view,
+    const ewck_rule *host_rule, const ewck_step *steps, int64_t rows, int64_t count,
     cudaStream_t stream);
 
 #ifdef __cplusplus

@@ -6,6 +6,12 @@
  * built-ins come from emulation.h, and the kernels run on the CPU.
  *
  *   EWC_LAUNCH(kernel, grid, block, shared_bytes, stream, args...)
+ *   EWC_LAUNCH_EARLY(early, kernel, ...)  the same; with `early`, for devices of compute capability
+ *                                       9.0 and later, blocks may begin once all of the kernel
+ *                                       before it on the stream have called ewck_wait_for_last() or
+ *                                       ended. The kernel calls it in every thread, before it reads
+ *                                       what that one has written, or writes what that one reads;
+ *                                       what the ones before wrote is there, with ewck_load_l2(p)
  *   EWC_SHARED(type, name, count)       declares type name[count] in shared memory
  *   EWC_SHARED_DYNAMIC(type, name)      declares type *name, the launch's dynamic shared memory,
  *                                       aligned to 128 bytes
@@ -18,9 +24,16 @@
 
 #include "emulation.h"
 
+#define EWC_LAUNCH_EARLY(early, ...)                                                               \
+    do {                                                                                           \
+        (void)(early);                                                                             \
+        EWC_LAUNCH(__VA_ARGS__);                                                                   \
+    } while (0)
+
 #else
 
 #include <cuda_runtime.h>
+#include <string.h>
 
 #define EWC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                 \
     kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
@@ -31,6 +44,70 @@
     extern __shared__ __align__(128) unsigned char ewc_dynamic_shared[];                           \
     type *name = reinterpret_cast<type *>(ewc_dynamic_shared)
 
+template <class... Parameter, class... Argument>
+static void ewck_launch_early(int early, void (*kernel)(Parameter...), dim3 grid, dim3 block,
+    size_t shared_bytes, cudaStream_t stream, const Argument &...argument)
+{
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = early ? 1 : 0;
+    (void)cudaLaunchKernelEx(&config, kernel, Parameter(argument)...); /* cudaGetLastError has it */
+}
+
+#define EWC_LAUNCH_EARLY(early, kernel, grid, block, shared_bytes, stream, ...)                    \
+    ewck_launch_early(early, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+
 #endif
+
+/* Waits for the kernel before this one, and lets the one after it begin. */
+static __device__ __forceinline__ void ewck_wait_for_last()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+#ifdef __CUDA_ARCH__
+template <size_t kBytes>
+struct EwckWord;
+template <>
+struct EwckWord<4> {
+    using Type = unsigned;
+};
+template <>
+struct EwckWord<8> {
+    using Type = uint2;
+};
+template <>
+struct EwckWord<16> {
+    using Type = uint4;
+};
+#endif
+
+/* *p from the level of memory that all multiprocessors share; T is plain data. */
+template <class T>
+static __device__ __forceinline__ T ewck_load_l2(const T *p)
+{
+#ifdef __CUDA_ARCH__
+    using Word = typename EwckWord<alignof(T)>::Type;
+    T value;
+    Word words[sizeof(T) / sizeof(Word)];
+#pragma unroll
+    for (size_t i = 0; i < sizeof(T) / sizeof(Word); i++)
+        words[i] = __ldcg(reinterpret_cast<const Word *>(p) + i);
+    memcpy(&value, words, sizeof value);
+    return value;
+#else
+    return *p;
+#endif
+}
 
 #endif

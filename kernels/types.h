@@ -34,8 +34,10 @@ typedef struct ewck_step {
     uint32_t task, epoch; /* key the order */
     float lr;             /* learning rate */
     float adam_lr;        /* lr / (1 - beta1^t) */
-    float adam_root;      /* sqrt(1 - beta2^t) */
+    float adam_scale;     /* 1 / sqrt(1 - beta2^t) */
 } ewck_step;
+
+enum { EWCK_MAX_STEPS = 32 }; /* blocks that set_steps writes at once */
 
 /* A task as gather sees it. Sample s of copies * count is row list[s % count] (row s % count
  * without a list) seen through map s / count; copies > 1 is joint training on several maps. With
@@ -74,5 +76,20 @@ typedef struct ewck_rule {
     float momentum, beta1, beta2, epsilon, weight_decay;
     float lambda;
 } ewck_rule;
+
+/* What training steps of a multilayer perceptron work on; floats are of the whole model. */
+typedef struct ewck_mlp {
+    const ewck_layer *host_layers; /* (count) from the input up */
+    int64_t count;
+    void *memory;     /* what mlp_memory says, zeros at first, for batches of at most */
+    int64_t max_rows; /* so many, whatever the window of the head */
+    int64_t group;    /* as in nll */
+    float *theta;
+    float *m, *v;        /* or NULL, as in optimizer_step */
+    const float *s, *mu; /* or NULL */
+    double *total;       /* what the losses are added to */
+    int32_t *flag;       /* as in optimizer_step */
+    int32_t early;       /* the backend's own: kernels begin before the last has ended */
+} ewck_mlp;
 
 #endif

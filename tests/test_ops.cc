@@ -1198,7 +1198,7 @@ StepData RunStep(ewc_backend *be, const StepData &in, const ewck_rule &rule, flo
     const bool adam = rule.kind != EWCK_OPTIMIZER_SGD;
     const ewck_step block = {0, (uint64_t)t - 1, 0, 0, 0, 0, lr,
         (float)((double)lr / (1.0 - std::pow((double)rule.beta1, t))),
-        (float)std::sqrt(1.0 - std::pow((double)rule.beta2, t))};
+        (float)(1.0 / std::sqrt(1.0 - std::pow((double)rule.beta2, t)))};
     Buffer<float> theta(be, in.theta), m(be, in.m), v(be, in.v), g(be, in.g), s(be, in.s),
         mu(be, in.mu);
     Buffer<int32_t> flag(be, 1, in.flag);

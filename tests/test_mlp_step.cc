@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: MIT */
+/* Training steps as a whole: single ones against float64 at odd shapes, with every optimizer and
+ * penalty; whole sequences against the plain path, in how many steps a launch so ever; who has them
+ * and who does not. */
+#include <functional>
+
+#include "host/mlp.h"
+#include "kernels/formula.h"
+#include "support/world.hpp"
+
+using namespace test;
+using reference::Batch;
+using reference::Net;
+using reference::Vec;
+using reference::Window;
+
+namespace
+{
+/* On backends that have them, with the precision that they are for. */
+class MlpStep : public OnBackend
+{
+  protected:
+    void SetUp() override
+    {
+        OnBackend::SetUp();
+        if (!be) return;
+        if (!be->ops->mlp_steps || !be->has_tensor_cores)
+            GTEST_SKIP() << GetParam() << " has no training steps as a whole";
+        be->precision = EWC_PRECISION_BF16X3;
+    }
+};
+
+/* ---- A step against float64 ---- */
+
+struct Case {
+    Shape shape;
+    int64_t rows;
+    reference::Rule rule;
+    int64_t first = 0, outputs = 0; /* window; 0: all */
+    int64_t group = 0;
+    int64_t taps = 1, copies = 1;
+    int64_t steps = 1;
+};
+
+reference::Rule RuleOf(
+    int kind, int penalty, double momentum = 0, bool nesterov = false, double decay = 0)
+{
+    return {kind, penalty, nesterov, 0.05, momentum, 0.9, 0.999, 1e-8, decay, 3.0};
+}
+
+void ExpectNear(const char *what, const Vec<float> &got, const Vec<double> &want,
+    const Vec<float> &start, size_t begin, size_t end)
+{
+    double error = 0, moved = 0, worst = 0, farthest = 0;
+    for (size_t i = begin; i < end; i++) {
+        const double e = std::fabs((double)got[i] - want[i]);
+        const double way = std::fabs(want[i] - (double)start[i]);
+        ASSERT_TRUE(std::isfinite(e)) << what << "[" << i << "]: got " << got[i];
+        error += e * e;
+        moved += way * way;
+        worst = std::max(worst, e);
+        farthest = std::max(farthest, way);
+    }
+    ASSERT_GT(moved, 0.0) << what << " from " << begin;
+    EXPECT_LE(std::sqrt(error), 1e-4 * std::sqrt(moved)) << what << " from " << begin;
+    EXPECT_LE(worst, 1e-3 * farthest) << what << " from " << begin;
+}
+
+void ExpectStepIsRight(ewc_backend *be, const Case &c)
+{
+    Rng rng(3);
+    const ewci_backend_ops *const ops = be->ops;
+    const Handle<ewc_model> model = MakeModel(be, c.shape);
+    const Net net = NetOf(model.get(), c.shape.activation);
+    const int64_t n = net.parameters, features = c.shape.inputs, pixels = features + 1;
+    const int64_t outputs = c.outputs ? c.outputs : c.shape.outputs;
+    const int64_t images = 50, samples = images * c.copies, kept = images - 1;
+
+    /* ---- The task ---- */
+    Vec<uint8_t> image((size_t)(images * pixels)), label((size_t)images);
+    for (uint8_t &byte : image)
+        byte = (uint8_t)rng.Below(256);
+    for (uint8_t &byte : label)
+        byte = (uint8_t)rng.Below(5);
+    Vec<int32_t> list((size_t)kept), index((size_t)(c.copies * c.taps * features)), map;
+    for (int64_t i = 0; i < kept; i++)
+        list[(size_t)i] = (int32_t)((i * 7 + 2) % images);
+    for (int32_t &i : index)
+        i = (int32_t)rng.Below(pixels);
+    for (int64_t i = 0; i < 5 * c.copies; i++)
+        map.push_back((int32_t)rng.Below(outputs));
+    const Vec<float> weight = rng.Uniforms((int64_t)index.size(), 0.0, 0.01);
+    const Vec<float> bias = rng.Uniforms(features, -0.5, 0.5);
+    Buffer<uint8_t> d_image(be, image), d_label(be, label);
+    Buffer<int32_t> d_list(be, list), d_index(be, index), d_map(be, map);
+    Buffer<float> d_weight(be, weight), d_bias(be, bias);
+    ewck_view view = {};
+    view.images = d_image;
+    view.labels = d_label;
+    view.list = d_list;
+    view.pixels = pixels;
+    view.count = kept;
+    view.copies = c.copies;
+    view.features = features;
+    view.taps = c.taps;
+    view.classes = 5;
+    view.index = d_index;
+    view.weight = d_weight;
+    view.bias = d_bias;
+    view.label_map = d_map;
+    ASSERT_LE(c.rows, samples);
+
+    /* ---- What is stepped ---- */
+    const Vec<float> theta = rng.Uniforms(n, -0.4, 0.4), m = rng.Uniforms(n, -0.01, 0.01);
+    const Vec<float> v = rng.Uniforms(n, 1e-4, 1e-3), s = rng.Uniforms(n, 0, 2);
+    const Vec<float> mu = rng.Uniforms(n, -0.4, 0.4);
+    Buffer<float> d_theta(be, theta), d_m(be, m), d_v(be, v), d_s(be, s), d_mu(be, mu);
+    Buffer<double> total(be, {1.5});
+    Buffer<int32_t> flag(be, {0});
+    Vec<ewck_step> blocks((size_t)c.steps);
+    const reference::Rule &r = c.rule;
+    const int64_t before = 4; /* steps done */
+    for (int64_t i = 0; i < c.steps; i++) {
+        const double t = (double)(before + i + 1);
+        blocks[(size_t)i] = {9, (uint64_t)i, (kept * c.copies - c.rows) * i / c.steps,
+            EWCK_STREAM_SHUFFLE, 1, 2, (float)r.lr, (float)(r.lr / (1 - std::pow(r.beta1, t))),
+            (float)(1 / std::sqrt(1 - std::pow(r.beta2, t)))};
+    }
+    Buffer<ewck_step> steps(be, Vec<ewck_step>((size_t)c.steps));
+    ASSERT_OK(ops->set_steps(be, steps, blocks.data(), c.steps));
+    Vec<ewck_layer> layers(net.Layers());
+    ASSERT_EQ(
+        (int64_t)layers.size(), ewci_model_layers(model.get(), c.first, outputs, layers.data()));
+    const int64_t max_rows = c.rows + 40;
+    const size_t bytes = ops->mlp_memory(be, layers.data(), (int64_t)layers.size(), max_rows);
+    ASSERT_GT(bytes, 0u);
+    void *memory = nullptr;
+    ASSERT_OK(ops->alloc(be, &memory, bytes));
+    ewck_mlp mlp = {};
+    mlp.host_layers = layers.data();
+    mlp.count = (int64_t)layers.size();
+    mlp.memory = memory;
+    mlp.max_rows = max_rows;
+    mlp.group = c.group;
+    mlp.theta = d_theta;
+    mlp.m = d_m;
+    mlp.v = d_v;
+    mlp.s = d_s;
+    mlp.mu = d_mu;
+    mlp.total = total;
+    mlp.flag = flag;
+    const ewck_rule rule = {r.kind, r.penalty, r.nesterov, (float)r.momentum, (float)r.beta1,
+        (float)r.beta2, (float)r.epsilon, (float)r.weight_decay, (float)r.lambda};
+    const ewc_status status = ops->mlp_steps(be, &mlp, &view, &rule, steps, c.rows, c.steps);
+    const Vec<float> got_theta = d_theta.Read(), got_m = d_m.Read(), got_v = d_v.Read();
+    ops->release(be, memory);
+    ASSERT_OK(status);
+    EXPECT_EQ(0, flag.Read()[0]);
+
+    /* ---- The same in float64, each parameter that has no part in it put back ---- */
+    Vec<double> want = As<double>(theta);
+    reference::Moments<double> moments = {As<double>(m), As<double>(v), before};
+    const int64_t in = net.width[net.Layers() - 1];
+    Vec<char> active((size_t)n, 1);
+    for (int64_t o = 0; o < c.shape.outputs; o++) {
+        const bool takes_part = o >= c.first && o < c.first + outputs;
+        for (int64_t i = 0; i < in; i++)
+            active[(size_t)(net.weight_at.back() + o * in + i)] = takes_part;
+        active[(size_t)(net.bias_at.back() + o)] = takes_part;
+    }
+    double loss = 1.5;
+    for (int64_t i = 0; i < c.steps; i++) {
+        Vec<double> g((size_t)n);
+        for (int64_t row = 0; row < c.rows; row++) {
+            const int64_t sample =
+                ewci_sample(&blocks[(size_t)i], blocks[(size_t)i].position + row, kept * c.copies);
+            const int64_t at = list[(size_t)(sample % kept)], copy = sample / kept;
+            Batch one;
+            for (int64_t f = 0; f < features; f++) {
+                double x = bias[(size_t)f];
+                for (int64_t tap = 0; tap < c.taps; tap++) {
+                    const size_t k = (size_t)((copy * c.taps + tap) * features + f);
+                    x += (double)weight[k] * image[(size_t)(at * pixels + index[k])];
+                }
+                one.inputs.push_back((float)x);
+            }
+            const int64_t logit = map[(size_t)(copy * 5 + label[(size_t)at])];
+            one.labels.push_back((int32_t)(c.first + logit));
+            Window window = {c.first, outputs};
+            if (c.group) window = {c.first + logit / c.group * c.group, c.group};
+            loss += reference::Loss(net, want, one, window);
+            const Vec<double> part = reference::Gradient(net, want, one, window);
+            for (size_t j = 0; j < part.size(); j++)
+                g[j] += part[j] / (double)c.rows;
+        }
+        const Vec<double> last = want, last_m = moments.m, last_v = moments.v;
+        reference::Step(want, moments, g, As<double>(s), As<double>(mu), r);
+        for (size_t j = 0; j < (size_t)n; j++)
+            if (!active[j]) want[j] = last[j], moments.m[j] = last_m[j], moments.v[j] = last_v[j];
+    }
+    EXPECT_NEAR(loss, total.Read()[0], 1e-5 * loss);
+    for (int64_t i = 0; i < ewc_model_segment_count(model.get()); i++) {
+        const ewc_segment *const segment = ewc_model_segment(model.get(), i);
+        const size_t begin = (size_t)segment->offset, end = begin + (size_t)segment->count;
+        ExpectNear("theta", got_theta, want, theta, begin, end);
+        if (r.kind != reference::kSgd || r.momentum > 0)
+            ExpectNear("m", got_m, moments.m, m, begin, end);
+        if (r.kind != reference::kSgd) ExpectNear("v", got_v, moments.v, v, begin, end);
+    }
+    for (size_t j = 0; j < (size_t)n; j++) {
+        if (active[j]) continue;
+        ASSERT_EQ(theta[j], got_theta[j]) << j << " is of another head";
+    }
+}
+} // namespace
+
+INSTANTIATE_ON_BACKENDS(MlpStep);
+
+TEST_P(MlpStep, IsTheOracles)
+{
+    const auto adam = RuleOf(reference::kAdam, reference::kExplicit);
+    const auto sgd = RuleOf(reference::kSgd, reference::kNoPenalty);
+    const auto nesterov = RuleOf(reference::kSgd, reference::kProximal, 0.9, true, 0.02);
+    const Case cases[] = {
+        {{64, {48, 20}, 10, EWC_ACTIVATION_RELU}, 33, adam},
+        {{35, {33, 7}, 3, EWC_ACTIVATION_GELU}, 31, nesterov, 0, 0, 0, 4},
+        {{49, {1}, 2, EWC_ACTIVATION_TANH}, 1, adam}, {{64, {}, 10}, 45, sgd},
+        {{20, {17, 18, 19, 40}, 4, EWC_ACTIVATION_TANH}, 40, nesterov},
+        {{16, {24}, 128, EWC_ACTIVATION_GELU}, 32, adam, 0, 0, 4},
+        {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 5, 12, 0},
+        {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 8, 4, 0, 1, 1, 3},
+        {{1040, {20}, 5, EWC_ACTIVATION_TANH}, 17, sgd},                     /* gather by itself */
+        {{24, {20}, 6, EWC_ACTIVATION_TANH}, 90, sgd, 0, 0, 3, 1, 2},        /* the same */
+        {{16, {1060, 8}, 3, EWC_ACTIVATION_TANH}, 45, sgd},                  /* wide tiles */
+        {{18, {1057, 9}, 3, EWC_ACTIVATION_TANH}, 45, sgd, 0, 0, 0, 1, 1, 1} /* and ragged ones */
+    };
+    for (const Case &c : cases) {
+        SCOPED_TRACE(testing::Message() << c.shape.inputs << " inputs, " << c.shape.hidden.size()
+                                        << " hidden, " << c.rows << " rows");
+        ExpectStepIsRight(be, c);
+    }
+}
+
+TEST_P(MlpStep, HasEveryRule)
+{
+    for (int penalty = 0; penalty < 3; penalty++) {
+        const reference::Rule rules[] = {RuleOf(reference::kSgd, penalty),
+            RuleOf(reference::kSgd, penalty, 0, false, 0.02),
+            RuleOf(reference::kSgd, penalty, 0.9, false, 0),
+            RuleOf(reference::kSgd, penalty, 0.9, true, 0.02),
+            RuleOf(reference::kAdam, penalty, 0, false, 0.02),
+            RuleOf(reference::kAdamW, penalty, 0, false, 0.02)};
+        for (const reference::Rule &rule : rules) {
+            SCOPED_TRACE(testing::Message() << "optimizer " << rule.kind << ", momentum "
+                                            << rule.momentum << ", penalty " << penalty);
+            Case c = {{20, {13}, 4, EWC_ACTIVATION_TANH}, 19, rule};
+            c.steps = 2;
+            ExpectStepIsRight(be, c);
+        }
+    }
+}
+
+/* ---- Sequences ---- */
+
+namespace
+{
+struct Plan {
+    DataShape data;
+    ewc_task_options tasks = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 3);
+    Shape shape = {0, {19, 7}, 0, EWC_ACTIVATION_TANH};
+    ewc_optimizer_options optimizer = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
+    ewc_consolidation_options state = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
+    ewc_train_options train = EWC_TRAIN_OPTIONS_DEFAULTS;
+
+    Plan()
+    {
+        optimizer.kind = EWC_OPTIMIZER_ADAM;
+        optimizer.lr = 0.003f;
+        state.lambda = 1.0f;
+        train.batch = 25; /* of 96: the last one is ragged */
+        train.epochs = 3;
+    }
+};
+
+struct Told {
+    int64_t step, epoch;
+    double lr, loss;
+};
+
+struct End {
+    Vec<float> theta, s;
+    Vec<double> accuracy;
+    std::vector<Told> told;
+    uint64_t used = 0; /* bytes, while the trainer is there */
+};
+
+int Tell(void *user, const ewc_event *event)
+{
+    if (event->kind == EWC_EVENT_STEP)
+        ((End *)user)->told.push_back({event->step, event->epoch, event->lr, event->loss});
+    return 0;
+}
+
+/* `also`, if any, in the place of the whole sequence. */
+End RunPlan(
+    ewc_backend *be, Plan plan, int precision, const std::function<void(ewc_trainer *)> &also = {})
+{
+    End end;
+    plan.train.on_event = Tell;
+    plan.train.event_user = &end;
+    be->precision = precision;
+    const Handle<ewc_dataset> data = MakeDataset(be, plan.data);
+    const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, data.get(), &plan.tasks);
+    Shape shape = plan.shape;
+    shape.inputs = ewc_tasks_inputs(tasks.get());
+    shape.outputs = ewc_tasks_outputs(tasks.get());
+    const Handle<ewc_model> model = MakeModel(be, shape);
+    const Handle<ewc_optimizer> optimizer =
+        Make(ewc_optimizer_create, model.get(), &plan.optimizer);
+    const Handle<ewc_consolidation> state =
+        Make(ewc_consolidation_create, model.get(), &plan.state);
+    const uint64_t before = be->used;
+    const Handle<ewc_trainer> trainer = Make(
+        ewc_trainer_create, model.get(), tasks.get(), optimizer.get(), state.get(), &plan.train);
+    end.used = be->used - before;
+    if (also)
+        also(trainer.get());
+    else
+        EXPECT_OK(ewc_trainer_run(trainer.get()));
+    end.theta = ReadWeights(model.get());
+    end.s.resize(end.theta.size());
+    Vec<float> mu(end.theta.size());
+    EXPECT_OK(ewc_consolidation_read(state.get(), end.s.data(), mu.data(), (int64_t)mu.size()));
+    const double *const accuracy = ewc_trainer_accuracy(trainer.get());
+    end.accuracy.assign(accuracy, accuracy + plan.tasks.count * plan.tasks.count);
+    be->precision = EWC_PRECISION_BF16X3;
+    return end;
+}
+
+double Distance(const Vec<float> &a, const Vec<float> &b)
+{
+    double sum = 0;
+    for (size_t i = 0; i < a.size(); i++)
+        sum += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+    return std::sqrt(sum);
+}
+
+void ExpectLikeThePlainPath(ewc_backend *be, const Plan &plan)
+{
+    const End whole = RunPlan(be, plan, EWC_PRECISION_BF16X3),
+              plain = RunPlan(be, plan, EWC_PRECISION_FP32);
+    const End start = RunPlan(be, plan, EWC_PRECISION_FP32, [](ewc_trainer *) {});
+    EXPECT_GT(whole.used, plain.used) << "no memory was taken for steps as a whole";
+    EXPECT_LE(Distance(whole.theta, plain.theta), 1e-3 * Distance(plain.theta, start.theta));
+    EXPECT_GT(Distance(plain.theta, start.theta), 0.1);
+    EXPECT_LE(Distance(whole.s, plain.s), 1e-2 * Distance(plain.s, start.s));
+    ASSERT_EQ(plain.told.size(), whole.told.size());
+    for (size_t i = 0; i < plain.told.size(); i++) {
+        EXPECT_EQ(plain.told[i].step, whole.told[i].step);
+        EXPECT_EQ(plain.told[i].epoch, whole.told[i].epoch);
+        EXPECT_EQ(plain.told[i].lr, whole.told[i].lr);
+        EXPECT_NEAR(plain.told[i].loss, whole.told[i].loss, 1e-3 * plain.told[i].loss);
+    }
+}
+
+/* Steps of which MANY fit between what is looked at, and some do not. */
+Plan ManySteps()
+{
+    Plan plan;
+    plan.tasks.count = 2;
+    plan.train.batch = 16; /* of 96: none is ragged, and 32 steps are five epochs and a bit */
+    plan.train.epochs = 12;
+    plan.train.report_every = 1000;
+    plan.train.schedule = EWC_SCHEDULE_COSINE;
+    return plan;
+}
+} // namespace
+
+TEST_P(MlpStep, SequencesAreThoseOfThePlainPath)
+{
+    for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT})
+        for (const ewc_scenario scenario :
+            {EWC_SCENARIO_DOMAIN, EWC_SCENARIO_TASK, EWC_SCENARIO_CLASS})
+            for (const int joint : {0, 1}) {
+                if (kind == EWC_TASKS_PERMUTED && scenario == EWC_SCENARIO_CLASS) continue;
+                SCOPED_TRACE(testing::Message() << "kind " << kind << ", scenario " << scenario
+                                                << ", joint " << joint);
+                Plan plan;
+                plan.tasks = TaskOptions(kind, scenario, kind == EWC_TASKS_SPLIT ? 2 : 3);
+                plan.train.joint = joint;
+                ExpectLikeThePlainPath(be, plan);
+            }
+}
+
+TEST_P(MlpStep, OptionsAreThoseOfThePlainPath)
+{
+    const struct {
+        const char *name;
+        std::function<void(Plan &)> change;
+    } options[] = {
+        {"proximal", [](Plan &p) { p.state.penalty = EWC_PENALTY_PROXIMAL; }},
+        {"SGD", [](Plan &p) { p.optimizer.kind = EWC_OPTIMIZER_SGD, p.optimizer.lr = 0.05f; }},
+        {"many", [](Plan &p) { p = ManySteps(); }},
+        {"many, told", [](Plan &p) { p = ManySteps(), p.train.report_every = 40; }},
+        {"many, evaluated", [](Plan &p) { p = ManySteps(), p.train.eval_every = 35; }},
+        {"many, stopped",
+            [](Plan &p) {
+                p = ManySteps();
+                p.tasks.validation = 16;
+                p.train.patience = 2;
+                p.train.validate_every = 34;
+            }},
+        {"iterations", [](Plan &p) { p.train.iterations = 37, p.train.epochs = 0; }},
+        {"reset", [](Plan &p) { p.train.reset_optimizer = 1; }},
+    };
+    for (const auto &option : options) {
+        SCOPED_TRACE(option.name);
+        Plan plan;
+        option.change(plan);
+        ExpectLikeThePlainPath(be, plan);
+    }
+}
+
+TEST_P(MlpStep, SameSeedSameBits)
+{
+    const Plan plan;
+    const End one = RunPlan(be, plan, EWC_PRECISION_BF16X3),
+              two = RunPlan(be, plan, EWC_PRECISION_BF16X3);
+    ExpectBits("theta", one.theta, two.theta);
+    ExpectBits("S", one.s, two.s);
+}
+
+TEST_P(MlpStep, StepsPerLaunchDoNotMatter)
+{
+    Plan plan = ManySteps();
+    const End many = RunPlan(be, plan, EWC_PRECISION_BF16X3);
+    plan.train.report_every = 1;
+    const End single = RunPlan(be, plan, EWC_PRECISION_BF16X3);
+    ExpectBits("theta", many.theta, single.theta);
+    ExpectBits("S", many.s, single.s);
+    double loss = 0;
+    for (size_t i = 0; i < 72; i++)
+        loss += single.told[i].loss / 72;
+    EXPECT_EQ(72, many.told[0].step);
+    EXPECT_NEAR(loss, many.told[0].loss, 1e-6 * loss);
+}
+
+#ifdef EWC_TEST_EMULATION
+/* 72 steps of five kernels in two launches of 32 and 8 of one, with one for each's step blocks. */
+TEST(MlpStepOnEmulation, HasFiveKernels)
+{
+    ewc_backend *be = nullptr;
+    ASSERT_OK(Open(&be, "cuda-emulated"));
+    const auto count = [](ewc_trainer *trainer) {
+        const emulation::Statistics before = emulation::statistics;
+        EXPECT_OK(ewc_trainer_train(trainer, 0));
+        const emulation::Statistics &after = emulation::statistics;
+        EXPECT_EQ(72u * 5 + 10, after.launches - before.launches);
+        EXPECT_EQ(0u, after.products - before.products);
+        EXPECT_EQ(10u, after.graph_launches - before.graph_launches);
+        EXPECT_EQ(2u, after.downloads.count - before.downloads.count); /* the report's */
+    };
+    RunPlan(be, ManySteps(), EWC_PRECISION_BF16X3, count);
+    ewc_backend_free(be);
+}
+#endif
+
+/* ---- Who has them ---- */
+
+TEST_P(MlpStep, OnlyWhatCanHasThem)
+{
+    const struct {
+        const char *name;
+        bool has;
+        std::function<void(Plan &)> change;
+    } plans[] = {
+        {"plain", true, [](Plan &) {}},
+        {"dropout", false, [](Plan &p) { p.shape.dropout_hidden = 0.2f; }},
+        {"25 layers", false, [](Plan &p) { p.shape.hidden.assign(24, 3); }},
+        {"24 layers", true, [](Plan &p) { p.shape.hidden.assign(23, 3); }},
+        {"replay", false, [](Plan &p) { p.train.replay = EWC_REPLAY_JOIN; }},
+        {"teacher", false, [](Plan &p) { p.train.distill_temperature = 2.0f; }},
+        {"path", false, [](Plan &p) { p.train.importance = EWC_IMPORTANCE_PATH; }},
+        {"129 logits", false, [](Plan &p) { p.data.classes = 129, p.data.train = 258; }},
+        {"128 logits", true, [](Plan &p) { p.data.classes = 128, p.data.train = 256; }},
+        {"132 logits, 4 at a time", true,
+            [](Plan &p) { p.tasks = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_TASK, 33); }},
+    };
+    for (const auto &other : plans) {
+        SCOPED_TRACE(other.name);
+        Plan plan;
+        other.change(plan);
+        const auto train = [](ewc_trainer *trainer) { EXPECT_OK(ewc_trainer_train(trainer, 0)); };
+        const End whole = RunPlan(be, plan, EWC_PRECISION_BF16X3, train);
+        const End plain = RunPlan(be, plan, EWC_PRECISION_FP32, train);
+        if (other.has)
+            EXPECT_GT(whole.used, plain.used);
+        else
+            ExpectBits("theta", whole.theta, plain.theta);
+    }
+}
+
+TEST_P(MlpStep, RefusesWhatDoesNotFit)
+{
+    const ewck_layer layers[] = {
+        {4, 3, 0, 12, EWCK_ACTIVATION_RELU}, {3, 6, 15, 33, EWCK_ACTIVATION_NONE}};
+    Buffer<float> x(be, 64, 0.0f);
+    ewck_mlp good = {};
+    good.host_layers = layers;
+    good.count = 2;
+    good.max_rows = 8;
+    good.theta = x;
+    ewck_view view = {};
+    view.count = view.copies = view.taps = 1;
+    view.features = 4;
+    const ewck_rule sgd = {EWCK_OPTIMIZER_SGD, EWCK_PENALTY_NONE, 0, 0, 0, 0, 0, 0, 0};
+    const auto answer = [&](const std::function<void(ewck_mlp &, ewck_view &, ewck_rule &)> &change,
+                            int64_t rows = 0, int64_t count = 1) {
+        ewck_mlp mlp = good;
+        ewck_view v = view;
+        ewck_rule rule = sgd;
+        change(mlp, v, rule);
+        return be->ops->mlp_steps(be, &mlp, &v, &rule, nullptr, rows, count);
+    };
+    const auto nothing = [](ewck_mlp &, ewck_view &, ewck_rule &) {};
+    EXPECT_OK(answer(nothing));
+    EXPECT_OK(answer(nothing, 8, 0));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, answer(nothing, 9));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, answer(nothing, -1));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, answer(nothing, 8, -1));
+    EXPECT_EQ(
+        EWC_ERR_ARGUMENT, answer([](ewck_mlp &mlp, ewck_view &, ewck_rule &) { mlp.count = 0; }));
+    EXPECT_EQ(
+        EWC_ERR_ARGUMENT, answer([](ewck_mlp &mlp, ewck_view &, ewck_rule &) { mlp.group = 4; }));
+    EXPECT_EQ(
+        EWC_ERR_ARGUMENT, answer([](ewck_mlp &, ewck_view &v, ewck_rule &) { v.features = 5; }));
+    EXPECT_EQ(EWC_ERR_ARGUMENT,
+        answer([](ewck_mlp &, ewck_view &, ewck_rule &rule) { rule.kind = EWCK_OPTIMIZER_ADAM; }));
+    const ewck_layer apart[] = {layers[0], {4, 6, 15, 39, EWCK_ACTIVATION_NONE}};
+    EXPECT_EQ(EWC_ERR_ARGUMENT,
+        answer([&](ewck_mlp &mlp, ewck_view &, ewck_rule &) { mlp.host_layers = apart; }));
+    ewck_step block = {};
+    EXPECT_EQ(EWC_ERR_ARGUMENT, be->ops->set_steps(be, nullptr, &block, EWCK_MAX_STEPS + 1));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, be->ops->set_steps(be, nullptr, &block, -1));
+}
