@@ -369,6 +369,18 @@ TEST(Options, PresetsPassAndStartFromDefaults)
     EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_preset(&o, ""));
 }
 
+/* What serves 5, 10, 50 and 100 tasks, as the README's table says. */
+TEST(Options, LongSequence)
+{
+    ewc_run_options o;
+    EXPECT_OK(ewc_options_preset(&o, "long-sequence"));
+    EXPECT_EQ(EWC_TASKS_PERMUTED, o.kind);
+    EXPECT_EQ(50, o.tasks);
+    EXPECT_EQ(EWC_METHOD_EWC_ONLINE, o.method);
+    EXPECT_EQ(20.0, o.lambda);
+    EXPECT_EQ(0.95, o.gamma);
+}
+
 /* van de Ven & Tolias, arXiv 1809.10635, table 4, domain-incremental. */
 TEST(Options, PublishedProtocol)
 {
