@@ -139,6 +139,12 @@ int ewc_options_describe(int i, ewc_option_info *out)
 
 /* ---- Values ---- */
 
+/* Whether a number may be the word "auto" as well: limits such as "auto|[0,1]". */
+static int takes_auto(const struct row *row)
+{
+    return row->type == EWC_OPTION_INTEGER && strncmp(row->limits, "auto|", 5) == 0;
+}
+
 /* Whether x lies in an interval such as "[0,1)". */
 static int within(double x, const char *limits)
 {
@@ -207,8 +213,11 @@ static ewc_status set_row(ewc_run_options *options, const struct row *row, const
     void *const field = (char *)options + row->offset;
     switch (row->type) {
     case EWC_OPTION_INTEGER: {
-        int64_t x;
-        if (!ewci_parse_integer(&x, value) || !within((double)x, row->limits)) break;
+        int64_t x = EWC_OPTION_AUTO;
+        const int word = takes_auto(row);
+        if (!(word && strcmp(value, "auto") == 0) &&
+            (!ewci_parse_integer(&x, value) || !within((double)x, row->limits + (word ? 5 : 0))))
+            break;
         *(int64_t *)field = x;
         if (x > 0 && field == &options->epochs) options->iterations = 0;
         if (x > 0 && field == &options->iterations) options->epochs = 0;
@@ -259,7 +268,10 @@ static void get_row(
     const void *const field = (const char *)options + row->offset;
     switch (row->type) {
     case EWC_OPTION_INTEGER:
-        snprintf(buffer, size, "%lld", (long long)*(const int64_t *)field);
+        if (takes_auto(row) && *(const int64_t *)field == EWC_OPTION_AUTO)
+            snprintf(buffer, size, "auto");
+        else
+            snprintf(buffer, size, "%lld", (long long)*(const int64_t *)field);
         break;
     case EWC_OPTION_REAL:
         ewci_format_real(buffer, size, *(const double *)field);
@@ -387,6 +399,11 @@ static ewc_status set_json(ewc_run_options *options, const struct row *row, cons
     case EWC_OPTION_INTEGER:
         good = json_is_integer(value);
         if (good) snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
+        if (takes_auto(row) && json_is_string(value) &&
+            strcmp(json_string_value(value), "auto") == 0) {
+            good = 1;
+            snprintf(text, sizeof text, "auto");
+        }
         break;
     case EWC_OPTION_REAL:
         good = json_is_number(value);
@@ -479,7 +496,8 @@ ewc_status ewc_options_to_json(const ewc_run_options *options, char **text)
         spell_key(key, rows[i].field);
         get_row(value, sizeof value, options, &rows[i]);
         fprintf(out, "%s  \"%s\": ", i == 0 ? "{\n" : ",\n", key);
-        if (rows[i].type == EWC_OPTION_TEXT || rows[i].type == EWC_OPTION_CHOICE) {
+        if (rows[i].type == EWC_OPTION_TEXT || rows[i].type == EWC_OPTION_CHOICE ||
+            (takes_auto(&rows[i]) && strcmp(value, "auto") == 0)) {
             json_t *const string = json_string(value);
             json_dumpf(string, out, JSON_ENCODE_ANY);
             json_decref(string);

@@ -137,6 +137,14 @@ static json_t *describe_run(const ewc_run *run)
     return NULL;
 }
 
+static json_t *describe_counts(const int64_t *counts, int64_t n)
+{
+    json_t *const out = json_array();
+    for (int64_t i = 0; i < n; i++)
+        json_array_append_new(out, json_integer(counts[i]));
+    return out;
+}
+
 static json_t *describe_result(const ewc_run *run)
 {
     const ewc_run_result *const r = &run->result;
@@ -144,6 +152,10 @@ static json_t *describe_result(const ewc_run *run)
     json_t *const accuracy = json_array();
     for (int64_t i = 0; i < r->tasks; i++)
         json_array_append_new(accuracy, ewci_json_reals(r->accuracy + i * r->tasks, r->tasks));
+    json_t *const samples = json_array();
+    for (int64_t i = 0; i < r->tasks; i++)
+        json_array_append_new(
+            samples, describe_counts(r->accuracy_samples + i * r->tasks, r->tasks));
     double validation_acc = 0.0;
     for (int64_t i = 0; i < r->done; i++)
         validation_acc += r->validation[i] / (double)r->done;
@@ -159,6 +171,10 @@ static json_t *describe_result(const ewc_run *run)
         "evaluation", ewci_json_real(r->seconds_evaluation), "fisher_samples_done",
         (json_int_t)r->fisher_samples, "fisher_samples_per_second",
         ewci_json_real((double)r->fisher_samples / r->seconds_fisher), "fisher", run->fishers);
+    json_object_set_new(out, "accuracy_samples", samples);
+    json_object_set_new(out, "baseline_samples", describe_counts(r->baseline_samples, r->tasks));
+    json_object_set_new(
+        out, "validation_samples", describe_counts(r->validation_samples, r->tasks));
     if (out != NULL && run->state != NULL)
         json_object_set_new(out, "proximal_from",
             r->proximal_from > 0 ? json_integer(r->proximal_from) : json_null());
@@ -236,10 +252,11 @@ static json_t *describe_event(const ewc_run *run, const ewc_event *e)
             ewci_json_real(e->seconds));
     case EWC_EVENT_EVALUATED:
     case EWC_EVENT_VALIDATED:
-        return json_pack("{s:s, s:I, s:I, s:b, s:o, s:o, s:o}", "event",
+        return json_pack("{s:s, s:I, s:I, s:b, s:o, s:o, s:o, s:o}", "event",
             e->kind == EWC_EVENT_EVALUATED ? "evaluated" : "validated", "task", task, "step", step,
             "task_end", e->task_end, "accuracy", ewci_json_reals(e->accuracy, e->tasks), "losses",
-            ewci_json_reals(e->losses, e->tasks), "seconds", ewci_json_real(e->seconds));
+            ewci_json_reals(e->losses, e->tasks), "samples", describe_counts(e->rests_on, e->tasks),
+            "seconds", ewci_json_real(e->seconds));
     case EWC_EVENT_FISHER:
         return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o}", "event", "fisher", "task", task,
             "samples", (json_int_t)e->samples, "seconds", ewci_json_real(e->seconds), "segments",
@@ -298,20 +315,12 @@ done:
 }
 
 /* Times so far, and the measures of the tasks that are finished. */
-static ewc_status measure(ewc_run *run)
+static void measure(ewc_run *run)
 {
     ewc_run_result *const r = &run->result;
-    const int64_t n = r->done;
     r->seconds = now() - run->start;
     r->seconds_training = r->seconds - r->seconds_fisher - r->seconds_evaluation;
-    double *const block = ewci_calloc((size_t)(n * n), sizeof *block); /* R of these tasks */
-    if (block == NULL)
-        return ewci_fail(EWC_ERR_MEMORY, "out of memory for %lld tasks", (long long)n);
-    for (int64_t i = 0; i < n; i++)
-        memcpy(block + i * n, r->accuracy + i * r->tasks, (size_t)n * sizeof *block);
-    r->metrics = ewc_metrics_compute(block, r->baseline, n);
-    free(block);
-    return EWC_OK;
+    r->metrics = ewc_trainer_metrics(run->trainer, r->done);
 }
 
 /* Leaves model and result of the finished tasks in the folder; the model is as after them. */
@@ -319,7 +328,7 @@ static ewc_status save_finished(ewc_run *run)
 {
     ewc_status status = EWC_OK;
     char *text = NULL;
-    EWCI_TRY(measure(run));
+    measure(run);
     if (run->options.checkpoint) EWCI_TRY(save_checkpoint(run));
     EWCI_TRY(ewc_run_result_json(run, &text));
     EWCI_TRY(write_text(run, "result.json", text));
@@ -610,6 +619,9 @@ ewc_status ewc_run_create(
     run->result.accuracy = ewc_trainer_accuracy(run->trainer);
     run->result.baseline = ewc_trainer_baseline(run->trainer);
     run->result.validation = ewc_trainer_validation(run->trainer);
+    run->result.accuracy_samples = ewc_trainer_accuracy_samples(run->trainer);
+    run->result.baseline_samples = ewc_trainer_baseline_samples(run->trainer);
+    run->result.validation_samples = ewc_trainer_validation_samples(run->trainer);
     run->result.metrics = (ewc_metrics){NAN, NAN, NAN, NAN};
     *out = run;
     run = NULL;

@@ -20,6 +20,11 @@
 
 enum { EVAL_ROWS = 512, MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
 
+/* EWC_EVAL_SAMPLES_AUTO: one sample is evaluated for so many that were trained on. A forward pass
+ * is a third to three fifths of a training step's work on a sample, so this is 8 to 15 % of its
+ * time; the last row adds up to as much. Checks of early stopping look at CHECK_LEAST, or all. */
+enum { EVAL_SHARE = 4, CHECK_LEAST = 2000 };
+
 struct ewc_trainer {
     ewc_model *model;
     ewc_tasks *tasks;
@@ -46,6 +51,9 @@ struct ewc_trainer {
     double *validation;       /* (count) */
     double *row;              /* (count) of a mid-task evaluation */
     double *losses;           /* (count) of the last evaluation */
+    int64_t *accuracy_samples, *baseline_samples, *validation_samples; /* that these rest on */
+    int64_t *row_samples;
+    int64_t trained; /* samples, in the last task */
 };
 
 static double seconds_now(void)
@@ -75,10 +83,10 @@ static ewc_status check_options(const ewc_train_options *o)
     if (o->report_every < 1)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "report-every: %lld, expected 1 or more", (long long)o->report_every);
-    if (o->eval_every < 0 || o->eval_samples < 0)
+    if (o->eval_every < 0 || o->eval_samples < EWC_EVAL_SAMPLES_AUTO)
         return ewci_fail(EWC_ERR_ARGUMENT,
-            "eval-every: %lld, eval-samples: %lld, expected 0 or more", (long long)o->eval_every,
-            (long long)o->eval_samples);
+            "eval-every: %lld, eval-samples: %lld, expected 0 or more, or -1 for auto",
+            (long long)o->eval_every, (long long)o->eval_samples);
     if (o->patience < 0 || o->validate_every < 0)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "patience: %lld, validate-every: %lld, expected 0 or more", (long long)o->patience,
@@ -158,10 +166,16 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         trainer->validation = nan_array(count);
         trainer->row = nan_array(count);
         trainer->losses = nan_array(count);
+        trainer->accuracy_samples = ewci_calloc((size_t)(count * count), sizeof(int64_t));
+        trainer->baseline_samples = ewci_calloc((size_t)count, sizeof(int64_t));
+        trainer->validation_samples = ewci_calloc((size_t)count, sizeof(int64_t));
+        trainer->row_samples = ewci_calloc((size_t)count, sizeof(int64_t));
         trainer->stats = ewci_calloc((size_t)model->segment_count, sizeof *trainer->stats);
     }
     if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->validation ||
-        !trainer->row || !trainer->losses || !trainer->stats) {
+        !trainer->row || !trainer->losses || !trainer->accuracy_samples ||
+        !trainer->baseline_samples || !trainer->validation_samples || !trainer->row_samples ||
+        !trainer->stats) {
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_trainer_create: out of memory");
         goto done;
     }
@@ -230,6 +244,10 @@ void ewc_trainer_free(ewc_trainer *trainer)
     ewci_pass_free(trainer->eval);
     ewci_pass_free(trainer->pass);
     free(trainer->stats);
+    free(trainer->row_samples);
+    free(trainer->validation_samples);
+    free(trainer->baseline_samples);
+    free(trainer->accuracy_samples);
     free(trainer->losses);
     free(trainer->row);
     free(trainer->validation);
@@ -253,6 +271,42 @@ const double *ewc_trainer_validation(const ewc_trainer *trainer)
     return trainer ? trainer->validation : NULL;
 }
 
+const int64_t *ewc_trainer_accuracy_samples(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->accuracy_samples : NULL;
+}
+
+const int64_t *ewc_trainer_baseline_samples(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->baseline_samples : NULL;
+}
+
+const int64_t *ewc_trainer_validation_samples(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->validation_samples : NULL;
+}
+
+ewc_metrics ewc_trainer_metrics(const ewc_trainer *trainer, int64_t tasks)
+{
+    ewc_metrics out = {NAN, NAN, NAN, NAN};
+    if (!trainer || tasks < 1 || tasks > trainer->count) return out;
+    double *const r = nan_array(tasks * tasks); /* of these tasks */
+    if (!r) return out;
+    const int64_t *const rests_on = trainer->accuracy_samples;
+    const int64_t last = (tasks - 1) * trainer->count;
+    for (int64_t i = 0; i < tasks; i++)
+        for (int64_t j = 0; j < tasks; j++)
+            r[i * tasks + j] = trainer->accuracy[i * trainer->count + j];
+    out = ewc_metrics_compute(r, trainer->baseline, tasks);
+    for (int64_t i = 0; i + 1 < tasks; i++)
+        for (int64_t j = 0; j < tasks; j++)
+            if (j != i && rests_on[i * trainer->count + j] < rests_on[last + j])
+                r[i * tasks + j] = NAN;
+    out.forgetting = ewc_metrics_compute(r, NULL, tasks).forgetting;
+    free(r);
+    return out;
+}
+
 /* ---- Events ---- */
 
 /* EWC_ERR_STOPPED if the callback asks for it. */
@@ -270,23 +324,24 @@ static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
 
 /* ---- Evaluation ---- */
 
-/* Accuracy and mean loss on a split of task t, as ewc_trainer_evaluate. */
-static ewc_status evaluate(
-    ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen, double *accuracy, double *loss)
+/* Accuracy and mean loss on n samples of a split of task t, as ewc_trainer_evaluate. */
+static ewc_status evaluate(ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen,
+    int64_t n, double *accuracy, double *loss)
 {
     ewc_backend *const be = trainer->model->be;
     ewci_pass *const pass = trainer->eval;
     ewci_task_view task;
     ewc_status status;
     EWCI_TRY(ewci_tasks_select(trainer->tasks, &task, t, split, seen));
-    const int64_t limit = trainer->options.eval_samples;
-    const int64_t n = limit > 0 && limit < task.view.count ? limit : task.view.count;
     pass->first = task.first;
     pass->outputs = task.outputs;
     double sums[2] = {0.0, 0.0};
     EWCI_TRY(be->ops->upload(be, trainer->scores, sums, sizeof sums));
     for (int64_t row = 0; row < n; row += EVAL_ROWS) {
-        const ewck_step step = {.position = row, .order = EWCK_STREAM_NONE};
+        const ewck_step step = {.seed = trainer->options.seed,
+            .position = row,
+            .task = (uint32_t)t,
+            .order = n < task.view.count ? EWCK_STREAM_EVAL : EWCK_STREAM_NONE};
         pass->rows = n - row < EVAL_ROWS ? n - row : EVAL_ROWS;
         EWCI_TRY(be->ops->set_step(be, pass->step, &step));
         EWCI_TRY(be->ops->gather(
@@ -301,6 +356,14 @@ done:
     return status;
 }
 
+/* Of a split of task t as many samples as the option says, or all. */
+static int64_t limited(const ewc_trainer *trainer, int64_t t, ewc_split split)
+{
+    const int64_t rows = ewc_tasks_rows(trainer->tasks, t, split);
+    const int64_t limit = trainer->options.eval_samples;
+    return limit > 0 && limit < rows ? limit : rows;
+}
+
 ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy)
 {
     if (!trainer || !accuracy || t < 0 || t >= trainer->count)
@@ -308,22 +371,47 @@ ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, d
             "ewc_trainer_evaluate: NULL, or t=%lld, expected 0..%lld", (long long)t,
             trainer ? (long long)trainer->count - 1 : 0LL);
     double loss;
-    return evaluate(trainer, t, EWC_SPLIT_TEST, seen, accuracy, &loss);
+    return evaluate(
+        trainer, t, EWC_SPLIT_TEST, seen, limited(trainer, t, EWC_SPLIT_TEST), accuracy, &loss);
 }
 
-/* Accuracies of tasks 0..last into row, `seen` of them trained, of which the event tells. */
-static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, double *row,
-    ewc_split split, int64_t seen, int64_t last)
+/* One evaluation of tasks 0..last, `seen` of them trained. */
+typedef struct evaluation {
+    ewc_split split;
+    int64_t seen, last;
+    int64_t own;      /* the task just trained, which is evaluated whole; -1: none */
+    int64_t all;      /* samples for all of them together under EWC_EVAL_SAMPLES_AUTO; -1: whole */
+    double *row;      /* (last + 1) out */
+    int64_t *samples; /* (last + 1) out: what these rest on */
+} evaluation;
+
+/* Samples of task j: what the own task leaves, half of all at least, is shared by the others. */
+static int64_t samples_of(const ewc_trainer *trainer, const evaluation *e, int64_t j)
+{
+    const int64_t rows = limited(trainer, j, e->split);
+    if (trainer->options.eval_samples != EWC_EVAL_SAMPLES_AUTO || e->all < 0 || j == e->own)
+        return rows;
+    const int64_t own = e->own >= 0 ? ewc_tasks_rows(trainer->tasks, e->own, e->split) : 0;
+    const int64_t left = e->all - own > e->all / 2 ? e->all - own : e->all / 2;
+    const int64_t part = left / (e->last + (e->own < 0));
+    return part < 1 ? 1 : part < rows ? part : rows;
+}
+
+/* Does it, and tells of it. */
+static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const evaluation *e)
 {
     const double begin = seconds_now();
-    for (int64_t j = 0; j <= last; j++) {
-        const ewc_status status = evaluate(trainer, j, split, seen, &row[j], &trainer->losses[j]);
+    for (int64_t j = 0; j <= e->last; j++) {
+        e->samples[j] = samples_of(trainer, e, j);
+        const ewc_status status =
+            evaluate(trainer, j, e->split, e->seen, e->samples[j], &e->row[j], &trainer->losses[j]);
         if (status != EWC_OK) return status;
     }
-    event->kind = split == EWC_SPLIT_VALIDATION ? EWC_EVENT_VALIDATED : EWC_EVENT_EVALUATED;
-    event->accuracy = row;
+    event->kind = e->split == EWC_SPLIT_VALIDATION ? EWC_EVENT_VALIDATED : EWC_EVENT_EVALUATED;
+    event->accuracy = e->row;
     event->losses = trainer->losses;
-    event->tasks = seen;
+    event->rests_on = e->samples;
+    event->tasks = e->seen;
     event->seconds = seconds_now() - begin;
     return emit(trainer, event);
 }
@@ -538,20 +626,29 @@ done:
     return status;
 }
 
-/* Accuracies of all tasks seen, into trainer->row. */
+/* Accuracies of all tasks seen, into trainer->row; `steps` after the evaluation before. */
 static ewc_status evaluate_mid_task(
-    ewc_trainer *trainer, const task_run *run, const ewc_event *at, ewc_split split)
+    ewc_trainer *trainer, const task_run *run, const ewc_event *at, ewc_split split, int64_t steps)
 {
+    const int64_t share = steps * run->batch / EVAL_SHARE;
+    const int is_check = split == EWC_SPLIT_VALIDATION;
+    const evaluation all = {.split = split,
+        .seen = run->t + 1,
+        .last = run->t,
+        .own = -1,
+        .all = is_check && share < CHECK_LEAST ? CHECK_LEAST : share,
+        .row = trainer->row,
+        .samples = trainer->row_samples};
     ewc_event event = *at;
-    return evaluate_tasks(trainer, &event, trainer->row, split, run->t + 1, run->t);
+    return evaluate_tasks(trainer, &event, &all);
 }
 
 /* Early stopping looks at the mean accuracy over all tasks seen. */
 static ewc_status check_validation(
-    ewc_trainer *trainer, const task_run *run, const ewc_event *at, int *ends)
+    ewc_trainer *trainer, const task_run *run, const ewc_event *at, int64_t steps, int *ends)
 {
     double sum = 0.0;
-    ewc_status status = evaluate_mid_task(trainer, run, at, EWC_SPLIT_VALIDATION);
+    ewc_status status = evaluate_mid_task(trainer, run, at, EWC_SPLIT_VALIDATION, steps);
     if (status != EWC_OK) return status;
     for (int64_t j = 0; j <= run->t; j++)
         sum += trainer->row[j];
@@ -584,11 +681,13 @@ static ewc_status train_task(ewc_trainer *trainer, int64_t t)
     EWCI_TRY(emit(trainer, &event));
     int64_t samples_since = 0;
     int ends = 0;
+    trainer->trained = 0;
     for (int64_t steps = 0; steps < run.steps && !ends;) {
         const int64_t count = steps_at_once(trainer, &run, steps, validate_every);
         EWCI_TRY(train_steps(trainer, &run, steps, count));
         steps += count;
         samples_since += count * trainer->pass->rows;
+        trainer->trained += count * run.rows;
         event.kind = EWC_EVENT_STEP;
         event.step = steps;
         event.epoch = (steps - 1) / run.steps_per_epoch;
@@ -602,8 +701,8 @@ static ewc_status train_task(ewc_trainer *trainer, int64_t t)
             samples_since = 0;
         }
         if (o->eval_every > 0 && steps % o->eval_every == 0 && !is_last)
-            EWCI_TRY(evaluate_mid_task(trainer, &run, &event, EWC_SPLIT_TEST));
-        if (checks) EWCI_TRY(check_validation(trainer, &run, &event, &ends));
+            EWCI_TRY(evaluate_mid_task(trainer, &run, &event, EWC_SPLIT_TEST, o->eval_every));
+        if (checks) EWCI_TRY(check_validation(trainer, &run, &event, validate_every, &ends));
     }
     event.kept_step = event.step;
     event.stopped_early = event.step < run.steps;
@@ -704,26 +803,55 @@ ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t)
     return enter(trainer, "ewc_trainer_consolidate", t, consolidate_task);
 }
 
+/* All tasks, by the untrained model; as many samples as after a task. */
+static ewc_status evaluate_untrained(ewc_trainer *trainer)
+{
+    const ewc_train_options *const o = &trainer->options;
+    const int64_t count = trainer->count, rows = ewc_tasks_rows(trainer->tasks, 0, EWC_SPLIT_TRAIN);
+    const int64_t batch = o->batch < rows ? o->batch : rows;
+    const int64_t trained = o->iterations > 0 ? o->iterations * batch : o->epochs * rows;
+    const evaluation all = {.split = EWC_SPLIT_TEST,
+        .seen = count,
+        .last = count - 1,
+        .own = -1,
+        .all = trained / EVAL_SHARE,
+        .row = trainer->baseline,
+        .samples = trainer->baseline_samples};
+    ewc_event event = {.task = -1, .loss = NAN, .penalty = NAN};
+    return evaluate_tasks(trainer, &event, &all);
+}
+
+/* A row of the accuracy matrix, and accuracies on what was held out, after task t. */
+static ewc_status evaluate_task_end(ewc_trainer *trainer, int64_t t)
+{
+    const int64_t count = trainer->count;
+    evaluation all = {.split = EWC_SPLIT_TEST,
+        .seen = t + 1,
+        .last = evaluates_unseen(trainer) && t + 1 < count ? t + 1 : t,
+        .own = t,
+        .all = t + 1 < count ? trainer->trained / EVAL_SHARE : -1,
+        .row = trainer->accuracy + t * count,
+        .samples = trainer->accuracy_samples + t * count};
+    ewc_event event = {.task = t, .task_end = 1, .loss = NAN, .penalty = NAN};
+    const ewc_status status = evaluate_tasks(trainer, &event, &all);
+    if (status != EWC_OK || ewc_tasks_rows(trainer->tasks, t, EWC_SPLIT_VALIDATION) == 0)
+        return status;
+    all.split = EWC_SPLIT_VALIDATION;
+    all.last = t;
+    all.row = trainer->validation;
+    all.samples = trainer->validation_samples;
+    return evaluate_tasks(trainer, &event, &all);
+}
+
 /* All tasks from t on. */
 static ewc_status run_sequence(ewc_trainer *trainer, int64_t t)
 {
-    const int64_t count = trainer->count;
-    ewc_event event = {.task = -1, .loss = NAN, .penalty = NAN};
     ewc_status status = EWC_OK;
-    if (evaluates_unseen(trainer))
-        EWCI_TRY(
-            evaluate_tasks(trainer, &event, trainer->baseline, EWC_SPLIT_TEST, count, count - 1));
-    for (; t < count; t++) {
+    if (evaluates_unseen(trainer)) EWCI_TRY(evaluate_untrained(trainer));
+    for (; t < trainer->count; t++) {
         EWCI_TRY(train_task(trainer, t));
         EWCI_TRY(consolidate_task(trainer, t));
-        event.task = t;
-        event.task_end = 1;
-        const int64_t last = evaluates_unseen(trainer) && t + 1 < count ? t + 1 : t;
-        EWCI_TRY(evaluate_tasks(
-            trainer, &event, trainer->accuracy + t * count, EWC_SPLIT_TEST, t + 1, last));
-        if (ewc_tasks_rows(trainer->tasks, t, EWC_SPLIT_VALIDATION) > 0)
-            EWCI_TRY(evaluate_tasks(
-                trainer, &event, trainer->validation, EWC_SPLIT_VALIDATION, t + 1, t));
+        EWCI_TRY(evaluate_task_end(trainer, t));
     }
 done:
     return status;

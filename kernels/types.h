@@ -14,8 +14,9 @@ enum {
     EWCK_STREAM_SHUFFLE = 3, /* order of samples in an epoch */
     EWCK_STREAM_FISHER = 4,  /* order of samples in a Fisher pass */
     EWCK_STREAM_DROPOUT = 5,
-    EWCK_STREAM_DRAW = 6,  /* labels drawn for the sampled Fisher */
-    EWCK_STREAM_REPLAY = 7 /* what is kept of a task, and the order of what is replayed */
+    EWCK_STREAM_DRAW = 6,   /* labels drawn for the sampled Fisher */
+    EWCK_STREAM_REPLAY = 7, /* what is kept of a task, and the order of what is replayed */
+    EWCK_STREAM_EVAL = 8    /* order of samples in an evaluation of some of them */
 };
 
 enum { EWCK_ACTIVATION_NONE = 0, EWCK_ACTIVATION_RELU, EWCK_ACTIVATION_TANH, EWCK_ACTIVATION_GELU };
@@ -30,7 +31,7 @@ typedef struct ewck_step {
     uint64_t seed;
     uint64_t step;        /* training steps done before this one, over all tasks; keys dropout */
     int64_t position;     /* first sample of the batch in the order below */
-    uint32_t order;       /* EWCK_STREAM_SHUFFLE, _FISHER, _REPLAY; EWCK_STREAM_NONE: as stored */
+    uint32_t order;       /* EWCK_STREAM_SHUFFLE, _FISHER, _REPLAY, _EVAL; _NONE: as stored */
     uint32_t task, epoch; /* key the order */
     float lr;             /* learning rate */
     float adam_lr;        /* lr / (1 - beta1^t) */

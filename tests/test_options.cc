@@ -231,8 +231,11 @@ TEST(Options, LimitsHold)
         {"schedule-factor", "1"}, {"dropout-hidden", "0.5"}, {"threads", "1024"}, {"lr", "1e-30"},
         {"memory", "1"}, {"replay-batch", "0"}, {"permute-size", "0"}, {"permute-size", "4096"},
         {"validation", "0"}, {"validation", "1000000000"}, {"patience", "0"},
-        {"patience", "1000000"}, {"validate-every", "0"}, {"fisher-overlap", "true"}};
-    const char *const bad[][2] = {{"lambda", "-1"}, {"lambda", "-1e-30"}, {"lambda", "1.1e30"},
+        {"patience", "1000000"}, {"validate-every", "0"}, {"fisher-overlap", "true"},
+        {"eval-samples", "auto"}, {"eval-samples", "0"}, {"eval-samples", "1000000000"}};
+    const char *const bad[][2] = {{"eval-samples", "-1"}, {"eval-samples", "automatic"},
+        {"eval-samples", "Auto"}, {"eval-samples", "1000000001"}, {"batch", "auto"},
+        {"fisher-samples", "auto"}, {"lambda", "-1"}, {"lambda", "-1e-30"}, {"lambda", "1.1e30"},
         {"lambda-l2", "-0.5"}, {"gamma", "-0.1"}, {"gamma", "1.01"}, {"momentum", "1"},
         {"momentum", "-0.1"}, {"batch", "0"}, {"batch", "65537"}, {"schedule-factor", "0"},
         {"schedule-factor", "1.5"}, {"dropout-hidden", "1"}, {"dropout-input", "-0.1"},
@@ -446,6 +449,27 @@ TEST_F(Config, WrittenOptionsReadBack)
         EXPECT_EQ(Dump(a), Dump(o));
         std::free(text);
     }
+}
+
+/* A word where others have numbers. */
+TEST_F(Config, AutoIsAWordInJson)
+{
+    ewc_run_options a = Defaults();
+    EXPECT_EQ("auto", Get(a, "eval-samples"));
+    EXPECT_EQ(EWC_OPTION_AUTO, a.eval_samples);
+    char *text = nullptr;
+    ASSERT_OK(ewc_options_to_json(&a, &text));
+    EXPECT_NE(nullptr, std::strstr(text, "\"eval-samples\": \"auto\"")) << text;
+    EXPECT_OK(ewc_options_set(&o, "eval-samples", "7"));
+    EXPECT_OK(Load(text));
+    std::free(text);
+    EXPECT_EQ(EWC_OPTION_AUTO, o.eval_samples);
+    EXPECT_OK(Load("{\"eval-samples\": 12}"));
+    EXPECT_EQ(12, o.eval_samples);
+    for (const char *bad : {"{\"eval-samples\": \"12\"}", "{\"eval-samples\": -1}",
+             "{\"eval-samples\": null}", "{\"batch\": \"auto\"}"})
+        EXPECT_EQ(EWC_ERR_CONFIG, Load(bad)) << bad;
+    EXPECT_EQ(12, o.eval_samples);
 }
 
 TEST_F(Config, SetsWhatItNames)

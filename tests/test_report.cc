@@ -1171,7 +1171,7 @@ TEST_F(Report, WithoutGnuplot)
 /* The figures' numbers, worked out by hand from a record and a result made up for it. */
 TEST_F(Report, TheNumbersOfFiguresAreThoseOfTheRecord)
 {
-    Train("run", {"--tasks", "3"});
+    Train("run", {"--tasks", "3", "--eval-samples", "0"});
     const auto step = [](int task, int at, const char *loss, const char *penalty, double seconds) {
         return "{\"event\":\"step\",\"task\":" + std::to_string(task) +
                ",\"step\":" + std::to_string(at) + ",\"loss\":" + loss + ",\"penalty\":" + penalty +
@@ -1232,6 +1232,15 @@ TEST_F(Report, TheNumbersOfFiguresAreThoseOfTheRecord)
     }
     /* Seconds of each task, one after another: its last report ends it. */
     EXPECT_NEAR(0.75 + 1.25 + 2.125, losses[5].seconds - losses[0].seconds + 0.5, 1e-3);
+
+    /* Of noisier numbers than the last row's the largest says little. */
+    json_object_set_new(result.get(), "accuracy_samples",
+        json_loads("[[100, 0, 0], [50, 100, 0], [100, 100, 100]]", 0, nullptr));
+    char *const noisy = json_dumps(result.get(), 0);
+    WriteFile(folder / "run/result.json", noisy);
+    free(noisy);
+    ASSERT_EQ(0, Plain({"run"}).code);
+    expect("forgetting", {{1, 40}, {2, -5}});
 }
 
 /* Read by TensorBoard's own reader, which checks lengths and checksums. */

@@ -115,8 +115,32 @@ TEST_F(WholeRun, LeavesItsFolder)
     EXPECT_EQ(5.0, resolved.lambda);
     EXPECT_STREQ("", resolved.out);
 
+    /* How many samples each number rests on: by default not all of the test set before the end. */
+    EXPECT_EQ(100, r->accuracy_samples[0]);
+    EXPECT_EQ(37, r->accuracy_samples[3]); /* (3 * 200 / 4) / 2, of two others */
+    for (int64_t j = 0; j < 3; j++)
+        EXPECT_EQ(100, r->accuracy_samples[6 + j]);
+
     /* result.json */
     const Json result = Result();
+    const auto counts = [&](const char *key, const int64_t *want, const json_t *got) {
+        ASSERT_EQ(3u, json_array_size(got)) << key;
+        for (size_t j = 0; j < 3; j++)
+            EXPECT_EQ(want[j], json_integer_value(json_array_get(got, j))) << key;
+    };
+    for (size_t i = 0; i < 3; i++)
+        counts("accuracy_samples", r->accuracy_samples + 3 * i,
+            json_array_get(json_object_get(result.get(), "accuracy_samples"), i));
+    for (const auto &[key, want] : {std::pair{"baseline_samples", r->baseline_samples},
+             {"validation_samples", r->validation_samples}})
+        counts(key, want, json_object_get(result.get(), key));
+    for (const Json &line : Record())
+        if (Text(line.get(), "event") == "evaluated") {
+            const json_t *const rests_on = json_object_get(line.get(), "samples");
+            EXPECT_EQ(json_array_size(json_object_get(line.get(), "accuracy")),
+                json_array_size(rests_on));
+            EXPECT_GT(json_integer_value(json_array_get(rests_on, 0)), 0);
+        }
     EXPECT_NEAR(r->metrics.acc, Number(result.get(), "acc"), 1e-6);
     EXPECT_NEAR(r->metrics.bwt, Number(result.get(), "bwt"), 1e-6);
     EXPECT_NEAR(r->metrics.fwt, Number(result.get(), "fwt"), 1e-6);
@@ -484,6 +508,7 @@ void RaiseThirdHead(const std::string &path)
 /* Of a run that ended early, among the classes of the tasks that it had learnt. */
 TEST_F(WholeRun, EvaluationOfAnEarlyEndIsItsLastRow)
 {
+    Set("eval-samples", "0"); /* of the last finished row, too */
     for (const char *scenario : {"class", "task"}) {
         SCOPED_TRACE(scenario);
         Set("scenario", scenario);
@@ -588,6 +613,7 @@ TEST_F(WholeRun, StopsAtAnyEvent)
 {
     std::string checkpoints[4];
     std::vector<double> acc = {0.0};
+    Set("eval-samples", "0"); /* the last row of a shorter run rests on as many as the others */
     for (const char *tasks : {"1", "2", "3"}) {
         Set("tasks", tasks);
         Set("out", (folder / tasks).c_str());

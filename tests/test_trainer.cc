@@ -36,6 +36,7 @@ struct Plan {
         optimizer.lr = 0.1f;
         state.lambda = 1.0f;
         train.batch = 25; /* of 96: the last one is ragged */
+        train.eval_samples = 0;
         train.eval_next = 0;
     }
 };
@@ -103,6 +104,7 @@ struct Log {
     struct Entry {
         ewc_event event;
         Vec<double> accuracy;
+        Vec<int64_t> rests_on;
         bool has_stats;
     };
     std::vector<Entry> entries;
@@ -111,8 +113,11 @@ struct Log {
     static int Add(void *user, const ewc_event *event)
     {
         Log *const log = (Log *)user;
-        Entry entry = {*event, {}, event->stats != nullptr};
-        if (event->accuracy) entry.accuracy.assign(event->accuracy, event->accuracy + event->tasks);
+        Entry entry = {*event, {}, {}, event->stats != nullptr};
+        if (event->accuracy) {
+            entry.accuracy.assign(event->accuracy, event->accuracy + event->tasks);
+            entry.rests_on.assign(event->rests_on, event->rests_on + event->tasks);
+        }
         log->entries.push_back(entry);
         return log->answer ? log->answer(*event) : 0;
     }
@@ -1190,6 +1195,16 @@ TEST_P(Trainer, ThePathEndsAtTheWeightsKept)
     }
 }
 
+/* The k-th of `rows` samples that an evaluation of task t looks at, of `all` that there are. */
+size_t Evaluated(const Plan &plan, int64_t t, size_t k, size_t rows, size_t all)
+{
+    ewck_step key = {};
+    key.seed = plan.train.seed;
+    key.task = (uint32_t)t;
+    key.order = rows < all ? EWCK_STREAM_EVAL : EWCK_STREAM_NONE;
+    return (size_t)ewci_sample(&key, (int64_t)k, (int64_t)all);
+}
+
 /* Accuracies on held-out rows are those of the predictions, during training and after it. */
 TEST_P(Trainer, ValidationIsThatOfThePredictions)
 {
@@ -1221,14 +1236,16 @@ TEST_P(Trainer, ValidationIsThatOfThePredictions)
                 ASSERT_EQ((size_t)entry.event.task + 1, entry.accuracy.size());
                 for (int64_t t = 0; t <= entry.event.task; t++) {
                     const Batch batch = ReadTask(run.tasks.get(), t, EWC_SPLIT_VALIDATION);
-                    const size_t rows = some ? (size_t)some : batch.Rows();
-                    Vec<float> logits(rows * (size_t)outputs);
+                    const size_t all = batch.Rows(), rows = some ? (size_t)some : all;
+                    EXPECT_EQ((int64_t)rows, entry.rests_on[(size_t)t]);
+                    Vec<float> logits(all * (size_t)outputs);
                     EXPECT_OK(ewc_model_predict(
-                        run.model.get(), logits.data(), batch.inputs.data(), (int64_t)rows));
+                        run.model.get(), logits.data(), batch.inputs.data(), (int64_t)all));
                     const Window window = WindowOf(run.tasks.get(), scenario,
                         scenario == EWC_SCENARIO_CLASS ? entry.event.task : t);
                     int64_t hits = 0;
-                    for (size_t r = 0; r < rows; r++) {
+                    for (size_t k = 0; k < rows; k++) {
+                        const size_t r = Evaluated(plan, t, k, rows, all);
                         const auto at = logits.begin() + (std::ptrdiff_t)r * outputs;
                         hits += reference::Argmax(Vec<float>(at, at + outputs), window) ==
                                 batch.labels[r];
@@ -1411,6 +1428,152 @@ TEST_P(Trainer, TellsTheMeanLossOfEachTask)
             EXPECT_NEAR(mean, losses[(size_t)t], 1e-5 * mean) << t;
         }
     }
+}
+
+/* By default what an evaluation costs goes with what was trained: the own task and the last row are
+ * whole, the others share a quarter of the samples trained on. Each number is that of the
+ * predictions on the samples that a key draws. */
+TEST_P(Trainer, EvaluationIsBoundedByTraining)
+{
+    if (GetParam() == "cuda-emulated") GTEST_SKIP() << "many samples; those of the CPU";
+    const int64_t count = 6, test = 300, validation = 90;
+    Plan plan;
+    plan.data.test = test;
+    plan.data.train = 200 + validation;
+    plan.data.noise = 255;
+    plan.tasks = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, count);
+    plan.tasks.validation = validation;
+    plan.train.batch = 20;
+    plan.train.iterations = 80; /* 1600 samples: 400 to be evaluated */
+    plan.train.eval_every = 30; /* 600: 150 */
+    plan.train.eval_next = 1;
+    plan.train.eval_samples = EWC_EVAL_SAMPLES_AUTO;
+    plan.state.lambda = 0.0f;
+    plan.optimizer.lr = 0.001f; /* nothing is forgotten: what differs is drawn */
+    Log log;
+    log.Listen(plan);
+    Sequence run(be, plan);
+    int64_t looked_at = 0;
+    log.answer = [&](const ewc_event &e) {
+        const bool validates = e.kind == EWC_EVENT_VALIDATED;
+        if (e.kind != EWC_EVENT_EVALUATED && !validates) return 0;
+        const int64_t rows = validates ? validation : test;
+        const bool last = e.task_end && e.task + 1 == count;
+        for (int64_t j = 0; j < e.tasks; j++) {
+            int64_t want = rows; /* whole */
+            if (e.task < 0) want = 400 / count;
+            if (e.task >= 0 && !e.task_end) want = 150 / (e.task + 1);
+            if (e.task_end && !last && j != e.task)
+                want = std::max<int64_t>(400 - rows, 200) / (e.task + (validates ? 0 : 1));
+            want = std::min(want, rows);
+            EXPECT_EQ(want, e.rests_on[j]) << "task " << e.task << ", of " << j;
+            const Batch batch =
+                ReadTask(run.tasks.get(), j, validates ? EWC_SPLIT_VALIDATION : EWC_SPLIT_TEST);
+            const int64_t outputs = ewc_tasks_outputs(run.tasks.get());
+            Vec<float> logits(batch.Rows() * (size_t)outputs);
+            EXPECT_OK(ewc_model_predict(
+                run.model.get(), logits.data(), batch.inputs.data(), (int64_t)batch.Rows()));
+            int64_t hits = 0;
+            for (size_t k = 0; k < (size_t)want; k++) {
+                const size_t r = Evaluated(plan, j, k, (size_t)want, (size_t)rows);
+                const auto at = logits.begin() + (std::ptrdiff_t)r * outputs;
+                hits += reference::Argmax(Vec<float>(at, at + outputs), {0, outputs}) ==
+                        batch.labels[r];
+            }
+            EXPECT_EQ((double)hits / (double)want, e.accuracy[j]);
+            looked_at++;
+        }
+        return 0;
+    };
+    ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+    EXPECT_GT(looked_at, 70);
+
+    const int64_t *const rests_on = ewc_trainer_accuracy_samples(run.trainer.get());
+    const double *const r = ewc_trainer_accuracy(run.trainer.get());
+    for (int64_t i = 0; i < count; i++) {
+        EXPECT_EQ(400 / count, ewc_trainer_baseline_samples(run.trainer.get())[i]);
+        EXPECT_EQ(validation, ewc_trainer_validation_samples(run.trainer.get())[i]);
+        EXPECT_EQ(test, rests_on[i * count + i]);
+        EXPECT_EQ(test, rests_on[(count - 1) * count + i]);
+        for (int64_t j = 0; j < count; j++) /* the next task, too, but in the last row */
+            EXPECT_EQ(!std::isnan(r[i * count + j]), rests_on[i * count + j] > 0) << i << ", " << j;
+    }
+
+    /* ACC and BWT rest on all samples; the best of a task is looked for among such numbers only. */
+    ewc_metrics want = ewc_metrics_compute(r, ewc_trainer_baseline(run.trainer.get()), count);
+    const double noisy = want.forgetting;
+    want.forgetting = 0.0;
+    for (int64_t j = 0; j + 1 < count; j++) {
+        double best = r[j * count + j];
+        for (int64_t i = 0; i + 1 < count; i++)
+            if (rests_on[i * count + j] == test) best = std::max(best, r[i * count + j]);
+        want.forgetting += (best - r[(count - 1) * count + j]) / (double)(count - 1);
+    }
+    const ewc_metrics got = ewc_trainer_metrics(run.trainer.get(), count);
+    EXPECT_EQ(want.acc, got.acc);
+    EXPECT_EQ(want.bwt, got.bwt);
+    EXPECT_EQ(want.fwt, got.fwt);
+    EXPECT_NEAR(want.forgetting, got.forgetting, 1e-12);
+    EXPECT_LT(got.forgetting, noisy) << "it says little";
+    const ewc_metrics two = ewc_trainer_metrics(run.trainer.get(), 2);
+    EXPECT_NEAR((r[count] + r[count + 1]) / 2, two.acc, 1e-12);
+    for (const int64_t bad : {-1, 0, 7})
+        EXPECT_TRUE(std::isnan(ewc_trainer_metrics(run.trainer.get(), bad).acc));
+    EXPECT_TRUE(std::isnan(ewc_trainer_metrics(nullptr, 1).acc));
+
+    /* Asked for by itself, a task is evaluated whole; and 0 still means all. */
+    double accuracy = kNan;
+    EXPECT_OK(ewc_trainer_evaluate(run.trainer.get(), 1, count, &accuracy));
+    EXPECT_EQ(r[(count - 1) * count + 1], accuracy);
+    plan.train.eval_samples = 0;
+    plan.tasks.count = 3;
+    log.entries.clear();
+    int64_t whole = 0;
+    log.answer = [&](const ewc_event &e) {
+        const bool validates = e.kind == EWC_EVENT_VALIDATED;
+        for (int64_t j = 0; e.accuracy && j < e.tasks; j++, whole++)
+            EXPECT_EQ(validates ? validation : test, e.rests_on[j]);
+        return 0;
+    };
+    Sequence all(be, plan);
+    ASSERT_OK(ewc_trainer_run(all.trainer.get()));
+    EXPECT_GT(whole, 20);
+}
+
+/* Early stopping looks at 2000 held-out samples of all tasks together at least, where there are so
+ * many. */
+TEST_P(Trainer, ChecksOfEarlyStoppingAreNotStarved)
+{
+    if (GetParam() == "cuda-emulated") GTEST_SKIP() << "many samples; those of the CPU";
+    Plan plan;
+    plan.data.train = 96 + 1500;
+    plan.tasks.validation = 1500;
+    plan.train.iterations = 6;
+    plan.train.patience = 100;
+    plan.train.eval_samples = EWC_EVAL_SAMPLES_AUTO;
+    for (const int64_t every : {1, 3}) {
+        plan.train.validate_every = every;
+        Log log;
+        log.Listen(plan);
+        Sequence run(be, plan);
+        ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+        for (const Log::Entry &entry : log.entries)
+            if (entry.event.kind == EWC_EVENT_VALIDATED && !entry.event.task_end) {
+                EXPECT_EQ(
+                    Vec<int64_t>((size_t)entry.event.task + 1, entry.event.task ? 1000 : 1500),
+                    entry.rests_on);
+            }
+    }
+    plan.train.batch = 96; /* 96 * 100 / 4 are more than that */
+    plan.train.iterations = plan.train.validate_every = 100;
+    Log log;
+    log.Listen(plan);
+    Sequence run(be, plan);
+    ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+    for (const Log::Entry &entry : log.entries)
+        if (entry.event.kind == EWC_EVENT_VALIDATED && !entry.event.task_end && entry.event.task) {
+            EXPECT_EQ((Vec<int64_t>{1200, 1200}), entry.rests_on);
+        }
 }
 
 TEST_P(Trainer, FillsTheAccuracyMatrix)
@@ -1876,7 +2039,7 @@ TEST_P(Trainer, RefusesBadOptions)
     });
     refuses("report-every", [](O &o) { o.report_every = 0; });
     refuses("eval-every", [](O &o) { o.eval_every = -1; });
-    refuses("eval-samples", [](O &o) { o.eval_samples = -1; });
+    refuses("eval-samples: -2", [](O &o) { o.eval_samples = -2; });
     refuses("patience: -1", [](O &o) { o.patience = -1; });
     refuses("validate-every: -1", [](O &o) { o.validate_every = -1; });
     refuses("patience: early stopping needs", [](O &o) { o.patience = 1; });

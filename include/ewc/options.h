@@ -28,7 +28,7 @@ typedef enum ewc_option_type {
     EWC_OPTION_LIST = 5 /* positive integers; in text "400,400", or "none" for the empty list */
 } ewc_option_type;
 
-enum { EWC_OPTION_TEXT_SIZE = 512, EWC_OPTION_LIST_MAX = 64 };
+enum { EWC_OPTION_TEXT_SIZE = 512, EWC_OPTION_LIST_MAX = 64, EWC_OPTION_AUTO = -1 };
 
 typedef struct ewc_option_list {
     int64_t count, items[EWC_OPTION_LIST_MAX];
@@ -54,7 +54,8 @@ typedef enum ewc_method {
  * distillation, static storage; NULL: it has none. */
 EWC_API const char *ewc_method_strength(ewc_method method);
 
-/* X(type, field, default, limits, group, help). Limits are an interval of numbers or the choices,
+/* X(type, field, default, limits, group, help). Limits are an interval of numbers, after "auto|" if
+ * that word is a value, too (the number EWC_OPTION_AUTO), or the choices,
  * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
  * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule,
  * ewc_precision). */
@@ -170,8 +171,9 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "steps from one report and check of the numbers to the next")                              \
     X(INTEGER, eval_every, "0", "[0,1000000000]", "Training",                                      \
         "steps from one evaluation to the next; 0: at the end of each task")                       \
-    X(INTEGER, eval_samples, "0", "[0,1000000000]", "Training",                                    \
-        "samples of each test or validation set; 0: all")                                          \
+    X(INTEGER, eval_samples, "auto", "auto|[0,1000000000]", "Training",                            \
+        "samples of each test or validation set; 0: all; auto: all at the end, before that what "  \
+        "takes about a fifth of the training time")                                                \
     X(INTEGER, patience, "0", "[0,1000000]", "Training",                                           \
         "early stopping: checks without a new best validation accuracy that are borne; 0: off")    \
     X(INTEGER, validate_every, "0", "[0,1000000000]", "Training",                                  \

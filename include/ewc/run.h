@@ -75,6 +75,8 @@ typedef struct ewc_run_result {
     double seconds_training, seconds_fisher, seconds_evaluation;
     int64_t fisher_samples;       /* of all Fisher passes together */
     const ewc_dataset_info *data; /* what the tasks are made of */
+    /* Samples that each of these numbers rests on, in the shape of accuracy and the others. */
+    const int64_t *accuracy_samples, *baseline_samples, *validation_samples;
     int64_t saved;         /* tasks, from the first on, whose model and result lie in the folder */
     int64_t proximal_from; /* penalty "auto": the task, from 1, whose steps were the first to be
                             * proximal; 0: none */

@@ -43,8 +43,9 @@ typedef struct ewc_event {
     int task_end;   /* EWC_EVENT_EVALUATED, VALIDATED: 1 after the task's last step */
     int stopped_early;
     int64_t kept_step; /* whose weights are those of the task's end; without patience the last */
-    const double *accuracy; /* (tasks) in 0..1, borrowed for the call; NaN: not evaluated */
-    const double *losses;   /* (tasks) mean loss there, likewise */
+    const double *accuracy;  /* (tasks) in 0..1, borrowed for the call; NaN: not evaluated */
+    const double *losses;    /* (tasks) mean loss there, likewise */
+    const int64_t *rests_on; /* (tasks) samples that accuracy and loss rest on, likewise; 0: NaN */
     int64_t tasks;
     int64_t samples;               /* EWC_EVENT_FISHER */
     const ewc_fisher_stats *stats; /* (ewc_model_segment_count), borrowed; NULL: still at it */
@@ -88,6 +89,8 @@ typedef enum ewc_replay {
     EWC_REPLAY_PROJECT = 2
 } ewc_replay;
 
+enum { EWC_EVAL_SAMPLES_AUTO = -1 };
+
 typedef struct ewc_train_options {
     size_t struct_size;
     int64_t epochs;     /* per task; used where iterations is 0 */
@@ -114,7 +117,13 @@ typedef struct ewc_train_options {
     int64_t report_every; /* steps between EWC_EVENT_STEP and checks for non-finite numbers */
     int64_t eval_every;   /* steps between evaluations of all tasks seen; 0: only at a task's end */
     int eval_next;        /* 1: also evaluate the next task, and all tasks before training (FWT) */
-    int64_t eval_samples; /* of each test or validation split; 0: all */
+    /* Of each test or validation split; 0: all; fewer than all are drawn by a key, for each task
+     * the same ones each time. EWC_EVAL_SAMPLES_AUTO bounds the cost to about a fifth of the
+     * training time: what is evaluated after the last task of ewc_trainer_run, and the task just
+     * trained, rest on all samples; the other numbers of an evaluation together on a quarter as
+     * many as were trained on since the last one (more of them before it is 2000, for early
+     * stopping). */
+    int64_t eval_samples;
     /* Above 0: early stopping. A task ends after more than so many checks in succession without a
      * new best accuracy over the validation rows of all tasks so far, and the weights of the best
      * check are put back; epochs or iterations are then the most that it may take. */
@@ -128,7 +137,7 @@ typedef struct ewc_train_options {
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
             EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, 0.1f, EWC_REPLAY_NONE, 1000, 0,                     \
-            EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, 0, 0, 0, 0, NULL, NULL                          \
+            EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, EWC_EVAL_SAMPLES_AUTO, 0, 0, 0, NULL, NULL      \
     }
 
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:
@@ -152,8 +161,8 @@ EWC_API ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t);
  * ewc_consolidation_fold, EWC_ERR_STOPPED */
 EWC_API ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t);
 
-/* Accuracy in 0..1 on the test split of task t. For class-incremental tasks all classes of tasks
- * 0..seen-1 compete; otherwise `seen` is ignored.
+/* Accuracy in 0..1 on the test split of task t, with EWC_EVAL_SAMPLES_AUTO on all of it. For
+ * class-incremental tasks all classes of tasks 0..seen-1 compete; otherwise `seen` is ignored.
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_trainer_evaluate(
     ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy);
@@ -171,6 +180,11 @@ EWC_API const double *ewc_trainer_baseline(const ewc_trainer *trainer);
  * ewc_trainer_run so far; NaN without such rows. Owned by the trainer. */
 EWC_API const double *ewc_trainer_validation(const ewc_trainer *trainer);
 
+/* The number of samples that each of the three rests on, in the same shape; 0: not evaluated. */
+EWC_API const int64_t *ewc_trainer_accuracy_samples(const ewc_trainer *trainer);
+EWC_API const int64_t *ewc_trainer_baseline_samples(const ewc_trainer *trainer);
+EWC_API const int64_t *ewc_trainer_validation_samples(const ewc_trainer *trainer);
+
 /* Measures of a sequence of T tasks; NaN where undefined (all but acc at T = 1) or not evaluated.
  *   acc = (1/T) sum_j R[T][j]                      bwt = 1/(T-1) sum_{j<T} (R[T][j] - R[j][j])
  *   fwt = 1/(T-1) sum_{j>1} (R[j-1][j] - b[j])     (Lopez-Paz & Ranzato, NeurIPS 2017)
@@ -182,6 +196,11 @@ typedef struct ewc_metrics {
 /* `r` (tasks, tasks) and `baseline` (tasks; may be NULL) as above. No error: bad arguments give
  * NaN. */
 EWC_API ewc_metrics ewc_metrics_compute(const double *r, const double *baseline, int64_t tasks);
+
+/* Measures of tasks 0..tasks-1 after the last of these, 1 <= tasks. The maximum in `forgetting` is
+ * over numbers that rest on as many samples as that of the last row, or more: of noisier ones the
+ * largest would be too large. No error: bad arguments give NaN. */
+EWC_API ewc_metrics ewc_trainer_metrics(const ewc_trainer *trainer, int64_t tasks);
 
 #ifdef __cplusplus
 }

@@ -72,6 +72,8 @@ static void spell_limits(char *text, size_t size, const char *limits)
     double low = 0.0, high = 0.0;
     char open = '[', close = ']';
     text[0] = '\0';
+    const char *const bar = strchr(limits, '|'); /* a word before the interval */
+    if (bar != NULL) limits = bar + 1;
     if (sscanf(limits, "%c%lf,%lf%c", &open, &low, &high, &close) != 4) return;
     if (high >= 1e5)
         snprintf(text, size, "%s %g", open == '(' ? "above" : "at least", low);

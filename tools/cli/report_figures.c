@@ -95,13 +95,23 @@ static double mean_accuracy(const report_run *run, int64_t i)
     return 100.0 * sum / (double)(i + 1);
 }
 
-/* max_i R[i][j] - R[T][j] of task j: the terms of ewc_metrics_compute's forgetting. */
+/* Samples that R[i][j] rests on; NaN where nothing says so. */
+static double rests_on(const report_run *run, int64_t i, int64_t j)
+{
+    const json_t *const rows = json_object_get(run->folder.result, "accuracy_samples");
+    return cli_json_item(json_array_get(rows, (size_t)i), j);
+}
+
+/* max_i R[i][j] - R[T][j] of task j: the terms of ewc_trainer_metrics' forgetting. */
 static double forgetting(const report_run *run, int64_t j)
 {
     if (j + 1 >= run->done) return NAN;
     double best = run->accuracy[j * run->tasks + j];
-    for (int64_t i = 0; i + 1 < run->done; i++) /* false for what was not evaluated */
-        if (run->accuracy[i * run->tasks + j] > best) best = run->accuracy[i * run->tasks + j];
+    for (int64_t i = 0; i + 1 < run->done; i++) {
+        if (rests_on(run, i, j) < rests_on(run, run->done - 1, j)) continue; /* noisier */
+        const double accuracy = run->accuracy[i * run->tasks + j];
+        if (accuracy > best) best = accuracy; /* false for what was not evaluated */
+    }
     return 100.0 * (best - run->accuracy[(run->done - 1) * run->tasks + j]);
 }
 

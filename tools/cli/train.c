@@ -20,6 +20,16 @@ static void spell_penalty(
         options->penalty == EWC_PENALTY_AUTO ? "explicit" : penalty, from);
 }
 
+/* Whether numbers before the last row rest on fewer samples than that row's. */
+static int is_sampled(const ewc_run_result *result)
+{
+    const int64_t n = result->tasks;
+    const int64_t *const samples = result->accuracy_samples, *const last = samples + (n - 1) * n;
+    for (int64_t i = 0; i < (n - 1) * n; i++)
+        if (samples[i] > 0 && samples[i] < last[i % n]) return 1;
+    return 0;
+}
+
 static void print_result(const ewc_run_options *options, const ewc_run_result *result)
 {
     const char *const key = ewc_method_strength((ewc_method)options->method);
@@ -40,6 +50,9 @@ static void print_result(const ewc_run_options *options, const ewc_run_result *r
     cli_print_words("method %s%s%s%s", method, strength, fisher, gamma);
     printf("\n");
     cli_print_accuracy(result);
+    if (is_sampled(result))
+        cli_print_words(
+            "before the last row, other tasks on drawn samples (--eval-samples 0: all)");
     printf("\n");
     cli_print_measures(result);
     printf("%s\n", result->folder);
