@@ -602,7 +602,7 @@ static __device__ __forceinline__ void head_logits(float *logits, const Head &h,
 
 /* One block for a row, those of the padding as well. */
 template <bool kVector>
-static __global__ void __launch_bounds__(kThreads) head_kernel(Head h, int64_t rows)
+static __global__ void __launch_bounds__(kThreads, 1) head_kernel(Head h, int64_t rows)
 {
     EWC_SHARED(float, logits, kMaxLogits);
     EWC_SHARED(float, seeds, kMaxLogits);
