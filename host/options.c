@@ -243,13 +243,14 @@ static ewc_status set_row(ewc_run_options *options, const struct row *row, const
     }
     case EWC_OPTION_TEXT: {
         char path[EWC_OPTION_TEXT_SIZE];
+        const char *text = value;
         if (field == options->data_dir && value[0] != '\0') { /* a run is used elsewhere, too */
             if (!ewci_path_absolute(path, sizeof path, value)) break;
-            value = path;
+            text = path;
         }
-        const size_t length = strlen(value);
-        if (length >= EWC_OPTION_TEXT_SIZE || !is_text(value)) break;
-        memcpy(field, value, length + 1);
+        const size_t length = strlen(text);
+        if (length >= EWC_OPTION_TEXT_SIZE || !is_text(text)) break;
+        memcpy(field, text, length + 1);
         return EWC_OK;
     }
     case EWC_OPTION_LIST: {
