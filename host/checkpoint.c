@@ -343,7 +343,7 @@ ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model, ewc_con
     EWCI_TRY(check_tasks(model, tasks, trained));
 
     const int64_t count = ewc_model_parameter_count(model);
-    if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info));
+    if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info, sizeof info));
     const int parts = info.tasks > 0 ? PARTS : 1;
     data = ewci_calloc((size_t)count * (size_t)parts, sizeof *data);
     if (data == NULL) {
@@ -653,14 +653,13 @@ ewc_status ewc_checkpoint_describe(const char *path, ewc_checkpoint_info *out, s
     size_t bytes = 0;
     int64_t length = 0;
     uint64_t header = 0;
-    if (path == NULL || out == NULL || size != sizeof *out)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_checkpoint_describe: path or out is NULL, or size=%zu, expected %zu", size,
-            sizeof *out);
+    if (path == NULL || out == NULL)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_checkpoint_describe: path or out is NULL");
+    EWCI_TRY(ewci_check_size("ewc_checkpoint_info", size, "ewc_checkpoint_describe"));
     EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, sizeof header + HEADER_MAX));
     EWCI_TRY(find_header(path, head, bytes, &header, &root));
     EWCI_TRY(describe_file(&info, path, root, length));
-    *out = info;
+    EWCI_TRY(ewci_copy_out("ewc_checkpoint_info", out, size, &info, "ewc_checkpoint_describe"));
 done:
     json_decref(root);
     free(head);

@@ -31,7 +31,7 @@ ewc_status ewc_consolidation_create(
     ewc_consolidation_options o = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
     ewc_consolidation *state = NULL;
     ewc_status status;
-    EWCI_TRY(ewci_copy_options(&o, sizeof o, given, "ewc_consolidation_create"));
+    EWCI_TRY(ewci_copy_options("ewc_consolidation_options", &o, given, "ewc_consolidation_create"));
     EWCI_TRY(check_options(&o));
     state = ewci_calloc(1, sizeof *state);
     if (state) {
@@ -154,11 +154,12 @@ ewc_status ewc_consolidation_value(ewc_consolidation *state, double *value)
     return status;
 }
 
-ewc_status ewc_consolidation_describe(const ewc_consolidation *state, ewc_consolidation_info *out)
+ewc_status ewc_consolidation_describe(
+    const ewc_consolidation *state, ewc_consolidation_info *out, size_t size)
 {
     if (!state || !out) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_describe: NULL");
-    *out = state->info;
-    return EWC_OK;
+    return ewci_copy_out(
+        "ewc_consolidation_info", out, size, &state->info, "ewc_consolidation_describe");
 }
 
 ewc_status ewc_consolidation_read(ewc_consolidation *state, float *s, float *mu, int64_t count)

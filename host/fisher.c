@@ -63,7 +63,8 @@ void ewc_fisher_free(ewc_fisher *fisher)
 
 static ewc_status resolve_options(ewc_fisher_options *o, const ewc_fisher_options *given)
 {
-    const ewc_status status = ewci_copy_options(o, sizeof *o, given, "ewc_fisher_compute");
+    const ewc_status status =
+        ewci_copy_options("ewc_fisher_options", o, given, "ewc_fisher_compute");
     if (status != EWC_OK) return status;
     if ((unsigned)o->estimator > EWC_FISHER_SENSITIVITY)
         return ewci_fail(

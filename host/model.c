@@ -132,7 +132,7 @@ ewc_status ewc_model_create(ewc_model **out, ewc_backend *backend, const ewc_mod
     ewc_model_options o = EWC_MODEL_OPTIONS_DEFAULTS;
     ewc_model *model = NULL;
     ewc_status status;
-    EWCI_TRY(ewci_copy_options(&o, sizeof o, given, "ewc_model_create"));
+    EWCI_TRY(ewci_copy_options("ewc_model_options", &o, given, "ewc_model_create"));
     EWCI_TRY(check_options(&o));
     EWCI_TRY(check_backend(backend));
     model = ewci_calloc(1, sizeof *model);

@@ -44,7 +44,7 @@ ewc_status ewc_optimizer_create(
     ewc_optimizer_options o = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
     ewc_optimizer *optimizer = NULL;
     ewc_status status;
-    EWCI_TRY(ewci_copy_options(&o, sizeof o, given, "ewc_optimizer_create"));
+    EWCI_TRY(ewci_copy_options("ewc_optimizer_options", &o, given, "ewc_optimizer_create"));
     EWCI_TRY(check_options(&o));
     optimizer = ewci_calloc(1, sizeof *optimizer);
     if (!optimizer) return ewci_fail(EWC_ERR_MEMORY, "ewc_optimizer_create: out of memory");

@@ -403,7 +403,7 @@ ewc_status ewc_tasks_create(ewc_tasks **out, ewc_dataset *dataset, const ewc_tas
     tasks->be = dataset->backend;
     tasks->o = defaults;
     tasks->slot_task = tasks->list_task[0] = tasks->list_task[1] = -1;
-    EWCI_TRY(ewci_copy_options(&tasks->o, sizeof tasks->o, options, "ewc_tasks_create"));
+    EWCI_TRY(ewci_copy_options("ewc_task_options", &tasks->o, options, "ewc_tasks_create"));
     if (tasks->o.classes_per_task == 0) tasks->o.classes_per_task = defaults.classes_per_task;
     tasks->scale = (float)(1.0 / (255.0 * (double)tasks->o.std));
     tasks->shift = tasks->o.mean == 0.0f ? 0.0f : -tasks->o.mean / tasks->o.std;

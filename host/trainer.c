@@ -31,6 +31,8 @@ struct ewc_trainer {
     ewc_optimizer *optimizer;
     ewc_consolidation *state; /* or NULL */
     ewc_train_options options;
+    /* What options.fisher points to. */
+    ewc_fisher_options fisher_options;
     ewc_fisher *fisher;       /* or NULL */
     ewci_path_integral *path; /* or NULL */
     ewci_teacher *teacher;    /* or NULL */
@@ -137,7 +139,9 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
     ewc_trainer *trainer = NULL;
     ewc_status status;
-    EWCI_TRY(ewci_copy_options(&o, sizeof o, given, "ewc_trainer_create"));
+    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
+    EWCI_TRY(ewci_copy_options("ewc_train_options", &o, given, "ewc_trainer_create"));
+    EWCI_TRY(ewci_copy_options("ewc_fisher_options", &fisher, o.fisher, "ewc_trainer_create"));
     EWCI_TRY(check_options(&o));
     if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs) {
         status = ewci_fail(EWC_ERR_ARGUMENT,
@@ -183,6 +187,8 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     trainer->optimizer = optimizer;
     trainer->state = state;
     trainer->options = o;
+    trainer->fisher_options = fisher;
+    trainer->options.fisher = &trainer->fisher_options;
     trainer->count = count;
     const int64_t replayed = o.replay_batch > 0 ? o.replay_batch : o.batch;
     const int64_t rows = o.replay == EWC_REPLAY_JOIN ? o.batch + replayed : o.batch;
@@ -213,7 +219,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
             most = samples > most ? samples : most;
         }
         if (o.importance == EWC_IMPORTANCE_FISHER)
-            EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &o.fisher, logits, most));
+            EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &fisher, logits, most));
         if (o.importance >= EWC_IMPORTANCE_PATH)
             EWCI_TRY(ewci_path_create(&trainer->path, model, o.patience > 0));
     }
@@ -751,8 +757,8 @@ static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
     else if (trainer->path)
         EWCI_TRY(ewci_path_importance_of(trainer->path, trainer->fisher->f, o->xi));
     else
-        EWCI_TRY(ewci_fisher_compute(
-            trainer->fisher, trainer->tasks, t, &o->fisher, poll_fisher, &poll));
+        EWCI_TRY(
+            ewci_fisher_compute(trainer->fisher, trainer->tasks, t, o->fisher, poll_fisher, &poll));
     EWCI_TRY(ewc_fisher_statistics(trainer->fisher, trainer->stats, trainer->model->segment_count));
     ewc_event event = poll.event;
     event.seconds = seconds_now() - poll.begin;
@@ -765,8 +771,8 @@ static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
     event.kind = EWC_EVENT_FOLDED;
     event.stats = NULL;
     event.overlap = NULL;
-    event.state = trainer->state->info;
-    event.tasks = event.state.tasks;
+    event.state = &trainer->state->info;
+    event.tasks = event.state->tasks;
     event.safe_lambda = ewc_optimizer_safe_lambda(
         trainer->optimizer, trainer->state, trainer->optimizer->options.lr);
     event.form = ewc_optimizer_penalty(trainer->optimizer, trainer->state);

@@ -53,8 +53,8 @@ typedef struct ewc_event {
      * sqrt(F_task F_j) for the tasks j before; NaN where there is no F_j. Over the root of the two
      * traces it is the overlap, 0..1 (Kirkpatrick et al., PNAS 2017, supplement). */
     const double *overlap;
-    ewc_consolidation_info state; /* EWC_EVENT_FOLDED */
-    double safe_lambda;           /* EWC_EVENT_FOLDED: ewc_optimizer_safe_lambda */
+    const ewc_consolidation_info *state; /* EWC_EVENT_FOLDED, borrowed for the call; else NULL */
+    double safe_lambda;                  /* EWC_EVENT_FOLDED: ewc_optimizer_safe_lambda */
     ewc_penalty form; /* EWC_EVENT_FOLDED: ewc_optimizer_penalty, of steps from now on */
 } ewc_event;
 
@@ -113,7 +113,7 @@ typedef struct ewc_train_options {
     int64_t memory; /* samples remembered of all tasks learnt: >= 1. A sample takes 16 bytes: the
                      * images are there anyway; but the maps of all tasks stay on the device */
     int64_t replay_batch; /* samples replayed in each step, where there are as many; 0: as batch */
-    ewc_fisher_options fisher;
+    const ewc_fisher_options *fisher; /* borrowed for the call; NULL: its defaults */
     int64_t report_every; /* steps between EWC_EVENT_STEP and checks for non-finite numbers */
     int64_t eval_every;   /* steps between evaluations of all tasks seen; 0: only at a task's end */
     int eval_next;        /* 1: also evaluate the next task, and all tasks before training (FWT) */
@@ -136,8 +136,8 @@ typedef struct ewc_train_options {
 #define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
-            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, 0.1f, EWC_REPLAY_NONE, 1000, 0,                     \
-            EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, EWC_EVAL_SAMPLES_AUTO, 0, 0, 0, NULL, NULL      \
+            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, 0.1f, EWC_REPLAY_NONE, 1000, 0, NULL, 50, 0, 1,     \
+            EWC_EVAL_SAMPLES_AUTO, 0, 0, 0, NULL, NULL                                             \
     }
 
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:
@@ -189,7 +189,7 @@ EWC_API const int64_t *ewc_trainer_validation_samples(const ewc_trainer *trainer
  *   acc = (1/T) sum_j R[T][j]                      bwt = 1/(T-1) sum_{j<T} (R[T][j] - R[j][j])
  *   fwt = 1/(T-1) sum_{j>1} (R[j-1][j] - b[j])     (Lopez-Paz & Ranzato, NeurIPS 2017)
  *   forgetting = 1/(T-1) sum_{j<T} (max_{i<T} R[i][j] - R[T][j])  (Chaudhry et al., ECCV 2018) */
-typedef struct ewc_metrics {
+typedef struct ewc_metrics { /* handed out by value: it never grows */
     double acc, bwt, fwt, forgetting;
 } ewc_metrics;
 
