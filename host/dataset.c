@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "data_idx.h"
+#include "enter.h"
 
 /* ---- The known sets ---- */
 
@@ -299,8 +300,7 @@ ewc_status ewc_dataset_create(
     ewc_dataset **out, ewc_backend *backend, const ewc_dataset_source *given)
 {
     if (out) *out = NULL;
-    if (!out || !backend || !given)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_create: out, backend or source is NULL");
+    EWCI_ENTER_AS("out, backend, source", out, backend, given);
     ewc_dataset_source source = {0};
     uint32_t crc[FILES];
     ewc_status status = EWC_OK;
@@ -333,8 +333,7 @@ void ewc_dataset_free(ewc_dataset *set)
 
 ewc_status ewc_dataset_describe(const ewc_dataset *set, ewc_dataset_info *out, size_t size)
 {
-    if (!set || !out)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_describe: dataset or out is NULL");
+    EWCI_ENTER_AS("dataset, out", set, out);
     return ewci_copy_out("ewc_dataset_info", out, size, &set->info, "ewc_dataset_describe");
 }
 
@@ -439,8 +438,7 @@ ewc_status ewc_dataset_load(
     ewc_dataset **out, ewc_backend *backend, const char *name, const char *data_dir)
 {
     if (out) *out = NULL;
-    if (!out || !backend || !name)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_load: out, backend or name is NULL");
+    EWCI_ENTER(out, backend, name);
     const struct known_set *const set = find_known(name);
     if (!set) return unknown_name("ewc_dataset_load", name);
 
@@ -516,8 +514,7 @@ static ewc_status verify_set(
 ewc_status ewc_dataset_locate(
     const char *name, const char *data_dir, int verify, ewc_dataset_location *given, size_t size)
 {
-    if (!name || !given)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_locate: name or out is NULL");
+    EWCI_ENTER_AS("name, out", name, given);
     const struct known_set *const set = find_known(name);
     if (!set) return unknown_name("ewc_dataset_locate", name);
     found_set *const found = ewci_calloc(1, sizeof *found);

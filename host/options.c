@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "enter.h"
 #include "file.h"
 #include "json.h"
 
@@ -371,8 +372,8 @@ static ewc_status export(ewc_run_options *given, const ewc_run_options *options)
 
 ewc_status ewc_options_init(ewc_run_options *options, size_t size)
 {
+    EWCI_ENTER(options);
     ewc_run_options full;
-    if (options == NULL) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_options_init: options is NULL");
     const ewc_status status = ewci_check_size("ewc_run_options", size, "ewc_options_init");
     if (status != EWC_OK) return status;
     set_defaults(&full);
@@ -406,9 +407,8 @@ static ewc_status set(ewc_run_options *options, const char *key, const char *val
 
 ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value)
 {
+    EWCI_ENTER(options, key, value);
     ewc_run_options full;
-    if (options == NULL || key == NULL || value == NULL)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_options_set: NULL");
     ewc_status status = ewci_options_import(&full, options, "ewc_options_set");
     if (status == EWC_OK) status = set(&full, key, value);
     if (status == EWC_OK) status = export(options, &full);
@@ -418,10 +418,9 @@ ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char
 ewc_status ewc_options_get(
     const ewc_run_options *options, const char *key, char *buffer, size_t size)
 {
+    EWCI_ENTER(options, key, buffer);
     char value[VALUE_SIZE];
     ewc_run_options full;
-    if (options == NULL || key == NULL || buffer == NULL)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_options_get: NULL");
     const ewc_status status = ewci_options_import(&full, options, "ewc_options_get");
     if (status != EWC_OK) return status;
     const struct row *const row = find_row(key);
@@ -480,6 +479,7 @@ static ewc_status set_preset(ewc_run_options *options, const char *name)
 
 ewc_status ewc_options_preset(ewc_run_options *options, const char *name)
 {
+    EWCI_ENTER(options, name);
     return ewc_options_set(options, "preset", name);
 }
 
@@ -539,14 +539,13 @@ static ewc_status set_json(ewc_run_options *options, const struct row *row, cons
 
 ewc_status ewc_options_load_json(ewc_run_options *options, const char *path)
 {
+    EWCI_ENTER(options, path);
     ewc_status status = EWC_OK;
     ewc_run_options result;
     char *text = NULL;
     size_t bytes = 0;
     json_t *root = NULL;
 
-    if (options == NULL || path == NULL)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_options_load_json: NULL");
     EWCI_TRY(ewci_options_import(&result, options, "ewc_options_load_json"));
     status = ewci_file_read(&text, &bytes, path, CONFIG_BYTES_MAX);
     if (status == EWC_ERR_IO) status = ewci_fail(EWC_ERR_CONFIG, "config: %s", ewc_last_error());
@@ -586,11 +585,10 @@ done:
 /* One option to a line, and numbers with no more digits than they were given with: by hand. */
 ewc_status ewc_options_to_json(const ewc_run_options *options, char **text)
 {
+    if (text != NULL) *text = NULL;
+    EWCI_ENTER(options, text);
     size_t bytes = 0;
     ewc_run_options full;
-    if (text != NULL) *text = NULL;
-    if (options == NULL || text == NULL)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_options_to_json: NULL");
     const ewc_status status = ewci_options_import(&full, options, "ewc_options_to_json");
     if (status != EWC_OK) return status;
     FILE *const out = open_memstream(text, &bytes);
@@ -667,11 +665,11 @@ static ewc_status check_row(const ewc_run_options *options, const struct row *ro
 
 ewc_status ewc_options_check(const ewc_run_options *options)
 {
+    EWCI_ENTER(options);
     enum { CLASSES = 10 }; /* of each set */
     char dataset[EWC_OPTION_KEY_SIZE];
     ewc_run_options full;
     const ewc_run_options *const o = &full;
-    if (options == NULL) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_options_check: options is NULL");
     ewc_status status = ewci_options_import(&full, options, "ewc_options_check");
     for (int i = 0; i < ROWS && status == EWC_OK; i++)
         status = check_row(o, &rows[i]);

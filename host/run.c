@@ -12,6 +12,7 @@
 
 #include "checkpoint.h"
 #include "dataset.h"
+#include "enter.h"
 #include "ewc/ewc.h"
 #include "file.h"
 #include "method.h"
@@ -125,10 +126,9 @@ static json_t *describe_run(const ewc_run *run)
     const ewc_dataset_info *const data = run->result.data;
     json_t *const out = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:o, s:s}",
         "version", ewc_version(), "device", run->device.name, "device_description",
-        run->device.description, "precision", run->device.precision, "threads",
-        run->device.threads, "seed", (json_int_t)o->seed, "dataset", data->name,
-        "data_folder", data->folder, "data_checksum", data->checksum, "kind",
-        option_text(o, "kind"), "model", run->model_text);
+        run->device.description, "precision", run->device.precision, "threads", run->device.threads,
+        "seed", (json_int_t)o->seed, "dataset", data->name, "data_folder", data->folder,
+        "data_checksum", data->checksum, "kind", option_text(o, "kind"), "model", run->model_text);
     json_t *const method = describe_method(run);
     if (out != NULL && method != NULL && json_object_update(out, method) == 0) {
         json_decref(method);
@@ -192,6 +192,7 @@ static json_t *describe_result(const ewc_run *run)
 
 ewc_status ewc_run_result_json(const ewc_run *run, char **text)
 {
+    EWCI_ENTER(run, text);
     json_t *const result = describe_result(run);
     *text = result == NULL ? NULL : ewci_json_text(result);
     json_decref(result);
@@ -579,12 +580,11 @@ static ewc_status create_trainer(ewc_run *run)
 ewc_status ewc_run_create(
     ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
 {
+    if (out != NULL) *out = NULL;
+    EWCI_ENTER(out, options);
     ewc_status status = EWC_OK;
     ewc_run *run = NULL;
     struct stat existing;
-    if (out != NULL) *out = NULL;
-    if (out == NULL || options == NULL)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_create: out or options is NULL");
     EWCI_TRY(ewc_options_check(options));
     run = ewci_calloc(1, sizeof *run);
     if (run == NULL) {
@@ -655,7 +655,7 @@ void ewc_run_free(ewc_run *run)
 
 const ewc_run_result *ewc_run_get_result(const ewc_run *run)
 {
-    return &run->result;
+    return run != NULL ? &run->result : NULL;
 }
 
 /* ---- Running ---- */
@@ -783,6 +783,7 @@ static ewc_status end_early(ewc_run *run, ewc_status status)
 
 ewc_status ewc_run_execute(ewc_run *run)
 {
+    EWCI_ENTER(run);
     if (run->folder != NULL)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_execute: the run has been executed");
     run->start = now();
@@ -811,10 +812,12 @@ done:
 
 ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double *accuracy)
 {
+    EWCI_ENTER(run, checkpoint, accuracy);
     return evaluate(run, checkpoint, accuracy, 0);
 }
 
 ewc_status ewc_run_evaluate_other_data(ewc_run *run, const char *checkpoint, double *accuracy)
 {
+    EWCI_ENTER(run, checkpoint, accuracy);
     return evaluate(run, checkpoint, accuracy, 1);
 }

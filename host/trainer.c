@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "consolidation.h"
+#include "enter.h"
 #include "ewc/train.h"
 #include "fisher.h"
 #include "likelihood.h"
@@ -131,10 +132,11 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *given)
 {
     if (out) *out = NULL;
-    if (!out || !model || !tasks || !optimizer || optimizer->model != model ||
-        (state && state->model != model) || ewci_tasks_backend(tasks) != model->be)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_trainer_create: NULL, or parts that belong to another model or backend");
+    EWCI_ENTER(out, model, tasks, optimizer);
+    if (optimizer->model != model || (state && state->model != model) ||
+        ewci_tasks_backend(tasks) != model->be)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_trainer_create: parts that belong to another model or backend");
     ewc_backend *const be = model->be;
     ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
     ewc_trainer *trainer = NULL;
@@ -372,10 +374,10 @@ static int64_t limited(const ewc_trainer *trainer, int64_t t, ewc_split split)
 
 ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy)
 {
-    if (!trainer || !accuracy || t < 0 || t >= trainer->count)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_trainer_evaluate: NULL, or t=%lld, expected 0..%lld", (long long)t,
-            trainer ? (long long)trainer->count - 1 : 0LL);
+    EWCI_ENTER(trainer, accuracy);
+    if (t < 0 || t >= trainer->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_evaluate: t=%lld, expected 0..%lld",
+            (long long)t, (long long)trainer->count - 1);
     double loss;
     return evaluate(
         trainer, t, EWC_SPLIT_TEST, seen, limited(trainer, t, EWC_SPLIT_TEST), accuracy, &loss);
@@ -801,11 +803,13 @@ static ewc_status enter(ewc_trainer *trainer, const char *function, int64_t t,
 
 ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
 {
+    EWCI_ENTER(trainer);
     return enter(trainer, "ewc_trainer_train", t, train_task);
 }
 
 ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t)
 {
+    EWCI_ENTER(trainer);
     return enter(trainer, "ewc_trainer_consolidate", t, consolidate_task);
 }
 
@@ -865,5 +869,6 @@ done:
 
 ewc_status ewc_trainer_run(ewc_trainer *trainer)
 {
+    EWCI_ENTER(trainer);
     return enter(trainer, "ewc_trainer_run", 0, run_sequence);
 }

@@ -67,8 +67,6 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, seed, "1", "[0,9223372036854775807]", "Run",                                        \
         "of tasks, initial weights, shuffles, dropout and drawn labels")                           \
     X(TEXT, device, "auto", "", "Run", "auto, cpu, cuda or cuda:N")                                \
-    X(CHOICE, precision, "auto", "auto|fp32|bf16x3|tf32", "Run",                                   \
-        "of matrix products on a GPU; bf16x3: on tensor cores, errors of 2^-16; see `ewc info`")   \
     X(INTEGER, threads, "0", "[0,1024]", "Run",                                                    \
         "of the CPU; 0: one per core; results do not depend on it")                                \
     X(TEXT, out, "", "", "Run",                                                                    \
@@ -180,7 +178,9 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, patience, "0", "[0,1000000]", "Training",                                           \
         "early stopping: checks without a new best validation accuracy that are borne; 0: off")    \
     X(INTEGER, validate_every, "0", "[0,1000000000]", "Training",                                  \
-        "patience: steps from one check to the next; 0: an epoch")
+        "patience: steps from one check to the next; 0: an epoch")                                 \
+    X(CHOICE, precision, "auto", "auto|fp32|bf16x3|tf32", "Run",                                   \
+        "of matrix products on a GPU; bf16x3: on tensor cores, errors of 2^-16; see `ewc info`")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field
