@@ -374,7 +374,7 @@ int main(int argc, char **argv)
     ewc_backend *be;
     ewc_backend_info info;
     bench_check(ewc_backend_create(&be, device, &options));
-    bench_check(ewc_backend_describe(be, &info));
+    bench_check(ewc_backend_describe(be, &info, sizeof info));
 
     ewc_dataset *dataset;
     ewc_tasks *tasks;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "backend_cpu.h"
+#include "enter.h"
 
 static const char module_name[] = "libewc_cuda.so";
 
@@ -110,10 +111,10 @@ ewc_status ewc_backend_create(
     ewc_backend **out, const char *device, const ewc_backend_options *given)
 {
     if (out) *out = NULL;
-    if (!out || !device)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_backend_create: out or device is NULL");
+    EWCI_ENTER(out, device);
     ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
-    ewc_status status = ewci_copy_options(&options, sizeof options, given, "ewc_backend_create");
+    ewc_status status =
+        ewci_copy_options("ewc_backend_options", &options, given, "ewc_backend_create");
     if (status != EWC_OK) return status;
     if (options.threads < 0 || options.threads > 1024)
         return ewci_fail(EWC_ERR_ARGUMENT, "threads: %d, expected 0..1024", options.threads);
@@ -127,6 +128,7 @@ ewc_status ewc_backend_create(
             ewci_log(options.log, options.log_user, EWC_LOG_INFO, "using the CPU (%s)",
                 ewc_last_error());
             status = ewci_backend_cpu_create(out, threads);
+            if (status == EWC_OK) ewci_forget_error();
         } else if (status == EWC_OK) {
             ewci_log(options.log, options.log_user, EWC_LOG_INFO, "using CUDA device 0");
         }
@@ -160,19 +162,20 @@ void ewc_backend_free(ewc_backend *backend)
     if (backend) backend->ops->destroy(backend);
 }
 
-ewc_status ewc_backend_describe(ewc_backend *backend, ewc_backend_info *out)
+ewc_status ewc_backend_describe(ewc_backend *backend, ewc_backend_info *out, size_t size)
 {
-    if (!backend || !out) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_backend_describe: NULL");
-    memset(out, 0, sizeof *out);
-    snprintf(out->name, sizeof out->name, "%s", backend->ops->name);
-    out->memory_used = backend->used;
-    snprintf(out->precision, sizeof out->precision, "%s", ewci_precision_name(backend));
-    return backend->ops->describe(backend, out);
+    EWCI_ENTER(backend, out);
+    ewc_backend_info info = {.memory_used = backend->used};
+    snprintf(info.name, sizeof info.name, "%s", backend->ops->name);
+    snprintf(info.precision, sizeof info.precision, "%s", ewci_precision_name(backend));
+    const ewc_status status = backend->ops->describe(backend, &info);
+    if (status != EWC_OK) return status;
+    return ewci_copy_out("ewc_backend_info", out, size, &info, "ewc_backend_describe");
 }
 
 ewc_status ewc_backend_sync(ewc_backend *backend)
 {
-    if (!backend) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_backend_sync: backend is NULL");
+    EWCI_ENTER(backend);
     return backend->ops->sync(backend);
 }
 

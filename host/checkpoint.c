@@ -16,6 +16,7 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "enter.h"
 #include "file.h"
 #include "json.h"
 
@@ -327,23 +328,23 @@ static ewc_status check_tasks(const ewc_model *model, const ewc_tasks *tasks, in
 
 ewc_status ewc_checkpoint_save(const char *path, ewc_model *model, ewc_consolidation *state)
 {
+    EWCI_ENTER(path, model);
     return ewc_checkpoint_save_tasks(path, model, state, NULL, 0);
 }
 
 ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model, ewc_consolidation *state,
     const ewc_tasks *tasks, int64_t trained)
 {
+    EWCI_ENTER(path, model);
     ewc_status status = EWC_OK;
     ewc_consolidation_info info = {0};
     ewc_checkpoint_info what;
     float *data = NULL; /* (parts, count) */
     char *header = NULL;
-    if (path == NULL || model == NULL)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_checkpoint_save: path or model is NULL");
     EWCI_TRY(check_tasks(model, tasks, trained));
 
     const int64_t count = ewc_model_parameter_count(model);
-    if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info));
+    if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info, sizeof info));
     const int parts = info.tasks > 0 ? PARTS : 1;
     data = ewci_calloc((size_t)count * (size_t)parts, sizeof *data);
     if (data == NULL) {
@@ -538,6 +539,7 @@ static ewc_status check_network(const char *path, const json_t *metadata, const 
 
 ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolidation *state)
 {
+    EWCI_ENTER(path, model);
     ewc_status status = EWC_OK;
     char *file = NULL;
     float *data = NULL; /* (parts, count) */
@@ -548,8 +550,6 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     int parts = 0;
     double r = 0.0;
     int64_t tasks = 0;
-    if (path == NULL || model == NULL)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_checkpoint_load: path or model is NULL");
 
     /* Bound by what this model can have, whatever the file claims. */
     const int64_t count = ewc_model_parameter_count(model);
@@ -646,6 +646,7 @@ static ewc_status describe_file(
 
 ewc_status ewc_checkpoint_describe(const char *path, ewc_checkpoint_info *out, size_t size)
 {
+    EWCI_ENTER(path, out);
     ewc_status status = EWC_OK;
     char *head = NULL;
     json_t *root = NULL;
@@ -653,14 +654,11 @@ ewc_status ewc_checkpoint_describe(const char *path, ewc_checkpoint_info *out, s
     size_t bytes = 0;
     int64_t length = 0;
     uint64_t header = 0;
-    if (path == NULL || out == NULL || size != sizeof *out)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_checkpoint_describe: path or out is NULL, or size=%zu, expected %zu", size,
-            sizeof *out);
+    EWCI_TRY(ewci_check_size("ewc_checkpoint_info", size, "ewc_checkpoint_describe"));
     EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, sizeof header + HEADER_MAX));
     EWCI_TRY(find_header(path, head, bytes, &header, &root));
     EWCI_TRY(describe_file(&info, path, root, length));
-    *out = info;
+    EWCI_TRY(ewci_copy_out("ewc_checkpoint_info", out, size, &info, "ewc_checkpoint_describe"));
 done:
     json_decref(root);
     free(head);

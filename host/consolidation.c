@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "enter.h"
 #include "fisher.h"
 
 static ewc_status check_options(const ewc_consolidation_options *o)
@@ -27,11 +28,11 @@ ewc_status ewc_consolidation_create(
     ewc_consolidation **out, ewc_model *model, const ewc_consolidation_options *given)
 {
     if (out) *out = NULL;
-    if (!out || !model) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_create: NULL");
+    EWCI_ENTER(out, model);
     ewc_consolidation_options o = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
     ewc_consolidation *state = NULL;
     ewc_status status;
-    EWCI_TRY(ewci_copy_options(&o, sizeof o, given, "ewc_consolidation_create"));
+    EWCI_TRY(ewci_copy_options("ewc_consolidation_options", &o, given, "ewc_consolidation_create"));
     EWCI_TRY(check_options(&o));
     state = ewci_calloc(1, sizeof *state);
     if (state) {
@@ -91,10 +92,11 @@ static ewc_status update_info(ewc_consolidation *state)
 
 ewc_status ewc_consolidation_exclude(ewc_consolidation *state, const char *name)
 {
-    if (!state || !name || state->info.tasks > 0)
+    EWCI_ENTER_AS("state, segment", state, name);
+    if (state->info.tasks > 0)
         return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_consolidation_exclude: NULL, or %lld tasks folded, expected none",
-            state ? (long long)state->info.tasks : 0LL);
+            "ewc_consolidation_exclude: %lld tasks folded, expected none",
+            (long long)state->info.tasks);
     for (int64_t i = 0; i < state->model->segment_count; i++) {
         const ewc_segment *const segment = &state->model->segments[i];
         if (strcmp(segment->name, name) != 0) continue;
@@ -106,9 +108,9 @@ ewc_status ewc_consolidation_exclude(ewc_consolidation *state, const char *name)
 
 ewc_status ewc_consolidation_fold(ewc_consolidation *state, ewc_fisher *fisher)
 {
-    if (!state || !fisher || fisher->model != state->model)
-        return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_consolidation_fold: NULL, or the Fisher of another model");
+    EWCI_ENTER(state, fisher);
+    if (fisher->model != state->model)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_fold: the Fisher of another model");
     ewc_model *const model = state->model;
     ewc_backend *const be = model->be;
     ewc_status status;
@@ -143,7 +145,7 @@ done:
 
 ewc_status ewc_consolidation_value(ewc_consolidation *state, double *value)
 {
-    if (!state || !value) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_value: NULL");
+    EWCI_ENTER(state, value);
     *value = 0.0;
     if (!ewci_consolidation_acts(state)) return EWC_OK;
     const ewc_model *const model = state->model;
@@ -154,18 +156,20 @@ ewc_status ewc_consolidation_value(ewc_consolidation *state, double *value)
     return status;
 }
 
-ewc_status ewc_consolidation_describe(const ewc_consolidation *state, ewc_consolidation_info *out)
+ewc_status ewc_consolidation_describe(
+    const ewc_consolidation *state, ewc_consolidation_info *out, size_t size)
 {
-    if (!state || !out) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_describe: NULL");
-    *out = state->info;
-    return EWC_OK;
+    EWCI_ENTER(state, out);
+    return ewci_copy_out(
+        "ewc_consolidation_info", out, size, &state->info, "ewc_consolidation_describe");
 }
 
 ewc_status ewc_consolidation_read(ewc_consolidation *state, float *s, float *mu, int64_t count)
 {
-    if (!state || count != state->model->count)
-        return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_consolidation_read: NULL, or count=%lld", (long long)count);
+    EWCI_ENTER(state);
+    if (count != state->model->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_read: count=%lld, expected %lld",
+            (long long)count, (long long)state->model->count);
     ewc_backend *const be = state->model->be;
     const size_t bytes = (size_t)count * sizeof(float);
     ewc_status status = EWC_OK;
@@ -177,10 +181,10 @@ ewc_status ewc_consolidation_read(ewc_consolidation *state, float *s, float *mu,
 ewc_status ewc_consolidation_write(ewc_consolidation *state, const float *s, const float *mu,
     int64_t count, double r, int64_t tasks)
 {
-    if (!state || !s || !mu || count != state->model->count || tasks < 0)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_consolidation_write: NULL, or count=%lld, tasks=%lld", (long long)count,
-            (long long)tasks);
+    EWCI_ENTER(state, s, mu);
+    if (count != state->model->count || tasks < 0)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_write: count=%lld, tasks=%lld",
+            (long long)count, (long long)tasks);
     if (!(r >= 0.0) || isinf(r))
         return ewci_fail(EWC_ERR_NONFINITE, "ewc_consolidation_write: r=%g", r);
     for (int64_t i = 0; i < count; i++)

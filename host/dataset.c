@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "data_idx.h"
+#include "enter.h"
 
 /* ---- The known sets ---- */
 
@@ -299,13 +300,12 @@ ewc_status ewc_dataset_create(
     ewc_dataset **out, ewc_backend *backend, const ewc_dataset_source *given)
 {
     if (out) *out = NULL;
-    if (!out || !backend || !given)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_create: out, backend or source is NULL");
+    EWCI_ENTER_AS("out, backend, source", out, backend, given);
     ewc_dataset_source source = {0};
     uint32_t crc[FILES];
     ewc_status status = EWC_OK;
 
-    EWCI_TRY(ewci_copy_options(&source, sizeof source, given, "ewc_dataset_create"));
+    EWCI_TRY(ewci_copy_options("ewc_dataset_source", &source, given, "ewc_dataset_create"));
     EWCI_TRY(check_source(&source));
     for (int split = 0; split < 2; split++) {
         const int64_t row = bad_label(source.labels[split], source.rows[split], source.classes);
@@ -331,12 +331,10 @@ void ewc_dataset_free(ewc_dataset *set)
     free(set);
 }
 
-ewc_status ewc_dataset_describe(const ewc_dataset *set, ewc_dataset_info *out)
+ewc_status ewc_dataset_describe(const ewc_dataset *set, ewc_dataset_info *out, size_t size)
 {
-    if (!set || !out)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_describe: dataset or out is NULL");
-    *out = set->info;
-    return EWC_OK;
+    EWCI_ENTER_AS("dataset, out", set, out);
+    return ewci_copy_out("ewc_dataset_info", out, size, &set->info, "ewc_dataset_describe");
 }
 
 /* ---- Loading ---- */
@@ -440,8 +438,7 @@ ewc_status ewc_dataset_load(
     ewc_dataset **out, ewc_backend *backend, const char *name, const char *data_dir)
 {
     if (out) *out = NULL;
-    if (!out || !backend || !name)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_load: out, backend or name is NULL");
+    EWCI_ENTER(out, backend, name);
     const struct known_set *const set = find_known(name);
     if (!set) return unknown_name("ewc_dataset_load", name);
 
@@ -515,18 +512,16 @@ static ewc_status verify_set(
 }
 
 ewc_status ewc_dataset_locate(
-    const char *name, const char *data_dir, int verify, ewc_dataset_location *out)
+    const char *name, const char *data_dir, int verify, ewc_dataset_location *given, size_t size)
 {
-    if (!name || !out)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_locate: name or out is NULL");
+    EWCI_ENTER_AS("name, out", name, given);
     const struct known_set *const set = find_known(name);
     if (!set) return unknown_name("ewc_dataset_locate", name);
     found_set *const found = ewci_calloc(1, sizeof *found);
     if (!found) return ewci_fail(EWC_ERR_MEMORY, "ewc_dataset_locate: no memory");
 
     ewc_status status = EWC_OK;
-    memset(out, 0, sizeof *out);
-    out->verified = -1;
+    ewc_dataset_location location = {.verified = -1}, *const out = &location;
     snprintf(out->name, sizeof out->name, "%s", name);
     find_set(found, name, data_dir);
     if (!found->folder) {
@@ -539,6 +534,7 @@ ewc_status ewc_dataset_locate(
         snprintf(out->folder, sizeof out->folder, "%s", found->folder);
         if (verify) EWCI_TRY(verify_set(set, found, out));
     }
+    EWCI_TRY(ewci_copy_out("ewc_dataset_location", given, size, out, "ewc_dataset_locate"));
 done:
     free(found);
     return status;

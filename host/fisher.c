@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "enter.h"
 #include "likelihood.h"
 #include "task.h"
 
@@ -26,7 +27,7 @@ static ewc_status memory_for_batch(ewc_backend *be, size_t *bytes)
 ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
 {
     if (out) *out = NULL;
-    if (!out || !model) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_create: NULL");
+    EWCI_ENTER(out, model);
     ewc_fisher *const fisher = ewci_calloc(1, sizeof *fisher);
     if (!fisher) return ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
     fisher->model = model;
@@ -63,7 +64,8 @@ void ewc_fisher_free(ewc_fisher *fisher)
 
 static ewc_status resolve_options(ewc_fisher_options *o, const ewc_fisher_options *given)
 {
-    const ewc_status status = ewci_copy_options(o, sizeof *o, given, "ewc_fisher_compute");
+    const ewc_status status =
+        ewci_copy_options("ewc_fisher_options", o, given, "ewc_fisher_compute");
     if (status != EWC_OK) return status;
     if ((unsigned)o->estimator > EWC_FISHER_SENSITIVITY)
         return ewci_fail(
@@ -259,12 +261,14 @@ done:
 ewc_status ewc_fisher_compute(
     ewc_fisher *fisher, ewc_tasks *tasks, int64_t t, const ewc_fisher_options *options)
 {
+    EWCI_ENTER(fisher, tasks);
     return ewci_fisher_compute(fisher, tasks, t, options, NULL, NULL);
 }
 
 ewc_status ewc_fisher_fill(ewc_fisher *fisher, float value)
 {
-    if (!fisher || !(value >= 0.0f) || isinf(value))
+    EWCI_ENTER(fisher);
+    if (!(value >= 0.0f) || isinf(value))
         return ewci_fail(
             EWC_ERR_ARGUMENT, "ewc_fisher_fill: value=%g, expected 0 or more", (double)value);
     ewc_backend *const be = fisher->model->be;
@@ -273,18 +277,18 @@ ewc_status ewc_fisher_fill(ewc_fisher *fisher, float value)
 
 ewc_status ewc_fisher_read(ewc_fisher *fisher, float *values, int64_t count)
 {
-    if (!fisher || !values || count != fisher->model->count)
-        return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_fisher_read: NULL, or count=%lld", (long long)count);
+    EWCI_ENTER(fisher, values);
+    if (count != fisher->model->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_read: count=%lld", (long long)count);
     ewc_backend *const be = fisher->model->be;
     return be->ops->download(be, values, fisher->f, (size_t)count * sizeof *values);
 }
 
 ewc_status ewc_fisher_write(ewc_fisher *fisher, const float *values, int64_t count)
 {
-    if (!fisher || !values || count != fisher->model->count)
-        return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_fisher_write: NULL, or count=%lld", (long long)count);
+    EWCI_ENTER(fisher, values);
+    if (count != fisher->model->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_write: count=%lld", (long long)count);
     for (int64_t i = 0; i < count; i++)
         if (!(values[i] >= 0.0f) || isinf(values[i]))
             return ewci_fail(EWC_ERR_NONFINITE,
@@ -311,9 +315,9 @@ static void count_entries(ewc_fisher_stats *out, const float *f, int64_t n)
 
 ewc_status ewc_fisher_statistics(ewc_fisher *fisher, ewc_fisher_stats *out, int64_t count)
 {
-    if (!fisher || !out || count != fisher->model->segment_count)
-        return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_fisher_statistics: NULL, or count=%lld", (long long)count);
+    EWCI_ENTER_AS("fisher, stats", fisher, out);
+    if (count != fisher->model->segment_count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_statistics: count=%lld", (long long)count);
     ewc_backend *const be = fisher->model->be;
     for (int64_t i = 0; i < count; i++) {
         const ewc_segment *const segment = &fisher->model->segments[i];

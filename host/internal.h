@@ -41,9 +41,21 @@ void *ewci_realloc(void *p, size_t bytes);
 /* The same, `bytes` from a multiple of `alignment` (a power of two) on. */
 void *ewci_aligned_calloc(size_t alignment, size_t bytes);
 
-/* Copies the caller's option struct over defaults already in `options`, as far as the caller's
- * struct_size goes, so that structs may grow; EWC_ERR_ARGUMENT if struct_size is 0 or too large. */
-ewc_status ewci_copy_options(void *options, size_t size, const void *given, const char *function);
+/* sized.c: structs that may grow, by the name of their type. A size that the type has never had,
+ * such as one that ends in mid-field, is EWC_ERR_ARGUMENT. */
+ewc_status ewci_check_size(const char *type, size_t size, const char *function);
+
+/* Copies the caller's option struct (NULL: nothing) over defaults already in `options`, as far as
+ * the caller's struct_size goes. */
+ewc_status ewci_copy_options(
+    const char *type, void *options, const void *given, const char *function);
+
+/* Fills the caller's struct of `size` bytes from the library's. */
+ewc_status ewci_copy_out(
+    const char *type, void *out, size_t size, const void *value, const char *function);
+
+/* The i-th size that a type had in a release, and the type's own: 1; 0 beyond the last. */
+int ewci_sized_row(int i, const char **type, size_t *size, size_t *full);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Host memory whose allocation a test can make fail, and option structs that may grow. */
+/* Host memory whose allocation a test can make fail. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,17 +39,4 @@ void *ewci_aligned_calloc(size_t alignment, size_t bytes)
     void *const p = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
     if (p) memset(p, 0, bytes);
     return p;
-}
-
-ewc_status ewci_copy_options(void *options, size_t size, const void *given, const char *function)
-{
-    if (!given) return EWC_OK;
-    size_t given_size;
-    memcpy(&given_size, given, sizeof given_size);
-    if (given_size < sizeof given_size || given_size > size)
-        return ewci_fail(EWC_ERR_ARGUMENT, "%s: struct_size=%zu, expected %zu..%zu", function,
-            given_size, sizeof given_size, size);
-    memcpy(options, given, given_size);
-    memcpy(options, &size, sizeof size);
-    return EWC_OK;
 }

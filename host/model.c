@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "enter.h"
 #include "random.h"
 
 enum { MAX_WIDTH = 1 << 24, MAX_DEPTH = 1024 };
@@ -20,7 +21,9 @@ static ewc_status check_options(const ewc_model_options *o)
     if (o->outputs < 1 || o->outputs > MAX_WIDTH)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_model_create: outputs=%lld, expected 1..%d",
             (long long)o->outputs, MAX_WIDTH);
-    if (o->hidden_count < 0 || o->hidden_count > MAX_DEPTH || (o->hidden_count > 0 && !o->hidden))
+    if (o->hidden_count > 0 && !o->hidden)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_model_create: hidden is NULL");
+    if (o->hidden_count < 0 || o->hidden_count > MAX_DEPTH)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_model_create: hidden_count=%lld, expected 0..%d",
             (long long)o->hidden_count, MAX_DEPTH);
     for (int64_t i = 0; i < o->hidden_count; i++)
@@ -127,12 +130,11 @@ static ewc_status init_weights(ewc_model *model, ewc_init init, uint64_t seed)
 ewc_status ewc_model_create(ewc_model **out, ewc_backend *backend, const ewc_model_options *given)
 {
     if (out) *out = NULL;
-    if (!out || !backend || !given)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_model_create: out, backend or options is NULL");
+    EWCI_ENTER_AS("out, backend, options", out, backend, given);
     ewc_model_options o = EWC_MODEL_OPTIONS_DEFAULTS;
     ewc_model *model = NULL;
     ewc_status status;
-    EWCI_TRY(ewci_copy_options(&o, sizeof o, given, "ewc_model_create"));
+    EWCI_TRY(ewci_copy_options("ewc_model_options", &o, given, "ewc_model_create"));
     EWCI_TRY(check_options(&o));
     EWCI_TRY(check_backend(backend));
     model = ewci_calloc(1, sizeof *model);
@@ -205,7 +207,8 @@ const ewc_segment *ewc_model_segment(const ewc_model *model, int64_t i)
 
 ewc_status ewc_model_read(ewc_model *model, float *params, int64_t count)
 {
-    if (!model || !params || count != model->count)
+    EWCI_ENTER(model, params);
+    if (count != model->count)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_model_read: count=%lld, expected %lld",
             (long long)count, (long long)ewc_model_parameter_count(model));
     return model->be->ops->download(
@@ -214,7 +217,8 @@ ewc_status ewc_model_read(ewc_model *model, float *params, int64_t count)
 
 ewc_status ewc_model_write(ewc_model *model, const float *params, int64_t count)
 {
-    if (!model || !params || count != model->count)
+    EWCI_ENTER(model, params);
+    if (count != model->count)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_model_write: count=%lld, expected %lld",
             (long long)count, (long long)ewc_model_parameter_count(model));
     for (int64_t i = 0; i < count; i++)
@@ -399,7 +403,8 @@ ewc_status ewci_pass_backward(ewci_pass *pass, float *gradient, ewci_mode mode, 
 
 ewc_status ewc_model_predict(ewc_model *model, float *logits, const float *inputs, int64_t rows)
 {
-    if (!model || rows < 0 || (rows > 0 && (!logits || !inputs)))
+    EWCI_ENTER(model);
+    if (rows < 0 || (rows > 0 && (!logits || !inputs)))
         return ewci_fail(
             EWC_ERR_ARGUMENT, "ewc_model_predict: NULL, or rows=%lld", (long long)rows);
     if (rows == 0) return EWC_OK;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "consolidation.h"
+#include "enter.h"
 
 static ewc_status check_options(const ewc_optimizer_options *o)
 {
@@ -40,11 +41,11 @@ ewc_status ewc_optimizer_create(
     ewc_optimizer **out, ewc_model *model, const ewc_optimizer_options *given)
 {
     if (out) *out = NULL;
-    if (!out || !model) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_optimizer_create: NULL");
+    EWCI_ENTER(out, model);
     ewc_optimizer_options o = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
     ewc_optimizer *optimizer = NULL;
     ewc_status status;
-    EWCI_TRY(ewci_copy_options(&o, sizeof o, given, "ewc_optimizer_create"));
+    EWCI_TRY(ewci_copy_options("ewc_optimizer_options", &o, given, "ewc_optimizer_create"));
     EWCI_TRY(check_options(&o));
     optimizer = ewci_calloc(1, sizeof *optimizer);
     if (!optimizer) return ewci_fail(EWC_ERR_MEMORY, "ewc_optimizer_create: out of memory");
@@ -78,7 +79,7 @@ void ewc_optimizer_free(ewc_optimizer *optimizer)
 
 ewc_status ewc_optimizer_reset(ewc_optimizer *optimizer)
 {
-    if (!optimizer) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_optimizer_reset: NULL");
+    EWCI_ENTER(optimizer);
     ewc_backend *const be = optimizer->model->be;
     const int64_t n = optimizer->model->count;
     const int32_t down = 0;
@@ -94,8 +95,8 @@ done:
 double ewc_optimizer_safe_lambda(
     const ewc_optimizer *optimizer, const ewc_consolidation *state, float lr)
 {
-    if (!optimizer || !state || optimizer->options.kind != EWC_OPTIMIZER_SGD ||
-        !(state->info.max > 0.0))
+    if (!optimizer) return NAN;
+    if (!state || optimizer->options.kind != EWC_OPTIMIZER_SGD || !(state->info.max > 0.0))
         return INFINITY;
     /* Where the roots of the recurrence of a quadratic's error leave the unit circle. */
     const double m = (double)optimizer->options.momentum;
@@ -211,10 +212,10 @@ ewc_status ewci_optimizer_check(ewc_optimizer *optimizer, const ewc_consolidatio
 ewc_status ewc_optimizer_step(
     ewc_optimizer *optimizer, const float *gradient, int64_t count, const ewc_consolidation *state)
 {
-    if (!optimizer || !gradient || count != optimizer->model->count ||
-        (state && state->model != optimizer->model))
+    EWCI_ENTER(optimizer, gradient);
+    if (count != optimizer->model->count || (state && state->model != optimizer->model))
         return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_optimizer_step: NULL, another model's state, or count=%lld", (long long)count);
+            "ewc_optimizer_step: another model's state, or count=%lld", (long long)count);
     ewc_model *const model = optimizer->model;
     ewc_backend *const be = model->be;
     ewck_step step = {0};

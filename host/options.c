@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The options of a run: text, JSON and presets, all driven by EWC_RUN_OPTIONS. */
-#include "ewc/options.h"
+#include "options.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "enter.h"
 #include "file.h"
 #include "json.h"
 
@@ -89,9 +90,11 @@ static int edit_distance(const char *a, const char *b)
 
 int ewc_options_nearest(char *out, const char *name, const char *const *names, int count)
 {
+    if (out == NULL) return 0;
+    out[0] = '\0';
+    if (name == NULL || names == NULL) return 0;
     const size_t length = strlen(name);
     int best = (int)length / 2 + 1; /* as far off as half the letters says nothing */
-    out[0] = '\0';
     for (int i = 0; i < count && length < EWC_OPTION_KEY_SIZE; i++) {
         if (strlen(names[i]) >= EWC_OPTION_KEY_SIZE) continue;
         const int distance = edit_distance(name, names[i]);
@@ -128,13 +131,26 @@ int ewc_options_count(void)
     return ROWS;
 }
 
-int ewc_options_describe(int i, ewc_option_info *out)
+/* Rows appended to the table belong to groups further up: a group's rows come with its first. */
+static const struct row *row_in_order(int i)
 {
-    if (i < 0 || i >= ROWS) return 0;
-    *out = (ewc_option_info){
-        "", rows[i].type, rows[i].initial, rows[i].limits, rows[i].group, rows[i].help};
-    spell_key(out->key, rows[i].field);
-    return 1;
+    for (int first = 0; first < ROWS; first++) {
+        int is_new = 1; /* no row before is of this group */
+        for (int k = 0; k < first; k++)
+            is_new &= strcmp(rows[k].group, rows[first].group) != 0;
+        for (int k = first; is_new && k < ROWS; k++)
+            if (strcmp(rows[k].group, rows[first].group) == 0 && i-- == 0) return &rows[k];
+    }
+    return NULL;
+}
+
+int ewc_options_describe(int i, ewc_option_info *out, size_t size)
+{
+    const struct row *const row = i >= 0 ? row_in_order(i) : NULL;
+    if (row == NULL || out == NULL) return 0;
+    ewc_option_info info = {"", row->type, row->initial, row->limits, row->group, row->help};
+    spell_key(info.key, row->field);
+    return ewci_copy_out("ewc_option_info", out, size, &info, "ewc_options_describe") == EWC_OK;
 }
 
 /* ---- Values ---- */
@@ -170,6 +186,12 @@ static int find_choice(const char *choices, const char *name)
         c = c[here] == '|' ? c + here + 1 : NULL;
     }
     return -1;
+}
+
+/* Whether x is a number that the option takes. */
+static int in_range(const struct row *row, int64_t x)
+{
+    return within((double)x, row->limits + (takes_auto(row) ? strlen("auto|") : 0));
 }
 
 /* Fails with "key: value, expected ...". */
@@ -214,10 +236,8 @@ static ewc_status set_row(ewc_run_options *options, const struct row *row, const
     switch (row->type) {
     case EWC_OPTION_INTEGER: {
         int64_t x = EWC_OPTION_AUTO;
-        const int word = takes_auto(row);
-        if (!(word && strcmp(value, "auto") == 0) &&
-            (!ewci_parse_integer(&x, value) || !within((double)x, row->limits + (word ? 5 : 0))))
-            break;
+        const int is_word = takes_auto(row) && strcmp(value, "auto") == 0;
+        if (!is_word && (!ewci_parse_integer(&x, value) || !in_range(row, x))) break;
         *(int64_t *)field = x;
         if (x > 0 && field == &options->epochs) options->iterations = 0;
         if (x > 0 && field == &options->iterations) options->epochs = 0;
@@ -282,18 +302,26 @@ static void get_row(
         break;
     case EWC_OPTION_CHOICE: {
         const char *name = row->limits;
-        for (int i = *(const int *)field; i > 0; i--)
+        const int choice = *(const int *)field;
+        int i = 0;
+        while (i < choice && name[strcspn(name, "|")] == '|') {
             name += strcspn(name, "|") + 1;
-        snprintf(buffer, size, "%.*s", (int)strcspn(name, "|"), name);
+            i++;
+        }
+        if (i == choice)
+            snprintf(buffer, size, "%.*s", (int)strcspn(name, "|"), name);
+        else
+            snprintf(buffer, size, "%d", choice);
         break;
     }
     case EWC_OPTION_TEXT:
-        snprintf(buffer, size, "%s", (const char *)field);
+        snprintf(buffer, size, "%.*s", EWC_OPTION_TEXT_SIZE - 1, (const char *)field);
         break;
     case EWC_OPTION_LIST: {
         const ewc_option_list *const list = field;
-        size_t used = (size_t)snprintf(buffer, size, "%s", list->count == 0 ? "none" : "");
-        for (int64_t i = 0; i < list->count && used < size; i++)
+        const int64_t count = list->count < EWC_OPTION_LIST_MAX ? list->count : EWC_OPTION_LIST_MAX;
+        size_t used = (size_t)snprintf(buffer, size, "%s", count <= 0 ? "none" : "");
+        for (int64_t i = 0; i < count && used < size; i++)
             used += (size_t)snprintf(
                 buffer + used, size - used, "%s%lld", i > 0 ? "," : "", (long long)list->items[i]);
         break;
@@ -301,12 +329,61 @@ static void get_row(
     }
 }
 
-void ewc_options_init(ewc_run_options *options)
+/* ---- The caller's struct, which may be an older and shorter one ---- */
+
+static void set_defaults(ewc_run_options *options)
 {
     memset(options, 0, sizeof *options);
     options->struct_size = sizeof *options;
     for (int i = 0; i < ROWS; i++)
         (void)set_row(options, &rows[i], rows[i].initial); /* a test sets each once more */
+}
+
+ewc_status ewci_options_import(
+    ewc_run_options *out, const ewc_run_options *given, const char *function)
+{
+    set_defaults(out);
+    return ewci_copy_options("ewc_run_options", out, given, function);
+}
+
+/* Fails if an option beyond the end of the caller's struct has been set to something. */
+static ewc_status check_lost(const ewc_run_options *options, size_t size)
+{
+    ewc_run_options defaults;
+    set_defaults(&defaults);
+    for (int i = 0; i < ROWS; i++) {
+        char value[VALUE_SIZE], initial[VALUE_SIZE], key[EWC_OPTION_KEY_SIZE];
+        if (rows[i].offset < size) continue;
+        get_row(value, sizeof value, options, &rows[i]);
+        get_row(initial, sizeof initial, &defaults, &rows[i]);
+        if (strcmp(value, initial) == 0) continue;
+        spell_key(key, rows[i].field);
+        return ewci_fail(EWC_ERR_CONFIG,
+            "%s: %.64s, but this program was built before there was such an option", key, value);
+    }
+    return EWC_OK;
+}
+
+/* Fills the caller's struct. */
+static ewc_status export(ewc_run_options *given, const ewc_run_options *options)
+{
+    const size_t size = given->struct_size;
+    const ewc_status status = size < sizeof *options ? check_lost(options, size) : EWC_OK;
+    if (status != EWC_OK) return status;
+    memcpy(given, options, size);
+    given->struct_size = size;
+    return EWC_OK;
+}
+
+ewc_status ewc_options_init(ewc_run_options *options, size_t size)
+{
+    EWCI_ENTER(options);
+    ewc_run_options full;
+    const ewc_status status = ewci_check_size("ewc_run_options", size, "ewc_options_init");
+    if (status != EWC_OK) return status;
+    set_defaults(&full);
+    options->struct_size = size;
+    return export(options, &full);
 }
 
 /* What a method needs and is still off. */
@@ -321,23 +398,39 @@ static void imply(ewc_run_options *o)
     if (o->validation == 0) o->validation = 5000;
 }
 
-ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value)
+static ewc_status set_preset(ewc_run_options *options, const char *name);
+
+static ewc_status set(ewc_run_options *options, const char *key, const char *value)
 {
     const struct row *const row = find_row(key);
     if (row == NULL) return unknown_key(key);
-    if (strcmp(key, "preset") == 0) return ewc_options_preset(options, value);
+    if (strcmp(key, "preset") == 0) return set_preset(options, value);
     const ewc_status status = set_row(options, row, value);
     if (status == EWC_OK && strcmp(key, "method") == 0) imply(options);
+    return status;
+}
+
+ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value)
+{
+    EWCI_ENTER(options, key, value);
+    ewc_run_options full;
+    ewc_status status = ewci_options_import(&full, options, "ewc_options_set");
+    if (status == EWC_OK) status = set(&full, key, value);
+    if (status == EWC_OK) status = export(options, &full);
     return status;
 }
 
 ewc_status ewc_options_get(
     const ewc_run_options *options, const char *key, char *buffer, size_t size)
 {
+    EWCI_ENTER(options, key, buffer);
     char value[VALUE_SIZE];
+    ewc_run_options full;
+    const ewc_status status = ewci_options_import(&full, options, "ewc_options_get");
+    if (status != EWC_OK) return status;
     const struct row *const row = find_row(key);
     if (row == NULL) return unknown_key(key);
-    get_row(value, sizeof value, options, row);
+    get_row(value, sizeof value, &full, row);
     const size_t length = strlen(value);
     if (length >= size)
         return ewci_fail(
@@ -363,17 +456,17 @@ const char *ewc_options_preset_help(int i)
     return i >= 0 && i < PRESETS ? presets[i].help : NULL;
 }
 
-ewc_status ewc_options_preset(ewc_run_options *options, const char *name)
+static ewc_status set_preset(ewc_run_options *options, const char *name)
 {
     const char *names[PRESETS];
     for (int i = 0; i < PRESETS; i++) {
         names[i] = presets[i].name;
         if (strcmp(name, names[i]) != 0) continue;
-        ewc_options_init(options);
+        set_defaults(options);
         snprintf(options->preset, sizeof options->preset, "%s", name);
         for (int k = 0; presets[i].settings[k][0] != NULL; k++) {
             const char *const *const setting = presets[i].settings[k];
-            const ewc_status status = ewc_options_set(options, setting[0], setting[1]);
+            const ewc_status status = set(options, setting[0], setting[1]);
             if (status != EWC_OK) return status;
         }
         return EWC_OK;
@@ -387,6 +480,12 @@ ewc_status ewc_options_preset(ewc_run_options *options, const char *name)
                               : " or ",
             names[i]);
     return unknown(what, name, names, PRESETS);
+}
+
+ewc_status ewc_options_preset(ewc_run_options *options, const char *name)
+{
+    EWCI_ENTER(options, name);
+    return ewc_options_set(options, "preset", name);
 }
 
 /* ---- Configuration files ---- */
@@ -435,7 +534,7 @@ static ewc_status set_json(ewc_run_options *options, const struct row *row, cons
     if (good) {
         char key[EWC_OPTION_KEY_SIZE];
         spell_key(key, row->field);
-        return ewc_options_set(options, key, text);
+        return set(options, key, text);
     }
     char *const shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
     const ewc_status status = bad_value(row, shown != NULL ? shown : "?");
@@ -445,12 +544,14 @@ static ewc_status set_json(ewc_run_options *options, const struct row *row, cons
 
 ewc_status ewc_options_load_json(ewc_run_options *options, const char *path)
 {
+    EWCI_ENTER(options, path);
     ewc_status status = EWC_OK;
-    ewc_run_options result = *options;
+    ewc_run_options result;
     char *text = NULL;
     size_t bytes = 0;
     json_t *root = NULL;
 
+    EWCI_TRY(ewci_options_import(&result, options, "ewc_options_load_json"));
     status = ewci_file_read(&text, &bytes, path, CONFIG_BYTES_MAX);
     if (status == EWC_ERR_IO) status = ewci_fail(EWC_ERR_CONFIG, "config: %s", ewc_last_error());
     if (status != EWC_OK) goto done;
@@ -463,7 +564,7 @@ ewc_status ewc_options_load_json(ewc_run_options *options, const char *path)
         goto done;
     }
     if (!chosen && preset != NULL && json_string_length(preset) > 0)
-        EWCI_TRY(ewc_options_preset(&result, json_string_value(preset)));
+        EWCI_TRY(set_preset(&result, json_string_value(preset)));
 
     const char *key;
     json_t *value;
@@ -479,7 +580,7 @@ ewc_status ewc_options_load_json(ewc_run_options *options, const char *path)
             }
         }
     }
-    *options = result;
+    EWCI_TRY(export(options, &result));
 done:
     json_decref(root);
     free(text);
@@ -489,13 +590,18 @@ done:
 /* One option to a line, and numbers with no more digits than they were given with: by hand. */
 ewc_status ewc_options_to_json(const ewc_run_options *options, char **text)
 {
+    if (text != NULL) *text = NULL;
+    EWCI_ENTER(options, text);
     size_t bytes = 0;
+    ewc_run_options full;
+    const ewc_status status = ewci_options_import(&full, options, "ewc_options_to_json");
+    if (status != EWC_OK) return status;
     FILE *const out = open_memstream(text, &bytes);
     if (out == NULL) return ewci_fail(EWC_ERR_MEMORY, "ewc_options_to_json: out of memory");
     for (int i = 0; i < ROWS; i++) {
         char key[EWC_OPTION_KEY_SIZE], value[VALUE_SIZE];
         spell_key(key, rows[i].field);
-        get_row(value, sizeof value, options, &rows[i]);
+        get_row(value, sizeof value, &full, &rows[i]);
         fprintf(out, "%s  \"%s\": ", i == 0 ? "{\n" : ",\n", key);
         if (rows[i].type == EWC_OPTION_TEXT || rows[i].type == EWC_OPTION_CHOICE ||
             (takes_auto(&rows[i]) && strcmp(value, "auto") == 0)) {
@@ -525,13 +631,55 @@ static int is_device(const char *name)
     return strncmp(name, "cuda:", 5) == 0 && ewci_parse_integer(&index, name + 5) && index >= 0;
 }
 
+/* Whether a value that was written into the struct is one that set_row would write. */
+static ewc_status check_row(const ewc_run_options *options, const struct row *row)
+{
+    const void *const field = (const char *)options + row->offset;
+    char text[VALUE_SIZE];
+    int good = 0;
+    switch (row->type) {
+    case EWC_OPTION_INTEGER:
+        good = in_range(row, *(const int64_t *)field) ||
+               (takes_auto(row) && *(const int64_t *)field == EWC_OPTION_AUTO);
+        break;
+    case EWC_OPTION_REAL:
+        good = within(*(const double *)field, row->limits);
+        break;
+    case EWC_OPTION_FLAG:
+        good = *(const int *)field == 0 || *(const int *)field == 1;
+        break;
+    case EWC_OPTION_CHOICE:
+        get_row(text, sizeof text, options, row);
+        good = *(const int *)field >= 0 && find_choice(row->limits, text) == *(const int *)field;
+        break;
+    case EWC_OPTION_TEXT:
+        good = memchr(field, '\0', EWC_OPTION_TEXT_SIZE) != NULL && is_text(field);
+        break;
+    case EWC_OPTION_LIST: {
+        const ewc_option_list *const list = field;
+        good = list->count >= 0 && list->count <= EWC_OPTION_LIST_MAX;
+        for (int64_t i = 0; good && i < list->count; i++)
+            good = within((double)list->items[i], row->limits);
+        break;
+    }
+    }
+    if (good) return EWC_OK;
+    get_row(text, sizeof text, options, row);
+    if (row->type == EWC_OPTION_FLAG) snprintf(text, sizeof text, "%d", *(const int *)field);
+    return bad_value(row, text);
+}
+
 ewc_status ewc_options_check(const ewc_run_options *options)
 {
-    const ewc_run_options *const o = options;
+    EWCI_ENTER(options);
     enum { CLASSES = 10 }; /* of each set */
     char dataset[EWC_OPTION_KEY_SIZE];
-    if (o->struct_size != sizeof *o)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_options_check: call ewc_options_init first");
+    ewc_run_options full;
+    const ewc_run_options *const o = &full;
+    ewc_status status = ewci_options_import(&full, options, "ewc_options_check");
+    for (int i = 0; i < ROWS && status == EWC_OK; i++)
+        status = check_row(o, &rows[i]);
+    if (status != EWC_OK) return status;
     get_row(dataset, sizeof dataset, o, find_row("dataset"));
     if (!is_device(o->device))
         return ewci_fail(

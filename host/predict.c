@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "enter.h"
 #include "internal.h"
 
 struct ewc_predictor {
@@ -104,8 +105,7 @@ static ewc_status of_file(ewc_status status, const char *path)
 ewc_status ewc_predictor_create(ewc_predictor **out, ewc_backend *backend, const char *path)
 {
     if (out != NULL) *out = NULL;
-    if (out == NULL || backend == NULL || path == NULL)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_predictor_create: out, backend or path is NULL");
+    EWCI_ENTER(out, backend, path);
     ewc_status status = EWC_OK;
     ewc_predictor *const p = ewci_calloc(1, sizeof *p);
     if (p == NULL) return ewci_fail(EWC_ERR_MEMORY, "ewc_predictor_create: out of memory");
@@ -166,8 +166,9 @@ static int64_t judge(const ewc_predictor *p, int64_t t, float *probabilities, co
 ewc_status ewc_predictor_predict(ewc_predictor *p, int64_t t, float *probabilities,
     int32_t *classes, const uint8_t *images, int64_t rows)
 {
+    EWCI_ENTER_AS("predictor", p);
     enum { CHUNK = 1024 };
-    if (p == NULL || rows < 0 || (rows > 0 && images == NULL))
+    if (rows < 0 || (rows > 0 && images == NULL))
         return ewci_fail(
             EWC_ERR_ARGUMENT, "ewc_predictor_predict: NULL, or rows=%lld", (long long)rows);
     if (t < 0 || t >= p->info.trained)

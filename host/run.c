@@ -12,9 +12,11 @@
 
 #include "checkpoint.h"
 #include "dataset.h"
+#include "enter.h"
 #include "ewc/ewc.h"
 #include "file.h"
 #include "method.h"
+#include "options.h"
 #include "record.h"
 
 /* What the finished tasks have left, so that an early end can still write it. */
@@ -35,6 +37,7 @@ struct ewc_run {
     ewc_trainer *trainer;
     ewci_record *record;
     ewc_run_result result;
+    ewc_backend_info device;
     ewc_status event_status; /* what went wrong while an event was recorded, and its sentence */
     char event_sentence[512];
     kept_model kept;        /* after result.done tasks */
@@ -122,11 +125,10 @@ static json_t *describe_run(const ewc_run *run)
     const ewc_run_options *const o = &run->options;
     const ewc_dataset_info *const data = run->result.data;
     json_t *const out = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:o, s:s}",
-        "version", ewc_version(), "device", run->result.device.name, "device_description",
-        run->result.device.description, "precision", run->result.device.precision, "threads",
-        run->result.device.threads, "seed", (json_int_t)o->seed, "dataset", data->name,
-        "data_folder", data->folder, "data_checksum", data->checksum, "kind",
-        option_text(o, "kind"), "model", run->model_text);
+        "version", ewc_version(), "device", run->device.name, "device_description",
+        run->device.description, "precision", run->device.precision, "threads", run->device.threads,
+        "seed", (json_int_t)o->seed, "dataset", data->name, "data_folder", data->folder,
+        "data_checksum", data->checksum, "kind", option_text(o, "kind"), "model", run->model_text);
     json_t *const method = describe_method(run);
     if (out != NULL && method != NULL && json_object_update(out, method) == 0) {
         json_decref(method);
@@ -190,6 +192,7 @@ static json_t *describe_result(const ewc_run *run)
 
 ewc_status ewc_run_result_json(const ewc_run *run, char **text)
 {
+    EWCI_ENTER(run, text);
     json_t *const result = describe_result(run);
     *text = result == NULL ? NULL : ewci_json_text(result);
     json_decref(result);
@@ -263,8 +266,8 @@ static json_t *describe_event(const ewc_run *run, const ewc_event *e)
             describe_stats(run, e->stats), "overlap", describe_overlap(run, e));
     case EWC_EVENT_FOLDED:
         return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:s}", "event", "folded", "task",
-            task, "folded", (json_int_t)e->state.tasks, "trace", ewci_json_real(e->state.trace),
-            "max", ewci_json_real(e->state.max), "r", ewci_json_real(e->state.r), "safe_lambda",
+            task, "folded", (json_int_t)e->state->tasks, "trace", ewci_json_real(e->state->trace),
+            "max", ewci_json_real(e->state->max), "r", ewci_json_real(e->state->r), "safe_lambda",
             ewci_json_real(e->safe_lambda), "penalty",
             e->form == EWC_PENALTY_PROXIMAL ? "proximal" : "explicit");
     case EWC_EVENT_TASK_END:
@@ -375,7 +378,7 @@ static ewc_status keep_finished(ewc_run *run)
     if (kept->theta != NULL) EWCI_TRY(ewc_model_read(run->model, kept->theta, n));
     if (kept->s != NULL) {
         EWCI_TRY(ewc_consolidation_read(run->state, kept->s, kept->mu, n));
-        EWCI_TRY(ewc_consolidation_describe(run->state, &kept->info));
+        EWCI_TRY(ewc_consolidation_describe(run->state, &kept->info, sizeof kept->info));
     }
     if (run->result.saved == 0 || now() - run->saved_at >= between_saves)
         EWCI_TRY(save_finished(run));
@@ -537,6 +540,7 @@ static ewc_status create_trainer(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
     ewc_train_options training = EWC_TRAIN_OPTIONS_DEFAULTS;
+    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
     training.epochs = o->epochs;
     training.iterations = o->iterations;
     training.batch = o->batch;
@@ -553,11 +557,12 @@ static ewc_status create_trainer(ewc_run *run)
     training.replay = ewci_method_of(o)->replay;
     training.memory = o->memory;
     training.replay_batch = o->replay_batch;
-    training.fisher.estimator = ewci_method_estimator(o);
-    training.fisher.samples = o->fisher_samples;
-    training.fisher.draws = o->fisher_draws;
-    training.fisher.batch = o->fisher_batch;
-    training.fisher.seed = (uint64_t)o->seed;
+    fisher.estimator = ewci_method_estimator(o);
+    fisher.samples = o->fisher_samples;
+    fisher.draws = o->fisher_draws;
+    fisher.batch = o->fisher_batch;
+    fisher.seed = (uint64_t)o->seed;
+    training.fisher = &fisher;
     training.report_every = o->report_every;
     training.eval_every = o->eval_every;
     training.eval_next = o->eval_next;
@@ -575,47 +580,48 @@ static ewc_status create_trainer(ewc_run *run)
 ewc_status ewc_run_create(
     ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
 {
+    if (out != NULL) *out = NULL;
+    EWCI_ENTER(out, options);
     ewc_status status = EWC_OK;
     ewc_run *run = NULL;
     struct stat existing;
-    if (out != NULL) *out = NULL;
-    if (out == NULL || options == NULL)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_create: out or options is NULL");
     EWCI_TRY(ewc_options_check(options));
-    if (options->out[0] != '\0' && lstat(options->out, &existing) == 0) {
-        status = ewci_fail(EWC_ERR_CONFIG, "out: %s exists already", options->out);
-        goto done;
-    }
     run = ewci_calloc(1, sizeof *run);
     if (run == NULL) {
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory");
         goto done;
     }
-    run->options = *options;
-    EWCI_TRY(ewc_options_set(&run->options, "data-dir", options->data_dir)); /* absolute */
+    const ewc_run_options *const o = &run->options;
+    EWCI_TRY(ewci_options_import(&run->options, options, "ewc_run_create"));
+    EWCI_TRY(ewc_options_set(&run->options, "data-dir", o->data_dir)); /* absolute */
+    if (o->out[0] != '\0' && lstat(o->out, &existing) == 0) {
+        status = ewci_fail(EWC_ERR_CONFIG, "out: %s exists already", o->out);
+        goto done;
+    }
     run->callbacks = (ewc_run_callbacks)EWC_RUN_CALLBACKS_DEFAULTS;
     if (callbacks != NULL)
         EWCI_TRY(
-            ewci_copy_options(&run->callbacks, sizeof run->callbacks, callbacks, "ewc_run_create"));
+            ewci_copy_options("ewc_run_callbacks", &run->callbacks, callbacks, "ewc_run_create"));
 
     ewc_backend_options backend = EWC_BACKEND_OPTIONS_DEFAULTS;
-    backend.threads = (int)options->threads;
-    backend.precision = (ewc_precision)options->precision;
+    backend.threads = (int)o->threads;
+    backend.precision = (ewc_precision)o->precision;
     backend.log = run->callbacks.log;
     backend.log_user = run->callbacks.log_user;
-    EWCI_TRY(ewc_backend_create(&run->backend, options->device, &backend));
+    EWCI_TRY(ewc_backend_create(&run->backend, o->device, &backend));
     EWCI_TRY(create_data(run));
     EWCI_TRY(create_model(run));
     EWCI_TRY(create_trainer(run));
     EWCI_TRY(create_kept(run));
 
-    EWCI_TRY(ewc_backend_describe(run->backend, &run->result.device));
+    EWCI_TRY(ewc_backend_describe(run->backend, &run->device, sizeof run->device));
     run->fishers = json_array();
+    run->result.device = &run->device;
     run->result.folder = "";
     run->result.model = run->model_text;
     run->result.data = &run->dataset->info;
     run->result.parameters = ewc_model_parameter_count(run->model);
-    run->result.tasks = options->tasks;
+    run->result.tasks = o->tasks;
     run->result.accuracy = ewc_trainer_accuracy(run->trainer);
     run->result.baseline = ewc_trainer_baseline(run->trainer);
     run->result.validation = ewc_trainer_validation(run->trainer);
@@ -649,7 +655,7 @@ void ewc_run_free(ewc_run *run)
 
 const ewc_run_result *ewc_run_get_result(const ewc_run *run)
 {
-    return &run->result;
+    return run != NULL ? &run->result : NULL;
 }
 
 /* ---- Running ---- */
@@ -777,6 +783,7 @@ static ewc_status end_early(ewc_run *run, ewc_status status)
 
 ewc_status ewc_run_execute(ewc_run *run)
 {
+    EWCI_ENTER(run);
     if (run->folder != NULL)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_execute: the run has been executed");
     run->start = now();
@@ -805,10 +812,12 @@ done:
 
 ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double *accuracy)
 {
+    EWCI_ENTER(run, checkpoint, accuracy);
     return evaluate(run, checkpoint, accuracy, 0);
 }
 
 ewc_status ewc_run_evaluate_other_data(ewc_run *run, const char *checkpoint, double *accuracy)
 {
+    EWCI_ENTER(run, checkpoint, accuracy);
     return evaluate(run, checkpoint, accuracy, 1);
 }

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "enter.h"
 #include "ewc/ewc.h"
-#include "internal.h"
 
 static _Thread_local char last_error[512];
 
@@ -41,6 +41,25 @@ const char *ewc_status_sentence(ewc_status status)
 const char *ewc_last_error(void)
 {
     return last_error;
+}
+
+void ewci_forget_error(void)
+{
+    last_error[0] = '\0';
+}
+
+ewc_status ewci_enter(
+    const char *function, const char *names, const void *const *arguments, size_t count)
+{
+    ewci_forget_error();
+    for (size_t i = 0; i < count; i++) {
+        const size_t length = strcspn(names, ",");
+        if (arguments[i] == NULL)
+            return ewci_fail(EWC_ERR_ARGUMENT, "%s: %.*s is NULL", function, (int)length, names);
+        names += length;
+        names += strspn(names, ", ");
+    }
+    return EWC_OK;
 }
 
 ewc_status ewci_fail(ewc_status status, const char *format, ...)

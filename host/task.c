@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "dataset.h"
+#include "enter.h"
 #include "random.h"
 
 enum { MAX_TASKS = 1000000, MAX_CLASSES = 256, MAX_TAPS = 4, READ_ROWS = 1024 };
@@ -391,8 +392,7 @@ static void free_device_maps(const ewc_tasks *tasks, task_maps *maps)
 ewc_status ewc_tasks_create(ewc_tasks **out, ewc_dataset *dataset, const ewc_task_options *options)
 {
     if (out) *out = NULL;
-    if (!out || !dataset)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_tasks_create: out or dataset is NULL");
+    EWCI_ENTER(out, dataset);
     ewc_status status = EWC_OK;
     float *bias = NULL;
     ewc_tasks *const tasks = ewci_calloc(1, sizeof *tasks);
@@ -403,7 +403,7 @@ ewc_status ewc_tasks_create(ewc_tasks **out, ewc_dataset *dataset, const ewc_tas
     tasks->be = dataset->backend;
     tasks->o = defaults;
     tasks->slot_task = tasks->list_task[0] = tasks->list_task[1] = -1;
-    EWCI_TRY(ewci_copy_options(&tasks->o, sizeof tasks->o, options, "ewc_tasks_create"));
+    EWCI_TRY(ewci_copy_options("ewc_task_options", &tasks->o, options, "ewc_tasks_create"));
     if (tasks->o.classes_per_task == 0) tasks->o.classes_per_task = defaults.classes_per_task;
     tasks->scale = (float)(1.0 / (255.0 * (double)tasks->o.std));
     tasks->shift = tasks->o.mean == 0.0f ? 0.0f : -tasks->o.mean / tasks->o.std;
@@ -528,8 +528,7 @@ static ewc_status check_task(const ewc_tasks *tasks, int64_t t, int64_t seen)
 ewc_status ewc_tasks_window(
     const ewc_tasks *tasks, int64_t t, int64_t seen, int64_t *first, int64_t *count)
 {
-    if (!tasks || !first || !count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_tasks_window: tasks, first or count is NULL");
+    EWCI_ENTER(tasks, first, count);
     const ewc_status status = check_task(tasks, t, seen);
     if (status == EWC_OK) find_window(tasks, t, seen, first, count);
     return status;
@@ -749,7 +748,7 @@ done:
 ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t first, int64_t rows,
     float *inputs, int32_t *labels)
 {
-    if (!tasks) return ewci_fail(EWC_ERR_ARGUMENT, "ewc_tasks_read: tasks is NULL");
+    EWCI_ENTER(tasks);
     ewci_task_view task;
     ewc_status status = ewci_tasks_select(tasks, &task, t, split, t + 1);
     if (status != EWC_OK) return status;
@@ -766,7 +765,8 @@ ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t 
 ewc_status ewc_tasks_transform(
     ewc_tasks *tasks, int64_t t, float *inputs, const uint8_t *images, int64_t rows)
 {
-    if (!tasks || rows < 0 || (rows > 0 && (!inputs || !images)))
+    EWCI_ENTER(tasks);
+    if (rows < 0 || (rows > 0 && (!inputs || !images)))
         return ewci_fail(
             EWC_ERR_ARGUMENT, "ewc_tasks_transform: NULL, or rows=%lld", (long long)rows);
     ewci_task_view task;

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "consolidation.h"
+#include "enter.h"
 #include "ewc/train.h"
 #include "fisher.h"
 #include "likelihood.h"
@@ -31,6 +32,8 @@ struct ewc_trainer {
     ewc_optimizer *optimizer;
     ewc_consolidation *state; /* or NULL */
     ewc_train_options options;
+    /* What options.fisher points to. */
+    ewc_fisher_options fisher_options;
     ewc_fisher *fisher;       /* or NULL */
     ewci_path_integral *path; /* or NULL */
     ewci_teacher *teacher;    /* or NULL */
@@ -129,15 +132,18 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *given)
 {
     if (out) *out = NULL;
-    if (!out || !model || !tasks || !optimizer || optimizer->model != model ||
-        (state && state->model != model) || ewci_tasks_backend(tasks) != model->be)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_trainer_create: NULL, or parts that belong to another model or backend");
+    EWCI_ENTER(out, model, tasks, optimizer);
+    if (optimizer->model != model || (state && state->model != model) ||
+        ewci_tasks_backend(tasks) != model->be)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_trainer_create: parts that belong to another model or backend");
     ewc_backend *const be = model->be;
     ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
     ewc_trainer *trainer = NULL;
     ewc_status status;
-    EWCI_TRY(ewci_copy_options(&o, sizeof o, given, "ewc_trainer_create"));
+    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
+    EWCI_TRY(ewci_copy_options("ewc_train_options", &o, given, "ewc_trainer_create"));
+    EWCI_TRY(ewci_copy_options("ewc_fisher_options", &fisher, o.fisher, "ewc_trainer_create"));
     EWCI_TRY(check_options(&o));
     if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs) {
         status = ewci_fail(EWC_ERR_ARGUMENT,
@@ -183,6 +189,8 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     trainer->optimizer = optimizer;
     trainer->state = state;
     trainer->options = o;
+    trainer->fisher_options = fisher;
+    trainer->options.fisher = &trainer->fisher_options;
     trainer->count = count;
     const int64_t replayed = o.replay_batch > 0 ? o.replay_batch : o.batch;
     const int64_t rows = o.replay == EWC_REPLAY_JOIN ? o.batch + replayed : o.batch;
@@ -213,7 +221,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
             most = samples > most ? samples : most;
         }
         if (o.importance == EWC_IMPORTANCE_FISHER)
-            EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &o.fisher, logits, most));
+            EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &fisher, logits, most));
         if (o.importance >= EWC_IMPORTANCE_PATH)
             EWCI_TRY(ewci_path_create(&trainer->path, model, o.patience > 0));
     }
@@ -366,10 +374,10 @@ static int64_t limited(const ewc_trainer *trainer, int64_t t, ewc_split split)
 
 ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy)
 {
-    if (!trainer || !accuracy || t < 0 || t >= trainer->count)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_trainer_evaluate: NULL, or t=%lld, expected 0..%lld", (long long)t,
-            trainer ? (long long)trainer->count - 1 : 0LL);
+    EWCI_ENTER(trainer, accuracy);
+    if (t < 0 || t >= trainer->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_evaluate: t=%lld, expected 0..%lld",
+            (long long)t, (long long)trainer->count - 1);
     double loss;
     return evaluate(
         trainer, t, EWC_SPLIT_TEST, seen, limited(trainer, t, EWC_SPLIT_TEST), accuracy, &loss);
@@ -751,8 +759,8 @@ static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
     else if (trainer->path)
         EWCI_TRY(ewci_path_importance_of(trainer->path, trainer->fisher->f, o->xi));
     else
-        EWCI_TRY(ewci_fisher_compute(
-            trainer->fisher, trainer->tasks, t, &o->fisher, poll_fisher, &poll));
+        EWCI_TRY(
+            ewci_fisher_compute(trainer->fisher, trainer->tasks, t, o->fisher, poll_fisher, &poll));
     EWCI_TRY(ewc_fisher_statistics(trainer->fisher, trainer->stats, trainer->model->segment_count));
     ewc_event event = poll.event;
     event.seconds = seconds_now() - poll.begin;
@@ -765,8 +773,8 @@ static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
     event.kind = EWC_EVENT_FOLDED;
     event.stats = NULL;
     event.overlap = NULL;
-    event.state = trainer->state->info;
-    event.tasks = event.state.tasks;
+    event.state = &trainer->state->info;
+    event.tasks = event.state->tasks;
     event.safe_lambda = ewc_optimizer_safe_lambda(
         trainer->optimizer, trainer->state, trainer->optimizer->options.lr);
     event.form = ewc_optimizer_penalty(trainer->optimizer, trainer->state);
@@ -795,11 +803,13 @@ static ewc_status enter(ewc_trainer *trainer, const char *function, int64_t t,
 
 ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
 {
+    EWCI_ENTER(trainer);
     return enter(trainer, "ewc_trainer_train", t, train_task);
 }
 
 ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t)
 {
+    EWCI_ENTER(trainer);
     return enter(trainer, "ewc_trainer_consolidate", t, consolidate_task);
 }
 
@@ -859,5 +869,6 @@ done:
 
 ewc_status ewc_trainer_run(ewc_trainer *trainer)
 {
+    EWCI_ENTER(trainer);
     return enter(trainer, "ewc_trainer_run", 0, run_sequence);
 }

@@ -70,7 +70,7 @@ class Checkpoint : public OnBackend
         out.s.resize((size_t)n);
         out.mu.resize((size_t)n);
         EXPECT_OK(ewc_consolidation_read(of, out.s.data(), out.mu.data(), n));
-        EXPECT_OK(ewc_consolidation_describe(of, &out.info));
+        EXPECT_OK(ewc_consolidation_describe(of, &out.info, sizeof out.info));
         return out;
     }
 

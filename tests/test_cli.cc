@@ -322,7 +322,7 @@ TEST_F(Cli, FlagsAreStrongerThanWhatAMethodImplies)
 {
     const auto resolved = [&](const std::string &run) {
         ewc_run_options options;
-        ewc_options_init(&options);
+        ewc_options_init(&options, sizeof options);
         EXPECT_OK(ewc_options_load_json(&options, (folder / (run + "/config.json")).c_str()));
         std::string out;
         for (const char *key :
@@ -585,7 +585,7 @@ TEST_F(Cli, HelpCoversEveryOption)
     for (std::string line; std::getline(lines, line);)
         EXPECT_LE(line.size(), 80u) << line;
     ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info); i++) {
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
         const std::string key = info.key;
         const bool flag = info.type == EWC_OPTION_FLAG;
         const std::string spelled = flag ? "--[no-]" + key + " " : "--" + key + " ";

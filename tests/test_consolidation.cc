@@ -63,7 +63,7 @@ class Consolidation : public OnBackend
     {
         Snapshot out = {Vec<float>((size_t)n, kNan), Vec<float>((size_t)n, kNan), {}};
         EXPECT_OK(ewc_consolidation_read(state.get(), out.s.data(), out.mu.data(), n));
-        EXPECT_OK(ewc_consolidation_describe(state.get(), &out.info));
+        EXPECT_OK(ewc_consolidation_describe(state.get(), &out.info, sizeof out.info));
         return out;
     }
     void ExpectUnchanged(const Snapshot &before)
@@ -396,5 +396,5 @@ TEST_P(Consolidation, CanBeWrittenBack)
     EXPECT_OK(ewc_consolidation_read(state.get(), nullptr, nullptr, n));
     EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_consolidation_read(state.get(), nullptr, nullptr, n + 1));
     EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_consolidation_value(state.get(), nullptr));
-    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_consolidation_describe(nullptr, nullptr));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_consolidation_describe(nullptr, nullptr, 0));
 }

@@ -179,7 +179,7 @@ class Data : public ::testing::Test
         ewc_dataset *set = nullptr;
         ASSERT_OK(ewc_dataset_load(&set, be, "custom", data_dir.c_str()));
         ewc_dataset_info info;
-        ASSERT_OK(ewc_dataset_describe(set, &info));
+        ASSERT_OK(ewc_dataset_describe(set, &info, sizeof info));
         EXPECT_STREQ("custom", info.name);
         EXPECT_STREQ(small.Checksum().c_str(), info.checksum);
         EXPECT_EQ(fs::path(info.folder), fs::canonical(info.folder));
@@ -276,7 +276,7 @@ TEST_F(Data, FoldersAreSearchedInOrder)
     const Variable no_home("HOME", home.path().c_str());
     const auto found = [](const char *data_dir) {
         ewc_dataset_location at;
-        EXPECT_OK(ewc_dataset_locate("mnist", data_dir, 0, &at));
+        EXPECT_OK(ewc_dataset_locate("mnist", data_dir, 0, &at, sizeof at));
         return std::string(at.folder);
     };
 
@@ -335,7 +335,7 @@ TEST_F(Data, NamedFolderWithoutDataIsAnError)
                 EXPECT_EQ(place != empty,
                     sentence.find("there is no folder " + place) != std::string::npos)
                     << sentence;
-                EXPECT_OK(ewc_dataset_locate(set_name, data_dir, 1, &at));
+                EXPECT_OK(ewc_dataset_locate(set_name, data_dir, 1, &at, sizeof at));
                 EXPECT_EQ(0, at.found);
                 EXPECT_EQ(0u, sentence.find(std::string(at.message).substr(0, 100))) << at.message;
             }
@@ -384,7 +384,7 @@ TEST_F(Data, RealMnist)
     ewc_dataset *set = nullptr;
     ASSERT_OK(ewc_dataset_load(&set, be, "mnist", EWC_TEST_DATASETS));
     ewc_dataset_info info;
-    ASSERT_OK(ewc_dataset_describe(set, &info));
+    ASSERT_OK(ewc_dataset_describe(set, &info, sizeof info));
     EXPECT_EQ(60000, info.rows[0]);
     EXPECT_EQ(10000, info.rows[1]);
     EXPECT_EQ(28, info.height);
@@ -428,21 +428,21 @@ TEST_F(Data, RealMnist)
 TEST_F(Data, RealMnistVerifies)
 {
     ewc_dataset_location at;
-    ASSERT_OK(ewc_dataset_locate("mnist", EWC_TEST_DATASETS, 1, &at));
+    ASSERT_OK(ewc_dataset_locate("mnist", EWC_TEST_DATASETS, 1, &at, sizeof at));
     EXPECT_EQ(1, at.found);
     EXPECT_EQ(1, at.verified) << at.message;
     EXPECT_STREQ("e9f4d8b3-e0cb4ad2-91373bdf-4ab9eff9", at.checksum);
     EXPECT_STREQ("", at.message);
     EXPECT_STREQ("mnist", at.name);
     EXPECT_EQ(std::string(EWC_TEST_DATASETS) + "/mnist", at.folder);
-    ASSERT_OK(ewc_dataset_locate("mnist", EWC_TEST_DATASETS, 0, &at));
+    ASSERT_OK(ewc_dataset_locate("mnist", EWC_TEST_DATASETS, 0, &at, sizeof at));
     EXPECT_EQ(-1, at.verified);
 }
 
 TEST_F(Data, RealFashionMnist)
 {
     ewc_dataset_location at;
-    ASSERT_OK(ewc_dataset_locate("fashion-mnist", nullptr, 1, &at));
+    ASSERT_OK(ewc_dataset_locate("fashion-mnist", nullptr, 1, &at, sizeof at));
     if (!at.found) GTEST_SKIP() << at.message;
     EXPECT_EQ(1, at.verified) << at.message;
     ewc_dataset *set = nullptr;
@@ -474,7 +474,8 @@ TEST_F(Data, KnownSetsHaveNames)
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "\"minst\"", ewc_dataset_load(&set, be, "minst", nullptr));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "fashion-mnist", ewc_dataset_load(&set, be, "minst", nullptr));
     ewc_dataset_location at;
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "minst", ewc_dataset_locate("minst", nullptr, 0, &at));
+    EXPECT_FAILS(
+        EWC_ERR_ARGUMENT, "minst", ewc_dataset_locate("minst", nullptr, 0, &at, sizeof at));
 }
 
 /* ---- Bad files ---- */
@@ -483,7 +484,7 @@ TEST_F(Data, MissingIsNamed)
 {
     ExpectFileRefused(folder.path(), folder / "custom", "custom not found");
     ewc_dataset_location at;
-    ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at));
+    ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at, sizeof at));
     EXPECT_EQ(0, at.found);
     EXPECT_STREQ("", at.folder);
     EXPECT_NE(nullptr, std::strstr(at.message, folder.path().c_str())) << at.message;
@@ -492,7 +493,7 @@ TEST_F(Data, MissingIsNamed)
         small.WriteTo(folder.path());
         fs::remove(folder / kStems[i]);
         ExpectFileRefused(folder.path(), folder / kStems[i], "is missing");
-        ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at));
+        ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at, sizeof at));
         EXPECT_EQ(0, at.found);
         EXPECT_NE(nullptr, std::strstr(at.message, kStems[i])) << at.message;
     }
@@ -506,7 +507,7 @@ TEST_F(Data, FolderNameThatIsTooLongIsNotFound)
     EXPECT_FAILS(EWC_ERR_DATA, "not found",
         ewc_dataset_load(&set, be, "mnist", std::string(5000, 'x').c_str()));
     ewc_dataset_location at;
-    ASSERT_OK(ewc_dataset_locate("mnist", std::string(500, 'x').c_str(), 1, &at));
+    ASSERT_OK(ewc_dataset_locate("mnist", std::string(500, 'x').c_str(), 1, &at, sizeof at));
     EXPECT_EQ(0, at.found);
 }
 
@@ -746,23 +747,23 @@ TEST_F(Data, LocateSaysWhatDiffers)
 {
     ewc_dataset_location at;
     small.WriteTo(folder.path());
-    ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at));
+    ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at, sizeof at));
     EXPECT_EQ(1, at.found);
     EXPECT_EQ(0, at.verified);
     EXPECT_EQ(folder.path(), at.folder);
     EXPECT_NE(nullptr, std::strstr(at.message, kStems[0])) << at.message;
     EXPECT_NE(nullptr, std::strstr(at.message, "46 bytes")) << at.message;
     EXPECT_STREQ("", at.checksum);
-    ASSERT_OK(ewc_dataset_locate("custom", folder.path().c_str(), 1, &at));
+    ASSERT_OK(ewc_dataset_locate("custom", folder.path().c_str(), 1, &at, sizeof at));
     EXPECT_EQ(-1, at.verified); /* with what? */
     EXPECT_EQ(small.Checksum(), at.checksum);
-    ASSERT_OK(ewc_dataset_locate("custom", folder.path().c_str(), 0, &at));
+    ASSERT_OK(ewc_dataset_locate("custom", folder.path().c_str(), 0, &at, sizeof at));
     EXPECT_STREQ("", at.checksum);
     Write(folder / kStems[0], "");
-    ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at));
+    ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at, sizeof at));
     EXPECT_EQ(0, at.verified);
     EXPECT_NE(nullptr, std::strstr(at.message, "truncated")) << at.message;
-    ASSERT_OK(ewc_dataset_locate("custom", folder.path().c_str(), 1, &at));
+    ASSERT_OK(ewc_dataset_locate("custom", folder.path().c_str(), 1, &at, sizeof at));
     EXPECT_EQ(0, at.verified);
     EXPECT_NE(nullptr, std::strstr(at.message, "truncated")) << at.message;
     EXPECT_STREQ("", at.checksum);
@@ -772,12 +773,12 @@ TEST_F(Data, LocateSaysWhatDiffers)
     for (const char *stem : kStems)
         fs::create_symlink(EWC_TEST_DATASETS "/mnist/" + std::string(stem) + ".gz",
             real / (stem + std::string(".gz")));
-    ASSERT_OK(ewc_dataset_locate("mnist", real.path().c_str(), 1, &at));
+    ASSERT_OK(ewc_dataset_locate("mnist", real.path().c_str(), 1, &at, sizeof at));
     EXPECT_EQ(1, at.verified) << at.message;
     Bytes labels(10000, '\1');
     fs::remove(real / (kStems[3] + std::string(".gz")));
     Write(real / kStems[3], test::Idx({10000}, labels));
-    ASSERT_OK(ewc_dataset_locate("mnist", real.path().c_str(), 1, &at));
+    ASSERT_OK(ewc_dataset_locate("mnist", real.path().c_str(), 1, &at, sizeof at));
     EXPECT_EQ(1, at.found);
     EXPECT_EQ(0, at.verified);
     EXPECT_NE(nullptr, std::strstr(at.message, kStems[3])) << at.message;
@@ -793,7 +794,7 @@ TEST_F(Data, GetFetchesAndRepairs)
     ASSERT_EQ(0, std::system(command.c_str())) << test::ReadFile(folder / "output");
     EXPECT_NE(Bytes::npos, test::ReadFile(folder / "output").find("copying"));
     ewc_dataset_location at;
-    ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at));
+    ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at, sizeof at));
     EXPECT_EQ(folder / "mnist", at.folder);
     EXPECT_EQ(1, at.verified) << at.message;
     ASSERT_EQ(0, std::system(command.c_str()));
@@ -831,7 +832,7 @@ TEST_P(SourceTest, IsCopied)
     std::memset(images, 99, sizeof images);
     std::memset(labels, 0, sizeof labels);
     ewc_dataset_info info;
-    ASSERT_OK(ewc_dataset_describe(set, &info));
+    ASSERT_OK(ewc_dataset_describe(set, &info, sizeof info));
     EXPECT_STREQ("memory", info.name);
     EXPECT_STREQ("", info.folder);
     const Bytes parts[4] = {test::Idx({2, 3, 1, 2}, before[0]), test::Idx({2}, Bytes("\1\0", 2)),
@@ -882,8 +883,8 @@ TEST_P(SourceTest, BadArgumentsAreNamed)
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL", ewc_dataset_create(&set, be, nullptr));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL", ewc_dataset_load(&set, be, nullptr, nullptr));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL", ewc_dataset_load(&set, nullptr, "mnist", nullptr));
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL", ewc_dataset_describe(nullptr, nullptr));
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL", ewc_dataset_locate("mnist", nullptr, 0, nullptr));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL", ewc_dataset_describe(nullptr, nullptr, 0));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL", ewc_dataset_locate("mnist", nullptr, 0, nullptr, 0));
     ewc_dataset_free(nullptr);
 
     labels[0][1] = 3;

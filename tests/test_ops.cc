@@ -110,14 +110,14 @@ TEST_P(Ops, MemoryRefusesImpossibleSizes)
 TEST_P(Ops, DescribesItself)
 {
     ewc_backend_info info;
-    ASSERT_OK(ewc_backend_describe(be, &info));
+    ASSERT_OK(ewc_backend_describe(be, &info, sizeof info));
     EXPECT_STREQ(GetParam() == "cpu" ? "cpu" : "cuda", info.name);
     EXPECT_STRNE("", info.description);
     EXPECT_GE(info.threads, 1);
     EXPECT_EQ(be->used, info.memory_used);
     EXPECT_STREQ("fp32", info.precision);
     be->precision = EWC_PRECISION_TF32;
-    ASSERT_OK(ewc_backend_describe(be, &info));
+    ASSERT_OK(ewc_backend_describe(be, &info, sizeof info));
     EXPECT_STREQ("tf32", info.precision);
 }
 

@@ -1,9 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* The table of run options: text, JSON, presets, and everything that must be refused. */
+#include <array>
+#include <climits>
 #include <clocale>
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <regex>
 #include <set>
 
 #include "ewc/run.h"
+#include "host/internal.h"
 #include "support/files.hpp"
 
 using namespace test;
@@ -13,7 +21,7 @@ namespace
 ewc_run_options Defaults()
 {
     ewc_run_options o;
-    ewc_options_init(&o);
+    ewc_options_init(&o, sizeof o);
     return o;
 }
 
@@ -28,7 +36,7 @@ std::vector<ewc_option_info> Table()
 {
     std::vector<ewc_option_info> out;
     ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info); i++)
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++)
         out.push_back(info);
     return out;
 }
@@ -40,6 +48,19 @@ std::string Dump(const ewc_run_options &o)
     for (const ewc_option_info &info : Table())
         out += std::string(info.key) + "=" + Get(o, info.key) + "\n";
     return out;
+}
+
+/* Where the option of this key lies in the struct. */
+size_t OffsetOf(const std::string &key)
+{
+    std::string field = key;
+    std::replace(field.begin(), field.end(), '-', '_');
+#define OFFSET(type, name, initial, limits, group, help)                                           \
+    if (field == #name) return offsetof(ewc_run_options, name);
+    EWC_RUN_OPTIONS(OFFSET)
+#undef OFFSET
+    ADD_FAILURE() << key;
+    return 0;
 }
 
 std::vector<std::string> Choices(const std::string &limits)
@@ -59,8 +80,8 @@ TEST(Options, TableIsSound)
     std::string group;
     EXPECT_EQ((int)Table().size(), ewc_options_count());
     ewc_option_info nothing;
-    EXPECT_EQ(0, ewc_options_describe(-1, &nothing));
-    EXPECT_EQ(0, ewc_options_describe(ewc_options_count(), &nothing));
+    EXPECT_EQ(0, ewc_options_describe(-1, &nothing, sizeof nothing));
+    EXPECT_EQ(0, ewc_options_describe(ewc_options_count(), &nothing, sizeof nothing));
     for (const ewc_option_info &info : Table()) {
         SCOPED_TRACE(info.key);
         EXPECT_TRUE(keys.insert(info.key).second) << "twice";
@@ -387,7 +408,7 @@ TEST(Options, LongSequence)
 /* van de Ven & Tolias, arXiv 1809.10635, table 4, domain-incremental. */
 TEST(Options, PublishedProtocol)
 {
-    ewc_run_options o;
+    ewc_run_options o = Defaults();
     EXPECT_OK(ewc_options_preset(&o, "permuted-mnist-1024"));
     EXPECT_EQ(EWC_TASKS_PERMUTED, o.kind);
     EXPECT_EQ(EWC_SCENARIO_DOMAIN, o.scenario);
@@ -644,5 +665,131 @@ TEST(Check, RefusesWhatContradicts)
         EXPECT_OK(ewc_options_set(&o, "device", device));
         EXPECT_OK(ewc_options_check(&o));
     }
+}
+
+/* Values may be written into the struct, past all text; a run reads none before this. */
+TEST(Check, RefusesValuesOutOfRange)
+{
+    using O = ewc_run_options;
+    const auto refuses = [](const char *sentence, const std::function<void(O &)> &change) {
+        O o = Defaults();
+        change(o);
+        EXPECT_FAILS(EWC_ERR_CONFIG, sentence, ewc_options_check(&o));
+        ewc_run *run = (ewc_run *)&o;
+        EXPECT_FAILS(EWC_ERR_CONFIG, sentence, ewc_run_create(&run, &o, nullptr));
+        EXPECT_EQ(nullptr, run);
+        char *text = nullptr; /* is written, and no further than the struct */
+        EXPECT_OK(ewc_options_to_json(&o, &text));
+        std::free(text);
+    };
+    refuses("method: \"99\"", [](O &o) { o.method = 99; });
+    refuses("threads: \"4294967298\"", [](O &o) { o.threads = ((int64_t)1 << 32) + 2; });
+    /* All options, each just outside its limits. */
+    for (const ewc_option_info &info : Table()) {
+        SCOPED_TRACE(info.key);
+        const std::string key = info.key, sentence = key + ": ";
+        const size_t at = OffsetOf(key);
+        const auto write = [&](const auto value) {
+            refuses(sentence.c_str(),
+                [&](O &o) { std::memcpy((char *)&o + at, &value, sizeof value); });
+        };
+        switch (info.type) {
+        case EWC_OPTION_INTEGER:
+            write((int64_t)(std::string(info.limits).rfind("auto|", 0) == 0 ? -2 : -1));
+            write(INT64_MIN);
+            if (key != "seed") write(INT64_MAX);
+            break;
+        case EWC_OPTION_REAL:
+            write(std::nan(""));
+            write(HUGE_VAL);
+            write(-HUGE_VAL);
+            break;
+        case EWC_OPTION_FLAG:
+            write(2);
+            write(-1);
+            break;
+        case EWC_OPTION_CHOICE:
+            write((int)Choices(info.limits).size());
+            write(-1);
+            write(INT_MIN);
+            break;
+        case EWC_OPTION_TEXT: {
+            std::array<char, EWC_OPTION_TEXT_SIZE> endless;
+            endless.fill('x');
+            write(endless);
+            write(std::array<char, 2>{'\xff', '\0'});
+            break;
+        }
+        case EWC_OPTION_LIST:
+            write((int64_t)-1);
+            write((int64_t)EWC_OPTION_LIST_MAX + 1);
+            write(std::array<int64_t, 2>{1, 0});
+            break;
+        }
+    }
+}
+
+/* ---- Structs that may grow ---- */
+
+/* Of every size up to well beyond the struct, those of a release and the present one are taken. */
+TEST(Sized, OnlySizesThatTheStructHasHadAreTaken)
+{
+    const char *type;
+    size_t size, full, rows = 0;
+    std::map<std::string, std::set<size_t>> sizes;
+    for (int i = 0; ewci_sized_row(i, &type, &size, &full); i++, rows++) {
+        EXPECT_LE(size, full) << type;
+        sizes[type].insert({size, full});
+    }
+    EXPECT_EQ(0, ewci_sized_row(-1, &type, &size, &full));
+    EXPECT_GE(sizes.size(), 15u);
+    for (const auto &[name, taken] : sizes)
+        for (size_t n = 0; n <= *taken.rbegin() + 64; n++) {
+            SCOPED_TRACE(name + ", " + std::to_string(n));
+            if (taken.count(n)) {
+                EXPECT_OK(ewci_check_size(name.c_str(), n, "ewc_f"));
+            } else {
+                const std::string sentence = "ewc_f: struct_size=" + std::to_string(n);
+                EXPECT_FAILS(
+                    EWC_ERR_ARGUMENT, sentence.c_str(), ewci_check_size(name.c_str(), n, "ewc_f"));
+            }
+        }
+}
+
+/* Whoever appends to a public struct finds it here, if its size is not given by the caller. */
+TEST(Sized, EveryStructThatIsHandedOverIsInTheTable)
+{
+    const char *type;
+    size_t size, full;
+    std::set<std::string> table;
+    for (int i = 0; ewci_sized_row(i, &type, &size, &full); i++)
+        table.insert(type);
+    const std::set<std::string> owned = {"ewc_event", "ewc_segment", "ewc_run_result"},
+                                fixed = {"ewc_fisher_stats", "ewc_metrics", "ewc_option_list"};
+    size_t found = 0;
+    for (const auto &entry : std::filesystem::directory_iterator(EWC_TEST_INCLUDE)) {
+        const std::string text = ReadFile(entry.path().string());
+        const std::regex start("typedef struct (ewc_\\w+) \\{");
+        for (std::sregex_iterator it(text.begin(), text.end(), start), end; it != end; ++it) {
+            const std::string name = (*it)[1];
+            EXPECT_EQ(1u, table.count(name) + owned.count(name) + fixed.count(name)) << name;
+            found++;
+        }
+    }
+    EXPECT_EQ(table.size() + owned.size() + fixed.size(), found);
+}
+
+TEST(Sized, IsFilledAsFarAsItGoes)
+{
+    ewc_backend_info out, library = {};
+    library.memory_used = 5;
+    std::strcpy(library.precision, "fp32");
+    std::memset(&out, 0x5a, sizeof out);
+    const size_t older = offsetof(ewc_backend_info, precision);
+    EXPECT_OK(ewci_copy_out("ewc_backend_info", &out, older, &library, "ewc_f"));
+    EXPECT_EQ(5u, out.memory_used);
+    EXPECT_EQ(0x5a, out.precision[0]);
+    EXPECT_OK(ewci_copy_out("ewc_backend_info", &out, sizeof out, &library, "ewc_f"));
+    EXPECT_STREQ("fp32", out.precision);
 }
 } // namespace

@@ -139,7 +139,7 @@ TEST_P(Predict, TheFileSaysWhatItIs)
         EXPECT_EQ(kWidth, info.width);
         EXPECT_EQ(kClasses, info.data_classes);
         ewc_dataset_info set;
-        ASSERT_OK(ewc_dataset_describe(data.get(), &set));
+        ASSERT_OK(ewc_dataset_describe(data.get(), &set, sizeof set));
         EXPECT_STREQ("tiny", info.data_name);
         EXPECT_STREQ("", info.data_folder);
         EXPECT_STREQ(set.checksum, info.data_checksum);

@@ -58,7 +58,7 @@ class WholeRun : public ::testing::Test
     void SetUp() override
     {
         WriteTinyMnist(folder.path());
-        ewc_options_init(&o);
+        ewc_options_init(&o, sizeof o);
         for (const auto &[key, value] :
             std::vector<std::pair<const char *, std::string>>{{"dataset", "custom"},
                 {"data-dir", folder.path()}, {"device", "cpu"}, {"threads", "2"}, {"tasks", "3"},
@@ -98,7 +98,7 @@ TEST_F(WholeRun, LeavesItsFolder)
     const ewc_run_result *const r = ewc_run_get_result(run.get());
     EXPECT_EQ(folder / "run", r->folder);
     EXPECT_STREQ("36-20-10", r->model);
-    EXPECT_STREQ("cpu", r->device.name);
+    EXPECT_STREQ("cpu", r->device->name);
     EXPECT_EQ(36 * 20 + 20 + 20 * 10 + 10, r->parameters);
     EXPECT_EQ(3, r->done);
     EXPECT_EQ(600, r->fisher_samples);
@@ -110,7 +110,7 @@ TEST_F(WholeRun, LeavesItsFolder)
 
     /* config.json: all options, the run's own, but for the folder. */
     ewc_run_options resolved;
-    ewc_options_init(&resolved);
+    ewc_options_init(&resolved, sizeof resolved);
     EXPECT_OK(ewc_options_load_json(&resolved, (folder / "run/config.json").c_str()));
     EXPECT_EQ(5.0, resolved.lambda);
     EXPECT_STREQ("", resolved.out);
@@ -304,7 +304,7 @@ TEST_F(WholeRun, DropoutIsFineTuningWithEarlyStopping)
     ASSERT_OK(ewc_run_execute(Create().get()));
     const std::string first = ReadFile(folder / "run/checkpoint/model.safetensors");
     ewc_run_options again;
-    ewc_options_init(&again);
+    ewc_options_init(&again, sizeof again);
     ASSERT_OK(ewc_options_load_json(&again, (folder / "run/config.json").c_str()));
     EXPECT_EQ(EWC_METHOD_DROPOUT, again.method);
     EXPECT_EQ(0.2, again.dropout_input);
@@ -395,7 +395,7 @@ TEST_F(WholeRun, RepeatsToTheBitFromItsConfiguration)
     ASSERT_OK(ewc_run_execute(Create().get()));
     const std::string first = ReadFile(folder / "run/checkpoint/model.safetensors");
     ewc_run_options again;
-    ewc_options_init(&again);
+    ewc_options_init(&again, sizeof again);
     ASSERT_OK(ewc_options_load_json(&again, (folder / "run/config.json").c_str()));
     for (const char *threads : {"1", "2"}) {
         o = again;

@@ -190,7 +190,7 @@ class Tasks : public test::OnBackend
     uint64_t MemoryUsed()
     {
         ewc_backend_info info;
-        EXPECT_OK(ewc_backend_describe(be, &info));
+        EXPECT_OK(ewc_backend_describe(be, &info, sizeof info));
         return info.memory_used;
     }
 };

@@ -27,6 +27,7 @@ struct Plan {
     ewc_optimizer_options optimizer = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
     ewc_consolidation_options state = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
     ewc_train_options train = EWC_TRAIN_OPTIONS_DEFAULTS;
+    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
     bool penalty = true;             /* false: no state at all */
     std::vector<int64_t> order = {}; /* of the tasks; empty: one after the other, each once */
 
@@ -59,8 +60,10 @@ struct Sequence {
         model = MakeModel(be, shape);
         optimizer = Make(ewc_optimizer_create, model.get(), &plan.optimizer);
         if (plan.penalty) state = Make(ewc_consolidation_create, model.get(), &plan.state);
-        trainer = Make(ewc_trainer_create, model.get(), tasks.get(), optimizer.get(), state.get(),
-            &plan.train);
+        ewc_train_options train = plan.train;
+        train.fisher = &plan.fisher;
+        trainer = Make(
+            ewc_trainer_create, model.get(), tasks.get(), optimizer.get(), state.get(), &train);
     }
     Vec<float> Weights() { return ReadWeights(model.get()); }
 };
@@ -106,6 +109,7 @@ struct Log {
         Vec<double> accuracy;
         Vec<int64_t> rests_on;
         bool has_stats;
+        ewc_consolidation_info state;
     };
     std::vector<Entry> entries;
     std::function<int(const ewc_event &)> answer;
@@ -113,7 +117,9 @@ struct Log {
     static int Add(void *user, const ewc_event *event)
     {
         Log *const log = (Log *)user;
-        Entry entry = {*event, {}, {}, event->stats != nullptr};
+        Entry entry = {*event, {}, {}, event->stats != nullptr, {}};
+        EXPECT_EQ(event->kind == EWC_EVENT_FOLDED, event->state != nullptr);
+        if (event->state) entry.state = *event->state;
         if (event->accuracy) {
             entry.accuracy.assign(event->accuracy, event->accuracy + event->tasks);
             entry.rests_on.assign(event->rests_on, event->rests_on + event->tasks);
@@ -315,7 +321,7 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
         Vec<T> f(n, T(1)); /* L2 anchoring */
         if (plan.train.importance == EWC_IMPORTANCE_FISHER)
             f = reference::Fisher(
-                net, story.theta, own, window, (reference::Estimator)plan.train.fisher.estimator);
+                net, story.theta, own, window, (reference::Estimator)plan.fisher.estimator);
         if (plan.train.importance >= EWC_IMPORTANCE_PATH)
             for (size_t i = 0; i < n; i++) {
                 const T way = story.theta[i] - theta_start[i];
@@ -350,7 +356,7 @@ void ExpectFollowsOracle(ewc_backend *be, Plan plan)
     Vec<float> s((size_t)n), mu((size_t)n);
     ewc_consolidation_info info;
     EXPECT_OK(ewc_consolidation_read(run.state.get(), s.data(), mu.data(), n));
-    EXPECT_OK(ewc_consolidation_describe(run.state.get(), &info));
+    EXPECT_OK(ewc_consolidation_describe(run.state.get(), &info, sizeof info));
     ExpectClose("S", s, want.state.s, plain.state.s);
     EXPECT_NEAR((double)want.state.r, info.r, 1e-3 * (double)want.state.r);
     EXPECT_EQ(ewc_tasks_count(run.tasks.get()), info.tasks);
@@ -395,7 +401,7 @@ TEST_P(Trainer, FollowsTheOracleInEveryScenario)
             plan.tasks = TaskOptions(kind, scenario, 2);
             plan.tasks.max_angle = 40.0;
             plan.optimizer.momentum = 0.5f;
-            plan.train.fisher.estimator = EWC_FISHER_EMPIRICAL;
+            plan.fisher.estimator = EWC_FISHER_EMPIRICAL;
             ExpectFollowsOracle(be, plan);
         }
 }
@@ -410,7 +416,7 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
                 p.state.gamma = 0.5f;
                 p.tasks.count = 3;
             }},
-        {"argmax", [](Plan &p) { p.train.fisher.estimator = EWC_FISHER_ARGMAX; }},
+        {"argmax", [](Plan &p) { p.fisher.estimator = EWC_FISHER_ARGMAX; }},
         {"L2",
             [](Plan &p) {
                 p.train.importance = EWC_IMPORTANCE_ONE;
@@ -470,7 +476,7 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
             [](Plan &p) {
                 p.state.policy = EWC_POLICY_ONLINE;
                 p.state.lambda = 0.2f;
-                p.train.fisher.estimator = EWC_FISHER_SENSITIVITY;
+                p.fisher.estimator = EWC_FISHER_SENSITIVITY;
                 p.tasks.count = 3;
             }},
         {"joint", [](Plan &p) { p.train.joint = 1; }},
@@ -525,7 +531,7 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
                 p.tasks.validation = 37;
                 p.train.joint = 1;
             }},
-        {"small Fisher batches", [](Plan &p) { p.train.fisher.batch = 7; }},
+        {"small Fisher batches", [](Plan &p) { p.fisher.batch = 7; }},
     };
     for (const auto &[name, change] : changes) {
         SCOPED_TRACE(name);
@@ -686,9 +692,9 @@ static Plan WidePlan(ewc_optimizer_kind kind, ewc_estimator estimator)
     plan.optimizer.lr = kind == EWC_OPTIMIZER_SGD ? 0.05f : 1e-3f;
     plan.optimizer.momentum = 0.5f;
     plan.train.batch = 128;
-    plan.train.fisher.estimator = estimator;
-    plan.train.fisher.draws = 2;
-    plan.train.fisher.samples = 150;
+    plan.fisher.estimator = estimator;
+    plan.fisher.draws = 2;
+    plan.fisher.samples = 150;
     return plan;
 }
 
@@ -701,7 +707,7 @@ TEST_P(Trainer, SameSeedSameBits)
     plan.train.seed++; /* of shuffles and dropout */
     EXPECT_FALSE(SameBits(EndOf(be, plan), end));
     plan.train.seed--;
-    plan.train.fisher.seed++; /* of draws and the choice of samples */
+    plan.fisher.seed++; /* of draws and the choice of samples */
     EXPECT_FALSE(SameBits(EndOf(be, plan), end));
 }
 
@@ -808,7 +814,7 @@ TEST_P(Trainer, CallbacksThatLookDoNotMatter)
         plan.train.joint = mode.joint;
         plan.train.replay = mode.replay;
         plan.train.importance = mode.importance;
-        plan.train.fisher.batch = 13; /* a callback after each */
+        plan.fisher.batch = 13; /* a callback after each */
         plan.train.report_every = 3;
         plan.train.eval_every = 4;
         plan.train.patience = 100;
@@ -1279,12 +1285,13 @@ TEST_P(Trainer, RemembersMoreThanFineTuning)
         plan.train.batch = 64;
         plan.train.joint = joint;
         plan.train.eval_samples = 1000;
-        plan.train.fisher.samples = 1000;
+        plan.fisher.samples = 1000;
         const Handle<ewc_model> model = MakeModel(be, {784, {60}, 10});
         const Handle<ewc_optimizer> optimizer =
             Make(ewc_optimizer_create, model.get(), &plan.optimizer);
         const Handle<ewc_consolidation> state =
             Make(ewc_consolidation_create, model.get(), &plan.state);
+        plan.train.fisher = &plan.fisher;
         const Handle<ewc_trainer> trainer = Make(ewc_trainer_create, model.get(), tasks.get(),
             optimizer.get(), state.get(), &plan.train);
         EXPECT_OK(ewc_trainer_run(trainer.get()));
@@ -1659,9 +1666,9 @@ TEST_P(Trainer, TellsWhatHappens)
         }
         EXPECT_EQ(nullptr, e.overlap);
         if (e.kind == EWC_EVENT_FOLDED) {
-            EXPECT_EQ(e.task + 1, e.state.tasks);
-            EXPECT_GT(e.state.trace, 0.0);
-            EXPECT_NEAR(2.0 / (0.1 * e.state.max), e.safe_lambda, 1e-4 * e.safe_lambda);
+            EXPECT_EQ(e.task + 1, entry.state.tasks);
+            EXPECT_GT(entry.state.trace, 0.0);
+            EXPECT_NEAR(2.0 / (0.1 * entry.state.max), e.safe_lambda, 1e-4 * e.safe_lambda);
         }
     }
     /* Begin, steps 4, evaluation at 5, steps 8 and 10, end, Fisher, folded, evaluation. */
@@ -1738,7 +1745,7 @@ TEST_P(Trainer, OverlapIsThatOfTheTasks)
             plan.data.classes = 6;
             plan.tasks = TaskOptions(kind, EWC_SCENARIO_TASK, 3);
             plan.train.importance = importance;
-            plan.train.fisher.samples = 20;
+            plan.fisher.samples = 20;
             plan.train.fisher_overlap = 1;
             Log log;
             log.Listen(plan);
@@ -1752,10 +1759,10 @@ TEST_P(Trainer, OverlapIsThatOfTheTasks)
                     EXPECT_EQ(nullptr, event.overlap);
                     return 0;
                 }
-                EXPECT_OK(importance == EWC_IMPORTANCE_ONE
-                              ? ewc_fisher_fill(own.get(), 1.0f)
-                              : ewc_fisher_compute(
-                                    own.get(), run.tasks.get(), event.task, &plan.train.fisher));
+                EXPECT_OK(
+                    importance == EWC_IMPORTANCE_ONE
+                        ? ewc_fisher_fill(own.get(), 1.0f)
+                        : ewc_fisher_compute(own.get(), run.tasks.get(), event.task, &plan.fisher));
                 f.emplace_back((size_t)n);
                 EXPECT_OK(ewc_fisher_read(own.get(), f.back().data(), n));
                 Vec<double> want;
@@ -1892,7 +1899,7 @@ TEST_P(Trainer, AutoGoesFromExplicitToProximal)
         second.mu.resize(second.theta.size());
         EXPECT_OK(ewc_consolidation_read(
             run.state.get(), second.s.data(), second.mu.data(), (int64_t)second.theta.size()));
-        EXPECT_OK(ewc_consolidation_describe(run.state.get(), &second.info));
+        EXPECT_OK(ewc_consolidation_describe(run.state.get(), &second.info, sizeof second.info));
         return 0;
     };
     ASSERT_OK(ewc_trainer_run(run.trainer.get()));
@@ -2069,8 +2076,10 @@ TEST_P(Trainer, RefusesBadOptions)
     for (const float xi : {0.0f, -1.0f, kNan, kInf})
         refuses("xi", [=](O &o) { o.xi = xi; });
     refuses("draws", [](O &o) {
-        o.fisher.estimator = EWC_FISHER_SAMPLED;
-        o.fisher.draws = 0;
+        static ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
+        fisher.estimator = EWC_FISHER_SAMPLED;
+        fisher.draws = 0;
+        o.fisher = &fisher;
     });
     refuses("struct_size", [](O &o) { o.struct_size = 0; });
 
@@ -2245,7 +2254,7 @@ TEST_P(Trainer, MemoryDoesNotGrowWithTasks)
         Plan plan;
         plan.tasks = TaskOptions(kind, EWC_SCENARIO_DOMAIN, count);
         plan.train.iterations = 1;
-        plan.train.fisher.samples = 16;
+        plan.fisher.samples = 16;
         plan.state.penalty = EWC_PENALTY_PROXIMAL;
         Sequence run(be, plan);
         const uint64_t created = be->used;
@@ -2257,7 +2266,7 @@ TEST_P(Trainer, MemoryDoesNotGrowWithTasks)
         }
         EXPECT_EQ(created, be->used) << "nothing is allocated inside";
         ewc_consolidation_info info;
-        EXPECT_OK(ewc_consolidation_describe(run.state.get(), &info));
+        EXPECT_OK(ewc_consolidation_describe(run.state.get(), &info, sizeof info));
         EXPECT_EQ(count, info.tasks);
         return be->used;
     };

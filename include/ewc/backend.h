@@ -2,7 +2,8 @@
 /* A backend: the device on which everything is stored and computed.
  *
  * A backend and all that was created on it are used by one thread at a time; different backends
- * may be used by different threads at once. Free what was created on a backend before it. */
+ * may be used by different threads at once. Free what was created on a backend before it. Every
+ * call leaves the thread's current CUDA device (cudaSetDevice) as it was. */
 #ifndef EWC_BACKEND_H
 #define EWC_BACKEND_H
 
@@ -63,8 +64,9 @@ typedef struct ewc_backend_info {
     char precision[8];    /* "fp32", "bf16x3" or "tf32": of matrix products */
 } ewc_backend_info;
 
-/* Describes an open backend. @return EWC_OK; EWC_ERR_ARGUMENT: a NULL pointer; EWC_ERR_DEVICE */
-EWC_API ewc_status ewc_backend_describe(ewc_backend *backend, ewc_backend_info *out);
+/* Describes an open backend; `size` is sizeof *out. @return EWC_OK; EWC_ERR_ARGUMENT: a NULL
+ * pointer, a size that the struct never had; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_backend_describe(ewc_backend *backend, ewc_backend_info *out, size_t size);
 
 /* Waits until everything queued on the device has been done.
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_DEVICE */

@@ -45,10 +45,11 @@ typedef struct ewc_consolidation_options {
     float gamma; /* EWC_POLICY_ONLINE: weight of the past, 0 <= gamma <= 1; 1 forgets nothing */
     ewc_penalty penalty;
     int exclude_heads; /* 1: parameters of the output layer are left out of the penalty */
+    int reserved;      /* 0 */
 } ewc_consolidation_options;
 #define EWC_CONSOLIDATION_OPTIONS_DEFAULTS                                                         \
     {                                                                                              \
-        sizeof(ewc_consolidation_options), 100.0f, EWC_POLICY_SUM, 1.0f, EWC_PENALTY_AUTO, 0       \
+        sizeof(ewc_consolidation_options), 100.0f, EWC_POLICY_SUM, 1.0f, EWC_PENALTY_AUTO, 0, 0    \
     }
 
 /* An empty state for `model`, which is borrowed.
@@ -79,8 +80,11 @@ typedef struct ewc_consolidation_info {
     double max;    /* largest entry of S */
     double trace;  /* sum of S */
 } ewc_consolidation_info;
+
+/* `size` is sizeof *out. @return EWC_OK; EWC_ERR_ARGUMENT: NULL, a size that the struct never had
+ */
 EWC_API ewc_status ewc_consolidation_describe(
-    const ewc_consolidation *state, ewc_consolidation_info *out);
+    const ewc_consolidation *state, ewc_consolidation_info *out, size_t size);
 
 /* Copies S and mu (each in the model's layout) from or to host memory; either pointer may be NULL
  * when reading. Writing also sets r >= 0 and the number of folded tasks.

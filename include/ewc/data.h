@@ -65,7 +65,10 @@ typedef struct ewc_dataset_info {
     char checksum[40];
 } ewc_dataset_info;
 
-EWC_API ewc_status ewc_dataset_describe(const ewc_dataset *dataset, ewc_dataset_info *out);
+/* `size` is sizeof *out. @return EWC_OK; EWC_ERR_ARGUMENT: NULL, a size that the struct never had
+ */
+EWC_API ewc_status ewc_dataset_describe(
+    const ewc_dataset *dataset, ewc_dataset_info *out, size_t size);
 
 /* Where a known set lies, and whether it is the canonical one. Needs no backend. */
 typedef struct ewc_dataset_location {
@@ -82,10 +85,11 @@ EWC_API int ewc_dataset_known_count(void);
 EWC_API const char *ewc_dataset_known_name(int i);
 
 /* Looks for set `name` as ewc_dataset_load does; with `verify` reads it and compares checksums.
+ * `size` is sizeof *out.
  * A set that is missing or differs is EWC_OK with found or verified 0.
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_MEMORY */
 EWC_API ewc_status ewc_dataset_locate(
-    const char *name, const char *data_dir, int verify, ewc_dataset_location *out);
+    const char *name, const char *data_dir, int verify, ewc_dataset_location *out, size_t size);
 
 /* ---- Sequences of tasks ---- */
 

@@ -2,9 +2,18 @@
 /* ewc: one network trained on a long sequence of tasks without forgetting the earlier ones.
  *
  * This header includes all others; each is the manual of its part. What holds everywhere: functions
- * that can fail return an ewc_status, and ewc_last_error() has the sentence; a create function that
- * fails sets its handle to NULL, and freeing NULL does nothing; every option struct begins with
- * struct_size and has defaults. The library prints nothing and never exits.
+ * that can fail return an ewc_status, and ewc_last_error() has the sentence, "" after success; NULL
+ * is EWC_ERR_ARGUMENT unless it is said to be allowed, and where there is no status gives 0, NULL or
+ * NaN; a create function that fails sets its handle to NULL, and freeing NULL does nothing; every
+ * option struct begins with struct_size and has defaults. The library prints nothing and never
+ * exits.
+ *
+ * A program goes on working with a later library of the same soname. Structs grow at their ends,
+ * and only these: those that begin with struct_size or are handed to a function together with their
+ * size, which is how the library knows what the caller has; and those that the library owns and
+ * hands out by pointer (ewc_event, ewc_segment, ewc_run_result). Enums grow at their ends, too. A
+ * size that no release had is refused with EWC_ERR_ARGUMENT. A program that was built with a later
+ * header than the library's is refused by that, too.
  *
  * A whole program, which the tests compile and run as it stands here:
  *

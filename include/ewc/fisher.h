@@ -66,6 +66,7 @@ EWC_API ewc_status ewc_fisher_write(ewc_fisher *fisher, const float *values, int
 
 enum { EWC_FISHER_BINS = 128, EWC_FISHER_BIN_FIRST = -100 };
 
+/* Handed out in arrays: it never grows. */
 typedef struct ewc_fisher_stats {
     double trace, mean, max; /* of F over one segment */
     int64_t zeros;           /* entries that are 0 */

@@ -6,7 +6,8 @@
  * key is a field's name with '-' for '_'. Values are applied in the order of precedence, the
  * weakest first: ewc_options_init, ewc_options_preset, ewc_options_load_json, ewc_options_set.
  *
- * Functions here need no device and may be called from any thread. */
+ * Functions here need no device and may be called from any thread. The struct grows at its end: new
+ * options are appended to the table, whatever their group. */
 #ifndef EWC_OPTIONS_H
 #define EWC_OPTIONS_H
 
@@ -66,8 +67,6 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, seed, "1", "[0,9223372036854775807]", "Run",                                        \
         "of tasks, initial weights, shuffles, dropout and drawn labels")                           \
     X(TEXT, device, "auto", "", "Run", "auto, cpu, cuda or cuda:N")                                \
-    X(CHOICE, precision, "auto", "auto|fp32|bf16x3|tf32", "Run",                                   \
-        "of matrix products on a GPU; bf16x3: on tensor cores, errors of 2^-16; see `ewc info`")   \
     X(INTEGER, threads, "0", "[0,1024]", "Run",                                                    \
         "of the CPU; 0: one per core; results do not depend on it")                                \
     X(TEXT, out, "", "", "Run",                                                                    \
@@ -174,12 +173,14 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, eval_samples, "auto", "auto|[0,1000000000]", "Training",                            \
         "samples of each test or validation set; 0: all; auto: all at the end, before that what "  \
         "takes about a fifth of the training time")                                                \
+    X(FLAG, eval_next, "true", "", "Training",                                                     \
+        "evaluate the next task before it is learned, for FWT")                                    \
     X(INTEGER, patience, "0", "[0,1000000]", "Training",                                           \
         "early stopping: checks without a new best validation accuracy that are borne; 0: off")    \
     X(INTEGER, validate_every, "0", "[0,1000000000]", "Training",                                  \
         "patience: steps from one check to the next; 0: an epoch")                                 \
-    X(FLAG, eval_next, "true", "", "Training",                                                     \
-        "evaluate the next task before it is learned, for FWT")
+    X(CHOICE, precision, "auto", "auto|fp32|bf16x3|tf32", "Run",                                   \
+        "of matrix products on a GPU; bf16x3: on tensor cores, errors of 2^-16; see `ewc info`")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field
@@ -208,11 +209,18 @@ typedef struct ewc_option_info {
 } ewc_option_info;
 
 EWC_API int ewc_options_count(void);
-/* Describes the i-th option: 1; 0 if i is out of range. Options of one group follow each other. */
-EWC_API int ewc_options_describe(int i, ewc_option_info *out);
+/* Describes the i-th option (`size` is sizeof *out): 1; 0 if i is out of range, out NULL, or size
+ * one that the struct never had. Options of one group follow each other. */
+EWC_API int ewc_options_describe(int i, ewc_option_info *out, size_t size);
 
-/* Sets every option to its default. */
-EWC_API void ewc_options_init(ewc_run_options *options);
+/* Sets every option to its default; `size` is sizeof *options. To a program that was built with an
+ * older header, the options that came later stay at their defaults: what would set one to another
+ * value is refused with EWC_ERR_CONFIG.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, or a size that the struct never had */
+EWC_API ewc_status ewc_options_init(ewc_run_options *options, size_t size);
+
+/* All functions below return EWC_ERR_ARGUMENT for NULL, and for options that ewc_options_init has
+ * not been called for. */
 
 /* Names of the presets and what they are; NULL if i is out of range. Static storage. */
 EWC_API int ewc_options_preset_count(void);
@@ -253,7 +261,7 @@ EWC_API ewc_status ewc_options_load_json(ewc_run_options *options, const char *p
  * @return EWC_OK; EWC_ERR_MEMORY */
 EWC_API ewc_status ewc_options_to_json(const ewc_run_options *options, char **text);
 
-/* Checks options against each other, as ewc_run_create does.
+/* Checks each option against its limits, and options against each other, as ewc_run_create does.
  * @return EWC_OK; EWC_ERR_CONFIG: the sentence begins with a key */
 EWC_API ewc_status ewc_options_check(const ewc_run_options *options);
 

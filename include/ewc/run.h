@@ -63,7 +63,7 @@ EWC_API ewc_status ewc_run_evaluate_other_data(
 typedef struct ewc_run_result {
     const char *folder; /* "" before ewc_run_execute */
     const char *model;  /* such as "784-400-400-10" */
-    ewc_backend_info device;
+    const ewc_backend_info *device;
     int64_t parameters;
     int64_t tasks;
     int64_t done;             /* tasks finished so far: trained, consolidated and evaluated */

@@ -41,10 +41,10 @@ EWC_API const char *ewc_status_name(ewc_status status);
 /* The sentence of a status. Static storage. */
 EWC_API const char *ewc_status_sentence(ewc_status status);
 
-/* What went wrong in the last call of this thread that returned a status other than EWC_OK:
- * one line that names the culprit and its value. In sentences tasks and steps count from 1; an
- * index given as an argument is quoted as it was given: "t=3, expected 0..2". "" if nothing ever
- * did. Owned by the library, valid until the thread's next failing call. */
+/* What went wrong in this thread's last call of a function that returns a status: one line that
+ * names the culprit and its value; "" if it returned EWC_OK. In sentences tasks and steps count
+ * from 1; an index given as an argument is quoted as it was given: "t=3, expected 0..2". Owned by
+ * the library, valid until the thread's next such call. */
 EWC_API const char *ewc_last_error(void);
 
 typedef enum ewc_log_level { EWC_LOG_INFO = 0, EWC_LOG_WARNING = 1 } ewc_log_level;

@@ -43,9 +43,8 @@ typedef struct ewc_event {
     int task_end;   /* EWC_EVENT_EVALUATED, VALIDATED: 1 after the task's last step */
     int stopped_early;
     int64_t kept_step; /* whose weights are those of the task's end; without patience the last */
-    const double *accuracy;  /* (tasks) in 0..1, borrowed for the call; NaN: not evaluated */
-    const double *losses;    /* (tasks) mean loss there, likewise */
-    const int64_t *rests_on; /* (tasks) samples that accuracy and loss rest on, likewise; 0: NaN */
+    const double *accuracy; /* (tasks) in 0..1, borrowed for the call; NaN: not evaluated */
+    const double *losses;   /* (tasks) mean loss there, likewise */
     int64_t tasks;
     int64_t samples;               /* EWC_EVENT_FISHER */
     const ewc_fisher_stats *stats; /* (ewc_model_segment_count), borrowed; NULL: still at it */
@@ -53,9 +52,11 @@ typedef struct ewc_event {
      * sqrt(F_task F_j) for the tasks j before; NaN where there is no F_j. Over the root of the two
      * traces it is the overlap, 0..1 (Kirkpatrick et al., PNAS 2017, supplement). */
     const double *overlap;
-    ewc_consolidation_info state; /* EWC_EVENT_FOLDED */
-    double safe_lambda;           /* EWC_EVENT_FOLDED: ewc_optimizer_safe_lambda */
+    const ewc_consolidation_info *state; /* EWC_EVENT_FOLDED, borrowed for the call; else NULL */
+    double safe_lambda;                  /* EWC_EVENT_FOLDED: ewc_optimizer_safe_lambda */
     ewc_penalty form; /* EWC_EVENT_FOLDED: ewc_optimizer_penalty, of steps from now on */
+    /* EWC_EVENT_EVALUATED, VALIDATED: (tasks) samples that accuracy and loss rest on, borrowed. */
+    const int64_t *rests_on;
 } ewc_event;
 
 /* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED.
@@ -113,7 +114,7 @@ typedef struct ewc_train_options {
     int64_t memory; /* samples remembered of all tasks learnt: >= 1. A sample takes 16 bytes: the
                      * images are there anyway; but the maps of all tasks stay on the device */
     int64_t replay_batch; /* samples replayed in each step, where there are as many; 0: as batch */
-    ewc_fisher_options fisher;
+    const ewc_fisher_options *fisher; /* borrowed for the call; NULL: its defaults */
     int64_t report_every; /* steps between EWC_EVENT_STEP and checks for non-finite numbers */
     int64_t eval_every;   /* steps between evaluations of all tasks seen; 0: only at a task's end */
     int eval_next;        /* 1: also evaluate the next task, and all tasks before training (FWT) */
@@ -136,8 +137,8 @@ typedef struct ewc_train_options {
 #define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
-            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, 0.1f, EWC_REPLAY_NONE, 1000, 0,                     \
-            EWC_FISHER_OPTIONS_DEFAULTS, 50, 0, 1, EWC_EVAL_SAMPLES_AUTO, 0, 0, 0, NULL, NULL      \
+            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, 0.1f, EWC_REPLAY_NONE, 1000, 0, NULL, 50, 0, 1,     \
+            EWC_EVAL_SAMPLES_AUTO, 0, 0, 0, NULL, NULL                                             \
     }
 
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:
@@ -189,7 +190,7 @@ EWC_API const int64_t *ewc_trainer_validation_samples(const ewc_trainer *trainer
  *   acc = (1/T) sum_j R[T][j]                      bwt = 1/(T-1) sum_{j<T} (R[T][j] - R[j][j])
  *   fwt = 1/(T-1) sum_{j>1} (R[j-1][j] - b[j])     (Lopez-Paz & Ranzato, NeurIPS 2017)
  *   forgetting = 1/(T-1) sum_{j<T} (max_{i<T} R[i][j] - R[T][j])  (Chaudhry et al., ECCV 2018) */
-typedef struct ewc_metrics {
+typedef struct ewc_metrics { /* handed out by value: it never grows */
     double acc, bwt, fwt, forgetting;
 } ewc_metrics;
 

@@ -140,7 +140,7 @@ class Program
         ewc_status status = ewci_backend_emulated_create(&be);
         if (status != EWC_OK) return status;
         ewc_backend_info info = {};
-        status = ewc_backend_describe(be, &info);
+        status = ewc_backend_describe(be, &info, sizeof info);
         if (status == EWC_OK) status = Train();
         be->ops->graph_free(be, graph);
         for (void *p : live)

@@ -24,7 +24,7 @@ int cli_takes(const cli_verb *verb, const ewc_option_info *info)
 ewc_option_type cli_option_type(const char *key)
 {
     ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info); i++)
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++)
         if (strcmp(info.key, key) == 0) return info.type;
     return EWC_OPTION_TEXT;
 }
@@ -41,7 +41,7 @@ static int find_flag(const cli_verb *verb, const char *key, ewc_option_type *typ
         }
     }
     ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info); i++) {
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
         if (strcmp(info.key, key) != 0) continue;
         *type = info.type;
         return cli_takes(verb, &info);
@@ -56,7 +56,7 @@ static int unknown_flag(const cli_verb *verb, const char *key)
     const char *names[CLI_GIVEN_MAX];
     int count = 0;
     ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info) && count < CLI_GIVEN_MAX; i++) {
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info) && count < CLI_GIVEN_MAX; i++) {
         if (!cli_takes(verb, &info)) continue;
         memcpy(keys[count], info.key, sizeof info.key);
         names[count] = keys[count];
@@ -123,7 +123,7 @@ int cli_own_flag(const cli_args *args, const char *key, int *value)
 int cli_parse(cli_args *args, const cli_verb *verb, int argc, char **argv)
 {
     *args = (cli_args){.verb = verb};
-    ewc_options_init(&args->options);
+    ewc_options_init(&args->options, sizeof args->options);
     for (int i = 0; i < argc; i++) {
         if (strcmp(argv[i], "-h") == 0) args->help = 1;
     }
@@ -183,7 +183,7 @@ int cli_apply_flags(const cli_args *args, ewc_run_options *options)
 {
     ewc_option_info info;
     for (int k = 0; k < args->given; k++) {
-        for (int i = 0; ewc_options_describe(i, &info); i++) {
+        for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
             if (strcmp(info.key, args->keys[k]) != 0 || strcmp(info.key, "preset") == 0 ||
                 strcmp(info.key, "method") == 0)
                 continue;

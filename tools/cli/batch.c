@@ -145,7 +145,8 @@ static int is_same_data(const ewc_run_options *options, const json_t *result)
     ewc_dataset_location here;
     (void)ewc_options_get(options, "dataset", name, sizeof name);
     if (strcmp(name, "custom") != 0) return 1;
-    if (ewc_dataset_locate(name, options->data_dir, 1, &here) != EWC_OK || !here.found) return 1;
+    if (ewc_dataset_locate(name, options->data_dir, 1, &here, sizeof here) != EWC_OK || !here.found)
+        return 1;
     return strcmp(here.checksum, cli_json_text(result, "data_checksum")) == 0;
 }
 
@@ -314,7 +315,7 @@ static int device_cores(const ewc_run_options *options, int *is_cpu)
     wanted.threads = (int)options->threads;
     *is_cpu = 0;
     if (ewc_backend_create(&backend, options->device, &wanted) == EWC_OK &&
-        ewc_backend_describe(backend, &info) == EWC_OK)
+        ewc_backend_describe(backend, &info, sizeof info) == EWC_OK)
         *is_cpu = strcmp(info.name, "cpu") == 0;
     ewc_backend_free(backend);
     return *is_cpu ? info.threads : 1;

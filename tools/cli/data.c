@@ -44,8 +44,8 @@ int cli_data(cli_args *args)
         const char *const known = ewc_dataset_known_name(i);
         if (name != NULL && strcmp(name, known) != 0) continue;
         found = 1;
-        const ewc_status status = ewc_dataset_locate(
-            known, folder, verify == NULL || strcmp(verify, "true") == 0, &location);
+        const ewc_status status = ewc_dataset_locate(known, folder,
+            verify == NULL || strcmp(verify, "true") == 0, &location, sizeof location);
         if (status != EWC_OK) {
             json_decref(list);
             return cli_failed(args, status);

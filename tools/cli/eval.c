@@ -40,7 +40,7 @@ static void print_json(const ewc_run_result *result, const char *checkpoint, con
     }
     json_t *const out =
         json_pack("{s:s, s:s, s:s, s:o, s:f}", "checkpoint", checkpoint, "model", result->model,
-            "device", result->device.name, "accuracy", list, "acc", sum / (double)result->tasks);
+            "device", result->device->name, "accuracy", list, "acc", sum / (double)result->tasks);
     json_dumpf(out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(7));
     printf("\n");
     json_decref(out);

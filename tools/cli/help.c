@@ -141,7 +141,7 @@ static int print_options(const cli_verb *verb, const char *const *keys)
     const char *group = "";
     int count = 0;
     ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info); i++) {
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
         if (!cli_takes(verb, &info) || is_own(verb, info.key)) continue;
         count++;
         if (keys != NULL && !is_in(info.key, keys)) continue;
@@ -223,7 +223,7 @@ int cli_help_topic(const cli_verb *verbs, const char *word)
     char keys[CLI_GIVEN_MAX][EWC_OPTION_KEY_SIZE], nearest[EWC_OPTION_KEY_SIZE];
     int found = 0, count = 0;
     ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info); i++) {
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
         if (count < CLI_GIVEN_MAX) {
             memcpy(keys[count], info.key, sizeof info.key);
             names[count] = keys[count];
@@ -255,7 +255,7 @@ void cli_help_json(const cli_verb *list)
         json_array_append_new(
             verbs, json_pack("{s:s, s:s}", "name", verb->name, "help", verb->help));
     ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info); i++)
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++)
         json_array_append_new(
             options, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "key", info.key, "type",
                          types[info.type], "default", info.initial, "limits", info.limits, "group",

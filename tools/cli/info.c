@@ -18,7 +18,7 @@ static json_t *describe(const char *device)
     ewc_backend *backend = NULL;
     ewc_backend_info info;
     ewc_status status = ewc_backend_create(&backend, device, NULL);
-    if (status == EWC_OK) status = ewc_backend_describe(backend, &info);
+    if (status == EWC_OK) status = ewc_backend_describe(backend, &info, sizeof info);
     ewc_backend_free(backend);
     if (status != EWC_OK)
         return json_pack(

@@ -63,7 +63,7 @@ void cli_spell(char *out, size_t size, const char *sentence)
 static int is_flag(const char *key)
 {
     ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info); i++)
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++)
         if (strcmp(info.key, key) == 0) return 1;
     return strcmp(key, "config") == 0;
 }

@@ -60,7 +60,7 @@ static void read_settings(report_run *run)
 {
     const char *key;
     json_t *value, *const others = json_object();
-    ewc_options_init(&run->options);
+    ewc_options_init(&run->options, sizeof run->options);
     run->settings = json_object();
     /* First, as it sets other options, too. */
     const char *const method = cli_json_text(run->folder.config, "method");
@@ -77,7 +77,7 @@ static void read_settings(report_run *run)
     }
     ewc_option_info info;
     char text[2 * EWC_OPTION_TEXT_SIZE];
-    for (int i = 0; ewc_options_describe(i, &info); i++)
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++)
         if (ewc_options_get(&run->options, info.key, text, sizeof text) == EWC_OK)
             json_object_set_new(run->settings, info.key, json_string(text));
     json_object_update(run->settings, others);
@@ -88,7 +88,7 @@ static void read_settings(report_run *run)
 static const char *option_group(const char *key)
 {
     ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info); i++)
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++)
         if (strcmp(info.key, key) == 0) return info.group;
     return "";
 }
@@ -103,7 +103,7 @@ char *report_command(const report_run *run)
     FILE *const out = open_memstream(&command, &bytes);
     if (out == NULL) return report_format("ewc train");
     fputs("ewc train", out);
-    ewc_options_init(&base);
+    ewc_options_init(&base, sizeof base);
     if (run->options.preset[0] != '\0' && ewc_options_preset(&base, run->options.preset) == EWC_OK)
         fprintf(out, " --preset %s", run->options.preset);
     const char *const method = json_string_value(json_object_get(run->settings, "method"));
@@ -307,7 +307,7 @@ static int tells_apart(const report *r, const report_run *run, const char *key)
     const int of_method = strcmp(group, "Method") == 0 || strcmp(group, "Fisher") == 0;
     ewc_run_options plain;
     if (!report_matters(run, key) || strcmp(key, "method") == 0) return 0;
-    ewc_options_init(&plain);
+    ewc_options_init(&plain, sizeof plain);
     (void)ewc_options_set(&plain, "method", method);
     const int is_usual = ewc_options_get(&plain, key, usual, sizeof usual) == EWC_OK &&
                          strcmp(usual, report_setting(run, key)) == 0;

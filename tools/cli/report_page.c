@@ -310,11 +310,11 @@ static void put_settings(FILE *out, const report_group *group)
     ewc_run_options defaults;
     char initial[2 * EWC_OPTION_TEXT_SIZE];
     char *const seeds = seeds_of(group);
-    ewc_options_init(&defaults);
+    ewc_options_init(&defaults, sizeof defaults);
     fputs("<h3>Configuration</h3>\n<p class=\"soft\">All options of the run; those in bold are not "
           "at their default.</p>\n<div class=\"settings\">\n",
         out);
-    for (int i = 0; ewc_options_describe(i, &info); i++) {
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
         json_object_del(others, info.key);
         if (name == NULL || strcmp(name, info.group) != 0) {
             if (name != NULL) fputs("</tbody></table>\n", out);

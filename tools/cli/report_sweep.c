@@ -31,7 +31,7 @@ static int comes_before(const place *a, const place *b)
 {
     ewc_option_info info;
     if (a->method != b->method) return a->method < b->method;
-    for (int i = 0; ewc_options_describe(i, &info); i++) {
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
         const int by = order_by(a->group.runs[0], b->group.runs[0], &info);
         if (by != 0) return by < 0;
     }
@@ -105,7 +105,7 @@ static int find_axis(const report *r, char *axis, int64_t *part)
 {
     int64_t most = 0;
     ewc_option_info info;
-    for (int i = 0; ewc_options_describe(i, &info); i++) {
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
         if (info.type != EWC_OPTION_INTEGER && info.type != EWC_OPTION_REAL) continue;
         if (!report_matters(r->groups[0].runs[0], info.key)) continue;
         const int64_t values = divide(r, info.key, part);

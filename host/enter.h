@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* How every public function that returns a status begins. */
+#ifndef EWCI_ENTER_H
+#define EWCI_ENTER_H
+
+#include "internal.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* status.c: forgets the last error, so that there is none after success, and fails for the first of
+ * `count` arguments that is NULL. `names` has their names, "out, model". */
+ewc_status ewci_enter(
+    const char *function, const char *names, const void *const *arguments, size_t count);
+
+/* Forgets an error that the library has got over by itself. */
+void ewci_forget_error(void);
+
+/* Returns from the function if one of the arguments, all of them pointers, is NULL. */
+#define EWCI_ENTER(...) EWCI_ENTER_AS(#__VA_ARGS__, __VA_ARGS__)
+
+/* The same, where the arguments have other names in the header. */
+#define EWCI_ENTER_AS(names, ...)                                                                  \
+    do {                                                                                           \
+        const void *const arguments_[] = {__VA_ARGS__};                                            \
+        const ewc_status entered_ =                                                                \
+            ewci_enter(__func__, names, arguments_, sizeof arguments_ / sizeof arguments_[0]);     \
+        if (entered_ != EWC_OK) return entered_;                                                   \
+    } while (0)
+
+#ifdef __cplusplus
+}
+#endif
+#endif

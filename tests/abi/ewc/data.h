@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/* Datasets of labelled images, and sequences of tasks made from them.
+ *
+ * A dataset lies on the device once, as bytes. A task is a view of it: a pixel map (permutation,
+ * rotation, padding), a list of rows and a map of labels, all applied while a batch is gathered;
+ * so a sequence of a thousand tasks needs no more device memory than one of ten. */
+#ifndef EWC_DATA_H
+#define EWC_DATA_H
+
+#include "ewc/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ewc_dataset ewc_dataset;
+typedef struct ewc_tasks ewc_tasks;
+
+typedef enum ewc_split {
+    EWC_SPLIT_TRAIN = 0,
+    EWC_SPLIT_TEST = 1,
+    EWC_SPLIT_VALIDATION = 2 /* of a task: held out from its training rows */
+} ewc_split;
+
+/* Images and labels in host memory, copied by ewc_dataset_create. */
+typedef struct ewc_dataset_source {
+    size_t struct_size;
+    const char *name;         /* copied; NULL: "memory" */
+    int64_t rows[2];          /* of the training and the test split */
+    const uint8_t *images[2]; /* (rows, channels, height, width) */
+    const uint8_t *labels[2]; /* (rows), each below classes */
+    int64_t channels, height, width;
+    int64_t classes; /* 2..256 */
+} ewc_dataset_source;
+
+/* @return EWC_OK; EWC_ERR_ARGUMENT: a NULL pointer, a size out of range;
+ *         EWC_ERR_DATA: a label out of range, named with its row; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_dataset_create(
+    ewc_dataset **out, ewc_backend *backend, const ewc_dataset_source *source);
+
+/* Loads "mnist" or "fashion-mnist" from its four IDX files (plain or .gz), all in one folder: the
+ * first, in this order, that holds any of them. `data_dir` (NULL, "": none; if given, the only
+ * place): its subfolder of the set's name, then itself; $EWC_DATA_DIR: likewise; then subfolders of
+ * the set's name in the user's cache directory ($XDG_CACHE_HOME or ~/.cache, subfolder ewc), the
+ * source tree's and the installed datasets folder, /usr/share/datasets.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: an unknown name; EWC_ERR_DATA: not found (the sentence lists
+ *         where it looked) or corrupt (it names file and fault); EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_dataset_load(
+    ewc_dataset **out, ewc_backend *backend, const char *name, const char *data_dir);
+
+EWC_API void ewc_dataset_free(ewc_dataset *dataset);
+
+typedef struct ewc_dataset_info {
+    char name[32];
+    int64_t rows[2]; /* training, test */
+    int64_t channels, height, width, classes;
+} ewc_dataset_info;
+
+/* `size` is sizeof *out. @return EWC_OK; EWC_ERR_ARGUMENT: NULL, a size that the struct never had
+ */
+EWC_API ewc_status ewc_dataset_describe(
+    const ewc_dataset *dataset, ewc_dataset_info *out, size_t size);
+
+/* Where a known set lies, and whether it is the canonical one. Needs no backend. */
+typedef struct ewc_dataset_location {
+    char name[32];
+    char folder[512];  /* "" if not found */
+    int found;         /* all four files are there */
+    int verified;      /* 1: payload checksums match, 0: they do not; -1: not checked */
+    char message[256]; /* what is missing or differs; "" if nothing */
+} ewc_dataset_location;
+
+/* How many sets ewc_dataset_load knows, and the name of the i-th (NULL beyond the last). */
+EWC_API int ewc_dataset_known_count(void);
+EWC_API const char *ewc_dataset_known_name(int i);
+
+/* Looks for set `name` as ewc_dataset_load does; with `verify` reads it and compares checksums.
+ * `size` is sizeof *out.
+ * A set that is missing or differs is EWC_OK with found or verified 0.
+ * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_MEMORY */
+EWC_API ewc_status ewc_dataset_locate(
+    const char *name, const char *data_dir, int verify, ewc_dataset_location *out, size_t size);
+
+/* ---- Sequences of tasks ---- */
+
+typedef enum ewc_task_kind {
+    EWC_TASKS_PERMUTED = 0, /* pixels in another fixed random order in each task */
+    EWC_TASKS_ROTATED = 1,  /* images turned by another angle in each task, bilinear */
+    EWC_TASKS_SPLIT = 2     /* other classes in each task */
+} ewc_task_kind;
+
+/* van de Ven & Tolias, arXiv 1904.07734: what is known at test time. */
+typedef enum ewc_scenario {
+    EWC_SCENARIO_TASK = 0,   /* task given: one head per task */
+    EWC_SCENARIO_DOMAIN = 1, /* task not given, not asked: one shared head */
+    EWC_SCENARIO_CLASS = 2   /* task to be inferred: one softmax over all classes seen so far */
+} ewc_scenario;
+
+typedef struct ewc_task_options {
+    size_t struct_size;
+    ewc_task_kind kind;
+    ewc_scenario scenario;
+    int64_t count; /* tasks; for EWC_TASKS_SPLIT at most classes / classes_per_task */
+    uint64_t seed; /* of permutations and class order */
+    int64_t pad;   /* zero pixels added on each side before the map: 2 makes 28 x 28 into 32 x 32 */
+    int permute_first; /* EWC_TASKS_PERMUTED: 0 leaves the first task unpermuted */
+    double
+        max_angle; /* EWC_TASKS_ROTATED, degrees: task t is turned by t * max_angle / (count - 1) */
+    int64_t classes_per_task; /* EWC_TASKS_SPLIT; 0: 2 */
+    int shuffle_classes;      /* EWC_TASKS_SPLIT: 1 draws which classes go together from the seed */
+    float mean, std;          /* input = (byte / 255 - mean) / std; 0, 1: as it is */
+    int64_t permute_size;     /* EWC_TASKS_PERMUTED: only the central square of so many pixels a
+                               * side, padding included; 0: all */
+    int64_t validation;       /* the last so many training rows of each task are held out as its
+                               * EWC_SPLIT_VALIDATION */
+} ewc_task_options;
+#define EWC_TASK_OPTIONS_DEFAULTS                                                                  \
+    {                                                                                              \
+        sizeof(ewc_task_options), EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 10, 0, 0, 1, 180.0, 2,  \
+            0, 0.0f, 1.0f, 0, 0                                                                    \
+    }
+
+/* A sequence of tasks over `dataset`, which is borrowed and must outlive it. `options` may be NULL.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: an option out of range, named; EWC_ERR_DATA: a task of a split
+ *         set without rows; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_tasks_create(
+    ewc_tasks **out, ewc_dataset *dataset, const ewc_task_options *options);
+
+EWC_API void ewc_tasks_free(ewc_tasks *tasks);
+
+EWC_API int64_t ewc_tasks_count(const ewc_tasks *tasks);
+EWC_API int64_t ewc_tasks_inputs(const ewc_tasks *tasks);  /* features per sample after padding */
+EWC_API int64_t ewc_tasks_outputs(const ewc_tasks *tasks); /* logits a model needs for all tasks */
+EWC_API int64_t ewc_tasks_classes(const ewc_tasks *tasks); /* classes of one task */
+/* Samples of a split of task t; 0 for a bad argument. */
+EWC_API int64_t ewc_tasks_rows(const ewc_tasks *tasks, int64_t t, ewc_split split);
+
+/* Reads samples [first, first + rows) of task t as a model sees them, unshuffled: inputs
+ * (rows, ewc_tasks_inputs) and labels (rows), the index of the logit; either may be NULL.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: task or range out of bounds; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t first,
+    int64_t rows, float *inputs, int32_t *labels);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

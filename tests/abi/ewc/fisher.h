@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/* The diagonal of the Fisher information of a model on a task:
+ *
+ *   F_i = (1/N) sum_n E_y[ (d log p(y | x_n, theta) / d theta_i)^2 ]
+ *
+ * Squares are taken per sample, never of a batch mean, and no per-sample gradient is stored: for a
+ * linear layer sum_n (delta_n a_n^T)^2 = (D o D)^T (A o A). Evaluation mode: no dropout. */
+#ifndef EWC_FISHER_H
+#define EWC_FISHER_H
+
+#include "ewc/data.h"
+#include "ewc/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ewc_fisher ewc_fisher;
+
+typedef enum ewc_estimator {
+    EWC_FISHER_EXACT = 0,   /* expectation over all classes under the model */
+    EWC_FISHER_SAMPLED = 1, /* `draws` labels drawn from p(y | x_n), keyed by the sample's index */
+    EWC_FISHER_EMPIRICAL = 2, /* the observed label */
+    EWC_FISHER_ARGMAX = 3,    /* the model's most probable label, as some published rows do */
+    /* Not a Fisher information: memory aware synapses (Aljundi et al., ECCV 2018),
+     *   F_i = (1/N) sum_n | d ||z(x_n, theta)||^2 / d theta_i |,  z the logits */
+    EWC_FISHER_SENSITIVITY = 4
+} ewc_estimator;
+
+typedef struct ewc_fisher_options {
+    size_t struct_size;
+    ewc_estimator estimator;
+    int64_t samples; /* the first so many of a keyed shuffle; 0: all of the training split */
+    int64_t draws;   /* EWC_FISHER_SAMPLED: draws per sample, 1..1024 */
+    int64_t
+        batch; /* samples at a time, 1..65536; changes nothing but rounding and speed; 0: chosen */
+    uint64_t seed; /* of the shuffle and the draws */
+} ewc_fisher_options;
+#define EWC_FISHER_OPTIONS_DEFAULTS                                                                \
+    {                                                                                              \
+        sizeof(ewc_fisher_options), EWC_FISHER_EXACT, 0, 1, 0, 1                                   \
+    }
+
+/* A buffer for the Fisher information of `model`, which is borrowed; all zero at first.
+ * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model);
+EWC_API void ewc_fisher_free(ewc_fisher *fisher);
+
+/* Computes F at the model's present weights on the training split of task t, replacing what was
+ * there. A task without samples gives F = 0.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: an option out of range, shapes of model and tasks differ;
+ *         EWC_ERR_NONFINITE: F is not finite; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_fisher_compute(
+    ewc_fisher *fisher, ewc_tasks *tasks, int64_t t, const ewc_fisher_options *options);
+
+/* Sets every entry to `value` >= 0: with 1 the penalty is that of L2 anchoring.
+ * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_fisher_fill(ewc_fisher *fisher, float value);
+
+/* Copies F to or from host memory in the model's layout, in place of computing it (importances of
+ * your own).
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL or another count; EWC_ERR_NONFINITE: an entry to be
+ *         written is negative or not finite (nothing is written); EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_fisher_read(ewc_fisher *fisher, float *values, int64_t count);
+EWC_API ewc_status ewc_fisher_write(ewc_fisher *fisher, const float *values, int64_t count);
+
+enum { EWC_FISHER_BINS = 128, EWC_FISHER_BIN_FIRST = -100 };
+
+/* Handed out in arrays: it never grows. */
+typedef struct ewc_fisher_stats {
+    double trace, mean, max; /* of F over one segment */
+    int64_t zeros;           /* entries that are 0 */
+    /* bins[k]: entries from 2^(EWC_FISHER_BIN_FIRST + k) to below twice that; what is smaller, or
+     * larger than all of them, is in the first, or the last. */
+    int64_t bins[EWC_FISHER_BINS];
+} ewc_fisher_stats;
+
+/* Statistics of each segment of the model, in its order; `count` is ewc_model_segment_count.
+ * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_NONFINITE: an entry is negative or not finite;
+ *         EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_fisher_statistics(
+    ewc_fisher *fisher, ewc_fisher_stats *stats, int64_t count);
+
+/* Samples used by the last ewc_fisher_compute, 0 before the first. */
+EWC_API int64_t ewc_fisher_samples(const ewc_fisher *fisher);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

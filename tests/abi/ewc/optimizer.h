@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/* Optimizers whose step carries the penalty: one pass over memory reads theta, gradient, S, mu and
+ * the moments once and writes theta and the moments once. Update rules as in PyTorch. */
+#ifndef EWC_OPTIMIZER_H
+#define EWC_OPTIMIZER_H
+
+#include "ewc/consolidation.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ewc_optimizer ewc_optimizer;
+
+typedef enum ewc_optimizer_kind {
+    EWC_OPTIMIZER_SGD = 0,  /* with momentum and Nesterov's form on request */
+    EWC_OPTIMIZER_ADAM = 1, /* Kingma & Ba, arXiv 1412.6980, algorithm 1; weight decay as L2 */
+    EWC_OPTIMIZER_ADAMW = 2 /* Loshchilov & Hutter, arXiv 1711.05101: decoupled weight decay */
+} ewc_optimizer_kind;
+
+typedef struct ewc_optimizer_options {
+    size_t struct_size;
+    ewc_optimizer_kind kind;
+    float lr;           /* > 0, finite */
+    float momentum;     /* SGD, 0 <= m < 1 */
+    int nesterov;       /* SGD, needs momentum > 0 */
+    float beta1, beta2; /* Adam, 0 <= b < 1 */
+    float epsilon;      /* Adam, > 0 */
+    float weight_decay; /* >= 0 */
+} ewc_optimizer_options;
+#define EWC_OPTIMIZER_OPTIONS_DEFAULTS                                                             \
+    {                                                                                              \
+        sizeof(ewc_optimizer_options), EWC_OPTIMIZER_ADAM, 1e-3f, 0.0f, 0, 0.9f, 0.999f, 1e-8f,    \
+            0.0f                                                                                   \
+    }
+
+/* @return EWC_OK; EWC_ERR_ARGUMENT: an option out of range or NaN, named; EWC_ERR_MEMORY;
+ *         EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_optimizer_create(
+    ewc_optimizer **out, ewc_model *model, const ewc_optimizer_options *options);
+EWC_API void ewc_optimizer_free(ewc_optimizer *optimizer);
+
+/* Forgets moments and step count, as at the start of a task trained afresh.
+ * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_optimizer_reset(ewc_optimizer *optimizer);
+
+/* The largest lambda at which the explicit penalty step is stable with this optimizer at learning
+ * rate `lr`: 2 (1 + m) / (lr max S) for SGD with momentum m, in Nesterov's form 1 + 2 m times less;
+ * infinite for Adam and AdamW, whose step is bounded by its normalisation, and where S = 0. */
+EWC_API double ewc_optimizer_safe_lambda(
+    const ewc_optimizer *optimizer, const ewc_consolidation *state, float lr);
+
+/* One step on a gradient in host memory, in the model's layout (an embedding program's own loss).
+ * Adds the penalty of `state` unless it is NULL, has lambda = 0 or no folded task.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL or another count; EWC_ERR_NONFINITE: a weight or moment
+ *         is no longer finite; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_optimizer_step(
+    ewc_optimizer *optimizer, const float *gradient, int64_t count, const ewc_consolidation *state);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

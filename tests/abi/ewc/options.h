@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT */
+/* Everything that can be chosen for a run, in one table.
+ *
+ * EWC_RUN_OPTIONS makes the struct, the flags of the command (`--fisher-samples`), the keys of a
+ * configuration file ("fisher-samples"), the help and the configuration that a run writes down: a
+ * key is a field's name with '-' for '_'. Values are applied in the order of precedence, the
+ * weakest first: ewc_options_init, ewc_options_preset, ewc_options_load_json, ewc_options_set.
+ *
+ * Functions here need no device and may be called from any thread. The struct grows at its end: new
+ * options are appended to the table, whatever their group. */
+#ifndef EWC_OPTIONS_H
+#define EWC_OPTIONS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ewc/train.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum ewc_option_type {
+    EWC_OPTION_INTEGER = 0,
+    EWC_OPTION_REAL = 1,
+    EWC_OPTION_FLAG = 2,   /* 0 or 1; in text true or false */
+    EWC_OPTION_CHOICE = 3, /* number of the choice, from 0 */
+    EWC_OPTION_TEXT = 4,
+    EWC_OPTION_LIST = 5 /* positive integers; in text "400,400", or "none" for the empty list */
+} ewc_option_type;
+
+enum { EWC_OPTION_TEXT_SIZE = 512, EWC_OPTION_LIST_MAX = 64 };
+
+typedef struct ewc_option_list {
+    int64_t count, items[EWC_OPTION_LIST_MAX];
+} ewc_option_list;
+
+/* The choice of `method`. */
+typedef enum ewc_method {
+    EWC_METHOD_SGD = 0,        /* fine-tuning: no penalty */
+    EWC_METHOD_L2 = 1,         /* F = 1, anchored at the last task's weights */
+    EWC_METHOD_EWC = 2,        /* EWC_POLICY_SUM */
+    EWC_METHOD_EWC_ONLINE = 3, /* EWC_POLICY_ONLINE */
+    EWC_METHOD_JOINT = 4,      /* all tasks so far together, the upper reference */
+    EWC_METHOD_SI = 5,         /* synaptic intelligence (Zenke et al., ICML 2017) */
+    EWC_METHOD_MAS = 6,        /* memory aware synapses (Aljundi et al., ECCV 2018) */
+    EWC_METHOD_LWF = 7,        /* learning without forgetting (Li & Hoiem, ECCV 2016) */
+    EWC_METHOD_ER = 8,         /* experience replay (Chaudhry et al., arXiv 1902.10486) */
+    EWC_METHOD_AGEM = 9,       /* averaged gradient episodic memory (Chaudhry et al., ICLR 2019) */
+    EWC_METHOD_DROPOUT = 10    /* fine-tuning with dropout and early stopping, the other curve of
+                                * Kirkpatrick et al., figure 2B */
+} ewc_method;
+
+/* The key of the option that says how strongly a method holds what was learnt, by a penalty or by
+ * distillation, static storage; NULL: it has none. */
+EWC_API const char *ewc_method_strength(ewc_method method);
+
+/* X(type, field, default, limits, group, help). Limits are an interval of numbers or the choices,
+ * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
+ * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule). */
+/* clang-format off */
+#define EWC_RUN_OPTIONS(X)                                                                         \
+    X(TEXT, preset, "", "", "Run",                                                                 \
+        "a whole experiment, which the other options change; see PRESETS")                         \
+    X(INTEGER, seed, "1", "[0,9223372036854775807]", "Run",                                        \
+        "of tasks, initial weights, shuffles, dropout and drawn labels")                           \
+    X(TEXT, device, "auto", "", "Run", "auto, cpu, cuda or cuda:N")                                \
+    X(INTEGER, threads, "0", "[0,1024]", "Run",                                                    \
+        "of the CPU; 0: one per core; results do not depend on it")                                \
+    X(TEXT, out, "", "", "Run",                                                                    \
+        "new folder for what the run leaves, instead of runs/NAME-METHOD-TIME")                    \
+    X(FLAG, checkpoint, "true", "", "Run", "save the final model and its EWC state")               \
+                                                                                                   \
+    X(CHOICE, dataset, "mnist", "mnist|fashion-mnist", "Tasks", "images to learn")                 \
+    X(TEXT, data_dir, "", "", "Tasks", "the only folder to look for data in")                      \
+    X(CHOICE, kind, "permuted", "permuted|rotated|split", "Tasks",                                 \
+        "what differs between tasks: order of pixels, angle, classes")                             \
+    X(INTEGER, tasks, "10", "[1,1000000]", "Tasks", "length of the sequence")                      \
+    X(CHOICE, scenario, "domain", "task|domain|class", "Tasks",                                    \
+        "is the task known at test time? given, not asked, to be inferred")                        \
+    X(INTEGER, pad, "0", "[0,64]", "Tasks", "zero pixels added on each side; 2 makes 32 x 32")     \
+    X(FLAG, permute_first, "true", "", "Tasks", "permuted: permute the first task, too")           \
+    X(INTEGER, permute_size, "0", "[0,4096]", "Tasks",                                             \
+        "permuted: only the central square of so many pixels a side; 0: all")                      \
+    X(REAL, max_angle, "180", "[-360,360]", "Tasks", "rotated: degrees of the last task")          \
+    X(INTEGER, classes_per_task, "2", "[2,10]", "Tasks", "split: classes of one task")             \
+    X(FLAG, shuffle_classes, "false", "", "Tasks",                                                 \
+        "split: the seed says which classes go together")                                          \
+    X(REAL, mean, "0", "[-1000,1000]", "Tasks", "input = (byte / 255 - mean) / std")               \
+    X(REAL, std, "1", "[0.000001,1000000]", "Tasks", "see --mean")                                 \
+    X(INTEGER, validation, "0", "[0,1000000000]", "Tasks",                                         \
+        "training samples of each task that are held out for early stopping and choices")          \
+                                                                                                   \
+    X(LIST, hidden, "400,400", "[1,1048576]", "Model",                                             \
+        "widths of the hidden layers; none: softmax regression")                                   \
+    X(CHOICE, activation, "relu", "none|relu|tanh|gelu", "Model", "of the hidden layers")          \
+    X(CHOICE, init, "he", "he|glorot|fan-in", "Model",                                             \
+        "initial weights; fan-in: as torch.nn.Linear")                                             \
+    X(REAL, dropout_input, "0", "[0,1)", "Model", "probability to drop an input")                  \
+    X(REAL, dropout_hidden, "0", "[0,1)", "Model", "probability to drop a hidden unit")            \
+                                                                                                   \
+    X(CHOICE, method, "ewc", "sgd|l2|ewc|ewc-online|joint|si|mas|lwf|er|agem|dropout", "Method",   \
+        "fine-tuning, L2 anchor, EWC, online EWC, all data together, synaptic intelligence, "      \
+        "memory aware synapses, learning without forgetting, experience replay, averaged GEM, "    \
+        "fine-tuning with dropout")                                                                \
+    X(REAL, lambda, "100", "[0,1e30]", "Method",                                                   \
+        "ewc: strength; the penalty is lambda / 2 sum F (theta - theta*)^2")                       \
+    X(REAL, lambda_l2, "0.02", "[0,1e30]", "Method", "l2: strength, the same with F = 1")          \
+    X(REAL, gamma, "1", "[0,1]", "Method",                                                         \
+        "ewc-online: weight of the past, S' = gamma S + F; 1 forgets nothing")                     \
+    X(REAL, si_c, "5", "[0,1e30]", "Method",                                                     \
+        "si: strength; the penalty is c sum Omega (theta - theta*)^2")                             \
+    X(REAL, si_xi, "0.1", "[1e-30,1e30]", "Method",                                                \
+        "si: added to the squared way, Omega += w / (way^2 + xi)")                                 \
+    X(FLAG, si_total, "false", "", "Method",                                                       \
+        "si: w along the gradient with its penalty, not the task's alone")                         \
+    X(REAL, lambda_mas, "0.1", "[0,1e30]", "Method",                                                 \
+        "mas: strength; the penalty is lambda sum Omega (theta - theta*)^2")                       \
+    X(REAL, lwf_temperature, "2", "[0.001,1000]", "Method",                                        \
+        "lwf: of the softmaxes that are compared")                                                 \
+    X(REAL, lwf_alpha, "0.1", "[0,1e30]", "Method",                                                  \
+        "lwf: weight of the distillation; the loss is CE / k + (1 - 1 / k) alpha t^2 KL")          \
+    X(INTEGER, memory, "1000", "[1,1000000000]", "Method",                                         \
+        "er, agem: samples of earlier tasks that are kept, all tasks together")                    \
+    X(INTEGER, replay_batch, "0", "[0,65536]", "Method",                                           \
+        "er, agem: kept samples in each step; 0: as many as --batch")                              \
+    X(CHOICE, penalty, "explicit", "explicit|proximal", "Method",                                  \
+        "part of the gradient, or an implicit step, stable for every lambda")                      \
+    X(FLAG, exclude_heads, "false", "", "Method", "leave the output layer out of the penalty")     \
+                                                                                                   \
+    X(CHOICE, estimator, "exact", "exact|sampled|empirical|argmax", "Fisher",                      \
+        "labels: expectation, drawn, observed, most probable")                                     \
+    X(INTEGER, fisher_samples, "0", "[0,1000000000]", "Fisher", "samples of each task; 0: all")    \
+    X(INTEGER, fisher_draws, "1", "[1,1024]", "Fisher", "sampled: labels drawn for each sample")   \
+    X(INTEGER, fisher_batch, "0", "[0,65536]", "Fisher",                                           \
+        "samples at a time; 0: chosen; changes the speed only")                                    \
+    X(FLAG, fisher_overlap, "false", "", "Fisher",                                                 \
+        "compare that of each task with those before; keeps a copy of each in host memory")        \
+                                                                                                   \
+    X(CHOICE, optimizer, "adam", "sgd|adam|adamw", "Optimizer",                                    \
+        "each carries the penalty in its step")                                                    \
+    X(REAL, lr, "0.001", "[1e-30,1000]", "Optimizer", "learning rate")                             \
+    X(REAL, momentum, "0", "[0,1)", "Optimizer", "sgd: momentum")                                  \
+    X(FLAG, nesterov, "false", "", "Optimizer", "sgd: Nesterov's momentum")                        \
+    X(REAL, beta1, "0.9", "[0,1)", "Optimizer", "adam, adamw: decay of the first moment")          \
+    X(REAL, beta2, "0.999", "[0,1)", "Optimizer", "adam, adamw: decay of the second moment")       \
+    X(REAL, epsilon, "1e-8", "[1e-30,1]", "Optimizer",                                             \
+        "adam, adamw: added to the root of the second moment")                                     \
+    X(REAL, weight_decay, "0", "[0,1000]", "Optimizer",                                            \
+        "L2 in the gradient; adamw: decoupled from it")                                            \
+    X(CHOICE, schedule, "constant", "constant|cosine|step", "Optimizer",                           \
+        "of the learning rate, from the start of each task")                                       \
+    X(REAL, schedule_factor, "0.1", "(0,1]", "Optimizer",                                          \
+        "step: what the learning rate is multiplied by")                                           \
+    X(INTEGER, schedule_every, "1000", "[1,1000000000]", "Optimizer",                              \
+        "step: after how many steps, again and again")                                             \
+    X(FLAG, reset_optimizer, "false", "", "Optimizer",                                             \
+        "forget the moments at the start of each task")                                            \
+                                                                                                   \
+    X(INTEGER, epochs, "1", "[0,1000000]", "Training",                                             \
+        "passes over each task; replaces --iterations")                                            \
+    X(INTEGER, iterations, "0", "[0,1000000000]", "Training",                                      \
+        "steps on each task; replaces --epochs")                                                   \
+    X(INTEGER, batch, "128", "[1,65536]", "Training", "samples of one step")                       \
+    X(INTEGER, report_every, "50", "[1,1000000]", "Training",                                      \
+        "steps from one report and check of the numbers to the next")                              \
+    X(INTEGER, eval_every, "0", "[0,1000000000]", "Training",                                      \
+        "steps from one evaluation to the next; 0: at the end of each task")                       \
+    X(INTEGER, eval_samples, "0", "[0,1000000000]", "Training",                                    \
+        "samples of each test or validation set; 0: all")                                          \
+    X(FLAG, eval_next, "true", "", "Training",                                                     \
+        "evaluate the next task before it is learned, for FWT")                                    \
+    X(INTEGER, patience, "0", "[0,1000000]", "Training",                                           \
+        "early stopping: checks without a new best validation accuracy that are borne; 0: off")    \
+    X(INTEGER, validate_every, "0", "[0,1000000000]", "Training",                                  \
+        "patience: steps from one check to the next; 0: an epoch")
+/* clang-format on */
+
+#define EWC_OPTION_C_INTEGER(field) int64_t field
+#define EWC_OPTION_C_REAL(field) double field
+#define EWC_OPTION_C_FLAG(field) int field
+#define EWC_OPTION_C_CHOICE(field) int field
+#define EWC_OPTION_C_TEXT(field) char field[EWC_OPTION_TEXT_SIZE]
+#define EWC_OPTION_C_LIST(field) ewc_option_list field
+
+typedef struct ewc_run_options {
+    size_t struct_size; /* set by ewc_options_init */
+#define EWC_OPTION_MEMBER(type, field, initial, limits, group, help) EWC_OPTION_C_##type(field);
+    EWC_RUN_OPTIONS(EWC_OPTION_MEMBER)
+#undef EWC_OPTION_MEMBER
+} ewc_run_options;
+
+enum { EWC_OPTION_KEY_SIZE = 32 };
+
+/* One row of the table; the texts have static storage. */
+typedef struct ewc_option_info {
+    char key[EWC_OPTION_KEY_SIZE]; /* "fisher-samples" */
+    ewc_option_type type;
+    const char *initial; /* the default, as text */
+    const char *limits;  /* "[0,1)", "a|b|c" or "" */
+    const char *group, *help;
+} ewc_option_info;
+
+EWC_API int ewc_options_count(void);
+/* Describes the i-th option (`size` is sizeof *out): 1; 0 if i is out of range, out NULL, or size
+ * one that the struct never had. Options of one group follow each other. */
+EWC_API int ewc_options_describe(int i, ewc_option_info *out, size_t size);
+
+/* Sets every option to its default; `size` is sizeof *options. To a program that was built with an
+ * older header, the options that came later stay at their defaults: what would set one to another
+ * value is refused with EWC_ERR_CONFIG.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, or a size that the struct never had */
+EWC_API ewc_status ewc_options_init(ewc_run_options *options, size_t size);
+
+/* All functions below return EWC_ERR_ARGUMENT for NULL, and for options that ewc_options_init has
+ * not been called for. */
+
+/* Names of the presets and what they are; NULL if i is out of range. Static storage. */
+EWC_API int ewc_options_preset_count(void);
+EWC_API const char *ewc_options_preset_name(int i);
+EWC_API const char *ewc_options_preset_help(int i);
+
+/* Sets every option to its default, then those of the preset.
+ * @return EWC_OK; EWC_ERR_CONFIG: an unknown name, with the nearest known one */
+EWC_API ewc_status ewc_options_preset(ewc_run_options *options, const char *name);
+
+/* Sets one option from text. Numbers are decimal and complete: "1e400", "0x10", "1,5" and "" are
+ * refused. Setting epochs above 0 sets iterations to 0, and the other way round; setting method to
+ * dropout sets what is 0 of dropout_input and dropout_hidden (both) to 0.2 and 0.5, patience to 5
+ * and validation to 5000; setting preset is ewc_options_preset. The sentence of an error begins
+ * with the key.
+ * @return EWC_OK; EWC_ERR_CONFIG: an unknown key, with the nearest known one; a value out of limits
+ *         (the option keeps its value) */
+EWC_API ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value);
+
+/* Writes an option's value as text, as ewc_options_set reads it, into buffer (size bytes; that of
+ * an option never needs more than 2 * EWC_OPTION_TEXT_SIZE).
+ * @return EWC_OK; EWC_ERR_CONFIG: an unknown key; EWC_ERR_ARGUMENT: the buffer is too small */
+EWC_API ewc_status ewc_options_get(
+    const ewc_run_options *options, const char *key, char *buffer, size_t size);
+
+/* Finds the one of `count` names that is nearest to `name` in edit distance, and copies it to `out`
+ * (EWC_OPTION_KEY_SIZE bytes): 1; 0 if none is near. */
+EWC_API int ewc_options_nearest(char *out, const char *name, const char *const *names, int count);
+
+/* Sets what a configuration file holds: one JSON object of keys and values, of the option's own
+ * type (a list is an array). Its "preset" counts, before all else, unless a preset has been set
+ * already; then its "method".
+ * @return EWC_OK; EWC_ERR_CONFIG: cannot be read, is not JSON, an unknown, repeated or mistyped
+ * key, a value out of limits; EWC_ERR_MEMORY. After an error the options are unchanged */
+EWC_API ewc_status ewc_options_load_json(ewc_run_options *options, const char *path);
+
+/* All options as the text of such a file; free() it.
+ * @return EWC_OK; EWC_ERR_MEMORY */
+EWC_API ewc_status ewc_options_to_json(const ewc_run_options *options, char **text);
+
+/* Checks each option against its limits, and options against each other, as ewc_run_create does.
+ * @return EWC_OK; EWC_ERR_CONFIG: the sentence begins with a key */
+EWC_API ewc_status ewc_options_check(const ewc_run_options *options);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

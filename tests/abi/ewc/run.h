@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/* A whole run: from options to a folder with what came of it.
+ *
+ * The folder holds config.json (all options; ewc_options_load_json reads it), metrics.jsonl (one
+ * JSON object a line, written as it happens; the first says what was run), result.json (accuracies,
+ * measures, times) and checkpoint/model.safetensors (ewc/checkpoint.h).
+ *
+ * A run is used by one thread at a time. */
+#ifndef EWC_RUN_H
+#define EWC_RUN_H
+
+#include "ewc/options.h"
+#include "ewc/train.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ewc_run ewc_run;
+
+typedef struct ewc_run_callbacks {
+    size_t struct_size;
+    /* NULL: none; any value but 0 ends the run with EWC_ERR_STOPPED. It may look at the run, but
+     * ewc_run_execute and ewc_run_evaluate are refused: see ewc_event_fn. */
+    ewc_event_fn on_event;
+    void *event_user;
+    ewc_log_fn log; /* NULL: silent */
+    void *log_user;
+} ewc_run_callbacks;
+#define EWC_RUN_CALLBACKS_DEFAULTS                                                                 \
+    {                                                                                              \
+        sizeof(ewc_run_callbacks), NULL, NULL, NULL, NULL                                          \
+    }
+
+/* Checks the options, opens the device, loads the data and makes all that the run needs. Writes
+ * nothing. `callbacks` may be NULL.
+ * @return EWC_OK; EWC_ERR_CONFIG: options out of range or at odds, a folder `out` that exists;
+ *         EWC_ERR_DATA, EWC_ERR_NO_DEVICE, EWC_ERR_MEMORY, EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_run_create(
+    ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks);
+EWC_API void ewc_run_free(ewc_run *run);
+
+/* Makes the run's folder and trains the whole sequence; once for each run. What was recorded before
+ * an error stays in the folder, the error itself too.
+ * @return EWC_OK; EWC_ERR_CONFIG: the folder exists; EWC_ERR_IO; EWC_ERR_STOPPED, EWC_ERR_UNSTABLE,
+ *         EWC_ERR_NONFINITE, EWC_ERR_MEMORY, EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_run_execute(ewc_run *run);
+
+/* In place of ewc_run_execute: puts a checkpoint's weights in the model and measures the accuracy
+ * on each task, (tasks), 0..1, when all tasks have been seen.
+ * @return EWC_OK; as ewc_checkpoint_load; EWC_ERR_ARGUMENT: called from a callback; EWC_ERR_DEVICE
+ */
+EWC_API ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double *accuracy);
+
+/* What a run is and, after ewc_run_execute, what came of it. Owned by the run. */
+typedef struct ewc_run_result {
+    const char *folder; /* "" before ewc_run_execute */
+    const char *model;  /* such as "784-400-400-10" */
+    const ewc_backend_info *device;
+    int64_t parameters;
+    int64_t tasks;
+    int64_t done;             /* tasks trained so far */
+    const double *accuracy;   /* (tasks, tasks) R, see ewc/train.h */
+    const double *baseline;   /* (tasks) */
+    const double *validation; /* (tasks) on validation rows after the last task; or NaN */
+    ewc_metrics metrics;      /* NaN before the end */
+    double seconds;           /* of ewc_run_execute, and its parts: */
+    double seconds_training, seconds_fisher, seconds_evaluation;
+    int64_t fisher_samples; /* of all Fisher passes together */
+} ewc_run_result;
+EWC_API const ewc_run_result *ewc_run_get_result(const ewc_run *run);
+
+/* What result.json holds, as text; free() it. @return EWC_OK; EWC_ERR_MEMORY */
+EWC_API ewc_status ewc_run_result_json(const ewc_run *run, char **text);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/* Training a model on a sequence of tasks, and the measures of what it remembers. */
+#ifndef EWC_TRAIN_H
+#define EWC_TRAIN_H
+
+#include "ewc/optimizer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ewc_trainer ewc_trainer;
+
+typedef enum ewc_schedule {
+    EWC_SCHEDULE_CONSTANT = 0,
+    EWC_SCHEDULE_COSINE = 1, /* from lr to 0 over the steps of each task */
+    EWC_SCHEDULE_STEP = 2    /* times schedule_factor after every schedule_every steps of a task */
+} ewc_schedule;
+
+/* What happened; see ewc_event. */
+typedef enum ewc_event_kind {
+    EWC_EVENT_TASK_BEGIN = 0, /* task, steps */
+    EWC_EVENT_STEP = 1, /* every `report_every` steps, before a check of early stopping and at a
+                         * task's last step: step, epoch, loss, lr */
+    EWC_EVENT_EVALUATED = 2, /* accuracy of tasks 0..tasks-1: mid-task, at a task's end, or before
+                              training (task -1: all tasks, by the untrained model) */
+    EWC_EVENT_FISHER = 3, /* samples, seconds, stats of every segment; stats NULL: still at work */
+    EWC_EVENT_FOLDED = 4, /* tasks, penalty state */
+    EWC_EVENT_TASK_END = 5, /* task, steps done, kept_step, stopped_early, seconds */
+    EWC_EVENT_VALIDATED = 6 /* as EVALUATED, of the tasks seen and on their validation rows */
+} ewc_event_kind;
+
+typedef struct ewc_event {
+    ewc_event_kind kind;
+    int64_t task;   /* in training, from 0 */
+    int64_t step;   /* done in this task */
+    int64_t steps;  /* of this task */
+    int64_t epoch;  /* from 0 */
+    double loss;    /* mean over the rows since the last EWC_EVENT_STEP, without the penalty */
+    double penalty; /* (lambda/2)(...) at this step; NaN where not evaluated */
+    double lr;
+    double seconds; /* of this task, or of the pass reported */
+    int task_end;   /* EWC_EVENT_EVALUATED, VALIDATED: 1 after the task's last step */
+    int stopped_early;
+    int64_t kept_step; /* whose weights are those of the task's end; without patience the last */
+    const double *accuracy; /* (tasks) in 0..1, borrowed for the call; NaN: not evaluated */
+    const double *losses;   /* (tasks) mean loss there, likewise */
+    int64_t tasks;
+    int64_t samples;               /* EWC_EVENT_FISHER */
+    const ewc_fisher_stats *stats; /* (ewc_model_segment_count), borrowed; NULL: still at it */
+    /* EWC_EVENT_FISHER with fisher_overlap: (task, segments), borrowed: sum over the segment of
+     * sqrt(F_task F_j) for the tasks j before; NaN where there is no F_j. Over the root of the two
+     * traces it is the overlap, 0..1 (Kirkpatrick et al., PNAS 2017, supplement). */
+    const double *overlap;
+    const ewc_consolidation_info *state; /* EWC_EVENT_FOLDED, borrowed for the call; else NULL */
+    double safe_lambda;                  /* EWC_EVENT_FOLDED: ewc_optimizer_safe_lambda */
+} ewc_event;
+
+/* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED.
+ *
+ * What only looks leaves training bit for bit as it was, whatever task it looks at:
+ * ewc_trainer_evaluate, ewc_tasks_read, ewc_model_read and _predict, ewc_fisher_compute into a
+ * Fisher of one's own, ewc_consolidation_value and _read, ewc_checkpoint_save. ewc_trainer_train,
+ * _consolidate and _run of the same trainer are refused with EWC_ERR_ARGUMENT. What writes weights,
+ * moments or state (ewc_model_write, ewc_optimizer_reset, ewc_consolidation_write, ...) changes
+ * what is trained from the next step on. Nothing that the trainer borrows may be freed. */
+typedef int (*ewc_event_fn)(void *user, const ewc_event *event);
+
+typedef enum ewc_importance {
+    EWC_IMPORTANCE_FISHER = 0,
+    EWC_IMPORTANCE_ONE = 1, /* F = 1: L2 anchoring */
+    EWC_IMPORTANCE_PATH =
+        2, /* F = max(0, w / ((theta - theta_start)^2 + xi)), w = -sum over a task's
+            * steps of g dtheta: synaptic intelligence (Zenke et al., ICML 2017) */
+    /* The same with the penalty's gradient in g, as some published rows have it. */
+    EWC_IMPORTANCE_PATH_TOTAL = 3
+} ewc_importance;
+
+/* What is done with samples of earlier tasks, of which a uniform choice is remembered. */
+typedef enum ewc_replay {
+    EWC_REPLAY_NONE = 0,
+    /* They join the batch: the loss is the mean over all of its rows. Experience replay (Chaudhry
+     * et al., arXiv 1902.10486). */
+    EWC_REPLAY_JOIN = 1,
+    /* Their gradient r is kept apart: where the batch's g has g . r < 0, g -= (g . r / r . r) r.
+     * Averaged gradient episodic memory (Chaudhry et al., ICLR 2019). */
+    EWC_REPLAY_PROJECT = 2
+} ewc_replay;
+
+typedef struct ewc_train_options {
+    size_t struct_size;
+    int64_t epochs;     /* per task; used where iterations is 0 */
+    int64_t iterations; /* steps per task; then a ragged last batch of an epoch is dropped */
+    int64_t batch;
+    uint64_t seed; /* of shuffles and dropout */
+    ewc_schedule schedule;
+    double schedule_factor;
+    int64_t schedule_every;
+    int reset_optimizer; /* 1: forget moments at the start of each task */
+    int joint;           /* 1: train on all tasks so far together, the upper reference */
+    ewc_importance importance;
+    float xi; /* EWC_IMPORTANCE_PATH: > 0 */
+    /* Above 0: learning without forgetting at this temperature (Li & Hoiem, ECCV 2016). Not for
+     * task-incremental sequences, whose heads have no logits in common. */
+    float distill_temperature;
+    float distill_weight; /* >= 0: of the distillation, over its weight by the number of tasks */
+    /* Not with joint or distill_temperature. With a state, too: g is then without the penalty. */
+    ewc_replay replay;
+    int64_t memory; /* samples remembered of all tasks learnt: >= 1. A sample takes 16 bytes: the
+                     * images are there anyway; but the maps of all tasks stay on the device */
+    int64_t replay_batch; /* samples replayed in each step, where there are as many; 0: as batch */
+    const ewc_fisher_options *fisher; /* borrowed for the call; NULL: its defaults */
+    int64_t report_every; /* steps between EWC_EVENT_STEP and checks for non-finite numbers */
+    int64_t eval_every;   /* steps between evaluations of all tasks seen; 0: only at a task's end */
+    int eval_next;        /* 1: also evaluate the next task, and all tasks before training (FWT) */
+    int64_t eval_samples; /* of each test or validation split; 0: all */
+    /* Above 0: early stopping. A task ends after more than so many checks in succession without a
+     * new best accuracy over the validation rows of all tasks so far, and the weights of the best
+     * check are put back; epochs or iterations are then the most that it may take. */
+    int64_t patience;
+    int64_t validate_every; /* steps from one check to the next; 0: an epoch */
+    int fisher_overlap;     /* 1: compare F of each task with those before; keeps a copy of each */
+    ewc_event_fn on_event;
+    void *event_user;
+} ewc_train_options;
+#define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
+    {                                                                                              \
+        sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
+            EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, 0.1f, EWC_REPLAY_NONE, 1000, 0, NULL, 50, 0, 1, 0,  \
+            0, 0, 0, NULL, NULL                                                                    \
+    }
+
+/* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:
+ * fine-tuning. All memory is taken here, none inside a step.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: an option out of range, inputs or outputs of model and tasks
+ *         differ; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *tasks,
+    ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *options);
+EWC_API void ewc_trainer_free(ewc_trainer *trainer);
+
+/* Trains task t (tasks 0..t where joint is set).
+ * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_UNSTABLE: lambda is too large for the explicit step,
+ *         the sentence names the largest safe one; EWC_ERR_NONFINITE: names task and step;
+ *         EWC_ERR_STOPPED; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t);
+
+/* Computes the importance of each weight for task t, by default its Fisher information at the
+ * present weights, and folds it into the state.
+ * Nothing to do without a state or with lambda = 0. @return as ewc_fisher_compute and
+ * ewc_consolidation_fold, EWC_ERR_STOPPED */
+EWC_API ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t);
+
+/* Accuracy in 0..1 on the test split of task t. For class-incremental tasks all classes of tasks
+ * 0..seen-1 compete; otherwise `seen` is ignored.
+ * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_trainer_evaluate(
+    ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy);
+
+/* The whole sequence: for each task train, consolidate, evaluate all tasks seen.
+ * @return as the three above */
+EWC_API ewc_status ewc_trainer_run(ewc_trainer *trainer);
+
+/* R (tasks, tasks), row-major: R[i][j] = accuracy on task j after training task i; NaN where not
+ * evaluated. Owned by the trainer. */
+EWC_API const double *ewc_trainer_accuracy(const ewc_trainer *trainer);
+/* (tasks) accuracy of the untrained model; NaN where not evaluated. Owned by the trainer. */
+EWC_API const double *ewc_trainer_baseline(const ewc_trainer *trainer);
+/* (tasks) accuracy on the validation rows of each task seen, after the last task of
+ * ewc_trainer_run so far; NaN without such rows. Owned by the trainer. */
+EWC_API const double *ewc_trainer_validation(const ewc_trainer *trainer);
+
+/* Measures of a sequence of T tasks; NaN where undefined (all but acc at T = 1) or not evaluated.
+ *   acc = (1/T) sum_j R[T][j]                      bwt = 1/(T-1) sum_{j<T} (R[T][j] - R[j][j])
+ *   fwt = 1/(T-1) sum_{j>1} (R[j-1][j] - b[j])     (Lopez-Paz & Ranzato, NeurIPS 2017)
+ *   forgetting = 1/(T-1) sum_{j<T} (max_{i<T} R[i][j] - R[T][j])  (Chaudhry et al., ECCV 2018) */
+typedef struct ewc_metrics { /* handed out by value: it never grows */
+    double acc, bwt, fwt, forgetting;
+} ewc_metrics;
+
+/* `r` (tasks, tasks) and `baseline` (tasks; may be NULL) as above. No error: bad arguments give
+ * NaN. */
+EWC_API ewc_metrics ewc_metrics_compute(const double *r, const double *baseline, int64_t tasks);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,522 @@
+/* SPDX-License-Identifier: MIT */
+/* What holds for every public function: NULL is an argument error that names it, and after success
+ * there is no last error. */
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <regex>
+#include <set>
+
+#include "ewc/ewc.h"
+#include "ewc/predict.h"
+#include "support/files.hpp"
+
+using namespace test;
+
+namespace
+{
+/* A call with one of its pointers NULL; EWC_OK where the manual allows that. */
+struct Call {
+    const char *function;
+    std::function<ewc_status()> call;
+    bool allowed = false;
+};
+
+/* ---- Everything that the calls need ---- */
+
+struct Small {
+    Folder folder;
+    ewc_backend *backend = nullptr;
+    uint8_t images[64] = {}, labels[4] = {0, 1, 1, 0};
+    ewc_dataset_source source = {
+        sizeof source, nullptr, {4, 4}, {images, images}, {labels, labels}, 1, 4, 4, 2};
+    ewc_dataset *data = nullptr;
+    ewc_tasks *tasks = nullptr;
+    ewc_model *model = nullptr;
+    ewc_optimizer *optimizer = nullptr;
+    ewc_consolidation *state = nullptr;
+    ewc_fisher *fisher = nullptr;
+    ewc_trainer *trainer = nullptr;
+    ewc_predictor *predictor = nullptr;
+    ewc_run *run = nullptr;
+    ewc_model_options network = EWC_MODEL_OPTIONS_DEFAULTS;
+    ewc_run_options options;
+    std::string checkpoint = folder / "a.safetensors", config = folder / "config.json";
+    int64_t count = 0, segments = 0;
+
+    Small()
+    {
+        for (int i = 0; i < 64; i++)
+            images[i] = (uint8_t)(i * 5);
+        ewc_task_options sequence = EWC_TASK_OPTIONS_DEFAULTS;
+        sequence.count = 2;
+        EXPECT_OK(ewc_backend_create(&backend, "cpu", nullptr));
+        EXPECT_OK(ewc_dataset_create(&data, backend, &source));
+        EXPECT_OK(ewc_tasks_create(&tasks, data, &sequence));
+        network.inputs = 16;
+        network.outputs = 2;
+        EXPECT_OK(ewc_model_create(&model, backend, &network));
+        count = ewc_model_parameter_count(model);
+        segments = ewc_model_segment_count(model);
+        EXPECT_OK(ewc_optimizer_create(&optimizer, model, nullptr));
+        EXPECT_OK(ewc_consolidation_create(&state, model, nullptr));
+        EXPECT_OK(ewc_fisher_create(&fisher, model));
+        EXPECT_OK(ewc_trainer_create(&trainer, model, tasks, optimizer, state, nullptr));
+        EXPECT_OK(ewc_checkpoint_save_tasks(checkpoint.c_str(), model, nullptr, tasks, 1));
+        EXPECT_OK(ewc_predictor_create(&predictor, backend, checkpoint.c_str()));
+        WriteTinyMnist(folder.path());
+        EXPECT_OK(ewc_options_init(&options, sizeof options));
+        for (const auto &[key, value] : std::vector<std::pair<const char *, std::string>>{
+                 {"dataset", "custom"}, {"data-dir", folder.path()}, {"device", "cpu"},
+                 {"tasks", "2"}, {"hidden", "none"}, {"iterations", "1"}, {"out", folder / "run"}})
+            EXPECT_OK(ewc_options_set(&options, key, value.c_str()));
+        EXPECT_OK(ewc_run_create(&run, &options, nullptr));
+    }
+    ~Small()
+    {
+        ewc_run_free(run);
+        ewc_predictor_free(predictor);
+        ewc_trainer_free(trainer);
+        ewc_fisher_free(fisher);
+        ewc_consolidation_free(state);
+        ewc_optimizer_free(optimizer);
+        ewc_model_free(model);
+        ewc_tasks_free(tasks);
+        ewc_dataset_free(data);
+        ewc_backend_free(backend);
+    }
+};
+
+/* ---- Functions that return a status ---- */
+
+/* Each pointer NULL in turn, and at last none. */
+std::vector<Call> Calls(Small &w)
+{
+    std::vector<Call> out;
+    const bool allowed = true;
+    const auto add = [&](const char *function, auto call, bool may = false) {
+        out.push_back({function, call, may});
+    };
+    static ewc_backend *backend;
+    static ewc_dataset *data;
+    static ewc_tasks *tasks;
+    static ewc_model *model;
+    static ewc_optimizer *optimizer;
+    static ewc_consolidation *state;
+    static ewc_fisher *fisher;
+    static ewc_trainer *trainer;
+    static ewc_predictor *predictor;
+    static ewc_run *run;
+    static std::vector<float> f(1000);
+    static std::vector<uint8_t> bytes(1000);
+    static std::vector<int32_t> labels(100);
+    static std::vector<ewc_fisher_stats> stats(100);
+    static int64_t a, b;
+    static double real;
+    static char text[2 * EWC_OPTION_TEXT_SIZE], *json;
+    static ewc_backend_info device;
+    static ewc_dataset_info info;
+    static ewc_dataset_location location;
+    static ewc_consolidation_info folded;
+    static ewc_checkpoint_info checkpoint;
+    static ewc_run_options options;
+    const char *const path = w.checkpoint.c_str(), *const config = w.config.c_str();
+    const int64_t n = w.count;
+
+#define CREATE(handle, function, ...)                                                              \
+    [&w, path, config] {                                                                           \
+        (void)w, (void)path, (void)config;                                                         \
+        const ewc_status status = function(&handle, __VA_ARGS__);                                  \
+        function##_FREE(handle);                                                                   \
+        handle = nullptr;                                                                          \
+        return status;                                                                             \
+    }
+#define ewc_backend_create_FREE ewc_backend_free
+#define ewc_dataset_create_FREE ewc_dataset_free
+#define ewc_dataset_load_FREE ewc_dataset_free
+#define ewc_tasks_create_FREE ewc_tasks_free
+#define ewc_model_create_FREE ewc_model_free
+#define ewc_optimizer_create_FREE ewc_optimizer_free
+#define ewc_consolidation_create_FREE ewc_consolidation_free
+#define ewc_fisher_create_FREE ewc_fisher_free
+#define ewc_trainer_create_FREE ewc_trainer_free
+#define ewc_predictor_create_FREE ewc_predictor_free
+#define ewc_run_create_FREE ewc_run_free
+#define CALL(...)                                                                                  \
+    [&w, path, config, n] {                                                                        \
+        (void)w, (void)path, (void)config, (void)n;                                                \
+        return __VA_ARGS__;                                                                        \
+    }
+
+    add("ewc_backend_create", CALL(ewc_backend_create(nullptr, "cpu", nullptr)));
+    add("ewc_backend_create", CREATE(backend, ewc_backend_create, nullptr, nullptr));
+    add("ewc_backend_create", CREATE(backend, ewc_backend_create, "cpu", nullptr), allowed);
+    add("ewc_backend_create", CREATE(backend, ewc_backend_create, "auto", nullptr), allowed);
+    add("ewc_backend_describe", CALL(ewc_backend_describe(nullptr, &device, sizeof device)));
+    add("ewc_backend_describe", CALL(ewc_backend_describe(w.backend, nullptr, sizeof device)));
+    add("ewc_backend_describe", CALL(ewc_backend_describe(w.backend, &device, sizeof device)),
+        allowed);
+    add("ewc_backend_sync", CALL(ewc_backend_sync(nullptr)));
+    add("ewc_backend_sync", CALL(ewc_backend_sync(w.backend)), allowed);
+
+    add("ewc_dataset_create", CALL(ewc_dataset_create(nullptr, w.backend, &w.source)));
+    add("ewc_dataset_create", CREATE(data, ewc_dataset_create, nullptr, &w.source));
+    add("ewc_dataset_create", CREATE(data, ewc_dataset_create, w.backend, nullptr));
+    add("ewc_dataset_create", CREATE(data, ewc_dataset_create, w.backend, &w.source), allowed);
+    for (int i = 0; i < 2; i++) {
+        add("ewc_dataset_create", [&w, i] {
+            ewc_dataset_source source = w.source;
+            source.images[i] = nullptr;
+            return ewc_dataset_create(&data, w.backend, &source);
+        });
+        add("ewc_dataset_create", [&w, i] {
+            ewc_dataset_source source = w.source;
+            source.labels[i] = nullptr;
+            return ewc_dataset_create(&data, w.backend, &source);
+        });
+    }
+    add("ewc_dataset_load", CALL(ewc_dataset_load(nullptr, w.backend, "mnist", nullptr)));
+    add("ewc_dataset_load", CREATE(data, ewc_dataset_load, nullptr, "mnist", nullptr));
+    add("ewc_dataset_load", CREATE(data, ewc_dataset_load, w.backend, nullptr, nullptr));
+    add("ewc_dataset_load",
+        CREATE(data, ewc_dataset_load, w.backend, "custom", w.folder.path().c_str()), allowed);
+    add("ewc_dataset_describe", CALL(ewc_dataset_describe(nullptr, &info, sizeof info)));
+    add("ewc_dataset_describe", CALL(ewc_dataset_describe(w.data, nullptr, sizeof info)));
+    add("ewc_dataset_describe", CALL(ewc_dataset_describe(w.data, &info, sizeof info)), allowed);
+    add("ewc_dataset_locate", CALL(ewc_dataset_locate(nullptr, "", 0, &location, sizeof location)));
+    add("ewc_dataset_locate", CALL(ewc_dataset_locate("mnist", "", 0, nullptr, sizeof location)));
+    add("ewc_dataset_locate",
+        CALL(ewc_dataset_locate("mnist", nullptr, 0, &location, sizeof location)), allowed);
+
+    add("ewc_tasks_create", CALL(ewc_tasks_create(nullptr, w.data, nullptr)));
+    add("ewc_tasks_create", CREATE(tasks, ewc_tasks_create, nullptr, nullptr));
+    add("ewc_tasks_create", CREATE(tasks, ewc_tasks_create, w.data, nullptr), allowed);
+    add("ewc_tasks_read",
+        CALL(ewc_tasks_read(nullptr, 0, EWC_SPLIT_TEST, 0, 4, f.data(), labels.data())));
+    add("ewc_tasks_read", CALL(ewc_tasks_read(w.tasks, 0, EWC_SPLIT_TEST, 0, 4, nullptr, nullptr)),
+        allowed);
+    add("ewc_tasks_transform", CALL(ewc_tasks_transform(nullptr, 0, f.data(), bytes.data(), 1)));
+    add("ewc_tasks_transform", CALL(ewc_tasks_transform(w.tasks, 0, nullptr, bytes.data(), 1)));
+    add("ewc_tasks_transform", CALL(ewc_tasks_transform(w.tasks, 0, f.data(), nullptr, 1)));
+    add("ewc_tasks_transform", CALL(ewc_tasks_transform(w.tasks, 0, f.data(), bytes.data(), 1)),
+        allowed);
+    add("ewc_tasks_window", CALL(ewc_tasks_window(nullptr, 0, 1, &a, &b)));
+    add("ewc_tasks_window", CALL(ewc_tasks_window(w.tasks, 0, 1, nullptr, &b)));
+    add("ewc_tasks_window", CALL(ewc_tasks_window(w.tasks, 0, 1, &a, nullptr)));
+    add("ewc_tasks_window", CALL(ewc_tasks_window(w.tasks, 0, 1, &a, &b)), allowed);
+
+    add("ewc_model_create", CALL(ewc_model_create(nullptr, w.backend, &w.network)));
+    add("ewc_model_create", CREATE(model, ewc_model_create, nullptr, &w.network));
+    add("ewc_model_create", CREATE(model, ewc_model_create, w.backend, nullptr));
+    add("ewc_model_create", CREATE(model, ewc_model_create, w.backend, &w.network), allowed);
+    add("ewc_model_create", [&w] {
+        ewc_model_options network = w.network;
+        network.hidden_count = 1;
+        return ewc_model_create(&model, w.backend, &network);
+    });
+    add("ewc_model_read", CALL(ewc_model_read(nullptr, f.data(), n)));
+    add("ewc_model_read", CALL(ewc_model_read(w.model, nullptr, n)));
+    add("ewc_model_read", CALL(ewc_model_read(w.model, f.data(), n)), allowed);
+    add("ewc_model_write", CALL(ewc_model_write(nullptr, f.data(), n)));
+    add("ewc_model_write", CALL(ewc_model_write(w.model, nullptr, n)));
+    add("ewc_model_write", CALL(ewc_model_write(w.model, f.data(), n)), allowed);
+    add("ewc_model_predict", CALL(ewc_model_predict(nullptr, f.data(), f.data(), 1)));
+    add("ewc_model_predict", CALL(ewc_model_predict(w.model, nullptr, f.data(), 1)));
+    add("ewc_model_predict", CALL(ewc_model_predict(w.model, f.data(), nullptr, 1)));
+    add("ewc_model_predict", CALL(ewc_model_predict(w.model, f.data(), f.data() + 500, 1)),
+        allowed);
+
+    add("ewc_fisher_create", CALL(ewc_fisher_create(nullptr, w.model)));
+    add("ewc_fisher_create", [] { return ewc_fisher_create(&fisher, nullptr); });
+    add(
+        "ewc_fisher_create",
+        [&w] {
+            const ewc_status status = ewc_fisher_create(&fisher, w.model);
+            ewc_fisher_free(fisher);
+            return status;
+        },
+        allowed);
+    add("ewc_fisher_compute", CALL(ewc_fisher_compute(nullptr, w.tasks, 0, nullptr)));
+    add("ewc_fisher_compute", CALL(ewc_fisher_compute(w.fisher, nullptr, 0, nullptr)));
+    add("ewc_fisher_compute", CALL(ewc_fisher_compute(w.fisher, w.tasks, 0, nullptr)), allowed);
+    add("ewc_fisher_fill", CALL(ewc_fisher_fill(nullptr, 1.0f)));
+    add("ewc_fisher_fill", CALL(ewc_fisher_fill(w.fisher, 1.0f)), allowed);
+    add("ewc_fisher_read", CALL(ewc_fisher_read(nullptr, f.data(), n)));
+    add("ewc_fisher_read", CALL(ewc_fisher_read(w.fisher, nullptr, n)));
+    add("ewc_fisher_read", CALL(ewc_fisher_read(w.fisher, f.data(), n)), allowed);
+    add("ewc_fisher_write", CALL(ewc_fisher_write(nullptr, f.data(), n)));
+    add("ewc_fisher_write", CALL(ewc_fisher_write(w.fisher, nullptr, n)));
+    add("ewc_fisher_write", CALL(ewc_fisher_write(w.fisher, f.data(), n)), allowed);
+    add("ewc_fisher_statistics", CALL(ewc_fisher_statistics(nullptr, stats.data(), w.segments)));
+    add("ewc_fisher_statistics", CALL(ewc_fisher_statistics(w.fisher, nullptr, w.segments)));
+    add("ewc_fisher_statistics", CALL(ewc_fisher_statistics(w.fisher, stats.data(), w.segments)),
+        allowed);
+
+    add("ewc_consolidation_create", CALL(ewc_consolidation_create(nullptr, w.model, nullptr)));
+    add("ewc_consolidation_create", CREATE(state, ewc_consolidation_create, nullptr, nullptr));
+    add("ewc_consolidation_create", CREATE(state, ewc_consolidation_create, w.model, nullptr),
+        allowed);
+    add("ewc_consolidation_exclude", CALL(ewc_consolidation_exclude(nullptr, "head.bias")));
+    add("ewc_consolidation_exclude", CALL(ewc_consolidation_exclude(w.state, nullptr)));
+    add("ewc_consolidation_exclude", CALL(ewc_consolidation_exclude(w.state, "head.bias")),
+        allowed);
+    add("ewc_consolidation_fold", CALL(ewc_consolidation_fold(nullptr, w.fisher)));
+    add("ewc_consolidation_fold", CALL(ewc_consolidation_fold(w.state, nullptr)));
+    add("ewc_consolidation_fold", CALL(ewc_consolidation_fold(w.state, w.fisher)), allowed);
+    add("ewc_consolidation_value", CALL(ewc_consolidation_value(nullptr, &real)));
+    add("ewc_consolidation_value", CALL(ewc_consolidation_value(w.state, nullptr)));
+    add("ewc_consolidation_value", CALL(ewc_consolidation_value(w.state, &real)), allowed);
+    add("ewc_consolidation_describe",
+        CALL(ewc_consolidation_describe(nullptr, &folded, sizeof folded)));
+    add("ewc_consolidation_describe",
+        CALL(ewc_consolidation_describe(w.state, nullptr, sizeof folded)));
+    add("ewc_consolidation_describe",
+        CALL(ewc_consolidation_describe(w.state, &folded, sizeof folded)), allowed);
+    add("ewc_consolidation_read", CALL(ewc_consolidation_read(nullptr, f.data(), f.data(), n)));
+    add("ewc_consolidation_read", CALL(ewc_consolidation_read(w.state, nullptr, nullptr, n)),
+        allowed);
+    add("ewc_consolidation_write",
+        CALL(ewc_consolidation_write(nullptr, f.data(), f.data(), n, 0.0, 1)));
+    add("ewc_consolidation_write",
+        CALL(ewc_consolidation_write(w.state, nullptr, f.data(), n, 0.0, 1)));
+    add("ewc_consolidation_write",
+        CALL(ewc_consolidation_write(w.state, f.data(), nullptr, n, 0.0, 1)));
+    add(
+        "ewc_consolidation_write",
+        [n, &w] {
+            const std::vector<float> zeros((size_t)n);
+            return ewc_consolidation_write(w.state, zeros.data(), zeros.data(), n, 0.0, 1);
+        },
+        allowed);
+
+    add("ewc_optimizer_create", CALL(ewc_optimizer_create(nullptr, w.model, nullptr)));
+    add("ewc_optimizer_create", CREATE(optimizer, ewc_optimizer_create, nullptr, nullptr));
+    add("ewc_optimizer_create", CREATE(optimizer, ewc_optimizer_create, w.model, nullptr), allowed);
+    add("ewc_optimizer_reset", CALL(ewc_optimizer_reset(nullptr)));
+    add("ewc_optimizer_reset", CALL(ewc_optimizer_reset(w.optimizer)), allowed);
+    add("ewc_optimizer_step", CALL(ewc_optimizer_step(nullptr, f.data(), n, w.state)));
+    add("ewc_optimizer_step", CALL(ewc_optimizer_step(w.optimizer, nullptr, n, w.state)));
+    add("ewc_optimizer_step", CALL(ewc_optimizer_step(w.optimizer, f.data(), n, nullptr)), allowed);
+
+    add("ewc_trainer_create",
+        CALL(ewc_trainer_create(nullptr, w.model, w.tasks, w.optimizer, nullptr, nullptr)));
+    add("ewc_trainer_create",
+        CREATE(trainer, ewc_trainer_create, nullptr, w.tasks, w.optimizer, nullptr, nullptr));
+    add("ewc_trainer_create",
+        CREATE(trainer, ewc_trainer_create, w.model, nullptr, w.optimizer, nullptr, nullptr));
+    add("ewc_trainer_create",
+        CREATE(trainer, ewc_trainer_create, w.model, w.tasks, nullptr, nullptr, nullptr));
+    add("ewc_trainer_create",
+        CREATE(trainer, ewc_trainer_create, w.model, w.tasks, w.optimizer, nullptr, nullptr),
+        allowed);
+    add("ewc_trainer_train", CALL(ewc_trainer_train(nullptr, 0)));
+    add("ewc_trainer_train", CALL(ewc_trainer_train(w.trainer, 0)), allowed);
+    add("ewc_trainer_consolidate", CALL(ewc_trainer_consolidate(nullptr, 0)));
+    add("ewc_trainer_consolidate", CALL(ewc_trainer_consolidate(w.trainer, 0)), allowed);
+    add("ewc_trainer_evaluate", CALL(ewc_trainer_evaluate(nullptr, 0, 1, &real)));
+    add("ewc_trainer_evaluate", CALL(ewc_trainer_evaluate(w.trainer, 0, 1, nullptr)));
+    add("ewc_trainer_evaluate", CALL(ewc_trainer_evaluate(w.trainer, 0, 1, &real)), allowed);
+    add("ewc_trainer_run", CALL(ewc_trainer_run(nullptr)));
+    add("ewc_trainer_run", CALL(ewc_trainer_run(w.trainer)), allowed);
+
+    add("ewc_checkpoint_save", CALL(ewc_checkpoint_save(nullptr, w.model, w.state)));
+    add("ewc_checkpoint_save", CALL(ewc_checkpoint_save(path, nullptr, w.state)));
+    add("ewc_checkpoint_save", CALL(ewc_checkpoint_save(path, w.model, nullptr)), allowed);
+    add("ewc_checkpoint_save_tasks",
+        CALL(ewc_checkpoint_save_tasks(nullptr, w.model, w.state, w.tasks, 1)));
+    add("ewc_checkpoint_save_tasks",
+        CALL(ewc_checkpoint_save_tasks(path, nullptr, w.state, w.tasks, 1)));
+    add("ewc_checkpoint_save_tasks",
+        CALL(ewc_checkpoint_save_tasks(path, w.model, nullptr, w.tasks, 1)), allowed);
+    add("ewc_checkpoint_load", CALL(ewc_checkpoint_load(nullptr, w.model, w.state)));
+    add("ewc_checkpoint_load", CALL(ewc_checkpoint_load(path, nullptr, w.state)));
+    add("ewc_checkpoint_load", CALL(ewc_checkpoint_load(path, w.model, nullptr)), allowed);
+    add("ewc_checkpoint_describe",
+        CALL(ewc_checkpoint_describe(nullptr, &checkpoint, sizeof checkpoint)));
+    add("ewc_checkpoint_describe", CALL(ewc_checkpoint_describe(path, nullptr, sizeof checkpoint)));
+    add("ewc_checkpoint_describe",
+        CALL(ewc_checkpoint_describe(path, &checkpoint, sizeof checkpoint)), allowed);
+
+    add("ewc_predictor_create", CALL(ewc_predictor_create(nullptr, w.backend, path)));
+    add("ewc_predictor_create", CREATE(predictor, ewc_predictor_create, nullptr, path));
+    add("ewc_predictor_create", CREATE(predictor, ewc_predictor_create, w.backend, nullptr));
+    add("ewc_predictor_create", CREATE(predictor, ewc_predictor_create, w.backend, path), allowed);
+    add("ewc_predictor_predict",
+        CALL(ewc_predictor_predict(nullptr, 0, f.data(), labels.data(), bytes.data(), 1)));
+    add("ewc_predictor_predict",
+        CALL(ewc_predictor_predict(w.predictor, 0, f.data(), labels.data(), nullptr, 1)));
+    add("ewc_predictor_predict",
+        CALL(ewc_predictor_predict(w.predictor, 0, nullptr, nullptr, bytes.data(), 1)), allowed);
+
+    add("ewc_options_init", CALL(ewc_options_init(nullptr, sizeof options)));
+    add("ewc_options_init", CALL(ewc_options_init(&options, sizeof options)), allowed);
+    add("ewc_options_preset", CALL(ewc_options_preset(nullptr, "split-mnist")));
+    add("ewc_options_preset", CALL(ewc_options_preset(&options, nullptr)));
+    add("ewc_options_preset", CALL(ewc_options_preset(&options, "split-mnist")), allowed);
+    add("ewc_options_set", CALL(ewc_options_set(nullptr, "seed", "2")));
+    add("ewc_options_set", CALL(ewc_options_set(&options, nullptr, "2")));
+    add("ewc_options_set", CALL(ewc_options_set(&options, "seed", nullptr)));
+    add("ewc_options_set", CALL(ewc_options_set(&options, "seed", "2")), allowed);
+    add("ewc_options_get", CALL(ewc_options_get(nullptr, "seed", text, sizeof text)));
+    add("ewc_options_get", CALL(ewc_options_get(&options, nullptr, text, sizeof text)));
+    add("ewc_options_get", CALL(ewc_options_get(&options, "seed", nullptr, sizeof text)));
+    add("ewc_options_get", CALL(ewc_options_get(&options, "seed", text, sizeof text)), allowed);
+    add("ewc_options_to_json", CALL(ewc_options_to_json(nullptr, &json)));
+    add("ewc_options_to_json", CALL(ewc_options_to_json(&options, nullptr)));
+    add(
+        "ewc_options_to_json",
+        [config] {
+            const ewc_status status = ewc_options_to_json(&options, &json);
+            WriteFile(config, json);
+            std::free(json);
+            return status;
+        },
+        allowed);
+    add("ewc_options_load_json", CALL(ewc_options_load_json(nullptr, config)));
+    add("ewc_options_load_json", CALL(ewc_options_load_json(&options, nullptr)));
+    add("ewc_options_load_json", CALL(ewc_options_load_json(&options, config)), allowed);
+    add("ewc_options_check", CALL(ewc_options_check(nullptr)));
+    add("ewc_options_check", CALL(ewc_options_check(&options)), allowed);
+
+    add("ewc_run_create", CALL(ewc_run_create(nullptr, &w.options, nullptr)));
+    add("ewc_run_create", CREATE(run, ewc_run_create, nullptr, nullptr));
+    add("ewc_run_create", CREATE(run, ewc_run_create, &w.options, nullptr), allowed);
+    add("ewc_run_execute", CALL(ewc_run_execute(nullptr)));
+    add("ewc_run_execute", CALL(ewc_run_execute(w.run)), allowed);
+    static std::vector<double> accuracy(2);
+    static std::string saved;
+    saved = w.folder / "run/checkpoint/model.safetensors";
+    add("ewc_run_evaluate", CALL(ewc_run_evaluate(nullptr, saved.c_str(), accuracy.data())));
+    add("ewc_run_evaluate", CALL(ewc_run_evaluate(w.run, nullptr, accuracy.data())));
+    add("ewc_run_evaluate", CALL(ewc_run_evaluate(w.run, saved.c_str(), nullptr)));
+    add("ewc_run_evaluate", CALL(ewc_run_evaluate(w.run, saved.c_str(), accuracy.data())), allowed);
+    add("ewc_run_evaluate_other_data",
+        CALL(ewc_run_evaluate_other_data(nullptr, saved.c_str(), accuracy.data())));
+    add("ewc_run_evaluate_other_data",
+        CALL(ewc_run_evaluate_other_data(w.run, nullptr, accuracy.data())));
+    add("ewc_run_evaluate_other_data",
+        CALL(ewc_run_evaluate_other_data(w.run, saved.c_str(), nullptr)));
+    add("ewc_run_evaluate_other_data",
+        CALL(ewc_run_evaluate_other_data(w.run, saved.c_str(), accuracy.data())), allowed);
+    add("ewc_run_result_json", CALL(ewc_run_result_json(nullptr, &json)));
+    add("ewc_run_result_json", CALL(ewc_run_result_json(w.run, nullptr)));
+    add(
+        "ewc_run_result_json",
+        [&w] {
+            const ewc_status status = ewc_run_result_json(w.run, &json);
+            std::free(json);
+            return status;
+        },
+        allowed);
+    return out;
+}
+
+/* Names of the functions in the public headers; `status`: of those that return one. */
+std::set<std::string> Declared(bool status)
+{
+    std::set<std::string> out;
+    for (const auto &entry : std::filesystem::directory_iterator(EWC_TEST_INCLUDE)) {
+        const std::string text = ReadFile(entry.path().string());
+        const std::regex pattern("\nEWC_API ([^;(]*[ *])(ewc_\\w+)\\(");
+        for (std::sregex_iterator it(text.begin(), text.end(), pattern), end; it != end; ++it)
+            if (((*it)[1] == "ewc_status ") == status) out.insert((*it)[2]);
+    }
+    return out;
+}
+
+TEST(Api, NullIsAnArgumentErrorAndAfterSuccessThereIsNone)
+{
+    Small w;
+    std::set<std::string> called, succeeded;
+    for (const Call &call : Calls(w)) {
+        SCOPED_TRACE(call.function);
+        called.insert(call.function);
+        /* An error of before, which must not be taken for one of this call. */
+        EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_preset(&w.options, "nothing"));
+        ASSERT_STRNE("", ewc_last_error());
+        const ewc_status status = call.call();
+        const std::string sentence = ewc_last_error();
+        if (call.allowed) {
+            EXPECT_EQ(EWC_OK, status) << sentence;
+            EXPECT_EQ("", sentence);
+            succeeded.insert(call.function);
+        } else {
+            EXPECT_EQ(EWC_ERR_ARGUMENT, status) << sentence;
+            EXPECT_EQ(0u, sentence.find(call.function)) << sentence;
+            EXPECT_NE(std::string::npos, sentence.find("NULL")) << sentence;
+        }
+    }
+    EXPECT_EQ(Declared(true), called);
+    EXPECT_EQ(Declared(true), succeeded);
+}
+
+/* ---- All others ---- */
+
+TEST(Api, WithoutAStatusNullGivesNothing)
+{
+    std::set<std::string> called;
+    const auto nothing = [&](const char *function, bool is_nothing) {
+        called.insert(function);
+        EXPECT_TRUE(is_nothing) << function;
+    };
+#define FREES(function)                                                                            \
+    function(nullptr);                                                                             \
+    nothing(#function, true)
+    FREES(ewc_backend_free);
+    FREES(ewc_dataset_free);
+    FREES(ewc_tasks_free);
+    FREES(ewc_model_free);
+    FREES(ewc_fisher_free);
+    FREES(ewc_consolidation_free);
+    FREES(ewc_optimizer_free);
+    FREES(ewc_trainer_free);
+    FREES(ewc_predictor_free);
+    FREES(ewc_run_free);
+#define GIVES(what, function, ...) nothing(#function, function(__VA_ARGS__) == (what))
+    GIVES(0, ewc_tasks_count, nullptr);
+    GIVES(0, ewc_tasks_inputs, nullptr);
+    GIVES(0, ewc_tasks_outputs, nullptr);
+    GIVES(0, ewc_tasks_classes, nullptr);
+    GIVES(0, ewc_tasks_rows, nullptr, 0, EWC_SPLIT_TRAIN);
+    GIVES(-1, ewc_tasks_class, nullptr, 0, 0);
+    GIVES(0, ewc_model_inputs, nullptr);
+    GIVES(0, ewc_model_outputs, nullptr);
+    GIVES(EWC_ACTIVATION_NONE, ewc_model_activation, nullptr);
+    GIVES(0, ewc_model_parameter_count, nullptr);
+    GIVES(0, ewc_model_segment_count, nullptr);
+    GIVES(nullptr, ewc_model_segment, nullptr, 0);
+    GIVES(0, ewc_fisher_samples, nullptr);
+    GIVES(nullptr, ewc_trainer_accuracy, nullptr);
+    GIVES(nullptr, ewc_trainer_baseline, nullptr);
+    GIVES(nullptr, ewc_trainer_validation, nullptr);
+    GIVES(nullptr, ewc_trainer_accuracy_samples, nullptr);
+    GIVES(nullptr, ewc_trainer_baseline_samples, nullptr);
+    GIVES(nullptr, ewc_trainer_validation_samples, nullptr);
+    nothing("ewc_trainer_metrics", std::isnan(ewc_trainer_metrics(nullptr, 1).acc));
+    GIVES(nullptr, ewc_run_get_result, nullptr);
+    GIVES(nullptr, ewc_predictor_model, nullptr);
+    GIVES(nullptr, ewc_predictor_tasks, nullptr);
+    nothing(
+        "ewc_optimizer_safe_lambda", std::isnan(ewc_optimizer_safe_lambda(nullptr, nullptr, 1)));
+    GIVES(EWC_PENALTY_EXPLICIT, ewc_optimizer_penalty, nullptr, nullptr);
+    nothing("ewc_metrics_compute", std::isnan(ewc_metrics_compute(nullptr, nullptr, 2).acc));
+    ewc_option_info info;
+    char nearest[EWC_OPTION_KEY_SIZE];
+    const char *const names[] = {"seed", nullptr};
+    GIVES(0, ewc_options_describe, 0, nullptr, sizeof info);
+    GIVES(0, ewc_options_nearest, nullptr, "seed", names, 1);
+    GIVES(0, ewc_options_nearest, nearest, nullptr, names, 1);
+    GIVES(0, ewc_options_nearest, nearest, "seed", nullptr, 1);
+    GIVES(1, ewc_options_nearest, nearest, "sead", names, 1);
+    /* These take no pointer. */
+    const std::set<std::string> no_pointer = {"ewc_version", "ewc_status_name",
+        "ewc_status_sentence", "ewc_last_error", "ewc_dataset_known_count",
+        "ewc_dataset_known_name", "ewc_options_count", "ewc_options_preset_count",
+        "ewc_options_preset_name", "ewc_options_preset_help", "ewc_method_strength"};
+    called.insert(no_pointer.begin(), no_pointer.end());
+    std::set<std::string> missing;
+    for (const std::string &name : Declared(false))
+        if (called.count(name) == 0) missing.insert(name);
+    EXPECT_EQ(std::set<std::string>(), missing);
+}
+} // namespace
