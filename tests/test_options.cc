@@ -396,7 +396,7 @@ TEST(Options, PresetsPassAndStartFromDefaults)
 /* What serves 5, 10, 50 and 100 tasks, as the README's table says. */
 TEST(Options, LongSequence)
 {
-    ewc_run_options o;
+    ewc_run_options o = Defaults();
     EXPECT_OK(ewc_options_preset(&o, "long-sequence"));
     EXPECT_EQ(EWC_TASKS_PERMUTED, o.kind);
     EXPECT_EQ(50, o.tasks);
