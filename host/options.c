@@ -188,6 +188,12 @@ static int find_choice(const char *choices, const char *name)
     return -1;
 }
 
+/* Whether x is a number that the option takes. */
+static int in_range(const struct row *row, int64_t x)
+{
+    return within((double)x, row->limits + (takes_auto(row) ? strlen("auto|") : 0));
+}
+
 /* Fails with "key: value, expected ...". */
 static ewc_status bad_value(const struct row *row, const char *value)
 {
@@ -230,10 +236,8 @@ static ewc_status set_row(ewc_run_options *options, const struct row *row, const
     switch (row->type) {
     case EWC_OPTION_INTEGER: {
         int64_t x = EWC_OPTION_AUTO;
-        const int word = takes_auto(row);
-        if (!(word && strcmp(value, "auto") == 0) &&
-            (!ewci_parse_integer(&x, value) || !within((double)x, row->limits + (word ? 5 : 0))))
-            break;
+        const int is_word = takes_auto(row) && strcmp(value, "auto") == 0;
+        if (!is_word && (!ewci_parse_integer(&x, value) || !in_range(row, x))) break;
         *(int64_t *)field = x;
         if (x > 0 && field == &options->epochs) options->iterations = 0;
         if (x > 0 && field == &options->iterations) options->epochs = 0;
@@ -634,7 +638,8 @@ static ewc_status check_row(const ewc_run_options *options, const struct row *ro
     int good = 0;
     switch (row->type) {
     case EWC_OPTION_INTEGER:
-        good = within((double)*(const int64_t *)field, row->limits);
+        good = in_range(row, *(const int64_t *)field) ||
+               (takes_auto(row) && *(const int64_t *)field == EWC_OPTION_AUTO);
         break;
     case EWC_OPTION_REAL:
         good = within(*(const double *)field, row->limits);

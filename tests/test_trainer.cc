@@ -95,7 +95,8 @@ ewc_status Attempt(ewc_backend *be, const Plan &plan)
     make_status = &status;
     const Sequence sequence(be, plan);
     make_status = nullptr;
-    return status == EWC_OK ? ewc_trainer_run(sequence.trainer.get()) : status;
+    if (status != EWC_OK) return ewci_fail(status, "%s", make_sentence.c_str());
+    return ewc_trainer_run(sequence.trainer.get());
 }
 
 class Trainer : public OnBackend

@@ -3,10 +3,10 @@
  *
  * This header includes all others; each is the manual of its part. What holds everywhere: functions
  * that can fail return an ewc_status, and ewc_last_error() has the sentence, "" after success; NULL
- * is EWC_ERR_ARGUMENT unless it is said to be allowed, and where there is no status gives 0, NULL or
- * NaN; a create function that fails sets its handle to NULL, and freeing NULL does nothing; every
- * option struct begins with struct_size and has defaults. The library prints nothing and never
- * exits.
+ * is EWC_ERR_ARGUMENT unless it is said to be allowed, and where there is no status gives 0, NULL
+ * or NaN; a create function that fails sets its handle to NULL, and freeing NULL does nothing;
+ * every option struct begins with struct_size and has defaults. The library prints nothing and
+ * never exits.
  *
  * A program goes on working with a later library of the same soname. Structs grow at their ends,
  * and only these: those that begin with struct_size or are handed to a function together with their

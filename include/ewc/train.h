@@ -43,9 +43,8 @@ typedef struct ewc_event {
     int task_end;   /* EWC_EVENT_EVALUATED, VALIDATED: 1 after the task's last step */
     int stopped_early;
     int64_t kept_step; /* whose weights are those of the task's end; without patience the last */
-    const double *accuracy;  /* (tasks) in 0..1, borrowed for the call; NaN: not evaluated */
-    const double *losses;    /* (tasks) mean loss there, likewise */
-    const int64_t *rests_on; /* (tasks) samples that accuracy and loss rest on, likewise; 0: NaN */
+    const double *accuracy; /* (tasks) in 0..1, borrowed for the call; NaN: not evaluated */
+    const double *losses;   /* (tasks) mean loss there, likewise */
     int64_t tasks;
     int64_t samples;               /* EWC_EVENT_FISHER */
     const ewc_fisher_stats *stats; /* (ewc_model_segment_count), borrowed; NULL: still at it */
@@ -56,6 +55,8 @@ typedef struct ewc_event {
     const ewc_consolidation_info *state; /* EWC_EVENT_FOLDED, borrowed for the call; else NULL */
     double safe_lambda;                  /* EWC_EVENT_FOLDED: ewc_optimizer_safe_lambda */
     ewc_penalty form; /* EWC_EVENT_FOLDED: ewc_optimizer_penalty, of steps from now on */
+    /* EWC_EVENT_EVALUATED, VALIDATED: (tasks) samples that accuracy and loss rest on, borrowed. */
+    const int64_t *rests_on;
 } ewc_event;
 
 /* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED.

@@ -27,8 +27,9 @@ struct Free {
 template <typename T>
 using Handle = std::unique_ptr<T, Free>;
 
-/* Where Make leaves the first failure; NULL: it fails the test. */
+/* Where Make leaves the first failure; NULL: it fails the test. The sentence is that failure's. */
 inline ewc_status *make_status = nullptr;
+inline std::string make_sentence;
 
 /* Make(ewc_x_create, arguments...): the handle, or NULL. */
 template <typename T, typename... Parameters, typename... Arguments>
@@ -38,8 +39,10 @@ Handle<T> Make(ewc_status (*create)(T **, Parameters...), Arguments &&...argumen
     const ewc_status status = create(&out, std::forward<Arguments>(arguments)...);
     if (!make_status)
         EXPECT_OK(status);
-    else if (*make_status == EWC_OK)
+    else if (*make_status == EWC_OK && status != EWC_OK) {
         *make_status = status;
+        make_sentence = ewc_last_error();
+    }
     return Handle<T>(out);
 }
 
