@@ -101,7 +101,7 @@ static ewc_status choose_precision(ewc_backend *be, ewc_precision wanted)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "precision: \"%s\", expected auto or fp32 on a device without such tensor cores",
             precision_names[wanted]);
-    be->precision = wanted;
+    be->precision = (int)wanted;
     return EWC_OK;
 }
 

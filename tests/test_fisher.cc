@@ -231,6 +231,16 @@ TEST_P(FisherBf16x3, AnyBatch)
     }
 }
 
+/* So many samples that several blocks share the sum over them, each a part of it. */
+TEST_P(FisherBf16x3, SumsInParts)
+{
+    DataShape data_shape;
+    data_shape.train = 1100;
+    Begin({0, {9}, 0, EWC_ACTIVATION_RELU}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2),
+        data_shape);
+    Check(1, EWC_FISHER_EMPIRICAL, EWC_SCENARIO_DOMAIN);
+}
+
 /* More draws than seeds are kept in shared memory: the same labels as layer by layer in float32. */
 TEST_P(FisherBf16x3, DrawsTheSameLabels)
 {

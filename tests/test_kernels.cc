@@ -52,6 +52,22 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     const int64_t first = 0;
     none_chosen.chosen = &first;
     EXPECT_REFUSED(ewck_gather(x, i, l, &none_chosen, step, 1, stream));
+    const ewck_layer layers[] = {{1, 1, 0, 1, EWCK_ACTIVATION_NONE}};
+    EXPECT_REFUSED(ewck_fisher_batch(
+        x, nullptr, x, layers, 1, &view, step, -1, 1, EWCK_FISHER_EXACT, 1, 0, stream));
+    const ewck_matrix one = {nullptr, 1, 1, 16}, two = {nullptr, 2, 1, 16};
+    EXPECT_REFUSED(ewck_planes_gather(one, two, i, l, &view, step, stream));
+    EXPECT_REFUSED(ewck_planes_gather(one, one, i, l, &no_rows, step, stream));
+    EXPECT_REFUSED(ewck_planes_gather(one, one, i, l, &no_copies, step, stream));
+    EXPECT_REFUSED(ewck_planes_top(two, one, x, x, one, 2, 1, stream));
+    EXPECT_REFUSED(ewck_planes_top(one, one, x, x, one, EWCK_TOP_CLASSES + 1, 1, stream));
+    EXPECT_REFUSED(ewck_planes_weights(x, x, one, two, 0, x, 0, 0, stream));
+    ewck_mlp mlp = {};
+    mlp.host_layers = layers;
+    mlp.count = 1;
+    mlp.max_rows = 1;
+    EXPECT_REFUSED(ewck_mlp_steps(&mlp, &view, &rule, step, -1, 1, stream));
+    EXPECT_REFUSED(ewck_mlp_steps(&mlp, &view, &rule, step, 2, 1, stream));
     EXPECT_REFUSED(ewck_nll(x, x, x, x, i, -1, 1, 0, 1, stream));
     EXPECT_REFUSED(ewck_nll(x, x, x, x, i, 1, -1, 0, 1, stream));
     EXPECT_REFUSED(ewck_seeds(x, x, i, l, -1, 1, 2, EWCK_FISHER_SAMPLED, step, stream));
