@@ -572,7 +572,6 @@ static ewc_status create_trainer(ewc_run *run)
     training.fisher_overlap = o->fisher_overlap;
     training.on_event = on_event;
     training.event_user = run;
-    if (training.epochs == 0) training.epochs = 1; /* not used beside iterations, but checked */
     return ewc_trainer_create(
         &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
 }

@@ -375,6 +375,10 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
         EXPECT_EQ(ByHand(first), before);
         EXPECT_EQ(ByHand(second), after);
     }
+    /* The CPU has one precision, and says so of the others. */
+    const ewc_run_options tensor = Options({{"precision", "tf32"}});
+    ewc_run *run = nullptr;
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "precision", ewc_run_create(&run, &tensor, nullptr));
     ewc_option_info info;
     for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++)
         EXPECT_EQ(1u, covered.count(info.key)) << info.key;
