@@ -281,7 +281,7 @@ struct Product {
     int64_t m, n, k;
     int64_t repeats; /* kSquareSum: of all rows of a */
     int64_t split;   /* k of one block; a multiple of every kTileK unless there is one block */
-    unsigned tiles_n;
+    int64_t tiles_n;
 };
 
 /* What becomes of the sums. */
@@ -294,7 +294,7 @@ struct Target {
      * row]; or all of it to parts (blocks along k, n, m) */
     float *bias_out, *parts;
     int64_t inputs;
-    float beta;
+    int64_t adds; /* kWeights: to what is there */
 };
 
 /* kWeights: two neighbours in a row; the second may be outside. */
@@ -309,7 +309,7 @@ static __device__ void finish_weights(
         }
         float *const to = row == target.inputs ? target.bias_out + col + i
                                                : target.plain + (col + i) * target.inputs + row;
-        *to = target.beta == 0.0f ? value : *to + value;
+        *to = target.adds ? *to + value : value;
     }
 }
 
@@ -515,7 +515,7 @@ static cudaError_t launch_on(Product p, const Target &target, int64_t blocks_k, 
     const int64_t tiles_n = (p.n + Engine::kTileN - 1) / Engine::kTileN;
     const int64_t tiles = (p.m + kTileM - 1) / kTileM * tiles_n;
     if (tiles > INT32_MAX || blocks_k > 65535 || p.k > INT32_MAX / 2) return cudaErrorInvalidValue;
-    p.tiles_n = (unsigned)tiles_n;
+    p.tiles_n = tiles_n;
     const cudaError_t error = cudaFuncSetAttribute(
         (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
     if (error != cudaSuccess) return error;
@@ -643,7 +643,7 @@ extern "C" cudaError_t ewck_planes_weights(float *f_weights, float *f_bias, ewck
     target.bias_out = f_bias;
     target.parts = blocks > 1 ? parts : nullptr;
     target.inputs = in;
-    target.beta = beta;
+    target.adds = beta != 0.0f;
     const cudaError_t error =
         launch<kRowsAcrossK, kRowsAcrossK, kWeights>(p, target, blocks, hopper, stream);
     if (error != cudaSuccess || blocks == 1) return error;
