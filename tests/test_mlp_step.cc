@@ -421,7 +421,10 @@ TEST_P(MlpStep, OptionsAreThoseOfThePlainPath)
             }},
         {"iterations", [](Plan &p) { p.train.iterations = 37, p.train.epochs = 0; }},
         {"reset", [](Plan &p) { p.train.reset_optimizer = 1; }},
-        {"every layer aligned to 16 bytes", [](Plan &p) { p.shape.hidden = {12, 8}; }},
+        {"every layer aligned to 16 bytes",
+            [](Plan &p) {
+                p.shape.hidden = {12, 8};
+            }},
     };
     for (const auto &option : options) {
         SCOPED_TRACE(option.name);
