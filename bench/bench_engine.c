@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../host/backend_ops.h"
+#include "../host/backend/backend_ops.h"
 #include "ewc/ewc.h"
 #include "measure.h"
 

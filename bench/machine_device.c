@@ -4,7 +4,7 @@
  * the wait count. */
 #include <stdlib.h>
 
-#include "../host/backend_ops.h"
+#include "../host/backend/backend_ops.h"
 #include "measure.h"
 
 enum { COPIES = 8, REPEATS_MAX = 500 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The kernels' C face: one launcher for each operation of host/backend_ops.h, whose comments say
+/* The kernels' C face: one launcher for each operation of host/backend/backend_ops.h, whose comments say
  * what it computes; destination first.
  *
  * Pointers are device memory, aligned as their type needs. A launcher queues work on `stream` and

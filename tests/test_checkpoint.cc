@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "ewc/checkpoint.h"
-#include "host/file.h"
+#include "host/base/file.h"
 #include "support/files.hpp"
 #include "support/world.hpp"
 

@@ -3,7 +3,7 @@
  * happens to the state when something is wrong: nothing. */
 #include <limits>
 
-#include "host/fisher.h"
+#include "host/ewc/fisher.h"
 #include "support/world.hpp"
 
 using namespace test;

@@ -9,7 +9,7 @@
 #include <zlib.h>
 
 #include "ewc/data.h"
-#include "host/internal.h"
+#include "host/base/internal.h"
 #include "support/device.hpp"
 #include "support/files.hpp"
 

@@ -3,9 +3,9 @@
  * batches change rounding only, draws converge, a squared batch mean is something else. */
 #include <limits>
 
-#include "host/dataset.h"
-#include "host/fisher.h"
-#include "host/overlap.h"
+#include "host/data/dataset.h"
+#include "host/ewc/fisher.h"
+#include "host/ewc/overlap.h"
 #include "support/world.hpp"
 
 using namespace test;

@@ -4,7 +4,7 @@
  * and who does not. */
 #include <functional>
 
-#include "host/mlp.h"
+#include "host/ewc/mlp.h"
 #include "kernels/formula.h"
 #include "support/world.hpp"
 

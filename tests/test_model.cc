@@ -3,7 +3,7 @@
  * differences), squared per-sample gradients, initial weights, the segment table. */
 #include <limits>
 
-#include "host/likelihood.h"
+#include "host/network/likelihood.h"
 #include "support/world.hpp"
 
 using namespace test;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Every operation of host/backend_ops.h on every backend against naive loops: float64 where
+/* Every operation of host/backend/backend_ops.h on every backend against naive loops: float64 where
  * rounding is free, equal bits where it is not (integers, and + - x / sqrt on all backends). */
 #include <cstring>
 #include <functional>
@@ -204,8 +204,8 @@ TEST_P(Ops, AcceptNothing)
     ExpectBits("sums", x.Read(), {0, 0, 0, 3});
 }
 
-/* What host/backend_ops.h says of its arguments is checked in front of every backend, and nothing
- * is done before. */
+/* What host/backend/backend_ops.h says of its arguments is checked in front of every backend, and
+ * nothing is done before. */
 TEST_P(Ops, RefuseWhatTheirCommentsExclude)
 {
     Buffer<float> x(be, 8, 3.0f), y(be, 8, 4.0f);

@@ -11,7 +11,7 @@
 #include <set>
 
 #include "ewc/run.h"
-#include "host/internal.h"
+#include "host/base/internal.h"
 #include "support/files.hpp"
 
 using namespace test;

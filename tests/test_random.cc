@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Random words against published vectors and an oracle; shuffles are bijections. */
-#include "host/random.h"
+#include "host/base/random.h"
 #include "support/check.hpp"
 #include "support/reference.hpp"
 

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <set>
 
-#include "host/replay.h"
+#include "host/methods/replay.h"
 #include "support/world.hpp"
 
 using namespace test;

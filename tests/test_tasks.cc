@@ -7,7 +7,7 @@
 #include <set>
 
 #include "ewc/data.h"
-#include "host/task.h"
+#include "host/data/task.h"
 #include "support/device.hpp"
 #include "support/reference.hpp"
 

@@ -3,7 +3,7 @@
 
 #include "emulation.h"
 
-extern "C" const ewci_cuda_module *ewci_cuda_module_get(void); /* host/backend_cuda.c */
+extern "C" const ewci_cuda_module *ewci_cuda_module_get(void); /* host/backend/backend_cuda.c */
 
 ewc_status ewci_backend_emulated_create(ewc_backend **out)
 {

@@ -4,7 +4,7 @@
 #ifndef EWC_EMULATED_BACKEND_H
 #define EWC_EMULATED_BACKEND_H
 
-#include "backend_ops.h"
+#include "host/backend/backend_ops.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "host/backend_ops.h"
+#include "host/backend/backend_ops.h"
 
 #ifdef EWC_TEST_EMULATION
 #include "emulation/emulated_backend.h"

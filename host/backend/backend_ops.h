@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT */
+/* The table of operations that a backend implements. host/backend_cpu.c and host/backend_cuda.c are
+ * its implementations; everything above computes through it.
+ *
+ * Pointers are the backend's memory unless named host_*. Operations are queued in order and may
+ * return before they are done, except where a comment says "waits". Sizes of 0 are success; those
+ * below 0, and relations other than those that a comment states, are EWC_ERR_ARGUMENT.
+ * Matrices are row-major. The destination comes first. Every float buffer is 64-byte aligned at its
+ * start (an operation may be given a place inside it). */
+#ifndef EWCI_BACKEND_OPS_H
+#define EWCI_BACKEND_OPS_H
+
+#include "../../kernels/types.h"
+#include "../base/internal.h"
+#include "ewc/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Changes with every change of this file or kernels/types.h; the module must have the same. */
+enum { EWCI_BACKEND_ABI = 7 };
+
+typedef struct ewci_backend_ops ewci_backend_ops;
+typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
+
+/* What ewci_backend_ops.stats returns. */
+typedef struct ewci_stats {
+    double sum, max;
+    int64_t bad; /* entries that are negative, NaN or infinite; sum and max leave them out */
+} ewci_stats;
+
+struct ewci_backend_ops {
+    const char *name; /* "cpu", "cuda" */
+    void (*destroy)(ewc_backend *be);
+    ewc_status (*describe)(ewc_backend *be, ewc_backend_info *host_out);
+
+    /* ---- Memory ---- */
+    /* Zero-filled; 0 bytes give a valid address. */
+    ewc_status (*alloc)(ewc_backend *be, void **host_out, size_t bytes);
+    /* NULL is ignored; waits. */
+    void (*release)(ewc_backend *be, void *p);
+    /* The source may be changed on return. */
+    ewc_status (*upload)(ewc_backend *be, void *dst, const void *host_src, size_t bytes);
+    /* Waits. */
+    ewc_status (*download)(ewc_backend *be, void *host_dst, const void *src, size_t bytes);
+    /* The two do not overlap. */
+    ewc_status (*copy)(ewc_backend *be, void *dst, const void *src, size_t bytes);
+    ewc_status (*fill)(ewc_backend *be, float *dst, float value, int64_t n);
+    /* Waits. */
+    ewc_status (*sync)(ewc_backend *be);
+
+    /* ---- One recorded step ---- */
+    /* NULL in a backend that gains nothing by it: call the operations again. Between begin and end
+     * operations are recorded, not run; none that waits may be called. */
+    ewc_status (*record_begin)(ewc_backend *be);
+    ewc_status (*record_end)(ewc_backend *be, ewci_graph **host_out);
+    ewc_status (*replay)(ewc_backend *be, ewci_graph *graph);
+    void (*graph_free)(ewc_backend *be, ewci_graph *graph);
+    /* Writes the step block; queued like any operation, but never recorded. The value may be
+     * changed on return. */
+    ewc_status (*set_step)(ewc_backend *be, ewck_step *dst, const ewck_step *host_value);
+    /* The same for `count` of them, at most EWCK_MAX_STEPS; NULL in a backend without mlp_steps. */
+    ewc_status (*set_steps)(
+        ewc_backend *be, ewck_step *dst, const ewck_step *host_values, int64_t count);
+
+    /* ---- Data ---- */
+    /* `rows` samples from step->position on, in the step's order: x (rows, view->features), labels
+     * (rows), and samples (rows), the index of each in the view. */
+    ewc_status (*gather)(ewc_backend *be, float *x, int32_t *labels, int64_t *samples,
+        const ewck_view *host_view, const ewck_step *step, int64_t rows);
+
+    /* ---- Layers ---- */
+    /* c (m, n) = op(a) op(b) + beta c, beta 0 or 1; a is (m, k), or (k, m) if trans_a; b is (k, n),
+     * or (n, k) if trans_b; no padding between rows. With beta 0 c is not read. */
+    ewc_status (*gemm)(ewc_backend *be, float *c, const float *a, const float *b, int64_t m,
+        int64_t n, int64_t k, int trans_a, int trans_b, float beta);
+    /* y (rows, cols) = act(y + bias), in place, bias (cols); z (rows, cols), unless NULL, gets
+     * y + bias. */
+    ewc_status (*bias_activation)(ewc_backend *be, float *y, float *z, const float *bias,
+        int64_t rows, int64_t cols, int activation);
+    /* d (repeats, rows, cols) *= act', in place; all repeats have the same y (and z, which is read
+     * for GELU only), each (rows, cols). */
+    ewc_status (*activation_backward)(ewc_backend *be, float *d, const float *y, const float *z,
+        int64_t repeats, int64_t rows, int64_t cols, int activation);
+    /* out = in times the step's mask of this layer; the same call goes forward and backward. */
+    ewc_status (*dropout)(ewc_backend *be, float *out, const float *in, int64_t n, float p,
+        uint32_t layer, const ewck_step *step);
+    /* out (cols) = beta out + sum over rows of in (rows, cols); beta 0 or 1, with 0 out is not
+     * read. */
+    ewc_status (*column_sum)(
+        ewc_backend *be, float *out, const float *in, int64_t rows, int64_t cols, float beta);
+    /* out (n) = the absolute values of in (n) */
+    ewc_status (*magnitude)(ewc_backend *be, float *out, const float *in, int64_t n);
+    /* out (n) = sum over repeats of in (repeats, n) squared. */
+    ewc_status (*square_sum)(
+        ewc_backend *be, float *out, const float *in, int64_t repeats, int64_t n);
+
+    /* ---- Likelihood: softmax cross-entropy over the last dimension ---- */
+    /* Of logits (rows, cols) and labels (rows): loss (rows) = -log p(label); hit (rows) = 1 where
+     * the first largest logit is the label's, else 0; gradient (rows, cols) = scale (p - onehot).
+     * Each of the three may be NULL. With 0 < group < cols only the logits of the label's group,
+     * [group * (label / group), + group), compete; the gradient is 0 outside it, and cols a
+     * multiple of group. */
+    ewc_status (*nll)(ewc_backend *be, float *loss, float *hit, float *gradient,
+        const float *logits, const int32_t *labels, int64_t rows, int64_t cols, int64_t group,
+        float scale);
+    /* gradient (rows, cols) = keep gradient + share t (softmax(logits / t) - softmax(teacher / t)),
+     * the softmaxes over the first `old` of the logits (rows, cols), 1 <= old <= cols, t the
+     * temperature; teacher (rows, old). Beyond them keep gradient alone. */
+    ewc_status (*distill)(ewc_backend *be, float *gradient, const float *logits,
+        const float *teacher, int64_t rows, int64_t cols, int64_t old, float temperature,
+        float keep, float share);
+    /* Seeds of the Fisher pass, seeds (repeats, rows, cols): gradients of log p at the logits whose
+     * outer products, summed over repeats, are that of the estimator. EXACT: cols - 1 columns of a
+     * factor L L^T = diag(p) - p p^T (formula.h); SAMPLED: as many as draws; EMPIRICAL, ARGMAX: 1.
+     * samples (rows) key the draws. */
+    ewc_status (*seeds)(ewc_backend *be, float *seeds, const float *logits, const int32_t *labels,
+        const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols, int estimator,
+        const ewck_step *step);
+
+    /* ---- A batch of the Fisher pass as a whole ---- */
+    /* Of linear layers with ReLU between them, in the precision bf16x3; NULL in a backend without
+     * it. fisher_memory: bytes that batches of at most `rows` samples with so many seeds need; 0:
+     * layers that this is not for, or another precision. */
+    size_t (*fisher_memory)(ewc_backend *be, const ewck_layer *host_layers, int64_t count,
+        int64_t rows, int64_t repeats);
+    /* f, of the whole model, += the squared per-sample gradients, summed over the seeds of the
+     * estimator (as `seeds` makes them) and over the view's samples from step->position on; rows of
+     * it. `memory` is scratch, and keeps planes of theta from one batch of a pass to the next:
+     * `prepare` in the first, and in one of another number of rows. */
+    ewc_status (*fisher_batch)(ewc_backend *be, float *f, void *memory, const float *theta,
+        const ewck_layer *host_layers, int64_t count, const ewck_view *host_view,
+        const ewck_step *step, int64_t rows, int64_t repeats, int estimator, int prepare);
+
+    /* ---- Training steps as a whole ---- */
+    /* Of multilayer perceptrons without dropout, in the precision bf16x3; NULL in a backend without
+     * it. mlp_memory: bytes that batches of at most `rows` need; 0: layers that this is not for, or
+     * another precision. */
+    size_t (*mlp_memory)(
+        ewc_backend *be, const ewck_layer *host_layers, int64_t count, int64_t rows);
+    /* A training step for each of the blocks `steps` (count): gather, forward, nll and accumulate,
+     * backward, optimizer_step on all that the layers have. rows <= host_net->max_rows. The same
+     * bits, however many steps a call has. */
+    ewc_status (*mlp_steps)(ewc_backend *be, const ewck_mlp *host_net, const ewck_view *host_view,
+        const ewck_rule *host_rule, const ewck_step *steps, int64_t rows, int64_t count);
+
+    /* ---- Reductions: in a fixed order ---- */
+    /* total += sum of x */
+    ewc_status (*accumulate)(ewc_backend *be, double *total, const float *x, int64_t n);
+    /* Waits. */
+    ewc_status (*stats)(ewc_backend *be, ewci_stats *host_out, const float *x, int64_t n);
+    /* host_out = sum of s (theta - mu)^2; waits. */
+    ewc_status (*penalty)(ewc_backend *be, double *host_out, const float *theta, const float *s,
+        const float *mu, int64_t n);
+
+    /* ---- Elastic weight consolidation ---- */
+    ewc_status (*scale)(ewc_backend *be, float *x, float factor, int64_t n);
+    /* Folds (f, theta) into (s, mu); host_r is what r grows by. waits */
+    ewc_status (*fold)(ewc_backend *be, float *s, float *mu, double *host_r, const float *f,
+        const float *theta, int64_t n, int policy, float gamma);
+    /* Synaptic intelligence, each (n): w -= g (theta - before), before = theta; with s, and mu,
+     * g + lambda s (before - mu) in the place of g. */
+    ewc_status (*path_step)(ewc_backend *be, float *w, float *before, const float *theta,
+        const float *g, const float *s, const float *mu, float lambda, int64_t n);
+    /* f = max(0, w / ((theta - start)^2 + xi)) */
+    ewc_status (*path_importance)(ewc_backend *be, float *f, const float *w, const float *start,
+        const float *theta, float xi, int64_t n);
+    /* Averaged gradient episodic memory, g and r (n): dots = {g . r, r . r}, plus what was there if
+     * `add`. */
+    ewc_status (*dots)(
+        ewc_backend *be, double *dots, const float *g, const float *r, int64_t n, int add);
+    /* g (n) -= (dots[0] / dots[1]) r (n) where dots[0] < 0: then g . r is 0. */
+    ewc_status (*project)(ewc_backend *be, float *g, const float *r, const double *dots, int64_t n);
+    /* theta, m, v in/out. m may be NULL for SGD without momentum, v for SGD, s and mu without a
+     * penalty. *flag becomes 1 if a new theta or v is not finite, else it is left alone. */
+    ewc_status (*optimizer_step)(ewc_backend *be, float *theta, float *m, float *v, const float *g,
+        const float *s, const float *mu, int64_t n, const ewck_rule *host_rule,
+        const ewck_step *step, int32_t *flag);
+};
+
+struct ewc_backend {               /* the first member of each implementation's own struct */
+    const ewci_backend_ops *ops;   /* what is called */
+    const ewci_backend_ops *inner; /* the implementation's own, once ops are checked */
+    ewci_backend_ops checked;
+    ewc_log_fn log;
+    void *log_user;
+    uint64_t used;          /* bytes allocated, kept by the implementation */
+    int precision;          /* EWC_PRECISION_*, but not AUTO */
+    int has_tensor_cores;   /* for BF16X3 and TF32; set by the implementation, like the next two */
+    int64_t pass_rows;      /* samples that one pass over layers does well to have at a time, */
+    int64_t pass_gradients; /* and rows of gradients */
+};
+
+/* From now on `ops` refuses arguments whose relations are not those stated above, with
+ * EWC_ERR_ARGUMENT and before anything is done, in front of any backend. Once after its creation.
+ */
+void ewci_backend_check(ewc_backend *be);
+
+/* Opens the CPU backend (host/backend_cpu.c); threads >= 1. */
+ewc_status ewci_backend_cpu_create(ewc_backend **out, int threads);
+
+/* What the run-time module libewc_cuda gives the library (its one exported symbol, a function of
+ * this type named "ewci_cuda_module_get"). `fail` is ewci_fail, so that sentences reach
+ * ewc_last_error. */
+typedef ewc_status (*ewci_fail_fn)(ewc_status status, const char *format, ...);
+typedef struct ewci_cuda_module {
+    int abi; /* EWCI_BACKEND_ABI */
+    /* Opens device `index`. EWC_ERR_NO_DEVICE: the sentence names what is missing. */
+    ewc_status (*create)(ewc_backend **out, int index, ewci_fail_fn fail);
+} ewci_cuda_module;
+typedef const ewci_cuda_module *(*ewci_cuda_module_fn)(void);
+#define EWCI_CUDA_MODULE_SYMBOL "ewci_cuda_module_get"
+
+/* "fp32", "bf16x3" or "tf32" (backend.c). */
+const char *ewci_precision_name(const ewc_backend *be);
+
+/* Typed shorthands, with overflow checks (backend.c). */
+ewc_status ewci_device_alloc(ewc_backend *be, void *out_pointer, int64_t count, size_t size);
+void ewci_device_free(ewc_backend *be, void *p); /* NULL be or p is ignored */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/* What the trainer needs of a sequence of tasks beyond ewc/data.h. */
+#ifndef EWCI_TASK_H
+#define EWCI_TASK_H
+
+#include "../backend/backend_ops.h"
+#include "ewc/data.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A task ready for gather, and the logits that take part: [first, first + outputs) of the model.
+ * The view's label map counts from `first`. */
+typedef struct ewci_task_view {
+    ewck_view view;
+    int64_t first, outputs;
+    int64_t
+        group; /* as in nll: classes of one head where several heads are trained jointly, else 0 */
+} ewci_task_view;
+
+/* Task t of `tasks`; class-incremental: among the classes of tasks 0..seen-1, seen > t. The pixel
+ * map is put on the device if it is not there (one slot, whatever the number of tasks), so `out` is
+ * valid until the next call that selects another task. */
+ewc_status ewci_tasks_select(
+    ewc_tasks *tasks, ewci_task_view *out, int64_t t, ewc_split split, int64_t seen);
+
+/* The training splits of tasks 0..seen-1 together; holds `seen` maps on the device until `tasks` is
+ * freed. The view stays valid until the next joint selection. */
+ewc_status ewci_tasks_select_joint(ewc_tasks *tasks, ewci_task_view *out, int64_t seen);
+
+/* Task t of those, alone: with the joint labels, logits and group, and valid as long. seen > t. */
+ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t t, int64_t seen);
+
+ewc_backend *ewci_tasks_backend(const ewc_tasks *tasks);
+ewc_scenario ewci_tasks_scenario(const ewc_tasks *tasks);
+const ewc_task_options *ewci_tasks_options(const ewc_tasks *tasks);
+const ewc_dataset_info *ewci_tasks_data(const ewc_tasks *tasks);
+/* input = scale * byte + shift, before anything is weighed */
+void ewci_tasks_scale(const ewc_tasks *tasks, float *scale, float *shift);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

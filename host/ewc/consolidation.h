@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef EWCI_CONSOLIDATION_H
+#define EWCI_CONSOLIDATION_H
+
+#include "../network/model.h"
+#include "ewc/consolidation.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct ewc_consolidation {
+    ewc_model *model;
+    ewc_consolidation_options options;
+    float *s, *mu;           /* (count), device */
+    unsigned char *excluded; /* (segments) */
+    ewc_consolidation_info info;
+};
+
+/* 1 if the state adds anything to a step: lambda > 0 and a task has been folded. */
+int ewci_consolidation_acts(const ewc_consolidation *state);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: MIT */
+/* The Fisher pass: forward, the estimator's seeds at the logits, backward in EWCI_MODE_SQUARE (or
+ * EWCI_MODE_MAGNITUDE). Sums are added over batches and divided by N once, at the end. */
+#include "fisher.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/enter.h"
+#include "../data/task.h"
+#include "../network/likelihood.h"
+
+enum { MAX_BATCH = 65536, MAX_DRAWS = 1024, LEAST_ROWS = 32, CHUNK = 1 << 20 };
+
+/* A quarter of the device's memory, free or not, so that the batch, and with it the last digits of
+ * F, do not depend on what else is there; all of it where its size is not known. */
+static ewc_status memory_for_batch(ewc_backend *be, size_t *bytes)
+{
+    ewc_backend_info info;
+    memset(&info, 0, sizeof info);
+    const ewc_status status = be->ops->describe(be, &info);
+    *bytes = info.memory_total > 0 ? (size_t)(info.memory_total / 4) : SIZE_MAX;
+    return status;
+}
+
+ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
+{
+    if (out) *out = NULL;
+    EWCI_ENTER(out, model);
+    ewc_fisher *const fisher = ewci_calloc(1, sizeof *fisher);
+    if (!fisher) return ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
+    fisher->model = model;
+    const int64_t most = model->count < CHUNK ? model->count : CHUNK;
+    fisher->chunk = ewci_calloc((size_t)most, sizeof *fisher->chunk);
+    fisher->layers = ewci_calloc((size_t)model->layer_count, sizeof *fisher->layers);
+    ewc_status status = EWC_OK;
+    if (!fisher->chunk || !fisher->layers)
+        status = ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
+    if (status == EWC_OK) status = memory_for_batch(model->be, &fisher->limit);
+    if (status == EWC_OK)
+        status = ewci_device_alloc(model->be, &fisher->f, model->count, sizeof(float));
+    if (status == EWC_OK)
+        status = ewci_device_alloc(model->be, &fisher->step, 1, sizeof *fisher->step);
+    if (status != EWC_OK)
+        ewc_fisher_free(fisher);
+    else
+        *out = fisher;
+    return status;
+}
+
+void ewc_fisher_free(ewc_fisher *fisher)
+{
+    if (!fisher) return;
+    ewc_backend *const be = fisher->model->be;
+    ewci_pass_free(fisher->pass);
+    ewci_device_free(be, fisher->memory);
+    ewci_device_free(be, fisher->step);
+    ewci_device_free(be, fisher->f);
+    free(fisher->layers);
+    free(fisher->chunk);
+    free(fisher);
+}
+
+static ewc_status resolve_options(ewc_fisher_options *o, const ewc_fisher_options *given)
+{
+    const ewc_status status =
+        ewci_copy_options("ewc_fisher_options", o, given, "ewc_fisher_compute");
+    if (status != EWC_OK) return status;
+    if ((unsigned)o->estimator > EWC_FISHER_SENSITIVITY)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_fisher_compute: estimator=%d, expected 0..4", (int)o->estimator);
+    if (o->samples < 0)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: samples=%lld, expected 0 or more",
+            (long long)o->samples);
+    if (o->estimator == EWC_FISHER_SAMPLED && (o->draws < 1 || o->draws > MAX_DRAWS))
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: draws=%lld, expected 1..%d",
+            (long long)o->draws, MAX_DRAWS);
+    if (o->batch < 0 || o->batch > MAX_BATCH)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: batch=%lld, expected 0..%d",
+            (long long)o->batch, MAX_BATCH);
+    return EWC_OK;
+}
+
+/* ---- How a pass is made ---- */
+
+/* How a task's pass is made: by the backend as a whole, or layer by layer. */
+typedef struct plan {
+    int is_whole;
+    int64_t repeats; /* seeds of a sample */
+    int64_t batch;   /* samples at a time */
+    size_t bytes;    /* is_whole: memory for that */
+    int64_t layers;  /* is_whole: how many */
+} plan;
+
+/* Layer by layer. */
+static int64_t batch_by_layers(
+    const ewc_model *model, const ewc_fisher_options *o, int64_t repeats, size_t limit)
+{
+    int64_t row = 2 * model->inputs, widest = model->inputs; /* floats of a sample */
+    for (int64_t i = 0; i < model->layer_count; i++) {
+        row += model->layers[i].out;
+        widest = model->layers[i].out > widest ? model->layers[i].out : widest;
+    }
+    row += (2 + 2 * repeats) * widest;
+    int64_t batch = model->be->pass_gradients / (repeats > 0 ? repeats : 1);
+    const int64_t most = model->be->pass_rows, fitting = (int64_t)(limit / sizeof(float)) / row;
+    batch = batch < most ? batch : most;
+    batch = batch < fitting ? batch : fitting;
+    batch = batch > LEAST_ROWS ? batch : LEAST_ROWS;
+    return o->batch > 0 ? o->batch : batch;
+}
+
+/* Of a task with so many logits and samples; resolved options. */
+static void make_plan(ewc_fisher *fisher, plan *out, const ewc_fisher_options *o, int64_t first,
+    int64_t outputs, int64_t samples)
+{
+    const ewc_model *const model = fisher->model;
+    ewc_backend *const be = model->be;
+    *out = (plan){.repeats = ewci_likelihood_repeats(o->estimator, outputs, o->draws)};
+    out->batch = batch_by_layers(model, o, out->repeats, fisher->limit);
+    if (be->ops->fisher_memory && o->estimator != EWC_FISHER_SENSITIVITY && samples > 0) {
+        int64_t rows = o->batch > 0 ? o->batch : MAX_BATCH;
+        rows = rows < samples ? rows : samples;
+        out->layers = ewci_model_layers(model, first, outputs, fisher->layers);
+        out->bytes = be->ops->fisher_memory(be, fisher->layers, out->layers, rows, out->repeats);
+        while (o->batch == 0 && out->bytes > fisher->limit && rows > LEAST_ROWS) {
+            rows = (rows + 1) / 2;
+            out->bytes =
+                be->ops->fisher_memory(be, fisher->layers, out->layers, rows, out->repeats);
+        }
+        out->is_whole = out->bytes > 0;
+        if (out->is_whole) out->batch = rows;
+    }
+    if (out->batch > samples) out->batch = samples;
+}
+
+static ewc_status reserve(ewc_fisher *fisher, const plan *p)
+{
+    if (p->is_whole) {
+        if (fisher->bytes >= p->bytes) return EWC_OK;
+        ewci_device_free(fisher->model->be, fisher->memory);
+        fisher->memory = NULL;
+        fisher->bytes = 0;
+        const ewc_status status =
+            ewci_device_alloc(fisher->model->be, &fisher->memory, (int64_t)p->bytes, 1);
+        if (status == EWC_OK) fisher->bytes = p->bytes;
+        return status;
+    }
+    const int64_t gradients = p->batch * p->repeats;
+    ewci_pass *const pass = fisher->pass;
+    if (pass && pass->max_rows >= p->batch && pass->max_gradients >= gradients) return EWC_OK;
+    ewci_pass_free(fisher->pass);
+    return ewci_pass_create(&fisher->pass, fisher->model, p->batch, gradients, 1);
+}
+
+ewc_status ewci_fisher_reserve(
+    ewc_fisher *fisher, const ewc_fisher_options *given, int64_t outputs, int64_t samples)
+{
+    ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
+    plan all, one;
+    ewc_status status;
+    EWCI_TRY(resolve_options(&o, given));
+    make_plan(fisher, &all, &o, 0, outputs, samples);
+    if (!all.is_whole) { /* fewer logits have more rows at a time: both are taken at their largest
+                          */
+        make_plan(fisher, &one, &o, 0, outputs < 2 ? outputs : 2, samples);
+        if (one.batch * one.repeats > all.batch * all.repeats) all.repeats = one.repeats;
+        all.batch = one.batch > all.batch ? one.batch : all.batch;
+    }
+    EWCI_TRY(reserve(fisher, &all));
+done:
+    return status;
+}
+
+/* ---- A pass ---- */
+
+/* Adds one batch's squared (or absolute) per-sample gradients to f, the step block being there. */
+static ewc_status add_batch(ewc_fisher *fisher, const plan *p, const ewc_fisher_options *o,
+    const ewci_task_view *task, int64_t rows, int prepare)
+{
+    ewc_model *const model = fisher->model;
+    ewc_backend *const be = model->be;
+    ewci_pass *const pass = fisher->pass;
+    ewc_status status;
+    if (p->is_whole)
+        return be->ops->fisher_batch(be, fisher->f, fisher->memory, model->theta, fisher->layers,
+            p->layers, &task->view, fisher->step, rows, p->repeats, (int)o->estimator, prepare);
+    pass->rows = rows;
+    EWCI_TRY(be->ops->copy(be, pass->step, fisher->step, sizeof *pass->step));
+    EWCI_TRY(be->ops->gather(
+        be, pass->x, pass->labels, pass->samples, &task->view, pass->step, pass->rows));
+    EWCI_TRY(ewci_pass_forward(pass));
+    EWCI_TRY(ewci_likelihood_seeds(pass, o->estimator, p->repeats));
+    EWCI_TRY(ewci_pass_backward(pass, fisher->f,
+        o->estimator == EWC_FISHER_SENSITIVITY ? EWCI_MODE_MAGNITUDE : EWCI_MODE_SQUARE,
+        p->repeats));
+done:
+    return status;
+}
+
+ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
+    const ewc_fisher_options *given, int (*poll)(void *user), void *user)
+{
+    if (!fisher || !tasks || t < 0 || t >= ewc_tasks_count(tasks))
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: NULL, or t=%lld, expected 0..%lld",
+            (long long)t, tasks ? (long long)ewc_tasks_count(tasks) - 1 : 0LL);
+    ewc_model *const model = fisher->model;
+    ewc_backend *const be = model->be;
+    if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_fisher_compute: model %lld to %lld, tasks %lld to %lld", (long long)model->inputs,
+            (long long)model->outputs, (long long)ewc_tasks_inputs(tasks),
+            (long long)ewc_tasks_outputs(tasks));
+    ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
+    ewci_task_view task;
+    ewc_status status;
+    EWCI_TRY(resolve_options(&o, given));
+    EWCI_TRY(ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
+    const int64_t n = o.samples > 0 && o.samples < task.view.count ? o.samples : task.view.count;
+    plan p;
+    make_plan(fisher, &p, &o, task.first, task.outputs, n);
+    EWCI_TRY(reserve(fisher, &p));
+    if (!p.is_whole) {
+        fisher->pass->first = task.first;
+        fisher->pass->outputs = task.outputs;
+        fisher->pass->training = 0;
+    }
+    EWCI_TRY(be->ops->fill(be, fisher->f, 0.0f, model->count));
+    int64_t prepared = 0; /* rows of the last batch */
+    for (int64_t done_rows = 0; p.repeats > 0 && done_rows < n; done_rows += p.batch) {
+        /* The callback may have put another task's maps into the slot. */
+        EWCI_TRY(ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
+        /* All samples need no shuffle; the draws are keyed by the sample, not by its place. */
+        const ewck_step step = {.seed = o.seed,
+            .position = done_rows,
+            .task = (uint32_t)t,
+            .order = n < task.view.count ? EWCK_STREAM_FISHER : EWCK_STREAM_NONE};
+        const int64_t rows = n - done_rows < p.batch ? n - done_rows : p.batch;
+        EWCI_TRY(be->ops->set_step(be, fisher->step, &step));
+        EWCI_TRY(add_batch(fisher, &p, &o, &task, rows, rows != prepared));
+        prepared = rows;
+        if (poll && poll(user)) {
+            status = ewci_fail(
+                EWC_ERR_STOPPED, "stopped in the Fisher pass of task %lld", (long long)t + 1);
+            goto done;
+        }
+    }
+    if (n > 0) EWCI_TRY(be->ops->scale(be, fisher->f, (float)(1.0 / (double)n), model->count));
+    fisher->samples = n;
+    ewci_stats stats;
+    EWCI_TRY(be->ops->stats(be, &stats, fisher->f, model->count));
+    if (stats.bad > 0)
+        status = ewci_fail(EWC_ERR_NONFINITE,
+            "ewc_fisher_compute: task %lld: %lld entries of F are not finite", (long long)t + 1,
+            (long long)stats.bad);
+done:
+    return status;
+}
+
+ewc_status ewc_fisher_compute(
+    ewc_fisher *fisher, ewc_tasks *tasks, int64_t t, const ewc_fisher_options *options)
+{
+    EWCI_ENTER(fisher, tasks);
+    return ewci_fisher_compute(fisher, tasks, t, options, NULL, NULL);
+}
+
+ewc_status ewc_fisher_fill(ewc_fisher *fisher, float value)
+{
+    EWCI_ENTER(fisher);
+    if (!(value >= 0.0f) || isinf(value))
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_fisher_fill: value=%g, expected 0 or more", (double)value);
+    ewc_backend *const be = fisher->model->be;
+    return be->ops->fill(be, fisher->f, value, fisher->model->count);
+}
+
+ewc_status ewc_fisher_read(ewc_fisher *fisher, float *values, int64_t count)
+{
+    EWCI_ENTER(fisher, values);
+    if (count != fisher->model->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_read: count=%lld", (long long)count);
+    ewc_backend *const be = fisher->model->be;
+    return be->ops->download(be, values, fisher->f, (size_t)count * sizeof *values);
+}
+
+ewc_status ewc_fisher_write(ewc_fisher *fisher, const float *values, int64_t count)
+{
+    EWCI_ENTER(fisher, values);
+    if (count != fisher->model->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_write: count=%lld", (long long)count);
+    for (int64_t i = 0; i < count; i++)
+        if (!(values[i] >= 0.0f) || isinf(values[i]))
+            return ewci_fail(EWC_ERR_NONFINITE,
+                "ewc_fisher_write: values[%lld]=%g, expected 0 or more", (long long)i,
+                (double)values[i]);
+    ewc_backend *const be = fisher->model->be;
+    return be->ops->upload(be, fisher->f, values, (size_t)count * sizeof *values);
+}
+
+/* Counts n entries, none of them negative, by their magnitude. */
+static void count_entries(ewc_fisher_stats *out, const float *f, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        int exponent;
+        if (f[i] == 0.0f) {
+            out->zeros++;
+            continue;
+        }
+        (void)frexpf(f[i], &exponent); /* f in [1/2, 1) 2^exponent */
+        const int bin = exponent - 1 - EWC_FISHER_BIN_FIRST;
+        out->bins[bin < 0 ? 0 : bin < EWC_FISHER_BINS ? bin : EWC_FISHER_BINS - 1]++;
+    }
+}
+
+ewc_status ewc_fisher_statistics(ewc_fisher *fisher, ewc_fisher_stats *out, int64_t count)
+{
+    EWCI_ENTER_AS("fisher, stats", fisher, out);
+    if (count != fisher->model->segment_count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_statistics: count=%lld", (long long)count);
+    ewc_backend *const be = fisher->model->be;
+    for (int64_t i = 0; i < count; i++) {
+        const ewc_segment *const segment = &fisher->model->segments[i];
+        ewci_stats stats;
+        const ewc_status status =
+            be->ops->stats(be, &stats, fisher->f + segment->offset, segment->count);
+        if (status != EWC_OK) return status;
+        if (stats.bad > 0)
+            return ewci_fail(EWC_ERR_NONFINITE, "F of %s: %lld entries are negative or not finite",
+                segment->name, (long long)stats.bad);
+        out[i] = (ewc_fisher_stats){
+            .trace = stats.sum, .mean = stats.sum / (double)segment->count, .max = stats.max};
+        for (int64_t at = 0; at < segment->count; at += CHUNK) {
+            const int64_t n = segment->count - at < CHUNK ? segment->count - at : CHUNK;
+            const ewc_status read = be->ops->download(
+                be, fisher->chunk, fisher->f + segment->offset + at, (size_t)n * sizeof(float));
+            if (read != EWC_OK) return read;
+            count_entries(&out[i], fisher->chunk, n);
+        }
+    }
+    return EWC_OK;
+}
+
+int64_t ewc_fisher_samples(const ewc_fisher *fisher)
+{
+    return fisher ? fisher->samples : 0;
+}

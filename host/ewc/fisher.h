@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef EWCI_FISHER_H
+#define EWCI_FISHER_H
+
+#include "../network/model.h"
+#include "ewc/fisher.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct ewc_fisher {
+    ewc_model *model;
+    float *f;           /* (count), device */
+    int64_t samples;    /* of the last pass */
+    ewci_pass *pass;    /* kept from one pass to the next; grows */
+    ewck_layer *layers; /* host: of the model, for passes that the backend makes as a whole */
+    void *memory;       /* device: of such passes; grows */
+    size_t bytes;       /* of it */
+    size_t limit;       /* of what one batch may take */
+    ewck_step *step;    /* device */
+    float *chunk;       /* host: entries that are being counted */
+};
+
+/* Takes the memory that ewc_fisher_compute will need for a task of so many logits and samples. */
+ewc_status ewci_fisher_reserve(
+    ewc_fisher *fisher, const ewc_fisher_options *options, int64_t outputs, int64_t samples);
+
+/* ewc_fisher_compute; calls poll(user) after every batch: any value but 0 stops it. */
+ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
+    const ewc_fisher_options *options, int (*poll)(void *user), void *user);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/* The optimizer: moments, step count, and the one operation that applies gradient and penalty. */
+#include "optimizer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../base/enter.h"
+#include "consolidation.h"
+
+static ewc_status check_options(const ewc_optimizer_options *o)
+{
+    if ((unsigned)o->kind > EWC_OPTIMIZER_ADAMW)
+        return ewci_fail(EWC_ERR_ARGUMENT, "optimizer: %d, expected 0..2", (int)o->kind);
+    if (!(o->lr > 0.0f) || isinf(o->lr))
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "lr: %g, expected a finite number above 0", (double)o->lr);
+    if (!(o->weight_decay >= 0.0f) || isinf(o->weight_decay))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "weight-decay: %g, expected a finite number of 0 or more", (double)o->weight_decay);
+    if (o->kind == EWC_OPTIMIZER_SGD) {
+        if (!(o->momentum >= 0.0f && o->momentum < 1.0f))
+            return ewci_fail(
+                EWC_ERR_ARGUMENT, "momentum: %g, expected 0 <= m < 1", (double)o->momentum);
+        if (o->nesterov && o->momentum == 0.0f)
+            return ewci_fail(EWC_ERR_ARGUMENT, "nesterov: needs a momentum above 0");
+        return EWC_OK;
+    }
+    if (!(o->beta1 >= 0.0f && o->beta1 < 1.0f))
+        return ewci_fail(EWC_ERR_ARGUMENT, "beta1: %g, expected 0 <= b < 1", (double)o->beta1);
+    if (!(o->beta2 >= 0.0f && o->beta2 < 1.0f))
+        return ewci_fail(EWC_ERR_ARGUMENT, "beta2: %g, expected 0 <= b < 1", (double)o->beta2);
+    if (!(o->epsilon > 0.0f) || isinf(o->epsilon))
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "epsilon: %g, expected a finite number above 0", (double)o->epsilon);
+    return EWC_OK;
+}
+
+ewc_status ewc_optimizer_create(
+    ewc_optimizer **out, ewc_model *model, const ewc_optimizer_options *given)
+{
+    if (out) *out = NULL;
+    EWCI_ENTER(out, model);
+    ewc_optimizer_options o = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
+    ewc_optimizer *optimizer = NULL;
+    ewc_status status;
+    EWCI_TRY(ewci_copy_options("ewc_optimizer_options", &o, given, "ewc_optimizer_create"));
+    EWCI_TRY(check_options(&o));
+    optimizer = ewci_calloc(1, sizeof *optimizer);
+    if (!optimizer) return ewci_fail(EWC_ERR_MEMORY, "ewc_optimizer_create: out of memory");
+    optimizer->model = model;
+    optimizer->options = o;
+    ewc_backend *const be = model->be;
+    EWCI_TRY(ewci_device_alloc(be, &optimizer->gradient, model->count, sizeof(float)));
+    if (o.kind != EWC_OPTIMIZER_SGD || o.momentum > 0.0f)
+        EWCI_TRY(ewci_device_alloc(be, &optimizer->m, model->count, sizeof(float)));
+    if (o.kind != EWC_OPTIMIZER_SGD)
+        EWCI_TRY(ewci_device_alloc(be, &optimizer->v, model->count, sizeof(float)));
+    EWCI_TRY(ewci_device_alloc(be, &optimizer->flag, 1, sizeof *optimizer->flag));
+    EWCI_TRY(ewci_device_alloc(be, &optimizer->step, 1, sizeof *optimizer->step));
+    *out = optimizer;
+done:
+    if (status != EWC_OK) ewc_optimizer_free(optimizer);
+    return status;
+}
+
+void ewc_optimizer_free(ewc_optimizer *optimizer)
+{
+    if (!optimizer) return;
+    ewc_backend *const be = optimizer->model->be;
+    ewci_device_free(be, optimizer->step);
+    ewci_device_free(be, optimizer->flag);
+    ewci_device_free(be, optimizer->v);
+    ewci_device_free(be, optimizer->m);
+    ewci_device_free(be, optimizer->gradient);
+    free(optimizer);
+}
+
+ewc_status ewc_optimizer_reset(ewc_optimizer *optimizer)
+{
+    EWCI_ENTER(optimizer);
+    ewc_backend *const be = optimizer->model->be;
+    const int64_t n = optimizer->model->count;
+    const int32_t down = 0;
+    ewc_status status = EWC_OK;
+    if (optimizer->m) EWCI_TRY(be->ops->fill(be, optimizer->m, 0.0f, n));
+    if (optimizer->v) EWCI_TRY(be->ops->fill(be, optimizer->v, 0.0f, n));
+    EWCI_TRY(be->ops->upload(be, optimizer->flag, &down, sizeof down));
+    optimizer->t = 0;
+done:
+    return status;
+}
+
+double ewc_optimizer_safe_lambda(
+    const ewc_optimizer *optimizer, const ewc_consolidation *state, float lr)
+{
+    if (!optimizer) return NAN;
+    if (!state || optimizer->options.kind != EWC_OPTIMIZER_SGD || !(state->info.max > 0.0))
+        return INFINITY;
+    /* Where the roots of the recurrence of a quadratic's error leave the unit circle. */
+    const double m = (double)optimizer->options.momentum;
+    const double limit = 2.0 * (1.0 + m) / (optimizer->options.nesterov ? 1.0 + 2.0 * m : 1.0);
+    return limit / ((double)lr * state->info.max);
+}
+
+ewc_penalty ewc_optimizer_penalty(const ewc_optimizer *optimizer, const ewc_consolidation *state)
+{
+    if (!optimizer || !state) return EWC_PENALTY_EXPLICIT;
+    if (state->options.penalty != EWC_PENALTY_AUTO) return state->options.penalty;
+    const double safe = ewc_optimizer_safe_lambda(optimizer, state, optimizer->options.lr);
+    return (double)state->options.lambda <= safe ? EWC_PENALTY_EXPLICIT : EWC_PENALTY_PROXIMAL;
+}
+
+int ewci_optimizer_rule(const ewc_optimizer *optimizer, const ewc_consolidation *state)
+{
+    if (!ewci_consolidation_acts(state)) return EWCK_PENALTY_NONE;
+    return ewc_optimizer_penalty(optimizer, state) == EWC_PENALTY_PROXIMAL ? EWCK_PENALTY_PROXIMAL
+                                                                           : EWCK_PENALTY_EXPLICIT;
+}
+
+void ewci_optimizer_advance(ewc_optimizer *optimizer, ewck_step *step, double lr)
+{
+    const double t = (double)++optimizer->t;
+    step->lr = (float)lr;
+    step->adam_lr = (float)(lr / (1.0 - pow((double)optimizer->options.beta1, t)));
+    step->adam_scale = (float)(1.0 / sqrt(1.0 - pow((double)optimizer->options.beta2, t)));
+}
+
+ewck_rule ewci_optimizer_constants(const ewc_optimizer *optimizer, const ewc_consolidation *state)
+{
+    const ewc_optimizer_options *const o = &optimizer->options;
+    const int acts = ewci_consolidation_acts(state);
+    return (ewck_rule){.kind = (int32_t)o->kind,
+        .penalty = ewci_optimizer_rule(optimizer, state),
+        .nesterov = o->nesterov != 0,
+        .momentum = o->momentum,
+        .beta1 = o->beta1,
+        .beta2 = o->beta2,
+        .epsilon = o->epsilon,
+        .weight_decay = o->weight_decay,
+        .lambda = acts ? state->options.lambda : 0.0f};
+}
+
+ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidation *state,
+    const ewck_step *step, int64_t first, int64_t outputs)
+{
+    ewc_model *const model = optimizer->model;
+    ewc_backend *const be = model->be;
+    const int acts = ewci_consolidation_acts(state);
+    const ewck_rule rule = ewci_optimizer_constants(optimizer, state);
+    ewci_range ranges[3];
+    const int count = ewci_model_ranges(model, first, outputs, ranges);
+    for (int i = 0; i < count; i++) {
+        const int64_t at = ranges[i].offset;
+        const ewc_status status = be->ops->optimizer_step(be, model->theta + at,
+            optimizer->m ? optimizer->m + at : NULL, optimizer->v ? optimizer->v + at : NULL,
+            optimizer->gradient + at, acts ? state->s + at : NULL, acts ? state->mu + at : NULL,
+            ranges[i].count, &rule, step, optimizer->flag);
+        if (status != EWC_OK) return status;
+    }
+    return EWC_OK;
+}
+
+/* Whether all weights are finite; 1 where that cannot be found out. */
+static int weights_are_finite(const ewc_model *model)
+{
+    int are = 1;
+    float *const theta = ewci_calloc((size_t)model->count, sizeof *theta);
+    if (theta && model->be->ops->download(model->be, theta, model->theta,
+                     (size_t)model->count * sizeof *theta) == EWC_OK)
+        for (int64_t i = 0; are && i < model->count; i++)
+            are = isfinite(theta[i]);
+    free(theta);
+    return are;
+}
+
+/* The flag is up: says why, as far as weights, second moment and penalty show it. */
+static ewc_status explain(const ewc_optimizer *optimizer, const ewc_consolidation *state)
+{
+    const ewc_model *const model = optimizer->model;
+    ewci_stats second = {0};
+    if (optimizer->v) (void)model->be->ops->stats(model->be, &second, optimizer->v, model->count);
+    const int squared = second.bad > 0 && weights_are_finite(model);
+    const char *const what = squared ? "the square of a gradient overflows the second moment"
+                                     : "a weight is no longer finite";
+    /* The penalty's gradient is lambda S times a distance far below 1; its square overflows from
+     * 1.8e19 on. */
+    static const double suspicious = 1e15;
+    if (ewci_optimizer_rule(optimizer, state) == EWCK_PENALTY_EXPLICIT &&
+        (double)state->options.lambda * state->info.max >= suspicious)
+        return ewci_fail(EWC_ERR_NONFINITE,
+            "lambda: %g is too large for the explicit penalty (max S %.4g): %s; a smaller one, or "
+            "the proximal penalty",
+            (double)state->options.lambda, state->info.max, what);
+    return ewci_fail(EWC_ERR_NONFINITE, "%s (lr %g)", what, (double)optimizer->options.lr);
+}
+
+ewc_status ewci_optimizer_check(ewc_optimizer *optimizer, const ewc_consolidation *state)
+{
+    ewc_backend *const be = optimizer->model->be;
+    int32_t flag = 0;
+    ewc_status status = be->ops->download(be, &flag, optimizer->flag, sizeof flag);
+    if (status != EWC_OK || !flag) return status;
+    status = explain(optimizer, state);
+    char cause[256];
+    snprintf(cause, sizeof cause, "%s", ewc_last_error()); /* a reset may fail, too */
+    (void)ewc_optimizer_reset(optimizer);
+    return ewci_fail(status, "%s", cause);
+}
+
+ewc_status ewc_optimizer_step(
+    ewc_optimizer *optimizer, const float *gradient, int64_t count, const ewc_consolidation *state)
+{
+    EWCI_ENTER(optimizer, gradient);
+    if (count != optimizer->model->count || (state && state->model != optimizer->model))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_optimizer_step: another model's state, or count=%lld", (long long)count);
+    ewc_model *const model = optimizer->model;
+    ewc_backend *const be = model->be;
+    ewck_step step = {0};
+    ewc_status status;
+    ewci_optimizer_advance(optimizer, &step, (double)optimizer->options.lr);
+    EWCI_TRY(be->ops->set_step(be, optimizer->step, &step));
+    EWCI_TRY(be->ops->upload(be, optimizer->gradient, gradient, (size_t)count * sizeof *gradient));
+    EWCI_TRY(ewci_optimizer_apply(optimizer, state, optimizer->step, 0, model->outputs));
+    EWCI_TRY(ewci_optimizer_check(optimizer, state));
+done:
+    return status;
+}

@@ -1,0 +1,699 @@
+/* SPDX-License-Identifier: MIT */
+/* A model and its EWC state as one safetensors file:
+ *
+ *   8 bytes  length N of the header, little-endian
+ *   N bytes  JSON: name -> {"dtype", "shape", "data_offsets"}, and "__metadata__" of strings
+ *   the rest tensors without holes, here float32: the parameters, then S, then mu
+ *
+ * The metadata holds what the network is, and its tasks and data (one table below), r, the number
+ * of folded tasks, and the CRC-32 of the tensors' bytes and of the metadata themselves. */
+#include "checkpoint.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "../base/enter.h"
+#include "../base/file.h"
+#include "../base/json.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "safetensors are little-endian, and are written from memory as they are"
+#endif
+
+/* Format 2 says what network, tasks and data it is of; format 1 had the architecture alone. */
+enum {
+    HEADER_MAX = 1 << 20,
+    PARTS = 3,
+    NAME_SIZE = 64,
+    FORMAT_VERSION = 2,
+    ARCHITECTURE_SIZE = 1 << 14
+};
+
+/* The parts of a file, each in the model's layout, and how their tensors' names begin. */
+static const char *const prefixes[PARTS] = {"", "ewc.S.", "ewc.mu."};
+
+/* A metadata entry, or "" if it is missing or no string. */
+static const char *entry(const json_t *metadata, const char *key)
+{
+    const char *const text = json_string_value(json_object_get(metadata, key));
+    return text != NULL ? text : "";
+}
+
+/* CRC-32 of the tensors and, from format 2 on, of the metadata in the order of their keys, without
+ * "ewc.crc32"; 0 if out of memory. */
+static int find_checksum(char sum[16], const json_t *metadata, const void *data, size_t bytes)
+{
+    uLong crc = crc32_z(crc32_z(0, NULL, 0), data, bytes);
+    if (strcmp(entry(metadata, "ewc.version"), "1") != 0) {
+        json_t *const rest = json_copy((json_t *)(uintptr_t)metadata);
+        json_object_del(rest, "ewc.crc32");
+        char *const text = json_dumps(rest, JSON_COMPACT | JSON_SORT_KEYS);
+        json_decref(rest);
+        if (text == NULL) return 0;
+        crc = crc32_z(crc, (const Bytef *)text, strlen(text));
+        free(text);
+    }
+    snprintf(sum, 16, "%08x", (uint32_t)crc);
+    return 1;
+}
+
+/* ---- What a file says of itself ---- */
+
+typedef enum entry_type { ENTRY_INTEGER, ENTRY_CHOICE, ENTRY_REAL, ENTRY_TEXT } entry_type;
+
+/* An entry of the metadata and its place in ewc_checkpoint_info. Those of the network are in every
+ * file of format 2, the others only where there are tasks. */
+typedef struct entry_row {
+    const char *key;
+    entry_type type;
+    size_t offset, size;
+    const char *choices; /* "a|b|c", in the order of the enum */
+    int64_t low, high;
+} entry_row;
+
+#define ROW(key, type, field, choices, low, high)                                                  \
+    {                                                                                              \
+        key, ENTRY_##type, offsetof(ewc_checkpoint_info, field),                                   \
+            sizeof((ewc_checkpoint_info *)NULL)->field, choices, low, high                         \
+    }
+static const entry_row activation_row =
+    ROW("ewc.activation", CHOICE, activation, "none|relu|tanh|gelu", 0, 0);
+static const entry_row task_rows[] = {
+    ROW("ewc.task.count", INTEGER, tasks, NULL, 1, 1000000),
+    ROW("ewc.task.trained", INTEGER, trained, NULL, 0, 1000000),
+    ROW("ewc.task.kind", CHOICE, kind, "permuted|rotated|split", 0, 0),
+    ROW("ewc.task.scenario", CHOICE, scenario, "task|domain|class", 0, 0),
+    ROW("ewc.task.classes", INTEGER, classes, NULL, 2, 256),
+    ROW("ewc.task.seed", INTEGER, seed, NULL, INT64_MIN, INT64_MAX),
+    ROW("ewc.task.permute_first", INTEGER, permute_first, NULL, 0, 1),
+    ROW("ewc.task.permute_size", INTEGER, permute_size, NULL, 0, INT32_MAX),
+    ROW("ewc.task.max_angle", REAL, max_angle, NULL, 0, 0),
+    ROW("ewc.task.shuffle_classes", INTEGER, shuffle_classes, NULL, 0, 1),
+    ROW("ewc.input.pad", INTEGER, pad, NULL, 0, 1024),
+    ROW("ewc.input.mean", REAL, mean, NULL, 0, 0),
+    ROW("ewc.input.std", REAL, std, NULL, 0, 0),
+    ROW("ewc.input.scale", REAL, scale, NULL, 0, 0),
+    ROW("ewc.input.shift", REAL, shift, NULL, 0, 0),
+    ROW("ewc.image.channels", INTEGER, channels, NULL, 1, INT32_MAX),
+    ROW("ewc.image.height", INTEGER, height, NULL, 1, INT32_MAX),
+    ROW("ewc.image.width", INTEGER, width, NULL, 1, INT32_MAX),
+    ROW("ewc.data.classes", INTEGER, data_classes, NULL, 2, 256),
+    ROW("ewc.data.name", TEXT, data_name, NULL, 0, 0),
+    ROW("ewc.data.folder", TEXT, data_folder, NULL, 0, 0),
+    ROW("ewc.data.checksum", TEXT, data_checksum, NULL, 0, 0),
+};
+enum { TASK_ROWS = sizeof task_rows / sizeof task_rows[0], VALUE_SIZE = 512 };
+#undef ROW
+
+static void spell_entry(
+    char text[VALUE_SIZE], const ewc_checkpoint_info *info, const entry_row *row)
+{
+    const void *const field = (const char *)info + row->offset;
+    switch (row->type) {
+    case ENTRY_INTEGER:
+        snprintf(text, VALUE_SIZE, "%lld", (long long)*(const int64_t *)field);
+        break;
+    case ENTRY_CHOICE: {
+        const char *name = row->choices;
+        for (int64_t i = *(const int64_t *)field; i > 0; i--)
+            name += strcspn(name, "|") + 1;
+        snprintf(text, VALUE_SIZE, "%.*s", (int)strcspn(name, "|"), name);
+        break;
+    }
+    case ENTRY_REAL:
+        ewci_format_real(text, VALUE_SIZE, *(const double *)field);
+        break;
+    case ENTRY_TEXT:
+        snprintf(text, VALUE_SIZE, "%s", (const char *)field);
+        break;
+    }
+}
+
+static int parse_entry(ewc_checkpoint_info *info, const entry_row *row, const char *text)
+{
+    void *const field = (char *)info + row->offset;
+    int64_t *const integer = field;
+    switch (row->type) {
+    case ENTRY_INTEGER:
+        return ewci_parse_integer(integer, text) && *integer >= row->low && *integer <= row->high;
+    case ENTRY_CHOICE: {
+        const size_t length = strlen(text);
+        *integer = 0;
+        for (const char *name = row->choices;; name += strcspn(name, "|") + 1, ++*integer) {
+            const size_t here = strcspn(name, "|");
+            if (here == length && memcmp(name, text, length) == 0) return 1;
+            if (name[here] == '\0') return 0;
+        }
+    }
+    case ENTRY_REAL:
+        return ewci_parse_real(field, text);
+    case ENTRY_TEXT:
+        return snprintf(field, row->size, "%s", text) < (int)row->size;
+    }
+    return 0;
+}
+
+static ewc_status read_entry(
+    ewc_checkpoint_info *info, const entry_row *row, const json_t *metadata, const char *path)
+{
+    const char *const text = entry(metadata, row->key);
+    if (json_is_string(json_object_get(metadata, row->key)) && parse_entry(info, row, text))
+        return EWC_OK;
+    if (row->choices != NULL)
+        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s: \"%.64s\", expected one of %s", path,
+            row->key, text, row->choices);
+    return ewci_fail(
+        EWC_ERR_CHECKPOINT, "%s: %s: \"%.64s\" is missing or out of range", path, row->key, text);
+}
+
+/* What the file says of activation, tasks and data. */
+static ewc_status read_entries(ewc_checkpoint_info *info, const json_t *metadata, const char *path)
+{
+    int64_t version = 1;
+    const char *const text = entry(metadata, "ewc.version");
+    if (text[0] != '\0' &&
+        (!ewci_parse_integer(&version, text) || version < 1 || version > FORMAT_VERSION))
+        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: format %.32s, this library reads 1 to %d", path,
+            text, FORMAT_VERSION);
+    info->activation = -1;
+    if (version < 2) return EWC_OK; /* or of another program */
+    ewc_status status = read_entry(info, &activation_row, metadata, path);
+    if (entry(metadata, task_rows[0].key)[0] == '\0') return status;
+    for (int i = 0; status == EWC_OK && i < TASK_ROWS; i++)
+        status = read_entry(info, &task_rows[i], metadata, path);
+    if (status == EWC_OK && info->trained > info->tasks)
+        status = ewci_fail(EWC_ERR_CHECKPOINT, "%s: %lld tasks trained of %lld", path,
+            (long long)info->trained, (long long)info->tasks);
+    return status;
+}
+
+/* What will be said of a model and, unless NULL, its tasks. */
+static void describe(
+    ewc_checkpoint_info *info, const ewc_model *model, const ewc_tasks *tasks, int64_t trained)
+{
+    *info = (ewc_checkpoint_info){.activation = ewc_model_activation(model)};
+    if (tasks == NULL) return;
+    const ewc_task_options *const o = ewci_tasks_options(tasks);
+    const ewc_dataset_info *const data = ewci_tasks_data(tasks);
+    float scale, shift;
+    ewci_tasks_scale(tasks, &scale, &shift);
+    info->tasks = o->count;
+    info->trained = trained;
+    info->kind = o->kind;
+    info->scenario = o->scenario;
+    info->classes = ewc_tasks_classes(tasks);
+    info->seed = (int64_t)o->seed;
+    info->pad = o->pad;
+    info->permute_first = o->permute_first != 0;
+    info->permute_size = o->permute_size;
+    info->shuffle_classes = o->shuffle_classes != 0;
+    info->max_angle = o->max_angle;
+    info->mean = (double)o->mean;
+    info->std = (double)o->std;
+    info->scale = (double)scale;
+    info->shift = (double)shift;
+    info->channels = data->channels;
+    info->height = data->height;
+    info->width = data->width;
+    info->data_classes = data->classes;
+    strcpy(info->data_name, data->name);
+    strcpy(info->data_folder, data->folder);
+    strcpy(info->data_checksum, data->checksum);
+}
+
+/* ---- Writing ---- */
+
+/* "784-400-400-10": inputs, then rows of each weight matrix. */
+static void spell_architecture(char *text, size_t size, const ewc_model *model)
+{
+    size_t used = (size_t)snprintf(text, size, "%lld", (long long)ewc_model_inputs(model));
+    for (int64_t i = 0; i < ewc_model_segment_count(model) && used < size; i++) {
+        const ewc_segment *const segment = ewc_model_segment(model, i);
+        if (segment->rank < 2) continue;
+        used += (size_t)snprintf(text + used, size - used, "-%lld", (long long)segment->shape[0]);
+    }
+}
+
+/* {"dtype": "F32", "shape": [...], "data_offsets": [first, end]} */
+static json_t *describe_tensor(const ewc_segment *segment, int64_t first)
+{
+    json_t *const shape = json_array();
+    for (int k = 0; k < segment->rank; k++)
+        json_array_append_new(shape, json_integer(segment->shape[k]));
+    const int64_t begin = first + segment->offset * 4;
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape, "data_offsets",
+        (json_int_t)begin, (json_int_t)(begin + segment->count * 4));
+}
+
+/* All metadata of the file, whose tensors are `data`; NULL if out of memory. */
+static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_info *state,
+    const ewc_checkpoint_info *info, const float *data, size_t bytes)
+{
+    char architecture[ARCHITECTURE_SIZE], version[16], tasks[32], r[32], sum[16], value[VALUE_SIZE];
+    spell_architecture(architecture, sizeof architecture, model);
+    snprintf(version, sizeof version, "%d", FORMAT_VERSION);
+    snprintf(tasks, sizeof tasks, "%lld", (long long)state->tasks);
+    ewci_format_real(r, sizeof r, state->r);
+    spell_entry(value, info, &activation_row);
+
+    json_t *const metadata = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "format", "pt",
+        "ewc.version", version, "ewc.architecture", architecture, activation_row.key, value,
+        "ewc.tasks", tasks, "ewc.r", r);
+    int failed = metadata == NULL;
+    for (int i = 0; i < TASK_ROWS && info->tasks > 0; i++) {
+        spell_entry(value, info, &task_rows[i]);
+        failed |= json_object_set_new(metadata, task_rows[i].key, json_string(value));
+    }
+    failed = failed || !find_checksum(sum, metadata, data, bytes) ||
+             json_object_set_new(metadata, "ewc.crc32", json_string(sum)) != 0;
+    if (!failed) return metadata;
+    json_decref(metadata);
+    return NULL;
+}
+
+/* The header's JSON padded with spaces, so that the tensors begin at a multiple of 8; NULL if out
+ * of memory. Takes `metadata`, which may be NULL for the same reason. */
+static char *make_header(const ewc_model *model, json_t *metadata, int parts, size_t *bytes)
+{
+    const int64_t count = ewc_model_parameter_count(model);
+    json_t *const root = json_object();
+    int failed = json_object_set_new(root, "__metadata__", metadata);
+    for (int part = 0; part < parts; part++) {
+        for (int64_t i = 0; i < ewc_model_segment_count(model); i++) {
+            const ewc_segment *const segment = ewc_model_segment(model, i);
+            char name[NAME_SIZE];
+            snprintf(name, sizeof name, "%s%s", prefixes[part], segment->name);
+            failed |= json_object_set_new(root, name, describe_tensor(segment, part * count * 4));
+        }
+    }
+    const size_t length = failed ? 0 : json_dumpb(root, NULL, 0, JSON_COMPACT);
+    char *header = NULL;
+    *bytes = (length + 7) / 8 * 8;
+    if (length > 0) header = ewci_calloc(*bytes, 1);
+    if (header != NULL) {
+        memset(header, ' ', *bytes);
+        json_dumpb(root, header, length, JSON_COMPACT);
+    }
+    json_decref(root);
+    return header;
+}
+
+static int all_finite(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(x[i])) return 0;
+    return 1;
+}
+
+static ewc_status check_tasks(const ewc_model *model, const ewc_tasks *tasks, int64_t trained)
+{
+    if (tasks == NULL) return EWC_OK;
+    if (trained < 0 || trained > ewc_tasks_count(tasks))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_checkpoint_save_tasks: trained=%lld, expected 0..%lld", (long long)trained,
+            (long long)ewc_tasks_count(tasks));
+    if (ewc_tasks_inputs(tasks) != ewc_model_inputs(model) ||
+        ewc_tasks_outputs(tasks) != ewc_model_outputs(model))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_checkpoint_save_tasks: tasks of %lld inputs and %lld outputs, the model has %lld "
+            "and %lld",
+            (long long)ewc_tasks_inputs(tasks), (long long)ewc_tasks_outputs(tasks),
+            (long long)ewc_model_inputs(model), (long long)ewc_model_outputs(model));
+    return EWC_OK;
+}
+
+ewc_status ewc_checkpoint_save(const char *path, ewc_model *model, ewc_consolidation *state)
+{
+    EWCI_ENTER(path, model);
+    return ewc_checkpoint_save_tasks(path, model, state, NULL, 0);
+}
+
+ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model, ewc_consolidation *state,
+    const ewc_tasks *tasks, int64_t trained)
+{
+    EWCI_ENTER(path, model);
+    ewc_status status = EWC_OK;
+    ewc_consolidation_info info = {0};
+    ewc_checkpoint_info what;
+    float *data = NULL; /* (parts, count) */
+    char *header = NULL;
+    EWCI_TRY(check_tasks(model, tasks, trained));
+
+    const int64_t count = ewc_model_parameter_count(model);
+    if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info, sizeof info));
+    const int parts = info.tasks > 0 ? PARTS : 1;
+    data = ewci_calloc((size_t)count * (size_t)parts, sizeof *data);
+    if (data == NULL) {
+        status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+        goto done;
+    }
+    EWCI_TRY(ewc_model_read(model, data, count));
+    if (parts > 1) EWCI_TRY(ewc_consolidation_read(state, data + count, data + 2 * count, count));
+    if (!all_finite(data, count * parts) || !isfinite(info.r)) {
+        status = ewci_fail(EWC_ERR_NONFINITE, "%s: weights or EWC state are not finite", path);
+        goto done;
+    }
+
+    const size_t bytes = (size_t)count * (size_t)parts * sizeof *data;
+    size_t header_bytes = 0;
+    describe(&what, model, tasks, trained);
+    header =
+        make_header(model, make_metadata(model, &info, &what, data, bytes), parts, &header_bytes);
+    if (header == NULL) {
+        status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+        goto done;
+    }
+    const uint64_t length = header_bytes;
+    const ewci_piece pieces[] = {{&length, sizeof length}, {header, header_bytes}, {data, bytes}};
+    EWCI_TRY(ewci_file_write(path, pieces, 3));
+done:
+    free(header);
+    free(data);
+    return status;
+}
+
+/* ---- Reading ---- */
+
+/* Where a tensor's bytes lie in the file, and which place in the model's layout they are for. */
+typedef struct place {
+    int64_t begin, end; /* bytes */
+    int64_t target;     /* floats */
+} place;
+
+/* Fails naming a tensor, what the file says of it and what this model has. */
+static ewc_status wrong_tensor(
+    const char *path, const char *name, const json_t *given, const ewc_segment *segment)
+{
+    json_t *const expected = describe_tensor(segment, -segment->offset * 4);
+    char *const a = json_dumps(given, JSON_COMPACT | JSON_ENCODE_ANY);
+    char *const b = expected != NULL ? json_dumps(expected, JSON_COMPACT) : NULL;
+    const ewc_status status = ewci_fail(EWC_ERR_CHECKPOINT,
+        "%s: tensor %s is %.160s, this model's "
+        "is like %s",
+        path, name, a != NULL ? a : "?", b != NULL ? b : "?");
+    free(a);
+    free(b);
+    json_decref(expected);
+    return status;
+}
+
+/* Checks one tensor's type and shape against the model's and finds its place. */
+static ewc_status check_tensor(
+    const char *path, const json_t *root, const char *name, const ewc_segment *segment, place *out)
+{
+    json_t *const given = json_object_get(root, name);
+    if (given == NULL) return ewci_fail(EWC_ERR_CHECKPOINT, "%s: has no tensor %s", path, name);
+    const char *type = NULL;
+    json_t *shape = NULL;
+    json_int_t begin = 0, end = 0;
+    int same = json_unpack(given, "{s:s, s:o, s:[I, I!] !}", "dtype", &type, "shape", &shape,
+                   "data_offsets", &begin, &end) == 0 &&
+               strcmp(type, "F32") == 0 && (int)json_array_size(shape) == segment->rank;
+    for (int k = 0; same && k < segment->rank; k++) {
+        const json_t *const size = json_array_get(shape, (size_t)k);
+        same = json_is_integer(size) && json_integer_value(size) == segment->shape[k];
+    }
+    /* No difference can overflow: 0 <= begin <= end. */
+    same = same && begin >= 0 && end >= begin && end - begin == segment->count * 4;
+    if (!same) return wrong_tensor(path, name, given, segment);
+    out->begin = begin;
+    out->end = end;
+    return EWC_OK;
+}
+
+static int compare_places(const void *a, const void *b)
+{
+    const int64_t x = ((const place *)a)->begin, y = ((const place *)b)->begin;
+    return (x > y) - (x < y);
+}
+
+/* Checks names, types, shapes and offsets of all tensors; *places (parts * segments, free() it) are
+ * in the order of the file, and *parts is 1 or PARTS. */
+static ewc_status check_header(const char *path, const json_t *root, const ewc_model *model,
+    size_t bytes, place **places, int *parts)
+{
+    const int64_t count = ewc_model_parameter_count(model);
+    const int64_t segments = ewc_model_segment_count(model);
+    const char *key;
+    json_t *value;
+    *parts = 1;
+    json_object_foreach((json_t *)(uintptr_t)root, key, value)
+    {
+        if (strncmp(key, "ewc.", 4) == 0) *parts = PARTS;
+    }
+    const int64_t known = *parts * segments;
+    const int64_t given =
+        (int64_t)json_object_size(root) - (json_object_get(root, "__metadata__") != NULL);
+    place *const p = *places = ewci_calloc((size_t)known, sizeof *p);
+    if (p == NULL) return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+    for (int64_t k = 0; k < known; k++) {
+        const ewc_segment *const segment = ewc_model_segment(model, k % segments);
+        char name[NAME_SIZE];
+        snprintf(name, sizeof name, "%s%s", prefixes[k / segments], segment->name);
+        const ewc_status status = check_tensor(path, root, name, segment, &p[k]);
+        if (status != EWC_OK) return status;
+        p[k].target = k / segments * count + segment->offset;
+    }
+    if (given != known)
+        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: has %lld tensors, this model has %lld", path,
+            (long long)given, (long long)known);
+    qsort(p, (size_t)known, sizeof *p, compare_places);
+    int64_t end = 0;
+    for (int64_t k = 0; k < known; k++) {
+        if (p[k].begin != end)
+            return ewci_fail(EWC_ERR_CHECKPOINT, "%s: tensors overlap or leave a hole at byte %lld",
+                path, (long long)end);
+        end = p[k].end;
+    }
+    if ((uint64_t)end != bytes)
+        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: has %zu bytes of tensors, expected %lld", path,
+            bytes, (long long)end);
+    return EWC_OK;
+}
+
+static ewc_status check_sum(
+    const char *path, const json_t *metadata, const char *bytes, size_t count)
+{
+    const char *const given = entry(metadata, "ewc.crc32");
+    char sum[16];
+    if (given[0] == '\0') return EWC_OK; /* other writers give none */
+    if (!find_checksum(sum, metadata, bytes, count))
+        return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+    if (strcmp(given, sum) == 0) return EWC_OK;
+    return ewci_fail(
+        EWC_ERR_CHECKPOINT, "%s: damaged: checksum %s, expected %.16s", path, sum, given);
+}
+
+/* Checks the values; S is never negative. */
+static ewc_status check_values(const char *path, const json_t *metadata, const float *data,
+    int64_t count, int parts, double *r, int64_t *tasks)
+{
+    if (!all_finite(data, count * parts))
+        return ewci_fail(EWC_ERR_NONFINITE, "%s: holds values that are not finite", path);
+    *r = 0.0;
+    *tasks = 0;
+    if (parts == 1) return EWC_OK;
+    for (int64_t i = 0; i < count; i++)
+        if (!(data[count + i] >= 0.0f))
+            return ewci_fail(EWC_ERR_NONFINITE, "%s: S is negative at %lld", path, (long long)i);
+    if (!ewci_parse_integer(tasks, entry(metadata, "ewc.tasks")) || *tasks < 1)
+        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: ewc.tasks: \"%.32s\", expected at least 1", path,
+            entry(metadata, "ewc.tasks"));
+    if (!ewci_parse_real(r, entry(metadata, "ewc.r")) || !(*r >= 0.0))
+        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: ewc.r: \"%.32s\", expected a number >= 0", path,
+            entry(metadata, "ewc.r"));
+    return EWC_OK;
+}
+
+/* Where header and tensors of a file are whose first `bytes` bytes are here. */
+static ewc_status find_header(
+    const char *path, const char *file, size_t bytes, uint64_t *length, json_t **root)
+{
+    *length = 0;
+    if (bytes >= sizeof *length) memcpy(length, file, sizeof *length);
+    if (bytes < sizeof *length || *length > HEADER_MAX || *length > bytes - sizeof *length)
+        return ewci_fail(EWC_ERR_CHECKPOINT,
+            "%s: not a safetensors file: a header of %llu bytes in a file of %zu", path,
+            (unsigned long long)*length, bytes);
+    return ewci_json_parse(root, file + sizeof *length, (size_t)*length, path, EWC_ERR_CHECKPOINT);
+}
+
+/* The file's network must be the model's in what its tensors do not show. */
+static ewc_status check_network(const char *path, const json_t *metadata, const ewc_model *model)
+{
+    ewc_checkpoint_info theirs, ours;
+    char have[VALUE_SIZE], want[VALUE_SIZE];
+    const ewc_status status = read_entries(&theirs, metadata, path);
+    if (status != EWC_OK || theirs.activation < 0) return status;
+    describe(&ours, model, NULL, 0);
+    if (theirs.activation == ours.activation) return EWC_OK;
+    spell_entry(have, &theirs, &activation_row);
+    spell_entry(want, &ours, &activation_row);
+    return ewci_fail(
+        EWC_ERR_CHECKPOINT, "%s: activation is %s, this model's is %s", path, have, want);
+}
+
+ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolidation *state)
+{
+    EWCI_ENTER(path, model);
+    ewc_status status = EWC_OK;
+    char *file = NULL;
+    float *data = NULL; /* (parts, count) */
+    place *places = NULL;
+    json_t *root = NULL;
+    size_t bytes = 0;
+    uint64_t length = 0;
+    int parts = 0;
+    double r = 0.0;
+    int64_t tasks = 0;
+
+    /* Bound by what this model can have, whatever the file claims. */
+    const int64_t count = ewc_model_parameter_count(model);
+    const size_t limit = sizeof length + HEADER_MAX + (size_t)count * PARTS * sizeof *data;
+    EWCI_TRY(ewci_file_read(&file, &bytes, path, limit));
+    EWCI_TRY(find_header(path, file, bytes, &length, &root));
+    const json_t *const metadata = json_object_get(root, "__metadata__");
+    bytes -= sizeof length + (size_t)length;
+    const char *const tensors = file + sizeof length + length;
+    EWCI_TRY(check_header(path, root, model, bytes, &places, &parts));
+    EWCI_TRY(check_sum(path, metadata, tensors, bytes));
+    EWCI_TRY(check_network(path, metadata, model));
+
+    data = ewci_calloc(bytes, 1);
+    if (data == NULL) {
+        status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+        goto done;
+    }
+    for (int64_t k = 0; k < parts * ewc_model_segment_count(model); k++)
+        memcpy(data + places[k].target, tensors + places[k].begin,
+            (size_t)(places[k].end - places[k].begin));
+    EWCI_TRY(check_values(path, metadata, data, count, parts, &r, &tasks));
+
+    EWCI_TRY(ewc_model_write(model, data, count));
+    if (state == NULL) goto done;
+    if (parts == 1) { /* no EWC state: an empty one; the weights stand in for mu */
+        float *const zero = ewci_calloc((size_t)count, sizeof *zero);
+        status = zero == NULL ? ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path)
+                              : ewc_consolidation_write(state, zero, data, count, 0.0, 0);
+        free(zero);
+        goto done;
+    }
+    EWCI_TRY(ewc_consolidation_write(state, data + count, data + 2 * count, count, r, tasks));
+done:
+    free(data);
+    free(places);
+    json_decref(root);
+    free(file);
+    return status;
+}
+
+/* ---- Describing ---- */
+
+/* The layers by their tensors, which a file of `length` bytes must have room for: 1; 0: they are no
+ * network of ewc/model.h. */
+static int read_layers(ewc_checkpoint_info *info, const json_t *root, int64_t length)
+{
+    int64_t in = 0, out = 0;
+    for (int is_head = 0; !is_head;) {
+        char name[NAME_SIZE];
+        snprintf(name, sizeof name, "fc%lld.weight", (long long)info->hidden_count + 1);
+        const json_t *tensor = json_object_get(root, name);
+        is_head = tensor == NULL;
+        if (is_head) tensor = json_object_get(root, "head.weight");
+        const json_t *const shape = json_object_get(tensor, "shape");
+        const int64_t given = json_integer_value(json_array_get(shape, 1));
+        if (json_array_size(shape) != 2 || (in > 0 && given != out)) return 0;
+        in = given;
+        out = json_integer_value(json_array_get(shape, 0));
+        if (in < 1 || in > length || out < 1 || out > length ||
+            in + 1 > (length - info->parameters) / out)
+            return 0;
+        info->parameters += (in + 1) * out;
+        if (info->inputs == 0) info->inputs = in;
+        if (is_head) break;
+        if (info->hidden_count == EWC_CHECKPOINT_HIDDEN_MAX) return 0;
+        info->hidden[info->hidden_count++] = out;
+    }
+    info->outputs = out;
+    return 1;
+}
+
+/* The same for all of a file whose head is here. */
+static ewc_status describe_file(
+    ewc_checkpoint_info *info, const char *path, const json_t *root, int64_t length)
+{
+    const json_t *const metadata = json_object_get(root, "__metadata__");
+    const char *key;
+    json_t *value;
+    int has_state = 0;
+    *info = (ewc_checkpoint_info){0};
+    if (!read_layers(info, root, length / 4))
+        return ewci_fail(EWC_ERR_CHECKPOINT,
+            "%s: its tensors are not those of a multilayer perceptron of its length", path);
+    json_object_foreach((json_t *)(uintptr_t)root, key, value)
+    {
+        has_state |= strncmp(key, "ewc.", 4) == 0;
+    }
+    if (has_state && !ewci_parse_integer(&info->folded, entry(metadata, "ewc.tasks")))
+        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: ewc.tasks: \"%.32s\", expected at least 1", path,
+            entry(metadata, "ewc.tasks"));
+    return read_entries(info, metadata, path);
+}
+
+ewc_status ewc_checkpoint_describe(const char *path, ewc_checkpoint_info *out, size_t size)
+{
+    EWCI_ENTER(path, out);
+    ewc_status status = EWC_OK;
+    char *head = NULL;
+    json_t *root = NULL;
+    ewc_checkpoint_info info;
+    size_t bytes = 0;
+    int64_t length = 0;
+    uint64_t header = 0;
+    EWCI_TRY(ewci_check_size("ewc_checkpoint_info", size, "ewc_checkpoint_describe"));
+    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, sizeof header + HEADER_MAX));
+    EWCI_TRY(find_header(path, head, bytes, &header, &root));
+    EWCI_TRY(describe_file(&info, path, root, length));
+    EWCI_TRY(ewci_copy_out("ewc_checkpoint_info", out, size, &info, "ewc_checkpoint_describe"));
+done:
+    json_decref(root);
+    free(head);
+    return status;
+}
+
+/* "mnist in /folder, checksum 0123..." */
+static void spell_data(char *text, size_t size, const ewc_checkpoint_info *info)
+{
+    snprintf(text, size, "%s%s%.90s, checksum %s", info->data_name,
+        info->data_folder[0] != '\0' ? " in " : "", info->data_folder, info->data_checksum);
+}
+
+ewc_status ewci_checkpoint_compare(const char *path, const ewc_model *model, const ewc_tasks *tasks,
+    int other_data, int64_t *trained)
+{
+    ewc_checkpoint_info theirs, ours;
+    char have[VALUE_SIZE], want[VALUE_SIZE];
+    const ewc_status status = ewc_checkpoint_describe(path, &theirs, sizeof theirs);
+    *trained = ewc_tasks_count(tasks);
+    if (status != EWC_OK || theirs.tasks == 0) return status;
+    *trained = theirs.trained;
+    describe(&ours, model, tasks, theirs.trained);
+    if (!other_data && strcmp(theirs.data_checksum, ours.data_checksum) != 0) {
+        spell_data(have, sizeof have, &theirs);
+        spell_data(want, sizeof want, &ours);
+        return ewci_fail(EWC_ERR_DATA, "%.120s: was trained on %s; this is %s", path, have, want);
+    }
+    for (int i = 0; i < TASK_ROWS; i++) {
+        if (task_rows[i].type == ENTRY_TEXT) continue; /* which are of the data */
+        spell_entry(have, &theirs, &task_rows[i]);
+        spell_entry(want, &ours, &task_rows[i]);
+        if (strcmp(have, want) != 0)
+            return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s is %s, these tasks' is %s", path,
+                task_rows[i].key, have, want);
+    }
+    return EWC_OK;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* Whether a checkpoint is of the tasks at hand. */
+#ifndef EWCI_CHECKPOINT_H
+#define EWCI_CHECKPOINT_H
+
+#include "../data/task.h"
+#include "ewc/checkpoint.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A file that says what its tasks are must have these, and their data unless `other_data`;
+ * *trained is how many of them it has learnt, all where it does not say.
+ * @return EWC_OK; EWC_ERR_DATA: other data, both are named; EWC_ERR_CHECKPOINT: other tasks, the
+ *         entry is named; as ewc_checkpoint_describe */
+ewc_status ewci_checkpoint_compare(const char *path, const ewc_model *model, const ewc_tasks *tasks,
+    int other_data, int64_t *trained);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

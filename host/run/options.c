@@ -1,0 +1,701 @@
+/* SPDX-License-Identifier: MIT */
+/* The options of a run: text, JSON and presets, all driven by EWC_RUN_OPTIONS. */
+#include "options.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/enter.h"
+#include "../base/file.h"
+#include "../base/json.h"
+
+enum { CONFIG_BYTES_MAX = 1 << 20, VALUE_SIZE = 2 * EWC_OPTION_TEXT_SIZE };
+
+/* The table, and where each value lies in the struct. */
+static const struct row {
+    const char *field; /* the key with '_' for '-' */
+    ewc_option_type type;
+    const char *initial, *limits, *group, *help;
+    size_t offset;
+} rows[] = {
+#define ROW(type, field, initial, limits, group, help)                                             \
+    {#field, EWC_OPTION_##type, initial, limits, group, help, offsetof(ewc_run_options, field)},
+    EWC_RUN_OPTIONS(ROW)
+#undef ROW
+};
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+/* A preset is what it changes. */
+static const struct preset {
+    const char *name, *help;
+    const char *settings[12][2];
+} presets[] = {
+    {"permuted-mnist", "MNIST with pixels in another order in each task (the defaults)",
+        {{"kind", "permuted"}}},
+    {"rotated-mnist", "MNIST turned further in each task, up to 180 degrees",
+        {{"kind", "rotated"}}},
+    {"split-mnist", "two digits in each task, a head for each; see --scenario",
+        {{"kind", "split"}, {"tasks", "5"}, {"scenario", "task"}}},
+    {"long-sequence",
+        "50 permutations of MNIST with a running F that forgets a little: for many tasks",
+        {{"kind", "permuted"}, {"tasks", "50"}, {"method", "ewc-online"}, {"lambda", "20"},
+            {"gamma", "0.95"}}},
+    {"permuted-mnist-1024", "the protocol of van de Ven & Tolias, arXiv 1809.10635, table 4",
+        {{"kind", "permuted"}, {"tasks", "10"}, {"pad", "2"}, {"hidden", "1000,1000"},
+            {"init", "fan-in"}, {"optimizer", "adam"}, {"lr", "0.0001"}, {"iterations", "5000"},
+            {"estimator", "argmax"}, {"lambda", "500"}, {"gamma", "0.9"}}},
+};
+enum { PRESETS = sizeof presets / sizeof presets[0] };
+
+/* ---- Names ---- */
+
+static void spell_key(char *key, const char *field)
+{
+    size_t i = 0;
+    for (; field[i] != '\0' && i + 1 < EWC_OPTION_KEY_SIZE; i++)
+        key[i] = field[i] == '_' ? '-' : field[i];
+    key[i] = '\0';
+}
+
+static const struct row *find_row(const char *key)
+{
+    char known[EWC_OPTION_KEY_SIZE];
+    for (int i = 0; i < ROWS; i++) {
+        spell_key(known, rows[i].field);
+        if (strcmp(known, key) == 0) return &rows[i];
+    }
+    return NULL;
+}
+
+/* Edit distance (Levenshtein) of two names of at most EWC_OPTION_KEY_SIZE - 1 characters. */
+static int edit_distance(const char *a, const char *b)
+{
+    int cost[EWC_OPTION_KEY_SIZE];
+    const int columns = (int)strlen(b);
+    for (int j = 0; j <= columns; j++)
+        cost[j] = j;
+    for (int i = 0; a[i] != '\0'; i++) {
+        int diagonal = cost[0]; /* of row i, column j */
+        cost[0] = i + 1;
+        for (int j = 0; j < columns; j++) {
+            const int change = diagonal + (a[i] != b[j]);
+            diagonal = cost[j + 1];
+            const int shift = (diagonal < cost[j] ? diagonal : cost[j]) + 1;
+            cost[j + 1] = change < shift ? change : shift;
+        }
+    }
+    return cost[columns];
+}
+
+int ewc_options_nearest(char *out, const char *name, const char *const *names, int count)
+{
+    if (out == NULL) return 0;
+    out[0] = '\0';
+    if (name == NULL || names == NULL) return 0;
+    const size_t length = strlen(name);
+    int best = (int)length / 2 + 1; /* as far off as half the letters says nothing */
+    for (int i = 0; i < count && length < EWC_OPTION_KEY_SIZE; i++) {
+        if (strlen(names[i]) >= EWC_OPTION_KEY_SIZE) continue;
+        const int distance = edit_distance(name, names[i]);
+        if (distance >= best) continue;
+        best = distance;
+        strcpy(out, names[i]);
+    }
+    return out[0] != '\0';
+}
+
+/* Fails for a name that is not among those known, naming the nearest one that is. */
+static ewc_status unknown(const char *what, const char *name, const char *const *names, int count)
+{
+    char nearest[EWC_OPTION_KEY_SIZE];
+    if (ewc_options_nearest(nearest, name, names, count))
+        return ewci_fail(EWC_ERR_CONFIG, "%s, did you mean %s?", what, nearest);
+    return ewci_fail(EWC_ERR_CONFIG, "%s", what);
+}
+
+static ewc_status unknown_key(const char *key)
+{
+    char keys[ROWS][EWC_OPTION_KEY_SIZE], what[128];
+    const char *names[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        spell_key(keys[i], rows[i].field);
+        names[i] = keys[i];
+    }
+    snprintf(what, sizeof what, "%.64s: unknown option", key);
+    return unknown(what, key, names, ROWS);
+}
+
+int ewc_options_count(void)
+{
+    return ROWS;
+}
+
+/* Rows appended to the table belong to groups further up: a group's rows come with its first. */
+static const struct row *row_in_order(int i)
+{
+    for (int first = 0; first < ROWS; first++) {
+        int is_new = 1; /* no row before is of this group */
+        for (int k = 0; k < first; k++)
+            is_new &= strcmp(rows[k].group, rows[first].group) != 0;
+        for (int k = first; is_new && k < ROWS; k++)
+            if (strcmp(rows[k].group, rows[first].group) == 0 && i-- == 0) return &rows[k];
+    }
+    return NULL;
+}
+
+int ewc_options_describe(int i, ewc_option_info *out, size_t size)
+{
+    const struct row *const row = i >= 0 ? row_in_order(i) : NULL;
+    if (row == NULL || out == NULL) return 0;
+    ewc_option_info info = {"", row->type, row->initial, row->limits, row->group, row->help};
+    spell_key(info.key, row->field);
+    return ewci_copy_out("ewc_option_info", out, size, &info, "ewc_options_describe") == EWC_OK;
+}
+
+/* ---- Values ---- */
+
+/* Whether a number may be the word "auto" as well: limits such as "auto|[0,1]". */
+static int takes_auto(const struct row *row)
+{
+    return row->type == EWC_OPTION_INTEGER && strncmp(row->limits, "auto|", 5) == 0;
+}
+
+/* Whether x lies in an interval such as "[0,1)". */
+static int within(double x, const char *limits)
+{
+    char text[64];
+    double low = 0.0, high = 0.0;
+    snprintf(text, sizeof text, "%s", limits + 1);
+    char *const comma = strchr(text, ',');
+    const size_t last = strlen(text) - 1;
+    const int open_low = limits[0] == '(', open_high = text[last] == ')';
+    *comma = text[last] = '\0';
+    if (!ewci_parse_real(&low, text) || !ewci_parse_real(&high, comma + 1)) return 0;
+    return (open_low ? x > low : x >= low) && (open_high ? x < high : x <= high);
+}
+
+/* The position of `name` in "a|b|c", or -1. */
+static int find_choice(const char *choices, const char *name)
+{
+    const size_t length = strlen(name);
+    int i = 0;
+    for (const char *c = choices; c != NULL; i++) {
+        const size_t here = strcspn(c, "|");
+        if (here == length && memcmp(c, name, length) == 0) return i;
+        c = c[here] == '|' ? c + here + 1 : NULL;
+    }
+    return -1;
+}
+
+/* Whether x is a number that the option takes. */
+static int in_range(const struct row *row, int64_t x)
+{
+    return within((double)x, row->limits + (takes_auto(row) ? strlen("auto|") : 0));
+}
+
+/* Fails with "key: value, expected ...". */
+static ewc_status bad_value(const struct row *row, const char *value)
+{
+    static const char *const expected[] = {"a whole number in ", "a number in ", "true or false",
+        "", "UTF-8 text of at most 511 bytes", "widths such as 400,400, or none; each in "};
+    char key[EWC_OPTION_KEY_SIZE];
+    spell_key(key, row->field);
+    return ewci_fail(EWC_ERR_CONFIG, "%s: \"%.64s\", expected %s%s", key, value,
+        expected[row->type], row->limits);
+}
+
+static int parse_list(ewc_option_list *list, const char *text, const char *limits)
+{
+    *list = (ewc_option_list){0};
+    if (text[0] == '\0' || strcmp(text, "none") == 0) return 1;
+    for (const char *c = text;;) {
+        char item[24];
+        const size_t length = strcspn(c, ",");
+        if (length >= sizeof item || list->count >= EWC_OPTION_LIST_MAX) return 0;
+        memcpy(item, c, length);
+        item[length] = '\0';
+        int64_t *const value = &list->items[list->count++];
+        if (!ewci_parse_integer(value, item) || !within((double)*value, limits)) return 0;
+        if (c[length] == '\0') return 1;
+        c += length + 1;
+    }
+}
+
+/* Whether text is UTF-8, as a configuration file must be. */
+static int is_text(const char *text)
+{
+    json_t *const string = json_string(text);
+    json_decref(string);
+    return string != NULL;
+}
+
+static ewc_status set_row(ewc_run_options *options, const struct row *row, const char *value)
+{
+    void *const field = (char *)options + row->offset;
+    switch (row->type) {
+    case EWC_OPTION_INTEGER: {
+        int64_t x = EWC_OPTION_AUTO;
+        const int is_word = takes_auto(row) && strcmp(value, "auto") == 0;
+        if (!is_word && (!ewci_parse_integer(&x, value) || !in_range(row, x))) break;
+        *(int64_t *)field = x;
+        if (x > 0 && field == &options->epochs) options->iterations = 0;
+        if (x > 0 && field == &options->iterations) options->epochs = 0;
+        return EWC_OK;
+    }
+    case EWC_OPTION_REAL: {
+        double x;
+        if (!ewci_parse_real(&x, value) || !within(x, row->limits)) break;
+        *(double *)field = x;
+        return EWC_OK;
+    }
+    case EWC_OPTION_FLAG: {
+        const int x = find_choice("false|true", value);
+        if (x < 0) break;
+        *(int *)field = x;
+        return EWC_OK;
+    }
+    case EWC_OPTION_CHOICE: {
+        const int x = find_choice(row->limits, value);
+        if (x < 0) break;
+        *(int *)field = x;
+        return EWC_OK;
+    }
+    case EWC_OPTION_TEXT: {
+        char path[EWC_OPTION_TEXT_SIZE];
+        const char *text = value;
+        if (field == options->data_dir && value[0] != '\0') { /* a run is used elsewhere, too */
+            if (!ewci_path_absolute(path, sizeof path, value)) break;
+            text = path;
+        }
+        const size_t length = strlen(text);
+        if (length >= EWC_OPTION_TEXT_SIZE || !is_text(text)) break;
+        memcpy(field, text, length + 1);
+        return EWC_OK;
+    }
+    case EWC_OPTION_LIST: {
+        ewc_option_list list;
+        if (!parse_list(&list, value, row->limits)) break;
+        *(ewc_option_list *)field = list;
+        return EWC_OK;
+    }
+    }
+    return bad_value(row, value);
+}
+
+static void get_row(
+    char *buffer, size_t size, const ewc_run_options *options, const struct row *row)
+{
+    const void *const field = (const char *)options + row->offset;
+    switch (row->type) {
+    case EWC_OPTION_INTEGER:
+        if (takes_auto(row) && *(const int64_t *)field == EWC_OPTION_AUTO)
+            snprintf(buffer, size, "auto");
+        else
+            snprintf(buffer, size, "%lld", (long long)*(const int64_t *)field);
+        break;
+    case EWC_OPTION_REAL:
+        ewci_format_real(buffer, size, *(const double *)field);
+        break;
+    case EWC_OPTION_FLAG:
+        snprintf(buffer, size, "%s", *(const int *)field ? "true" : "false");
+        break;
+    case EWC_OPTION_CHOICE: {
+        const char *name = row->limits;
+        const int choice = *(const int *)field;
+        int i = 0;
+        while (i < choice && name[strcspn(name, "|")] == '|') {
+            name += strcspn(name, "|") + 1;
+            i++;
+        }
+        if (i == choice)
+            snprintf(buffer, size, "%.*s", (int)strcspn(name, "|"), name);
+        else
+            snprintf(buffer, size, "%d", choice);
+        break;
+    }
+    case EWC_OPTION_TEXT:
+        snprintf(buffer, size, "%.*s", EWC_OPTION_TEXT_SIZE - 1, (const char *)field);
+        break;
+    case EWC_OPTION_LIST: {
+        const ewc_option_list *const list = field;
+        const int64_t count = list->count < EWC_OPTION_LIST_MAX ? list->count : EWC_OPTION_LIST_MAX;
+        size_t used = (size_t)snprintf(buffer, size, "%s", count <= 0 ? "none" : "");
+        for (int64_t i = 0; i < count && used < size; i++)
+            used += (size_t)snprintf(
+                buffer + used, size - used, "%s%lld", i > 0 ? "," : "", (long long)list->items[i]);
+        break;
+    }
+    }
+}
+
+/* ---- The caller's struct, which may be an older and shorter one ---- */
+
+static void set_defaults(ewc_run_options *options)
+{
+    memset(options, 0, sizeof *options);
+    options->struct_size = sizeof *options;
+    for (int i = 0; i < ROWS; i++)
+        (void)set_row(options, &rows[i], rows[i].initial); /* a test sets each once more */
+}
+
+ewc_status ewci_options_import(
+    ewc_run_options *out, const ewc_run_options *given, const char *function)
+{
+    set_defaults(out);
+    return ewci_copy_options("ewc_run_options", out, given, function);
+}
+
+/* Fails if an option beyond the end of the caller's struct has been set to something. */
+static ewc_status check_lost(const ewc_run_options *options, size_t size)
+{
+    ewc_run_options defaults;
+    set_defaults(&defaults);
+    for (int i = 0; i < ROWS; i++) {
+        char value[VALUE_SIZE], initial[VALUE_SIZE], key[EWC_OPTION_KEY_SIZE];
+        if (rows[i].offset < size) continue;
+        get_row(value, sizeof value, options, &rows[i]);
+        get_row(initial, sizeof initial, &defaults, &rows[i]);
+        if (strcmp(value, initial) == 0) continue;
+        spell_key(key, rows[i].field);
+        return ewci_fail(EWC_ERR_CONFIG,
+            "%s: %.64s, but this program was built before there was such an option", key, value);
+    }
+    return EWC_OK;
+}
+
+/* Fills the caller's struct. */
+static ewc_status export(ewc_run_options *given, const ewc_run_options *options)
+{
+    const size_t size = given->struct_size;
+    const ewc_status status = size < sizeof *options ? check_lost(options, size) : EWC_OK;
+    if (status != EWC_OK) return status;
+    memcpy(given, options, size);
+    given->struct_size = size;
+    return EWC_OK;
+}
+
+ewc_status ewc_options_init(ewc_run_options *options, size_t size)
+{
+    EWCI_ENTER(options);
+    ewc_run_options full;
+    const ewc_status status = ewci_check_size("ewc_run_options", size, "ewc_options_init");
+    if (status != EWC_OK) return status;
+    set_defaults(&full);
+    options->struct_size = size;
+    return export(options, &full);
+}
+
+/* What a method needs and is still off. */
+static void imply(ewc_run_options *o)
+{
+    if (o->method != EWC_METHOD_DROPOUT) return;
+    if (o->dropout_input == 0.0 && o->dropout_hidden == 0.0) {
+        o->dropout_input = 0.2; /* Kirkpatrick et al., table S1 */
+        o->dropout_hidden = 0.5;
+    }
+    if (o->patience == 0) o->patience = 5;
+    if (o->validation == 0) o->validation = 5000;
+}
+
+static ewc_status set_preset(ewc_run_options *options, const char *name);
+
+static ewc_status set(ewc_run_options *options, const char *key, const char *value)
+{
+    const struct row *const row = find_row(key);
+    if (row == NULL) return unknown_key(key);
+    if (strcmp(key, "preset") == 0) return set_preset(options, value);
+    const ewc_status status = set_row(options, row, value);
+    if (status == EWC_OK && strcmp(key, "method") == 0) imply(options);
+    return status;
+}
+
+ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value)
+{
+    EWCI_ENTER(options, key, value);
+    ewc_run_options full;
+    ewc_status status = ewci_options_import(&full, options, "ewc_options_set");
+    if (status == EWC_OK) status = set(&full, key, value);
+    if (status == EWC_OK) status = export(options, &full);
+    return status;
+}
+
+ewc_status ewc_options_get(
+    const ewc_run_options *options, const char *key, char *buffer, size_t size)
+{
+    EWCI_ENTER(options, key, buffer);
+    char value[VALUE_SIZE];
+    ewc_run_options full;
+    const ewc_status status = ewci_options_import(&full, options, "ewc_options_get");
+    if (status != EWC_OK) return status;
+    const struct row *const row = find_row(key);
+    if (row == NULL) return unknown_key(key);
+    get_row(value, sizeof value, &full, row);
+    const size_t length = strlen(value);
+    if (length >= size)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_options_get: size=%zu, %s needs %zu", size, key, length + 1);
+    memcpy(buffer, value, length + 1);
+    return EWC_OK;
+}
+
+/* ---- Presets ---- */
+
+int ewc_options_preset_count(void)
+{
+    return PRESETS;
+}
+
+const char *ewc_options_preset_name(int i)
+{
+    return i >= 0 && i < PRESETS ? presets[i].name : NULL;
+}
+
+const char *ewc_options_preset_help(int i)
+{
+    return i >= 0 && i < PRESETS ? presets[i].help : NULL;
+}
+
+static ewc_status set_preset(ewc_run_options *options, const char *name)
+{
+    const char *names[PRESETS];
+    for (int i = 0; i < PRESETS; i++) {
+        names[i] = presets[i].name;
+        if (strcmp(name, names[i]) != 0) continue;
+        set_defaults(options);
+        snprintf(options->preset, sizeof options->preset, "%s", name);
+        for (int k = 0; presets[i].settings[k][0] != NULL; k++) {
+            const char *const *const setting = presets[i].settings[k];
+            const ewc_status status = set(options, setting[0], setting[1]);
+            if (status != EWC_OK) return status;
+        }
+        return EWC_OK;
+    }
+    char what[384];
+    size_t used = (size_t)snprintf(what, sizeof what, "preset: \"%.64s\", expected ", name);
+    for (int i = 0; i < PRESETS && used < sizeof what; i++)
+        used += (size_t)snprintf(what + used, sizeof what - used, "%s%s",
+            i == 0            ? ""
+            : i + 1 < PRESETS ? ", "
+                              : " or ",
+            names[i]);
+    return unknown(what, name, names, PRESETS);
+}
+
+ewc_status ewc_options_preset(ewc_run_options *options, const char *name)
+{
+    EWCI_ENTER(options, name);
+    return ewc_options_set(options, "preset", name);
+}
+
+/* ---- Configuration files ---- */
+
+/* Sets an option from JSON, by way of the text of a value that has the option's own type. */
+static ewc_status set_json(ewc_run_options *options, const struct row *row, const json_t *value)
+{
+    char text[VALUE_SIZE] = "";
+    int good = 0;
+    switch (row->type) {
+    case EWC_OPTION_INTEGER:
+        good = json_is_integer(value);
+        if (good) snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
+        if (takes_auto(row) && json_is_string(value) &&
+            strcmp(json_string_value(value), "auto") == 0) {
+            good = 1;
+            snprintf(text, sizeof text, "auto");
+        }
+        break;
+    case EWC_OPTION_REAL:
+        good = json_is_number(value);
+        if (good) ewci_format_real(text, sizeof text, json_number_value(value));
+        break;
+    case EWC_OPTION_FLAG:
+        good = json_is_boolean(value);
+        if (good) snprintf(text, sizeof text, "%s", json_is_true(value) ? "true" : "false");
+        break;
+    case EWC_OPTION_CHOICE:
+    case EWC_OPTION_TEXT:
+        good = json_is_string(value) && json_string_length(value) < sizeof text;
+        if (good) snprintf(text, sizeof text, "%s", json_string_value(value));
+        break;
+    case EWC_OPTION_LIST: {
+        size_t used = 0;
+        good = json_is_array(value);
+        for (size_t i = 0; good && i < json_array_size(value); i++) {
+            const json_t *const item = json_array_get(value, i);
+            good = json_is_integer(item) && used + 24 < sizeof text;
+            if (good)
+                used += (size_t)snprintf(text + used, sizeof text - used, "%s%lld",
+                    i > 0 ? "," : "", (long long)json_integer_value(item));
+        }
+        break;
+    }
+    }
+    if (good) {
+        char key[EWC_OPTION_KEY_SIZE];
+        spell_key(key, row->field);
+        return set(options, key, text);
+    }
+    char *const shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    const ewc_status status = bad_value(row, shown != NULL ? shown : "?");
+    free(shown);
+    return status;
+}
+
+ewc_status ewc_options_load_json(ewc_run_options *options, const char *path)
+{
+    EWCI_ENTER(options, path);
+    ewc_status status = EWC_OK;
+    ewc_run_options result;
+    char *text = NULL;
+    size_t bytes = 0;
+    json_t *root = NULL;
+
+    EWCI_TRY(ewci_options_import(&result, options, "ewc_options_load_json"));
+    status = ewci_file_read(&text, &bytes, path, CONFIG_BYTES_MAX);
+    if (status == EWC_ERR_IO) status = ewci_fail(EWC_ERR_CONFIG, "config: %s", ewc_last_error());
+    if (status != EWC_OK) goto done;
+    EWCI_TRY(ewci_json_parse(&root, text, bytes, path, EWC_ERR_CONFIG));
+
+    const json_t *const preset = json_object_get(root, "preset");
+    const int chosen = result.preset[0] != '\0'; /* a flag is stronger than the file */
+    if (preset != NULL && !json_is_string(preset)) {
+        status = bad_value(find_row("preset"), "not a string");
+        goto done;
+    }
+    if (!chosen && preset != NULL && json_string_length(preset) > 0)
+        EWCI_TRY(set_preset(&result, json_string_value(preset)));
+
+    const char *key;
+    json_t *value;
+    for (int rest = 0; rest < 2; rest++) { /* the method first: it implies others */
+        json_object_foreach(root, key, value)
+        {
+            if (value == preset || (strcmp(key, "method") == 0) == rest) continue;
+            const struct row *const row = find_row(key);
+            status = row == NULL ? unknown_key(key) : set_json(&result, row, value);
+            if (status != EWC_OK) {
+                status = ewci_fail(status, "%s: %s", path, ewc_last_error());
+                goto done;
+            }
+        }
+    }
+    EWCI_TRY(export(options, &result));
+done:
+    json_decref(root);
+    free(text);
+    return status;
+}
+
+/* One option to a line, and numbers with no more digits than they were given with: by hand. */
+ewc_status ewc_options_to_json(const ewc_run_options *options, char **text)
+{
+    if (text != NULL) *text = NULL;
+    EWCI_ENTER(options, text);
+    size_t bytes = 0;
+    ewc_run_options full;
+    const ewc_status status = ewci_options_import(&full, options, "ewc_options_to_json");
+    if (status != EWC_OK) return status;
+    FILE *const out = open_memstream(text, &bytes);
+    if (out == NULL) return ewci_fail(EWC_ERR_MEMORY, "ewc_options_to_json: out of memory");
+    for (int i = 0; i < ROWS; i++) {
+        char key[EWC_OPTION_KEY_SIZE], value[VALUE_SIZE];
+        spell_key(key, rows[i].field);
+        get_row(value, sizeof value, &full, &rows[i]);
+        fprintf(out, "%s  \"%s\": ", i == 0 ? "{\n" : ",\n", key);
+        if (rows[i].type == EWC_OPTION_TEXT || rows[i].type == EWC_OPTION_CHOICE ||
+            (takes_auto(&rows[i]) && strcmp(value, "auto") == 0)) {
+            json_t *const string = json_string(value);
+            json_dumpf(string, out, JSON_ENCODE_ANY);
+            json_decref(string);
+        } else if (rows[i].type == EWC_OPTION_LIST) {
+            fprintf(out, "[%s]", strcmp(value, "none") == 0 ? "" : value);
+        } else {
+            fputs(value, out);
+        }
+    }
+    fputs("\n}\n", out);
+    if (fclose(out) == 0) return EWC_OK;
+    free(*text);
+    *text = NULL;
+    return ewci_fail(EWC_ERR_MEMORY, "ewc_options_to_json: out of memory");
+}
+
+/* ---- Options against each other ---- */
+
+static int is_device(const char *name)
+{
+    int64_t index;
+    if (strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0 || strcmp(name, "cuda") == 0)
+        return 1;
+    return strncmp(name, "cuda:", 5) == 0 && ewci_parse_integer(&index, name + 5) && index >= 0;
+}
+
+/* Whether a value that was written into the struct is one that set_row would write. */
+static ewc_status check_row(const ewc_run_options *options, const struct row *row)
+{
+    const void *const field = (const char *)options + row->offset;
+    char text[VALUE_SIZE];
+    int good = 0;
+    switch (row->type) {
+    case EWC_OPTION_INTEGER:
+        good = in_range(row, *(const int64_t *)field) ||
+               (takes_auto(row) && *(const int64_t *)field == EWC_OPTION_AUTO);
+        break;
+    case EWC_OPTION_REAL:
+        good = within(*(const double *)field, row->limits);
+        break;
+    case EWC_OPTION_FLAG:
+        good = *(const int *)field == 0 || *(const int *)field == 1;
+        break;
+    case EWC_OPTION_CHOICE:
+        get_row(text, sizeof text, options, row);
+        good = *(const int *)field >= 0 && find_choice(row->limits, text) == *(const int *)field;
+        break;
+    case EWC_OPTION_TEXT:
+        good = memchr(field, '\0', EWC_OPTION_TEXT_SIZE) != NULL && is_text(field);
+        break;
+    case EWC_OPTION_LIST: {
+        const ewc_option_list *const list = field;
+        good = list->count >= 0 && list->count <= EWC_OPTION_LIST_MAX;
+        for (int64_t i = 0; good && i < list->count; i++)
+            good = within((double)list->items[i], row->limits);
+        break;
+    }
+    }
+    if (good) return EWC_OK;
+    get_row(text, sizeof text, options, row);
+    if (row->type == EWC_OPTION_FLAG) snprintf(text, sizeof text, "%d", *(const int *)field);
+    return bad_value(row, text);
+}
+
+ewc_status ewc_options_check(const ewc_run_options *options)
+{
+    EWCI_ENTER(options);
+    enum { CLASSES = 10 }; /* of each set */
+    char dataset[EWC_OPTION_KEY_SIZE];
+    ewc_run_options full;
+    const ewc_run_options *const o = &full;
+    ewc_status status = ewci_options_import(&full, options, "ewc_options_check");
+    for (int i = 0; i < ROWS && status == EWC_OK; i++)
+        status = check_row(o, &rows[i]);
+    if (status != EWC_OK) return status;
+    get_row(dataset, sizeof dataset, o, find_row("dataset"));
+    if (!is_device(o->device))
+        return ewci_fail(
+            EWC_ERR_CONFIG, "device: \"%s\", expected auto, cpu, cuda or cuda:N", o->device);
+    if (o->kind == EWC_TASKS_SPLIT && o->tasks * o->classes_per_task > CLASSES)
+        return ewci_fail(EWC_ERR_CONFIG,
+            "tasks: %lld of %lld classes each need more than the %d classes of %s",
+            (long long)o->tasks, (long long)o->classes_per_task, CLASSES, dataset);
+    if (o->method == EWC_METHOD_LWF && o->scenario == EWC_SCENARIO_TASK)
+        return ewci_fail(EWC_ERR_CONFIG, "scenario: task, expected domain or class for lwf");
+    if (o->patience > 0 && o->validation == 0)
+        return ewci_fail(EWC_ERR_CONFIG,
+            "patience: early stopping needs validation samples, such as --validation 5000");
+    if (o->epochs == 0 && o->iterations == 0)
+        return ewci_fail(EWC_ERR_CONFIG, "epochs: 0, expected epochs or iterations above 0");
+    if (o->nesterov && o->optimizer == EWC_OPTIMIZER_SGD && !(o->momentum > 0.0))
+        return ewci_fail(EWC_ERR_CONFIG, "nesterov: needs momentum above 0");
+    return EWC_OK;
+}

@@ -1,0 +1,822 @@
+/* SPDX-License-Identifier: MIT */
+/* A run: options -> device, data, tasks, model, optimizer, EWC state, trainer -> a folder. */
+#include "ewc/run.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "../base/enter.h"
+#include "../base/file.h"
+#include "../data/dataset.h"
+#include "../methods/method.h"
+#include "checkpoint.h"
+#include "ewc/ewc.h"
+#include "options.h"
+#include "record.h"
+
+/* What the finished tasks have left, so that an early end can still write it. */
+typedef struct kept_model {
+    float *theta, *s, *mu; /* (parameters); s and mu: NULL without a state */
+    ewc_consolidation_info info;
+} kept_model;
+
+struct ewc_run {
+    ewc_run_options options;
+    ewc_run_callbacks callbacks;
+    ewc_backend *backend;
+    ewc_dataset *dataset;
+    ewc_tasks *tasks;
+    ewc_model *model;
+    ewc_optimizer *optimizer;
+    ewc_consolidation *state; /* NULL: a method without penalty */
+    ewc_trainer *trainer;
+    ewci_record *record;
+    ewc_run_result result;
+    ewc_backend_info device;
+    ewc_status event_status; /* what went wrong while an event was recorded, and its sentence */
+    char event_sentence[512];
+    kept_model kept;        /* after result.done tasks */
+    double start, saved_at; /* seconds; saved_at: of the last interim save, 0: none */
+    json_t *fishers;        /* an object for each Fisher pass, for result.json */
+    int executing;          /* inside ewc_run_execute, as callbacks are */
+    char *folder;
+    char model_text[1024];
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- What a run is, in JSON ---- */
+
+/* The value of an option as text, for records. */
+static json_t *option_text(const ewc_run_options *options, const char *key)
+{
+    char text[2 * EWC_OPTION_TEXT_SIZE];
+    if (ewc_options_get(options, key, text, sizeof text) != EWC_OK) return NULL;
+    return json_string(text);
+}
+
+/* What a lambda means only together: estimator, samples, normaliser, convention, policy. */
+static json_t *describe_method(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    const ewci_method *const method = ewci_method_of(o);
+    json_t *const out = json_pack("{s:o, s:o, s:I, s:I}", "method", option_text(o, "method"),
+        "scenario", option_text(o, "scenario"), "tasks", (json_int_t)o->tasks, "parameters",
+        (json_int_t)run->result.parameters);
+    if (o->method == EWC_METHOD_LWF) {
+        json_object_set_new(out, "lwf_temperature", ewci_json_real(o->lwf_temperature));
+        json_object_set_new(out, "lwf_alpha", ewci_json_real(o->lwf_alpha));
+    }
+    if (method->replay != EWC_REPLAY_NONE) {
+        json_object_set_new(out, "memory", json_integer(o->memory));
+        json_object_set_new(
+            out, "replay_batch", json_integer(o->replay_batch > 0 ? o->replay_batch : o->batch));
+    }
+    if (out == NULL || run->state == NULL) return out;
+
+    int64_t covered = 0;
+    for (int64_t i = 0; i < ewc_model_segment_count(run->model); i++) {
+        const ewc_segment *const segment = ewc_model_segment(run->model, i);
+        if (!o->exclude_heads || !(segment->flags & EWC_SEGMENT_HEAD)) covered += segment->count;
+    }
+    json_t *const more = json_pack("{s:o, s:s, s:s, s:o, s:o, s:I}", "lambda",
+        ewci_json_real(ewci_method_lambda(o)), "lambda_convention", "half", "policy",
+        method->policy == EWC_POLICY_SUM ? "sum" : "online", "gamma",
+        method->policy == EWC_POLICY_SUM ? json_null() : ewci_json_real(ewci_method_gamma(o)),
+        "penalty", option_text(o, "penalty"), "parameters_covered", (json_int_t)covered);
+    const int64_t rows = ewc_tasks_rows(run->tasks, 0, EWC_SPLIT_TRAIN);
+    const int64_t samples =
+        o->fisher_samples > 0 && o->fisher_samples < rows ? o->fisher_samples : rows;
+    json_t *const source = json_pack("{s:s}", "importance", method->importance);
+    if (strcmp(method->importance, "fisher") == 0) {
+        json_object_set_new(source, "estimator", option_text(o, "estimator"));
+        if (o->estimator == EWC_FISHER_SAMPLED)
+            json_object_set_new(source, "fisher_draws", json_integer(o->fisher_draws));
+    }
+    if (ewci_method_importance(o) == EWC_IMPORTANCE_FISHER) { /* a pass over samples */
+        json_object_set_new(source, "fisher_samples", json_integer(samples));
+        json_object_set_new(source, "normaliser", json_string("mean over samples"));
+    }
+    if (o->method == EWC_METHOD_SI) {
+        json_object_set_new(source, "si_xi", ewci_json_real(o->si_xi));
+        json_object_set_new(source, "si_gradient", json_string(o->si_total ? "total" : "task"));
+    }
+    const int failed = json_object_update(out, more) != 0 || json_object_update(out, source) != 0;
+    json_decref(more);
+    json_decref(source);
+    if (!failed) return out;
+    json_decref(out);
+    return NULL;
+}
+
+/* The first line of the record, and the head of result.json. */
+static json_t *describe_run(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    const ewc_dataset_info *const data = run->result.data;
+    json_t *const out = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:o, s:s}",
+        "version", ewc_version(), "device", run->device.name, "device_description",
+        run->device.description, "precision", run->device.precision, "threads", run->device.threads,
+        "seed", (json_int_t)o->seed, "dataset", data->name, "data_folder", data->folder,
+        "data_checksum", data->checksum, "kind", option_text(o, "kind"), "model", run->model_text);
+    json_t *const method = describe_method(run);
+    if (out != NULL && method != NULL && json_object_update(out, method) == 0) {
+        json_decref(method);
+        return out;
+    }
+    json_decref(out);
+    json_decref(method);
+    return NULL;
+}
+
+static json_t *describe_counts(const int64_t *counts, int64_t n)
+{
+    json_t *const out = json_array();
+    for (int64_t i = 0; i < n; i++)
+        json_array_append_new(out, json_integer(counts[i]));
+    return out;
+}
+
+static json_t *describe_result(const ewc_run *run)
+{
+    const ewc_run_result *const r = &run->result;
+    json_t *const out = describe_run(run);
+    json_t *const accuracy = json_array();
+    for (int64_t i = 0; i < r->tasks; i++)
+        json_array_append_new(accuracy, ewci_json_reals(r->accuracy + i * r->tasks, r->tasks));
+    json_t *const samples = json_array();
+    for (int64_t i = 0; i < r->tasks; i++)
+        json_array_append_new(
+            samples, describe_counts(r->accuracy_samples + i * r->tasks, r->tasks));
+    double validation_acc = 0.0;
+    for (int64_t i = 0; i < r->done; i++)
+        validation_acc += r->validation[i] / (double)r->done;
+    json_t *const more = json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o,"
+                                   " s:{s:o, s:o, s:o, s:o}, s:I, s:o, s:O}",
+        "tasks_done", (json_int_t)r->done, "acc", ewci_json_real(r->metrics.acc), "bwt",
+        ewci_json_real(r->metrics.bwt), "fwt", ewci_json_real(r->metrics.fwt), "forgetting",
+        ewci_json_real(r->metrics.forgetting), "accuracy", accuracy, "baseline",
+        ewci_json_reals(r->baseline, r->tasks), "validation",
+        ewci_json_reals(r->validation, r->tasks), "validation_acc", ewci_json_real(validation_acc),
+        "seconds", "total", ewci_json_real(r->seconds), "training",
+        ewci_json_real(r->seconds_training), "fisher", ewci_json_real(r->seconds_fisher),
+        "evaluation", ewci_json_real(r->seconds_evaluation), "fisher_samples_done",
+        (json_int_t)r->fisher_samples, "fisher_samples_per_second",
+        ewci_json_real((double)r->fisher_samples / r->seconds_fisher), "fisher", run->fishers);
+    json_object_set_new(out, "accuracy_samples", samples);
+    json_object_set_new(out, "baseline_samples", describe_counts(r->baseline_samples, r->tasks));
+    json_object_set_new(
+        out, "validation_samples", describe_counts(r->validation_samples, r->tasks));
+    if (out != NULL && run->state != NULL)
+        json_object_set_new(out, "proximal_from",
+            r->proximal_from > 0 ? json_integer(r->proximal_from) : json_null());
+    if (out != NULL && more != NULL && json_object_update(out, more) == 0 &&
+        json_object_set_new(out, "folder", json_string(r->folder)) == 0) {
+        json_decref(more);
+        return out;
+    }
+    json_decref(out);
+    json_decref(more);
+    return NULL;
+}
+
+ewc_status ewc_run_result_json(const ewc_run *run, char **text)
+{
+    EWCI_ENTER(run, text);
+    json_t *const result = describe_result(run);
+    *text = result == NULL ? NULL : ewci_json_text(result);
+    json_decref(result);
+    return *text != NULL ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "ewc_run_result_json: out of memory");
+}
+
+/* ---- Events ---- */
+
+/* {"fc1.weight": {"trace", "mean", "max", "zeros", "log2_from": k, "log2_counts": [weights with
+ * 2^k <= F < 2^(k+1), and so on]}, ...} */
+static json_t *describe_stats(const ewc_run *run, const ewc_fisher_stats *stats)
+{
+    json_t *const out = json_object();
+    for (int64_t i = 0; stats != NULL && i < ewc_model_segment_count(run->model); i++) {
+        const int64_t *const bins = stats[i].bins;
+        json_t *const counts = json_array();
+        int first = 0, end = EWC_FISHER_BINS;
+        while (first < end && bins[first] == 0)
+            first++;
+        while (end > first && bins[end - 1] == 0)
+            end--;
+        for (int k = first; k < end; k++)
+            json_array_append_new(counts, json_integer(bins[k]));
+        json_object_set_new(out, ewc_model_segment(run->model, i)->name,
+            json_pack("{s:o, s:o, s:o, s:I, s:i, s:o}", "trace", ewci_json_real(stats[i].trace),
+                "mean", ewci_json_real(stats[i].mean), "max", ewci_json_real(stats[i].max), "zeros",
+                (json_int_t)stats[i].zeros, "log2_from", EWC_FISHER_BIN_FIRST + first,
+                "log2_counts", counts));
+    }
+    return out;
+}
+
+/* {"fc1.weight": [for each task before: sum of sqrt(F F_before)], ...}; null where not asked for */
+static json_t *describe_overlap(const ewc_run *run, const ewc_event *e)
+{
+    const int64_t segments = ewc_model_segment_count(run->model);
+    if (e->overlap == NULL) return json_null();
+    json_t *const out = json_object();
+    for (int64_t i = 0; i < segments; i++) {
+        json_t *const sums = json_array();
+        for (int64_t j = 0; j < e->task; j++)
+            json_array_append_new(sums, ewci_json_real(e->overlap[j * segments + i]));
+        json_object_set_new(out, ewc_model_segment(run->model, i)->name, sums);
+    }
+    return out;
+}
+
+/* An event as a line of the record. */
+static json_t *describe_event(const ewc_run *run, const ewc_event *e)
+{
+    const json_int_t task = e->task + 1, step = e->step; /* tasks count from 1 for people */
+    switch (e->kind) {
+    case EWC_EVENT_TASK_BEGIN:
+        return json_pack(
+            "{s:s, s:I, s:I}", "event", "task-begin", "task", task, "steps", (json_int_t)e->steps);
+    case EWC_EVENT_STEP:
+        return json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "event", "step", "task", task,
+            "step", step, "epoch", (json_int_t)e->epoch + 1, "loss", ewci_json_real(e->loss),
+            "penalty", ewci_json_real(e->penalty), "lr", ewci_json_real(e->lr), "seconds",
+            ewci_json_real(e->seconds));
+    case EWC_EVENT_EVALUATED:
+    case EWC_EVENT_VALIDATED:
+        return json_pack("{s:s, s:I, s:I, s:b, s:o, s:o, s:o, s:o}", "event",
+            e->kind == EWC_EVENT_EVALUATED ? "evaluated" : "validated", "task", task, "step", step,
+            "task_end", e->task_end, "accuracy", ewci_json_reals(e->accuracy, e->tasks), "losses",
+            ewci_json_reals(e->losses, e->tasks), "samples", describe_counts(e->rests_on, e->tasks),
+            "seconds", ewci_json_real(e->seconds));
+    case EWC_EVENT_FISHER:
+        return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o}", "event", "fisher", "task", task,
+            "samples", (json_int_t)e->samples, "seconds", ewci_json_real(e->seconds), "segments",
+            describe_stats(run, e->stats), "overlap", describe_overlap(run, e));
+    case EWC_EVENT_FOLDED:
+        return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:s}", "event", "folded", "task",
+            task, "folded", (json_int_t)e->state->tasks, "trace", ewci_json_real(e->state->trace),
+            "max", ewci_json_real(e->state->max), "r", ewci_json_real(e->state->r), "safe_lambda",
+            ewci_json_real(e->safe_lambda), "penalty",
+            e->form == EWC_PENALTY_PROXIMAL ? "proximal" : "explicit");
+    case EWC_EVENT_TASK_END:
+        return json_pack("{s:s, s:I, s:I, s:b, s:I, s:o}", "event", "task-end", "task", task,
+            "step", step, "stopped_early", e->stopped_early, "kept_step", (json_int_t)e->kept_step,
+            "seconds", ewci_json_real(e->seconds));
+    }
+    return NULL;
+}
+
+/* folder/name; NULL if out of memory. free() it. */
+static char *join(const char *folder, const char *name)
+{
+    char *path = NULL;
+    return asprintf(&path, "%s/%s", folder, name) < 0 ? NULL : path;
+}
+
+/* Writes text to folder/name; NULL text stands for a failed allocation. */
+static ewc_status write_text(const ewc_run *run, const char *name, const char *text)
+{
+    char *const path = join(run->folder, name);
+    ewc_status status = EWC_ERR_MEMORY;
+    if (path != NULL && text != NULL) {
+        const ewci_piece piece = {text, strlen(text)};
+        status = ewci_file_write(path, &piece, 1);
+    } else {
+        ewci_fail(status, "%s: out of memory", name);
+    }
+    free(path);
+    return status;
+}
+
+static ewc_status save_checkpoint(ewc_run *run)
+{
+    ewc_status status = EWC_OK;
+    char *const folder = join(run->folder, "checkpoint");
+    char *const path = join(run->folder, "checkpoint/model.safetensors");
+    if (folder == NULL || path == NULL) {
+        status = ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory");
+        goto done;
+    }
+    if (run->result.saved == 0) EWCI_TRY(ewci_folder_make(folder));
+    EWCI_TRY(ewc_checkpoint_save_tasks(path, run->model, run->state, run->tasks, run->result.done));
+done:
+    free(path);
+    free(folder);
+    return status;
+}
+
+/* Times so far, and the measures of the tasks that are finished. */
+static void measure(ewc_run *run)
+{
+    ewc_run_result *const r = &run->result;
+    r->seconds = now() - run->start;
+    r->seconds_training = r->seconds - r->seconds_fisher - r->seconds_evaluation;
+    r->metrics = ewc_trainer_metrics(run->trainer, r->done);
+}
+
+/* Leaves model and result of the finished tasks in the folder; the model is as after them. */
+static ewc_status save_finished(ewc_run *run)
+{
+    ewc_status status = EWC_OK;
+    char *text = NULL;
+    measure(run);
+    if (run->options.checkpoint) EWCI_TRY(save_checkpoint(run));
+    EWCI_TRY(ewc_run_result_json(run, &text));
+    EWCI_TRY(write_text(run, "result.json", text));
+    run->result.saved = run->result.done;
+    run->saved_at = now();
+done:
+    free(text);
+    return status;
+}
+
+/* ---- What an early end leaves ---- */
+
+static ewc_status create_kept(ewc_run *run)
+{
+    const size_t n = (size_t)ewc_model_parameter_count(run->model);
+    kept_model *const kept = &run->kept;
+    if (!run->options.checkpoint) return EWC_OK;
+    kept->theta = ewci_calloc(n, sizeof *kept->theta);
+    if (run->state != NULL) {
+        kept->s = ewci_calloc(n, sizeof *kept->s);
+        kept->mu = ewci_calloc(n, sizeof *kept->mu);
+    }
+    if (kept->theta != NULL && (run->state == NULL || (kept->s != NULL && kept->mu != NULL)))
+        return EWC_OK;
+    return ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory");
+}
+
+static void free_kept(kept_model *kept)
+{
+    free(kept->mu);
+    free(kept->s);
+    free(kept->theta);
+}
+
+/* After a task: keeps model and state in host memory, and leaves them in the folder after the first
+ * task and then now and then, for an end that nothing can be done about (SIGKILL, a power cut). */
+static ewc_status keep_finished(ewc_run *run)
+{
+    static const double between_saves = 60.0; /* seconds; a save takes a fraction of one */
+    const int64_t n = ewc_model_parameter_count(run->model);
+    kept_model *const kept = &run->kept;
+    ewc_status status = EWC_OK;
+    if (run->result.done == run->result.tasks) return EWC_OK; /* the end saves itself */
+    if (kept->theta != NULL) EWCI_TRY(ewc_model_read(run->model, kept->theta, n));
+    if (kept->s != NULL) {
+        EWCI_TRY(ewc_consolidation_read(run->state, kept->s, kept->mu, n));
+        EWCI_TRY(ewc_consolidation_describe(run->state, &kept->info, sizeof kept->info));
+    }
+    if (run->result.saved == 0 || now() - run->saved_at >= between_saves)
+        EWCI_TRY(save_finished(run));
+done:
+    return status;
+}
+
+/* Puts back what was kept, and saves it. */
+static ewc_status save_kept(ewc_run *run)
+{
+    const int64_t n = ewc_model_parameter_count(run->model);
+    const kept_model *const kept = &run->kept;
+    ewc_status status = EWC_OK;
+    if (run->result.done == run->result.saved) return EWC_OK;
+    if (run->result.done < run->result.tasks) {
+        if (kept->theta != NULL) EWCI_TRY(ewc_model_write(run->model, kept->theta, n));
+        if (kept->s != NULL)
+            EWCI_TRY(ewc_consolidation_write(
+                run->state, kept->s, kept->mu, n, kept->info.r, kept->info.tasks));
+    }
+    EWCI_TRY(save_finished(run));
+done:
+    return status;
+}
+
+/* ---- Listening ---- */
+
+/* The first fold that makes the explicit step unstable: said once, and recorded. */
+static void note_form(ewc_run *run, const ewc_event *e)
+{
+    const ewc_run_options *const o = &run->options;
+    const ewci_method *const method = ewci_method_of(o);
+    if (o->penalty != EWC_PENALTY_AUTO || e->form != EWC_PENALTY_PROXIMAL ||
+        run->result.proximal_from > 0 || e->task + 1 == run->result.tasks)
+        return;
+    run->result.proximal_from = e->task + 2; /* from 1, and the task after this one */
+    ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_INFO,
+        "penalty: proximal from task %lld on (%s %g; explicit is stable up to %.4g)",
+        (long long)run->result.proximal_from, method->strength,
+        ewci_method_lambda(o) / method->factor, e->safe_lambda / method->factor);
+}
+
+/* Keeps the first thing that goes wrong. */
+static int keep_cause(ewc_run *run, ewc_status status)
+{
+    run->event_status = status;
+    if (status != EWC_OK)
+        snprintf(run->event_sentence, sizeof run->event_sentence, "%s", ewc_last_error());
+    return status != EWC_OK;
+}
+
+/* Counts, records and passes on. */
+static int on_event(void *user, const ewc_event *e)
+{
+    ewc_run *const run = user;
+    ewc_run_result *const result = &run->result;
+    const int unfinished = e->kind == EWC_EVENT_FISHER && e->stats == NULL; /* only time passes */
+    if (unfinished)
+        return run->callbacks.on_event != NULL
+                   ? run->callbacks.on_event(run->callbacks.event_user, e)
+                   : 0;
+    json_t *const line = describe_event(run, e);
+    if (e->kind == EWC_EVENT_EVALUATED || e->kind == EWC_EVENT_VALIDATED)
+        result->seconds_evaluation += e->seconds;
+    if (e->kind == EWC_EVENT_FOLDED) note_form(run, e);
+    if (e->kind == EWC_EVENT_FISHER) {
+        result->seconds_fisher += e->seconds;
+        result->fisher_samples += e->samples;
+        json_t *const copy = json_copy(line);
+        json_object_del(copy, "event");
+        json_array_append_new(run->fishers, copy);
+    }
+    if (keep_cause(run, ewci_record_add(run->record, line))) return 1;
+    if (e->kind == EWC_EVENT_EVALUATED && e->task_end) {
+        result->done = e->task + 1;
+        if (keep_cause(run, keep_finished(run))) return 1;
+    }
+    if (run->callbacks.on_event == NULL) return 0;
+    return run->callbacks.on_event(run->callbacks.event_user, e);
+}
+
+/* ---- Making a run ---- */
+
+static ewc_status create_data(ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    char name[2 * EWC_OPTION_TEXT_SIZE];
+    ewc_status status = EWC_OK;
+    EWCI_TRY(ewc_options_get(o, "dataset", name, sizeof name));
+    EWCI_TRY(ewc_dataset_load(&run->dataset, run->backend, name, o->data_dir));
+
+    ewc_task_options tasks = EWC_TASK_OPTIONS_DEFAULTS;
+    tasks.kind = (ewc_task_kind)o->kind;
+    tasks.scenario = (ewc_scenario)o->scenario;
+    tasks.count = o->tasks;
+    tasks.seed = (uint64_t)o->seed;
+    tasks.pad = o->pad;
+    tasks.permute_first = o->permute_first;
+    tasks.max_angle = o->max_angle;
+    tasks.classes_per_task = o->classes_per_task;
+    tasks.shuffle_classes = o->shuffle_classes;
+    tasks.permute_size = o->permute_size;
+    tasks.validation = o->validation;
+    tasks.mean = (float)o->mean;
+    tasks.std = (float)o->std;
+    EWCI_TRY(ewc_tasks_create(&run->tasks, run->dataset, &tasks));
+done:
+    return status;
+}
+
+static ewc_status create_model(ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    ewc_status status = EWC_OK;
+    ewc_model_options model = EWC_MODEL_OPTIONS_DEFAULTS;
+    model.inputs = ewc_tasks_inputs(run->tasks);
+    model.outputs = ewc_tasks_outputs(run->tasks);
+    model.hidden_count = o->hidden.count;
+    model.hidden = o->hidden.items;
+    model.activation = (ewc_activation)o->activation;
+    model.dropout_input = (float)o->dropout_input;
+    model.dropout_hidden = (float)o->dropout_hidden;
+    model.init = (ewc_init)o->init;
+    model.seed = (uint64_t)o->seed;
+    EWCI_TRY(ewc_model_create(&run->model, run->backend, &model));
+
+    size_t used =
+        (size_t)snprintf(run->model_text, sizeof run->model_text, "%lld", (long long)model.inputs);
+    for (int64_t i = 0; i < o->hidden.count; i++)
+        used += (size_t)snprintf(run->model_text + used, sizeof run->model_text - used, "-%lld",
+            (long long)o->hidden.items[i]);
+    snprintf(
+        run->model_text + used, sizeof run->model_text - used, "-%lld", (long long)model.outputs);
+
+    ewc_optimizer_options optimizer = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
+    optimizer.kind = (ewc_optimizer_kind)o->optimizer;
+    optimizer.lr = (float)o->lr;
+    optimizer.momentum = (float)o->momentum;
+    optimizer.nesterov = o->nesterov;
+    optimizer.beta1 = (float)o->beta1;
+    optimizer.beta2 = (float)o->beta2;
+    optimizer.epsilon = (float)o->epsilon;
+    optimizer.weight_decay = (float)o->weight_decay;
+    EWCI_TRY(ewc_optimizer_create(&run->optimizer, run->model, &optimizer));
+
+    if (!ewci_method_of(o)->importance) goto done;
+    ewc_consolidation_options penalty = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
+    penalty.lambda = (float)ewci_method_lambda(o);
+    penalty.policy = ewci_method_of(o)->policy;
+    penalty.gamma = (float)ewci_method_gamma(o);
+    penalty.penalty = (ewc_penalty)o->penalty;
+    penalty.exclude_heads = o->exclude_heads;
+    EWCI_TRY(ewc_consolidation_create(&run->state, run->model, &penalty));
+done:
+    return status;
+}
+
+static ewc_status create_trainer(ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    ewc_train_options training = EWC_TRAIN_OPTIONS_DEFAULTS;
+    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
+    training.epochs = o->epochs;
+    training.iterations = o->iterations;
+    training.batch = o->batch;
+    training.seed = (uint64_t)o->seed;
+    training.schedule = (ewc_schedule)o->schedule;
+    training.schedule_factor = o->schedule_factor;
+    training.schedule_every = o->schedule_every;
+    training.reset_optimizer = o->reset_optimizer;
+    training.joint = ewci_method_of(o)->joint;
+    training.importance = ewci_method_importance(o);
+    training.xi = (float)o->si_xi;
+    if (o->method == EWC_METHOD_LWF) training.distill_temperature = (float)o->lwf_temperature;
+    training.distill_weight = (float)o->lwf_alpha;
+    training.replay = ewci_method_of(o)->replay;
+    training.memory = o->memory;
+    training.replay_batch = o->replay_batch;
+    fisher.estimator = ewci_method_estimator(o);
+    fisher.samples = o->fisher_samples;
+    fisher.draws = o->fisher_draws;
+    fisher.batch = o->fisher_batch;
+    fisher.seed = (uint64_t)o->seed;
+    training.fisher = &fisher;
+    training.report_every = o->report_every;
+    training.eval_every = o->eval_every;
+    training.eval_next = o->eval_next;
+    training.eval_samples = o->eval_samples;
+    training.patience = o->patience;
+    training.validate_every = o->validate_every;
+    training.fisher_overlap = o->fisher_overlap;
+    training.on_event = on_event;
+    training.event_user = run;
+    return ewc_trainer_create(
+        &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
+}
+
+ewc_status ewc_run_create(
+    ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
+{
+    if (out != NULL) *out = NULL;
+    EWCI_ENTER(out, options);
+    ewc_status status = EWC_OK;
+    ewc_run *run = NULL;
+    struct stat existing;
+    EWCI_TRY(ewc_options_check(options));
+    run = ewci_calloc(1, sizeof *run);
+    if (run == NULL) {
+        status = ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory");
+        goto done;
+    }
+    const ewc_run_options *const o = &run->options;
+    EWCI_TRY(ewci_options_import(&run->options, options, "ewc_run_create"));
+    EWCI_TRY(ewc_options_set(&run->options, "data-dir", o->data_dir)); /* absolute */
+    if (o->out[0] != '\0' && lstat(o->out, &existing) == 0) {
+        status = ewci_fail(EWC_ERR_CONFIG, "out: %s exists already", o->out);
+        goto done;
+    }
+    run->callbacks = (ewc_run_callbacks)EWC_RUN_CALLBACKS_DEFAULTS;
+    if (callbacks != NULL)
+        EWCI_TRY(
+            ewci_copy_options("ewc_run_callbacks", &run->callbacks, callbacks, "ewc_run_create"));
+
+    ewc_backend_options backend = EWC_BACKEND_OPTIONS_DEFAULTS;
+    backend.threads = (int)o->threads;
+    backend.precision = (ewc_precision)o->precision;
+    backend.log = run->callbacks.log;
+    backend.log_user = run->callbacks.log_user;
+    EWCI_TRY(ewc_backend_create(&run->backend, o->device, &backend));
+    EWCI_TRY(create_data(run));
+    EWCI_TRY(create_model(run));
+    EWCI_TRY(create_trainer(run));
+    EWCI_TRY(create_kept(run));
+
+    EWCI_TRY(ewc_backend_describe(run->backend, &run->device, sizeof run->device));
+    run->fishers = json_array();
+    run->result.device = &run->device;
+    run->result.folder = "";
+    run->result.model = run->model_text;
+    run->result.data = &run->dataset->info;
+    run->result.parameters = ewc_model_parameter_count(run->model);
+    run->result.tasks = o->tasks;
+    run->result.accuracy = ewc_trainer_accuracy(run->trainer);
+    run->result.baseline = ewc_trainer_baseline(run->trainer);
+    run->result.validation = ewc_trainer_validation(run->trainer);
+    run->result.accuracy_samples = ewc_trainer_accuracy_samples(run->trainer);
+    run->result.baseline_samples = ewc_trainer_baseline_samples(run->trainer);
+    run->result.validation_samples = ewc_trainer_validation_samples(run->trainer);
+    run->result.metrics = (ewc_metrics){NAN, NAN, NAN, NAN};
+    *out = run;
+    run = NULL;
+done:
+    ewc_run_free(run);
+    return status;
+}
+
+void ewc_run_free(ewc_run *run)
+{
+    if (run == NULL) return;
+    ewci_record_free(run->record);
+    free_kept(&run->kept);
+    json_decref(run->fishers);
+    ewc_trainer_free(run->trainer);
+    ewc_consolidation_free(run->state);
+    ewc_optimizer_free(run->optimizer);
+    ewc_model_free(run->model);
+    ewc_tasks_free(run->tasks);
+    ewc_dataset_free(run->dataset);
+    ewc_backend_free(run->backend);
+    free(run->folder);
+    free(run);
+}
+
+const ewc_run_result *ewc_run_get_result(const ewc_run *run)
+{
+    return run != NULL ? &run->result : NULL;
+}
+
+/* ---- Running ---- */
+
+/* Makes `out`, or a new folder runs/NAME-METHOD-TIME[-n]. */
+static ewc_status make_folder(ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    if (o->out[0] != '\0') {
+        run->folder = strdup(o->out);
+        return run->folder == NULL ? ewci_fail(EWC_ERR_MEMORY, "out: out of memory")
+                                   : ewci_folder_make(run->folder);
+    }
+    char kind[32], method[32], when[32];
+    const time_t t = time(NULL);
+    struct tm local;
+    ewc_status status = ewc_options_get(o, "kind", kind, sizeof kind);
+    if (status == EWC_OK) status = ewc_options_get(o, "method", method, sizeof method);
+    if (status != EWC_OK) return status;
+    localtime_r(&t, &local);
+    strftime(when, sizeof when, "%Y%m%d-%H%M%S", &local);
+    for (int n = 1; n < 1000; n++) {
+        char again[8] = "";
+        if (n > 1) snprintf(again, sizeof again, "-%d", n);
+        free(run->folder);
+        run->folder = NULL;
+        if (asprintf(&run->folder, "runs/%s-%s-%s%s", o->preset[0] != '\0' ? o->preset : kind,
+                method, when, again) < 0) {
+            run->folder = NULL;
+            return ewci_fail(EWC_ERR_MEMORY, "out: out of memory");
+        }
+        status = ewci_folder_make(run->folder);
+        if (status != EWC_ERR_CONFIG) return status;
+    }
+    return status;
+}
+
+/* Folder, configuration, and the record's first line. */
+static ewc_status begin(ewc_run *run)
+{
+    ewc_status status = EWC_OK;
+    char *text = NULL, *path = NULL;
+    ewc_run_options resolved = run->options;
+    json_t *line = NULL;
+    resolved.out[0] = '\0'; /* the folder is where the file lies; another run has its own */
+
+    EWCI_TRY(make_folder(run));
+    run->result.folder = run->folder;
+    EWCI_TRY(ewc_options_to_json(&resolved, &text));
+    EWCI_TRY(write_text(run, "config.json", text));
+    path = join(run->folder, "metrics.jsonl");
+    if (path == NULL) {
+        status = ewci_fail(EWC_ERR_MEMORY, "out: out of memory");
+        goto done;
+    }
+    EWCI_TRY(ewci_record_create(&run->record, path));
+    line = json_pack("{s:s}", "event", "begin");
+    json_t *const what = describe_run(run);
+    json_object_update(line, what);
+    json_decref(what);
+    EWCI_TRY(ewci_record_add(run->record, line));
+done:
+    free(path);
+    free(text);
+    return status;
+}
+
+/* Model, result.json and the record's last line. */
+static ewc_status finish(ewc_run *run)
+{
+    ewc_status status = EWC_OK;
+    const ewc_run_result *const r = &run->result;
+    EWCI_TRY(save_finished(run));
+    EWCI_TRY(ewci_record_add(run->record,
+        json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "event", "end", "acc",
+            ewci_json_real(r->metrics.acc), "bwt", ewci_json_real(r->metrics.bwt), "fwt",
+            ewci_json_real(r->metrics.fwt), "forgetting", ewci_json_real(r->metrics.forgetting),
+            "seconds", ewci_json_real(r->seconds))));
+done:
+    return status;
+}
+
+/* A penalty that is too strong for the explicit step, in the units of the option that says so. */
+static ewc_status say_unstable(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    const ewci_method *const method = ewci_method_of(o);
+    const double safe = ewc_optimizer_safe_lambda(run->optimizer, run->state, (float)o->lr);
+    return ewci_fail(EWC_ERR_UNSTABLE,
+        "%s: %g makes the explicit penalty step diverge (lr %g); the largest safe %s is %.4g, or "
+        "use the proximal penalty",
+        method->strength, ewci_method_lambda(o) / method->factor, o->lr, method->strength,
+        safe / method->factor);
+}
+
+/* What became of training, with the sentence of the first cause. */
+static ewc_status train(ewc_run *run)
+{
+    const ewci_method *const method = ewci_method_of(&run->options);
+    run->executing = 1;
+    ewc_status status = ewc_trainer_run(run->trainer);
+    run->executing = 0;
+    if (run->event_status != EWC_OK)
+        return ewci_fail(run->event_status, "%s", run->event_sentence); /* why it was stopped */
+    if (method->strength == NULL || strcmp(method->strength, "lambda") == 0) return status;
+    if (status == EWC_ERR_UNSTABLE) return say_unstable(run);
+    if (status != EWC_ERR_NONFINITE || strstr(ewc_last_error(), "lambda: ") == NULL) return status;
+    if (method->factor == 1.0)
+        return ewci_fail(status, "%s (lambda is %s)", ewc_last_error(), method->strength);
+    return ewci_fail(
+        status, "%s (lambda is %g times %s)", ewc_last_error(), method->factor, method->strength);
+}
+
+/* The end that nobody wished for: what is finished is saved, the cause recorded, and returned. */
+static ewc_status end_early(ewc_run *run, ewc_status status)
+{
+    char cause[512];
+    snprintf(cause, sizeof cause, "%s", ewc_last_error()); /* what follows may fail, too */
+    if (run->event_status == EWC_OK)
+        (void)ewci_record_add(run->record, json_pack("{s:s, s:s, s:s}", "event", "error", "status",
+                                               ewc_status_name(status), "message", cause));
+    (void)save_kept(run);
+    return ewci_fail(status, "%s", cause);
+}
+
+ewc_status ewc_run_execute(ewc_run *run)
+{
+    EWCI_ENTER(run);
+    if (run->folder != NULL)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_execute: the run has been executed");
+    run->start = now();
+    ewc_status status = begin(run);
+    if (status != EWC_OK) return status;
+    status = train(run);
+    if (status == EWC_OK) status = finish(run);
+    return status == EWC_OK ? EWC_OK : end_early(run, status);
+}
+
+static ewc_status evaluate(ewc_run *run, const char *checkpoint, double *accuracy, int other_data)
+{
+    ewc_status status = EWC_OK;
+    int64_t trained = 0;
+    if (run->executing) /* it would put other weights in the place of those that are trained */
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_evaluate: called from a callback of the run");
+    EWCI_TRY(ewci_checkpoint_compare(checkpoint, run->model, run->tasks, other_data, &trained));
+    EWCI_TRY(ewc_checkpoint_load(checkpoint, run->model, NULL));
+    for (int64_t t = 0; t < run->result.tasks; t++)
+        EWCI_TRY(
+            ewc_trainer_evaluate(run->trainer, t, t < trained ? trained : t + 1, &accuracy[t]));
+    run->result.done = run->result.tasks;
+done:
+    return status;
+}
+
+ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double *accuracy)
+{
+    EWCI_ENTER(run, checkpoint, accuracy);
+    return evaluate(run, checkpoint, accuracy, 0);
+}
+
+ewc_status ewc_run_evaluate_other_data(ewc_run *run, const char *checkpoint, double *accuracy)
+{
+    EWCI_ENTER(run, checkpoint, accuracy);
+    return evaluate(run, checkpoint, accuracy, 1);
+}

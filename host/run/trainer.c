@@ -1,0 +1,874 @@
+/* SPDX-License-Identifier: MIT */
+/* The loop over tasks: gather, forward, likelihood, backward, optimizer step with penalty; at a
+ * task's end the Fisher pass, the fold, and a row of the accuracy matrix. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "../base/enter.h"
+#include "../data/task.h"
+#include "../ewc/consolidation.h"
+#include "../ewc/fisher.h"
+#include "../ewc/mlp.h"
+#include "../ewc/overlap.h"
+#include "../ewc/path.h"
+#include "../methods/replay.h"
+#include "../methods/stopping.h"
+#include "../methods/teacher.h"
+#include "../network/likelihood.h"
+#include "ewc/train.h"
+
+enum { EVAL_ROWS = 512, MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
+
+/* EWC_EVAL_SAMPLES_AUTO: one sample is evaluated for so many that were trained on. A forward pass
+ * is a third to three fifths of a training step's work on a sample, so this is 8 to 15 % of its
+ * time; the last row adds up to as much. Checks of early stopping look at CHECK_LEAST, or all. */
+enum { EVAL_SHARE = 4, CHECK_LEAST = 2000 };
+
+struct ewc_trainer {
+    ewc_model *model;
+    ewc_tasks *tasks;
+    ewc_optimizer *optimizer;
+    ewc_consolidation *state; /* or NULL */
+    ewc_train_options options;
+    /* What options.fisher points to. */
+    ewc_fisher_options fisher_options;
+    ewc_fisher *fisher;       /* or NULL */
+    ewci_path_integral *path; /* or NULL */
+    ewci_teacher *teacher;    /* or NULL */
+    ewci_stopping *stopping;  /* or NULL */
+    ewci_overlap *overlap;    /* or NULL */
+    ewci_replay *replay;      /* or NULL */
+    ewci_mlp *mlp;            /* or NULL: steps that the backend makes as a whole */
+    ewc_fisher_stats *stats;  /* (segments) */
+    ewci_pass *pass;          /* training */
+    ewci_pass *eval;          /* evaluation */
+    double *total;            /* (1) device: loss summed since the last report */
+    double *scores;           /* (2) device: hits and loss of an evaluation */
+    int busy;                 /* inside train or consolidate, which callbacks must not enter */
+    int64_t count;            /* tasks */
+    uint64_t step;            /* training steps done, over all tasks */
+    double *accuracy;         /* (count, count) */
+    double *baseline;         /* (count) */
+    double *validation;       /* (count) */
+    double *row;              /* (count) of a mid-task evaluation */
+    double *losses;           /* (count) of the last evaluation */
+    int64_t *accuracy_samples, *baseline_samples, *validation_samples; /* that these rest on */
+    int64_t *row_samples;
+    int64_t trained; /* samples, in the last task */
+};
+
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* ---- Creation ---- */
+
+static ewc_status check_options(const ewc_train_options *o)
+{
+    if (o->epochs < 0 || o->iterations < 0 || (o->epochs == 0 && o->iterations == 0))
+        return ewci_fail(EWC_ERR_ARGUMENT, "epochs: %lld, iterations: %lld, expected one above 0",
+            (long long)o->epochs, (long long)o->iterations);
+    if (o->batch < 1 || o->batch > MAX_BATCH)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "batch: %lld, expected 1..%d", (long long)o->batch, MAX_BATCH);
+    if ((unsigned)o->schedule > EWC_SCHEDULE_STEP)
+        return ewci_fail(EWC_ERR_ARGUMENT, "schedule: %d, expected 0..2", (int)o->schedule);
+    if (o->schedule == EWC_SCHEDULE_STEP &&
+        (o->schedule_every < 1 || !(o->schedule_factor > 0.0) || !(o->schedule_factor <= 1.0)))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "schedule-every: %lld, schedule-factor: %g, expected 1 or more and 0 < f <= 1",
+            (long long)o->schedule_every, o->schedule_factor);
+    if (o->report_every < 1)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "report-every: %lld, expected 1 or more", (long long)o->report_every);
+    if (o->eval_every < 0 || o->eval_samples < EWC_EVAL_SAMPLES_AUTO)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "eval-every: %lld, eval-samples: %lld, expected 0 or more, or -1 for auto",
+            (long long)o->eval_every, (long long)o->eval_samples);
+    if (o->patience < 0 || o->validate_every < 0)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "patience: %lld, validate-every: %lld, expected 0 or more", (long long)o->patience,
+            (long long)o->validate_every);
+    if ((unsigned)o->importance > EWC_IMPORTANCE_PATH_TOTAL)
+        return ewci_fail(EWC_ERR_ARGUMENT, "importance: %d, expected 0..3", (int)o->importance);
+    if (!(o->distill_temperature >= 0.0f) || isinf(o->distill_temperature))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "distill-temperature: %g, expected a finite number of 0 or more",
+            (double)o->distill_temperature);
+    if (!(o->distill_weight >= 0.0f) || isinf(o->distill_weight))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "distill-weight: %g, expected a finite number of 0 or more", (double)o->distill_weight);
+    if ((unsigned)o->replay > EWC_REPLAY_PROJECT)
+        return ewci_fail(EWC_ERR_ARGUMENT, "replay: %d, expected 0..2", (int)o->replay);
+    if (o->replay != EWC_REPLAY_NONE && (o->joint || o->distill_temperature > 0.0f))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "replay: not with joint, which has all samples, nor with distill-temperature");
+    if (o->memory < 1)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "memory: %lld, expected 1 or more", (long long)o->memory);
+    if (o->replay_batch < 0 || o->replay_batch > MAX_BATCH)
+        return ewci_fail(EWC_ERR_ARGUMENT, "replay-batch: %lld, expected 0..%d",
+            (long long)o->replay_batch, MAX_BATCH);
+    if (!(o->xi > 0.0f) || isinf(o->xi))
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "xi: %g, expected a finite number above 0", (double)o->xi);
+    return EWC_OK;
+}
+
+static double *nan_array(int64_t n)
+{
+    double *const values = ewci_calloc((size_t)n, sizeof *values);
+    for (int64_t i = 0; values && i < n; i++)
+        values[i] = NAN;
+    return values;
+}
+
+ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *tasks,
+    ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *given)
+{
+    if (out) *out = NULL;
+    EWCI_ENTER(out, model, tasks, optimizer);
+    if (optimizer->model != model || (state && state->model != model) ||
+        ewci_tasks_backend(tasks) != model->be)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_trainer_create: parts that belong to another model or backend");
+    ewc_backend *const be = model->be;
+    ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
+    ewc_trainer *trainer = NULL;
+    ewc_status status;
+    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
+    EWCI_TRY(ewci_copy_options("ewc_train_options", &o, given, "ewc_trainer_create"));
+    EWCI_TRY(ewci_copy_options("ewc_fisher_options", &fisher, o.fisher, "ewc_trainer_create"));
+    EWCI_TRY(check_options(&o));
+    if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs) {
+        status = ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_trainer_create: the model maps %lld to %lld, the tasks need %lld to %lld",
+            (long long)model->inputs, (long long)model->outputs, (long long)ewc_tasks_inputs(tasks),
+            (long long)ewc_tasks_outputs(tasks));
+        goto done;
+    }
+    const int distills = o.distill_temperature > 0.0f;
+    if (distills && (o.joint || ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK)) {
+        status = ewci_fail(EWC_ERR_ARGUMENT,
+            "scenario: learning without forgetting needs domain or class, and one task at a time");
+        goto done;
+    }
+    if (o.patience > 0 && ewc_tasks_rows(tasks, 0, EWC_SPLIT_VALIDATION) == 0) {
+        status = ewci_fail(
+            EWC_ERR_ARGUMENT, "patience: early stopping needs tasks with validation rows");
+        goto done;
+    }
+    const int64_t count = ewc_tasks_count(tasks);
+    trainer = ewci_calloc(1, sizeof *trainer);
+    if (trainer) {
+        trainer->model = model;
+        trainer->accuracy = nan_array(count * count);
+        trainer->baseline = nan_array(count);
+        trainer->validation = nan_array(count);
+        trainer->row = nan_array(count);
+        trainer->losses = nan_array(count);
+        trainer->accuracy_samples = ewci_calloc((size_t)(count * count), sizeof(int64_t));
+        trainer->baseline_samples = ewci_calloc((size_t)count, sizeof(int64_t));
+        trainer->validation_samples = ewci_calloc((size_t)count, sizeof(int64_t));
+        trainer->row_samples = ewci_calloc((size_t)count, sizeof(int64_t));
+        trainer->stats = ewci_calloc((size_t)model->segment_count, sizeof *trainer->stats);
+    }
+    if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->validation ||
+        !trainer->row || !trainer->losses || !trainer->accuracy_samples ||
+        !trainer->baseline_samples || !trainer->validation_samples || !trainer->row_samples ||
+        !trainer->stats) {
+        status = ewci_fail(EWC_ERR_MEMORY, "ewc_trainer_create: out of memory");
+        goto done;
+    }
+    trainer->tasks = tasks;
+    trainer->optimizer = optimizer;
+    trainer->state = state;
+    trainer->options = o;
+    trainer->fisher_options = fisher;
+    trainer->options.fisher = &trainer->fisher_options;
+    trainer->count = count;
+    const int64_t replayed = o.replay_batch > 0 ? o.replay_batch : o.batch;
+    const int64_t rows = o.replay == EWC_REPLAY_JOIN ? o.batch + replayed : o.batch;
+    EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
+    EWCI_TRY(ewci_pass_create(&trainer->eval, model, EVAL_ROWS, 0, 0));
+    EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
+    EWCI_TRY(ewci_device_alloc(be, &trainer->scores, 2, sizeof *trainer->scores));
+    if (o.joint) { /* the maps of all tasks, so that those of fewer stay where they are */
+        ewci_task_view all;
+        EWCI_TRY(ewci_tasks_select_joint(tasks, &all, count));
+    }
+    if (distills)
+        EWCI_TRY(ewci_teacher_create(
+            &trainer->teacher, model, o.batch, o.distill_temperature, o.distill_weight));
+    if (o.patience > 0) EWCI_TRY(ewci_stopping_create(&trainer->stopping, model, o.patience));
+    if (o.replay != EWC_REPLAY_NONE)
+        EWCI_TRY(ewci_replay_create(
+            &trainer->replay, model, tasks, o.replay, o.memory, replayed, o.seed));
+    if (state && state->options.lambda > 0.0f && !o.joint) {
+        EWCI_TRY(ewc_fisher_create(&trainer->fisher, model));
+        if (o.fisher_overlap) EWCI_TRY(ewci_overlap_create(&trainer->overlap, model, count));
+        const int64_t logits = ewci_tasks_scenario(tasks) == EWC_SCENARIO_CLASS
+                                   ? model->outputs
+                                   : ewc_tasks_classes(tasks);
+        int64_t most = 0;
+        for (int64_t t = 0; t < count; t++) {
+            const int64_t samples = ewc_tasks_rows(tasks, t, EWC_SPLIT_TRAIN);
+            most = samples > most ? samples : most;
+        }
+        if (o.importance == EWC_IMPORTANCE_FISHER)
+            EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &fisher, logits, most));
+        if (o.importance >= EWC_IMPORTANCE_PATH)
+            EWCI_TRY(ewci_path_create(&trainer->path, model, o.patience > 0));
+    }
+    if (!trainer->teacher && !trainer->replay && !trainer->path) {
+        const int64_t most = ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK && !o.joint
+                                 ? ewc_tasks_classes(tasks)
+                                 : model->outputs;
+        EWCI_TRY(ewci_mlp_create(&trainer->mlp, optimizer, o.batch, most));
+    }
+    *out = trainer;
+done:
+    if (status != EWC_OK) ewc_trainer_free(trainer);
+    return status;
+}
+
+void ewc_trainer_free(ewc_trainer *trainer)
+{
+    if (!trainer) return;
+    ewci_mlp_free(trainer->mlp);
+    ewci_overlap_free(trainer->overlap);
+    ewci_stopping_free(trainer->stopping);
+    ewci_replay_free(trainer->replay);
+    ewci_teacher_free(trainer->teacher);
+    ewci_path_free(trainer->path);
+    ewc_fisher_free(trainer->fisher);
+    ewci_device_free(trainer->model->be, trainer->scores);
+    ewci_device_free(trainer->model->be, trainer->total);
+    ewci_pass_free(trainer->eval);
+    ewci_pass_free(trainer->pass);
+    free(trainer->stats);
+    free(trainer->row_samples);
+    free(trainer->validation_samples);
+    free(trainer->baseline_samples);
+    free(trainer->accuracy_samples);
+    free(trainer->losses);
+    free(trainer->row);
+    free(trainer->validation);
+    free(trainer->baseline);
+    free(trainer->accuracy);
+    free(trainer);
+}
+
+const double *ewc_trainer_accuracy(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->accuracy : NULL;
+}
+
+const double *ewc_trainer_baseline(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->baseline : NULL;
+}
+
+const double *ewc_trainer_validation(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->validation : NULL;
+}
+
+const int64_t *ewc_trainer_accuracy_samples(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->accuracy_samples : NULL;
+}
+
+const int64_t *ewc_trainer_baseline_samples(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->baseline_samples : NULL;
+}
+
+const int64_t *ewc_trainer_validation_samples(const ewc_trainer *trainer)
+{
+    return trainer ? trainer->validation_samples : NULL;
+}
+
+ewc_metrics ewc_trainer_metrics(const ewc_trainer *trainer, int64_t tasks)
+{
+    ewc_metrics out = {NAN, NAN, NAN, NAN};
+    if (!trainer || tasks < 1 || tasks > trainer->count) return out;
+    double *const r = nan_array(tasks * tasks); /* of these tasks */
+    if (!r) return out;
+    const int64_t *const rests_on = trainer->accuracy_samples;
+    const int64_t last = (tasks - 1) * trainer->count;
+    for (int64_t i = 0; i < tasks; i++)
+        for (int64_t j = 0; j < tasks; j++)
+            r[i * tasks + j] = trainer->accuracy[i * trainer->count + j];
+    out = ewc_metrics_compute(r, trainer->baseline, tasks);
+    for (int64_t i = 0; i + 1 < tasks; i++)
+        for (int64_t j = 0; j < tasks; j++)
+            if (j != i && rests_on[i * trainer->count + j] < rests_on[last + j])
+                r[i * tasks + j] = NAN;
+    out.forgetting = ewc_metrics_compute(r, NULL, tasks).forgetting;
+    free(r);
+    return out;
+}
+
+/* ---- Events ---- */
+
+/* EWC_ERR_STOPPED if the callback asks for it. */
+static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
+{
+    if (!trainer->options.on_event) return EWC_OK;
+    if (trainer->options.on_event(trainer->options.event_user, event) == 0) return EWC_OK;
+    const long long task = (long long)event->task + 1;
+    if (task == 0) return ewci_fail(EWC_ERR_STOPPED, "stopped before task 1");
+    if (event->task_end || event->kind == EWC_EVENT_FISHER || event->kind == EWC_EVENT_FOLDED)
+        return ewci_fail(EWC_ERR_STOPPED, "stopped at the end of task %lld", task);
+    return ewci_fail(
+        EWC_ERR_STOPPED, "stopped in task %lld at step %lld", task, (long long)event->step);
+}
+
+/* ---- Evaluation ---- */
+
+/* Accuracy and mean loss on n samples of a split of task t, as ewc_trainer_evaluate. */
+static ewc_status evaluate(ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen,
+    int64_t n, double *accuracy, double *loss)
+{
+    ewc_backend *const be = trainer->model->be;
+    ewci_pass *const pass = trainer->eval;
+    ewci_task_view task;
+    ewc_status status;
+    EWCI_TRY(ewci_tasks_select(trainer->tasks, &task, t, split, seen));
+    pass->first = task.first;
+    pass->outputs = task.outputs;
+    double sums[2] = {0.0, 0.0};
+    EWCI_TRY(be->ops->upload(be, trainer->scores, sums, sizeof sums));
+    for (int64_t row = 0; row < n; row += EVAL_ROWS) {
+        const ewck_step step = {.seed = trainer->options.seed,
+            .position = row,
+            .task = (uint32_t)t,
+            .order = n < task.view.count ? EWCK_STREAM_EVAL : EWCK_STREAM_NONE};
+        pass->rows = n - row < EVAL_ROWS ? n - row : EVAL_ROWS;
+        EWCI_TRY(be->ops->set_step(be, pass->step, &step));
+        EWCI_TRY(be->ops->gather(
+            be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
+        EWCI_TRY(ewci_pass_forward(pass));
+        EWCI_TRY(ewci_likelihood_score(pass, task.group, trainer->scores));
+    }
+    EWCI_TRY(be->ops->download(be, sums, trainer->scores, sizeof sums));
+    *accuracy = n > 0 ? sums[0] / (double)n : (double)NAN;
+    *loss = n > 0 ? sums[1] / (double)n : (double)NAN;
+done:
+    return status;
+}
+
+/* Of a split of task t as many samples as the option says, or all. */
+static int64_t limited(const ewc_trainer *trainer, int64_t t, ewc_split split)
+{
+    const int64_t rows = ewc_tasks_rows(trainer->tasks, t, split);
+    const int64_t limit = trainer->options.eval_samples;
+    return limit > 0 && limit < rows ? limit : rows;
+}
+
+ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy)
+{
+    EWCI_ENTER(trainer, accuracy);
+    if (t < 0 || t >= trainer->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_evaluate: t=%lld, expected 0..%lld",
+            (long long)t, (long long)trainer->count - 1);
+    double loss;
+    return evaluate(
+        trainer, t, EWC_SPLIT_TEST, seen, limited(trainer, t, EWC_SPLIT_TEST), accuracy, &loss);
+}
+
+/* One evaluation of tasks 0..last, `seen` of them trained. */
+typedef struct evaluation {
+    ewc_split split;
+    int64_t seen, last;
+    int64_t own;      /* the task just trained, which is evaluated whole; -1: none */
+    int64_t all;      /* samples for all of them together under EWC_EVAL_SAMPLES_AUTO; -1: whole */
+    double *row;      /* (last + 1) out */
+    int64_t *samples; /* (last + 1) out: what these rest on */
+} evaluation;
+
+/* Samples of task j: what the own task leaves, half of all at least, is shared by the others. */
+static int64_t samples_of(const ewc_trainer *trainer, const evaluation *e, int64_t j)
+{
+    const int64_t rows = limited(trainer, j, e->split);
+    if (trainer->options.eval_samples != EWC_EVAL_SAMPLES_AUTO || e->all < 0 || j == e->own)
+        return rows;
+    const int64_t own = e->own >= 0 ? ewc_tasks_rows(trainer->tasks, e->own, e->split) : 0;
+    const int64_t left = e->all - own > e->all / 2 ? e->all - own : e->all / 2;
+    const int64_t part = left / (e->last + (e->own < 0));
+    return part < 1 ? 1 : part < rows ? part : rows;
+}
+
+/* Does it, and tells of it. */
+static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const evaluation *e)
+{
+    const double begin = seconds_now();
+    for (int64_t j = 0; j <= e->last; j++) {
+        e->samples[j] = samples_of(trainer, e, j);
+        const ewc_status status =
+            evaluate(trainer, j, e->split, e->seen, e->samples[j], &e->row[j], &trainer->losses[j]);
+        if (status != EWC_OK) return status;
+    }
+    event->kind = e->split == EWC_SPLIT_VALIDATION ? EWC_EVENT_VALIDATED : EWC_EVENT_EVALUATED;
+    event->accuracy = e->row;
+    event->losses = trainer->losses;
+    event->rests_on = e->samples;
+    event->tasks = e->seen;
+    event->seconds = seconds_now() - begin;
+    return emit(trainer, event);
+}
+
+/* An unseen task can be asked for unless its classes are not among those that compete. */
+static int evaluates_unseen(const ewc_trainer *trainer)
+{
+    return trainer->options.eval_next && ewci_tasks_scenario(trainer->tasks) != EWC_SCENARIO_CLASS;
+}
+
+/* ---- Training ---- */
+
+/* What stays the same over the steps of one task. */
+typedef struct task_run {
+    ewci_task_view task;
+    int64_t t;
+    int64_t samples; /* in an epoch */
+    int64_t batch;   /* rows of a full batch */
+    int64_t rows;    /* of the batch in flight */
+    int64_t steps_per_epoch;
+    int64_t steps;
+    ewci_graph *graph; /* a recorded step of a full batch, or NULL */
+    ewci_graph *many;  /* the same for MANY of them */
+    int rule;          /* the penalty's in them: a callback may have written another state */
+} task_run;
+
+/* What task t is trained on. */
+static ewc_status select_samples(ewc_trainer *trainer, ewci_task_view *out, int64_t t)
+{
+    if (trainer->options.joint) return ewci_tasks_select_joint(trainer->tasks, out, t + 1);
+    if (trainer->replay) return ewci_replay_select(trainer->replay, out, t);
+    return ewci_tasks_select(trainer->tasks, out, t, EWC_SPLIT_TRAIN, t + 1);
+}
+
+static ewc_status begin_task(ewc_trainer *trainer, task_run *run, int64_t t)
+{
+    const ewc_train_options *const o = &trainer->options;
+    const ewc_status status = select_samples(trainer, &run->task, t);
+    if (status != EWC_OK) return status;
+    run->t = t;
+    run->samples = run->task.view.count * run->task.view.copies;
+    run->batch = o->batch < run->samples ? o->batch : run->samples;
+    if (run->batch == 0) return EWC_OK; /* no samples, no steps */
+    /* With a fixed number of iterations all batches are full ones. */
+    run->steps_per_epoch = o->iterations > 0 ? run->samples / run->batch
+                                             : (run->samples + run->batch - 1) / run->batch;
+    run->steps = o->iterations > 0 ? o->iterations : o->epochs * run->steps_per_epoch;
+    trainer->pass->first = run->task.first;
+    trainer->pass->outputs = run->task.outputs;
+    trainer->pass->training = 1;
+    return EWC_OK;
+}
+
+static double scheduled_lr(const ewc_trainer *trainer, const task_run *run, int64_t step)
+{
+    const ewc_train_options *const o = &trainer->options;
+    const double lr = (double)trainer->optimizer->options.lr;
+    switch (o->schedule) {
+    case EWC_SCHEDULE_COSINE:
+        return lr * 0.5 * (1.0 + cos(3.14159265358979323846 * (double)step / (double)run->steps));
+    case EWC_SCHEDULE_STEP:
+        return lr * pow(o->schedule_factor, (double)(step / o->schedule_every));
+    default:
+        return lr;
+    }
+}
+
+/* Everything of `count` steps but their step blocks: the same operations each time. */
+static ewc_status queue_steps(ewc_trainer *trainer, const task_run *run, int64_t count)
+{
+    ewci_pass *const pass = trainer->pass;
+    ewc_backend *const be = trainer->model->be;
+    ewc_optimizer *const optimizer = trainer->optimizer;
+    ewc_status status;
+    if (trainer->mlp)
+        return ewci_mlp_train(
+            trainer->mlp, trainer->state, &run->task, trainer->total, run->rows, count);
+    EWCI_TRY(be->ops->gather(
+        be, pass->x, pass->labels, pass->samples, &run->task.view, pass->step, run->rows));
+    if (trainer->replay) EWCI_TRY(ewci_replay_join(trainer->replay, pass, run->rows));
+    EWCI_TRY(ewci_pass_forward(pass));
+    EWCI_TRY(ewci_likelihood_gradient(pass, run->task.group, trainer->total));
+    if (trainer->teacher) EWCI_TRY(ewci_teacher_guide(trainer->teacher, pass, &run->task.view));
+    EWCI_TRY(ewci_pass_backward(pass, optimizer->gradient, EWCI_MODE_OVERWRITE, 1));
+    if (trainer->replay) EWCI_TRY(ewci_replay_project(trainer->replay, optimizer->gradient));
+    EWCI_TRY(ewci_optimizer_apply(
+        optimizer, trainer->state, pass->step, run->task.first, run->task.outputs));
+    if (trainer->path)
+        EWCI_TRY(ewci_path_follow(trainer->path, optimizer,
+            trainer->options.importance == EWC_IMPORTANCE_PATH_TOTAL ? trainer->state : NULL,
+            run->task.first, run->task.outputs));
+done:
+    return status;
+}
+
+/* Whether steps [step, step + count) go beyond a multiple of `every`. */
+static int goes_beyond(int64_t step, int64_t count, int64_t every)
+{
+    return step % every + count > every;
+}
+
+/* Steps from `step` on that can be queued together, as nobody looks at anything between them and
+ * all batches are full: MANY or 1. */
+static int64_t steps_at_once(
+    const ewc_trainer *trainer, const task_run *run, int64_t step, int64_t validate_every)
+{
+    const ewc_train_options *const o = &trainer->options;
+    const int is_ragged = run->steps_per_epoch * run->batch > run->samples;
+    if (!trainer->mlp || step + MANY > run->steps || goes_beyond(step, MANY, o->report_every) ||
+        (o->eval_every > 0 && goes_beyond(step, MANY, o->eval_every)) ||
+        (trainer->stopping && goes_beyond(step, MANY, validate_every)) ||
+        (is_ragged && step % run->steps_per_epoch + MANY >= run->steps_per_epoch))
+        return 1;
+    return MANY;
+}
+
+/* The step block of the next step, number `step` of the task. */
+static ewck_step next_block(ewc_trainer *trainer, const task_run *run, int64_t step)
+{
+    ewck_step block = {.seed = trainer->options.seed,
+        .step = trainer->step++,
+        .position = step % run->steps_per_epoch * run->batch,
+        .order = EWCK_STREAM_SHUFFLE,
+        .task = (uint32_t)run->t,
+        .epoch = (uint32_t)(step / run->steps_per_epoch)};
+    ewci_optimizer_advance(trainer->optimizer, &block, scheduled_lr(trainer, run, step));
+    return block;
+}
+
+static void free_graphs(ewc_trainer *trainer, task_run *run)
+{
+    ewc_backend *const be = trainer->model->be;
+    if (run->many) be->ops->graph_free(be, run->many);
+    if (run->graph) be->ops->graph_free(be, run->graph);
+    run->many = run->graph = NULL;
+}
+
+/* Step `step` and those after it, `count` in all: one, or MANY full batches. */
+static ewc_status train_steps(ewc_trainer *trainer, task_run *run, int64_t step, int64_t count)
+{
+    ewci_pass *const pass = trainer->pass;
+    ewc_backend *const be = trainer->model->be;
+    ewci_graph **const graph = count > 1 ? &run->many : &run->graph;
+    ewck_step blocks[MANY];
+    ewc_status status;
+    /* An evaluation, or a callback, may have put another task's maps into the slot. */
+    EWCI_TRY(select_samples(trainer, &run->task, run->t));
+    for (int64_t i = 0; i < count; i++)
+        blocks[i] = next_block(trainer, run, step + i);
+    const int64_t left = run->samples - blocks[0].position;
+    run->rows = left < run->batch ? left : run->batch;
+    pass->rows = run->rows;
+    if (trainer->mlp)
+        EWCI_TRY(be->ops->set_steps(be, trainer->mlp->steps, blocks, count));
+    else
+        EWCI_TRY(be->ops->set_step(be, pass->step, blocks));
+    if (trainer->replay) EWCI_TRY(ewci_replay_draw(trainer->replay, pass, blocks));
+    if (!be->ops->record_begin || run->rows < run->batch) return queue_steps(trainer, run, count);
+    const int rule = ewci_optimizer_rule(trainer->optimizer, trainer->state);
+    if (run->rule != rule) free_graphs(trainer, run);
+    run->rule = rule;
+    if (!*graph) {
+        EWCI_TRY(be->ops->record_begin(be));
+        const ewc_status queued = queue_steps(trainer, run, count);
+        char cause[512];
+        snprintf(cause, sizeof cause, "%s", queued != EWC_OK ? ewc_last_error() : "");
+        status = be->ops->record_end(be, graph); /* in any case: it ends the recording */
+        if (queued != EWC_OK) status = ewci_fail(queued, "%s", cause);
+        if (status != EWC_OK) goto done;
+    }
+    EWCI_TRY(be->ops->replay(be, *graph));
+done:
+    return status;
+}
+
+/* An explicit penalty step that overshoots would end in NaN; better said before. */
+static ewc_status check_stability(const ewc_trainer *trainer)
+{
+    const ewc_consolidation *const state = trainer->state;
+    if (ewci_optimizer_rule(trainer->optimizer, state) != EWCK_PENALTY_EXPLICIT) return EWC_OK;
+    const double safe =
+        ewc_optimizer_safe_lambda(trainer->optimizer, state, trainer->optimizer->options.lr);
+    if ((double)state->options.lambda <= safe) return EWC_OK;
+    return ewci_fail(EWC_ERR_UNSTABLE,
+        "lambda: %g makes the explicit penalty step diverge (max S %.4g, lr %g); the largest safe "
+        "lambda is %.4g, or use the proximal penalty",
+        (double)state->options.lambda, state->info.max, (double)trainer->optimizer->options.lr,
+        safe);
+}
+
+/* Reads and clears the summed loss, checks for non-finite numbers. Waits for the device. */
+static ewc_status report_step(
+    ewc_trainer *trainer, const task_run *run, ewc_event *event, int64_t since)
+{
+    ewc_backend *const be = trainer->model->be;
+    double loss, zero = 0.0;
+    ewc_status status;
+    EWCI_TRY(be->ops->download(be, &loss, trainer->total, sizeof loss));
+    EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
+    status = ewci_optimizer_check(trainer->optimizer, trainer->state);
+    if (status == EWC_OK && !isfinite(loss))
+        status = ewci_fail(EWC_ERR_NONFINITE, "the loss is no longer finite (lr %g)", event->lr);
+    if (status == EWC_ERR_NONFINITE)
+        status = ewci_fail(status, "task %lld, step %lld: %s", (long long)run->t + 1,
+            (long long)event->step, ewc_last_error());
+    if (status != EWC_OK) goto done;
+    event->loss = loss / (double)since;
+    if (ewci_consolidation_acts(trainer->state))
+        EWCI_TRY(ewc_consolidation_value(trainer->state, &event->penalty));
+    EWCI_TRY(emit(trainer, event));
+done:
+    return status;
+}
+
+/* Accuracies of all tasks seen, into trainer->row; `steps` after the evaluation before. */
+static ewc_status evaluate_mid_task(
+    ewc_trainer *trainer, const task_run *run, const ewc_event *at, ewc_split split, int64_t steps)
+{
+    const int64_t share = steps * run->batch / EVAL_SHARE;
+    const int is_check = split == EWC_SPLIT_VALIDATION;
+    const evaluation all = {.split = split,
+        .seen = run->t + 1,
+        .last = run->t,
+        .own = -1,
+        .all = is_check && share < CHECK_LEAST ? CHECK_LEAST : share,
+        .row = trainer->row,
+        .samples = trainer->row_samples};
+    ewc_event event = *at;
+    return evaluate_tasks(trainer, &event, &all);
+}
+
+/* Early stopping looks at the mean accuracy over all tasks seen. */
+static ewc_status check_validation(
+    ewc_trainer *trainer, const task_run *run, const ewc_event *at, int64_t steps, int *ends)
+{
+    double sum = 0.0;
+    ewc_status status = evaluate_mid_task(trainer, run, at, EWC_SPLIT_VALIDATION, steps);
+    if (status != EWC_OK) return status;
+    for (int64_t j = 0; j <= run->t; j++)
+        sum += trainer->row[j];
+    status = ewci_stopping_check(trainer->stopping, at->step, sum / (double)(run->t + 1), ends);
+    const int is_best = trainer->stopping->at == at->step;
+    return status == EWC_OK && is_best && trainer->path ? ewci_path_keep(trainer->path) : status;
+}
+
+static ewc_status train_task(ewc_trainer *trainer, int64_t t)
+{
+    const ewc_train_options *const o = &trainer->options;
+    ewc_backend *const be = trainer->model->be;
+    const double begin = seconds_now();
+    task_run run = {0};
+    ewc_status status;
+    EWCI_TRY(check_stability(trainer));
+    EWCI_TRY(begin_task(trainer, &run, t));
+    if (o->reset_optimizer && t > 0) EWCI_TRY(ewc_optimizer_reset(trainer->optimizer));
+    if (trainer->path) EWCI_TRY(ewci_path_begin(trainer->path));
+    if (trainer->stopping) ewci_stopping_begin(trainer->stopping);
+    const int64_t validate_every = o->validate_every > 0 ? o->validate_every : run.steps_per_epoch;
+    const double zero = 0.0;
+    EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
+    ewc_event event = {.kind = EWC_EVENT_TASK_BEGIN,
+        .task = t,
+        .steps = run.steps,
+        .loss = NAN,
+        .penalty = NAN,
+        .lr = scheduled_lr(trainer, &run, 0)};
+    EWCI_TRY(emit(trainer, &event));
+    int64_t samples_since = 0;
+    int ends = 0;
+    trainer->trained = 0;
+    for (int64_t steps = 0; steps < run.steps && !ends;) {
+        const int64_t count = steps_at_once(trainer, &run, steps, validate_every);
+        EWCI_TRY(train_steps(trainer, &run, steps, count));
+        steps += count;
+        samples_since += count * trainer->pass->rows;
+        trainer->trained += count * run.rows;
+        event.kind = EWC_EVENT_STEP;
+        event.step = steps;
+        event.epoch = (steps - 1) / run.steps_per_epoch;
+        event.lr = scheduled_lr(trainer, &run, steps - 1);
+        event.seconds = seconds_now() - begin;
+        const int is_last = steps == run.steps;
+        const int checks = trainer->stopping && (steps % validate_every == 0 || is_last);
+        /* Before a check, too: it may end the task, and NaNs must never be the best weights. */
+        if (steps % o->report_every == 0 || is_last || checks) {
+            EWCI_TRY(report_step(trainer, &run, &event, samples_since));
+            samples_since = 0;
+        }
+        if (o->eval_every > 0 && steps % o->eval_every == 0 && !is_last)
+            EWCI_TRY(evaluate_mid_task(trainer, &run, &event, EWC_SPLIT_TEST, o->eval_every));
+        if (checks) EWCI_TRY(check_validation(trainer, &run, &event, validate_every, &ends));
+    }
+    event.kept_step = event.step;
+    event.stopped_early = event.step < run.steps;
+    if (trainer->stopping && event.step > 0) {
+        EWCI_TRY(ewci_stopping_restore(trainer->stopping));
+        if (trainer->path) EWCI_TRY(ewci_path_restore(trainer->path));
+        event.kept_step = trainer->stopping->at;
+    }
+    if (trainer->teacher) EWCI_TRY(ewci_teacher_remember(trainer->teacher, run.task.outputs));
+    if (trainer->replay) EWCI_TRY(ewci_replay_remember(trainer->replay, t));
+    EWCI_TRY(be->ops->sync(be));
+    event.kind = EWC_EVENT_TASK_END;
+    event.seconds = seconds_now() - begin;
+    EWCI_TRY(emit(trainer, &event));
+done:
+    free_graphs(trainer, &run);
+    return status;
+}
+
+/* ---- The end of a task ---- */
+
+typedef struct fisher_poll {
+    ewc_trainer *trainer;
+    ewc_event event;
+    double begin;
+} fisher_poll;
+
+/* Lets the callback see that time passes, so that a run can be stopped in a long Fisher pass. */
+static int poll_fisher(void *user)
+{
+    fisher_poll *const poll = user;
+    const ewc_train_options *const o = &poll->trainer->options;
+    if (!o->on_event) return 0;
+    poll->event.seconds = seconds_now() - poll->begin;
+    return o->on_event(o->event_user, &poll->event);
+}
+
+static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
+{
+    if (!trainer->fisher) return EWC_OK;
+    const ewc_train_options *const o = &trainer->options;
+    fisher_poll poll = {trainer, {.kind = EWC_EVENT_FISHER, .task = t}, seconds_now()};
+    ewc_status status;
+    if (o->importance == EWC_IMPORTANCE_ONE)
+        EWCI_TRY(ewc_fisher_fill(trainer->fisher, 1.0f));
+    else if (trainer->path)
+        EWCI_TRY(ewci_path_importance_of(trainer->path, trainer->fisher->f, o->xi));
+    else
+        EWCI_TRY(
+            ewci_fisher_compute(trainer->fisher, trainer->tasks, t, o->fisher, poll_fisher, &poll));
+    EWCI_TRY(ewc_fisher_statistics(trainer->fisher, trainer->stats, trainer->model->segment_count));
+    ewc_event event = poll.event;
+    event.seconds = seconds_now() - poll.begin;
+    event.samples = ewc_fisher_samples(trainer->fisher);
+    event.stats = trainer->stats;
+    if (trainer->overlap)
+        EWCI_TRY(ewci_overlap_add(trainer->overlap, trainer->fisher, t, &event.overlap));
+    EWCI_TRY(emit(trainer, &event));
+    EWCI_TRY(ewc_consolidation_fold(trainer->state, trainer->fisher));
+    event.kind = EWC_EVENT_FOLDED;
+    event.stats = NULL;
+    event.overlap = NULL;
+    event.state = &trainer->state->info;
+    event.tasks = event.state->tasks;
+    event.safe_lambda = ewc_optimizer_safe_lambda(
+        trainer->optimizer, trainer->state, trainer->optimizer->options.lr);
+    event.form = ewc_optimizer_penalty(trainer->optimizer, trainer->state);
+    EWCI_TRY(emit(trainer, &event));
+done:
+    return status;
+}
+
+/* ---- The public loop ---- */
+
+/* `work` on task t, unless a callback of the same trainer asks for it in the middle. */
+static ewc_status enter(ewc_trainer *trainer, const char *function, int64_t t,
+    ewc_status (*work)(ewc_trainer *trainer, int64_t t))
+{
+    if (!trainer || t < 0 || t >= trainer->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "%s: NULL, or t=%lld, expected 0..%lld", function,
+            (long long)t, trainer ? (long long)trainer->count - 1 : 0LL);
+    if (trainer->busy)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "%s: called from a callback of the same trainer", function);
+    trainer->busy = 1;
+    const ewc_status status = work(trainer, t);
+    trainer->busy = 0;
+    return status;
+}
+
+ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
+{
+    EWCI_ENTER(trainer);
+    return enter(trainer, "ewc_trainer_train", t, train_task);
+}
+
+ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t)
+{
+    EWCI_ENTER(trainer);
+    return enter(trainer, "ewc_trainer_consolidate", t, consolidate_task);
+}
+
+/* All tasks, by the untrained model; as many samples as after a task. */
+static ewc_status evaluate_untrained(ewc_trainer *trainer)
+{
+    const ewc_train_options *const o = &trainer->options;
+    const int64_t count = trainer->count, rows = ewc_tasks_rows(trainer->tasks, 0, EWC_SPLIT_TRAIN);
+    const int64_t batch = o->batch < rows ? o->batch : rows;
+    const int64_t trained = o->iterations > 0 ? o->iterations * batch : o->epochs * rows;
+    const evaluation all = {.split = EWC_SPLIT_TEST,
+        .seen = count,
+        .last = count - 1,
+        .own = -1,
+        .all = trained / EVAL_SHARE,
+        .row = trainer->baseline,
+        .samples = trainer->baseline_samples};
+    ewc_event event = {.task = -1, .loss = NAN, .penalty = NAN};
+    return evaluate_tasks(trainer, &event, &all);
+}
+
+/* A row of the accuracy matrix, and accuracies on what was held out, after task t. */
+static ewc_status evaluate_task_end(ewc_trainer *trainer, int64_t t)
+{
+    const int64_t count = trainer->count;
+    evaluation all = {.split = EWC_SPLIT_TEST,
+        .seen = t + 1,
+        .last = evaluates_unseen(trainer) && t + 1 < count ? t + 1 : t,
+        .own = t,
+        .all = t + 1 < count ? trainer->trained / EVAL_SHARE : -1,
+        .row = trainer->accuracy + t * count,
+        .samples = trainer->accuracy_samples + t * count};
+    ewc_event event = {.task = t, .task_end = 1, .loss = NAN, .penalty = NAN};
+    const ewc_status status = evaluate_tasks(trainer, &event, &all);
+    if (status != EWC_OK || ewc_tasks_rows(trainer->tasks, t, EWC_SPLIT_VALIDATION) == 0)
+        return status;
+    all.split = EWC_SPLIT_VALIDATION;
+    all.last = t;
+    all.row = trainer->validation;
+    all.samples = trainer->validation_samples;
+    return evaluate_tasks(trainer, &event, &all);
+}
+
+/* All tasks from t on. */
+static ewc_status run_sequence(ewc_trainer *trainer, int64_t t)
+{
+    ewc_status status = EWC_OK;
+    if (evaluates_unseen(trainer)) EWCI_TRY(evaluate_untrained(trainer));
+    for (; t < trainer->count; t++) {
+        EWCI_TRY(train_task(trainer, t));
+        EWCI_TRY(consolidate_task(trainer, t));
+        EWCI_TRY(evaluate_task_end(trainer, t));
+    }
+done:
+    return status;
+}
+
+ewc_status ewc_trainer_run(ewc_trainer *trainer)
+{
+    EWCI_ENTER(trainer);
+    return enter(trainer, "ewc_trainer_run", 0, run_sequence);
+}

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+/* The figures of a group's Fisher information, or whatever else its method calls importance: trace
+ * and share of each layer, magnitudes, and overlap between tasks. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../text.h"
+#include "report.h"
+
+/* The layers of a run. */
+typedef struct layers {
+    int64_t count;
+    char **names;
+} layers;
+
+static int64_t layer_of(const layers *l, const char *segment)
+{
+    const size_t length = (size_t)cli_layer_length(segment);
+    for (int64_t i = 0; i < l->count; i++)
+        if (strlen(l->names[i]) == length && strncmp(l->names[i], segment, length) == 0) return i;
+    return -1;
+}
+
+/* The layers that any Fisher pass of the run names, in their order. */
+static layers find_layers(const report_run *run)
+{
+    layers out = {0, NULL};
+    for (int64_t t = 0; t < run->tasks; t++) {
+        const char *key;
+        json_t *value, *const segments = json_object_get(run->fisher[t], "segments");
+        if (!json_is_object(segments)) continue;
+        out.names = report_alloc((int64_t)json_object_size(segments), sizeof *out.names);
+        json_object_foreach(segments, key, value)
+        {
+            if (layer_of(&out, key) >= 0) continue;
+            out.names[out.count++] = report_format("%.*s", cli_layer_length(key), key);
+        }
+        break;
+    }
+    return out;
+}
+
+/* cli_fisher_overlap of tasks t > j of a run, in layer `layer` (-1: in all of them). */
+static double overlap_of(
+    const layers *l, const report_run *run, int64_t t, int64_t j, int64_t layer)
+{
+    return cli_fisher_overlap(
+        run->fisher[t], run->fisher[j], j, layer < 0 ? NULL : l->names[layer]);
+}
+
+/* What is drawn of a group is named after what its method calls importance. */
+static const char *importance(const report_run *run)
+{
+    const char *const source = cli_json_text(json_array_get(run->folder.events, 0), "importance");
+    return source[0] == '\0' || strcmp(source, "fisher") == 0 ? "Fisher information" : "Importance";
+}
+
+/* The traces of a single task, as a bar for each layer: points[i] is layer i's series of one. */
+static void turn_into_bars(cli_figure *figure, cli_series *bars, const layers *l)
+{
+    double *const x = report_alloc(3 * l->count, sizeof *x), *const y = x + l->count,
+                  *const error = y + l->count;
+    const cli_series *const points = figure->series;
+    for (int64_t i = 0; i < l->count; i++) {
+        y[i] = points[i].count > 0 ? points[i].y[0] : NAN;
+        error[i] = points[i].count > 0 && points[i].error != NULL ? points[i].error[0] : NAN;
+    }
+    *bars = (cli_series){
+        .count = l->count, .x = x, .y = y, .error = points[0].error != NULL ? error : NULL};
+    figure->kind = CLI_BARS;
+    figure->x = (cli_axis){.label = "layer, from input to output"};
+    figure->y.log = 0;
+    figure->series = bars;
+    figure->series_count = 1;
+    figure->columns = l->count;
+    figure->x_names = (const char *const *)l->names;
+}
+
+/* Trace of each layer after each task (share: in % of that of all layers). */
+static int draw_traces(report *r, int64_t g, const layers *l, int share)
+{
+    const report_group *const group = &r->groups[g];
+    const report_run *const run = group->runs[0];
+    const int64_t n = run->tasks;
+    cli_series *const series = report_alloc(l->count, sizeof *series);
+    double *const column = report_alloc(group->count, sizeof *column);
+    char title[64];
+    for (int64_t i = 0; i < l->count; i++) {
+        double *const x = report_alloc(3 * n, sizeof *x), *const y = x + n, *const error = y + n;
+        int64_t count = 0;
+        for (int64_t t = 0; t < n; t++) {
+            for (int64_t k = 0; k < group->count; k++) {
+                const json_t *const fisher = group->runs[k]->fisher[t];
+                column[k] = cli_fisher_trace(fisher, l->names[i]);
+                if (share) column[k] *= 100.0 / cli_fisher_trace(fisher, NULL);
+            }
+            const cli_mean mean = cli_mean_of(column, group->count);
+            if (mean.count == 0) continue;
+            x[count] = (double)t + 1.0;
+            y[count] = mean.mean;
+            error[count++] = mean.error;
+        }
+        series[i] = (cli_series){.name = l->names[i],
+            .count = count,
+            .x = x,
+            .y = y,
+            .error = group->count > 1 ? error : NULL,
+            .style = count <= 50 ? CLI_SERIES_MARKERS : 0};
+    }
+    snprintf(title, sizeof title, share ? "Share of each layer in the %s" : "%s of each layer",
+        share && strcmp(importance(run), "Importance") == 0 ? "importance" : importance(run));
+    cli_figure figure = {.name = share ? "fisher-share" : "fisher-trace",
+        .title = title,
+        .x = {.label = "computed after task", .whole = 1},
+        .y = {.label = share ? "share of the total trace (%)" : "trace (sum over weights)",
+            .low = 0.0,
+            .high = share ? 100.0 : 0.0,
+            .log = !share},
+        .series = series,
+        .series_count = l->count};
+    cli_series bars = {.x = NULL};
+    if (n == 1) turn_into_bars(&figure, &bars, l);
+    const int code = report_add_figure(r, g, importance(run), &figure,
+        report_format(share ? "The layer's trace in %% of that of the whole network.%s"
+                            : "The sum over the weights and biases of a layer.%s",
+            group->count > 1 ? " Mean over seeds, bands one standard error." : ""));
+    free((void *)bars.x);
+    free(column);
+    report_free_series(series, l->count);
+    return code;
+}
+
+/* How the magnitudes of F are spread in each layer, for the last task that has them. */
+static int draw_histogram(report *r, int64_t g, const layers *l)
+{
+    enum { LOG2_LEAST = -1100, LOG2_MOST = 1100, ROOM = LOG2_MOST - LOG2_LEAST };
+    const report_run *const run = r->groups[g].runs[0];
+    int64_t t = run->tasks;
+    int known = 0;
+    while (t > 0 && !known) {
+        const char *segment;
+        json_t *stats, *const segments = json_object_get(run->fisher[--t], "segments");
+        json_object_foreach(segments, segment, stats)
+        {
+            known |= json_array_size(json_object_get(stats, "log2_counts")) > 0;
+        }
+    }
+    if (!known) return 0;
+
+    double *const counts = report_alloc(l->count * ROOM, sizeof *counts);
+    double *const zeros = report_alloc(l->count, sizeof *zeros);
+    double *const totals = report_alloc(l->count, sizeof *totals);
+    int64_t first = ROOM, last = -1;
+    const char *key;
+    json_t *value, *const segments = json_object_get(run->fisher[t], "segments");
+    json_object_foreach(segments, key, value)
+    {
+        const int64_t layer = layer_of(l, key);
+        const int64_t from = cli_json_integer(value, "log2_from", LOG2_MOST) - LOG2_LEAST;
+        const json_t *const list = json_object_get(value, "log2_counts");
+        const double zero = (double)cli_json_integer(value, "zeros", 0);
+        if (layer < 0) continue;
+        zeros[layer] += zero;
+        totals[layer] += zero;
+        for (int64_t i = 0; i < (int64_t)json_array_size(list); i++) {
+            const double count = cli_json_item(list, i);
+            const int64_t bin = from + i;
+            if (!(count > 0.0) || from < 0 || bin < 0 || bin >= ROOM) continue;
+            counts[layer * ROOM + bin] += count;
+            totals[layer] += count;
+            if (bin < first) first = bin;
+            if (bin > last) last = bin;
+        }
+    }
+    const int64_t bins = last >= first ? last - first + 1 : 0;
+    cli_series *const series = report_alloc(l->count, sizeof *series);
+    char *zero_text = report_format("%s", "");
+    for (int64_t i = 0; i < l->count; i++) {
+        double *const x = report_alloc(2 * bins, sizeof *x), *const y = x + bins;
+        for (int64_t b = 0; b < bins; b++) {
+            x[b] = ((double)(first + b + LOG2_LEAST) + 0.5) * log10(2.0);
+            y[b] = 100.0 * counts[i * ROOM + first + b] / totals[i];
+        }
+        series[i] = (cli_series){.name = l->names[i], .count = bins, .x = x, .y = y};
+        char *const longer = report_format("%s%s%s %.1f %%", zero_text, i > 0 ? ", " : "",
+            l->names[i], totals[i] > 0.0 ? cli_round(100.0 * zeros[i] / totals[i], 1) : 0.0);
+        free(zero_text);
+        zero_text = longer;
+    }
+    char title[96];
+    snprintf(title, sizeof title, "Magnitudes of F after task %lld", (long long)t + 1);
+    cli_figure figure = {.name = "fisher-histogram",
+        .title = title,
+        .x = {.label = "log10 F"},
+        .y = {.label = "weights of the layer (%, per factor of 2)"},
+        .series = series,
+        .series_count = l->count};
+    int code = 0;
+    if (bins > 0)
+        code = report_add_figure(r, g, importance(run), &figure,
+            report_format("Weights and biases of each layer by the magnitude of their F%s. Not "
+                          "drawn, as F = 0: %s.",
+                r->groups[g].count > 1 ? ", of the first run" : "", zero_text));
+    free(zero_text);
+    report_free_series(series, l->count);
+    free(totals);
+    free(zeros);
+    free(counts);
+    return code;
+}
+
+/* The mean overlap in a layer of all pairs of a run's tasks that are `distance` apart. */
+static double mean_overlap(const layers *l, const report_run *run, int64_t distance, int64_t layer)
+{
+    double sum = 0.0;
+    int64_t count = 0;
+    for (int64_t t = distance; t < run->tasks; t++) {
+        const double overlap = overlap_of(l, run, t, t - distance, layer);
+        if (isnan(overlap)) continue;
+        sum += overlap;
+        count++;
+    }
+    return count > 0 ? sum / (double)count : NAN;
+}
+
+/* Overlap between tasks by layer, for tasks 1, 2, ... apart. */
+static int draw_overlap_of_layers(report *r, int64_t g, const layers *l)
+{
+    enum { DISTANCES_MAX = 6 };
+    const report_group *const group = &r->groups[g];
+    const int64_t n = group->runs[0]->tasks;
+    const int64_t distances = n - 1 < DISTANCES_MAX ? n - 1 : DISTANCES_MAX;
+    double *const column = report_alloc(group->count, sizeof *column);
+    cli_series *const series = report_alloc(distances, sizeof *series);
+    char **const labels = report_alloc(distances, sizeof *labels);
+    for (int64_t d = 0; d < distances; d++) {
+        double *const x = report_alloc(3 * l->count, sizeof *x), *const y = x + l->count,
+                      *const error = y + l->count;
+        for (int64_t i = 0; i < l->count; i++) {
+            for (int64_t k = 0; k < group->count; k++)
+                column[k] = mean_overlap(l, group->runs[k], d + 1, i);
+            const cli_mean mean = cli_mean_of(column, group->count);
+            y[i] = mean.mean;
+            error[i] = mean.error;
+        }
+        labels[d] = n == 2   ? report_format("tasks 1 and 2")
+                    : d == 0 ? report_format("neighbouring tasks")
+                             : report_format("%lld tasks apart", (long long)d + 1);
+        series[d] = (cli_series){.name = labels[d],
+            .count = l->count,
+            .x = x,
+            .y = y,
+            .error = group->count > 1 ? error : NULL};
+    }
+    cli_figure figure = {.name = "fisher-overlap",
+        .title = "Overlap of the Fisher information of two tasks",
+        .kind = CLI_BARS,
+        .x = {.label = "layer, from input to output"},
+        .y = {.label = "overlap (0 to 1)", .low = 0.0, .high = 1.05},
+        .series = series,
+        .series_count = distances,
+        .columns = l->count,
+        .x_names = (const char *const *)l->names};
+    const int code = report_add_figure(r, g, importance(group->runs[0]), &figure,
+        report_format("1: both tasks need the same weights; 0: they need different ones. Mean over "
+                      "all pairs of tasks so far apart%s.",
+            group->count > 1 ? " and over seeds; bars show one standard error" : ""));
+    report_free_names(labels, distances);
+    report_free_series(series, distances);
+    free(column);
+    return code;
+}
+
+/* The same of the whole network for each pair of tasks. */
+static int draw_overlap_of_tasks(report *r, int64_t g, const layers *l)
+{
+    const report_group *const group = &r->groups[g];
+    const int64_t n = group->runs[0]->tasks;
+    const int64_t every = (n + REPORT_SIDE_MAX - 1) / REPORT_SIDE_MAX, side = (n - 1) / every;
+    double *const cells = report_alloc(side * side, sizeof *cells);
+    double *const column = report_alloc(group->count, sizeof *column);
+    char **const names = report_task_names(side + 1, every);
+    for (int64_t i = 0; i < side; i++) {
+        for (int64_t j = 0; j < side; j++) {
+            for (int64_t k = 0; k < group->count; k++)
+                column[k] =
+                    j <= i ? overlap_of(l, group->runs[k], (i + 1) * every, j * every, -1) : NAN;
+            cells[i * side + j] = cli_mean_of(column, group->count).mean;
+        }
+    }
+    cli_figure figure = {.name = "fisher-overlap-tasks",
+        .title = "Fisher overlap of each pair of tasks",
+        .kind = CLI_HEAT,
+        .x = {.label = "task"},
+        .y = {.label = "later task"},
+        .z = {.label = "overlap (0 to 1)", .low = 0.0, .high = 1.0},
+        .rows = side,
+        .columns = side,
+        .x_names = (const char *const *)names,
+        .y_names = (const char *const *)names + 1,
+        .cells = cells,
+        .cell_decimals = 2};
+    const int code = report_add_figure(r, g, importance(group->runs[0]), &figure,
+        report_format(
+            "Over all layers together%s.", every > 1 ? "; of the tasks only some are shown" : ""));
+    report_free_names(names, side + 1);
+    free(column);
+    free(cells);
+    return code;
+}
+
+static int draw_overlap(report *r, int64_t g, const layers *l)
+{
+    const report_run *const run = r->groups[g].runs[0];
+    int known = 0;
+    for (int64_t t = 1; t < run->tasks; t++)
+        known |= !isnan(overlap_of(l, run, t, t - 1, -1));
+    if (!known) return 0;
+    const int code = draw_overlap_of_layers(r, g, l);
+    return code != 0 || run->tasks == 2 ? code : draw_overlap_of_tasks(r, g, l);
+}
+
+int report_draw_fisher(report *r, int64_t g)
+{
+    const report_run *const run = r->groups[g].runs[0];
+    layers l = find_layers(run);
+    int code = 0;
+    if (l.count == 0) {
+        report_add_text(r, g, "Fisher information",
+            report_format("No Fisher information was recorded: %s.",
+                run->done > 0 ? "the method does without" : "no task was finished"));
+    } else {
+        const int alone = l.count == 1; /* the layer has it all */
+        if (!alone || run->tasks > 1) code = draw_traces(r, g, &l, 0);
+        if (code == 0 && !alone) code = draw_traces(r, g, &l, 1);
+        if (code == 0) code = draw_histogram(r, g, &l);
+        if (code == 0) code = draw_overlap(r, g, &l);
+    }
+    report_free_names(l.names, l.count);
+    return code;
+}
