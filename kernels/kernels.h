@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The kernels' C face: one launcher for each operation of host/backend/backend_ops.h, whose comments say
- * what it computes; destination first.
+/* The kernels' C face: one launcher for each operation of host/backend/backend_ops.h, whose
+ * comments say what it computes; destination first.
  *
  * Pointers are device memory, aligned as their type needs. A launcher queues work on `stream` and
  * returns at once: it neither waits nor allocates, so it can be captured in a CUDA graph. Sizes of
