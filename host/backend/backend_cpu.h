@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/backend_cpu.c is compiled once for each instruction set; ewci_backend_cpu_create chooses. */
+/* backend_cpu.c is compiled once for each instruction set; ewci_backend_cpu_create chooses. */
 #ifndef EWCI_BACKEND_CPU_H
 #define EWCI_BACKEND_CPU_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The table of operations that a backend implements. host/backend_cpu.c and host/backend_cuda.c are
- * its implementations; everything above computes through it.
+/* The table of operations that a backend implements. host/backend/backend_cpu.c and backend_cuda.c
+ * are its implementations; everything above computes through it.
  *
  * Pointers are the backend's memory unless named host_*. Operations are queued in order and may
  * return before they are done, except where a comment says "waits". Sizes of 0 are success; those
@@ -197,7 +197,7 @@ struct ewc_backend {               /* the first member of each implementation's 
  */
 void ewci_backend_check(ewc_backend *be);
 
-/* Opens the CPU backend (host/backend_cpu.c); threads >= 1. */
+/* Opens the CPU backend (backend_cpu.c); threads >= 1. */
 ewc_status ewci_backend_cpu_create(ewc_backend **out, int threads);
 
 /* What the run-time module libewc_cuda gives the library (its one exported symbol, a function of

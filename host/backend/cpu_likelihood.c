@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/* Softmax cross-entropy: loss, gradient, accuracy; distillation. */
+#include "cpu.h"
+#include "cpu_softmax.h"
+
+#include <string.h>
+
+typedef struct nll_job {
+    float *loss, *hit, *gradient;
+    const float *logits;
+    const int32_t *labels;
+    int64_t rows, cols, group;
+    float scale;
+} nll_job;
+
+static void nll_chunk(void *context, int64_t i)
+{
+    const nll_job *const job = context;
+    const int64_t cols = job->cols;
+    const range r = chunk_range(i, row_grain(16 * cols), job->rows);
+    for (int64_t row = r.begin; row < r.end; row++) {
+        const int64_t width = job->group > 0 && job->group < cols ? job->group : cols;
+        const int64_t first = job->labels[row] / width * width, label = job->labels[row] - first;
+        const float *const z = job->logits + row * cols + first;
+        const int64_t best = first_largest(z, width);
+        if (job->hit) job->hit[row] = best == label ? 1.0f : 0.0f;
+        if (!job->loss && !job->gradient) continue;
+        float sum = 0.0f;
+        if (job->gradient) {
+            float *const all = job->gradient + row * cols, *const g = all + first;
+            memset(all, 0, (size_t)cols * sizeof *all);
+            sum = exponentials(g, z, width, z[best]);
+            for (int64_t j = 0; j < width; j++)
+                g[j] = job->scale * (g[j] / sum - (j == label ? 1.0f : 0.0f));
+        } else {
+            for (int64_t j = 0; j < width; j++)
+                sum += expf(z[j] - z[best]);
+        }
+        if (job->loss) job->loss[row] = logf(sum) - (z[label] - z[best]);
+    }
+}
+
+typedef struct distill_job {
+    float *gradient;
+    const float *logits, *teacher;
+    int64_t rows, cols, old;
+    float temperature, keep, share;
+} distill_job;
+
+/* exp((z - top) / t) is term j of a softmax, their sum the denominator. */
+static float softmax_sum(const float *z, int64_t n, float top, float temperature)
+{
+    float sum = 0.0f;
+    for (int64_t j = 0; j < n; j++)
+        sum += expf((z[j] - top) / temperature);
+    return sum;
+}
+
+static void distill_chunk(void *context, int64_t i)
+{
+    const distill_job *const job = context;
+    const int64_t cols = job->cols, old = job->old;
+    const float temperature = job->temperature;
+    const range r = chunk_range(i, row_grain(32 * cols), job->rows);
+    for (int64_t row = r.begin; row < r.end; row++) {
+        float *const g = job->gradient + row * cols;
+        const float *const z = job->logits + row * cols, *const t = job->teacher + row * old;
+        const float z_top = z[first_largest(z, old)], t_top = t[first_largest(t, old)];
+        const float z_sum = softmax_sum(z, old, z_top, temperature);
+        const float t_sum = softmax_sum(t, old, t_top, temperature);
+        for (int64_t j = 0; j < old; j++)
+            g[j] = job->keep * g[j] + job->share * temperature *
+                                          (expf((z[j] - z_top) / temperature) / z_sum -
+                                              expf((t[j] - t_top) / temperature) / t_sum);
+        for (int64_t j = old; j < cols; j++)
+            g[j] *= job->keep;
+    }
+}
+
+ewc_status CPU(distill)(ewc_backend *be, float *gradient, const float *logits, const float *teacher,
+    int64_t rows, int64_t cols, int64_t old, float temperature, float keep, float share)
+{
+    distill_job job = {gradient, logits, teacher, rows, cols, old, temperature, keep, share};
+    ewci_pool_run(pool_of(be), distill_chunk, &job, ceil_div(rows, row_grain(32 * cols)));
+    return EWC_OK;
+}
+
+ewc_status CPU(nll)(ewc_backend *be, float *loss, float *hit, float *gradient, const float *logits,
+    const int32_t *labels, int64_t rows, int64_t cols, int64_t group, float scale)
+{
+    nll_job job = {.loss = loss,
+        .hit = hit,
+        .gradient = gradient,
+        .logits = logits,
+        .labels = labels,
+        .rows = rows,
+        .cols = cols,
+        .group = group,
+        .scale = scale};
+    ewci_pool_run(pool_of(be), nll_chunk, &job, ceil_div(rows, row_grain(16 * cols)));
+    return EWC_OK;
+}
