@@ -297,6 +297,8 @@ std::vector<Call> Calls(Small &w)
     add("ewc_optimizer_step", CALL(ewc_optimizer_step(nullptr, f.data(), n, w.state)));
     add("ewc_optimizer_step", CALL(ewc_optimizer_step(w.optimizer, nullptr, n, w.state)));
     add("ewc_optimizer_step", CALL(ewc_optimizer_step(w.optimizer, f.data(), n, nullptr)), allowed);
+    add("ewc_optimizer_repeat", CALL(ewc_optimizer_repeat(nullptr, w.state, 1)));
+    add("ewc_optimizer_repeat", CALL(ewc_optimizer_repeat(w.optimizer, nullptr, 1)), allowed);
 
     add("ewc_trainer_create",
         CALL(ewc_trainer_create(nullptr, w.model, w.tasks, w.optimizer, nullptr, nullptr)));

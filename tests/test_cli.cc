@@ -2,6 +2,7 @@
 /* The command `ewc` as a user runs it: exit codes, one line for each mistake, JSON, help, signals,
  * and a short run on real MNIST. */
 #include <chrono>
+#include <map>
 #include <regex>
 #include <set>
 #include <thread>
@@ -118,6 +119,26 @@ TEST_F(Cli, BadCommandLinesAreRefused)
         {"cifar", {"data", "cifar"}},
         {"--verify", {"data", "--verify=maybe"}},
         {"--device: unknown flag", {"info", "--device", "cpu"}},
+        {"--tasks: unknown flag", {"bench", "--tasks", "3"}},
+        {"--hidden: \"0\"", {"bench", "--hidden", "0"}},
+        {"--hidden: \"8//8\", expected 1 to 16 values with '/'", {"bench", "--hidden", "8//8"}},
+        {"--hidden: 8 is there twice", {"bench", "--hidden", "8/8"}},
+        {"--batch: \"64,\", expected 1 to 16 values with ','", {"bench", "--batch", "64,"}},
+        {"--batch: \"0\"", {"bench", "--batch", "128,0"}},
+        {"--estimator: \"fisher\"", {"bench", "--estimator", "exact,fisher"}},
+        {"--optimizer", {"bench", "--optimizer", "adagrad"}},
+        {"--precision", {"bench", "--precision", "fp32,fp16"}},
+        {"--fisher-batch", {"bench", "--fisher-batch", "65537"}},
+        {"--parameters: \"1e6\", expected numbers in 512..", {"bench", "--parameters", "1e6"}},
+        {"--parameters: \"511\"", {"bench", "--parameters", "4096,511"}},
+        {"--seconds: \"0\", expected a whole number in 1..3600", {"bench", "--seconds", "0"}},
+        {"--work: \"train\", expected some of", {"bench", "--work", "train"}},
+        {"--threads", {"bench", "--threads", "5000"}},
+        {"72 combinations, at most 64",
+            {"bench", "--work", "training", "--optimizer", "sgd,adam,adamw", "--hidden",
+                "1/2/3/4/5/6", "--batch", "1,2,3,4"}},
+        {"--device: \"gpu\"", {"bench", "--device", "gpu"}},
+        {"precision", {"bench", "--device", "cpu", "--precision", "tf32"}},
         {"zzzzzzzzz: unknown verb or topic; see ewc help", {"help", "zzzzzzzzz"}},
         {"trian: unknown verb or topic, did you mean train?", {"help", "trian"}},
         {"lamda: unknown verb or topic, did you mean lambda?", {"help", "lamda"}},
@@ -488,6 +509,8 @@ TEST_F(Cli, FitsTheTerminal)
     seeds.insert(seeds.end(), {"--seeds", "3"});
     Words long_run = without_tasks(run);
     long_run.insert(long_run.end(), {"--out", "run"});
+    const Words bench = {"bench", "--dataset", "custom", "--data-dir", ".", "--device", "cpu",
+        "--hidden", "8/12,12", "--parameters", "512,4096", "--seconds", "1"};
     const Words figure = {"paper", "2a", "--fast", "--dataset", "custom", "--data-dir",
         folder.path(), "--device", "cpu", "--optimizer", "sgd", "--batch", "16", "--eval-every",
         "10", "--lambda", "10", "--lr", "0.1", "--out", "figure"};
@@ -495,9 +518,9 @@ TEST_F(Cli, FitsTheTerminal)
         std::filesystem::remove_all(folder / "run");
         bool progress = false;
         for (const Words &words : {long_run, without_tasks(Tiny(methods, "compare")), seeds, sweep,
-                 figure, Words{"eval", "run"}, Words{"data", "--data-dir", "."}, Words{"data"},
-                 Words{"info"}, Words{"train", "--out", "run"}, Words{"train", "--lamda"},
-                 Tiny({"--device", "cuda:999"})}) {
+                 figure, bench, Words{"eval", "run"}, Words{"data", "--data-dir", "."},
+                 Words{"data"}, Words{"info"}, Words{"train", "--out", "run"},
+                 Words{"train", "--lamda"}, Tiny({"--device", "cuda:999"})}) {
             SCOPED_TRACE(words[0] + " at " + std::to_string(columns));
             const Outcome result = OnTerminal(words, columns);
             for (const std::string &line : Lines(result.out)) {
@@ -609,7 +632,7 @@ TEST_F(Cli, HelpCoversEveryOption)
     EXPECT_EQ(overview, Ewc({"help"}).out);
     EXPECT_EQ(overview, Ewc({}).out);
     for (const char *verb :
-        {"train", "compare", "eval", "report", "data", "info", "help", "version"}) {
+        {"train", "compare", "eval", "report", "bench", "data", "info", "help", "version"}) {
         EXPECT_NE(std::string::npos, overview.find("\n  " + std::string(verb) + " ")) << verb;
         const Outcome help = Ewc({verb, "--help"}), short_help = Ewc({verb, "-h"});
         EXPECT_EQ(0, help.code);
@@ -688,6 +711,89 @@ TEST_F(Cli, TellsItsVersion)
 {
     EXPECT_EQ("ewc " + std::string(ewc_version()) + "\n", Ewc({"--version"}).out);
     EXPECT_EQ(Ewc({"version"}).out, Ewc({"-V"}).out);
+}
+
+/* A number for each combination, in the unit of its work; how fast anything is, no test asks. */
+TEST_F(Cli, BenchMeasuresEveryCombination)
+{
+    const Words words = {"bench", "--dataset", "custom", "--data-dir", ".", "--device", "cpu",
+        "--hidden", "12/8,8", "--batch", "16,32", "--estimator", "empirical,exact,sampled,argmax",
+        "--optimizer", "sgd,adam", "--parameters", "4096", "--seconds", "1"};
+    Words as_json = words;
+    as_json.push_back("--json");
+    Outcome result = Ewc(as_json);
+    ASSERT_EQ(0, result.code) << result.err;
+    EXPECT_EQ("", result.err);
+    const Json json = ParseJson(result.out);
+    for (const char *key : {"version", "backend", "device", "threads", "dataset", "date", "load"})
+        EXPECT_NE(nullptr, json_object_get(json.get(), key)) << key;
+    EXPECT_GE(json_integer_value(json_object_get(json.get(), "rounds")), 3);
+    const json_t *const cases = json_object_get(json.get(), "cases");
+    std::multiset<std::string> works;
+    std::map<std::string, int64_t> parameters;
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        const json_t *const one = json_array_get(cases, i);
+        const auto text = [&](const char *key) {
+            return std::string(json_string_value(json_object_get(one, key)));
+        };
+        const bool fisher = text("work").rfind("Fisher", 0) == 0,
+                   step = text("work").rfind("step", 0) == 0;
+        works.insert(text("work") + " " + text("network"));
+        parameters[text("network")] = json_integer_value(json_object_get(one, "parameters"));
+        EXPECT_EQ(fisher ? "samples" : "steps", text("unit"));
+        EXPECT_EQ("fp32", text("precision"));
+        EXPECT_EQ(!fisher && !step, json_is_integer(json_object_get(one, "batch")));
+        EXPECT_EQ(step, json_is_real(json_object_get(one, "gb_per_second")));
+        for (const char *key : {"per_second", "relative"}) {
+            const json_t *const of = json_object_get(one, key);
+            const auto at = [&](const char *q) {
+                return json_number_value(json_object_get(of, q));
+            };
+            EXPECT_GT(at("p10"), 0.0) << key;
+            EXPECT_TRUE(at("p10") <= at("p50") && at("p50") <= at("p90")) << key;
+        }
+        if (step) {
+            const double rate = json_number_value(
+                             json_object_get(json_object_get(one, "per_second"), "p50")),
+                         bytes = text("work") == "step sgd" ? 20.0 : 36.0;
+            EXPECT_NEAR(json_number_value(json_object_get(one, "gb_per_second")),
+                1e-9 * rate * bytes * 4096.0, 1e-4 * rate * 36e-9 * 4096.0);
+        }
+    }
+    std::multiset<std::string> expected = {"step sgd 4096 weights", "step adam 4096 weights"};
+    for (const char *network : {"36-12-10", "36-8-8-10"}) {
+        for (const char *work : {"training sgd", "training sgd", "training adam", "training adam",
+                 "Fisher empirical", "Fisher exact", "Fisher sampled", "Fisher argmax"})
+            expected.insert(std::string(work) + " " + network);
+    }
+    EXPECT_EQ(expected, works);
+    EXPECT_EQ(37 * 12 + 13 * 10, parameters["36-12-10"]);
+    EXPECT_EQ(4096, parameters["4096 weights"]);
+
+    result = Ewc(words);
+    ASSERT_EQ(0, result.code) << result.err;
+    EXPECT_EQ("", result.err);
+    EXPECT_TRUE(std::regex_search(
+        result.out, std::regex("\nFisher exact +36-12-10 +auto +fp32 +[0-9.]+[kM]? samples/s ")))
+        << result.out;
+    EXPECT_TRUE(std::regex_search(
+        result.out, std::regex("\nstep adam +4096 weights +- +fp32 +[0-9.]+[kM]? steps/s ")))
+        << result.out;
+}
+
+/* The amount of a round is chosen for the time there is. */
+TEST_F(Cli, BenchKeepsToItsTime)
+{
+    for (const char *work : {"training", "fisher", "step"}) {
+        const Outcome result =
+            Ewc({"bench", "--dataset", "custom", "--data-dir", ".", "--device", "cpu", "--work",
+                work, "--hidden", "8", "--parameters", "512", "--json", "--seconds", "1"});
+        ASSERT_EQ(0, result.code) << result.err;
+        const Json json = ParseJson(result.out);
+        const double seconds = json_number_value(json_object_get(json.get(), "seconds"));
+        EXPECT_GT(seconds, 0.3) << work;  /* and is used, */
+        EXPECT_LT(seconds, 20.0) << work; /* on a busy machine, too */
+    }
 }
 
 TEST_F(Cli, KnowsWhereDataIs)

@@ -154,6 +154,41 @@ TEST_P(Optimizer, FollowsFloat64OverManySteps)
             }
 }
 
+/* Steps on the gradient that is there are those that are given it again. */
+TEST_P(Optimizer, RepeatsTheLastStep)
+{
+    for (const Method &method : kMethods) {
+        SCOPED_TRACE(method.name);
+        const auto after = [&](auto steps) {
+            Rng rng(1);
+            Begin(method, 0.02f);
+            WriteWeights(model.get(), rng.Uniforms(n, -1, 1));
+            Consolidate(4.0f, EWC_PENALTY_EXPLICIT, rng.Uniforms(n, 0, 2), rng.Uniforms(n, -1, 1));
+            const Vec<float> g = rng.Uniforms(n, -1, 1);
+            EXPECT_OK(Step(g));
+            steps(g);
+            return ReadWeights(model.get());
+        };
+        const auto repeat = [&](int64_t steps) {
+            return [this, steps](const Vec<float> &) {
+                EXPECT_OK(ewc_optimizer_repeat(optimizer.get(), state.get(), steps));
+            };
+        };
+        const Vec<float> one = after([&](const Vec<float> &) {});
+        const Vec<float> four = after([&](const Vec<float> &g) {
+            for (int i = 0; i < 3; i++)
+                EXPECT_OK(Step(g));
+        });
+        ExpectBits("theta", after(repeat(0)), one);
+        ExpectBits("theta", after(repeat(3)), four);
+        EXPECT_FALSE(SameBits(one, four));
+    }
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_optimizer_repeat(optimizer.get(), nullptr, -1));
+    WriteWeights(model.get(), Vec<float>((size_t)n, 3e38f));
+    Consolidate(1e38f, EWC_PENALTY_EXPLICIT, Vec<float>((size_t)n, 1.0f), Vec<float>((size_t)n));
+    EXPECT_EQ(EWC_ERR_NONFINITE, ewc_optimizer_repeat(optimizer.get(), state.get(), 2));
+}
+
 /* lambda = 0, no folded task and no state at all are the same: fine-tuning, bit for bit. */
 TEST_P(Optimizer, WithoutLambdaIsFineTuning)
 {
@@ -459,6 +494,7 @@ TEST_P(Optimizer, RefusesBadOptions)
     const ewc_consolidation_options o = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
     const Handle<ewc_consolidation> others = Make(ewc_consolidation_create, other.get(), &o);
     EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_optimizer_step(optimizer.get(), g.data(), n, others.get()));
+    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_optimizer_repeat(optimizer.get(), others.get(), 1));
     ExpectBits("theta", ReadWeights(model.get()), before);
     FailEveryAllocation(1, [&] {
         ewc_optimizer *out = nullptr;

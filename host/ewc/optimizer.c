@@ -209,6 +209,24 @@ ewc_status ewci_optimizer_check(ewc_optimizer *optimizer, const ewc_consolidatio
     return ewci_fail(status, "%s", cause);
 }
 
+/* Queues steps on the gradient that lies on the device, and checks what came of them. */
+static ewc_status take_steps(
+    ewc_optimizer *optimizer, const ewc_consolidation *state, int64_t steps)
+{
+    ewc_backend *const be = optimizer->model->be;
+    ewck_step step = {0};
+    ewc_status status = EWC_OK;
+    for (int64_t i = 0; i < steps; i++) {
+        ewci_optimizer_advance(optimizer, &step, (double)optimizer->options.lr);
+        EWCI_TRY(be->ops->set_step(be, optimizer->step, &step));
+        EWCI_TRY(
+            ewci_optimizer_apply(optimizer, state, optimizer->step, 0, optimizer->model->outputs));
+    }
+    EWCI_TRY(ewci_optimizer_check(optimizer, state));
+done:
+    return status;
+}
+
 ewc_status ewc_optimizer_step(
     ewc_optimizer *optimizer, const float *gradient, int64_t count, const ewc_consolidation *state)
 {
@@ -216,15 +234,18 @@ ewc_status ewc_optimizer_step(
     if (count != optimizer->model->count || (state && state->model != optimizer->model))
         return ewci_fail(EWC_ERR_ARGUMENT,
             "ewc_optimizer_step: another model's state, or count=%lld", (long long)count);
-    ewc_model *const model = optimizer->model;
-    ewc_backend *const be = model->be;
-    ewck_step step = {0};
-    ewc_status status;
-    ewci_optimizer_advance(optimizer, &step, (double)optimizer->options.lr);
-    EWCI_TRY(be->ops->set_step(be, optimizer->step, &step));
-    EWCI_TRY(be->ops->upload(be, optimizer->gradient, gradient, (size_t)count * sizeof *gradient));
-    EWCI_TRY(ewci_optimizer_apply(optimizer, state, optimizer->step, 0, model->outputs));
-    EWCI_TRY(ewci_optimizer_check(optimizer, state));
-done:
-    return status;
+    ewc_backend *const be = optimizer->model->be;
+    const ewc_status status =
+        be->ops->upload(be, optimizer->gradient, gradient, (size_t)count * sizeof *gradient);
+    return status == EWC_OK ? take_steps(optimizer, state, 1) : status;
+}
+
+ewc_status ewc_optimizer_repeat(
+    ewc_optimizer *optimizer, const ewc_consolidation *state, int64_t steps)
+{
+    EWCI_ENTER(optimizer);
+    if (steps < 0 || (state && state->model != optimizer->model))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_optimizer_repeat: another model's state, or steps=%lld", (long long)steps);
+    return take_steps(optimizer, state, steps);
 }

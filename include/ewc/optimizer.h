@@ -65,6 +65,12 @@ EWC_API ewc_penalty ewc_optimizer_penalty(
 EWC_API ewc_status ewc_optimizer_step(
     ewc_optimizer *optimizer, const float *gradient, int64_t count, const ewc_consolidation *state);
 
+/* `steps` >= 0 more steps on the gradient of the last one, or on 0 before any, queued one after
+ * another with one wait and one check at the end: what a step costs on the device, without upload.
+ * @return as ewc_optimizer_step */
+EWC_API ewc_status ewc_optimizer_repeat(
+    ewc_optimizer *optimizer, const ewc_consolidation *state, int64_t steps);
+
 #ifdef __cplusplus
 }
 #endif

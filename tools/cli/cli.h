@@ -136,6 +136,7 @@ int cli_sweep(cli_args *args);
 int cli_paper(cli_args *args);
 int cli_eval(cli_args *args);
 int cli_report(cli_args *args);
+int cli_bench(cli_args *args);
 int cli_data(cli_args *args);
 int cli_info(cli_args *args);
 int cli_help_run(cli_args *args);

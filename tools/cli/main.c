@@ -9,6 +9,8 @@ static const char *const all_groups[] = {
     "Run", "Tasks", "Model", "Method", "Fisher", "Optimizer", "Training", NULL};
 static const char *const eval_keys[] = {"device", "threads", "data-dir", "eval-samples", NULL};
 static const char *const data_keys[] = {"data-dir", NULL};
+static const char *const bench_keys[] = {
+    "device", "threads", "dataset", "data-dir", "activation", NULL};
 
 /* Flags that short helps show. */
 static const char *const train_usual[] = {"preset", "seed", "device", "out", "tasks", "scenario",
@@ -67,6 +69,21 @@ static const cli_flag eval_flags[] = {
     END};
 static const cli_flag data_flags[] = {
     {"verify", EWC_OPTION_FLAG, "", "read the files and compare checksums (default true)"}, END};
+static const cli_flag bench_flags[] = {
+    {"work", EWC_OPTION_TEXT, "LIST",
+        "what to measure (default training,fisher,step); step: the optimizer's alone"},
+    {"hidden", EWC_OPTION_TEXT, "LIST",
+        "widths of the hidden layers, / between networks (default 400,400)"},
+    {"batch", EWC_OPTION_TEXT, "LIST", "samples of a training step (default 128)"},
+    {"optimizer", EWC_OPTION_TEXT, "LIST", "some of sgd,adam,adamw (default adam)"},
+    {"estimator", EWC_OPTION_TEXT, "LIST",
+        "Fisher: some of exact,sampled,empirical,argmax (default empirical,exact)"},
+    {"fisher-batch", EWC_OPTION_TEXT, "LIST", "Fisher: samples at a time (default 0: chosen)"},
+    {"precision", EWC_OPTION_TEXT, "LIST",
+        "some of auto,fp32,bf16x3,tf32 (default auto); a CPU has fp32 alone"},
+    {"parameters", EWC_OPTION_TEXT, "LIST",
+        "step: of the networks (default 1000000,16000000), penalty included"},
+    {"seconds", EWC_OPTION_TEXT, "N", "of measuring, all together (default 10)"}, END};
 
 static const cli_verb verbs[] = {
     {"train", "", "train on a sequence of tasks with one method",
@@ -94,6 +111,10 @@ static const cli_verb verbs[] = {
         "summary.tex and eval_results.csv. Runs that differ by their seed only are one curve with "
         "a band. Figures are drawn by gnuplot.",
         NULL, report_flags, NULL, cli_report},
+    {"bench", "", "what training with EWC costs on this machine: a table",
+        "Lists have commas between: all combinations are measured, in turns. Steps include the "
+        "penalty of one earlier task; Fisher passes come after 200 steps of training.",
+        bench_keys, bench_flags, NULL, cli_bench},
     {"data", "[NAME]", "which data sets are where, and whether they are intact", "", data_keys,
         data_flags, NULL, cli_data},
     {"info", "", "devices and build", "", NULL, no_flags, NULL, cli_info},
