@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Operations that touch each element by itself: the step block, fill, scale, activations forward
- * and backward, dropout, sums of squares over repeats. Their formulas are in formula.h. */
+ * and backward, dropout, initial weights, sums of squares over
+ * repeats. Their formulas are in formula.h. */
 #include "kernels.h"
 
 #include "block.h"
@@ -154,6 +155,33 @@ extern "C" cudaError_t ewck_dropout(float *out, const float *in, int64_t n, floa
     if (n == 0) return cudaSuccess;
     EWC_LAUNCH(dropout_kernel, ewck_grid(n, kBlock * kWords), kBlock, 0, stream, out, in, n, p,
         layer, step);
+    return cudaGetLastError();
+}
+
+/* ---- Initial weights ---- */
+
+/* Out: theta [first, first + n). */
+static __global__ void initialize_kernel(
+    float *theta, int64_t first, int64_t n, uint64_t seed, double bound)
+{
+    const int64_t end = first + n, last = (end - 1) / kWords;
+    for (int64_t group = first / kWords + first_item(); group <= last; group += item_stride()) {
+        const ewci_words words = ewci_initial_words(seed, group);
+#pragma unroll
+        for (int64_t word = 0; word < kWords; word++) {
+            const int64_t i = group * kWords + word;
+            if (i >= first && i < end) theta[i] = ewci_initial(words.w[word], bound);
+        }
+    }
+}
+
+extern "C" cudaError_t ewck_initialize(
+    float *theta, int64_t first, int64_t n, uint64_t seed, double bound, cudaStream_t stream)
+{
+    if (first < 0 || n < 0) return cudaErrorInvalidValue;
+    if (n == 0) return cudaSuccess;
+    EWC_LAUNCH(initialize_kernel, ewck_grid(n, kBlock * kWords), kBlock, 0, stream, theta, first, n,
+        seed, bound);
     return cudaGetLastError();
 }
 

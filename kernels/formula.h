@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "types.h"
 
@@ -64,6 +65,17 @@ EWCI_FN float ewci_uniform(uint32_t word)
     return (float)(word >> 8) * 0x1p-24f;
 }
 
+/* Initial weight `index` of a model: uniform in [-bound, bound); words are those of group
+ * index / 4. */
+EWCI_FN ewci_words ewci_initial_words(uint64_t seed, int64_t group)
+{
+    return ewci_random(seed, EWCK_STREAM_INIT, 0, 0, (uint64_t)group);
+}
+EWCI_FN float ewci_initial(uint32_t word, double bound)
+{
+    return (float)(bound * (2.0 * (double)ewci_uniform(word) - 1.0));
+}
+
 /* Place `position` of a keyed bijection of 0..n-1: a balanced Feistel network over the next power
  * of four, walked until it lands below n (Black & Rogaway, CT-RSA 2002). */
 EWCI_FN int64_t ewci_shuffle(int64_t position, int64_t n, ewci_words key)
@@ -103,6 +115,31 @@ EWCI_FN int64_t ewci_view_sample(const ewck_view *view, const ewck_step *step, i
     const int64_t position = step->position + row;
     if (view->chosen) return view->chosen[ewci_sample(step, position, view->chosen_count)];
     return ewci_sample(step, position, view->count * view->copies);
+}
+
+/* ---- Statistics ---- */
+
+/* The bin of ewck_statistics for x > 0: by its exponent. */
+EWCI_FN int ewci_bin(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const int bin = (int)(bits >> 23) - 127 - EWCK_BIN_FIRST;
+    return bin < 0 ? 0 : bin < EWCK_BINS ? bin : EWCK_BINS - 1;
+}
+
+/* The span that a part belongs to: the last that begins with it or before. */
+EWCI_FN int64_t ewci_span_of(const ewck_span *span, int64_t count, int64_t part)
+{
+    int64_t low = 0, high = count;
+    while (high - low > 1) {
+        const int64_t middle = low + (high - low) / 2;
+        if (span[middle].first_part <= part)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
 }
 
 /* ---- Activations ---- */

@@ -22,12 +22,6 @@ extern "C" {
 /* Doubles of scratch memory that the two-pass sums below need, whatever the size of their input. */
 enum { EWCK_SCRATCH = 1 << 17 };
 
-/* What ewck_stats writes. */
-typedef struct ewck_stats_result {
-    double sum, max;
-    int64_t bad; /* entries that are negative, NaN or infinite; left out of sum and max */
-} ewck_stats_result;
-
 /* ---- elementwise.cu ---- */
 cudaError_t ewck_set_step(ewck_step *dst, const ewck_step *host_value, cudaStream_t stream);
 /* The same for `count` of them, at most EWCK_MAX_STEPS. */
@@ -41,6 +35,9 @@ cudaError_t ewck_activation_backward(float *d, const float *y, const float *z, i
     int64_t rows, int64_t cols, int activation, cudaStream_t stream);
 cudaError_t ewck_dropout(float *out, const float *in, int64_t n, float p, uint32_t layer,
     const ewck_step *step, cudaStream_t stream);
+/* Entries [first, first + n) of theta: initial weights within +-bound. */
+cudaError_t ewck_initialize(
+    float *theta, int64_t first, int64_t n, uint64_t seed, double bound, cudaStream_t stream);
 cudaError_t ewck_magnitude(float *out, const float *in, int64_t n, cudaStream_t stream);
 cudaError_t ewck_square_sum(
     float *out, const float *in, int64_t repeats, int64_t n, cudaStream_t stream);
@@ -129,8 +126,8 @@ cudaError_t ewck_column_sum(float *out, const float *in, int64_t rows, int64_t c
 /* total += sum of x (n) */
 cudaError_t ewck_accumulate(
     double *total, const float *x, int64_t n, double *scratch, cudaStream_t stream);
-cudaError_t ewck_stats(
-    ewck_stats_result *out, const float *x, int64_t n, double *scratch, cudaStream_t stream);
+/* host_spans->whole = statistics of the spans of x */
+cudaError_t ewck_stats(const ewck_spans *host_spans, const float *x, cudaStream_t stream);
 cudaError_t ewck_penalty(double *out, const float *theta, const float *s, const float *mu,
     int64_t n, double *scratch, cudaStream_t stream);
 /* out = sum of parts (n), by one block: the second pass of a sum. */

@@ -7,6 +7,7 @@
 #include <float.h>
 
 #include "block.h"
+#include "formula.h"
 #include "reduce.h"
 
 /* ---- One number of a vector ---- */
@@ -70,52 +71,84 @@ extern "C" cudaError_t ewck_penalty(double *out, const float *theta, const float
 
 /* ---- Statistics ---- */
 
-static __device__ ewck_stats_result merge(const ewck_stats_result &a, const ewck_stats_result &b)
+/* ewck_statistics without its bins. */
+struct Moments {
+    double sum, max;
+    int64_t bad, zeros;
+};
+
+static __device__ Moments merge(const Moments &a, const Moments &b)
 {
-    return {a.sum + b.sum, a.max > b.max ? a.max : b.max, a.bad + b.bad};
+    return {a.sum + b.sum, a.max > b.max ? a.max : b.max, a.bad + b.bad, a.zeros + b.zeros};
 }
 
-static __device__ ewck_stats_result block_merge(const ewck_stats_result &mine)
+static __device__ void store_moments(ewck_statistics *out, const Moments &mine)
 {
-    return block_reduce(
-        mine, [](const ewck_stats_result &a, const ewck_stats_result &b) { return merge(a, b); });
+    const Moments all =
+        block_reduce(mine, [](const Moments &a, const Moments &b) { return merge(a, b); });
+    if (threadIdx.x > 0) return;
+    out->sum = all.sum;
+    out->max = all.max;
+    out->bad = all.bad;
+    out->zeros = all.zeros;
 }
 
-static __global__ void stats_kernel(
-    ewck_stats_result *__restrict__ parts, const float *__restrict__ x, int64_t n)
+/* A block for each part. Counts are whole numbers, so their order does not matter. */
+static __global__ void part_statistics_kernel(ewck_spans spans, const float *__restrict__ x)
 {
-    ewck_stats_result stats = {0.0, 0.0, 0};
-    for (int64_t i = first_item(); i < n; i += item_stride()) {
+    EWC_SHARED(uint32_t, bins, EWCK_BINS);
+    for (unsigned bin = threadIdx.x; bin < EWCK_BINS; bin += kBlock)
+        bins[bin] = 0;
+    __syncthreads();
+    const int64_t part = blockIdx.x;
+    const ewck_span span = spans.span[ewci_span_of(spans.span, spans.count, part)];
+    const int64_t begin = span.begin + (part - span.first_part) * spans.per_part;
+    const int64_t end = begin + spans.per_part < span.end ? begin + spans.per_part : span.end;
+    Moments mine = {};
+    for (int64_t i = begin + threadIdx.x; i < end; i += kBlock) {
         const float value = x[i];
-        if (value >= 0.0f && value <= FLT_MAX) /* false for NaN */
-            stats = merge(stats, {(double)value, (double)value, 0});
-        else
-            stats.bad++;
+        if (!(value >= 0.0f && value <= FLT_MAX)) { /* NaN, too */
+            mine.bad++;
+        } else if (value == 0.0f) {
+            mine.zeros++;
+        } else {
+            mine = merge(mine, {(double)value, (double)value, 0, 0});
+            atomicAdd(&bins[ewci_bin(value)], 1u);
+        }
     }
-    stats = block_merge(stats);
-    if (threadIdx.x == 0) parts[blockIdx.x] = stats;
+    store_moments(&spans.part[part], mine);
+    for (unsigned bin = threadIdx.x; bin < EWCK_BINS; bin += kBlock)
+        spans.part[part].bins[bin] = bins[bin];
 }
 
-/* One block. */
-static __global__ void merge_parts_kernel(
-    ewck_stats_result *__restrict__ out, const ewck_stats_result *__restrict__ parts, int64_t n)
+/* A block for each span adds its parts. */
+static __global__ void whole_statistics_kernel(ewck_spans spans)
 {
-    ewck_stats_result stats = {0.0, 0.0, 0};
-    for (int64_t i = threadIdx.x; i < n; i += kBlock)
-        stats = merge(stats, parts[i]);
-    stats = block_merge(stats);
-    if (threadIdx.x == 0) *out = stats;
+    const int64_t s = blockIdx.x, first = spans.span[s].first_part;
+    const int64_t end = s + 1 < spans.count ? spans.span[s + 1].first_part : spans.parts;
+    Moments mine = {};
+    for (int64_t part = first + threadIdx.x; part < end; part += kBlock) {
+        const ewck_statistics *const p = &spans.part[part];
+        mine = merge(mine, {p->sum, p->max, p->bad, p->zeros});
+    }
+    store_moments(&spans.whole[s], mine);
+    for (unsigned bin = threadIdx.x; bin < EWCK_BINS; bin += kBlock) {
+        int64_t count = 0;
+        for (int64_t part = first; part < end; part++)
+            count += spans.part[part].bins[bin];
+        spans.whole[s].bins[bin] = count;
+    }
 }
 
-extern "C" cudaError_t ewck_stats(
-    ewck_stats_result *out, const float *x, int64_t n, double *scratch, cudaStream_t stream)
+extern "C" cudaError_t ewck_stats(const ewck_spans *host_spans, const float *x, cudaStream_t stream)
 {
-    static_assert(kMaxParts * sizeof(ewck_stats_result) <= EWCK_SCRATCH * sizeof(double));
-    if (n < 0) return cudaErrorInvalidValue;
-    ewck_stats_result *const parts = reinterpret_cast<ewck_stats_result *>(scratch);
-    const unsigned blocks = reduce_blocks(n);
-    if (blocks > 0) EWC_LAUNCH(stats_kernel, blocks, kBlock, 0, stream, parts, x, n);
-    EWC_LAUNCH(merge_parts_kernel, 1, kBlock, 0, stream, out, parts, blocks);
+    const int64_t count = host_spans->count, parts = host_spans->parts;
+    if (count < 0 || count > INT32_MAX || parts < 0 || parts > INT32_MAX)
+        return cudaErrorInvalidValue;
+    if (parts > 0)
+        EWC_LAUNCH(part_statistics_kernel, (unsigned)parts, kBlock, 0, stream, *host_spans, x);
+    if (count > 0)
+        EWC_LAUNCH(whole_statistics_kernel, (unsigned)count, kBlock, 0, stream, *host_spans);
     return cudaGetLastError();
 }
 

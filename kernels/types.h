@@ -69,6 +69,28 @@ typedef struct ewck_layer {
     int32_t activation; /* EWCK_ACTIVATION_* */
 } ewck_layer;
 
+/* Statistics of the spans of a float buffer: a span is cut into parts of at most `per_part`
+ * entries, which are summed up first. */
+enum { EWCK_BINS = 128, EWCK_BIN_FIRST = -100 };
+typedef struct ewck_statistics {
+    double sum, max;
+    int64_t bad;   /* entries that are negative, NaN or infinite; all others leave them out */
+    int64_t zeros; /* no bin has them */
+    /* Entries from 2^(EWCK_BIN_FIRST + k) to below twice that; what is smaller, or larger, is in
+     * the first, or last. */
+    int64_t bins[EWCK_BINS];
+} ewck_statistics;
+typedef struct ewck_span {
+    int64_t begin, end;
+    int64_t first_part;
+} ewck_span;
+typedef struct ewck_spans {
+    const ewck_span *span;  /* (count) */
+    ewck_statistics *part;  /* (parts) scratch */
+    ewck_statistics *whole; /* (count) */
+    int64_t count, parts, per_part;
+} ewck_spans;
+
 /* The optimizer's constants. */
 typedef struct ewck_rule {
     int32_t kind;    /* EWCK_OPTIMIZER_* */

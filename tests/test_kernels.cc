@@ -76,7 +76,12 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     EXPECT_REFUSED(ewck_column_sum(x, x, -1, 1, 0, d, stream));
     EXPECT_REFUSED(ewck_column_sum(x, x, 1, -1, 0, d, stream));
     EXPECT_REFUSED(ewck_accumulate(d, x, -1, d, stream));
-    EXPECT_REFUSED(ewck_stats(nullptr, x, -1, d, stream));
+    ewck_spans spans = {nullptr, nullptr, nullptr, -1, 0, 1};
+    EXPECT_REFUSED(ewck_stats(&spans, x, stream));
+    spans = {nullptr, nullptr, nullptr, 0, -1, 1};
+    EXPECT_REFUSED(ewck_stats(&spans, x, stream));
+    EXPECT_REFUSED(ewck_initialize(x, -1, 1, 7, 1.0, stream));
+    EXPECT_REFUSED(ewck_initialize(x, 0, -1, 7, 1.0, stream));
     EXPECT_REFUSED(ewck_penalty(d, x, x, x, -1, d, stream));
     EXPECT_REFUSED(ewck_sum_parts(d, d, -1, stream));
     EXPECT_REFUSED(ewck_fold(x, x, d, x, x, -1, EWCK_POLICY_SUM, 1, d, stream));

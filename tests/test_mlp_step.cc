@@ -286,6 +286,7 @@ struct Told {
     ewc_event_kind kind;
     int64_t step, epoch;
     double lr, loss;
+    uint64_t launches, downloads; /* of the emulated GPU until then */
 };
 
 struct End {
@@ -297,7 +298,12 @@ struct End {
 
 int Tell(void *user, const ewc_event *event)
 {
-    ((End *)user)->told.push_back({event->kind, event->step, event->epoch, event->lr, event->loss});
+    Told told = {event->kind, event->step, event->epoch, event->lr, event->loss, 0, 0};
+#ifdef EWC_TEST_EMULATION
+    told.launches = emulation::statistics.launches;
+    told.downloads = emulation::statistics.downloads.count;
+#endif
+    ((End *)user)->told.push_back(told);
     return 0;
 }
 
@@ -481,6 +487,37 @@ TEST(MlpStepOnEmulation, HasFiveKernels)
         EXPECT_EQ(2u, after.downloads.count - before.downloads.count); /* the report's */
     };
     RunPlan(be, ManySteps(), EWC_PRECISION_BF16X3, count);
+    ewc_backend_free(be);
+}
+
+/* However many layers and tasks there are: two kernels for the statistics of F and two for those of
+ * S, two for the fold; three small numbers of results are read, and one at each evaluation. */
+TEST(TaskEndOnEmulation, DoesNotGrowWithLayersOrTasks)
+{
+    ewc_backend *be = nullptr;
+    ASSERT_OK(Open(&be, "cuda-emulated"));
+    for (const int64_t depth : {1, 6}) {
+        SCOPED_TRACE(depth);
+        Plan plan;
+        plan.shape.hidden.assign((size_t)depth, 5);
+        const std::vector<Told> told = RunPlan(be, plan, EWC_PRECISION_FP32).told;
+        int folded = 0;
+        for (size_t i = 1; i < told.size(); i++) {
+            const uint64_t launches = told[i].launches - told[i - 1].launches;
+            const uint64_t downloads = told[i].downloads - told[i - 1].downloads;
+            if (told[i].kind == EWC_EVENT_FISHER && told[i - 1].kind == EWC_EVENT_FISHER) {
+                EXPECT_EQ(3u, launches) << "division by N, statistics of F";
+                EXPECT_EQ(1u, downloads);
+            } else if (told[i].kind == EWC_EVENT_FOLDED) {
+                EXPECT_EQ(4u, launches);
+                EXPECT_EQ(2u, downloads);
+                folded++;
+            } else if (told[i].kind == EWC_EVENT_EVALUATED) {
+                EXPECT_EQ(1u, downloads);
+            }
+        }
+        EXPECT_EQ(3, folded);
+    }
     ewc_backend_free(be);
 }
 #endif

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <set>
 
+#include "host/base/random.h"
 #include "support/device.hpp"
 #include "support/reference.hpp"
 
@@ -159,7 +160,6 @@ TEST_P(Ops, AcceptNothing)
     Buffer<double> total(be, 1, 3.0), dots(be, {3.0, 4.0});
     StepBlock step(be, ewck_step{});
     const ewck_rule rule = {EWCK_OPTIMIZER_SGD, EWCK_PENALTY_NONE, 0, 0, 0, 0, 1e-8f, 0, 0};
-    ewci_stats stats = {1, 1, 1};
     double value = 1.0;
     EXPECT_OK(ops->fill(be, x, 0, 0));
     EXPECT_OK(ops->copy(be, x, x, 0));
@@ -185,10 +185,7 @@ TEST_P(Ops, AcceptNothing)
     EXPECT_OK(ops->seeds(be, x, x, l, samples, 1, 0, 2, EWCK_FISHER_EXACT, step));
     EXPECT_OK(ops->accumulate(be, total, x, 0));
     EXPECT_OK(ops->optimizer_step(be, x, x, x, x, x, x, 0, &rule, step, l));
-    EXPECT_OK(ops->stats(be, &stats, x, 0));
-    EXPECT_EQ(0.0, stats.sum);
-    EXPECT_EQ(0.0, stats.max);
-    EXPECT_EQ(0, stats.bad);
+    EXPECT_OK(ops->initialize(be, x, 1, 0, 7, 1.0));
     EXPECT_OK(ops->penalty(be, &value, x, x, x, 0));
     EXPECT_EQ(0.0, value);
     value = 1.0;
@@ -214,7 +211,6 @@ TEST_P(Ops, RefuseWhatTheirCommentsExclude)
     Buffer<uint8_t> bytes(be, 4, (uint8_t)0);
     Buffer<double> total(be, 2, 3.0);
     StepBlock step(be, ewck_step{});
-    ewci_stats stats = {};
     double value = 0.0;
     const auto refuses = [](const char *sentence, ewc_status status) {
         EXPECT_EQ(EWC_ERR_ARGUMENT, status) << sentence;
@@ -281,7 +277,8 @@ TEST_P(Ops, RefuseWhatTheirCommentsExclude)
     refuses("seeds: estimator=4", seeds(1, 3, 4));
 
     refuses("accumulate: n=-1", ops->accumulate(be, total, x, -1));
-    refuses("stats: n=-1", ops->stats(be, &stats, x, -1));
+    refuses("initialize: n=-1", ops->initialize(be, x, 0, -1, 7, 1.0));
+    refuses("initialize: n=-2", ops->initialize(be, x, -2, 1, 7, 1.0));
     refuses("penalty: n=-1", ops->penalty(be, &value, x, x, x, -1));
     refuses("fold: n=-1", ops->fold(be, x, y, &value, y, y, -1, EWCK_POLICY_SUM, 1));
     refuses("fold: policy=2", ops->fold(be, x, y, &value, y, y, 4, 2, 1));
@@ -1080,43 +1077,110 @@ TEST_P(Ops, AccumulateAddsToTheTotal)
         "total", total.Read(), Vec<double>{want + reference::Sum(As<double>(x))}, 1e-6, 0);
 }
 
-TEST_P(Ops, StatsCountWhatIsBad)
+/* Statistics of x, cut into spans of so many entries. */
+Vec<ewck_statistics> StatisticsOf(
+    ewc_backend *be, const std::vector<float> &x, const std::vector<int64_t> &counts)
+{
+    Buffer<float> d_x(be, x);
+    ewck_spans spans = {};
+    EXPECT_OK(ewci_spans_create(&spans, be, counts.data(), (int64_t)counts.size()));
+    std::vector<ewck_statistics> got(counts.size());
+    std::memset(got.data(), 0x5a, got.size() * sizeof got[0]);
+    EXPECT_OK(be->ops->stats(be, got.data(), d_x, &spans));
+    ewci_spans_free(&spans, be);
+    return got;
+}
+
+void ExpectStatistics(const float *x, int64_t n, const ewck_statistics &got)
+{
+    ewck_statistics want = {};
+    for (int64_t i = 0; i < n; i++) {
+        if (!(x[i] >= 0.0f) || std::isinf(x[i])) {
+            want.bad++;
+        } else if (x[i] == 0.0f) {
+            want.zeros++;
+        } else {
+            want.sum += (double)x[i];
+            want.max = std::max(want.max, (double)x[i]);
+            const int bin = std::ilogb(x[i]) - EWCK_BIN_FIRST;
+            want.bins[std::clamp(bin, 0, EWCK_BINS - 1)]++;
+        }
+    }
+    EXPECT_EQ(want.sum, got.sum);
+    EXPECT_EQ(want.max, got.max);
+    EXPECT_EQ(want.bad, got.bad);
+    EXPECT_EQ(want.zeros, got.zeros);
+    for (int bin = 0; bin < EWCK_BINS; bin++)
+        EXPECT_EQ(want.bins[bin], got.bins[bin]) << "bin " << bin;
+}
+
+TEST_P(Ops, StatsOfEverySpan)
 {
     Rng rng(16);
-    for (const int64_t n : kSizes) {
-        SCOPED_TRACE(n);
-        auto x = rng.Integers(n, 0, 1000, 0.25f);
-        double sum = 0.0, max = 0.0;
-        int64_t bad = 0;
-        for (size_t i = 0; i < x.size(); i++) {
-            const float wrong[] = {kNan, kInf, -1.0f, -kInf, -1e-45f};
-            if (i % 17 == 3) {
-                x[i] = wrong[i % 5];
-                bad++;
-            } else {
-                if (i % 29 == 5) x[i] = -0.0f; /* not negative */
-                sum += (double)x[i];
-                max = std::max(max, (double)x[i]);
-            }
-        }
-        Buffer<float> d_x(be, x);
-        ewci_stats got = {-1, -1, -1};
-        EXPECT_OK(ops->stats(be, &got, d_x, n));
-        EXPECT_EQ(sum, got.sum);
-        EXPECT_EQ(max, got.max);
-        EXPECT_EQ(bad, got.bad);
+    /* No entries, a part, and several parts of 4096, the last of them ragged. */
+    const std::vector<int64_t> counts = {1, 0, 31, 4096, 4097, 0, 12289, 257, 0};
+    int64_t n = 0;
+    for (const int64_t count : counts)
+        n += count;
+    auto x = rng.Integers(n, 0, 1000, 0.25f); /* so that sums are exact in any order */
+    for (size_t i = 0; i < x.size(); i++) {
+        const float wrong[] = {kNan, kInf, -1.0f, -kInf, -1e-45f};
+        if (i % 17 == 3) x[i] = wrong[i % 5];
+        if (i % 29 == 5) x[i] = -0.0f; /* not negative */
     }
-    Buffer<float> nan(be, std::vector<float>{kNan});
-    ewci_stats got = {-1, -1, -1};
-    EXPECT_OK(ops->stats(be, &got, nan, 1));
-    EXPECT_EQ(0.0, got.sum);
-    EXPECT_EQ(0.0, got.max);
-    EXPECT_EQ(1, got.bad);
-    Buffer<float> largest(be, std::vector<float>{1.0f, FLT_MAX});
-    EXPECT_OK(ops->stats(be, &got, largest, 2));
-    EXPECT_EQ(1.0 + (double)FLT_MAX, got.sum);
-    EXPECT_EQ((double)FLT_MAX, got.max);
-    EXPECT_EQ(0, got.bad);
+    const auto got = StatisticsOf(be, x, counts);
+    const float *at = x.data();
+    for (size_t i = 0; i < counts.size(); at += counts[i++]) {
+        SCOPED_TRACE(i);
+        ExpectStatistics(at, counts[i], got[i]);
+    }
+}
+
+/* More entries than 1024 parts of 4096, so that parts are larger; the same whatever came before. */
+TEST_P(Ops, StatsOfALargeSpan)
+{
+    Rng rng(17);
+    const int64_t n = (int64_t)1024 * 4096 + 5000;
+    const auto x = rng.Integers(n, 1, 3, 0.5f);
+    ExpectStatistics(x.data(), n, StatisticsOf(be, x, {n})[0]);
+    const auto two = StatisticsOf(be, x, {n - 7, 7});
+    ExpectStatistics(x.data(), n - 7, two[0]);
+    ExpectStatistics(x.data() + n - 7, 7, two[1]);
+}
+
+TEST_P(Ops, StatsOfTheSmallestAndTheLargest)
+{
+    const std::vector<float> x = {1e-45f, FLT_MIN, 0x1p-101f, 0x1p-100f, 0x1.fffffep-100f, 0x1p-99f,
+        0x1p26f, 0x1.fffffep26f, 0x1p27f, 0x1p28f};
+    for (const float value : x) {
+        SCOPED_TRACE(value);
+        ExpectStatistics(&value, 1, StatisticsOf(be, {value}, {1})[0]);
+    }
+    ExpectStatistics(x.data(), 10, StatisticsOf(be, x, {10})[0]);
+    const std::vector<float> largest = {1.0f, FLT_MAX};
+    ExpectStatistics(largest.data(), 2, StatisticsOf(be, largest, {2})[0]);
+}
+
+/* Entry i is word i % 4 of group i / 4, wherever a call begins; the words are those of the host. */
+TEST_P(Ops, InitializeIsKeyedByPlace)
+{
+    const int64_t n = 3 * 16384 + 5;
+    const uint64_t seed = 0x123456789abcdefULL;
+    const double bound = std::sqrt(6.0 / 1184.0);
+    std::vector<float> want((size_t)n);
+    for (int64_t i = 0; i < n; i++) {
+        const ewci_words words = ewci_host_random(seed, EWCK_STREAM_INIT, 0, 0, (uint64_t)i / 4);
+        want[(size_t)i] = (float)(bound * (2.0 * ((words.w[i % 4] >> 8) * 0x1p-24) - 1.0));
+    }
+    for (const auto &[first, count] : std::vector<std::pair<int64_t, int64_t>>{
+             {0, n}, {0, 1}, {3, 1}, {1, 2}, {5, 33}, {16383, 2}, {16381, 32771}, {n - 3, 3}}) {
+        SCOPED_TRACE(first);
+        Buffer<float> theta(be, n, 9.0f);
+        EXPECT_OK(ops->initialize(be, theta, first, count, seed, bound));
+        std::vector<float> all((size_t)n, 9.0f);
+        std::copy_n(want.begin() + first, count, all.begin() + first);
+        ExpectBits("theta", theta.Read(), all);
+    }
 }
 
 TEST_P(Ops, PenaltyIsSummedInDouble)

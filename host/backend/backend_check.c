@@ -129,6 +129,14 @@ static ewc_status check_square_sum(
     return be->inner->square_sum(be, out, in, repeats, n);
 }
 
+static ewc_status check_initialize(
+    ewc_backend *be, float *theta, int64_t first, int64_t n, uint64_t seed, double bound)
+{
+    REQUIRE_COUNT("initialize", first);
+    REQUIRE_COUNT("initialize", n);
+    return be->inner->initialize(be, theta, first, n, seed, bound);
+}
+
 /* ---- Likelihood ---- */
 
 static ewc_status check_nll(ewc_backend *be, float *loss, float *hit, float *gradient,
@@ -177,12 +185,6 @@ static ewc_status check_accumulate(ewc_backend *be, double *total, const float *
 {
     REQUIRE_COUNT("accumulate", n);
     return be->inner->accumulate(be, total, x, n);
-}
-
-static ewc_status check_stats(ewc_backend *be, ewci_stats *out, const float *x, int64_t n)
-{
-    REQUIRE_COUNT("stats", n);
-    return be->inner->stats(be, out, x, n);
 }
 
 static ewc_status check_penalty(
@@ -299,6 +301,7 @@ void ewci_backend_check(ewc_backend *be)
     be->checked.fill = check_fill;
     if (be->inner->set_steps) be->checked.set_steps = check_set_steps;
     be->checked.gather = check_gather;
+    be->checked.initialize = check_initialize;
     be->checked.gemm = check_gemm;
     be->checked.bias_activation = check_bias_activation;
     be->checked.activation_backward = check_activation_backward;
@@ -310,7 +313,6 @@ void ewci_backend_check(ewc_backend *be)
     be->checked.distill = check_distill;
     be->checked.seeds = check_seeds;
     be->checked.accumulate = check_accumulate;
-    be->checked.stats = check_stats;
     be->checked.penalty = check_penalty;
     be->checked.scale = check_scale;
     be->checked.fold = check_fold;

@@ -76,6 +76,7 @@ static const ewci_backend_ops cpu_ops = {
     .gemm = CPU(gemm),
     .bias_activation = CPU(bias_activation),
     .activation_backward = CPU(activation_backward),
+    .initialize = CPU(initialize),
     .dropout = CPU(dropout),
     .column_sum = CPU(column_sum),
     .magnitude = CPU(magnitude),

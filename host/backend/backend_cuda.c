@@ -30,10 +30,10 @@ typedef struct backend_cuda {
     int early;  /* 9.0 or later: a kernel may begin before the last has ended */
     cudaStream_t stream;
     cublasHandle_t blas;
-    void *workspace;           /* of cuBLAS */
-    double *scratch;           /* (EWCK_SCRATCH) of the two-pass sums */
-    ewck_stats_result *result; /* (1) of an operation that waits */
-    allocation *live;          /* what alloc has given out */
+    void *workspace;  /* of cuBLAS */
+    double *scratch;  /* (EWCK_SCRATCH) of the two-pass sums */
+    double *result;   /* (1) of an operation that waits */
+    allocation *live; /* what alloc has given out */
     size_t live_count, live_room;
 } backend_cuda;
 
@@ -356,6 +356,12 @@ static ewc_status cuda_gemm(ewc_backend *be, float *c, const float *a, const flo
     return status;
 }
 
+static ewc_status cuda_initialize(
+    ewc_backend *be, float *theta, int64_t first, int64_t n, uint64_t seed, double bound)
+{
+    OPERATION(be, "initialize", ewck_initialize(theta, first, n, seed, bound, cuda->stream));
+}
+
 static ewc_status cuda_bias_activation(ewc_backend *be, float *y, float *z, const float *bias,
     int64_t rows, int64_t cols, int activation)
 {
@@ -464,20 +470,15 @@ static ewc_status cuda_accumulate(ewc_backend *be, double *total, const float *x
     OPERATION(be, "accumulate", ewck_accumulate(total, x, n, cuda->scratch, cuda->stream));
 }
 
-/* Those that wait write to `result`; a double is its first member. */
-
-static ewc_status cuda_stats(ewc_backend *be, ewci_stats *out, const float *x, int64_t n)
+static ewc_status cuda_stats(
+    ewc_backend *be, ewck_statistics *out, const float *x, const ewck_spans *spans)
 {
     backend_cuda *const cuda = (backend_cuda *)be;
-    ewck_stats_result result = {0};
     ewc_status status = refuse_while_recording(cuda, "stats");
     if (status != EWC_OK) return status;
-    ON_DEVICE(status, cuda, "stats", ewck_stats(cuda->result, x, n, cuda->scratch, cuda->stream));
+    ON_DEVICE(status, cuda, "stats", ewck_stats(spans, x, cuda->stream));
     if (status != EWC_OK) return status;
-    EWCI_TRY(cuda_download(be, &result, cuda->result, sizeof result));
-    *out = (ewci_stats){result.sum, result.max, result.bad};
-done:
-    return status;
+    return cuda_download(be, out, spans->whole, (size_t)spans->count * sizeof *out);
 }
 
 static ewc_status cuda_penalty(
@@ -487,9 +488,9 @@ static ewc_status cuda_penalty(
     ewc_status status = refuse_while_recording(cuda, "penalty");
     if (status != EWC_OK) return status;
     ON_DEVICE(status, cuda, "penalty",
-        ewck_penalty(&cuda->result->sum, theta, s, mu, n, cuda->scratch, cuda->stream));
+        ewck_penalty(cuda->result, theta, s, mu, n, cuda->scratch, cuda->stream));
     if (status != EWC_OK) return status;
-    EWCI_TRY(cuda_download(be, out, &cuda->result->sum, sizeof *out));
+    EWCI_TRY(cuda_download(be, out, cuda->result, sizeof *out));
 done:
     return status;
 }
@@ -501,10 +502,9 @@ static ewc_status cuda_fold(ewc_backend *be, float *s, float *mu, double *r, con
     ewc_status status = refuse_while_recording(cuda, "fold");
     if (status != EWC_OK) return status;
     ON_DEVICE(status, cuda, "fold",
-        ewck_fold(
-            s, mu, &cuda->result->sum, f, theta, n, policy, gamma, cuda->scratch, cuda->stream));
+        ewck_fold(s, mu, cuda->result, f, theta, n, policy, gamma, cuda->scratch, cuda->stream));
     if (status != EWC_OK) return status;
-    EWCI_TRY(cuda_download(be, r, &cuda->result->sum, sizeof *r));
+    EWCI_TRY(cuda_download(be, r, cuda->result, sizeof *r));
 done:
     return status;
 }
@@ -606,6 +606,7 @@ static const ewci_backend_ops cuda_ops = {
     .set_step = cuda_set_step,
     .set_steps = cuda_set_steps,
     .gather = cuda_gather,
+    .initialize = cuda_initialize,
     .gemm = cuda_gemm,
     .bias_activation = cuda_bias_activation,
     .activation_backward = cuda_activation_backward,

@@ -19,16 +19,10 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 7 };
+enum { EWCI_BACKEND_ABI = 8 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
-
-/* What ewci_backend_ops.stats returns. */
-typedef struct ewci_stats {
-    double sum, max;
-    int64_t bad; /* entries that are negative, NaN or infinite; sum and max leave them out */
-} ewci_stats;
 
 struct ewci_backend_ops {
     const char *name; /* "cpu", "cuda" */
@@ -71,6 +65,9 @@ struct ewci_backend_ops {
         const ewck_view *host_view, const ewck_step *step, int64_t rows);
 
     /* ---- Layers ---- */
+    /* Entries [first, first + n) of theta, as keyed by their place: uniform in [-bound, bound). */
+    ewc_status (*initialize)(
+        ewc_backend *be, float *theta, int64_t first, int64_t n, uint64_t seed, double bound);
     /* c (m, n) = op(a) op(b) + beta c, beta 0 or 1; a is (m, k), or (k, m) if trans_a; b is (k, n),
      * or (n, k) if trans_b; no padding between rows. With beta 0 c is not read. */
     ewc_status (*gemm)(ewc_backend *be, float *c, const float *a, const float *b, int64_t m,
@@ -148,8 +145,9 @@ struct ewci_backend_ops {
     /* ---- Reductions: in a fixed order ---- */
     /* total += sum of x */
     ewc_status (*accumulate)(ewc_backend *be, double *total, const float *x, int64_t n);
-    /* Waits. */
-    ewc_status (*stats)(ewc_backend *be, ewci_stats *host_out, const float *x, int64_t n);
+    /* host_out (spans->count) = statistics of the spans of x; spans of ewci_spans_create. Waits. */
+    ewc_status (*stats)(
+        ewc_backend *be, ewck_statistics *host_out, const float *x, const ewck_spans *host_spans);
     /* host_out = sum of s (theta - mu)^2; waits. */
     ewc_status (*penalty)(ewc_backend *be, double *host_out, const float *theta, const float *s,
         const float *mu, int64_t n);
@@ -214,6 +212,12 @@ typedef const ewci_cuda_module *(*ewci_cuda_module_fn)(void);
 
 /* "fp32", "bf16x3" or "tf32" (backend.c). */
 const char *ewci_precision_name(const ewc_backend *be);
+
+/* Spans that lie one behind the other from 0 on, span i with host_counts[i] entries (spans.c): what
+ * `stats` takes, and the memory that it needs. Freeing zeros does nothing. */
+ewc_status ewci_spans_create(
+    ewck_spans *out, ewc_backend *be, const int64_t *host_counts, int64_t count);
+void ewci_spans_free(ewck_spans *spans, ewc_backend *be);
 
 /* Typed shorthands, with overflow checks (backend.c). */
 ewc_status ewci_device_alloc(ewc_backend *be, void *out_pointer, int64_t count, size_t size);

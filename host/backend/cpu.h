@@ -29,6 +29,7 @@ DECLARE(square_sum);
 DECLARE(bias_activation);
 DECLARE(activation_backward);
 DECLARE(dropout);
+DECLARE(initialize);
 DECLARE(gather);
 DECLARE(gemm);
 DECLARE(column_sum);

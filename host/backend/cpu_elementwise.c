@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Vectors and layers, element by element; dropout. */
+/* Vectors and layers, element by element; dropout, initial weights. */
 #include "cpu.h"
 
 #include "../../kernels/formula.h"
@@ -205,5 +205,36 @@ ewc_status CPU(dropout)(ewc_backend *be, float *out, const float *in, int64_t n,
 {
     layer_job job = {.y = out, .in = in, .cols = n, .p = p, .layer = layer, .step = step};
     ewci_pool_run(pool_of(be), dropout_chunk, &job, ceil_div(n, SQUARE_GRAIN));
+    return EWC_OK;
+}
+
+/* ---- Initial weights ---- */
+
+typedef struct initialize_job {
+    float *theta;
+    int64_t first, end;
+    uint64_t seed;
+    double bound;
+} initialize_job;
+
+/* Chunks are of places in the whole buffer, so that they begin with a group of words. */
+static void initialize_chunk(void *context, int64_t i)
+{
+    const initialize_job *const job = context;
+    const int64_t from = (job->first / GRAIN + i) * GRAIN;
+    const int64_t begin = max_i64(job->first, from), end = min_i64(job->end, from + GRAIN);
+    ewci_words words = {{0}};
+    for (int64_t j = begin; j < end; j++) {
+        if (j == begin || j % 4 == 0) words = ewci_initial_words(job->seed, j / 4);
+        job->theta[j] = ewci_initial(words.w[j % 4], job->bound);
+    }
+}
+
+ewc_status CPU(initialize)(
+    ewc_backend *be, float *theta, int64_t first, int64_t n, uint64_t seed, double bound)
+{
+    initialize_job job = {theta, first, first + n, seed, bound};
+    const int64_t chunks = n > 0 ? (first + n - 1) / GRAIN - first / GRAIN + 1 : 0;
+    ewci_pool_run(pool_of(be), initialize_chunk, &job, chunks);
     return EWC_OK;
 }

@@ -3,6 +3,7 @@
 #include "cpu.h"
 
 #include <float.h>
+#include <string.h>
 
 #include "../../kernels/formula.h"
 
@@ -48,7 +49,7 @@ typedef struct reduce_job {
     int64_t n, grain;
     int policy;
     float gamma;
-    ewci_stats part[PARTS];
+    double part[PARTS];
 } reduce_job;
 
 static int64_t reduce_chunks(reduce_job *job, int64_t n)
@@ -62,7 +63,7 @@ static double sum_parts(const reduce_job *job, int64_t chunks)
 {
     double sum = 0.0;
     for (int64_t i = 0; i < chunks; i++)
-        sum += job->part[i].sum;
+        sum += job->part[i];
     return sum;
 }
 
@@ -76,33 +77,52 @@ ewc_status CPU(accumulate)(ewc_backend *be, double *total, const float *x, int64
     return EWC_OK;
 }
 
-static void stats_chunk(void *context, int64_t i)
+typedef struct stats_job {
+    const ewck_spans *spans;
+    const float *x;
+} stats_job;
+
+static void stats_part(void *context, int64_t i)
 {
-    reduce_job *const job = context;
-    const range r = chunk_range(i, job->grain, job->n);
-    ewci_stats stats = {0.0, 0.0, 0};
-    for (int64_t j = r.begin; j < r.end; j++) {
+    const stats_job *const job = context;
+    const ewck_spans *const spans = job->spans;
+    const ewck_span span = spans->span[ewci_span_of(spans->span, spans->count, i)];
+    const int64_t begin = span.begin + (i - span.first_part) * spans->per_part;
+    const int64_t end = min_i64(begin + spans->per_part, span.end);
+    ewck_statistics out = {0};
+    for (int64_t j = begin; j < end; j++) {
         const float x = job->x[j];
-        if (!(x >= 0.0f && x <= FLT_MAX)) {
-            stats.bad++;
-            continue;
+        if (!(x >= 0.0f && x <= FLT_MAX)) { /* NaN, too */
+            out.bad++;
+        } else if (x == 0.0f) {
+            out.zeros++;
+        } else {
+            out.sum += (double)x;
+            if ((double)x > out.max) out.max = (double)x;
+            out.bins[ewci_bin(x)]++;
         }
-        stats.sum += (double)x;
-        if ((double)x > stats.max) stats.max = (double)x;
     }
-    job->part[i] = stats;
+    spans->part[i] = out;
 }
 
-ewc_status CPU(stats)(ewc_backend *be, ewci_stats *out, const float *x, int64_t n)
+static void add_statistics(ewck_statistics *to, const ewck_statistics *from)
 {
-    reduce_job job = {.x = x};
-    const int64_t chunks = reduce_chunks(&job, n);
-    ewci_pool_run(pool_of(be), stats_chunk, &job, chunks);
-    *out = (ewci_stats){sum_parts(&job, chunks), 0.0, 0};
-    for (int64_t i = 0; i < chunks; i++) {
-        if (job.part[i].max > out->max) out->max = job.part[i].max;
-        out->bad += job.part[i].bad;
-    }
+    to->sum += from->sum;
+    if (from->max > to->max) to->max = from->max;
+    to->bad += from->bad;
+    to->zeros += from->zeros;
+    for (int64_t bin = 0; bin < EWCK_BINS; bin++)
+        to->bins[bin] += from->bins[bin];
+}
+
+ewc_status CPU(stats)(
+    ewc_backend *be, ewck_statistics *out, const float *x, const ewck_spans *spans)
+{
+    stats_job job = {spans, x};
+    ewci_pool_run(pool_of(be), stats_part, &job, spans->parts);
+    memset(out, 0, (size_t)spans->count * sizeof *out);
+    for (int64_t i = 0; i < spans->parts; i++)
+        add_statistics(&out[ewci_span_of(spans->span, spans->count, i)], &spans->part[i]);
     return EWC_OK;
 }
 
@@ -115,7 +135,7 @@ static void penalty_chunk(void *context, int64_t i)
         const double distance = (double)job->theta[j] - (double)job->mu[j];
         sum += (double)job->s[j] * distance * distance;
     }
-    job->part[i].sum = sum;
+    job->part[i] = sum;
 }
 
 ewc_status CPU(penalty)(
@@ -136,7 +156,7 @@ static void fold_chunk(void *context, int64_t i)
     for (int64_t j = r.begin; j < r.end; j++)
         sum +=
             ewci_fold(&job->s[j], &job->mu[j], job->x[j], job->theta[j], job->policy, job->gamma);
-    job->part[i].sum = sum;
+    job->part[i] = sum;
 }
 
 ewc_status CPU(fold)(ewc_backend *be, float *s, float *mu, double *r, const float *f,

@@ -38,8 +38,9 @@ ewc_status ewc_consolidation_create(
     if (state) {
         state->model = model;
         state->excluded = ewci_calloc((size_t)model->segment_count, 1);
+        state->stats = ewci_calloc((size_t)model->segment_count, sizeof *state->stats);
     }
-    if (!state || !state->excluded) {
+    if (!state || !state->excluded || !state->stats) {
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_consolidation_create: out of memory");
         goto done;
     }
@@ -59,6 +60,7 @@ void ewc_consolidation_free(ewc_consolidation *state)
     if (!state) return;
     ewci_device_free(state->model->be, state->mu);
     ewci_device_free(state->model->be, state->s);
+    free(state->stats);
     free(state->excluded);
     free(state);
 }
@@ -71,19 +73,17 @@ int ewci_consolidation_acts(const ewc_consolidation *state)
 /* Trace and maximum of S; EWC_ERR_NONFINITE names the segment at fault. */
 static ewc_status update_info(ewc_consolidation *state)
 {
-    ewc_backend *const be = state->model->be;
+    const ewc_model *const model = state->model;
     double trace = 0.0, max = 0.0;
-    for (int64_t i = 0; i < state->model->segment_count; i++) {
-        const ewc_segment *const segment = &state->model->segments[i];
-        ewci_stats stats;
-        const ewc_status status =
-            be->ops->stats(be, &stats, state->s + segment->offset, segment->count);
-        if (status != EWC_OK) return status;
-        if (stats.bad > 0)
+    const ewc_status status = ewci_model_statistics(model, state->stats, state->s);
+    if (status != EWC_OK) return status;
+    for (int64_t i = 0; i < model->segment_count; i++) {
+        const ewck_statistics *const s = &state->stats[i];
+        if (s->bad > 0)
             return ewci_fail(EWC_ERR_NONFINITE, "S of %s: %lld entries are not finite",
-                segment->name, (long long)stats.bad);
-        trace += stats.sum;
-        max = stats.max > max ? stats.max : max;
+                model->segments[i].name, (long long)s->bad);
+        trace += s->sum;
+        max = s->max > max ? s->max : max;
     }
     state->info.trace = trace;
     state->info.max = max;
@@ -126,13 +126,17 @@ ewc_status ewc_consolidation_fold(ewc_consolidation *state, ewc_fisher *fisher)
         }
     double r = state->info.r; /* online: the anchor moves, so what was r is gone with the old one */
     if (state->options.policy == EWC_POLICY_ONLINE) r = 0.0;
-    for (int64_t i = 0; i < model->segment_count; i++) {
+    for (int64_t i = 0, end; i < model->segment_count; i = end) {
+        end = i + 1;
         if (state->excluded[i]) continue;
-        const int64_t offset = model->segments[i].offset;
+        while (end < model->segment_count && !state->excluded[end])
+            end++;
+        const ewc_segment *const first = &model->segments[i], *const last = first + (end - i - 1);
         double added;
-        EWCI_TRY(be->ops->fold(be, state->s + offset, state->mu + offset, &added,
-            fisher->f + offset, model->theta + offset, model->segments[i].count,
-            (int)state->options.policy, state->options.gamma));
+        EWCI_TRY(be->ops->fold(be, state->s + first->offset, state->mu + first->offset, &added,
+            fisher->f + first->offset, model->theta + first->offset,
+            last->offset + last->count - first->offset, (int)state->options.policy,
+            state->options.gamma));
         r += added;
     }
     state->info.r = r;

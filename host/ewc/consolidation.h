@@ -14,6 +14,7 @@ struct ewc_consolidation {
     ewc_consolidation_options options;
     float *s, *mu;           /* (count), device */
     unsigned char *excluded; /* (segments) */
+    ewck_statistics *stats;  /* (segments) host: of S */
     ewc_consolidation_info info;
 };
 

@@ -11,18 +11,10 @@
 #include "../data/task.h"
 #include "../network/likelihood.h"
 
-enum { MAX_BATCH = 65536, MAX_DRAWS = 1024, LEAST_ROWS = 32, CHUNK = 1 << 20 };
+enum { MAX_BATCH = 65536, MAX_DRAWS = 1024, LEAST_ROWS = 32 };
 
-/* A quarter of the device's memory, free or not, so that the batch, and with it the last digits of
- * F, do not depend on what else is there; all of it where its size is not known. */
-static ewc_status memory_for_batch(ewc_backend *be, size_t *bytes)
-{
-    ewc_backend_info info;
-    memset(&info, 0, sizeof info);
-    const ewc_status status = be->ops->describe(be, &info);
-    *bytes = info.memory_total > 0 ? (size_t)(info.memory_total / 4) : SIZE_MAX;
-    return status;
-}
+_Static_assert(EWCK_BINS == (int)EWC_FISHER_BINS && EWCK_BIN_FIRST == (int)EWC_FISHER_BIN_FIRST,
+    "kernels count what ewc_fisher_stats shows");
 
 ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
 {
@@ -31,13 +23,12 @@ ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
     ewc_fisher *const fisher = ewci_calloc(1, sizeof *fisher);
     if (!fisher) return ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
     fisher->model = model;
-    const int64_t most = model->count < CHUNK ? model->count : CHUNK;
-    fisher->chunk = ewci_calloc((size_t)most, sizeof *fisher->chunk);
+    fisher->stats = ewci_calloc((size_t)model->segment_count, sizeof *fisher->stats);
     fisher->layers = ewci_calloc((size_t)model->layer_count, sizeof *fisher->layers);
     ewc_status status = EWC_OK;
-    if (!fisher->chunk || !fisher->layers)
+    if (!fisher->stats || !fisher->layers)
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_fisher_create: out of memory");
-    if (status == EWC_OK) status = memory_for_batch(model->be, &fisher->limit);
+    if (status == EWC_OK) status = ewci_batch_memory(model->be, &fisher->limit);
     if (status == EWC_OK)
         status = ewci_device_alloc(model->be, &fisher->f, model->count, sizeof(float));
     if (status == EWC_OK)
@@ -58,8 +49,14 @@ void ewc_fisher_free(ewc_fisher *fisher)
     ewci_device_free(be, fisher->step);
     ewci_device_free(be, fisher->f);
     free(fisher->layers);
-    free(fisher->chunk);
+    free(fisher->stats);
     free(fisher);
+}
+
+float *ewci_fisher_rewrite(ewc_fisher *fisher)
+{
+    fisher->known = 0;
+    return fisher->f;
 }
 
 static ewc_status resolve_options(ewc_fisher_options *o, const ewc_fisher_options *given)
@@ -93,24 +90,6 @@ typedef struct plan {
     int64_t layers;  /* is_whole: how many */
 } plan;
 
-/* Layer by layer. */
-static int64_t batch_by_layers(
-    const ewc_model *model, const ewc_fisher_options *o, int64_t repeats, size_t limit)
-{
-    int64_t row = 2 * model->inputs, widest = model->inputs; /* floats of a sample */
-    for (int64_t i = 0; i < model->layer_count; i++) {
-        row += model->layers[i].out;
-        widest = model->layers[i].out > widest ? model->layers[i].out : widest;
-    }
-    row += (2 + 2 * repeats) * widest;
-    int64_t batch = model->be->pass_gradients / (repeats > 0 ? repeats : 1);
-    const int64_t most = model->be->pass_rows, fitting = (int64_t)(limit / sizeof(float)) / row;
-    batch = batch < most ? batch : most;
-    batch = batch < fitting ? batch : fitting;
-    batch = batch > LEAST_ROWS ? batch : LEAST_ROWS;
-    return o->batch > 0 ? o->batch : batch;
-}
-
 /* Of a task with so many logits and samples; resolved options. */
 static void make_plan(ewc_fisher *fisher, plan *out, const ewc_fisher_options *o, int64_t first,
     int64_t outputs, int64_t samples)
@@ -118,7 +97,7 @@ static void make_plan(ewc_fisher *fisher, plan *out, const ewc_fisher_options *o
     const ewc_model *const model = fisher->model;
     ewc_backend *const be = model->be;
     *out = (plan){.repeats = ewci_likelihood_repeats(o->estimator, outputs, o->draws)};
-    out->batch = batch_by_layers(model, o, out->repeats, fisher->limit);
+    out->batch = o->batch > 0 ? o->batch : ewci_model_batch(model, out->repeats, fisher->limit);
     if (be->ops->fisher_memory && o->estimator != EWC_FISHER_SENSITIVITY && samples > 0) {
         int64_t rows = o->batch > 0 ? o->batch : MAX_BATCH;
         rows = rows < samples ? rows : samples;
@@ -226,7 +205,7 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
         fisher->pass->outputs = task.outputs;
         fisher->pass->training = 0;
     }
-    EWCI_TRY(be->ops->fill(be, fisher->f, 0.0f, model->count));
+    EWCI_TRY(be->ops->fill(be, ewci_fisher_rewrite(fisher), 0.0f, model->count));
     int64_t prepared = 0; /* rows of the last batch */
     for (int64_t done_rows = 0; p.repeats > 0 && done_rows < n; done_rows += p.batch) {
         /* The callback may have put another task's maps into the slot. */
@@ -248,12 +227,15 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     }
     if (n > 0) EWCI_TRY(be->ops->scale(be, fisher->f, (float)(1.0 / (double)n), model->count));
     fisher->samples = n;
-    ewci_stats stats;
-    EWCI_TRY(be->ops->stats(be, &stats, fisher->f, model->count));
-    if (stats.bad > 0)
-        status = ewci_fail(EWC_ERR_NONFINITE,
-            "ewc_fisher_compute: task %lld: %lld entries of F are not finite", (long long)t + 1,
-            (long long)stats.bad);
+    EWCI_TRY(ewci_model_statistics(model, fisher->stats, fisher->f));
+    fisher->known = 1;
+    for (int64_t i = 0; i < model->segment_count; i++)
+        if (fisher->stats[i].bad > 0) {
+            status = ewci_fail(EWC_ERR_NONFINITE,
+                "ewc_fisher_compute: task %lld: %lld entries of F of %s are not finite",
+                (long long)t + 1, (long long)fisher->stats[i].bad, model->segments[i].name);
+            break;
+        }
 done:
     return status;
 }
@@ -272,7 +254,7 @@ ewc_status ewc_fisher_fill(ewc_fisher *fisher, float value)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "ewc_fisher_fill: value=%g, expected 0 or more", (double)value);
     ewc_backend *const be = fisher->model->be;
-    return be->ops->fill(be, fisher->f, value, fisher->model->count);
+    return be->ops->fill(be, ewci_fisher_rewrite(fisher), value, fisher->model->count);
 }
 
 ewc_status ewc_fisher_read(ewc_fisher *fisher, float *values, int64_t count)
@@ -295,22 +277,7 @@ ewc_status ewc_fisher_write(ewc_fisher *fisher, const float *values, int64_t cou
                 "ewc_fisher_write: values[%lld]=%g, expected 0 or more", (long long)i,
                 (double)values[i]);
     ewc_backend *const be = fisher->model->be;
-    return be->ops->upload(be, fisher->f, values, (size_t)count * sizeof *values);
-}
-
-/* Counts n entries, none of them negative, by their magnitude. */
-static void count_entries(ewc_fisher_stats *out, const float *f, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        int exponent;
-        if (f[i] == 0.0f) {
-            out->zeros++;
-            continue;
-        }
-        (void)frexpf(f[i], &exponent); /* f in [1/2, 1) 2^exponent */
-        const int bin = exponent - 1 - EWC_FISHER_BIN_FIRST;
-        out->bins[bin < 0 ? 0 : bin < EWC_FISHER_BINS ? bin : EWC_FISHER_BINS - 1]++;
-    }
+    return be->ops->upload(be, ewci_fisher_rewrite(fisher), values, (size_t)count * sizeof *values);
 }
 
 ewc_status ewc_fisher_statistics(ewc_fisher *fisher, ewc_fisher_stats *out, int64_t count)
@@ -318,25 +285,22 @@ ewc_status ewc_fisher_statistics(ewc_fisher *fisher, ewc_fisher_stats *out, int6
     EWCI_ENTER_AS("fisher, stats", fisher, out);
     if (count != fisher->model->segment_count)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_statistics: count=%lld", (long long)count);
-    ewc_backend *const be = fisher->model->be;
+    if (!fisher->known) {
+        const ewc_status status = ewci_model_statistics(fisher->model, fisher->stats, fisher->f);
+        if (status != EWC_OK) return status;
+        fisher->known = 1;
+    }
     for (int64_t i = 0; i < count; i++) {
         const ewc_segment *const segment = &fisher->model->segments[i];
-        ewci_stats stats;
-        const ewc_status status =
-            be->ops->stats(be, &stats, fisher->f + segment->offset, segment->count);
-        if (status != EWC_OK) return status;
-        if (stats.bad > 0)
+        const ewck_statistics *const s = &fisher->stats[i];
+        if (s->bad > 0)
             return ewci_fail(EWC_ERR_NONFINITE, "F of %s: %lld entries are negative or not finite",
-                segment->name, (long long)stats.bad);
-        out[i] = (ewc_fisher_stats){
-            .trace = stats.sum, .mean = stats.sum / (double)segment->count, .max = stats.max};
-        for (int64_t at = 0; at < segment->count; at += CHUNK) {
-            const int64_t n = segment->count - at < CHUNK ? segment->count - at : CHUNK;
-            const ewc_status read = be->ops->download(
-                be, fisher->chunk, fisher->f + segment->offset + at, (size_t)n * sizeof(float));
-            if (read != EWC_OK) return read;
-            count_entries(&out[i], fisher->chunk, n);
-        }
+                segment->name, (long long)s->bad);
+        out[i] = (ewc_fisher_stats){.trace = s->sum,
+            .mean = s->sum / (double)segment->count,
+            .max = s->max,
+            .zeros = s->zeros};
+        memcpy(out[i].bins, s->bins, sizeof out[i].bins);
     }
     return EWC_OK;
 }

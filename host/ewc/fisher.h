@@ -11,16 +11,20 @@ extern "C" {
 
 struct ewc_fisher {
     ewc_model *model;
-    float *f;           /* (count), device */
-    int64_t samples;    /* of the last pass */
-    ewci_pass *pass;    /* kept from one pass to the next; grows */
-    ewck_layer *layers; /* host: of the model, for passes that the backend makes as a whole */
-    void *memory;       /* device: of such passes; grows */
-    size_t bytes;       /* of it */
-    size_t limit;       /* of what one batch may take */
-    ewck_step *step;    /* device */
-    float *chunk;       /* host: entries that are being counted */
+    float *f;               /* (count), device */
+    int64_t samples;        /* of the last pass */
+    ewci_pass *pass;        /* kept from one pass to the next; grows */
+    ewck_layer *layers;     /* host: of the model, for passes that the backend makes as a whole */
+    void *memory;           /* device: of such passes; grows */
+    size_t bytes;           /* of it */
+    size_t limit;           /* of what one batch may take */
+    ewck_step *step;        /* device */
+    ewck_statistics *stats; /* (segments) host: of f */
+    int known;              /* stats are there */
 };
+
+/* f, which is about to be written. */
+float *ewci_fisher_rewrite(ewc_fisher *fisher);
 
 /* Takes the memory that ewc_fisher_compute will need for a task of so many logits and samples. */
 ewc_status ewci_fisher_reserve(

@@ -162,26 +162,25 @@ ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidatio
     return EWC_OK;
 }
 
-/* Whether all weights are finite; 1 where that cannot be found out. */
-static int weights_are_finite(const ewc_model *model)
+/* Whether all of x, in the model's layout, is finite; 1 where that cannot be found out. */
+static int is_finite(const ewc_model *model, const float *x)
 {
-    int are = 1;
-    float *const theta = ewci_calloc((size_t)model->count, sizeof *theta);
-    if (theta && model->be->ops->download(model->be, theta, model->theta,
-                     (size_t)model->count * sizeof *theta) == EWC_OK)
-        for (int64_t i = 0; are && i < model->count; i++)
-            are = isfinite(theta[i]);
-    free(theta);
-    return are;
+    int is = 1;
+    float *const host = ewci_calloc((size_t)model->count, sizeof *host);
+    if (host &&
+        model->be->ops->download(model->be, host, x, (size_t)model->count * sizeof *host) == EWC_OK)
+        for (int64_t i = 0; is && i < model->count; i++)
+            is = isfinite(host[i]);
+    free(host);
+    return is;
 }
 
 /* The flag is up: says why, as far as weights, second moment and penalty show it. */
 static ewc_status explain(const ewc_optimizer *optimizer, const ewc_consolidation *state)
 {
     const ewc_model *const model = optimizer->model;
-    ewci_stats second = {0};
-    if (optimizer->v) (void)model->be->ops->stats(model->be, &second, optimizer->v, model->count);
-    const int squared = second.bad > 0 && weights_are_finite(model);
+    const int squared =
+        optimizer->v && !is_finite(model, optimizer->v) && is_finite(model, model->theta);
     const char *const what = squared ? "the square of a gradient overflows the second moment"
                                      : "a weight is no longer finite";
     /* The penalty's gradient is lambda S times a distance far below 1; its square overflows from

@@ -5,11 +5,11 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../base/enter.h"
-#include "../base/random.h"
 
-enum { MAX_WIDTH = 1 << 24, MAX_DEPTH = 1024 };
+enum { MAX_WIDTH = 1 << 24, MAX_DEPTH = 1024, LEAST_ROWS = 32 };
 
 /* ---- Construction ---- */
 
@@ -104,9 +104,8 @@ static void add_dropout(ewc_model *model, int64_t width, float p)
 
 static ewc_status init_weights(ewc_model *model, ewc_init init, uint64_t seed)
 {
-    float *const values = ewci_calloc((size_t)model->count, sizeof *values);
-    if (!values) return ewci_fail(EWC_ERR_MEMORY, "ewc_model_create: out of memory");
-    for (int64_t i = 0; i < model->segment_count; i++) {
+    ewc_status status = EWC_OK;
+    for (int64_t i = 0; status == EWC_OK && i < model->segment_count; i++) {
         const ewc_segment *const s = &model->segments[i];
         const int is_bias = (s->flags & EWC_SEGMENT_BIAS) != 0;
         const ewc_segment *const weight = is_bias ? s - 1 : s;
@@ -115,15 +114,21 @@ static ewc_status init_weights(ewc_model *model, ewc_init init, uint64_t seed)
                              : is_bias               ? 0.0
                              : init == EWC_INIT_HE   ? sqrt(6.0 / in)
                                                      : sqrt(6.0 / (in + out));
-        for (int64_t j = s->offset; j < s->offset + s->count; j++) {
-            const ewci_words words =
-                ewci_host_random(seed, EWCK_STREAM_INIT, 0, 0, (uint64_t)j >> 2);
-            values[j] = (float)(bound * (2.0 * (double)ewci_uniform(words.w[j & 3]) - 1.0));
-        }
+        status =
+            model->be->ops->initialize(model->be, model->theta, s->offset, s->count, seed, bound);
     }
-    const ewc_status status = model->be->ops->upload(
-        model->be, model->theta, values, (size_t)model->count * sizeof *values);
-    free(values);
+    return status;
+}
+
+static ewc_status make_spans(ewc_model *model)
+{
+    int64_t *const counts = ewci_calloc((size_t)model->segment_count, sizeof *counts);
+    if (!counts) return ewci_fail(EWC_ERR_MEMORY, "ewc_model_create: out of memory");
+    for (int64_t i = 0; i < model->segment_count; i++)
+        counts[i] = model->segments[i].count;
+    const ewc_status status =
+        ewci_spans_create(&model->spans, model->be, counts, model->segment_count);
+    free(counts);
     return status;
 }
 
@@ -159,6 +164,7 @@ ewc_status ewc_model_create(ewc_model **out, ewc_backend *backend, const ewc_mod
     add_linear(model, width, o.outputs, EWCK_ACTIVATION_NONE, 1);
     EWCI_TRY(ewci_device_alloc(backend, &model->theta, model->count, sizeof(float)));
     EWCI_TRY(init_weights(model, o.init, o.seed));
+    EWCI_TRY(make_spans(model));
     *out = model;
 done:
     if (status != EWC_OK) ewc_model_free(model);
@@ -168,6 +174,7 @@ done:
 void ewc_model_free(ewc_model *model)
 {
     if (!model) return;
+    ewci_spans_free(&model->spans, model->be);
     ewci_device_free(model->be, model->theta);
     free(model->segments);
     free(model->layers);
@@ -226,6 +233,35 @@ ewc_status ewc_model_write(ewc_model *model, const float *params, int64_t count)
             return ewci_fail(EWC_ERR_NONFINITE, "ewc_model_write: params[%lld]=%g", (long long)i,
                 (double)params[i]);
     return model->be->ops->upload(model->be, model->theta, params, (size_t)count * sizeof *params);
+}
+
+ewc_status ewci_model_statistics(const ewc_model *model, ewck_statistics *host_out, const float *x)
+{
+    return model->be->ops->stats(model->be, host_out, x, &model->spans);
+}
+
+ewc_status ewci_batch_memory(ewc_backend *be, size_t *bytes)
+{
+    ewc_backend_info info;
+    memset(&info, 0, sizeof info);
+    const ewc_status status = be->ops->describe(be, &info);
+    *bytes = info.memory_total > 0 ? (size_t)(info.memory_total / 4) : SIZE_MAX;
+    return status;
+}
+
+int64_t ewci_model_batch(const ewc_model *model, int64_t repeats, size_t limit)
+{
+    int64_t row = 2 * model->inputs, widest = model->inputs; /* floats of a sample */
+    for (int64_t i = 0; i < model->layer_count; i++) {
+        row += model->layers[i].out;
+        widest = model->layers[i].out > widest ? model->layers[i].out : widest;
+    }
+    row += (2 + 2 * repeats) * widest;
+    int64_t batch = model->be->pass_gradients / (repeats > 0 ? repeats : 1);
+    const int64_t most = model->be->pass_rows, fitting = (int64_t)(limit / sizeof(float)) / row;
+    batch = batch < most ? batch : most;
+    batch = batch < fitting ? batch : fitting;
+    return batch > LEAST_ROWS ? batch : LEAST_ROWS;
 }
 
 int ewci_model_ranges(const ewc_model *model, int64_t first, int64_t outputs, ewci_range ranges[3])

@@ -16,8 +16,20 @@ struct ewc_model {
     int64_t layer_count, segment_count;
     ewci_layer *layers;
     ewc_segment *segments;
-    float *theta; /* (count), device */
+    float *theta;     /* (count), device */
+    ewck_spans spans; /* the segments */
 };
+
+/* Statistics of each segment of x, which has the model's layout; waits. */
+ewc_status ewci_model_statistics(const ewc_model *model, ewck_statistics *host_out, const float *x);
+
+/* Samples that a pass layer by layer, with so many rows of gradients for each, does well to have at
+ * a time: what the backend likes, as long as `limit` bytes hold it. */
+int64_t ewci_model_batch(const ewc_model *model, int64_t repeats, size_t limit);
+/* The limit for a batch: a quarter of the device's memory, free or not, so that the batch, and with
+ * it the last digits of sums, do not depend on what else is there; all of it where its size is not
+ * known. */
+ewc_status ewci_batch_memory(ewc_backend *be, size_t *bytes);
 
 /* Memory for going through a model with at most so many rows. */
 typedef struct ewci_pass {

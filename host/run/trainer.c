@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "../base/enter.h"
@@ -19,7 +20,7 @@
 #include "../network/likelihood.h"
 #include "ewc/train.h"
 
-enum { EVAL_ROWS = 512, MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
+enum { MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
 
 /* EWC_EVAL_SAMPLES_AUTO: one sample is evaluated for so many that were trained on. A forward pass
  * is a third to three fifths of a training step's work on a sample, so this is 8 to 15 % of its
@@ -45,7 +46,8 @@ struct ewc_trainer {
     ewci_pass *pass;          /* training */
     ewci_pass *eval;          /* evaluation */
     double *total;            /* (1) device: loss summed since the last report */
-    double *scores;           /* (2) device: hits and loss of an evaluation */
+    double *scores;           /* (count, 2) device: hits and loss of each task in an evaluation */
+    double *sums;             /* (count, 2) host: the same */
     int busy;                 /* inside train or consolidate, which callbacks must not enter */
     int64_t count;            /* tasks */
     uint64_t step;            /* training steps done, over all tasks */
@@ -128,6 +130,23 @@ static double *nan_array(int64_t n)
     return values;
 }
 
+/* Rows of one pass of an evaluation: no more than any split has. */
+static ewc_status create_evaluation(ewc_trainer *trainer)
+{
+    size_t limit;
+    const ewc_status status = ewci_batch_memory(trainer->model->be, &limit);
+    if (status != EWC_OK) return status;
+    int64_t most = 1;
+    for (int64_t t = 0; t < trainer->count; t++) {
+        const int64_t tests = ewc_tasks_rows(trainer->tasks, t, EWC_SPLIT_TEST);
+        const int64_t held = ewc_tasks_rows(trainer->tasks, t, EWC_SPLIT_VALIDATION);
+        most = tests > most ? tests : most;
+        most = held > most ? held : most;
+    }
+    const int64_t rows = ewci_model_batch(trainer->model, 0, limit);
+    return ewci_pass_create(&trainer->eval, trainer->model, rows < most ? rows : most, 0, 0);
+}
+
 ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *tasks,
     ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *given)
 {
@@ -172,6 +191,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         trainer->validation = nan_array(count);
         trainer->row = nan_array(count);
         trainer->losses = nan_array(count);
+        trainer->sums = ewci_calloc((size_t)count, 2 * sizeof *trainer->sums);
         trainer->accuracy_samples = ewci_calloc((size_t)(count * count), sizeof(int64_t));
         trainer->baseline_samples = ewci_calloc((size_t)count, sizeof(int64_t));
         trainer->validation_samples = ewci_calloc((size_t)count, sizeof(int64_t));
@@ -179,7 +199,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         trainer->stats = ewci_calloc((size_t)model->segment_count, sizeof *trainer->stats);
     }
     if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->validation ||
-        !trainer->row || !trainer->losses || !trainer->accuracy_samples ||
+        !trainer->row || !trainer->losses || !trainer->sums || !trainer->accuracy_samples ||
         !trainer->baseline_samples || !trainer->validation_samples || !trainer->row_samples ||
         !trainer->stats) {
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_trainer_create: out of memory");
@@ -195,9 +215,9 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     const int64_t replayed = o.replay_batch > 0 ? o.replay_batch : o.batch;
     const int64_t rows = o.replay == EWC_REPLAY_JOIN ? o.batch + replayed : o.batch;
     EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
-    EWCI_TRY(ewci_pass_create(&trainer->eval, model, EVAL_ROWS, 0, 0));
+    EWCI_TRY(create_evaluation(trainer));
     EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
-    EWCI_TRY(ewci_device_alloc(be, &trainer->scores, 2, sizeof *trainer->scores));
+    EWCI_TRY(ewci_device_alloc(be, &trainer->scores, 2 * count, sizeof *trainer->scores));
     if (o.joint) { /* the maps of all tasks, so that those of fewer stay where they are */
         ewci_task_view all;
         EWCI_TRY(ewci_tasks_select_joint(tasks, &all, count));
@@ -256,6 +276,7 @@ void ewc_trainer_free(ewc_trainer *trainer)
     free(trainer->validation_samples);
     free(trainer->baseline_samples);
     free(trainer->accuracy_samples);
+    free(trainer->sums);
     free(trainer->losses);
     free(trainer->row);
     free(trainer->validation);
@@ -332,9 +353,9 @@ static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
 
 /* ---- Evaluation ---- */
 
-/* Accuracy and mean loss on n samples of a split of task t, as ewc_trainer_evaluate. */
-static ewc_status evaluate(ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen,
-    int64_t n, double *accuracy, double *loss)
+/* Adds hits and loss on n samples of a split of task t to scores (2), as ewc_trainer_evaluate. */
+static ewc_status queue_evaluation(
+    ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen, int64_t n, double *scores)
 {
     ewc_backend *const be = trainer->model->be;
     ewci_pass *const pass = trainer->eval;
@@ -343,23 +364,42 @@ static ewc_status evaluate(ewc_trainer *trainer, int64_t t, ewc_split split, int
     EWCI_TRY(ewci_tasks_select(trainer->tasks, &task, t, split, seen));
     pass->first = task.first;
     pass->outputs = task.outputs;
-    double sums[2] = {0.0, 0.0};
-    EWCI_TRY(be->ops->upload(be, trainer->scores, sums, sizeof sums));
-    for (int64_t row = 0; row < n; row += EVAL_ROWS) {
+    for (int64_t row = 0; row < n; row += pass->max_rows) {
         const ewck_step step = {.seed = trainer->options.seed,
             .position = row,
             .task = (uint32_t)t,
             .order = n < task.view.count ? EWCK_STREAM_EVAL : EWCK_STREAM_NONE};
-        pass->rows = n - row < EVAL_ROWS ? n - row : EVAL_ROWS;
+        pass->rows = n - row < pass->max_rows ? n - row : pass->max_rows;
         EWCI_TRY(be->ops->set_step(be, pass->step, &step));
         EWCI_TRY(be->ops->gather(
             be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
         EWCI_TRY(ewci_pass_forward(pass));
-        EWCI_TRY(ewci_likelihood_score(pass, task.group, trainer->scores));
+        EWCI_TRY(ewci_likelihood_score(pass, task.group, scores));
     }
-    EWCI_TRY(be->ops->download(be, sums, trainer->scores, sizeof sums));
-    *accuracy = n > 0 ? sums[0] / (double)n : (double)NAN;
-    *loss = n > 0 ? sums[1] / (double)n : (double)NAN;
+done:
+    return status;
+}
+
+/* Accuracy and mean loss of `count` tasks from t on, as ewc_trainer_evaluate, on so many samples of
+ * each; all of it is queued before the device is waited for. */
+static ewc_status evaluate(ewc_trainer *trainer, int64_t t, int64_t count, ewc_split split,
+    int64_t seen, const int64_t *samples, double *accuracy, double *loss)
+{
+    ewc_backend *const be = trainer->model->be;
+    double *const sums = trainer->sums;
+    const size_t bytes = 2 * (size_t)count * sizeof *sums;
+    ewc_status status;
+    memset(sums, 0, bytes);
+    EWCI_TRY(be->ops->upload(be, trainer->scores, sums, bytes));
+    for (int64_t j = 0; j < count; j++)
+        EWCI_TRY(
+            queue_evaluation(trainer, t + j, split, seen, samples[j], trainer->scores + 2 * j));
+    EWCI_TRY(be->ops->download(be, sums, trainer->scores, bytes));
+    for (int64_t j = 0; j < count; j++) {
+        const double n = samples[j] > 0 ? (double)samples[j] : (double)NAN;
+        accuracy[j] = sums[2 * j] / n;
+        loss[j] = sums[2 * j + 1] / n;
+    }
 done:
     return status;
 }
@@ -378,9 +418,9 @@ ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, d
     if (t < 0 || t >= trainer->count)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_evaluate: t=%lld, expected 0..%lld",
             (long long)t, (long long)trainer->count - 1);
+    const int64_t samples = limited(trainer, t, EWC_SPLIT_TEST);
     double loss;
-    return evaluate(
-        trainer, t, EWC_SPLIT_TEST, seen, limited(trainer, t, EWC_SPLIT_TEST), accuracy, &loss);
+    return evaluate(trainer, t, 1, EWC_SPLIT_TEST, seen, &samples, accuracy, &loss);
 }
 
 /* One evaluation of tasks 0..last, `seen` of them trained. */
@@ -409,12 +449,11 @@ static int64_t samples_of(const ewc_trainer *trainer, const evaluation *e, int64
 static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const evaluation *e)
 {
     const double begin = seconds_now();
-    for (int64_t j = 0; j <= e->last; j++) {
+    for (int64_t j = 0; j <= e->last; j++)
         e->samples[j] = samples_of(trainer, e, j);
-        const ewc_status status =
-            evaluate(trainer, j, e->split, e->seen, e->samples[j], &e->row[j], &trainer->losses[j]);
-        if (status != EWC_OK) return status;
-    }
+    const ewc_status status =
+        evaluate(trainer, 0, e->last + 1, e->split, e->seen, e->samples, e->row, trainer->losses);
+    if (status != EWC_OK) return status;
     event->kind = e->split == EWC_SPLIT_VALIDATION ? EWC_EVENT_VALIDATED : EWC_EVENT_EVALUATED;
     event->accuracy = e->row;
     event->losses = trainer->losses;
@@ -757,7 +796,8 @@ static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
     if (o->importance == EWC_IMPORTANCE_ONE)
         EWCI_TRY(ewc_fisher_fill(trainer->fisher, 1.0f));
     else if (trainer->path)
-        EWCI_TRY(ewci_path_importance_of(trainer->path, trainer->fisher->f, o->xi));
+        EWCI_TRY(
+            ewci_path_importance_of(trainer->path, ewci_fisher_rewrite(trainer->fisher), o->xi));
     else
         EWCI_TRY(
             ewci_fisher_compute(trainer->fisher, trainer->tasks, t, o->fisher, poll_fisher, &poll));

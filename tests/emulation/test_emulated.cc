@@ -34,6 +34,7 @@ class Program
     ewc_backend *be = nullptr;
     ewci_graph *graph = nullptr;
     std::vector<void *> live;
+    ewck_spans spans = {};
 
     template <typename T>
     ewc_status Put(T **out, const std::vector<T> &content)
@@ -88,7 +89,7 @@ class Program
             const ewck_view view = {d_images, d_labels, nullptr, kPixels, kCount, 1, kPixels, 1,
                 kClasses, index, weight, bias, map, nullptr, 0};
             const int64_t rows = kCount; /* all of them, in the step's order */
-            ewci_stats stats;
+            ewck_statistics stats;
             double r, penalty;
             const auto queue = [&] {
                 EWCI_TRY(ops->gather(be, x, y, samples, &view, step, rows));
@@ -116,7 +117,8 @@ class Program
             EWCI_TRY(
                 ops->seeds(be, x, z, y, samples, 1, rows, kClasses, EWCK_FISHER_SAMPLED, step));
             EWCI_TRY(ops->square_sum(be, d, x, 1, rows * kClasses));
-            EWCI_TRY(ops->stats(be, &stats, d, rows * kClasses));
+            EWCI_TRY(ewci_spans_create(&spans, be, &n, 1));
+            EWCI_TRY(ops->stats(be, &stats, d, &spans)); /* of as many as theta has */
             EWCI_TRY(ops->copy(be, g, d, (size_t)n * sizeof(float)));
             EWCI_TRY(ops->fold(be, s, mu, &r, g, theta, n, EWCK_POLICY_SUM, 1.0f));
             EWCI_TRY(ops->scale(be, s, 0.5f, n));
@@ -143,6 +145,7 @@ class Program
         status = ewc_backend_describe(be, &info, sizeof info);
         if (status == EWC_OK) status = Train();
         be->ops->graph_free(be, graph);
+        ewci_spans_free(&spans, be);
         for (void *p : live)
             be->ops->release(be, p);
         EXPECT_EQ(0u, be->used);
@@ -231,7 +234,10 @@ TEST_F(Emulated, ARecordedStepRefusesWhatItCannotHold)
     ASSERT_OK(be->ops->alloc(be, &memory, 64));
     float *const x = (float *)memory;
     double out;
-    ewci_stats stats;
+    ewck_statistics stats;
+    const int64_t two = 2;
+    ewck_spans spans = {};
+    EXPECT_OK(ewci_spans_create(&spans, be, &two, 1));
     ewci_graph *graph = nullptr;
     const ewck_step step = {};
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "record_end", be->ops->record_end(be, &graph));
@@ -241,12 +247,13 @@ TEST_F(Emulated, ARecordedStepRefusesWhatItCannotHold)
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "upload", be->ops->upload(be, x, &out, sizeof out));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "download", be->ops->download(be, &out, x, sizeof out));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "sync", be->ops->sync(be));
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "stats", be->ops->stats(be, &stats, x, 2));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "stats", be->ops->stats(be, &stats, x, &spans));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "penalty", be->ops->penalty(be, &out, x, x, x, 2));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "fold", be->ops->fold(be, x, x, &out, x, x, 2, 0, 1.0f));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "set_step", be->ops->set_step(be, (ewck_step *)memory, &step));
     EXPECT_OK(be->ops->fill(be, x, 2.0f, 16));
     ASSERT_OK(be->ops->record_end(be, &graph));
+    ewci_spans_free(&spans, be);
     float value;
     ASSERT_OK(be->ops->download(be, &value, x, sizeof value));
     EXPECT_EQ(0.0f, value) << "recorded, not run";
