@@ -3,11 +3,13 @@
  *
  *   bench_engine [--device cpu|cuda] [--quick] [--rounds N] [--threads N] [--out FILE]
  *                [--data-dir FOLDER] [--ewc COMMAND] [--precision fp32|bf16x3|tf32]
+ *                [--epochs N] [--samples N] [--serve]
  *
  * Workload: MNIST, 784-400-400-10, batch 128; the Fisher pass over 60,000 samples after an epoch of
- * training; the optimizer step on 2^25 parameters (2^27 on a GPU), far beyond the cache. --quick:
- * the same on toy sizes, to check that it works. Writes bench/results/DEVICE.jsonl and prints a
- * table. */
+ * training (--epochs, --samples); the optimizer step on 2^25 parameters (2^27 on a GPU), far beyond
+ * the cache. --quick: the same on toy sizes, to check that it works. Writes
+ * bench/results/DEVICE.jsonl and prints a table. --serve: measures what it is told to instead
+ * (serve.h). */
 #include <fcntl.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -20,6 +22,7 @@
 #include "../host/backend/backend_ops.h"
 #include "ewc/ewc.h"
 #include "measure.h"
+#include "serve.h"
 
 #ifndef EWC_CLI_PATH
 #define EWC_CLI_PATH "ewc"
@@ -135,11 +138,12 @@ typedef struct fisher_pass {
 } fisher_pass;
 
 static void fisher_create(
-    fisher_pass *f, const training *t, ewc_tasks *tasks, ewc_estimator estimator)
+    fisher_pass *f, const training *t, ewc_tasks *tasks, ewc_estimator estimator, int64_t samples)
 {
     f->tasks = tasks;
     f->options = (ewc_fisher_options)EWC_FISHER_OPTIONS_DEFAULTS;
     f->options.estimator = estimator;
+    f->options.samples = samples;
     bench_check(ewc_fisher_create(&f->fisher, t->model));
 }
 
@@ -277,7 +281,8 @@ static bench_case training_case(
 
 static bench_case fisher_case(const char *name, fisher_pass *f, const sizes *z, int64_t repeats)
 {
-    const double samples = (double)ewc_tasks_rows(f->tasks, 1, EWC_SPLIT_TRAIN);
+    const int64_t rows = ewc_tasks_rows(f->tasks, 1, EWC_SPLIT_TRAIN), some = f->options.samples;
+    const double samples = (double)(some > 0 && some < rows ? some : rows);
     bench_case c = {.name = name, .run = run_fisher, .context = f, .units = 1.0};
     add_passes(&c, z, z->fisher_batch, repeats, samples / (double)z->fisher_batch);
     c.bytes = gather_bytes(z) * samples;
@@ -324,12 +329,12 @@ static void toy_create(ewc_dataset **out, ewc_backend *be)
     bench_check(ewc_dataset_create(out, be, &source));
 }
 
-static int positive(const char *option, const char *text)
+static int positive(const char *option, const char *text, int most)
 {
     char *end = NULL;
     const long value = text ? strtol(text, &end, 10) : 0;
-    if (!text || *end != '\0' || value < 1 || value > 1024)
-        bench_fail("%s: '%s', expected 1..1024", option, text ? text : "");
+    if (!text || *end != '\0' || value < 1 || value > most)
+        bench_fail("%s: '%s', expected 1..%d", option, text ? text : "", most);
     return (int)value;
 }
 
@@ -337,20 +342,24 @@ int main(int argc, char **argv)
 {
     const char *device = "cpu", *out = NULL, *data_dir = NULL, *command = EWC_CLI_PATH;
     ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
-    int rounds = 0, is_quick = 0;
+    int rounds = 0, is_quick = 0, serves = 0, epochs = 1, samples = 0;
     for (int i = 1; i < argc; i++) {
         const char *const option = argv[i], *const value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (strcmp(option, "--quick") == 0) {
-            is_quick = 1;
+        if (strcmp(option, "--quick") == 0 || strcmp(option, "--serve") == 0) {
+            *(option[2] == 'q' ? &is_quick : &serves) = 1;
             continue;
         }
         if (!value) bench_fail("%s: unknown, or its value is missing", option);
         if (strcmp(option, "--device") == 0)
             device = value;
         else if (strcmp(option, "--rounds") == 0)
-            rounds = positive(option, value);
+            rounds = positive(option, value, 1024);
         else if (strcmp(option, "--threads") == 0)
-            options.threads = positive(option, value);
+            options.threads = positive(option, value, 1024);
+        else if (strcmp(option, "--epochs") == 0)
+            epochs = positive(option, value, 1000);
+        else if (strcmp(option, "--samples") == 0)
+            samples = positive(option, value, 60000);
         else if (strcmp(option, "--precision") == 0)
             options.precision = precision_of(value);
         else if (strcmp(option, "--out") == 0)
@@ -389,13 +398,13 @@ int main(int argc, char **argv)
     training sgd, adam, trained;
     training_create(&sgd, be, tasks, z, EWC_OPTIMIZER_SGD, z->steps);
     training_create(&adam, be, tasks, z, EWC_OPTIMIZER_ADAM, z->steps);
-    training_create(&trained, be, tasks, z, EWC_OPTIMIZER_ADAM, z->warm_up);
+    training_create(&trained, be, tasks, z, EWC_OPTIMIZER_ADAM, epochs * z->warm_up);
     run_training(&trained);
 
     fisher_pass empirical, sampled, exact;
-    fisher_create(&empirical, &trained, tasks, EWC_FISHER_EMPIRICAL);
-    fisher_create(&sampled, &trained, tasks, EWC_FISHER_SAMPLED);
-    fisher_create(&exact, &trained, tasks, EWC_FISHER_EXACT);
+    fisher_create(&empirical, &trained, tasks, EWC_FISHER_EMPIRICAL, samples);
+    fisher_create(&sampled, &trained, tasks, EWC_FISHER_SAMPLED, samples);
+    fisher_create(&exact, &trained, tasks, EWC_FISHER_EXACT, samples);
 
     lone_step sgd_step, adam_step;
     step_create(&sgd_step, be, EWC_OPTIMIZER_SGD, z);
@@ -422,10 +431,14 @@ int main(int argc, char **argv)
 
     bench_machine *const machine = is_cpu ? bench_machine_cpu_create(info.threads, z->copy_bytes)
                                           : bench_machine_device_create(be, z->copy_bytes);
-    bench_measure(machine, cases, COUNT, rounds);
     char described[sizeof info.description + 16];
     snprintf(described, sizeof described, "%s, %s", info.description, info.precision);
-    bench_report(machine, cases, COUNT, rounds, out, described);
+    if (serves) {
+        bench_serve(machine, cases, COUNT, described, trained.model, tasks);
+    } else {
+        bench_measure(machine, cases, COUNT, rounds);
+        bench_report(machine, cases, COUNT, rounds, out, described);
+    }
 
     bench_cases_free(cases, COUNT);
     machine->free(machine);

@@ -62,7 +62,7 @@ static int64_t most_floats(const bench_case *cases, int count)
     return most;
 }
 
-void bench_measure(bench_machine *machine, bench_case *cases, int count, int rounds)
+void bench_reserve(bench_machine *machine, bench_case *cases, int count, int rounds)
 {
     machine->reserve(machine, most_floats(cases, count));
     for (int i = 0; i < count; i++) {
@@ -70,24 +70,38 @@ void bench_measure(bench_machine *machine, bench_case *cases, int count, int rou
         cases[i].floor_ms = bench_alloc((size_t)rounds * sizeof(double));
         cases[i].gemm_ms = bench_alloc((size_t)(rounds * BENCH_GEMMS_MAX) * sizeof(double));
     }
+}
+
+void bench_measure_floor(bench_machine *machine, bench_case *c, int rounds, int round)
+{
+    double floor = 0.0;
+    for (int j = 0; j < c->gemm_count; j++) {
+        const double seconds = machine->gemm_seconds(machine, &c->gemms[j]);
+        c->gemm_ms[j * rounds + round] = 1e3 * seconds;
+        floor += c->gemms[j].calls * seconds;
+    }
+    if (c->bytes > 0.0) {
+        machine->last_copy_rate = machine->copy_rate(machine);
+        floor += c->bytes / machine->last_copy_rate;
+    }
+    c->floor_ms[round] = 1e3 * floor;
+}
+
+void bench_measure_time(bench_case *c, int round)
+{
+    const double begin = bench_now();
+    c->run(c->context);
+    c->ms[round] = 1e3 * (bench_now() - begin) / c->units;
+}
+
+void bench_measure(bench_machine *machine, bench_case *cases, int count, int rounds)
+{
+    bench_reserve(machine, cases, count, rounds);
     for (int round = -1; round < rounds; round++) {
         const int at = round < 0 ? 0 : round; /* the warm-up's numbers are overwritten */
         for (int i = 0; i < count; i++) {
-            bench_case *const c = &cases[i];
-            double floor = 0.0;
-            for (int j = 0; j < c->gemm_count; j++) {
-                const double seconds = machine->gemm_seconds(machine, &c->gemms[j]);
-                c->gemm_ms[j * rounds + at] = 1e3 * seconds;
-                floor += c->gemms[j].calls * seconds;
-            }
-            if (c->bytes > 0.0) {
-                machine->last_copy_rate = machine->copy_rate(machine);
-                floor += c->bytes / machine->last_copy_rate;
-            }
-            c->floor_ms[at] = 1e3 * floor;
-            const double begin = bench_now();
-            c->run(c->context);
-            c->ms[at] = 1e3 * (bench_now() - begin) / c->units;
+            bench_measure_floor(machine, &cases[i], rounds, at);
+            bench_measure_time(&cases[i], at);
         }
         fprintf(stderr, "bench: round %d of %d\n", round + 1, rounds);
     }
@@ -142,14 +156,14 @@ static double gemm_floor(const bench_case *c, int rounds)
     return ms;
 }
 
-static const char *bound_of(const bench_case *c, int rounds)
+const char *bench_bound(const bench_case *c, int rounds)
 {
     const double floor = quantile(c->floor_ms, NULL, rounds, 0.5);
     if (floor == 0.0) return NULL;
     return gemm_floor(c, rounds) > 0.5 * floor ? "flops" : "bytes";
 }
 
-static json_t *environment(const bench_machine *machine, const char *device)
+json_t *bench_environment(const bench_machine *machine, const char *device)
 {
     double load[3] = {0.0, 0.0, 0.0};
     char date[32];
@@ -187,7 +201,7 @@ static void write_case(
     FILE *file, const bench_machine *machine, const bench_case *c, int rounds, const char *device)
 {
     const int has_floor = c->floor_ms[0] > 0.0;
-    const char *const bound = bound_of(c, rounds);
+    const char *const bound = bench_bound(c, rounds);
     json_t *const object = json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
                                      "s:o, s:o, s:o, s:o}",
         "case", c->name, "backend", machine->backend, "rounds", rounds, "ms",
@@ -199,7 +213,7 @@ static void write_case(
         gemm_list(c, rounds), "bytes", number(c->bytes), "copy_gb_per_s",
         number(1e-9 * machine->last_copy_rate), "ratio",
         c->base ? quantiles(c->ms, c->base->ms, rounds) : json_null(), "target_ratio",
-        number(c->target_ratio), "env", environment(machine, device));
+        number(c->target_ratio), "env", bench_environment(machine, device));
     if (!object || json_dumpf(object, file, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0)
         bench_fail("%s: cannot be written", c->name);
     fputc('\n', file);
@@ -212,7 +226,7 @@ static void print_row(const bench_case *c, int rounds)
         quantile(c->ms, NULL, rounds, 0.1), quantile(c->ms, NULL, rounds, 0.9));
     if (c->floor_ms[0] > 0.0)
         printf(" %.4g | %s | %.0f %% (%.0f to %.0f) |", quantile(c->floor_ms, NULL, rounds, 0.5),
-            bound_of(c, rounds), 100.0 * quantile(c->floor_ms, c->ms, rounds, 0.5),
+            bench_bound(c, rounds), 100.0 * quantile(c->floor_ms, c->ms, rounds, 0.5),
             100.0 * quantile(c->floor_ms, c->ms, rounds, 0.1),
             100.0 * quantile(c->floor_ms, c->ms, rounds, 0.9));
     else

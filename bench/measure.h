@@ -9,6 +9,7 @@
 #ifndef BENCH_MEASURE_H
 #define BENCH_MEASURE_H
 
+#include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -58,6 +59,16 @@ bench_machine *bench_machine_device_create(ewc_backend *be, int64_t copy_bytes);
 
 /* Measures all cases; `rounds` rounds after one to warm up. A line per round goes to stderr. */
 void bench_measure(bench_machine *machine, bench_case *cases, int count, int rounds);
+
+/* Its parts: room for so many rounds, of which bench_cases_free frees what the cases have; what a
+ * case takes at least; what it takes. */
+void bench_reserve(bench_machine *machine, bench_case *cases, int count, int rounds);
+void bench_measure_floor(bench_machine *machine, bench_case *c, int rounds, int round);
+void bench_measure_time(bench_case *c, int round);
+/* "flops" or "bytes", what most of the floor is; NULL without one. */
+const char *bench_bound(const bench_case *c, int rounds);
+/* Version, device, libraries, date and load of the machine. */
+json_t *bench_environment(const bench_machine *machine, const char *device);
 
 /* Writes one JSON object per case to `path`, and a Markdown table to stdout. */
 void bench_report(const bench_machine *machine, const bench_case *cases, int count, int rounds,

@@ -7,10 +7,12 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <set>
 #include <sstream>
 #include <string>
+#include <vector>
 
 namespace
 {
@@ -45,6 +47,63 @@ TEST(Bench, WritesOneObjectPerCase)
     EXPECT_EQ(cases, expected);
     std::remove(path.c_str());
     std::remove((path + ".md").c_str());
+}
+
+/* What another program is told when it asks for one measurement after another, and what it can
+ * check the engine by. */
+TEST(Bench, ServesWhatItIsAskedFor)
+{
+    const std::string folder = testing::TempDir() + "bench_serve_test";
+    mkdir(folder.c_str(), 0777);
+    const std::string command =
+        "printf 'run fisher/exact\nfloor fisher/exact\nfloor start/version\n"
+        "dump " +
+        folder + "\n' | '" + EWC_BENCH_PATH + "' --quick --serve --samples 40 --epochs 2 >'" +
+        folder + "/out'";
+    ASSERT_EQ(0, std::system(command.c_str())) << command;
+    std::ifstream out(folder + "/out");
+    std::string hello, bound, none;
+    double ms = 0.0, floor = 0.0, no_floor = -1.0;
+    int64_t rows = 0;
+    std::getline(out, hello);
+    out >> ms >> floor >> bound >> no_floor >> none >> rows;
+    json_t *const object = json_loads(hello.c_str(), JSON_REJECT_DUPLICATES, nullptr);
+    EXPECT_EQ(8u, json_array_size(json_object_get(object, "cases")));
+    EXPECT_NE(nullptr, json_object_get(json_object_get(object, "env"), "load"));
+    json_decref(object);
+    EXPECT_GT(ms, 0.0);
+    EXPECT_GT(floor, 0.0);
+    EXPECT_TRUE(bound == "flops" || bound == "bytes") << bound;
+    EXPECT_EQ(0.0, no_floor);
+    EXPECT_EQ("none", none);
+    EXPECT_EQ(96, rows);
+    const auto read = [&](const char *name) { /* float32, or int32 as if it were */
+        std::ifstream file(folder + "/" + name, std::ios::binary);
+        std::ostringstream text;
+        text << file.rdbuf();
+        std::vector<float> values(text.str().size() / sizeof(float));
+        std::memcpy(values.data(), text.str().data(), values.size() * sizeof(float));
+        return values;
+    };
+    const size_t parameters = 65 * 16 + 17 * 16 + 17 * 10;
+    EXPECT_EQ(parameters, read("theta").size());
+    EXPECT_EQ(96u * 64u, read("inputs").size());
+    EXPECT_EQ(96u, read("labels").size());
+    const std::vector<float> empirical = read("F-empirical"), exact = read("F-exact");
+    ASSERT_EQ(parameters, empirical.size());
+    ASSERT_EQ(parameters, exact.size());
+    double sum = 0.0;
+    for (const float f : exact)
+        sum += f;
+    EXPECT_GT(sum, 0.0);
+    EXPECT_NE(empirical, exact);
+
+    EXPECT_NE(0, std::system(("echo 'run nothing' | '" EWC_BENCH_PATH "' --quick --serve >'" +
+                              folder + "/out' 2>&1")
+                                 .c_str()));
+    for (const char *name : {"out", "theta", "inputs", "labels", "F-empirical", "F-exact"})
+        std::remove((folder + "/" + name).c_str());
+    rmdir(folder.c_str());
 }
 
 /* What has been recorded is kept, or the program refuses and changes nothing. */

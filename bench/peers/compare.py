@@ -1,0 +1,667 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The engine and its peers, side by side in one run: PyTorch and BackPACK at their best.
+
+    compare.py [--engine bench_engine] [--device cpu|cuda] [--precision P] [--rounds N] [--seconds S]
+               [--samples N] [--epochs N] [--data-dir FOLDER] [--libraries PATH] [--no-compile]
+               [--quick] [--out FILE] [CASE...]
+
+The engine is `bench_engine --serve`, a process that sleeps while a peer is measured. Cases are those
+of bench_engine that a peer has: train, fisher, step, or names such as fisher/exact. A case comes in
+a process of its own, so that one that fails costs itself only.
+
+Correctness first: the engine's F on all samples is compared with squared products in float64 on the
+same inputs and weights, these with a loop over single samples, and each peer's F with both; a step of
+PyTorch written in two ways must give the same weights. What is wrong has no time. Then engine and peer
+take turns, A B A B; what is written is the median and the 10th and 90th percentile of both times and
+of the ratios peer / engine of each turn, one JSON object per case and peer. A role says whether a peer is
+what people write ("usual") or what an expert would ("strongest"). Batches of peers are the best of
+several. TF32 is off but in the variants named so.
+"""
+import argparse
+import json
+import os
+import pathlib
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+
+import torch
+import torch.nn.functional as F
+
+CLASSES = 10
+FULL_CUDA = dict(widths=(784, 400, 400, CLASSES), batch=128, parameters=1 << 27, loop=64,
+                 batches=(128, 1024, 4096, 8192, 20000), checked=60000, slice=0.1)
+FULL_CPU = dict(FULL_CUDA, parameters=1 << 25, batches=(64, 128, 256, 512, 1024, 2048),
+                checked=4096, slice=0.25)
+QUICK = dict(widths=(64, 16, 16, CLASSES), batch=16, parameters=1 << 12, loop=8, batches=(16, 32),
+             checked=96, slice=0.0)
+LAMBDA = 1e-3
+PAUSE = 0.01  # before each measurement: the other side's threads wait busily for a while
+
+
+def log(text):
+    print("compare: " + text, file=sys.stderr, flush=True)
+
+
+def with_tf32(run):
+    def wrapped():
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            return run()
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = False
+
+    return wrapped
+
+
+def relative_error(a, b):
+    """Of the norm, and the largest over entries above 1e-6 of the largest."""
+    a, b = a.double().cpu(), b.double().cpu()
+    large = b > 1e-6 * b.max()
+    return float((a - b).norm() / b.norm()), float(((a - b).abs() / b)[large].max())
+
+
+def must_agree(name, a, b, allowed):
+    errors = relative_error(a, b)
+    if not errors[0] <= allowed:
+        raise ValueError(f"{name}: relative error {errors[0]:.2g}, allowed {allowed:g}")
+    return errors
+
+
+# ---- The engine ----------------------------------------------------------------------------------
+
+
+class Engine:
+    """bench_engine --serve (bench/serve.h)."""
+
+    def __init__(self, options):
+        command = [options.engine, "--serve", "--device", options.device, "--epochs",
+                   str(options.epochs)]
+        command += ["--samples", str(options.samples)] if options.samples else []
+        command += ["--precision", options.precision] if options.precision else []
+        command += ["--data-dir", options.data_dir] if options.data_dir else []
+        command += ["--quick"] if options.quick else []
+        env = dict(os.environ)
+        if options.libraries is not None:
+            env["LD_LIBRARY_PATH"] = options.libraries
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, bufsize=1, env=env)
+        hello = json.loads(self.answer())
+        self.cases, self.env = hello["cases"], hello["env"]
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the engine has ended")
+        return line
+
+    def ask(self, what, operand):
+        self.process.stdin.write(f"{what} {operand}\n")
+        return self.answer().split()
+
+    def ms(self, case):
+        time.sleep(PAUSE)
+        return float(self.ask("run", case)[0])
+
+    def floor(self, case):
+        ms, bound = self.ask("floor", case)
+        return float(ms), bound
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+# ---- The device ----------------------------------------------------------------------------------
+
+
+class Device:
+    def __init__(self, name):
+        self.name = name
+        self.is_cuda = name.startswith("cuda")
+        torch.manual_seed(1)
+        torch.set_float32_matmul_precision("highest")
+
+    def sync(self):
+        if self.is_cuda:
+            torch.cuda.synchronize()
+
+    def captured(self, run):
+        """`run` as one replay of a CUDA graph; elsewhere as it is."""
+        if not self.is_cuda:
+            return run
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run()
+
+        def replay(run=run):  # which keeps the tensors that the graph works on
+            graph.replay()
+
+        return replay
+
+    def seconds(self, run):
+        self.sync()
+        begin = time.perf_counter()
+        run()
+        self.sync()
+        return time.perf_counter() - begin
+
+
+# ---- Data and network: the engine's own ----------------------------------------------------------
+
+
+class Data:
+    """Inputs of task 1 as bytes that a permutation is applied to, and the order in which they are
+    read, on the device; the engine's trained weights and its F."""
+
+    def __init__(self, device, sizes, folder):
+        def read(name, dtype):
+            return torch.frombuffer(bytearray((folder / name).read_bytes()), dtype=dtype)
+
+        self.labels = read("labels", torch.int32).long().to(device.name)
+        inputs = read("inputs", torch.float32).view(len(self.labels), -1)
+        pixels = sizes["widths"][0]
+        self.pixels = torch.randperm(pixels, device=device.name)  # undone in the stored bytes
+        bytes_ = (inputs * 255).round().to(torch.uint8).to(device.name)
+        self.images = torch.empty_like(bytes_)
+        self.images[:, self.pixels] = bytes_
+        self.theta = read("theta", torch.float32).to(device.name)
+        self.fisher = {k: read("F-" + k, torch.float32) for k in ("empirical", "exact")}
+        self.order = torch.randperm(len(self.labels), device=device.name)
+        self.offsets = torch.arange(sizes["batch"], device=device.name)
+        self.position = torch.zeros((), dtype=torch.int64, device=device.name)
+
+    def rows(self, rows):
+        return self.images[rows][:, self.pixels].float() / 255, self.labels[rows]
+
+    def next(self):
+        rows = self.order[(self.position + self.offsets) % len(self.order)]
+        self.position += len(self.offsets)
+        return self.rows(rows)
+
+
+def network_create(device, sizes, theta):
+    layers, at = [], 0
+    for inputs, outputs in zip(sizes["widths"], sizes["widths"][1:]):
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
+    network = torch.nn.Sequential(*layers[:-1]).to(device.name)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(theta[at : at + parameter.numel()].view_as(parameter))
+            at += parameter.numel()
+    return network
+
+
+def flat(tensors):
+    return torch.cat([t.detach().flatten() for t in tensors])
+
+
+# ---- Training step: loss, penalty LAMBDA / 2 sum S (theta - mu)^2, optimizer ----------------------
+
+
+class Training:
+    def __init__(self, device, sizes, data, kind, fused):
+        self.network = network_create(device, sizes, data.theta)
+        self.data = data
+        self.parameters = list(self.network.parameters())
+        self.mu = [p.detach().clone() for p in self.parameters]
+        self.s = [torch.ones_like(p) for p in self.parameters]
+        how = dict(fused=True) if fused else dict(foreach=True)
+        if kind == "sgd":
+            self.optimizer = torch.optim.SGD(self.parameters, lr=0.01, **how)
+        else:
+            if fused and device.is_cuda:
+                how["capturable"] = True
+            self.optimizer = torch.optim.Adam(self.parameters, lr=1e-4, **how)
+        self.loss = lambda x, labels: F.cross_entropy(self.network(x), labels)
+        self.penalised = self.loss_and_penalty
+
+    def loss_and_penalty(self, x, labels):
+        penalty = 0.0
+        for p, mu, s in zip(self.parameters, self.mu, self.s):
+            penalty = penalty + (s * (p - mu) ** 2).sum()
+        return self.loss(x, labels) + 0.5 * LAMBDA * penalty
+
+    def usual_step(self):
+        """The penalty through autograd."""
+        x, labels = self.data.next()
+        self.optimizer.zero_grad()
+        self.penalised(x, labels).backward()
+        self.optimizer.step()
+
+    def best_step(self):
+        """The penalty's gradient added to the other, all tensors at a time."""
+        x, labels = self.data.next()
+        gradients = list(torch.autograd.grad(self.loss(x, labels), self.parameters))
+        with torch.no_grad():
+            away = torch._foreach_sub(self.parameters, self.mu)
+            torch._foreach_addcmul_(gradients, away, self.s, LAMBDA)
+        for p, g in zip(self.parameters, gradients):
+            p.grad = g
+        self.optimizer.step()
+
+
+def training_variants(device, sizes, data, options, case):
+    kind = case.split("/")[1].split("+")[0]
+    usual = Training(device, sizes, data, kind, fused=False)
+    best = Training(device, sizes, data, kind, fused=True)
+    for training, step in ((usual, usual.usual_step), (best, best.best_step)):
+        data.position.zero_()
+        for _ in range(10):
+            step()
+    # Where Adam's first steps have the sign of a gradient, rounding may turn it.
+    errors = must_agree(case, flat(best.parameters), flat(usual.parameters), 1e-3)
+    yield Variant("eager", "usual", usual.usual_step, n=sizes["batch"], errors=errors)
+    name = "graph" if device.is_cuda else "fused"
+    yield Variant(name, "strongest", device.captured(best.best_step), n=sizes["batch"],
+                  errors=errors)
+    if device.is_cuda:
+        twin = Training(device, sizes, data, kind, fused=True)
+        captured = with_tf32(lambda: device.captured(twin.best_step))()
+        yield Variant(name + " tf32", "strongest", captured, n=sizes["batch"], tf32=True)
+    if options.compile:
+        fast = Training(device, sizes, data, kind, fused=True)
+        fast.penalised = torch.compile(fast.penalised)
+        fast.usual_step()
+        step = device.captured(fast.usual_step)
+        yield Variant("compile+" + name, "strongest", step, n=sizes["batch"])
+
+
+# ---- Fisher pass: F = mean over samples of the squared gradients ----------------------------------
+
+
+def activations(weights, x):
+    inputs = [x]
+    for i in range(0, len(weights), 2):
+        y = F.linear(inputs[-1], weights[i], weights[i + 1])
+        inputs.append(y.relu_() if i + 2 < len(weights) else y)
+    return inputs[:-1], inputs[-1]
+
+
+def squared_gradients(weights, x, labels, exact, sums):
+    """Adds to `sums`; with `exact` over all labels, each by its probability, as repeats of rows."""
+    inputs, logits = activations(weights, x)
+    p = logits.softmax(1)
+    one_hot = torch.eye(CLASSES, device=x.device, dtype=x.dtype)
+    if exact:  # (CLASSES, rows, CLASSES)
+        delta = (p - one_hot[:, None, :]) * p.T.sqrt()[:, :, None]
+    else:
+        delta = (p - one_hot[labels])[None]
+    for layer in reversed(range(len(inputs))):
+        square = delta.square().sum(0)
+        sums[2 * layer].addmm_(square.T, inputs[layer].square())
+        sums[2 * layer + 1] += square.sum(0)
+        if layer > 0:
+            delta = (delta @ weights[2 * layer]).mul_(inputs[layer] > 0)
+
+
+def products(weights, data, count, batch, exact):
+    """By squared matrix products."""
+    sums = [torch.zeros_like(w) for w in weights]
+    with torch.no_grad():
+        for start in range(0, count, batch):
+            x, labels = data.rows(slice(start, min(start + batch, count)))
+            squared_gradients(weights, x.to(weights[0].dtype), labels, exact, sums)
+    return flat(sums) / count
+
+
+def one_by_one(network, data, count, exact):
+    """One sample and one label at a time."""
+    parameters = list(network.parameters())
+    sums = [torch.zeros_like(p) for p in parameters]
+    for i in range(count):
+        x, labels = data.rows(slice(i, i + 1))
+        for label in range(CLASSES) if exact else [int(labels)]:
+            p = network(x.to(parameters[0].dtype)).log_softmax(1)[0, label]
+            weight = float(p.detach().exp()) if exact else 1.0
+            with torch.no_grad():
+                for total, g in zip(sums, torch.autograd.grad(p, parameters)):
+                    total.addcmul_(g, g, value=weight)
+    return flat(sums) / count
+
+
+def by_backpack(network, data, count, batch, exact):
+    from backpack import backpack, extensions
+
+    parameters = list(network.parameters())
+    sums = [torch.zeros_like(p) for p in parameters]
+    extension = extensions.DiagGGNExact() if exact else extensions.SumGradSquared()
+    for start in range(0, count, batch):
+        x, labels = data.rows(slice(start, min(start + batch, count)))
+        with backpack(extension):
+            by_backpack.loss(network(x), labels).backward()
+        for total, p in zip(sums, parameters):
+            total += getattr(p, extension.savefield)
+            p.grad = None
+    return flat(sums) / count
+
+
+def by_functional(network, data, count, batch, exact):
+    """Per-sample gradients by vmap over grad, squared and added."""
+    weights = {name: p.detach() for name, p in network.named_parameters()}
+
+    def loss(w, x, label):
+        logits = torch.func.functional_call(network, w, (x[None],))
+        return F.cross_entropy(logits, label[None])
+
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
+    sums = {name: torch.zeros_like(w) for name, w in weights.items()}
+    for start in range(0, count, batch):
+        x, labels = data.rows(slice(start, min(start + batch, count)))
+        if exact:
+            with torch.no_grad():
+                p = network(x).softmax(1)
+        for label in range(CLASSES) if exact else [None]:
+            chosen = torch.full_like(labels, label) if exact else labels
+            for name, g in gradients(weights, x, chosen).items():
+                g = g.square_().flatten(1)
+                g = p[:, label] @ g if exact else g.sum(0)
+                sums[name] += g.view_as(sums[name])
+    return flat(sums.values()) / count
+
+
+def best_batch(device, run, candidates, count):
+    """The candidate of the least time for a sample, of those that fit; and how long it takes."""
+    found = []
+    for batch in candidates:
+        rows = min(count, max(2 * batch, 1024))
+        if batch > count:
+            continue
+        try:
+            run(batch, batch)
+            found.append((min(device.seconds(lambda: run(rows, batch)) for _ in range(3)) / rows,
+                          batch))
+        except torch.OutOfMemoryError:
+            break
+    return min(found)
+
+
+def fisher_variants(device, sizes, data, options, case):
+    exact = "exact" in case
+    kind = "exact" if exact else "empirical"
+    network = network_create(device, sizes, data.theta)
+    weights = [p.detach() for p in network.parameters()]
+    twin = network_create(device, sizes, data.theta).double()
+    doubles = [p.detach() for p in twin.parameters()]
+    count, loop, checked = len(data.labels), sizes["loop"], min(sizes["checked"], len(data.labels))
+    truth = one_by_one(twin, data, loop, exact)
+    must_agree(case + ": products in float64", products(doubles, data, loop, loop, exact), truth,
+               1e-12)
+    allowed = dict(fp32=1e-5, bf16x3=2e-5, tf32=2e-3)[options.precision_used]
+    engine = must_agree(case + ": the engine", data.fisher[kind],
+                        products(doubles, data, count, 2048, exact), allowed)
+    log(f"{case}: the engine's F is off by {engine[0]:.2g}")
+    truth = products(doubles, data, checked, 512, exact)
+
+    def variant(name, role, run, allowed=1e-5, candidates=sizes["batches"], **more):
+        errors = must_agree(f"{case}: {name}", run(checked, min(512, checked)), truth, allowed)
+        seconds, batch = best_batch(device, run, candidates, count)
+        rows = batch * max(1, min(count // batch, round(sizes["slice"] / seconds / batch)))
+        return Variant(name, role, lambda: run(rows, batch), n=rows, batch=batch, errors=errors,
+                       engine_errors=engine, **more)
+
+    def by_products(rows, batch):
+        return products(weights, data, rows, batch, exact)
+
+    yield variant("squared products", "strongest", by_products)
+    if device.is_cuda:
+        yield variant("squared products tf32", "strongest", with_tf32_of(by_products), 1e-2,
+                      tf32=True)
+    try:
+        from backpack import extend
+    except ImportError:
+        log(f"{case}: backpack is not installed")
+    else:
+        extended = extend(network_create(device, sizes, data.theta))
+        by_backpack.loss = extend(torch.nn.CrossEntropyLoss(reduction="sum"))
+        yield variant("backpack", "strongest",
+                      lambda rows, batch: by_backpack(extended, data, rows, batch, exact))
+    functional = [b for b in sizes["batches"] if b <= 256] or sizes["batches"][:1]
+    yield variant("torch.func", "usual",
+                  lambda rows, batch: by_functional(network, data, rows, batch, exact),
+                  candidates=functional)
+    errors = must_agree(case + ": batch 1", one_by_one(network, data, loop, exact),
+                        products(doubles, data, loop, loop, exact), 1e-5)
+    yield Variant("batch 1", "usual", lambda: one_by_one(network, data, loop, exact), n=loop, batch=1,
+                  errors=errors, engine_errors=engine)
+
+
+def with_tf32_of(run):
+    return lambda rows, batch: with_tf32(lambda: run(rows, batch))()
+
+
+# ---- Lone optimizer step -------------------------------------------------------------------------
+
+
+def step_variants(device, sizes, data, options, case):
+    kind = case.split("/")[1].split("+")[0]
+    count = sizes["parameters"]
+    theta = torch.full((count,), 0.1, device=device.name)
+    gradient, s, mu = (torch.full_like(theta, v) for v in (0.4, 0.5, 0.6))
+    make = dict(sgd=torch.optim.SGD, adam=torch.optim.Adam)[kind]
+
+    def penalised(g, p, s, mu):
+        return g + LAMBDA * s * (p - mu)
+
+    def in_two(g, p, s, mu):
+        return torch.addcmul(g, p - mu, s, value=LAMBDA)
+
+    def step(optimizer, add):
+        def run():
+            theta.grad = add(gradient, theta, s, mu)
+            optimizer.step()
+
+        return run
+
+    must_agree(case, in_two(gradient, theta, s, mu), penalised(gradient, theta, s, mu), 1e-6)
+    yield Variant("foreach", "usual", step(make([theta], lr=1e-4, foreach=True), penalised), n=count)
+    fused = make([theta], lr=1e-4, fused=True)
+    yield Variant("fused", "strongest", step(fused, in_two), n=count)
+    if options.compile:
+        fast = torch.compile(penalised)
+        must_agree(case, fast(gradient, theta, s, mu), in_two(gradient, theta, s, mu), 1e-6)
+        yield Variant("compile+fused", "strongest", step(fused, fast), n=count)
+
+
+# ---- Rounds and records --------------------------------------------------------------------------
+
+
+class Variant:
+    def __init__(self, peer, role, run, n=None, batch=None, tf32=False, errors=None,
+                 engine_errors=None):
+        self.peer, self.role, self.run, self.n, self.batch = peer, role, run, n, batch
+        self.tf32, self.errors, self.engine_errors = tf32, errors, engine_errors
+        self.calls, self.ms, self.engine_ms = 1, [], []
+
+    def measure(self, device):
+        """Milliseconds of a step, or of a pass over n samples."""
+        time.sleep(PAUSE)
+        seconds = device.seconds(lambda: [self.run() for _ in range(self.calls)])
+        return 1e3 * seconds / self.calls
+
+    def warm_up(self, device, least):
+        """Chooses how many calls last at least so many seconds."""
+        self.measure(device)
+        while (seconds := 1e-3 * self.measure(device) * self.calls) < least:
+            self.calls = max(self.calls + 1, int(1.2 * self.calls * least / max(seconds, 1e-6)))
+            self.calls = min(self.calls, 1000000)
+
+
+def significant(x):
+    return None if x is None else float(f"{x:.6g}")
+
+
+def quantiles(values):
+    ordered = sorted(values)
+    at = lambda q: significant(ordered[round(q * (len(ordered) - 1))])
+    return dict(p10=at(0.1), p50=at(0.5), p90=at(0.9))
+
+
+def environment(device, options, engine):
+    versions = dict(torch=torch.__version__, cuda=torch.version.cuda, backpack=None)
+    try:
+        from importlib.metadata import version
+
+        versions["backpack"] = version("backpack-for-pytorch")
+    except Exception:
+        pass
+    gpu = torch.cuda.get_device_name() if device.is_cuda else None
+    return dict(engine, **versions, gpu=gpu, threads_peer=torch.get_num_threads(),
+                python=platform.python_version(), load_at_start=options.load,
+                date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), load=os.getloadavg()[0])
+
+
+def record(case, v, options, env, n, floors, bound):
+    per = v.n if case.startswith("fisher") else 1  # of a peer's Fisher slice: for n samples
+    peer_ms = [ms / per * (n if case.startswith("fisher") else 1) for ms in v.ms]
+    ratios = [b / a for a, b in zip(v.engine_ms, peer_ms)]
+    of_floor = [f / a for f, a in floors] if floors and bound != "none" else None
+    peak = torch.cuda.max_memory_allocated() / 2**20 if options.device != "cpu" else None
+    first = lambda errors, i: significant(errors[i]) if errors else None
+    return dict(case=case, n=n if case.startswith("fisher") else v.n, backend=options.device,
+                mode=options.precision_used, temp="cold" if case.startswith("step") else "hot",
+                peer=v.peer, role=v.role, peer_batch=v.batch, rounds=len(v.ms),
+                ms=quantiles(v.engine_ms), peer_ms=quantiles(peer_ms), ratio=quantiles(ratios),
+                floor_ms=quantiles([f for f, _ in floors]) if of_floor else None,
+                of_floor=quantiles(of_floor) if of_floor else None,
+                bound=bound if of_floor else None, err_fro=first(v.engine_errors, 0),
+                err_max=first(v.engine_errors, 1), peer_err_fro=first(v.errors, 0),
+                peak_mib=None, peer_peak_mib=significant(peak), env=dict(env, allow_tf32=v.tf32))
+
+
+MAKERS = dict(train=training_variants, fisher=fisher_variants, step=step_variants)
+
+
+def measure_case(case, engine, options, folder, until):
+    """In a process of its own; returns when the time is over."""
+    warnings.filterwarnings("ignore", message="Full backward hook")  # of backpack's
+    device = Device(options.device)
+    sizes = QUICK if options.quick else FULL_CUDA if device.is_cuda else FULL_CPU
+    data = Data(device, sizes, folder)
+    n = min(options.samples or len(data.labels), len(data.labels))
+    variants = []
+    maker = MAKERS[case.split("/")[0]](device, sizes, data, options, case)
+    while True:
+        try:
+            variant = next(maker, None)
+            if variant is None:
+                break
+            variant.warm_up(device, 0.5 * sizes["slice"])
+            variants.append(variant)
+            log(f"{case}: {variant.peer}")
+        except Exception as why:  # no compiler, out of memory: the others are measured all the same
+            log(f"{case}: {type(why).__name__}: {str(why)[:200]}")
+            if isinstance(why, ValueError):
+                raise  # a wrong result
+            break
+    if device.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    env, floors, bound = environment(device, options, engine.env), [], "none"
+    engine.ms(case)
+    for number in range(options.rounds):
+        if number >= 3 and time.time() > until:
+            break
+        floor, bound = engine.floor(case)
+        for v in variants:
+            v.engine_ms.append(engine.ms(case))
+            v.ms.append(v.measure(device))
+        floors.append((floor, variants[0].engine_ms[-1]))
+    with open(options.out, "a") as out:
+        for v in variants:
+            line = record(case, v, options, env, n, floors, bound)
+            out.write(json.dumps(line) + "\n")
+
+
+def in_child(work, seconds):
+    """0, or what ended it."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(max(1, int(seconds)))
+        try:
+            work()
+        except BaseException as why:
+            log(f"{type(why).__name__}: {why}")
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+
+# ---- Table ---------------------------------------------------------------------------------------
+
+
+def spell(ms):
+    for unit, factor in (("s", 1e-3), ("ms", 1.0)):
+        if ms * factor >= 1:
+            return f"{ms * factor:.3g} {unit}"
+    return f"{ms * 1e3:.3g} µs"
+
+
+def table(path):
+    lines = [json.loads(line) for line in open(path)]
+    print("| case | engine | of its floor | peer | batch | time | peer / engine, 10th to 90th |")
+    print("|---|---|---|---|---|---|---|")
+    for o in lines:
+        floor = f"{100 * o['of_floor']['p50']:.0f} %" if o["of_floor"] else "not measured"
+        print(f"| {o['case']} | {spell(o['ms']['p50'])} | {floor} | {o['peer']} | "
+              f"{o['peer_batch'] or ''} | {spell(o['peer_ms']['p50'])} | **{o['ratio']['p50']:.2f}** "
+              f"({o['ratio']['p10']:.2f} to {o['ratio']['p90']:.2f}) |")
+
+
+def main():
+    here = pathlib.Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--engine", default=str(here.parent.parent / "build/release/bench_engine"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--samples", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--libraries", help="LD_LIBRARY_PATH of the engine")
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out")
+    parser.add_argument("cases", nargs="*", default=["train", "fisher", "step"])
+    options = parser.parse_args()
+    if not options.out:
+        options.out = str(here.parent / f"results/peers-{options.device}.jsonl")
+    options.rounds = 2 if options.quick else options.rounds
+    options.load = os.getloadavg()[0]
+    pathlib.Path(options.out).write_text("")
+    end = time.time() + options.seconds
+    failures = 0
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(options)
+        options.precision_used = engine.env["device"].split(", ")[-1]
+        engine.ask("dump", folder)
+        cases = [c for c in engine.cases if c.split("/")[0] in MAKERS and "sampled" not in c
+                 and any(c == w or c.startswith(w + "/") for w in options.cases)]
+        for i, case in enumerate(cases):
+            left = end - time.time()
+            until = time.time() + 0.7 * left / (len(cases) - i)
+            log(f"{case}: {left:.0f} s left")
+            if left < 1 or in_child(
+                    lambda: measure_case(case, engine, options, pathlib.Path(folder), until), left):
+                log(f"{case}: not measured")
+                failures += 1
+                if engine.process.poll() is not None:
+                    break
+        engine.close()
+    table(options.out)
+    sys.exit(failures > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+#include "serve.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LINE_SIZE = 4096 };
+
+static bench_case *find_case(bench_case *cases, int count, const char *name)
+{
+    for (int i = 0; i < count; i++)
+        if (strcmp(cases[i].name, name) == 0) return &cases[i];
+    bench_fail("--serve: no case '%s'", name);
+}
+
+static void write_file(const char *folder, const char *name, const void *data, size_t bytes)
+{
+    char path[LINE_SIZE + 64];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *const file = fopen(path, "wb");
+    if (!file || fwrite(data, 1, bytes, file) != bytes || fclose(file) != 0)
+        bench_fail("%s: cannot be written", path);
+}
+
+static void dump_fisher(const char *folder, const char *name, ewc_model *model, ewc_tasks *tasks,
+    ewc_estimator estimator)
+{
+    const int64_t n = ewc_model_parameter_count(model);
+    float *const values = bench_alloc((size_t)n * sizeof *values);
+    ewc_fisher_options options = EWC_FISHER_OPTIONS_DEFAULTS;
+    ewc_fisher *fisher;
+    options.estimator = estimator;
+    bench_check(ewc_fisher_create(&fisher, model));
+    bench_check(ewc_fisher_compute(fisher, tasks, 1, &options));
+    bench_check(ewc_fisher_read(fisher, values, n));
+    write_file(folder, name, values, (size_t)n * sizeof *values);
+    ewc_fisher_free(fisher);
+    free(values);
+}
+
+static void dump(const char *folder, ewc_model *model, ewc_tasks *tasks)
+{
+    const int64_t n = ewc_model_parameter_count(model), features = ewc_tasks_inputs(tasks);
+    const int64_t rows = ewc_tasks_rows(tasks, 1, EWC_SPLIT_TRAIN);
+    float *const theta = bench_alloc((size_t)n * sizeof *theta);
+    float *const inputs = bench_alloc((size_t)(rows * features) * sizeof *inputs);
+    int32_t *const labels = bench_alloc((size_t)rows * sizeof *labels);
+    bench_check(ewc_model_read(model, theta, n));
+    bench_check(ewc_tasks_read(tasks, 1, EWC_SPLIT_TRAIN, 0, rows, inputs, labels));
+    write_file(folder, "theta", theta, (size_t)n * sizeof *theta);
+    write_file(folder, "inputs", inputs, (size_t)(rows * features) * sizeof *inputs);
+    write_file(folder, "labels", labels, (size_t)rows * sizeof *labels);
+    dump_fisher(folder, "F-empirical", model, tasks, EWC_FISHER_EMPIRICAL);
+    dump_fisher(folder, "F-exact", model, tasks, EWC_FISHER_EXACT);
+    printf("%lld\n", (long long)rows);
+    free(labels);
+    free(inputs);
+    free(theta);
+}
+
+static void greet(
+    const bench_machine *machine, const bench_case *cases, int count, const char *device)
+{
+    json_t *const names = json_array();
+    for (int i = 0; i < count; i++)
+        json_array_append_new(names, json_string(cases[i].name));
+    json_t *const out =
+        json_pack("{s:o, s:o}", "cases", names, "env", bench_environment(machine, device));
+    json_dumpf(out, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    printf("\n");
+    json_decref(out);
+}
+
+void bench_serve(bench_machine *machine, bench_case *cases, int count, const char *device,
+    ewc_model *model, ewc_tasks *tasks)
+{
+    static char line[LINE_SIZE];
+    bench_reserve(machine, cases, count, 1);
+    greet(machine, cases, count, device);
+    for (fflush(stdout); fgets(line, sizeof line, stdin); fflush(stdout)) {
+        line[strcspn(line, "\n")] = '\0';
+        char *const operand = strchr(line, ' ');
+        if (!operand) bench_fail("--serve: '%s', expected run, floor or dump and a word", line);
+        *operand = '\0';
+        if (strcmp(line, "run") == 0) {
+            bench_case *const c = find_case(cases, count, operand + 1);
+            bench_measure_time(c, 0);
+            printf("%.6g\n", c->ms[0]);
+        } else if (strcmp(line, "floor") == 0) {
+            bench_case *const c = find_case(cases, count, operand + 1);
+            bench_measure_floor(machine, c, 1, 0);
+            const char *const bound = bench_bound(c, 1);
+            printf("%.6g %s\n", c->floor_ms[0], bound ? bound : "none");
+        } else if (strcmp(line, "dump") == 0) {
+            dump(operand + 1, model, tasks);
+        } else {
+            bench_fail("--serve: '%s', expected run, floor or dump", line);
+        }
+    }
+}
