@@ -148,7 +148,7 @@ extern "C" cudaError_t ewck_fisher_batch(float *f, void *memory, const float *th
     TRY(ewck_planes_square_sum(q, b.seeds, repeats, stream));
     for (int64_t l = top;; l--) { /* q: of the gradients at this layer's output, which are d */
         TRY(ewck_planes_weights(f + layers[l].weight, f + layers[l].bias, q, b.xx[l], 1.0f, b.parts,
-            kParts, hopper, stream));
+            kParts, 0, hopper, stream));
         if (l == 0) return cudaSuccess;
         const ewck_matrix above = d;
         q = matrix_at(b.q, rows, layers[l].in);

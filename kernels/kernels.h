@@ -79,20 +79,42 @@ enum { EWCK_TOP_CLASSES = 16 };
 cudaError_t ewck_planes_top(ewck_matrix d, ewck_matrix q, const float *seeds, const float *w,
     ewck_matrix below, int64_t classes, int64_t repeats, cudaStream_t stream);
 
-/* ---- matmul.cu: tensor cores of compute capability 8.0 or later; hopper: those of 9.0 ---- */
+/* ---- matmul.cu: tensor cores of compute capability 8.0 or later ---- */
+
+/* What makes a product; the wgmma engines are for compute capability 9.0 alone, tiles of 128 or 200
+ * columns wide. */
+enum {
+    EWCK_ENGINE_PLAIN = 0,
+    EWCK_ENGINE_TUNED = 1, /* on 9.0: whichever tuned.h names for the product's class */
+    EWCK_ENGINE_WGMMA_128 = 2,
+    EWCK_ENGINE_WGMMA_200 = 3,
+    EWCK_ENGINES = 4
+};
+/* Classes of products: the launchers below, forward to weights, each for results that tiles of 200
+ * columns suit and for others. */
+enum { EWCK_FORWARD = 0, EWCK_SLOPE = 1, EWCK_SQUARE_SUM = 2, EWCK_WEIGHTS = 3, EWCK_PRODUCTS = 4 };
+/* Whether tiles of 200 columns, which read less, leave hardly more of themselves outside of n than
+ * those of 128. */
+int ewck_suits_200(int64_t n);
+/* What tuned.h names for a class. */
+int ewck_tuned_engine(int product, int suits_200);
+/* Whether the engine is compiled in. */
+int ewck_has_engine(int engine);
 /* h = relu(x w^T + bias), hh its squares; or, unless NULL, logits (rows, out) without relu. */
 cudaError_t ewck_planes_forward(ewck_matrix h, ewck_matrix hh, float *logits, ewck_matrix x,
-    ewck_matrix w, const float *bias, int hopper, cudaStream_t stream);
+    ewck_matrix w, const float *bias, int engine, cudaStream_t stream);
 /* d_in (repeats * rows, in) = d_out (repeats * rows, out) w times the slope of below (rows, in) */
 cudaError_t ewck_planes_delta(ewck_matrix d_in, ewck_matrix d_out, ewck_matrix w, ewck_matrix below,
-    int hopper, cudaStream_t stream);
+    int engine, cudaStream_t stream);
 /* q (rows, in) = the sum over repeats of the squares of that. */
 cudaError_t ewck_planes_delta_squares(ewck_matrix q, ewck_matrix d_out, ewck_matrix w,
-    ewck_matrix below, int hopper, cudaStream_t stream);
+    ewck_matrix below, int engine, cudaStream_t stream);
 /* f_weights (out, in) = beta f_weights + q^T xx, f_bias (out) likewise of xx's column of ones; q
- * (rows, out), xx (rows, in). parts (room): scratch; the more room, the more blocks share rows. */
+ * (rows, out), xx (rows, in). parts (room): scratch for blocks that
+ * share the rows, up to so many in all of the product's tiles together (0: as tuned.h says) and as
+ * many as there is room for. */
 cudaError_t ewck_planes_weights(float *f_weights, float *f_bias, ewck_matrix q, ewck_matrix xx,
-    float beta, float *parts, int64_t room, int hopper, cudaStream_t stream);
+    float beta, float *parts, int64_t room, int64_t blocks, int engine, cudaStream_t stream);
 
 /* ---- fisher_pass.cu: a batch of the Fisher pass of linear layers with ReLU between them ---- */
 

@@ -11,6 +11,7 @@
 #include "block.h"
 #include "formula.h"
 #include "planes.h"
+#include "tuned.h"
 #ifdef EWC_HOPPER
 #include "wgmma.h"
 #endif
@@ -22,7 +23,12 @@ static constexpr int kTileM = 128;
 static constexpr int kLongestSum = 256;
 
 enum Layout { kRowsOfK, kRowsAcrossK }; /* which index of an operand is contiguous: k, or m or n */
-enum Result { kForward, kSlope, kSquareSum, kWeights };
+enum Result {
+    kForward = EWCK_FORWARD,
+    kSlope = EWCK_SLOPE,
+    kSquareSum = EWCK_SQUARE_SUM,
+    kWeights = EWCK_WEIGHTS
+};
 
 /* ---- Operands: from memory to shared memory ---- */
 
@@ -524,26 +530,60 @@ static cudaError_t launch_on(Product p, const Target &target, int64_t blocks_k, 
     return cudaGetLastError();
 }
 
-#ifdef EWC_HOPPER
-/* The wider tile reads less, unless more of it lies outside. */
-static int64_t hopper_tile_n(int64_t n)
+/* ---- Which engine ---- */
+
+extern "C" int ewck_suits_200(int64_t n)
 {
-    return (n + 199) / 200 * 200 <= (n + 127) / 128 * 128 + n / 16 ? 200 : 128;
+    return (n + 199) / 200 * 200 <= (n + 127) / 128 * 128 + n / 16;
 }
+
+extern "C" int ewck_tuned_engine(int product, int suits_200)
+{
+#define ROW(result, suits, engine)                                                                 \
+    if (product == result && suits_200 == suits) return engine;
+    EWCK_TUNED(ROW)
+#undef ROW
+    return EWCK_ENGINE_PLAIN;
+}
+
+extern "C" int ewck_has_engine(int engine)
+{
+#ifdef EWC_HOPPER
+    return engine >= 0 && engine < EWCK_ENGINES;
+#else
+    return engine == EWCK_ENGINE_PLAIN;
 #endif
+}
+
+/* The engine that makes a product n wide where `engine` is asked for. */
+static int engine_of(int engine, int result, int64_t n)
+{
+    if (engine == EWCK_ENGINE_TUNED) engine = ewck_tuned_engine(result, ewck_suits_200(n));
+    return ewck_has_engine(engine) ? engine : EWCK_ENGINE_PLAIN;
+}
+
+static int64_t tile_n_of(int engine)
+{
+    return engine == EWCK_ENGINE_WGMMA_200   ? 200
+           : engine == EWCK_ENGINE_WGMMA_128 ? 128
+                                             : Plain::kTileN;
+}
 
 template <int kLayoutA, int kLayoutB, int kResult>
 static cudaError_t launch(
-    const Product &p, const Target &target, int64_t blocks_k, int hopper, cudaStream_t stream)
+    const Product &p, const Target &target, int64_t blocks_k, int engine, cudaStream_t stream)
 {
 #ifdef EWC_HOPPER
-    if (hopper)
-        return hopper_tile_n(p.n) == 200 ? launch_on<Hopper<200>, kLayoutA, kLayoutB, kResult>(
-                                               p, target, blocks_k, stream)
-                                         : launch_on<Hopper<128>, kLayoutA, kLayoutB, kResult>(
-                                               p, target, blocks_k, stream);
+    switch (engine_of(engine, kResult, p.n)) {
+    case EWCK_ENGINE_WGMMA_128:
+        return launch_on<Hopper<128>, kLayoutA, kLayoutB, kResult>(p, target, blocks_k, stream);
+    case EWCK_ENGINE_WGMMA_200:
+        return launch_on<Hopper<200>, kLayoutA, kLayoutB, kResult>(p, target, blocks_k, stream);
+    default:
+        break;
+    }
 #endif
-    (void)hopper;
+    (void)engine;
     return launch_on<Plain, kLayoutA, kLayoutB, kResult>(p, target, blocks_k, stream);
 }
 
@@ -555,7 +595,7 @@ static Operand operand_of(const ewck_matrix &x, int64_t extent)
 }
 
 extern "C" cudaError_t ewck_planes_forward(ewck_matrix h, ewck_matrix hh, float *logits,
-    ewck_matrix x, ewck_matrix w, const float *bias, int hopper, cudaStream_t stream)
+    ewck_matrix x, ewck_matrix w, const float *bias, int engine, cudaStream_t stream)
 {
     if (x.rows == 0 || w.rows == 0) return cudaSuccess;
     const Product p = {
@@ -565,11 +605,11 @@ extern "C" cudaError_t ewck_planes_forward(ewck_matrix h, ewck_matrix hh, float 
     target.squares = hh;
     target.plain = logits;
     target.bias = bias;
-    return launch<kRowsOfK, kRowsOfK, kForward>(p, target, 1, hopper, stream);
+    return launch<kRowsOfK, kRowsOfK, kForward>(p, target, 1, engine, stream);
 }
 
 extern "C" cudaError_t ewck_planes_delta(ewck_matrix d_in, ewck_matrix d_out, ewck_matrix w,
-    ewck_matrix below, int hopper, cudaStream_t stream)
+    ewck_matrix below, int engine, cudaStream_t stream)
 {
     if (d_out.rows == 0 || w.cols == 0) return cudaSuccess;
     const Product p = {operand_of(d_out, d_out.rows), operand_of(w, w.cols), d_out.rows, w.cols,
@@ -577,11 +617,11 @@ extern "C" cudaError_t ewck_planes_delta(ewck_matrix d_in, ewck_matrix d_out, ew
     Target target = {};
     target.out = d_in;
     target.below = below;
-    return launch<kRowsOfK, kRowsAcrossK, kSlope>(p, target, 1, hopper, stream);
+    return launch<kRowsOfK, kRowsAcrossK, kSlope>(p, target, 1, engine, stream);
 }
 
 extern "C" cudaError_t ewck_planes_delta_squares(ewck_matrix q, ewck_matrix d_out, ewck_matrix w,
-    ewck_matrix below, int hopper, cudaStream_t stream)
+    ewck_matrix below, int engine, cudaStream_t stream)
 {
     if (q.rows == 0 || w.cols == 0) return cudaSuccess;
     if (d_out.rows % q.rows != 0) return cudaErrorInvalidValue;
@@ -590,7 +630,7 @@ extern "C" cudaError_t ewck_planes_delta_squares(ewck_matrix q, ewck_matrix d_ou
     Target target = {};
     target.out = q;
     target.below = below;
-    return launch<kRowsOfK, kRowsAcrossK, kSquareSum>(p, target, 1, hopper, stream);
+    return launch<kRowsOfK, kRowsAcrossK, kSquareSum>(p, target, 1, engine, stream);
 }
 
 /* ---- Weights ---- */
@@ -610,30 +650,27 @@ static __global__ void add_parts_kernel(float *__restrict__ weights, float *__re
     }
 }
 
-/* Blocks that share the sum over k: enough for two waves on the 132 multiprocessors of an H100 or
- * H200, on every device, so that sums have the same order everywhere. */
-static int64_t blocks_along_k(int64_t tiles, int64_t k, int64_t part, int64_t room)
+/* Blocks that share the sum over k; the same on every device, so that sums have the same order
+ * everywhere. */
+static int64_t blocks_along_k(int64_t all, int64_t tiles, int64_t k, int64_t part, int64_t room)
 {
-    int64_t blocks = 264 / tiles;
+    int64_t blocks = (all > 0 ? all : EWCK_TUNED_BLOCKS) / tiles;
     if (blocks > k / kLongestSum) blocks = k / kLongestSum;
     if (blocks > room / part) blocks = room / part;
     return blocks > 1 ? blocks : 1;
 }
 
 extern "C" cudaError_t ewck_planes_weights(float *f_weights, float *f_bias, ewck_matrix q,
-    ewck_matrix xx, float beta, float *parts, int64_t room, int hopper, cudaStream_t stream)
+    ewck_matrix xx, float beta, float *parts, int64_t room, int64_t blocks_wanted, int engine,
+    cudaStream_t stream)
 {
     if (q.cols == 0) return cudaSuccess;
-    if (q.rows != xx.rows || room < 0) return cudaErrorInvalidValue;
+    if (q.rows != xx.rows || room < 0 || blocks_wanted < 0) return cudaErrorInvalidValue;
     const int64_t rows = q.rows, in = xx.cols;
     Product p = {operand_of(xx, in + 1), operand_of(q, q.cols), in + 1, q.cols, rows, 1, rows, 0};
-#ifdef EWC_HOPPER
-    const int64_t tile_n = hopper ? hopper_tile_n(p.n) : Plain::kTileN;
-#else
-    const int64_t tile_n = Plain::kTileN;
-#endif
+    const int64_t tile_n = tile_n_of(engine_of(engine, kWeights, p.n));
     const int64_t tiles = (p.m + kTileM - 1) / kTileM * ((p.n + tile_n - 1) / tile_n);
-    int64_t blocks = blocks_along_k(tiles, rows, p.m * p.n, room);
+    int64_t blocks = blocks_along_k(blocks_wanted, tiles, rows, p.m * p.n, room);
     if (blocks > 1) {
         p.split = ((rows + blocks - 1) / blocks + 63) / 64 * 64;
         blocks = (rows + p.split - 1) / p.split;
@@ -645,7 +682,7 @@ extern "C" cudaError_t ewck_planes_weights(float *f_weights, float *f_bias, ewck
     target.inputs = in;
     target.adds = beta != 0.0f;
     const cudaError_t error =
-        launch<kRowsAcrossK, kRowsAcrossK, kWeights>(p, target, blocks, hopper, stream);
+        launch<kRowsAcrossK, kRowsAcrossK, kWeights>(p, target, blocks, engine, stream);
     if (error != cudaSuccess || blocks == 1) return error;
     EWC_LAUNCH(add_parts_kernel, ewck_grid(p.m * p.n, kBlock), kBlock, 0, stream, f_weights, f_bias,
         parts, blocks, q.cols, in, beta);

@@ -61,7 +61,8 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     EXPECT_REFUSED(ewck_planes_gather(one, one, i, l, &no_copies, step, stream));
     EXPECT_REFUSED(ewck_planes_top(two, one, x, x, one, 2, 1, stream));
     EXPECT_REFUSED(ewck_planes_top(one, one, x, x, one, EWCK_TOP_CLASSES + 1, 1, stream));
-    EXPECT_REFUSED(ewck_planes_weights(x, x, one, two, 0, x, 0, 0, stream));
+    EXPECT_REFUSED(ewck_planes_weights(x, x, one, two, 0, x, 0, 0, 0, stream));
+    EXPECT_REFUSED(ewck_planes_weights(x, x, one, one, 0, x, 0, -1, 0, stream));
     ewck_mlp mlp = {};
     mlp.host_layers = layers;
     mlp.count = 1;
@@ -137,6 +138,25 @@ TEST(EmulatedLaunchers, TakeNothing)
     EXPECT_NOTHING(ewck_project(x, x, d, 0, stream));
     EXPECT_NOTHING(ewck_distill(x, x, x, 0, 1, 1, 1, 1, 1, stream));
     EXPECT_NOTHING(ewck_optimizer_step(x, x, x, x, x, x, 0, &rule, step, i, stream));
+}
+
+/* The tile that reads less, unless it wastes more; and a choice for each class, which is no engine
+ * that asks for the choice again. */
+TEST(EmulatedLaunchers, ChooseAnEngineForEachClass)
+{
+    for (const int64_t n : {200, 400, 785, 1000, 2000})
+        EXPECT_TRUE(ewck_suits_200(n)) << n;
+    for (const int64_t n : {1, 10, 128, 210, 256})
+        EXPECT_FALSE(ewck_suits_200(n)) << n;
+    for (int product = 0; product < EWCK_PRODUCTS; product++)
+        for (int suits = 0; suits < 2; suits++) {
+            const int engine = ewck_tuned_engine(product, suits);
+            EXPECT_TRUE(engine == EWCK_ENGINE_PLAIN || engine == EWCK_ENGINE_WGMMA_128 ||
+                        engine == EWCK_ENGINE_WGMMA_200)
+                << product << " " << suits << ": " << engine;
+        }
+    EXPECT_TRUE(ewck_has_engine(EWCK_ENGINE_PLAIN));
+    EXPECT_FALSE(ewck_has_engine(EWCK_ENGINE_WGMMA_128)); /* not on the emulated GPU */
 }
 
 #else

@@ -1,0 +1,539 @@
+/* SPDX-License-Identifier: MIT */
+/* Which variant of a tensor-core product (kernels/matmul.cu) is the fastest on this GPU.
+ *
+ *   tune_kernels [--quick] [--rounds N] [--out FILE] [--header FILE]
+ *
+ * All engines that the device has, and several numbers of blocks that share a sum over rows, on the
+ * shapes of Fisher passes of 784-400-400-10 and 1024-1000-1000-10. Each variant is first compared
+ * with float64, on some rows of its result; one that is wrong ends the program. Then they take
+ * turns, round by round; told is the median and the 10th and 90th percentile of the time of a call,
+ * one JSON object a line. --header: the winners of each class of products, as kernels/tuned.h.
+ * --quick: toy sizes, to check that it works. */
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../kernels/kernels.h"
+
+namespace
+{
+[[noreturn]] __attribute__((format(printf, 1, 2))) void Fail(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    std::fputs("tune_kernels: ", stderr);
+    std::vfprintf(stderr, format, arguments);
+    std::fputc('\n', stderr);
+    va_end(arguments);
+    std::exit(1);
+}
+
+void Check(cudaError_t error)
+{
+    if (error != cudaSuccess) Fail("%s", cudaGetErrorString(error));
+}
+
+/* ---- Device memory ---- */
+
+template <class T>
+class Buffer
+{
+    T *memory = nullptr;
+
+  public:
+    size_t count;
+
+    explicit Buffer(size_t n) : count(n)
+    {
+        Check(cudaMalloc(reinterpret_cast<void **>(&memory), n * sizeof(T)));
+        Check(cudaMemset(memory, 0, n * sizeof(T)));
+    }
+    ~Buffer() { cudaFree(memory); }
+    Buffer(const Buffer &) = delete;
+    Buffer &operator=(const Buffer &) = delete;
+
+    T *get() const { return memory; }
+    void Upload(const std::vector<T> &from)
+    {
+        Check(cudaMemcpy(memory, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
+    }
+    std::vector<T> Download() const
+    {
+        std::vector<T> to(count);
+        Check(cudaMemcpy(to.data(), memory, count * sizeof(T), cudaMemcpyDeviceToHost));
+        return to;
+    }
+};
+
+int64_t Leading(int64_t cols)
+{
+    return (cols + 16) / 16 * 16;
+}
+
+/* A matrix of two planes and, on the host, the float32 values that it was made of. */
+struct Planes {
+    Buffer<uint16_t> memory;
+    ewck_matrix matrix;
+    std::vector<float> values;
+
+    Planes(int64_t rows, int64_t cols)
+        : memory((size_t)(2 * rows * Leading(cols))), matrix{
+                                                          memory.get(), rows, cols, Leading(cols)}
+    {
+    }
+
+    /* Some of `kind`: uniform in -1..1, or its positive part, or its square. */
+    void Fill(uint32_t seed, int kind, int ones)
+    {
+        values.resize((size_t)(matrix.rows * matrix.cols));
+        for (float &x : values) {
+            seed = seed * 1664525u + 1013904223u;
+            x = (float)(seed >> 8) / 8388608.0f - 1.0f;
+            x = kind == 0 ? x : kind == 1 ? std::max(x, 0.0f) : x * x;
+        }
+        Buffer<float> from(values.size());
+        from.Upload(values);
+        Check(ewck_planes_from(matrix, from.get(), nullptr));
+        Check(ewck_planes_pad(matrix, ones, nullptr));
+        Check(cudaDeviceSynchronize());
+    }
+    double at(int64_t row, int64_t col) const { return values[(size_t)(row * matrix.cols + col)]; }
+
+    static float Float(uint16_t bits)
+    {
+        const uint32_t word = (uint32_t)bits << 16;
+        float x;
+        std::memcpy(&x, &word, sizeof x);
+        return x;
+    }
+    /* What the device holds now: (rows, cols). */
+    std::vector<double> Read() const
+    {
+        const std::vector<uint16_t> bits = memory.Download();
+        std::vector<double> out;
+        for (int64_t row = 0; row < matrix.rows; row++)
+            for (int64_t col = 0; col < matrix.cols; col++) {
+                const size_t place = (size_t)(row * matrix.leading + col);
+                const size_t low = place + (size_t)(matrix.rows * matrix.leading);
+                out.push_back((double)Float(bits[place]) + (double)Float(bits[low]));
+            }
+        return out;
+    }
+};
+
+/* ---- Shapes ---- */
+
+struct Variant {
+    int engine;
+    int64_t blocks; /* that share sums over rows; 0: not such a product */
+};
+
+struct Timing {
+    Variant variant;
+    double error;           /* relative, in norm */
+    std::vector<double> us; /* of a call, in each round */
+
+    double Quantile(double q) const
+    {
+        std::vector<double> sorted = us;
+        std::sort(sorted.begin(), sorted.end());
+        return sorted[(size_t)std::lround(q * (double)(sorted.size() - 1))];
+    }
+};
+
+/* A product of (m, n) over k, and all that a launch of it needs. */
+struct Shape {
+    int product; /* EWCK_FORWARD... */
+    int64_t m, n, k, repeats;
+    std::function<cudaError_t(const Variant &)> launch;
+    std::vector<double> want;                  /* the checked rows of its results, in float64 */
+    std::function<std::vector<double>()> read; /* what the last launch has left of them */
+    std::vector<Timing> timings;
+
+    double Flops() const { return 2.0 * (double)(m * n * k * repeats); }
+};
+
+const char *const kProducts[EWCK_PRODUCTS] = {"forward", "slope", "square-sum", "weights"};
+const char *const kEngines[EWCK_ENGINES] = {"plain", "tuned", "wgmma-128", "wgmma-200"};
+const char *const kConstants[EWCK_ENGINES] = {
+    "EWCK_ENGINE_PLAIN", "EWCK_ENGINE_TUNED", "EWCK_ENGINE_WGMMA_128", "EWCK_ENGINE_WGMMA_200"};
+const char *const kClasses[EWCK_PRODUCTS] = {
+    "EWCK_FORWARD", "EWCK_SLOPE", "EWCK_SQUARE_SUM", "EWCK_WEIGHTS"};
+
+constexpr int64_t kCheckedRows = 24; /* of a result, from its first to its last */
+
+int64_t CheckedRow(int64_t i, int64_t rows)
+{
+    return rows <= kCheckedRows ? i : i * (rows - 1) / (kCheckedRows - 1);
+}
+
+/* f(row) of each checked row appends to a vector. */
+template <class F>
+std::vector<double> OfCheckedRows(int64_t rows, const F &f)
+{
+    std::vector<double> out;
+    for (int64_t i = 0; i < std::min(rows, kCheckedRows); i++)
+        f(out, CheckedRow(i, rows));
+    return out;
+}
+
+/* The checked rows of (rows, cols). */
+template <class T>
+void Append(std::vector<double> &out, const std::vector<T> &from, int64_t rows, int64_t cols)
+{
+    const std::vector<double> some = OfCheckedRows(rows, [&](std::vector<double> &to, int64_t row) {
+        to.insert(to.end(), from.begin() + row * cols, from.begin() + (row + 1) * cols);
+    });
+    out.insert(out.end(), some.begin(), some.end());
+}
+
+/* |got - want| / |want|, the larger one of two results that have the same size. */
+double ErrorOf(const std::vector<double> &got, const std::vector<double> &want, size_t results)
+{
+    double worst = 0.0;
+    const size_t n = want.size() / results;
+    for (size_t result = 0; result < results; result++) {
+        double difference = 0.0, norm = 0.0;
+        for (size_t i = result * n; i < (result + 1) * n; i++) {
+            difference += (got[i] - want[i]) * (got[i] - want[i]);
+            norm += want[i] * want[i];
+        }
+        const double error = std::sqrt(difference / norm);
+        if (!(error <= worst)) worst = error; /* NaN, too */
+        if (std::isnan(error)) break;
+    }
+    return worst;
+}
+
+template <class T>
+std::shared_ptr<T> Shared(T *p)
+{
+    return std::shared_ptr<T>(p);
+}
+
+Shape Forward(int64_t rows, int64_t in, int64_t out)
+{
+    const auto x = Shared(new Planes(rows, in)), w = Shared(new Planes(out, in)),
+               h = Shared(new Planes(rows, out)), hh = Shared(new Planes(rows, out));
+    const auto bias = Shared(new Buffer<float>((size_t)out));
+    x->Fill(1, 1, 0);
+    w->Fill(2, 0, 0);
+    bias->Upload(std::vector<float>((size_t)out, 0.25f));
+    Shape s = {EWCK_FORWARD, rows, out, in, 1, {}, {}, {}, {}};
+    s.launch = [=](const Variant &v) {
+        return ewck_planes_forward(
+            h->matrix, hh->matrix, nullptr, x->matrix, w->matrix, bias->get(), v.engine, nullptr);
+    };
+    s.want = OfCheckedRows(rows, [&](std::vector<double> &to, int64_t row) {
+        for (int64_t col = 0; col < out; col++) {
+            double sum = 0.25;
+            for (int64_t k = 0; k < in; k++)
+                sum += x->at(row, k) * w->at(col, k);
+            to.push_back(std::max(sum, 0.0));
+        }
+    });
+    for (size_t i = 0, n = s.want.size(); i < n; i++)
+        s.want.push_back(s.want[i] * s.want[i]);
+    s.read = [=] {
+        std::vector<double> got;
+        Append(got, h->Read(), rows, out);
+        Append(got, hh->Read(), rows, out);
+        return got;
+    };
+    return s;
+}
+
+/* Gradients at the input of a layer (out, in), of `repeats` seeds a sample; their squares summed
+ * over the seeds with EWCK_SQUARE_SUM. */
+Shape Delta(int product, int64_t rows, int64_t repeats, int64_t in, int64_t out)
+{
+    const bool sums = product == EWCK_SQUARE_SUM;
+    const auto d = Shared(new Planes(repeats * rows, out)), w = Shared(new Planes(out, in)),
+               below = Shared(new Planes(rows, in)),
+               to = Shared(new Planes(sums ? rows : repeats * rows, in));
+    d->Fill(3, 0, 0);
+    w->Fill(4, 0, 0);
+    below->Fill(5, 1, 0);
+    Shape s = {product, sums ? rows : repeats * rows, in, out, sums ? repeats : 1, {}, {}, {}, {}};
+    s.launch = [=](const Variant &v) {
+        return sums ? ewck_planes_delta_squares(
+                          to->matrix, d->matrix, w->matrix, below->matrix, v.engine, nullptr)
+                    : ewck_planes_delta(
+                          to->matrix, d->matrix, w->matrix, below->matrix, v.engine, nullptr);
+    };
+    const auto gradient = [&](int64_t row, int64_t col) {
+        double sum = 0.0;
+        for (int64_t k = 0; k < out && below->at(row % rows, col) != 0.0; k++)
+            sum += d->at(row, k) * w->at(k, col);
+        return sum;
+    };
+    s.want = OfCheckedRows(to->matrix.rows, [&](std::vector<double> &want, int64_t row) {
+        for (int64_t col = 0; col < in; col++) {
+            double sum = 0.0;
+            for (int64_t r = 0; sums && r < repeats; r++)
+                sum += std::pow(gradient(r * rows + row, col), 2);
+            want.push_back(sums ? sum : gradient(row, col));
+        }
+    });
+    s.read = [=] {
+        std::vector<double> got;
+        Append(got, to->Read(), to->matrix.rows, in);
+        return got;
+    };
+    return s;
+}
+
+Shape Weights(int64_t rows, int64_t in, int64_t out)
+{
+    const auto q = Shared(new Planes(rows, out)), xx = Shared(new Planes(rows, in));
+    const auto f = Shared(new Buffer<float>((size_t)(out * in))),
+               bias = Shared(new Buffer<float>((size_t)out)),
+               parts = Shared(new Buffer<float>((size_t)1 << 23));
+    q->Fill(6, 2, 0);
+    xx->Fill(7, 2, 1);
+    Shape s = {EWCK_WEIGHTS, in + 1, out, rows, 1, {}, {}, {}, {}};
+    s.launch = [=](const Variant &v) {
+        return ewck_planes_weights(f->get(), bias->get(), q->matrix, xx->matrix, 0.0f, parts->get(),
+            (int64_t)parts->count, v.blocks, v.engine, nullptr);
+    };
+    s.want = OfCheckedRows(out, [&](std::vector<double> &to, int64_t row) {
+        std::vector<double> sums((size_t)in + 1);
+        for (int64_t k = 0; k < rows; k++)
+            for (int64_t col = 0; col <= in; col++)
+                sums[(size_t)col] += q->at(k, row) * (col < in ? xx->at(k, col) : 1.0);
+        to.insert(to.end(), sums.begin(), sums.end());
+    });
+    s.read = [=] {
+        const std::vector<float> weights = f->Download(), b = bias->Download();
+        return OfCheckedRows(out, [&](std::vector<double> &to, int64_t row) {
+            to.insert(to.end(), weights.begin() + row * in, weights.begin() + (row + 1) * in);
+            to.push_back(b[(size_t)row]);
+        });
+    };
+    return s;
+}
+
+std::vector<Shape> Shapes(bool quick)
+{
+    std::vector<Shape> shapes;
+    const std::vector<std::vector<int64_t>> networks =
+        quick ? std::vector<std::vector<int64_t>>{{21, 13, 7}, {10, 201, 5}}
+              : std::vector<std::vector<int64_t>>{{784, 400, 400}, {1024, 1000, 1000}};
+    const int64_t rows = quick ? 530 : 8192, repeats = quick ? 3 : 9;
+    for (const std::vector<int64_t> &w : networks) {
+        for (size_t layer = 0; layer + 1 < w.size(); layer++) {
+            shapes.push_back(Forward(rows, w[layer], w[layer + 1]));
+            shapes.push_back(Weights(rows, w[layer], w[layer + 1]));
+        }
+        shapes.push_back(Weights(rows, w[2], 10));
+        shapes.push_back(Delta(EWCK_SLOPE, rows, repeats, w[1], w[2]));
+        shapes.push_back(Delta(EWCK_SQUARE_SUM, rows, repeats, w[1], w[2]));
+    }
+    return shapes;
+}
+
+/* ---- Measuring ---- */
+
+std::vector<int> Engines(const cudaDeviceProp &device)
+{
+    std::vector<int> engines = {EWCK_ENGINE_PLAIN};
+    for (const int engine : {EWCK_ENGINE_WGMMA_128, EWCK_ENGINE_WGMMA_200})
+        if (device.major == 9 && device.minor == 0 && ewck_has_engine(engine))
+            engines.push_back(engine);
+    return engines;
+}
+
+double Microseconds(const Shape &shape, const Variant &variant, int calls)
+{
+    Check(cudaDeviceSynchronize());
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < calls; i++)
+        Check(shape.launch(variant));
+    Check(cudaDeviceSynchronize());
+    const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - begin;
+    return took.count() / calls;
+}
+
+void Verify(Shape &shape, const std::vector<int> &engines)
+{
+    for (const int engine : engines)
+        for (const int64_t blocks : {132, 264, 528}) {
+            if (shape.product != EWCK_WEIGHTS && blocks != 132) continue;
+            const Variant v = {engine, shape.product == EWCK_WEIGHTS ? blocks : 0};
+            Check(shape.launch(v));
+            Check(cudaDeviceSynchronize());
+            const double error =
+                ErrorOf(shape.read(), shape.want, shape.product == EWCK_FORWARD ? 2 : 1);
+            constexpr double allowed = 3e-5; /* operands are exact to 2^-17, and squared */
+            if (!(error <= allowed))
+                Fail("%s %lldx%lldx%lld by %s: relative error %g, allowed %g",
+                    kProducts[shape.product], (long long)shape.m, (long long)shape.n,
+                    (long long)shape.k, kEngines[engine], error, allowed);
+            shape.timings.push_back({v, error, {}});
+        }
+}
+
+void Measure(Shape &shape, int rounds, bool quick)
+{
+    const int calls = quick ? 1 : 20;
+    for (int round = -1; round < rounds; round++)
+        for (Timing &t : shape.timings) {
+            const double us = Microseconds(shape, t.variant, calls);
+            if (round >= 0) t.us.push_back(us); /* the first is to warm up */
+        }
+}
+
+/* ---- Results ---- */
+
+/* The variant of a class whose times, over those of the best of each shape, have the least product:
+ * its place among the timings; -1 if the class has no shape. `among` says which count. */
+int Winner(const std::vector<Shape> &shapes, const std::function<bool(const Shape &)> &in_class,
+    const std::function<bool(const Variant &)> &among)
+{
+    std::vector<double> sums;
+    for (const Shape &shape : shapes) {
+        if (!in_class(shape)) continue;
+        sums.resize(shape.timings.size());
+        for (size_t i = 0; i < sums.size(); i++)
+            sums[i] += std::log(shape.timings[i].Quantile(0.5));
+    }
+    int best = -1;
+    for (const Shape &shape : shapes)
+        for (size_t i = 0; in_class(shape) && i < sums.size(); i++)
+            if (among(shape.timings[i].variant) && (best < 0 || sums[i] < sums[(size_t)best]))
+                best = (int)i;
+    return best;
+}
+
+void WriteLines(FILE *out, const Shape &s, const cudaDeviceProp &device)
+{
+    for (const Timing &t : s.timings) {
+        std::fprintf(out,
+            "{\"tune\":\"%s\",\"m\":%lld,\"n\":%lld,\"k\":%lld,\"repeats\":%lld,"
+            "\"suits_200\":%d,\"engine\":\"%s\",\"blocks\":",
+            kProducts[s.product], (long long)s.m, (long long)s.n, (long long)s.k,
+            (long long)s.repeats, ewck_suits_200(s.n), kEngines[t.variant.engine]);
+        if (t.variant.blocks > 0)
+            std::fprintf(out, "%lld", (long long)t.variant.blocks);
+        else
+            std::fprintf(out, "null");
+        std::fprintf(out,
+            ",\"us\":{\"p10\":%.6g,\"p50\":%.6g,\"p90\":%.6g},\"rounds\":%zu,"
+            "\"tflops\":%.6g,\"err_fro\":%.3g,\"device\":\"%s\"}\n",
+            t.Quantile(0.1), t.Quantile(0.5), t.Quantile(0.9), t.us.size(),
+            1e-6 * s.Flops() / t.Quantile(0.5), t.error, device.name);
+    }
+}
+
+/* kernels/tuned.h with the winners; classes that have not been measured stay as they are. */
+void WriteHeader(FILE *out, const std::vector<Shape> &shapes, const std::vector<int> &engines,
+    const cudaDeviceProp &device)
+{
+    char date[32];
+    const std::time_t now = std::time(nullptr);
+    std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
+    std::fprintf(out,
+        "/* SPDX-License-Identifier: MIT */\n"
+        "/* What makes a product of matmul.cu on compute capability 9.0, by class (kernels.h). "
+        "`tune_kernels`\n * measures all variants and writes this file; see tools/gpu-check, part "
+        "tune.\n *\n * Device: %s, %s. */\n"
+        "#ifndef EWCK_TUNED_H\n#define EWCK_TUNED_H\n\n"
+        "/* X(product, whether tiles of 200 columns suit it, engine) */\n%-99s\\\n",
+        device.name, date, "#define EWCK_TUNED(X)");
+    const auto of_weights = [](const Shape &s) { return s.product == EWCK_WEIGHTS; };
+    const int at = Winner(shapes, of_weights, [](const Variant &) { return true; });
+    const auto weights = std::find_if(shapes.begin(), shapes.end(), of_weights);
+    const int64_t blocks = weights->timings[(size_t)at].variant.blocks;
+    const auto write_row = [&](const std::string &row, bool measured, bool last) {
+        const std::string text = row + (measured ? " /* measured */" : " /* not measured */");
+        std::fprintf(out, last ? "%s\n" : "%-99s\\\n", text.c_str());
+    };
+    for (int product = 0; product < EWCK_PRODUCTS; product++)
+        for (int suits = 0; suits < 2; suits++) {
+            const auto in_class = [&](const Shape &s) {
+                return s.product == product && ewck_suits_200(s.n) == suits;
+            };
+            const int winner = Winner(shapes, in_class,
+                [&](const Variant &v) { return v.blocks == 0 || v.blocks == blocks; });
+            const bool measured = winner >= 0 && engines.size() > 1;
+            const auto first = std::find_if(shapes.begin(), shapes.end(), in_class);
+            const int engine = measured ? first->timings[(size_t)winner].variant.engine
+                                        : ewck_tuned_engine(product, suits);
+            char row[128], padded[192];
+            std::snprintf(
+                row, sizeof row, "X(%s, %d, %s)", kClasses[product], suits, kConstants[engine]);
+            std::snprintf(padded, sizeof padded, "    %-44s", row); /* as long as the longest */
+            write_row(padded, measured, product + 1 == EWCK_PRODUCTS && suits == 1);
+        }
+    std::fprintf(out,
+        "\n/* Blocks of all tiles together where they share the sum over the rows of F's products. "
+        "Measured. */\n#define EWCK_TUNED_BLOCKS %lld\n\n#endif\n",
+        (long long)blocks);
+}
+
+FILE *Open(const char *path)
+{
+    FILE *const file = std::fopen(path, "w");
+    if (!file) Fail("%s: cannot be written", path);
+    return file;
+}
+} // namespace
+
+int main(int argc, char **argv)
+{
+    const char *out = nullptr, *header = nullptr;
+    bool quick = false;
+    int rounds = 15;
+    for (int i = 1; i < argc; i++) {
+        const std::string option = argv[i];
+        if (option == "--quick") {
+            quick = true;
+            rounds = 2;
+        } else if (i + 1 < argc && (option == "--out" || option == "--header")) {
+            (option == "--out" ? out : header) = argv[++i];
+        } else if (i + 1 < argc && option == "--rounds") {
+            rounds = std::atoi(argv[++i]);
+            if (rounds < 1) Fail("--rounds: '%s', expected 1 or more", argv[i]);
+        } else {
+            Fail("%s: unknown, or its value is missing", argv[i]);
+        }
+    }
+    cudaDeviceProp device;
+    Check(cudaSetDevice(0));
+    Check(cudaGetDeviceProperties(&device, 0));
+    if (device.major < 8)
+        Fail("compute capability %d.%d, expected 8.0", device.major, device.minor);
+    const std::vector<int> engines = Engines(device);
+    std::vector<Shape> shapes = Shapes(quick);
+    FILE *const lines = out ? Open(out) : stdout;
+    for (Shape &shape : shapes) {
+        Verify(shape, engines);
+        Measure(shape, rounds, quick);
+        WriteLines(lines, shape, device);
+        std::fflush(lines); /* what is known so far, should time run out */
+    }
+    if (out) std::fclose(lines);
+    if (header) {
+        FILE *const file = Open(header);
+        WriteHeader(file, shapes, engines, device);
+        std::fclose(file);
+    }
+    for (const Shape &s : shapes) {
+        const auto best = std::min_element(s.timings.begin(), s.timings.end(),
+            [](const Timing &a, const Timing &b) { return a.Quantile(0.5) < b.Quantile(0.5); });
+        std::fprintf(stderr, "%-10s %6lld x %4lld x %4lld: %s, %.1f us, %.3g TFLOP/s\n",
+            kProducts[s.product], (long long)s.m, (long long)s.n, (long long)s.k,
+            kEngines[best->variant.engine], best->Quantile(0.5),
+            1e-6 * s.Flops() / best->Quantile(0.5));
+    }
+    return 0;
+}
