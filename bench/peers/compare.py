@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """The engine and its peers, side by side in one run: PyTorch and BackPACK at their best.
 
-    compare.py [--engine bench_engine] [--device cpu|cuda] [--precision P] [--rounds N] [--seconds S]
-               [--samples N] [--epochs N] [--data-dir FOLDER] [--libraries PATH] [--no-compile]
-               [--quick] [--out FILE] [CASE...]
+    compare.py [--engine bench_engine] [--device cpu|cuda] [--precision P] [--threads N] [--rounds N]
+               [--seconds S] [--samples N] [--epochs N] [--data-dir FOLDER] [--libraries PATH]
+               [--no-compile] [--quick] [--out FILE] [CASE...]
 
 The engine is `bench_engine --serve`, a process that sleeps while a peer is measured. Cases are those
 of bench_engine that a peer has: train, fisher, step, or names such as fisher/exact. A case comes in
@@ -16,7 +16,8 @@ PyTorch written in two ways must give the same weights. What is wrong has no tim
 take turns, A B A B; what is written is the median and the 10th and 90th percentile of both times and
 of the ratios peer / engine of each turn, one JSON object per case and peer. A role says whether a peer is
 what people write ("usual") or what an expert would ("strongest"). Batches of peers are the best of
-several. TF32 is off but in the variants named so.
+several. TF32 is off but in the variants named so. --threads: of both sides; on a machine that others
+use, too, 1 is fair: threads of PyTorch wait busily for those that are not running.
 """
 import argparse
 import json
@@ -84,6 +85,7 @@ class Engine:
                    str(options.epochs)]
         command += ["--samples", str(options.samples)] if options.samples else []
         command += ["--precision", options.precision] if options.precision else []
+        command += ["--threads", str(options.threads)] if options.threads else []
         command += ["--data-dir", options.data_dir] if options.data_dir else []
         command += ["--quick"] if options.quick else []
         env = dict(os.environ)
@@ -546,6 +548,8 @@ MAKERS = dict(train=training_variants, fisher=fisher_variants, step=step_variant
 def measure_case(case, engine, options, folder, until):
     """In a process of its own; returns when the time is over."""
     warnings.filterwarnings("ignore", message="Full backward hook")  # of backpack's
+    if options.threads:
+        torch.set_num_threads(options.threads)
     device = Device(options.device)
     sizes = QUICK if options.quick else FULL_CUDA if device.is_cuda else FULL_CPU
     data = Data(device, sizes, folder)
@@ -624,6 +628,7 @@ def main():
     parser.add_argument("--engine", default=str(here.parent.parent / "build/release/bench_engine"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision")
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--samples", type=int, default=0)
