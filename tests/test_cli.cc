@@ -132,6 +132,7 @@ TEST_F(Cli, BadCommandLinesAreRefused)
         {"--parameters: \"1e6\", expected numbers in 512..", {"bench", "--parameters", "1e6"}},
         {"--parameters: \"511\"", {"bench", "--parameters", "4096,511"}},
         {"--seconds: \"0\", expected a whole number in 1..3600", {"bench", "--seconds", "0"}},
+        {"--warm-up: \"-1\"", {"bench", "--warm-up", "-1"}},
         {"--work: \"train\", expected some of", {"bench", "--work", "train"}},
         {"--threads", {"bench", "--threads", "5000"}},
         {"72 combinations, at most 64",
@@ -785,9 +786,9 @@ TEST_F(Cli, BenchMeasuresEveryCombination)
 TEST_F(Cli, BenchKeepsToItsTime)
 {
     for (const char *work : {"training", "fisher", "step"}) {
-        const Outcome result =
-            Ewc({"bench", "--dataset", "custom", "--data-dir", ".", "--device", "cpu", "--work",
-                work, "--hidden", "8", "--parameters", "512", "--json", "--seconds", "1"});
+        const Outcome result = Ewc({"bench", "--dataset", "custom", "--data-dir", ".", "--device",
+            "cpu", "--work", work, "--hidden", "8", "--parameters", "512", "--warm-up", "0",
+            "--json", "--seconds", "1"});
         ASSERT_EQ(0, result.code) << result.err;
         const Json json = ParseJson(result.out);
         const double seconds = json_number_value(json_object_get(json.get(), "seconds"));

@@ -18,8 +18,7 @@ enum {
     VALUES_MAX = 16,
     CASES_MAX = 64,
     ROUNDS = 10, /* that the slices are cut for; fewer where a case takes longer than its slice, */
-    ROUNDS_LEAST = 3,
-    WARM_UP = 200 /* steps of training before the Fisher passes */
+    ROUNDS_LEAST = 3
 };
 
 typedef struct list {
@@ -43,7 +42,8 @@ typedef struct bench {
     bench_network trained[VALUES_MAX * VALUES_MAX]; /* of each precision, for Fisher passes */
     bench_case *cases;
     int device_count, trained_count, case_count, rounds;
-    double seconds; /* of all rounds */
+    int64_t warm_up; /* steps of training before the Fisher passes */
+    double seconds;  /* of all rounds */
 } bench;
 
 /* ---- What is asked for ---- */
@@ -139,6 +139,7 @@ static int read_arguments(bench *b)
         code = read_list(b, lists[i].key, lists[i].otherwise, lists[i].out);
     if (code == 0) code = check_own(b);
     if (code == 0) code = cli_count(b->args, "seconds", 1, 3600, seconds, &seconds);
+    if (code == 0) code = cli_count(b->args, "warm-up", 0, 1000000, 200, &b->warm_up);
     b->seconds = (double)seconds;
     const int networks = b->precisions.count * b->hidden.count;
     const int count =
@@ -187,11 +188,11 @@ static ewc_status add_trainings(bench *b, bench_device *device, ewc_run_options 
 }
 
 /* Trained a little: the probabilities of a network that knows nothing are those of no use. */
-static ewc_status train_a_little(bench_network *network)
+static ewc_status train_a_little(bench_network *network, int64_t steps)
 {
     bench_work training = {.kind = BENCH_TRAINING, .network = network, .batch = 128};
     int64_t done;
-    const ewc_status status = bench_do(&training, WARM_UP, &done);
+    const ewc_status status = steps > 0 ? bench_do(&training, steps, &done) : EWC_OK;
     bench_work_free(&training);
     return status;
 }
@@ -200,7 +201,7 @@ static ewc_status add_passes(bench *b, bench_device *device, ewc_run_options *op
 {
     bench_network *const network = &b->trained[b->trained_count++];
     ewc_status status = bench_network_open(network, device, options);
-    if (status == EWC_OK) status = train_a_little(network);
+    if (status == EWC_OK) status = train_a_little(network, b->warm_up);
     for (int e = 0; e < b->estimators.count; e++) {
         choose(options, "estimator", b->estimators.values[e]);
         for (int i = 0; i < b->fisher_batches.count; i++) {

@@ -83,6 +83,7 @@ static const cli_flag bench_flags[] = {
         "some of auto,fp32,bf16x3,tf32 (default auto); a CPU has fp32 alone"},
     {"parameters", EWC_OPTION_TEXT, "LIST",
         "step: of the networks (default 1000000,16000000), penalty included"},
+    {"warm-up", EWC_OPTION_TEXT, "N", "steps of training before the Fisher passes (default 200)"},
     {"seconds", EWC_OPTION_TEXT, "N", "of measuring, all together (default 10)"}, END};
 
 static const cli_verb verbs[] = {
@@ -113,7 +114,7 @@ static const cli_verb verbs[] = {
         NULL, report_flags, NULL, cli_report},
     {"bench", "", "what training with EWC costs on this machine: a table",
         "Lists have commas between: all combinations are measured, in turns. Steps include the "
-        "penalty of one earlier task; Fisher passes come after 200 steps of training.",
+        "penalty of one earlier task.",
         bench_keys, bench_flags, NULL, cli_bench},
     {"data", "[NAME]", "which data sets are where, and whether they are intact", "", data_keys,
         data_flags, NULL, cli_data},
