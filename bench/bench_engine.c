@@ -434,7 +434,12 @@ int main(int argc, char **argv)
     char described[sizeof info.description + 16];
     snprintf(described, sizeof described, "%s, %s", info.description, info.precision);
     if (serves) {
-        bench_serve(machine, cases, COUNT, described, trained.model, tasks);
+        const bench_checked checked[] = {
+            {"fisher/empirical", trained.model, empirical.options},
+            {"fisher/exact", trained.model, exact.options},
+        };
+        bench_serve(machine, cases, COUNT, described, tasks, checked,
+            (int)(sizeof checked / sizeof checked[0]));
     } else {
         bench_measure(machine, cases, COUNT, rounds);
         bench_report(machine, cases, COUNT, rounds, out, described);

@@ -23,40 +23,39 @@ static void write_file(const char *folder, const char *name, const void *data, s
         bench_fail("%s: cannot be written", path);
 }
 
-static void dump_fisher(const char *folder, const char *name, ewc_model *model, ewc_tasks *tasks,
-    ewc_estimator estimator)
+static void dump_pass(const char *folder, const bench_checked *checked, ewc_tasks *tasks)
 {
-    const int64_t n = ewc_model_parameter_count(model);
+    const int64_t n = ewc_model_parameter_count(checked->model);
     float *const values = bench_alloc((size_t)n * sizeof *values);
-    ewc_fisher_options options = EWC_FISHER_OPTIONS_DEFAULTS;
+    ewc_fisher_options options = checked->options;
     ewc_fisher *fisher;
-    options.estimator = estimator;
-    bench_check(ewc_fisher_create(&fisher, model));
+    char name[64];
+    options.samples = 0; /* all */
+    bench_check(ewc_model_read(checked->model, values, n));
+    snprintf(name, sizeof name, "%s.theta", checked->name);
+    *strchr(name, '/') = '-';
+    write_file(folder, name, values, (size_t)n * sizeof *values);
+    bench_check(ewc_fisher_create(&fisher, checked->model));
     bench_check(ewc_fisher_compute(fisher, tasks, 1, &options));
     bench_check(ewc_fisher_read(fisher, values, n));
+    snprintf(strrchr(name, '.'), 3, ".F");
     write_file(folder, name, values, (size_t)n * sizeof *values);
     ewc_fisher_free(fisher);
     free(values);
 }
 
-static void dump(const char *folder, ewc_model *model, ewc_tasks *tasks)
+static void dump_rows(const char *folder, ewc_tasks *tasks)
 {
-    const int64_t n = ewc_model_parameter_count(model), features = ewc_tasks_inputs(tasks);
+    const int64_t features = ewc_tasks_inputs(tasks);
     const int64_t rows = ewc_tasks_rows(tasks, 1, EWC_SPLIT_TRAIN);
-    float *const theta = bench_alloc((size_t)n * sizeof *theta);
     float *const inputs = bench_alloc((size_t)(rows * features) * sizeof *inputs);
     int32_t *const labels = bench_alloc((size_t)rows * sizeof *labels);
-    bench_check(ewc_model_read(model, theta, n));
     bench_check(ewc_tasks_read(tasks, 1, EWC_SPLIT_TRAIN, 0, rows, inputs, labels));
-    write_file(folder, "theta", theta, (size_t)n * sizeof *theta);
     write_file(folder, "inputs", inputs, (size_t)(rows * features) * sizeof *inputs);
     write_file(folder, "labels", labels, (size_t)rows * sizeof *labels);
-    dump_fisher(folder, "F-empirical", model, tasks, EWC_FISHER_EMPIRICAL);
-    dump_fisher(folder, "F-exact", model, tasks, EWC_FISHER_EXACT);
     printf("%lld\n", (long long)rows);
     free(labels);
     free(inputs);
-    free(theta);
 }
 
 static void greet(
@@ -73,7 +72,7 @@ static void greet(
 }
 
 void bench_serve(bench_machine *machine, bench_case *cases, int count, const char *device,
-    ewc_model *model, ewc_tasks *tasks)
+    ewc_tasks *tasks, const bench_checked *checked, int checked_count)
 {
     static char line[LINE_SIZE];
     bench_reserve(machine, cases, count, 1);
@@ -93,7 +92,9 @@ void bench_serve(bench_machine *machine, bench_case *cases, int count, const cha
             const char *const bound = bench_bound(c, 1);
             printf("%.6g %s\n", c->floor_ms[0], bound ? bound : "none");
         } else if (strcmp(line, "dump") == 0) {
-            dump(operand + 1, model, tasks);
+            for (int i = 0; i < checked_count; i++)
+                dump_pass(operand + 1, &checked[i], tasks);
+            dump_rows(operand + 1, tasks);
         } else {
             bench_fail("--serve: '%s', expected run, floor or dump", line);
         }

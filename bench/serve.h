@@ -14,7 +14,14 @@
 
 #include "measure.h"
 
+/* A Fisher pass whose result another program can check. */
+typedef struct bench_checked {
+    const char *name; /* of its case */
+    ewc_model *model;
+    ewc_fisher_options options;
+} bench_checked;
+
 void bench_serve(bench_machine *machine, bench_case *cases, int count, const char *device,
-    ewc_model *model, ewc_tasks *tasks);
+    ewc_tasks *tasks, const bench_checked *checked, int checked_count);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -68,7 +69,7 @@ TEST(Bench, ServesWhatItIsAskedFor)
     std::getline(out, hello);
     out >> ms >> floor >> bound >> no_floor >> none >> rows;
     json_t *const object = json_loads(hello.c_str(), JSON_REJECT_DUPLICATES, nullptr);
-    EXPECT_EQ(8u, json_array_size(json_object_get(object, "cases")));
+    EXPECT_GE(json_array_size(json_object_get(object, "cases")), 8u);
     EXPECT_NE(nullptr, json_object_get(json_object_get(object, "env"), "load"));
     json_decref(object);
     EXPECT_GT(ms, 0.0);
@@ -86,10 +87,11 @@ TEST(Bench, ServesWhatItIsAskedFor)
         return values;
     };
     const size_t parameters = 65 * 16 + 17 * 16 + 17 * 10;
-    EXPECT_EQ(parameters, read("theta").size());
+    EXPECT_EQ(parameters, read("fisher-exact.theta").size());
+    EXPECT_EQ(read("fisher-empirical.theta"), read("fisher-exact.theta"));
     EXPECT_EQ(96u * 64u, read("inputs").size());
     EXPECT_EQ(96u, read("labels").size());
-    const std::vector<float> empirical = read("F-empirical"), exact = read("F-exact");
+    const std::vector<float> empirical = read("fisher-empirical.F"), exact = read("fisher-exact.F");
     ASSERT_EQ(parameters, empirical.size());
     ASSERT_EQ(parameters, exact.size());
     double sum = 0.0;
@@ -101,9 +103,7 @@ TEST(Bench, ServesWhatItIsAskedFor)
     EXPECT_NE(0, std::system(("echo 'run nothing' | '" EWC_BENCH_PATH "' --quick --serve >'" +
                               folder + "/out' 2>&1")
                                  .c_str()));
-    for (const char *name : {"out", "theta", "inputs", "labels", "F-empirical", "F-exact"})
-        std::remove((folder + "/" + name).c_str());
-    rmdir(folder.c_str());
+    std::filesystem::remove_all(folder);
 }
 
 /* What has been recorded is kept, or the program refuses and changes nothing. */

@@ -165,9 +165,9 @@ class Device:
 
 class Data:
     """Inputs of task 1 as bytes that a permutation is applied to, and the order in which they are
-    read, on the device; the engine's trained weights and its F."""
+    read, on the device; the engine's weights and its F in a Fisher case."""
 
-    def __init__(self, device, sizes, folder):
+    def __init__(self, device, sizes, folder, case):
         def read(name, dtype):
             return torch.frombuffer(bytearray((folder / name).read_bytes()), dtype=dtype)
 
@@ -178,8 +178,9 @@ class Data:
         bytes_ = (inputs * 255).round().to(torch.uint8).to(device.name)
         self.images = torch.empty_like(bytes_)
         self.images[:, self.pixels] = bytes_
-        self.theta = read("theta", torch.float32).to(device.name)
-        self.fisher = {k: read("F-" + k, torch.float32) for k in ("empirical", "exact")}
+        name = case.replace("/", "-") if case.startswith("fisher") else "fisher-empirical"
+        self.theta = read(name + ".theta", torch.float32).to(device.name)
+        self.fisher = read(name + ".F", torch.float32)
         self.order = torch.randperm(len(self.labels), device=device.name)
         self.offsets = torch.arange(sizes["batch"], device=device.name)
         self.position = torch.zeros((), dtype=torch.int64, device=device.name)
@@ -373,11 +374,11 @@ def by_functional(network, data, count, batch, exact):
     return flat(sums.values()) / count
 
 
-def best_batch(device, run, candidates, count):
+def best_batch(device, run, candidates, count, least):
     """The candidate of the least time for a sample, of those that fit; and how long it takes."""
     found = []
     for batch in candidates:
-        rows = min(count, max(2 * batch, 1024))
+        rows = min(count, max(2 * batch, least))
         if batch > count:
             continue
         try:
@@ -391,7 +392,6 @@ def best_batch(device, run, candidates, count):
 
 def fisher_variants(device, sizes, data, options, case):
     exact = "exact" in case
-    kind = "exact" if exact else "empirical"
     network = network_create(device, sizes, data.theta)
     weights = [p.detach() for p in network.parameters()]
     twin = network_create(device, sizes, data.theta).double()
@@ -401,14 +401,15 @@ def fisher_variants(device, sizes, data, options, case):
     must_agree(case + ": products in float64", products(doubles, data, loop, loop, exact), truth,
                1e-12)
     allowed = dict(fp32=1e-5, bf16x3=2e-5, tf32=2e-3)[options.precision_used]
-    engine = must_agree(case + ": the engine", data.fisher[kind],
+    engine = must_agree(case + ": the engine", data.fisher,
                         products(doubles, data, count, 2048, exact), allowed)
     log(f"{case}: the engine's F is off by {engine[0]:.2g}")
     truth = products(doubles, data, checked, 512, exact)
 
-    def variant(name, role, run, allowed=1e-5, candidates=sizes["batches"], **more):
-        errors = must_agree(f"{case}: {name}", run(checked, min(512, checked)), truth, allowed)
-        seconds, batch = best_batch(device, run, candidates, count)
+    def variant(name, role, run, allowed=1e-5, candidates=sizes["batches"], some=checked, **more):
+        want = truth if some == checked else products(doubles, data, some, some, exact)
+        errors = must_agree(f"{case}: {name}", run(some, min(512, some)), want, allowed)
+        seconds, batch = best_batch(device, run, candidates, count, min(some, 1024))
         rows = batch * max(1, min(count // batch, round(sizes["slice"] / seconds / batch)))
         return Variant(name, role, lambda: run(rows, batch), n=rows, batch=batch, errors=errors,
                        engine_errors=engine, **more)
@@ -432,7 +433,7 @@ def fisher_variants(device, sizes, data, options, case):
     functional = [b for b in sizes["batches"] if b <= 256] or sizes["batches"][:1]
     yield variant("torch.func", "usual",
                   lambda rows, batch: by_functional(network, data, rows, batch, exact),
-                  candidates=functional)
+                  candidates=functional, some=loop)
     errors = must_agree(case + ": batch 1", one_by_one(network, data, loop, exact),
                         products(doubles, data, loop, loop, exact), 1e-5)
     yield Variant("batch 1", "usual", lambda: one_by_one(network, data, loop, exact), n=loop, batch=1,
@@ -552,7 +553,7 @@ def measure_case(case, engine, options, folder, until):
         torch.set_num_threads(options.threads)
     device = Device(options.device)
     sizes = QUICK if options.quick else FULL_CUDA if device.is_cuda else FULL_CPU
-    data = Data(device, sizes, folder)
+    data = Data(device, sizes, folder, case)
     n = min(options.samples or len(data.labels), len(data.labels))
     variants = []
     maker = MAKERS[case.split("/")[0]](device, sizes, data, options, case)
