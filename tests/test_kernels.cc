@@ -4,6 +4,7 @@
 
 #ifdef EWC_TEST_EMULATION
 
+#include "emulation/emulation.h"
 #include "kernels/kernels.h"
 
 #define EXPECT_REFUSED(call) EXPECT_EQ(cudaErrorInvalidValue, call)
@@ -157,6 +158,35 @@ TEST(EmulatedLaunchers, ChooseAnEngineForEachClass)
         }
     EXPECT_TRUE(ewck_has_engine(EWCK_ENGINE_PLAIN));
     EXPECT_FALSE(ewck_has_engine(EWCK_ENGINE_WGMMA_128)); /* not on the emulated GPU */
+}
+
+/* As many blocks share the rows as are asked for, if their parts have room: then a second kernel
+ * adds the parts. 1024 rows are enough for four. */
+TEST(EmulatedLaunchers, ShareRowsAsTheyAreTold)
+{
+    constexpr int64_t rows = 1024, in = 3, out = 2, part = out * (in + 1);
+    const auto floats = [](int64_t count) {
+        void *p = nullptr;
+        EXPECT_EQ(cudaSuccess, cudaMalloc(&p, (size_t)count * sizeof(float)));
+        EXPECT_EQ(cudaSuccess, cudaMemset(p, 0, (size_t)count * sizeof(float)));
+        return static_cast<float *>(p);
+    };
+    float *const f = floats(part), *const planes = floats(2 * rows * 16), *const parts = floats(64);
+    const ewck_matrix q = {reinterpret_cast<uint16_t *>(planes), rows, out, 16};
+    const ewck_matrix xx = {reinterpret_cast<uint16_t *>(planes), rows, in, 16};
+    const auto launches = [&](int64_t room, int64_t blocks) {
+        const uint64_t before = emulation::statistics.launches;
+        EXPECT_EQ(cudaSuccess, ewck_planes_weights(f, f + out * in, q, xx, 0.0f, parts, room,
+                                   blocks, EWCK_ENGINE_PLAIN, nullptr));
+        EXPECT_EQ(cudaSuccess, cudaDeviceSynchronize());
+        return emulation::statistics.launches - before;
+    };
+    EXPECT_EQ(2u, launches(64, 0));
+    EXPECT_EQ(2u, launches(2 * part, 2));
+    EXPECT_EQ(1u, launches(64, 1));
+    EXPECT_EQ(1u, launches(2 * part - 1, 2)) << "no room";
+    for (float *p : {f, planes, parts})
+        cudaFree(p);
 }
 
 #else
