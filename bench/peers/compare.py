@@ -430,7 +430,7 @@ def fisher_variants(device, sizes, data, options, case):
         by_backpack.loss = extend(torch.nn.CrossEntropyLoss(reduction="sum"))
         yield variant("backpack", "strongest",
                       lambda rows, batch: by_backpack(extended, data, rows, batch, exact))
-    functional = [b for b in sizes["batches"] if b <= 256] or sizes["batches"][:1]
+    functional = sizes["batches"][:1]
     yield variant("torch.func", "usual",
                   lambda rows, batch: by_functional(network, data, rows, batch, exact),
                   candidates=functional, some=loop)
