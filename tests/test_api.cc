@@ -521,4 +521,36 @@ TEST(Api, WithoutAStatusNullGivesNothing)
         if (called.count(name) == 0) missing.insert(name);
     EXPECT_EQ(std::set<std::string>(), missing);
 }
+
+/* The machine by its own words, the code that was chosen for it, and threads as they were asked
+ * for. */
+TEST(Api, TheCpuIsDescribed)
+{
+    std::string model = "CPU";
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);)
+        if (line.rfind("model name", 0) == 0) {
+            model = line.substr(line.find(": ") + 2);
+            break;
+        }
+    for (const int threads : {1, 3}) {
+        ewc_backend *backend = nullptr;
+        ewc_backend_info info = {};
+        ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
+        options.threads = threads;
+        ASSERT_OK(ewc_backend_create(&backend, "cpu", &options));
+        ASSERT_OK(ewc_backend_describe(backend, &info, sizeof info));
+        ewc_backend_free(backend);
+        const std::string text = info.description;
+        EXPECT_EQ(0u, text.find(model + ", ")) << text;
+        EXPECT_TRUE(std::regex_search(text, std::regex(", (generic|x86_64\\w*) code, .+"))) << text;
+        EXPECT_EQ(std::string::npos, text.find('\n'));
+        EXPECT_STREQ("cpu", info.name);
+        EXPECT_EQ(threads, info.threads);
+        const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+        EXPECT_EQ(page * (uint64_t)sysconf(_SC_PHYS_PAGES), info.memory_total);
+        EXPECT_GT(info.memory_free, 0u);
+        EXPECT_LE(info.memory_free, info.memory_total);
+    }
+}
 } // namespace

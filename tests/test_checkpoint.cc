@@ -6,11 +6,7 @@
 #include <sys/resource.h>
 #include <zlib.h>
 
-#include <atomic>
-#include <thread>
-
 #include "ewc/checkpoint.h"
-#include "host/base/file.h"
 #include "support/files.hpp"
 #include "support/world.hpp"
 
@@ -74,9 +70,8 @@ class Checkpoint : public OnBackend
         return out;
     }
 
-    /* Loading the file fails with `status`, naming `part`, and leaves model and state as they are.
-     */
-    /* The sentence has both parts. */
+    /* Loading the file fails with `status` and a sentence that has both parts, and leaves model and
+     * state as they are. */
     void ExpectRefused(ewc_status status, const char *part, const char *other = "")
     {
         const std::vector<float> before = ReadWeights(model.get());
@@ -594,36 +589,4 @@ TEST_P(Checkpoint, EveryAllocationMayFail)
 }
 
 INSTANTIATE_ON_BACKENDS(Checkpoint);
-
-/* Threads and processes that write one path: each succeeds, and whoever reads sees the whole file
- * of one of them. */
-TEST(Files, WritersOfOnePathAllSucceed)
-{
-    enum { THREADS = 4, TIMES = 50, BYTES = 1 << 16 };
-    const Folder folder;
-    const std::string path = folder / "file";
-    WriteFile(path, std::string(BYTES, 'a'));
-    std::atomic<int> failed{0}, running{THREADS};
-    const auto write = [&](char letter) {
-        const std::string content(BYTES, letter);
-        const ewci_piece pieces[] = {{content.data(), BYTES / 2}, {&content[BYTES / 2], BYTES / 2}};
-        for (int i = 0; i < TIMES; i++)
-            failed += ewci_file_write(path.c_str(), pieces, 2) != EWC_OK;
-        running--;
-    };
-    std::vector<std::thread> threads;
-    for (int t = 0; t < THREADS; t++)
-        threads.emplace_back(write, (char)('b' + t));
-    int reads = 0;
-    for (bool last = false; !last; reads++) {
-        last = running == 0;
-        const std::string seen = ReadFile(path);
-        EXPECT_TRUE(seen == std::string(BYTES, seen.empty() ? '?' : seen[0])) << seen.size();
-    }
-    for (std::thread &thread : threads)
-        thread.join();
-    EXPECT_EQ(0, failed) << ewc_last_error();
-    EXPECT_GT(reads, 1);
-    EXPECT_EQ(std::vector<std::string>{"file"}, folder.list());
-}
 } // namespace

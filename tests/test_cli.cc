@@ -313,6 +313,17 @@ TEST_F(Cli, TrainsAndEvaluates)
                       ParseJson(ReadFile(folder / "third/result.json")).get(), "accuracy")));
 }
 
+/* What rests on drawn samples is said, and only then. */
+TEST_F(Cli, SaysWhatRestsOnDrawnSamples)
+{
+    const std::string note = "before the last row, other tasks on drawn samples (--eval-samples 0: "
+                             "all)";
+    const Outcome drawn = Ewc(Tiny({})), all = Ewc(Tiny({"--eval-samples", "0"}));
+    ASSERT_EQ(0, drawn.code + all.code) << drawn.err << all.err;
+    EXPECT_NE(std::string::npos, Flat(drawn.out).find(note)) << drawn.out;
+    EXPECT_EQ(std::string::npos, Flat(all.out).find("drawn")) << all.out;
+}
+
 /* A run that cannot go on says where what it has finished lies. */
 TEST_F(Cli, AnEarlyEndLeavesWhatIsFinished)
 {
@@ -708,6 +719,30 @@ TEST_F(Cli, QuietLeavesErrorsOnly)
     EXPECT_EQ(0u, failed.err.find("ewc compare: l2:1e9, seed 1: ")) << failed.err;
 }
 
+/* What the library says of the machine, in both forms. */
+TEST_F(Cli, DescribesTheMachine)
+{
+    std::string model = "CPU";
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; model == "CPU" && std::getline(file, line);)
+        if (line.rfind("model name", 0) == 0) model = line.substr(line.find(": ") + 2);
+    const Json document = ParseJson(Ewc({"info", "--json"}).out);
+    const json_t *const devices = json_object_get(document.get(), "devices");
+    ASSERT_EQ(2u, json_array_size(devices));
+    const json_t *const cpu = json_array_get(devices, 0);
+    const auto text = [&](const char *key) {
+        return std::string(json_string_value(json_object_get(cpu, key)));
+    };
+    EXPECT_EQ("cpu", text("name"));
+    EXPECT_TRUE(json_is_true(json_object_get(cpu, "usable")));
+    EXPECT_EQ(0u, text("description").find(model + ", ")) << text("description");
+    EXPECT_EQ("fp32", text("precision"));
+    EXPECT_GT(json_integer_value(json_object_get(cpu, "threads")), 0);
+    EXPECT_EQ((json_int_t)sysconf(_SC_PAGESIZE) * sysconf(_SC_PHYS_PAGES),
+        json_integer_value(json_object_get(cpu, "memory_total")));
+    EXPECT_NE(std::string::npos, Flat(Ewc({"info"}).out).find("cpu " + Flat(model)));
+}
+
 TEST_F(Cli, TellsItsVersion)
 {
     EXPECT_EQ("ewc " + std::string(ewc_version()) + "\n", Ewc({"--version"}).out);
@@ -840,6 +875,27 @@ TEST_F(Cli, SignalsStopIt)
         EXPECT_NE(
             std::string::npos, ReadFile(folder / "run/metrics.jsonl").find("EWC_ERR_STOPPED"));
     }
+}
+
+/* Who asks twice does not wait: nothing more is said or recorded. Both signals meet a process that
+ * was halted, so that no step comes between them; either may be the one that is seen first. */
+TEST_F(Cli, TheSecondSignalEndsItAtOnce)
+{
+    const pid_t child = Start(Tiny(
+        {"--out", "run", "--iterations", "1000000000", "--report-every", "1", "--threads", "1"}));
+    while (!std::filesystem::exists(folder / "run/metrics.jsonl"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    kill(child, SIGSTOP);
+    int status = 0;
+    ASSERT_EQ(child, waitpid(child, &status, WUNTRACED));
+    ASSERT_TRUE(WIFSTOPPED(status));
+    kill(child, SIGINT);
+    kill(child, SIGTERM);
+    kill(child, SIGCONT);
+    const Outcome result = Wait(child);
+    EXPECT_TRUE(result.code == 128 + SIGINT || result.code == 128 + SIGTERM) << result.code;
+    EXPECT_EQ(std::string::npos, result.err.find("stopped by")) << result.err;
+    EXPECT_EQ(std::string::npos, ReadFile(folder / "run/metrics.jsonl").find("EWC_ERR_STOPPED"));
 }
 
 /* Real images through every part: a few steps are enough to be well above chance. */

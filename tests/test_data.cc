@@ -574,6 +574,13 @@ TEST_F(Data, ChecksumAndSizeOfGzipAreChecked)
         Write(path, changed);
         ExpectFileRefused(folder.path(), path, "corrupt gzip data");
     }
+    /* Before the first byte of the payload, too, where the header is read. */
+    Bytes changed = whole;
+    changed[10] = '\xff'; /* the first after gzip's own header: a block of no known kind */
+    Write(path, changed);
+    ExpectFileRefused(folder.path(), path, "corrupt gzip data: invalid block type");
+    Write(path, whole.substr(0, 10));
+    ExpectFileRefused(folder.path(), path, "truncated: the gzip stream stops after 0 bytes");
 }
 
 TEST_F(Data, WrongMagicIsRefused)
@@ -767,6 +774,9 @@ TEST_F(Data, LocateSaysWhatDiffers)
     EXPECT_EQ(0, at.verified);
     EXPECT_NE(nullptr, std::strstr(at.message, "truncated")) << at.message;
     EXPECT_STREQ("", at.checksum);
+
+    test::FailEveryAllocation(
+        2, [&] { return ewc_dataset_locate("custom", folder.path().c_str(), 1, &at, sizeof at); });
 
     /* The real files, one label changed: the same length, another checksum. */
     const test::Folder real;

@@ -924,7 +924,7 @@ TEST_F(Report, FoldersThatAreNoRunOrBroken)
     ExpectRefused(
         2, "empty: not the folder of a run: config.json is missing", {"report", "empty/"});
     ExpectRefused(2, "good/: given twice", {"report", "good", "good/"});
-    ExpectRefused(2, "--out", {"report", "good", "--out="});
+    ExpectRefused(2, "--out: names no folder", {"report", "good", "--out="});
     ExpectRefused(2, "--tensorboard", {"report", "good", "--tensorboard=maybe"});
     ExpectRefused(2, "--lambda: unknown flag", {"report", "good", "--lambda", "3"});
     ExpectRefused(1, "good/config.json", {"report", "good", "--out", "good/config.json/x"});

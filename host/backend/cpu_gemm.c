@@ -17,7 +17,6 @@ static void gemm_chunk(void *context, int64_t i)
     const gemm_job *const job = context;
     const range r = chunk_range(i / job->tiles_n, job->tile_m, job->m);
     const range q = chunk_range(i % job->tiles_n, job->tile_n, job->n);
-    if (r.begin >= r.end || q.begin >= q.end) return;
     cblas_sgemm(CblasRowMajor, job->trans_a ? CblasTrans : CblasNoTrans,
         job->trans_b ? CblasTrans : CblasNoTrans, (int)(r.end - r.begin), (int)(q.end - q.begin),
         (int)job->k, 1.0f, job->a + (job->trans_a ? r.begin : r.begin * job->k),

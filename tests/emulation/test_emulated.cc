@@ -317,7 +317,14 @@ TEST_F(Emulated, DebugSyncNamesTheOperation)
     EXPECT_FAILS(
         EWC_ERR_DEVICE, "scale: cudaErrorUnknown", be->ops->scale(be, (float *)memory, 2.0f, 16));
     EXPECT_EQ("cudaStreamSynchronize: Knobs::fail_call", emulation::take_error());
+    float on_host[4] = {};
+    EXPECT_FAILS(
+        EWC_ERR_DEVICE, "scale: cudaErrorIllegalAddress", be->ops->scale(be, on_host, 2.0f, 4));
+    EXPECT_EQ(nullptr, std::strstr(ewc_last_error(), "EWC_DEBUG_SYNC")); /* which is on */
     be->ops->release(be, memory);
+    ewc_backend_free(be);
+    be = nullptr;
+    emulation::reset();
 }
 
 /* A warp's lanes take every 32nd logit: equal ones meet within a lane and between lanes. */
