@@ -81,3 +81,129 @@ extern "C" cudaError_t ewck_seeds(float *seeds, const float *logits, const int32
         samples, repeats, estimator, step);
     return cudaGetLastError();
 }
+
+/* ---- The rows that carry F ---- */
+
+/* Of a block's samples, or of all. */
+struct RowSums {
+    double total, dropped; /* squared norms */
+    int64_t rows;          /* kept */
+};
+
+static __device__ RowSums block_row_sums(const RowSums &mine)
+{
+    return block_reduce(mine, [](const RowSums &a, const RowSums &b) {
+        return RowSums{a.total + b.total, a.dropped + b.dropped, a.rows + b.rows};
+    });
+}
+
+/* Of a sample, in the order of its rows. */
+static __device__ double total_of(const float *norms, int64_t row, int64_t repeats, int64_t rows)
+{
+    double total = 0.0;
+    for (int64_t k = 0; k < repeats; k++)
+        total += (double)norms[k * rows + row];
+    return total;
+}
+
+/* One warp for a row: norms (n) of seeds (n, cols). */
+static __global__ void row_norms_kernel(
+    float *__restrict__ norms, const float *__restrict__ seeds, int64_t n, int64_t cols)
+{
+    const unsigned lane = threadIdx.x % kWarp;
+    for (int64_t row = first_row(); row < n; row += row_stride()) {
+        float norm = 0.0f;
+        for (int64_t j = lane; j < cols; j += kWarp)
+            norm = fmaf(seeds[row * cols + j], seeds[row * cols + j], norm);
+        norm = warp_sum(norm);
+        if (lane == 0) norms[row] = norm;
+    }
+}
+
+/* One thread for a sample. Out: parts (grid). In: norms (repeats, rows). */
+static __global__ void row_totals_kernel(
+    RowSums *__restrict__ parts, const float *__restrict__ norms, int64_t repeats, int64_t rows)
+{
+    const int64_t row = first_item();
+    const double total = row < rows ? total_of(norms, row, repeats, rows) : 0.0;
+    const RowSums sums = block_row_sums({total, 0.0, 0});
+    if (threadIdx.x == 0) parts[blockIdx.x].total = sums.total;
+}
+
+/* The same grid. In/out: norms, which become -1 where a row is dropped; parts, of which the totals
+ * are read by all blocks and the rest is written by one. */
+static __global__ void mark_rows_kernel(float *__restrict__ norms, RowSums *__restrict__ parts,
+    const ewck_kept *__restrict__ kept, int64_t repeats, int64_t rows, double tolerance)
+{
+    EWC_SHARED(double, totals, kBlock);
+    const int64_t row = first_item();
+    totals[threadIdx.x] = row < rows ? total_of(norms, row, repeats, rows) : 0.0;
+    __syncthreads();
+    double so_far = kept->total; /* through this sample, in order */
+    for (unsigned b = 0; b < blockIdx.x; b++)
+        so_far += parts[b].total;
+    for (unsigned i = 0; i <= threadIdx.x; i++)
+        so_far += totals[i];
+    const double limit = ewci_drop_limit(tolerance, so_far, kept->samples + row + 1);
+    RowSums sums = {0.0, 0.0, 0};
+    for (int64_t k = 0; row < rows && k < repeats; k++) {
+        float *const norm = &norms[k * rows + row];
+        if ((double)*norm <= limit) {
+            sums.dropped += (double)*norm;
+            *norm = -1.0f;
+        } else {
+            sums.rows++;
+        }
+    }
+    sums = block_row_sums(sums);
+    if (threadIdx.x > 0) return;
+    parts[blockIdx.x].dropped = sums.dropped;
+    parts[blockIdx.x].rows = sums.rows;
+}
+
+/* One warp for a row. */
+static __global__ void clear_rows_kernel(
+    float *__restrict__ seeds, const float *__restrict__ norms, int64_t n, int64_t cols)
+{
+    const unsigned lane = threadIdx.x % kWarp;
+    for (int64_t row = first_row(); row < n; row += row_stride())
+        for (int64_t j = lane; norms[row] < 0.0f && j < cols; j += kWarp)
+            seeds[row * cols + j] = 0.0f;
+}
+
+/* One block. */
+static __global__ void add_kept_kernel(
+    ewck_kept *__restrict__ kept, const RowSums *__restrict__ parts, int64_t n, int64_t samples)
+{
+    RowSums sums = {0.0, 0.0, 0};
+    for (int64_t i = threadIdx.x; i < n; i += kBlock) {
+        sums.total += parts[i].total;
+        sums.dropped += parts[i].dropped;
+        sums.rows += parts[i].rows;
+    }
+    sums = block_row_sums(sums);
+    if (threadIdx.x > 0) return;
+    kept->total += sums.total;
+    kept->dropped += sums.dropped;
+    kept->samples += samples;
+    kept->rows += sums.rows;
+}
+
+extern "C" cudaError_t ewck_drop_rows(float *seeds, float *norms, ewck_kept *kept, int64_t repeats,
+    int64_t rows, int64_t cols, double tolerance, double *scratch, cudaStream_t stream)
+{
+    static_assert(sizeof(RowSums) <= 4 * sizeof(double));
+    if (repeats < 0 || rows < 0 || cols < 0 || !(tolerance > 0.0)) return cudaErrorInvalidValue;
+    if (rows == 0) return cudaSuccess;
+    const int64_t blocks = (rows + kBlock - 1) / kBlock, n = repeats * rows;
+    if (blocks > EWCK_SCRATCH / 4) return cudaErrorInvalidValue;
+    RowSums *const parts = reinterpret_cast<RowSums *>(scratch);
+    const unsigned grid = ewck_grid(n, kRowsPerBlock);
+    if (n > 0) EWC_LAUNCH(row_norms_kernel, grid, kBlock, 0, stream, norms, seeds, n, cols);
+    EWC_LAUNCH(row_totals_kernel, (unsigned)blocks, kBlock, 0, stream, parts, norms, repeats, rows);
+    EWC_LAUNCH(mark_rows_kernel, (unsigned)blocks, kBlock, 0, stream, norms, parts, kept, repeats,
+        rows, tolerance);
+    if (n > 0) EWC_LAUNCH(clear_rows_kernel, grid, kBlock, 0, stream, seeds, norms, n, cols);
+    EWC_LAUNCH(add_kept_kernel, 1, kBlock, 0, stream, kept, parts, blocks, rows);
+    return cudaGetLastError();
+}

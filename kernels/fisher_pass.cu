@@ -17,7 +17,7 @@ struct Buffers {
     uint16_t *q;                               /* (rows, out) of the layer at hand */
     uint16_t *d[2];                            /* (repeats * rows, out), of two layers in turn */
     uint16_t *seed_planes;                     /* (repeats * rows, classes), of many classes */
-    float *seeds, *logits, *parts;
+    float *seeds, *norms, *logits, *parts;
     int32_t *labels;
     int64_t *samples;
     size_t bytes; /* all of it */
@@ -74,6 +74,7 @@ static Buffers lay_out(
     if (classes > EWCK_TOP_CLASSES)
         b.seed_planes = pieces.take<uint16_t>(2 * repeats * rows * leading_of(classes));
     b.seeds = pieces.take<float>(repeats * rows * classes);
+    b.norms = pieces.take<float>(repeats * rows);
     b.logits = pieces.take<float>(rows * classes);
     b.parts = pieces.take<float>(kParts);
     b.labels = pieces.take<int32_t>(rows);
@@ -128,7 +129,8 @@ static cudaError_t top_gradients(const Buffers &b, ewck_matrix d, ewck_matrix q,
 
 extern "C" cudaError_t ewck_fisher_batch(float *f, void *memory, const float *theta,
     const ewck_layer *layers, int64_t count, const ewck_view *view, const ewck_step *step,
-    int64_t rows, int64_t repeats, int estimator, int prepare, int hopper, cudaStream_t stream)
+    int64_t rows, int64_t repeats, int estimator, double tolerance, ewck_kept *kept, int prepare,
+    int hopper, cudaStream_t stream)
 {
     if (rows < 0 || repeats < 0 || ewck_fisher_memory(layers, count, rows, repeats) == 0)
         return cudaErrorInvalidValue;
@@ -144,6 +146,10 @@ extern "C" cudaError_t ewck_fisher_batch(float *f, void *memory, const float *th
         {}, {}, b.logits, b.x[top], b.w[top], theta + layers[top].bias, hopper, stream));
     TRY(ewck_seeds(
         b.seeds, b.logits, b.labels, b.samples, repeats, rows, classes, estimator, step, stream));
+    static_assert(kParts * sizeof(float) >= EWCK_SCRATCH * sizeof(double)); /* free until then */
+    if (tolerance > 0.0)
+        TRY(ewck_drop_rows(b.seeds, b.norms, kept, repeats, rows, classes, tolerance,
+            reinterpret_cast<double *>(b.parts), stream));
     ewck_matrix q = matrix_at(b.q, rows, classes), d = {};
     TRY(ewck_planes_square_sum(q, b.seeds, repeats, stream));
     for (int64_t l = top;; l--) { /* q: of the gradients at this layer's output, which are d */

@@ -201,14 +201,21 @@ EWCI_FN float ewci_dropout(const ewck_step *step, uint32_t layer, int64_t index,
  * in any order of classes. */
 EWCI_FN float ewci_factor_scale(float p, float rest)
 {
-    return rest > 0.0f ? sqrtf(p * (rest / (p + rest))) : 0.0f;
+    return rest <= 0.0f ? 0.0f : sqrtf(p * (rest / (p + rest))); /* NaN stays */
 }
 
 /* Entry j of column k; `scale` is ewci_factor_scale(p_k, rest_k). */
 EWCI_FN float ewci_factor_entry(int64_t j, int64_t k, float p_j, float scale, float rest)
 {
-    if (j < k || !(rest > 0.0f)) return 0.0f;
+    if (j < k || rest <= 0.0f) return 0.0f;
     return j == k ? scale : -scale * (p_j / rest);
+}
+
+/* A column whose squared norm is not above this is dropped: `tolerance` times the mean, over the
+ * samples so far, of what a sample's columns have together, 1 - sum p^2. */
+EWCI_FN double ewci_drop_limit(double tolerance, double total, int64_t samples)
+{
+    return tolerance * (total / (double)samples); /* NaN stays, and drops nothing */
 }
 
 /* Uniform in [0, 1) that chooses the label of a sample in draw number `draw`. */

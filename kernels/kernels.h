@@ -122,11 +122,13 @@ cudaError_t ewck_planes_weights(float *f_weights, float *f_bias, ewck_matrix q, 
 size_t ewck_fisher_memory(
     const ewck_layer *host_layers, int64_t count, int64_t rows, int64_t repeats);
 /* f, of the whole model, += sum over `rows` samples of the view from step->position on of the
- * squared per-sample gradients of `estimator` at theta. `prepare` in the first batch of a pass and
- * in one of another number of rows. */
+ * squared per-sample gradients of `estimator` at theta; with tolerance > 0, which is for exact
+ * ones, of those that ewck_drop_rows leaves. `prepare` in the first batch of a pass and in one of
+ * another number of rows. */
 cudaError_t ewck_fisher_batch(float *f, void *memory, const float *theta,
     const ewck_layer *host_layers, int64_t count, const ewck_view *host_view, const ewck_step *step,
-    int64_t rows, int64_t repeats, int estimator, int prepare, int hopper, cudaStream_t stream);
+    int64_t rows, int64_t repeats, int estimator, double tolerance, ewck_kept *kept, int prepare,
+    int hopper, cudaStream_t stream);
 
 /* ---- softmax_nll.cu ---- */
 cudaError_t ewck_nll(float *loss, float *hit, float *gradient, const float *logits,
@@ -141,6 +143,9 @@ cudaError_t ewck_distill(float *gradient, const float *logits, const float *teac
 cudaError_t ewck_seeds(float *seeds, const float *logits, const int32_t *labels,
     const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols, int estimator,
     const ewck_step *step, cudaStream_t stream);
+/* scratch (EWCK_SCRATCH): for at most EWCK_SCRATCH / 4 times a block's rows */
+cudaError_t ewck_drop_rows(float *seeds, float *norms, ewck_kept *kept, int64_t repeats,
+    int64_t rows, int64_t cols, double tolerance, double *scratch, cudaStream_t stream);
 
 /* ---- reduce.cu; scratch (EWCK_SCRATCH) ---- */
 cudaError_t ewck_column_sum(float *out, const float *in, int64_t rows, int64_t cols, float beta,

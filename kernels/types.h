@@ -91,6 +91,12 @@ typedef struct ewck_spans {
     int64_t count, parts, per_part;
 } ewck_spans;
 
+/* What a Fisher pass with a tolerance has done so far (drop_rows). */
+typedef struct ewck_kept {
+    double total, dropped; /* squared norms of all rows, and of those that were dropped */
+    int64_t samples, rows; /* rows: those kept */
+} ewck_kept;
+
 /* The optimizer's constants. */
 typedef struct ewck_rule {
     int32_t kind;    /* EWCK_OPTIMIZER_* */

@@ -71,6 +71,24 @@ class Fisher : public OnBackend
         EXPECT_OK(ewc_fisher_compute(fisher.get(), tasks.get(), t, &o));
         return Read();
     }
+    Vec<float> ComputeWith(
+        int64_t t, double tolerance, int64_t batch = 0, ewc_estimator estimator = EWC_FISHER_EXACT)
+    {
+        ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
+        o.estimator = estimator;
+        o.batch = batch;
+        o.tolerance = tolerance;
+        EXPECT_OK(ewc_fisher_compute(fisher.get(), tasks.get(), t, &o));
+        return Read();
+    }
+    /* Surer of its classes, as after training. */
+    void Sharpen(float factor)
+    {
+        auto weights = ReadWeights(model.get());
+        for (size_t i = (size_t)net.weight_at.back(); i < weights.size(); i++)
+            weights[i] *= factor;
+        WriteWeights(model.get(), weights);
+    }
     /* Against the naive loop over all samples of task t. */
     void Check(int64_t t, ewc_estimator estimator, ewc_scenario scenario, int64_t batch = 0)
     {
@@ -118,6 +136,231 @@ TEST_P(Fisher, MatchesPerSampleLoop)
             Begin(shape, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2));
             Check(1, estimator, EWC_SCENARIO_DOMAIN);
         }
+}
+
+/* ---- The rows that carry F ---- */
+
+namespace
+{
+double Norm(const Vec<float> &a, const Vec<double> &b)
+{
+    double squares = 0.0;
+    for (size_t i = 0; i < a.size(); i++)
+        squares += std::pow((double)a[i] - b[i], 2);
+    return std::sqrt(squares);
+}
+} // namespace
+
+/* In numbers of samples and classes around the widths of blocks and warps; a network that is sure
+ * of some samples, and one that knows nothing, of which a large tolerance leaves nothing. */
+TEST_P(Fisher, ToleranceDropsTheRowsThatItSays)
+{
+    const struct {
+        int64_t train, classes;
+        std::vector<int64_t> hidden;
+        ewc_activation activation;
+    } cases[] = {{1, 3, {5}, EWC_ACTIVATION_RELU}, {31, 2, {7, 5}, EWC_ACTIVATION_TANH},
+        {33, 10, {9}, EWC_ACTIVATION_GELU}, {127, 3, {}, EWC_ACTIVATION_NONE},
+        {257, 10, {8, 5, 7}, EWC_ACTIVATION_RELU}, {60, 47, {9, 6}, EWC_ACTIVATION_RELU}};
+    bool some = false;
+    for (const auto &c : cases) {
+        DataShape data_shape;
+        data_shape.train = c.train;
+        data_shape.classes = c.classes;
+        Begin({0, c.hidden, 0, c.activation},
+            TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1), data_shape);
+        const Batch samples = ReadTask(tasks.get(), 0);
+        const reference::Window window = {0, c.classes};
+        for (const float sharp : {1.0f, 20.0f}) {
+            Sharpen(sharp);
+            const auto weights = ReadWeights(model.get());
+            const auto all =
+                reference::Fisher(net, As<double>(weights), samples, window, reference::kExact);
+            const std::vector<double> tolerances = sharp == 1.0f
+                                                       ? std::vector<double>{0.03, 0.5}
+                                                       : std::vector<double>{1e-6, 1e-3, 0.5};
+            for (const double tolerance : tolerances) {
+                SCOPED_TRACE(testing::Message() << c.train << " samples of " << c.classes << ", x "
+                                                << sharp << ", " << tolerance);
+                const auto want = reference::FisherWithTolerance(
+                    net, As<double>(weights), samples, window, tolerance);
+                const auto plain =
+                    reference::FisherWithTolerance(net, weights, samples, window, tolerance);
+                for (const int64_t batch : {0, 50}) {
+                    const Vec<float> got = ComputeWith(0, tolerance, batch);
+                    if (want.rows == 0)
+                        ExpectBits("F", got, Vec<float>(got.size(), 0.0f));
+                    else
+                        ExpectClose("F", got, want.f, plain.f);
+                    EXPECT_EQ((double)want.rows / (double)c.train, ewc_fisher_rows(fisher.get()));
+                    EXPECT_NEAR(want.total > 0.0 ? want.dropped / want.total : 0.0,
+                        ewc_fisher_dropped(fisher.get()), 1e-4 * want.dropped / want.total + 1e-12);
+                    /* Of all of F as little as of the rows. */
+                    double whole = 0.0;
+                    for (const double x : all)
+                        whole += x * x;
+                    EXPECT_LE(Norm(got, all),
+                        (8.0 * ewc_fisher_dropped(fisher.get()) + 2e-6) * std::sqrt(whole));
+                }
+                const double rows = ewc_fisher_rows(fisher.get());
+                some = some || (rows > 0.0 && rows < (double)(c.classes - 1));
+            }
+        }
+    }
+    EXPECT_TRUE(some);
+}
+
+/* Windows of the head: a task's own, and the classes so far. */
+TEST_P(Fisher, ToleranceRespectsTheScenario)
+{
+    DataShape data_shape;
+    data_shape.classes = 6;
+    double dropped = 0.0;
+    for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_CLASS}) {
+        SCOPED_TRACE(scenario);
+        Begin({0, {9}, 0, EWC_ACTIVATION_RELU}, TaskOptions(EWC_TASKS_SPLIT, scenario, 3),
+            data_shape);
+        Sharpen(100.0f);
+        for (const int64_t t : {2, 0}) {
+            const auto want =
+                reference::FisherWithTolerance(net, As<double>(ReadWeights(model.get())),
+                    ReadTask(tasks.get(), t), WindowOf(tasks.get(), scenario, t), 0.01);
+            ExpectRelative("F", ComputeWith(t, 0.01), want.f, 2e-5, 1e-7);
+            EXPECT_EQ((double)want.rows / (double)ewc_tasks_rows(tasks.get(), t, EWC_SPLIT_TRAIN),
+                ewc_fisher_rows(fisher.get()));
+            dropped += want.dropped;
+        }
+    }
+    EXPECT_GT(dropped, 0.0);
+}
+
+/* What is left out depends on the samples before, not on the batch. */
+TEST_P(Fisher, ToleranceDoesNotSeeBatches)
+{
+    DataShape data_shape;
+    data_shape.train = 131;
+    data_shape.classes = 10;
+    Begin({0, {13, 9}, 0, EWC_ACTIVATION_RELU},
+        TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1), data_shape);
+    Sharpen(20.0f);
+    const Vec<float> whole = ComputeWith(0, 1e-3, 131);
+    const double rows = ewc_fisher_rows(fisher.get());
+    EXPECT_GT(rows, 0.0);
+    EXPECT_LT(rows, 8.0);
+    ExpectBits("the same again", ComputeWith(0, 1e-3, 131), whole);
+    for (const int64_t batch : {0, 1, 7, 128, 130, 1000}) {
+        ExpectRelative("F", ComputeWith(0, 1e-3, batch), whole, 2e-5, 1e-9);
+        EXPECT_EQ(rows, ewc_fisher_rows(fisher.get())) << batch;
+    }
+}
+
+/* Packed rows, and the same with zeros between them. */
+TEST_P(Fisher, PackedRowsGiveTheSame)
+{
+    if (!be->ops->pack_rows) GTEST_SKIP() << be->ops->name << ": packs nothing";
+    DataShape data_shape;
+    data_shape.train = 131;
+    data_shape.classes = 10;
+    for (const ewc_activation activation :
+        {EWC_ACTIVATION_RELU, EWC_ACTIVATION_TANH, EWC_ACTIVATION_GELU}) {
+        SCOPED_TRACE(activation);
+        Begin({0, {13, 9}, 0, activation}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1),
+            data_shape);
+        Sharpen(20.0f);
+        const Vec<float> packed = ComputeWith(0, 1e-3, 50);
+        const double rows = ewc_fisher_rows(fisher.get());
+        const auto pack_rows = be->checked.pack_rows;
+        be->checked.pack_rows = nullptr;
+        ExpectRelative("F", ComputeWith(0, 1e-3, 50), packed, 2e-5, 1e-9);
+        EXPECT_EQ(rows, ewc_fisher_rows(fisher.get()));
+        be->checked.pack_rows = pack_rows;
+    }
+}
+
+/* Without a tolerance, and for the other estimators, nothing changes, whatever came before. */
+TEST_P(Fisher, NoToleranceChangesNothing)
+{
+    Begin({0, {9, 5}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    Sharpen(20.0f);
+    const double rows[] = {3.0, 1.0, 1.0, 1.0, 1.0};
+    for (const ewc_estimator estimator : kEstimators) {
+        SCOPED_TRACE(estimator);
+        const Vec<float> before = Compute(0, estimator);
+        EXPECT_EQ(rows[estimator], ewc_fisher_rows(fisher.get()));
+        const Vec<float> with = ComputeWith(0, 0.1, 0, estimator);
+        if (estimator == EWC_FISHER_EXACT) {
+            EXPECT_FALSE(SameBits(with, before));
+            EXPECT_GT(ewc_fisher_dropped(fisher.get()), 0.0);
+        } else {
+            ExpectBits("with a tolerance", with, before);
+        }
+        ExpectBits("after it", ComputeWith(0, 0.0, 0, estimator), before);
+        EXPECT_EQ(rows[estimator], ewc_fisher_rows(fisher.get()));
+        EXPECT_EQ(0.0, ewc_fisher_dropped(fisher.get()));
+    }
+    EXPECT_EQ(0.0, ewc_fisher_rows(nullptr));
+    EXPECT_EQ(0.0, ewc_fisher_dropped(nullptr));
+}
+
+/* A network that is certain leaves no rows, and no F; one that is broken leaves all of them. */
+TEST_P(Fisher, ToleranceAtTheEdges)
+{
+    Begin({0, {9, 5}, 0}, TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1));
+    auto weights = ReadWeights(model.get());
+    for (size_t i = (size_t)net.weight_at.back(); i < weights.size(); i++)
+        weights[i] = i == (size_t)net.bias_at.back() ? 1e6f : 0.0f; /* p is one-hot */
+    WriteWeights(model.get(), weights);
+    ExpectBits("F", ComputeWith(0, 1e-6, 20), Vec<float>(weights.size(), 0.0f));
+    EXPECT_EQ(0.0, ewc_fisher_rows(fisher.get()));
+    EXPECT_EQ(0.0, ewc_fisher_dropped(fisher.get()));
+
+    ASSERT_OK(be->ops->upload(be, model->theta + net.bias_at.back(), &kNan, sizeof kNan));
+    ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
+    for (const double any : {0.0, 0.5}) {
+        o.tolerance = any;
+        EXPECT_FAILS(
+            EWC_ERR_NONFINITE, "not finite", ewc_fisher_compute(fisher.get(), tasks.get(), 0, &o));
+    }
+    for (const double wrong : {-1e-9, 1.0, (double)kNan}) {
+        o.tolerance = wrong;
+        EXPECT_FAILS(
+            EWC_ERR_ARGUMENT, "tolerance=", ewc_fisher_compute(fisher.get(), tasks.get(), 0, &o));
+    }
+    o.tolerance = 0.5; /* of options that end before it nothing is read */
+    o.struct_size = offsetof(ewc_fisher_options, tolerance);
+    WriteWeights(model.get(), weights);
+    EXPECT_OK(ewc_fisher_compute(fisher.get(), tasks.get(), 0, &o));
+    EXPECT_EQ(3.0, ewc_fisher_rows(fisher.get()));
+}
+
+TEST(FisherOnCpu, ThreadsDoNotMatterToTheTolerance)
+{
+    Vec<float> f[3];
+    const int threads[3] = {1, 2, 5};
+    for (int i = 0; i < 3; i++) {
+        ewc_backend_options on = EWC_BACKEND_OPTIONS_DEFAULTS;
+        on.threads = threads[i];
+        const Handle<ewc_backend> be = Make(ewc_backend_create, "cpu", &on);
+        DataShape data_shape;
+        data_shape.train = 700;
+        data_shape.classes = 10;
+        const auto data = MakeDataset(be.get(), data_shape);
+        const auto options = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1);
+        const auto tasks = Make(ewc_tasks_create, data.get(), &options);
+        const auto model = MakeModel(be.get(), {16, {200, 90}, 10});
+        auto weights = ReadWeights(model.get());
+        for (float &w : weights)
+            w *= 4.0f; /* surer of its classes */
+        WriteWeights(model.get(), weights);
+        const auto fisher = Make(ewc_fisher_create, model.get());
+        ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
+        o.tolerance = 1e-3;
+        ASSERT_OK(ewc_fisher_compute(fisher.get(), tasks.get(), 0, &o));
+        EXPECT_GT(ewc_fisher_dropped(fisher.get()), 0.0);
+        f[i].resize((size_t)ewc_model_parameter_count(model.get()));
+        ASSERT_OK(ewc_fisher_read(fisher.get(), f[i].data(), (int64_t)f[i].size()));
+        ExpectBits("F", f[i], f[0]);
+    }
 }
 
 /* ---- On tensor cores, each operand in two bfloat16 planes ---- */
@@ -261,6 +504,36 @@ TEST_P(FisherBf16x3, DrawsTheSameLabels)
         EXPECT_TRUE(std::sqrt(errors) <= 4 * kSplit * std::sqrt(squares))
             << std::sqrt(errors / squares);
     }
+}
+
+/* Layer by layer in float32 the same rows are left, but for some at the limit. */
+TEST_P(FisherBf16x3, DropsTheSameRows)
+{
+    for (const int64_t classes : {3, 10, 17, 40})
+        for (const std::vector<int64_t> &hidden :
+            {std::vector<int64_t>{9}, std::vector<int64_t>{6, 9, 12}}) {
+            SCOPED_TRACE(
+                testing::Message() << classes << " classes, " << hidden.size() << " hidden");
+            DataShape data_shape;
+            data_shape.classes = classes;
+            data_shape.train = 130;
+            Begin({0, hidden, 0, EWC_ACTIVATION_RELU},
+                TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1), data_shape);
+            Sharpen(20.0f);
+            const Vec<float> planes = ComputeWith(0, 1e-3, 100);
+            const double rows = ewc_fisher_rows(fisher.get());
+            const double dropped = ewc_fisher_dropped(fisher.get());
+            ASSERT_GT(fisher->bytes, 0u);
+            EXPECT_EQ(classes >= 10, dropped > 0.0);
+            be->precision = EWC_PRECISION_FP32;
+            const Vec<float> floats = ComputeWith(0, 1e-3, 100);
+            be->precision = EWC_PRECISION_BF16X3;
+            EXPECT_NEAR(ewc_fisher_rows(fisher.get()), rows, 0.05);
+            EXPECT_NEAR(ewc_fisher_dropped(fisher.get()), dropped, 0.02 * dropped);
+            const Vec<double> want = As<double>(floats);
+            EXPECT_LE(Norm(planes, want), 16 * kSplit * Norm(Vec<float>(want.size()), want));
+            ExpectBits("the same again", ComputeWith(0, 1e-3, 100), planes);
+        }
 }
 
 /* Other activations and the sensitivity of outputs go layer by layer, in float32 as ever. */

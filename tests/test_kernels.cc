@@ -54,8 +54,8 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     none_chosen.chosen = &first;
     EXPECT_REFUSED(ewck_gather(x, i, l, &none_chosen, step, 1, stream));
     const ewck_layer layers[] = {{1, 1, 0, 1, EWCK_ACTIVATION_NONE}};
-    EXPECT_REFUSED(ewck_fisher_batch(
-        x, nullptr, x, layers, 1, &view, step, -1, 1, EWCK_FISHER_EXACT, 1, 0, stream));
+    EXPECT_REFUSED(ewck_fisher_batch(x, nullptr, x, layers, 1, &view, step, -1, 1,
+        EWCK_FISHER_EXACT, 0.0, nullptr, 1, 0, stream));
     const ewck_matrix one = {nullptr, 1, 1, 16}, two = {nullptr, 2, 1, 16};
     EXPECT_REFUSED(ewck_planes_gather(one, two, i, l, &view, step, stream));
     EXPECT_REFUSED(ewck_planes_gather(one, one, i, l, &no_rows, step, stream));

@@ -239,7 +239,7 @@ TEST_P(Model, SquareModeMatchesPerSampleLoop)
         const int64_t repeats = shape.outputs - 1;
         ewci_pass *const pass = Forward(model.get(), batch, {0, shape.outputs}, repeats);
         Buffer<float> f(be, net.parameters, 1.0f);
-        EXPECT_OK(ewci_likelihood_seeds(pass, EWC_FISHER_EXACT, repeats));
+        EXPECT_OK(ewci_likelihood_seeds(pass, EWC_FISHER_EXACT, repeats, 0.0, nullptr));
         EXPECT_OK(ewci_pass_backward(pass, f, EWCI_MODE_SQUARE, repeats));
         auto want = reference::Fisher(
             net, As<double>(weights), batch, {0, shape.outputs}, reference::kExact);

@@ -157,6 +157,7 @@ TEST_P(Ops, AcceptNothing)
     Buffer<float> x(be, 4, 3.0f);
     Buffer<int32_t> l(be, 4, 1);
     Buffer<int64_t> samples(be, 4, (int64_t)0);
+    Buffer<ewck_kept> kept(be, 1, ewck_kept{});
     Buffer<double> total(be, 1, 3.0), dots(be, {3.0, 4.0});
     StepBlock step(be, ewck_step{});
     const ewck_rule rule = {EWCK_OPTIMIZER_SGD, EWCK_PENALTY_NONE, 0, 0, 0, 0, 1e-8f, 0, 0};
@@ -183,6 +184,7 @@ TEST_P(Ops, AcceptNothing)
     EXPECT_OK(ops->square_sum(be, x, x, 2, 0));
     EXPECT_OK(ops->nll(be, x, x, x, x, l, 0, 2, 0, 1));
     EXPECT_OK(ops->seeds(be, x, x, l, samples, 1, 0, 2, EWCK_FISHER_EXACT, step));
+    EXPECT_OK(ops->drop_rows(be, x, x, kept, 2, 0, 3, 0.5));
     EXPECT_OK(ops->accumulate(be, total, x, 0));
     EXPECT_OK(ops->optimizer_step(be, x, x, x, x, x, x, 0, &rule, step, l));
     EXPECT_OK(ops->initialize(be, x, 1, 0, 7, 1.0));
@@ -209,6 +211,7 @@ TEST_P(Ops, RefuseWhatTheirCommentsExclude)
     Buffer<int32_t> l(be, 4, 1);
     Buffer<int64_t> samples(be, 4, (int64_t)0);
     Buffer<uint8_t> bytes(be, 4, (uint8_t)0);
+    Buffer<ewck_kept> kept(be, 1, ewck_kept{});
     Buffer<double> total(be, 2, 3.0);
     StepBlock step(be, ewck_step{});
     double value = 0.0;
@@ -275,6 +278,10 @@ TEST_P(Ops, RefuseWhatTheirCommentsExclude)
     refuses("seeds: 2 repeats, expected 1", seeds(2, 3, EWCK_FISHER_EMPIRICAL));
     refuses("seeds: 2 repeats, expected 1", seeds(2, 3, EWCK_FISHER_ARGMAX));
     refuses("seeds: estimator=4", seeds(1, 3, 4));
+
+    refuses("drop_rows: -1 times 1", ops->drop_rows(be, x, y, kept, -1, 1, 1, 0.5));
+    for (const double tolerance : {0.0, 1.0, -1.0, (double)kNan})
+        refuses("drop_rows: tolerance=", ops->drop_rows(be, x, y, kept, 1, 1, 1, tolerance));
 
     refuses("accumulate: n=-1", ops->accumulate(be, total, x, -1));
     refuses("initialize: n=-1", ops->initialize(be, x, 0, -1, 7, 1.0));
@@ -833,6 +840,168 @@ Vec<double> Row(const std::vector<float> &x, int64_t r, int64_t cols)
     return Vec<double>(x.begin() + r * cols, x.begin() + (r + 1) * cols);
 }
 } // namespace
+
+/* Against a loop over samples, in batches of one call and of several. Rows of all sizes; the last
+ * block of classes is 0 throughout. */
+TEST_P(Ops, DropRowsBelowTheLimit)
+{
+    Rng rng(77);
+    const int64_t shapes[][2] = {{1, 2}, {31, 3}, {33, 10}, {127, 47}, {257, 10}, {3, 1000}};
+    for (const auto &[rows, cols] : shapes)
+        for (const double tolerance : {1e-6, 1e-2, 0.9})
+            for (const int64_t part : {rows, (rows + 1) / 2}) {
+                SCOPED_TRACE(testing::Message() << rows << " x " << cols << ", " << tolerance);
+                const int64_t repeats = cols - 1;
+                std::vector<float> seeds;
+                for (int64_t k = 0; k < repeats; k++)
+                    for (int64_t r = 0; r < rows; r++) {
+                        const double size = std::pow(10.0, rng.Uniform(-5.0, 0.0));
+                        for (int64_t j = 0; j < cols; j++)
+                            seeds.push_back(
+                                k > 0 && k == repeats - 1 ? 0.0f : (float)rng.Uniform(-size, size));
+                    }
+                auto want = seeds, got = seeds;
+                ewck_kept sums = {};
+                for (int64_t r = 0; r < rows; r++) {
+                    Vec<double> norms((size_t)repeats, 0.0);
+                    for (int64_t k = 0; k < repeats; k++) {
+                        for (int64_t j = 0; j < cols; j++)
+                            norms[(size_t)k] +=
+                                std::pow((double)seeds[(size_t)((k * rows + r) * cols + j)], 2);
+                        sums.total += norms[(size_t)k];
+                    }
+                    sums.samples++;
+                    for (int64_t k = 0; k < repeats; k++) {
+                        if (norms[(size_t)k] > tolerance * sums.total / (double)sums.samples) {
+                            sums.rows++;
+                            continue;
+                        }
+                        sums.dropped += norms[(size_t)k];
+                        std::fill_n(want.begin() + (k * rows + r) * cols, cols, 0.0f);
+                    }
+                }
+                Buffer<ewck_kept> kept(be, 1, ewck_kept{});
+                for (int64_t at = 0; at < rows; at += part) {
+                    const int64_t n = std::min(part, rows - at);
+                    std::vector<float> some;
+                    for (int64_t k = 0; k < repeats; k++)
+                        some.insert(some.end(), seeds.begin() + (k * rows + at) * cols,
+                            seeds.begin() + (k * rows + at + n) * cols);
+                    Buffer<float> d_seeds(be, some), norms(be, repeats * n, kNan);
+                    EXPECT_OK(
+                        ops->drop_rows(be, d_seeds, norms, kept, repeats, n, cols, tolerance));
+                    const auto read = d_seeds.Read();
+                    for (int64_t k = 0; k < repeats; k++)
+                        std::copy_n(read.begin() + k * n * cols, n * cols,
+                            got.begin() + (k * rows + at) * cols);
+                }
+                ExpectBits("seeds", got, want);
+                const ewck_kept end = kept.Read()[0];
+                EXPECT_EQ(sums.samples, end.samples);
+                EXPECT_EQ(sums.rows, end.rows);
+                EXPECT_NEAR(sums.total, end.total, 1e-5 * sums.total);
+                EXPECT_NEAR(sums.dropped, end.dropped, 1e-5 * sums.dropped);
+            }
+}
+
+/* A sum that is not a number drops nothing any more. */
+TEST_P(Ops, DropRowsKeepsNan)
+{
+    const std::vector<float> seeds = {0, 1, kNan, 0, 1e-9f, 1};
+    Buffer<float> d_seeds(be, seeds), norms(be, 6, 0.0f);
+    Buffer<ewck_kept> kept(be, 1, ewck_kept{});
+    EXPECT_OK(ops->drop_rows(be, d_seeds, norms, kept, 1, 6, 1, 0.5));
+    const auto got = d_seeds.Read();
+    EXPECT_EQ(1.0f, got[1]);
+    EXPECT_TRUE(std::isnan(got[2]));
+    EXPECT_EQ(1e-9f, got[4]);
+    EXPECT_EQ(5, kept.Read()[0].rows);
+}
+
+/* Samples by how many rows are left, as they come where it is as many; then one pass over those. */
+TEST_P(Ops, PackRowsAndPassOverThem)
+{
+    if (!ops->pack_rows) GTEST_SKIP() << be->ops->name << ": packs nothing";
+    Rng rng(78);
+    const int64_t shapes[][3] = {{1, 1, 2}, {3, 31, 7}, {9, 257, 10}, {46, 127, 47}, {5, 33, 400}};
+    for (const auto &[repeats, rows, cols] : shapes)
+        for (const int share : {0, 1, 4}) /* of rows that are not 0, in quarters */
+            for (const int activation :
+                {EWCK_ACTIVATION_RELU, EWCK_ACTIVATION_TANH, EWCK_ACTIVATION_GELU}) {
+                SCOPED_TRACE(testing::Message() << repeats << " x " << rows << " x " << cols << ", "
+                                                << share << "/4, activation " << activation);
+                std::vector<float> seeds;
+                std::vector<std::vector<int64_t>> left((size_t)rows);
+                for (int64_t k = 0; k < repeats; k++)
+                    for (int64_t r = 0; r < rows; r++) {
+                        const bool stays = (int)rng.Below(4) < share;
+                        if (stays) left[(size_t)r].push_back(k);
+                        for (int64_t j = 0; j < cols; j++)
+                            seeds.push_back(
+                                stays && j + 1 == cols ? (float)rng.Uniform(0.5, 1.0) : 0.0f);
+                    }
+                std::vector<int32_t> order;
+                for (size_t n = (size_t)repeats; n > 0; n--)
+                    for (int32_t r = 0; r < rows; r++)
+                        if (left[(size_t)r].size() == n) order.push_back(r);
+                const auto z = rng.Uniforms(rows * cols, -2, 2);
+                std::vector<float> y;
+                for (const float x : z)
+                    y.push_back((float)reference::Activate((double)x, activation));
+                std::vector<float> packed;
+                std::vector<int64_t> counts;
+                Vec<double> d, squares(order.size() * (size_t)cols, 0.0);
+                for (size_t k = 0; k < (size_t)repeats; k++) {
+                    int64_t count = 0;
+                    for (size_t i = 0; i < order.size(); i++) {
+                        const int64_t r = order[i];
+                        if (left[(size_t)r].size() <= k) continue;
+                        count++;
+                        for (int64_t j = 0; j < cols; j++) {
+                            const size_t at = (size_t)((left[(size_t)r][k] * rows + r) * cols + j);
+                            const double slope =
+                                reference::Slope((double)z[(size_t)(r * cols + j)], activation);
+                            packed.push_back(seeds[at]);
+                            d.push_back((double)seeds[at] * slope);
+                            squares[i * (size_t)cols + (size_t)j] += d.back() * d.back();
+                        }
+                    }
+                    counts.push_back(count);
+                }
+                Buffer<float> d_seeds(be, seeds), out(be, repeats * rows * cols, kNan);
+                Buffer<int32_t> d_order(be, 2 * rows, -1);
+                std::vector<int64_t> got_counts((size_t)repeats, -1);
+                EXPECT_OK(ops->pack_rows(
+                    be, out, d_order, got_counts.data(), d_seeds, repeats, rows, cols));
+                ExpectBits("counts", got_counts, counts);
+                auto got_order = d_order.Read();
+                got_order.resize(order.size());
+                ExpectBits("order", got_order, order);
+                auto got = out.Read();
+                got.resize(packed.size());
+                ExpectBits("packed", got, packed);
+
+                const int64_t count = counts[0];
+                Buffer<float> d_y(be, y), d_z(be, z), q(be, count * cols + 1, 7.0f);
+                EXPECT_OK(ops->packed_backward(
+                    be, out, q, d_y, d_z, d_order, counts.data(), repeats, cols, activation));
+                got = out.Read();
+                got.resize(packed.size());
+                ExpectRelative("d", got, d, 1e-5, 1e-7);
+                auto got_squares = q.Read();
+                EXPECT_EQ(7.0f, got_squares.back());
+                got_squares.pop_back();
+                ExpectRelative("squares", got_squares, squares, 2e-5, 1e-7);
+
+                EXPECT_OK(ops->square_rows(be, q, d_y, d_order, count, cols));
+                got_squares = q.Read();
+                EXPECT_EQ(7.0f, got_squares.back());
+                for (int64_t i = 0; i < count * cols; i++) {
+                    const float in = y[(size_t)(order[(size_t)(i / cols)] * cols + i % cols)];
+                    ASSERT_EQ(in * in, got_squares[(size_t)i]) << i;
+                }
+            }
+}
 
 TEST_P(Ops, ExactSeedsFactorTheCovariance)
 {

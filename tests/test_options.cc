@@ -261,6 +261,7 @@ TEST(Options, LimitsHold)
         {"momentum", "-0.1"}, {"batch", "0"}, {"batch", "65537"}, {"schedule-factor", "0"},
         {"schedule-factor", "1.5"}, {"dropout-hidden", "1"}, {"dropout-input", "-0.1"},
         {"threads", "1025"}, {"lr", "0"}, {"lr", "-0.1"}, {"tasks", "0"}, {"fisher-draws", "0"},
+        {"fisher-tolerance", "1"}, {"fisher-tolerance", "-0.1"}, {"fisher-tolerance", "nan"},
         {"classes-per-task", "1"}, {"hidden", "0"}, {"hidden", "400,"}, {"hidden", ",400"},
         {"hidden", "400,,400"}, {"hidden", "400;400"}, {"hidden", "4e2"}, {"hidden", "-5"},
         {"hidden", "1048577"}, {"std", "0"}, {"std", "-1"}, {"checkpoint", "yes"},

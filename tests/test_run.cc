@@ -166,6 +166,8 @@ TEST_F(WholeRun, LeavesItsFolder)
         const json_t *const pass = json_array_get(passes, t);
         EXPECT_EQ((double)t + 1, Number(pass, "task"));
         EXPECT_EQ(200, Number(pass, "samples"));
+        EXPECT_EQ(9, Number(pass, "rows_per_sample"));
+        EXPECT_EQ(0.0, Number(pass, "dropped"));
         for (const char *name : {"fc1.weight", "fc1.bias", "head.weight", "head.bias"}) {
             const json_t *const stats = json_object_get(json_object_get(pass, "segments"), name);
             EXPECT_GT(Number(stats, "trace"), 0.0);
@@ -189,6 +191,7 @@ TEST_F(WholeRun, LeavesItsFolder)
         EXPECT_EQ("ewc", Text(head, "method"));
         EXPECT_EQ("exact", Text(head, "estimator"));
         EXPECT_EQ(200, Number(head, "fisher_samples"));
+        EXPECT_EQ(0.0, Number(head, "fisher_tolerance"));
         EXPECT_EQ("mean over samples", Text(head, "normaliser"));
         EXPECT_EQ(5, Number(head, "lambda"));
         EXPECT_EQ("half", Text(head, "lambda_convention"));
@@ -208,6 +211,32 @@ TEST_F(WholeRun, LeavesItsFolder)
     const std::string task = "task-begin task-end fisher folded evaluated ";
     EXPECT_EQ("begin evaluated " + task + task + task + "end ", events);
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "executed", ewc_run_execute(run.get()));
+}
+
+/* What the tolerance left out, and that another estimator knows none. */
+TEST_F(WholeRun, RecordsTheTolerance)
+{
+    Set("fisher-tolerance", "0.05");
+    const RunHandle run = Create();
+    ASSERT_OK(ewc_run_execute(run.get()));
+    EXPECT_EQ(0.05, Number(Record()[0].get(), "fisher_tolerance"));
+    int passes = 0;
+    for (const Json &line : Record()) {
+        if (Text(line.get(), "event") != "fisher") continue;
+        passes++;
+        EXPECT_GT(Number(line.get(), "rows_per_sample"), 0.0);
+        EXPECT_LT(Number(line.get(), "rows_per_sample"), 9.0);
+        EXPECT_GT(Number(line.get(), "dropped"), 0.0);
+        EXPECT_LT(Number(line.get(), "dropped"), 9 * 0.05 * 2);
+    }
+    EXPECT_EQ(3, passes);
+    Set("estimator", "empirical");
+    Set("out", (folder / "other").c_str());
+    const RunHandle other = Create();
+    ASSERT_NE(nullptr, other);
+    ASSERT_OK(ewc_run_execute(other.get()));
+    const Json result = ParseJson(ReadFile(folder / "other/result.json"));
+    EXPECT_EQ(nullptr, json_object_get(result.get(), "fisher_tolerance"));
 }
 
 /* The rule, told once more from the record; and what result.json keeps of it. */

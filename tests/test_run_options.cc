@@ -186,6 +186,7 @@ std::string ByHand(const ewc_run_options &o)
     f.samples = o.fisher_samples;
     f.draws = o.fisher_draws;
     f.batch = o.fisher_batch;
+    f.tolerance = o.fisher_tolerance;
     f.seed = (uint64_t)o.seed;
     ewc_train_options train = EWC_TRAIN_OPTIONS_DEFAULTS;
     train.epochs = o.epochs;
@@ -318,6 +319,7 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
         {"fisher-samples", "0", "7"},
         {"fisher-draws", "1", "3", {{"estimator", "sampled"}}},
         {"fisher-batch", "0", "9"},
+        {"fisher-tolerance", "0", "0.1"},
         {"fisher-overlap", "false", "true"},
         {"optimizer", "sgd", "adam"},
         {"optimizer", "adam", "adamw", {{"weight-decay", "0.5"}}},

@@ -179,6 +179,15 @@ static ewc_status check_seeds(ewc_backend *be, float *seeds, const float *logits
         be, seeds, logits, labels, samples, repeats, rows, cols, estimator, step);
 }
 
+static ewc_status check_drop_rows(ewc_backend *be, float *seeds, float *norms, ewck_kept *kept,
+    int64_t repeats, int64_t rows, int64_t cols, double tolerance)
+{
+    REQUIRE_BLOCKS("drop_rows", repeats, rows, cols);
+    REQUIRE(tolerance > 0.0 && tolerance < 1.0, "drop_rows: tolerance=%g, expected 0 < t < 1",
+        tolerance);
+    return be->inner->drop_rows(be, seeds, norms, kept, repeats, rows, cols, tolerance);
+}
+
 /* ---- Reductions ---- */
 
 static ewc_status check_accumulate(ewc_backend *be, double *total, const float *x, int64_t n)
@@ -312,6 +321,7 @@ void ewci_backend_check(ewc_backend *be)
     be->checked.nll = check_nll;
     be->checked.distill = check_distill;
     be->checked.seeds = check_seeds;
+    be->checked.drop_rows = check_drop_rows;
     be->checked.accumulate = check_accumulate;
     be->checked.penalty = check_penalty;
     be->checked.scale = check_scale;

@@ -430,6 +430,14 @@ static ewc_status cuda_seeds(ewc_backend *be, float *seeds, const float *logits,
 
 /* ---- The Fisher pass ---- */
 
+static ewc_status cuda_drop_rows(ewc_backend *be, float *seeds, float *norms, ewck_kept *kept,
+    int64_t repeats, int64_t rows, int64_t cols, double tolerance)
+{
+    OPERATION(be, "drop_rows",
+        ewck_drop_rows(
+            seeds, norms, kept, repeats, rows, cols, tolerance, cuda->scratch, cuda->stream));
+}
+
 static size_t cuda_fisher_memory(
     ewc_backend *be, const ewck_layer *layers, int64_t count, int64_t rows, int64_t repeats)
 {
@@ -439,11 +447,11 @@ static size_t cuda_fisher_memory(
 
 static ewc_status cuda_fisher_batch(ewc_backend *be, float *f, void *memory, const float *theta,
     const ewck_layer *layers, int64_t count, const ewck_view *view, const ewck_step *step,
-    int64_t rows, int64_t repeats, int estimator, int prepare)
+    int64_t rows, int64_t repeats, int estimator, double tolerance, ewck_kept *kept, int prepare)
 {
     OPERATION(be, "fisher_batch",
         ewck_fisher_batch(f, memory, theta, layers, count, view, step, rows, repeats, estimator,
-            prepare, cuda->hopper, cuda->stream));
+            tolerance, kept, prepare, cuda->hopper, cuda->stream));
 }
 
 /* ---- Training steps ---- */
@@ -617,6 +625,7 @@ static const ewci_backend_ops cuda_ops = {
     .nll = cuda_nll,
     .distill = cuda_distill,
     .seeds = cuda_seeds,
+    .drop_rows = cuda_drop_rows,
     .fisher_memory = cuda_fisher_memory,
     .fisher_batch = cuda_fisher_batch,
     .mlp_memory = cuda_mlp_memory,

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 8 };
+enum { EWCI_BACKEND_ABI = 9 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
@@ -116,6 +116,28 @@ struct ewci_backend_ops {
         const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols, int estimator,
         const ewck_step *step);
 
+    /* ---- The rows that carry F ---- */
+    /* Of EXACT's seeds (repeats, rows, cols), those whose squared norm is at most ewci_drop_limit
+     * (formula.h) become 0: of the samples in order, those of the batches before being in *kept,
+     * which grows. 0 < tolerance < 1; norms (repeats, rows) is scratch. A sample's rows are the
+     * same in batches of any size. */
+    ewc_status (*drop_rows)(ewc_backend *be, float *seeds, float *norms, ewck_kept *kept,
+        int64_t repeats, int64_t rows, int64_t cols, double tolerance);
+    /* The next three are NULL in a backend that gains nothing by them. packed: the rows of seeds
+     * (repeats, rows, cols) that are not 0. Its block k, of host_counts[k] rows (they fall), has
+     * row k of those that are left of the samples order[0], order[1], ...; blocks follow each
+     * other. order (2 rows) has scratch behind. Waits. */
+    ewc_status (*pack_rows)(ewc_backend *be, float *packed, int32_t *order, int64_t *host_counts,
+        const float *seeds, int64_t repeats, int64_t rows, int64_t cols);
+    /* d, packed rows of cols, *= act' of y (rows, cols), or z, as in activation_backward; squares
+     * (host_counts[0], cols) = the sum over its blocks of that squared. */
+    ewc_status (*packed_backward)(ewc_backend *be, float *d, float *squares, const float *y,
+        const float *z, const int32_t *order, const int64_t *host_counts, int64_t repeats,
+        int64_t cols, int activation);
+    /* out (count, cols) = rows order[0], order[1], ... of in (rows, cols), squared */
+    ewc_status (*square_rows)(ewc_backend *be, float *out, const float *in, const int32_t *order,
+        int64_t count, int64_t cols);
+
     /* ---- A batch of the Fisher pass as a whole ---- */
     /* Of linear layers with ReLU between them, in the precision bf16x3; NULL in a backend without
      * it. fisher_memory: bytes that batches of at most `rows` samples with so many seeds need; 0:
@@ -123,12 +145,14 @@ struct ewci_backend_ops {
     size_t (*fisher_memory)(ewc_backend *be, const ewck_layer *host_layers, int64_t count,
         int64_t rows, int64_t repeats);
     /* f, of the whole model, += the squared per-sample gradients, summed over the seeds of the
-     * estimator (as `seeds` makes them) and over the view's samples from step->position on; rows of
-     * it. `memory` is scratch, and keeps planes of theta from one batch of a pass to the next:
-     * `prepare` in the first, and in one of another number of rows. */
+     * estimator (as `seeds` makes them, and with tolerance > 0 drop_rows leaves them) and over the
+     * view's samples from step->position on; rows of it. `memory` is scratch, and keeps planes of
+     * theta from one batch of a pass to the next: `prepare` in the first, and in one of another
+     * number of rows. */
     ewc_status (*fisher_batch)(ewc_backend *be, float *f, void *memory, const float *theta,
         const ewck_layer *host_layers, int64_t count, const ewck_view *host_view,
-        const ewck_step *step, int64_t rows, int64_t repeats, int estimator, int prepare);
+        const ewck_step *step, int64_t rows, int64_t repeats, int estimator, double tolerance,
+        ewck_kept *kept, int prepare);
 
     /* ---- Training steps as a whole ---- */
     /* Of multilayer perceptrons without dropout, in the precision bf16x3; NULL in a backend without

@@ -33,6 +33,8 @@ ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model)
         status = ewci_device_alloc(model->be, &fisher->f, model->count, sizeof(float));
     if (status == EWC_OK)
         status = ewci_device_alloc(model->be, &fisher->step, 1, sizeof *fisher->step);
+    if (status == EWC_OK)
+        status = ewci_device_alloc(model->be, &fisher->kept, 1, sizeof *fisher->kept);
     if (status != EWC_OK)
         ewc_fisher_free(fisher);
     else
@@ -46,6 +48,7 @@ void ewc_fisher_free(ewc_fisher *fisher)
     ewc_backend *const be = fisher->model->be;
     ewci_pass_free(fisher->pass);
     ewci_device_free(be, fisher->memory);
+    ewci_device_free(be, fisher->kept);
     ewci_device_free(be, fisher->step);
     ewci_device_free(be, fisher->f);
     free(fisher->layers);
@@ -76,6 +79,10 @@ static ewc_status resolve_options(ewc_fisher_options *o, const ewc_fisher_option
     if (o->batch < 0 || o->batch > MAX_BATCH)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: batch=%lld, expected 0..%d",
             (long long)o->batch, MAX_BATCH);
+    if (!(o->tolerance >= 0.0 && o->tolerance < 1.0))
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: tolerance=%g, expected 0 <= t < 1",
+            o->tolerance);
+    if (o->estimator != EWC_FISHER_EXACT) o->tolerance = 0.0; /* whose rows are of one size */
     return EWC_OK;
 }
 
@@ -114,7 +121,7 @@ static void make_plan(ewc_fisher *fisher, plan *out, const ewc_fisher_options *o
     if (out->batch > samples) out->batch = samples;
 }
 
-static ewc_status reserve(ewc_fisher *fisher, const plan *p)
+static ewc_status reserve(ewc_fisher *fisher, const plan *p, double tolerance)
 {
     if (p->is_whole) {
         if (fisher->bytes >= p->bytes) return EWC_OK;
@@ -128,9 +135,13 @@ static ewc_status reserve(ewc_fisher *fisher, const plan *p)
     }
     const int64_t gradients = p->batch * p->repeats;
     ewci_pass *const pass = fisher->pass;
-    if (pass && pass->max_rows >= p->batch && pass->max_gradients >= gradients) return EWC_OK;
-    ewci_pass_free(fisher->pass);
-    return ewci_pass_create(&fisher->pass, fisher->model, p->batch, gradients, 1);
+    ewc_status status = EWC_OK;
+    if (!pass || pass->max_rows < p->batch || pass->max_gradients < gradients) {
+        ewci_pass_free(pass);
+        status = ewci_pass_create(&fisher->pass, fisher->model, p->batch, gradients, 1);
+    }
+    if (status == EWC_OK && tolerance > 0.0) status = ewci_pass_reserve_drop(fisher->pass);
+    return status;
 }
 
 ewc_status ewci_fisher_reserve(
@@ -147,7 +158,7 @@ ewc_status ewci_fisher_reserve(
         if (one.batch * one.repeats > all.batch * all.repeats) all.repeats = one.repeats;
         all.batch = one.batch > all.batch ? one.batch : all.batch;
     }
-    EWCI_TRY(reserve(fisher, &all));
+    EWCI_TRY(reserve(fisher, &all, o.tolerance));
 done:
     return status;
 }
@@ -164,18 +175,35 @@ static ewc_status add_batch(ewc_fisher *fisher, const plan *p, const ewc_fisher_
     ewc_status status;
     if (p->is_whole)
         return be->ops->fisher_batch(be, fisher->f, fisher->memory, model->theta, fisher->layers,
-            p->layers, &task->view, fisher->step, rows, p->repeats, (int)o->estimator, prepare);
+            p->layers, &task->view, fisher->step, rows, p->repeats, (int)o->estimator, o->tolerance,
+            fisher->kept, prepare);
     pass->rows = rows;
     EWCI_TRY(be->ops->copy(be, pass->step, fisher->step, sizeof *pass->step));
     EWCI_TRY(be->ops->gather(
         be, pass->x, pass->labels, pass->samples, &task->view, pass->step, pass->rows));
     EWCI_TRY(ewci_pass_forward(pass));
-    EWCI_TRY(ewci_likelihood_seeds(pass, o->estimator, p->repeats));
+    EWCI_TRY(ewci_likelihood_seeds(pass, o->estimator, p->repeats, o->tolerance, fisher->kept));
     EWCI_TRY(ewci_pass_backward(pass, fisher->f,
         o->estimator == EWC_FISHER_SENSITIVITY ? EWCI_MODE_MAGNITUDE : EWCI_MODE_SQUARE,
         p->repeats));
 done:
     return status;
+}
+
+/* Of a pass over n samples. */
+static ewc_status count_rows(ewc_fisher *fisher, const plan *p, double tolerance, int64_t n)
+{
+    ewc_backend *const be = fisher->model->be;
+    ewck_kept kept;
+    fisher->samples = n;
+    fisher->rows = (double)p->repeats;
+    fisher->dropped = 0.0;
+    if (tolerance == 0.0 || n == 0) return EWC_OK;
+    const ewc_status status = be->ops->download(be, &kept, fisher->kept, sizeof kept);
+    if (status != EWC_OK) return status;
+    fisher->rows = (double)kept.rows / (double)n;
+    if (kept.dropped > 0.0) fisher->dropped = kept.dropped / kept.total;
+    return EWC_OK;
 }
 
 ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
@@ -199,13 +227,14 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     const int64_t n = o.samples > 0 && o.samples < task.view.count ? o.samples : task.view.count;
     plan p;
     make_plan(fisher, &p, &o, task.first, task.outputs, n);
-    EWCI_TRY(reserve(fisher, &p));
+    EWCI_TRY(reserve(fisher, &p, o.tolerance));
     if (!p.is_whole) {
         fisher->pass->first = task.first;
         fisher->pass->outputs = task.outputs;
         fisher->pass->training = 0;
     }
     EWCI_TRY(be->ops->fill(be, ewci_fisher_rewrite(fisher), 0.0f, model->count));
+    EWCI_TRY(be->ops->fill(be, (float *)fisher->kept, 0.0f, sizeof *fisher->kept / sizeof(float)));
     int64_t prepared = 0; /* rows of the last batch */
     for (int64_t done_rows = 0; p.repeats > 0 && done_rows < n; done_rows += p.batch) {
         /* The callback may have put another task's maps into the slot. */
@@ -226,7 +255,7 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
         }
     }
     if (n > 0) EWCI_TRY(be->ops->scale(be, fisher->f, (float)(1.0 / (double)n), model->count));
-    fisher->samples = n;
+    EWCI_TRY(count_rows(fisher, &p, o.tolerance, n));
     EWCI_TRY(ewci_model_statistics(model, fisher->stats, fisher->f));
     fisher->known = 1;
     for (int64_t i = 0; i < model->segment_count; i++)
@@ -308,4 +337,14 @@ ewc_status ewc_fisher_statistics(ewc_fisher *fisher, ewc_fisher_stats *out, int6
 int64_t ewc_fisher_samples(const ewc_fisher *fisher)
 {
     return fisher ? fisher->samples : 0;
+}
+
+double ewc_fisher_rows(const ewc_fisher *fisher)
+{
+    return fisher ? fisher->rows : 0.0;
+}
+
+double ewc_fisher_dropped(const ewc_fisher *fisher)
+{
+    return fisher ? fisher->dropped : 0.0;
 }

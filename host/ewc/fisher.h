@@ -12,7 +12,10 @@ extern "C" {
 struct ewc_fisher {
     ewc_model *model;
     float *f;               /* (count), device */
-    int64_t samples;        /* of the last pass */
+    int64_t samples;        /* of the last pass, */
+    double rows;            /* its gradients per sample, */
+    double dropped;         /* and what its tolerance left out */
+    ewck_kept *kept;        /* device: what it has kept so far */
     ewci_pass *pass;        /* kept from one pass to the next; grows */
     ewck_layer *layers;     /* host: of the model, for passes that the backend makes as a whole */
     void *memory;           /* device: of such passes; grows */

@@ -15,16 +15,23 @@ typedef enum ewci_mode {
     EWCI_MODE_MAGNITUDE /* g += sum over samples of the absolute per-sample gradients, repeats 1 */
 } ewci_mode;
 
+/* Gradients of which only those that carry F go back, packed as the backend's pack_rows says. */
+typedef struct ewci_packed {
+    int32_t *order;  /* (2 max_rows) device */
+    int64_t *counts; /* (repeats) host */
+} ewci_packed;
+
 /* What one call of forward or backward needs beside the layer. */
 typedef struct ewci_flow {
     ewc_backend *be;
-    const float *theta;     /* parameters of the whole model */
-    const ewck_step *step;  /* device; keys dropout */
-    int64_t rows;           /* samples */
-    int64_t repeats;        /* backward: gradients per sample; 1 unless SQUARE */
-    int64_t first, outputs; /* logits of the head that take part */
-    float *square_in;       /* scratch (rows, widest input), for SQUARE and MAGNITUDE */
-    float *square_out;      /* scratch (rows, widest output), for SQUARE and MAGNITUDE */
+    const float *theta;        /* parameters of the whole model */
+    const ewck_step *step;     /* device; keys dropout */
+    int64_t rows;              /* samples */
+    int64_t repeats;           /* backward: gradients per sample; 1 unless SQUARE */
+    const ewci_packed *packed; /* backward, SQUARE: these gradients, not (repeats, rows); or NULL */
+    int64_t first, outputs;    /* logits of the head that take part */
+    float *square_in;          /* scratch (rows, widest input), for SQUARE and MAGNITUDE */
+    float *square_out;         /* scratch (rows, widest output), for SQUARE and MAGNITUDE */
 } ewci_flow;
 
 typedef struct ewci_layer ewci_layer;
@@ -34,7 +41,8 @@ typedef struct ewci_layer_ops {
     ewc_status (*forward)(
         const ewci_layer *layer, const ewci_flow *flow, float *out, float *z, const float *in);
     /* d_out (repeats, rows, out), may be changed; d_in (repeats, rows, in), or NULL if nothing
-     * below needs it; `gradient`: of the whole model. */
+     * below needs it; both of the packed rows alone where there are such; `gradient`: of the whole
+     * model. */
     ewc_status (*backward)(const ewci_layer *layer, const ewci_flow *flow, float *gradient,
         ewci_mode mode, float *d_in, float *d_out, const float *in, const float *out,
         const float *z);

@@ -21,8 +21,11 @@ ewc_status ewci_likelihood_score(ewci_pass *pass, int64_t group, double *sums);
 /* How many gradients per sample the estimator sends back. */
 int64_t ewci_likelihood_repeats(ewc_estimator estimator, int64_t outputs, int64_t draws);
 
-/* pass->delta = the estimator's gradients at the logits, (repeats, rows, outputs). */
-ewc_status ewci_likelihood_seeds(ewci_pass *pass, ewc_estimator estimator, int64_t repeats);
+/* pass->delta = the estimator's gradients at the logits, (repeats, rows, outputs). With
+ * tolerance > 0 and EWC_FISHER_EXACT those that the backend's drop_rows drops are 0, or packed
+ * away; *kept (device) goes on from batch to batch. */
+ewc_status ewci_likelihood_seeds(
+    ewci_pass *pass, ewc_estimator estimator, int64_t repeats, double tolerance, ewck_kept *kept);
 
 #ifdef __cplusplus
 }

@@ -346,9 +346,29 @@ ewc_status ewci_pass_create(
         EWCI_TRY(ewci_device_alloc(be, &pass->square_in, max_rows * widest_in, sizeof(float)));
         EWCI_TRY(ewci_device_alloc(be, &pass->square_out, max_rows * widest_out, sizeof(float)));
     }
+
     *out = pass;
 done:
     if (status != EWC_OK) ewci_pass_free(pass);
+    return status;
+}
+
+ewc_status ewci_pass_reserve_drop(ewci_pass *pass)
+{
+    ewc_backend *const be = pass->model->be;
+    ewci_packed *const packed = &pass->packed;
+    ewc_status status = EWC_OK;
+    if (!pass->norms)
+        EWCI_TRY(ewci_device_alloc(be, &pass->norms, pass->max_gradients, sizeof(float)));
+    if (!be->ops->pack_rows) goto done;
+    if (!packed->order)
+        EWCI_TRY(ewci_device_alloc(be, &packed->order, 2 * pass->max_rows, sizeof(int32_t)));
+    if (!packed->counts)
+        packed->counts = ewci_calloc((size_t)pass->max_gradients, sizeof *packed->counts);
+    if (!packed->counts)
+        status = ewci_fail(
+            EWC_ERR_MEMORY, "out of memory for a pass of %lld rows", (long long)pass->max_rows);
+done:
     return status;
 }
 
@@ -356,6 +376,9 @@ void ewci_pass_free(ewci_pass *pass)
 {
     if (!pass) return;
     ewc_backend *const be = pass->model->be;
+    free(pass->packed.counts);
+    ewci_device_free(be, pass->packed.order);
+    ewci_device_free(be, pass->norms);
     ewci_device_free(be, pass->square_out);
     ewci_device_free(be, pass->square_in);
     ewci_device_free(be, pass->delta2);
@@ -384,6 +407,7 @@ static ewci_flow flow_of(const ewci_pass *pass, int64_t repeats)
         .repeats = repeats,
         .first = pass->first,
         .outputs = pass->outputs,
+        .packed = pass->is_packed ? &pass->packed : NULL,
         .square_in = pass->square_in,
         .square_out = pass->square_out};
 }

@@ -50,6 +50,9 @@ typedef struct ewci_pass {
     float *delta;           /* (max_gradients, widest) gradients at the logits, for backward */
     float *delta2;          /* the same, the other one of the pair */
     float *square_in, *square_out; /* scratch for EWCI_MODE_SQUARE, or NULL */
+    float *norms;                  /* (max_gradients) likewise, of drop_rows, */
+    ewci_packed packed;            /* and of pack_rows */
+    int is_packed;                 /* delta has the packed gradients alone */
 } ewci_pass;
 
 /* max_gradients: rows times repeats of a backward pass, 0: forward only; squares: 1 if backward
@@ -57,6 +60,8 @@ typedef struct ewci_pass {
 ewc_status ewci_pass_create(
     ewci_pass **out, ewc_model *model, int64_t max_rows, int64_t max_gradients, int squares);
 void ewci_pass_free(ewci_pass *pass);
+/* What gradients of which only some go back need more. */
+ewc_status ewci_pass_reserve_drop(ewci_pass *pass);
 
 /* From pass->x to the logits of the window, (rows, outputs). */
 ewc_status ewci_pass_forward(ewci_pass *pass);

@@ -102,6 +102,8 @@ static json_t *describe_method(const ewc_run *run)
         json_object_set_new(source, "estimator", option_text(o, "estimator"));
         if (o->estimator == EWC_FISHER_SAMPLED)
             json_object_set_new(source, "fisher_draws", json_integer(o->fisher_draws));
+        if (o->estimator == EWC_FISHER_EXACT)
+            json_object_set_new(source, "fisher_tolerance", ewci_json_real(o->fisher_tolerance));
     }
     if (ewci_method_importance(o) == EWC_IMPORTANCE_FISHER) { /* a pass over samples */
         json_object_set_new(source, "fisher_samples", json_integer(samples));
@@ -261,9 +263,10 @@ static json_t *describe_event(const ewc_run *run, const ewc_event *e)
             ewci_json_reals(e->losses, e->tasks), "samples", describe_counts(e->rests_on, e->tasks),
             "seconds", ewci_json_real(e->seconds));
     case EWC_EVENT_FISHER:
-        return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o}", "event", "fisher", "task", task,
-            "samples", (json_int_t)e->samples, "seconds", ewci_json_real(e->seconds), "segments",
-            describe_stats(run, e->stats), "overlap", describe_overlap(run, e));
+        return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "event", "fisher", "task",
+            task, "samples", (json_int_t)e->samples, "rows_per_sample", ewci_json_real(e->rows),
+            "dropped", ewci_json_real(e->dropped), "seconds", ewci_json_real(e->seconds),
+            "segments", describe_stats(run, e->stats), "overlap", describe_overlap(run, e));
     case EWC_EVENT_FOLDED:
         return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:s}", "event", "folded", "task",
             task, "folded", (json_int_t)e->state->tasks, "trace", ewci_json_real(e->state->trace),
@@ -561,6 +564,7 @@ static ewc_status create_trainer(ewc_run *run)
     fisher.samples = o->fisher_samples;
     fisher.draws = o->fisher_draws;
     fisher.batch = o->fisher_batch;
+    fisher.tolerance = o->fisher_tolerance;
     fisher.seed = (uint64_t)o->seed;
     training.fisher = &fisher;
     training.report_every = o->report_every;

@@ -805,6 +805,8 @@ static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
     ewc_event event = poll.event;
     event.seconds = seconds_now() - poll.begin;
     event.samples = ewc_fisher_samples(trainer->fisher);
+    event.rows = ewc_fisher_rows(trainer->fisher);
+    event.dropped = ewc_fisher_dropped(trainer->fisher);
     event.stats = trainer->stats;
     if (trainer->overlap)
         EWCI_TRY(ewci_overlap_add(trainer->overlap, trainer->fisher, t, &event.overlap));

@@ -35,10 +35,21 @@ typedef struct ewc_fisher_options {
     int64_t
         batch; /* samples at a time, 1..65536; changes nothing but rounding and speed; 0: chosen */
     uint64_t seed; /* of the shuffle and the draws */
+    /* EWC_FISHER_EXACT: 0 <= tolerance < 1; 0: all rows, 1e-6 is recommended. The expectation over
+     * Q classes is a sum over Q - 1 rows of a factor of diag(p) - p p^T, whose squared norms add up
+     * to 1 - sum p^2 for a sample. A row is left out where its squared norm is at most `tolerance`
+     * times the mean of that sum over the samples so far, so that which are left out does not
+     * depend on `batch`. F is never larger for it. What a sample loses is at most (Q - 1) tolerance
+     * of that mean; all that was lost, as a share, is ewc_fisher_dropped, and F differs by about as
+     * much: with 1e-6 by 5e-7 (Frobenius) on a network of 784-400-400-10 after 10 epochs of MNIST,
+     * where it leaves 3.2 of 9 rows per sample, and none to one sample in five. The CPU passes over
+     * the rows that are left alone, so that it is faster the surer the network is; on a GPU the
+     * others take part as zeros, and nothing is gained. */
+    double tolerance;
 } ewc_fisher_options;
 #define EWC_FISHER_OPTIONS_DEFAULTS                                                                \
     {                                                                                              \
-        sizeof(ewc_fisher_options), EWC_FISHER_EXACT, 0, 1, 0, 1                                   \
+        sizeof(ewc_fisher_options), EWC_FISHER_EXACT, 0, 1, 0, 1, 0.0                              \
     }
 
 /* A buffer for the Fisher information of `model`, which is borrowed; all zero at first.
@@ -83,6 +94,12 @@ EWC_API ewc_status ewc_fisher_statistics(
 
 /* Samples used by the last ewc_fisher_compute, 0 before the first. */
 EWC_API int64_t ewc_fisher_samples(const ewc_fisher *fisher);
+
+/* Gradients per sample that F rests on after the last ewc_fisher_compute: with a tolerance the mean
+ * number of rows kept, else classes - 1, draws, or 1; 0 before the first. */
+EWC_API double ewc_fisher_rows(const ewc_fisher *fisher);
+/* The share of the rows' squared norms that its tolerance left out, 0 without one. */
+EWC_API double ewc_fisher_dropped(const ewc_fisher *fisher);
 
 #ifdef __cplusplus
 }

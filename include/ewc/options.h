@@ -180,7 +180,10 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, validate_every, "0", "[0,1000000000]", "Training",                                  \
         "patience: steps from one check to the next; 0: an epoch")                                 \
     X(CHOICE, precision, "auto", "auto|fp32|bf16x3|tf32", "Run",                                   \
-        "of matrix products on a GPU; bf16x3: on tensor cores, errors of 2^-16; see `ewc info`")
+        "of matrix products on a GPU; bf16x3: on tensor cores, errors of 2^-16; see `ewc info`")   \
+    X(REAL, fisher_tolerance, "0", "[0,1)", "Fisher",                                              \
+        "exact: drops rows below this share of a sample's mean; 1e-6 recommended; 0: none; faster "\
+        "on a CPU only")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field

@@ -57,6 +57,7 @@ typedef struct ewc_event {
     ewc_penalty form; /* EWC_EVENT_FOLDED: ewc_optimizer_penalty, of steps from now on */
     /* EWC_EVENT_EVALUATED, VALIDATED: (tasks) samples that accuracy and loss rest on, borrowed. */
     const int64_t *rests_on;
+    double rows, dropped; /* EWC_EVENT_FISHER: ewc_fisher_rows, ewc_fisher_dropped */
 } ewc_event;
 
 /* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED.

@@ -415,6 +415,59 @@ Vec<T> Fisher(
     return f;
 }
 
+/* The exact one from the rows of a factor of diag(p) - p p^T, class by class in the window's order,
+ * without those whose squared norm is at most `tolerance` times the mean, over the samples so far,
+ * of a sample's sum of them. */
+template <typename T>
+struct Dropped {
+    Vec<T> f;
+    int64_t rows = 0; /* kept */
+    double total = 0.0, dropped = 0.0;
+};
+
+template <typename T>
+Dropped<T> FisherWithTolerance(
+    const Net &net, const Vec<T> &theta, const Batch &batch, Window window, double tolerance)
+{
+    Dropped<T> out;
+    out.f.assign((size_t)net.parameters, T(0));
+    for (size_t n = 0; n < batch.Rows(); n++) {
+        const Pass<T> pass = Forward(net, theta, batch.Input<T>(n));
+        const Vec<T> p = Softmax(pass.y.back(), window);
+        const size_t end = (size_t)(window.first + window.count);
+        Vec<Vec<T>> rows;
+        Vec<double> norms;
+        for (size_t k = (size_t)window.first; k + 1 < end; k++) {
+            T rest = 0;
+            for (size_t j = end - 1; j > k; j--)
+                rest += p[j];
+            Vec<T> row(p.size(), T(0));
+            row[k] = rest > T(0) ? std::sqrt(p[k] * (rest / (p[k] + rest))) : T(0);
+            for (size_t j = k + 1; j < end && rest > T(0); j++)
+                row[j] = -row[k] * (p[j] / rest);
+            double norm = 0.0;
+            for (const T x : row)
+                norm += (double)x * (double)x;
+            rows.push_back(row);
+            norms.push_back(norm);
+            out.total += norm;
+        }
+        for (size_t k = 0; k < rows.size(); k++) {
+            if (norms[k] <= tolerance * out.total / (double)(n + 1)) {
+                out.dropped += norms[k];
+                continue;
+            }
+            out.rows++;
+            const Vec<T> g = Backward(net, theta, pass, rows[k]);
+            for (size_t i = 0; i < g.size(); i++)
+                out.f[i] += g[i] * g[i];
+        }
+    }
+    for (T &x : out.f)
+        x /= T(batch.Rows() ? batch.Rows() : 1);
+    return out;
+}
+
 /* ---- Consolidation ---- */
 
 /* One finished task: its Fisher information and its weights. */
