@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 8 };
+enum { EWCI_BACKEND_ABI = 9 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
