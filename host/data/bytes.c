@@ -14,7 +14,7 @@
 #include <lzma.h>
 #endif
 
-enum { GZIP_WINDOW = 15 + 16, RAW_WINDOW = -15, BUFFER = 1 << 16, FIRST_ROOM = 1 << 20 };
+enum { GZIP_WINDOW = 15 + 16, RAW_WINDOW = -15, BUFFER = 1 << 16, FIRST_ROOM = 1 << 12 };
 #define LZMA_MEMORY (UINT64_C(128) << 20) /* more than any preset of xz asks for */
 #define PULL_MAX (INT64_C(1) << 30)       /* at a time: fits zlib's counts */
 

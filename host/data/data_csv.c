@@ -19,7 +19,7 @@ enum { LINE_MAX_BYTES = 1 << 24, CELLS_MAX = 1 << 20, CHUNK = 1 << 16 };
 
 /* Names that a label's column has, where none is given. */
 static const char *const usual_names[] = {
-    "label", "labels", "class", "target", "y", "category", "species", "digit"};
+    "label", "labels", "class", "target", "category", "species", "digit"};
 
 typedef struct table {
     ewci_bytes *bytes;

@@ -254,9 +254,8 @@ static int in_folder(const opening *w, int i)
 static ewc_status find_format(opening *w)
 {
     ewc_status status = EWC_OK;
-    content strange = OTHER;
     int folders = 0;
-    const char *culprit = NULL;
+    const entry *culprit = NULL, *pickle = NULL; /* called like a set, and none */
     w->format = NONE;
     if (has_cifar10(w)) EWCI_TRY(note(w, CIFAR10));
     if (has_cifar100(w)) EWCI_TRY(note(w, CIFAR100));
@@ -273,18 +272,16 @@ static ewc_status find_format(opening *w)
         if (e->content == IS_ZIP && is_called(e->name, ".npz")) EWCI_TRY(note(w, NPZ));
         if (e->content == IS_TEXT && is_table) EWCI_TRY(note(w, CSV));
         const int means_data = is_table || is_called(e->name, ".npy") || has_word(e->name, "idx");
-        if ((e->content == IS_PICKLE ||
-                ((e->content == IS_HTML || e->content == IS_JSON || e->content == OTHER) &&
-                    means_data)) &&
-            !culprit) {
-            strange = e->content;
-            culprit = e->name;
-        }
+        const int is_none = e->content == IS_HTML || e->content == IS_JSON || e->content == OTHER ||
+                            e->content == IS_PICKLE || (e->content == IS_TEXT && !is_table);
+        if (is_none && means_data && !culprit) culprit = e;
+        if (e->content == IS_PICKLE && !pickle) pickle = e;
     }
-    if (culprit && (w->format == NONE || strange != IS_PICKLE)) {
+    if (!culprit && w->format == NONE) culprit = pickle;
+    if (culprit) {
         char path[PATH_SIZE];
-        join(path, w->path, culprit);
-        EWCI_TRY(refuse_content(path, strange));
+        join(path, w->path, culprit->name);
+        EWCI_TRY(refuse_content(path, culprit->content));
     }
     if (w->format == NONE && folders > 0) EWCI_TRY(note(w, IMAGES));
 done:

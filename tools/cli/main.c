@@ -7,7 +7,8 @@
 
 static const char *const all_groups[] = {
     "Run", "Tasks", "Model", "Method", "Fisher", "Optimizer", "Training", NULL};
-static const char *const eval_keys[] = {"device", "threads", "data-dir", "eval-samples", NULL};
+static const char *const eval_keys[] = {
+    "device", "threads", "data-dir", "data", "eval-samples", NULL};
 static const char *const data_keys[] = {"data-dir", "seed", "format", "label-column", "test-share",
     "image-size", "coarse-labels", NULL};
 static const char *const bench_keys[] = {
