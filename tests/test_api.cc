@@ -149,6 +149,7 @@ std::vector<Call> Calls(Small &w)
 #define ewc_backend_create_FREE ewc_backend_free
 #define ewc_dataset_create_FREE ewc_dataset_free
 #define ewc_dataset_load_FREE ewc_dataset_free
+#define ewc_dataset_open_FREE ewc_dataset_free
 #define ewc_tasks_create_FREE ewc_tasks_free
 #define ewc_model_create_FREE ewc_model_free
 #define ewc_optimizer_create_FREE ewc_optimizer_free
@@ -195,6 +196,19 @@ std::vector<Call> Calls(Small &w)
     add("ewc_dataset_load", CREATE(data, ewc_dataset_load, w.backend, nullptr, nullptr));
     add("ewc_dataset_load",
         CREATE(data, ewc_dataset_load, w.backend, "custom", w.folder.path().c_str()), allowed);
+    const char *const own = w.folder.path().c_str();
+    add("ewc_dataset_open", CALL(ewc_dataset_open(nullptr, w.backend, "a", nullptr)));
+    add("ewc_dataset_open", CREATE(data, ewc_dataset_open, nullptr, "a", nullptr));
+    add("ewc_dataset_open", CREATE(data, ewc_dataset_open, w.backend, nullptr, nullptr));
+    add(
+        "ewc_dataset_open",
+        [&w, own] {
+            const ewc_status status = ewc_dataset_open(&data, w.backend, own, nullptr);
+            ewc_dataset_free(data);
+            data = nullptr;
+            return status;
+        },
+        allowed);
     add("ewc_dataset_describe", CALL(ewc_dataset_describe(nullptr, &info, sizeof info)));
     add("ewc_dataset_describe", CALL(ewc_dataset_describe(w.data, nullptr, sizeof info)));
     add("ewc_dataset_describe", CALL(ewc_dataset_describe(w.data, &info, sizeof info)), allowed);
@@ -527,6 +541,8 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     nothing("ewc_trainer_metrics", std::isnan(ewc_trainer_metrics(nullptr, 1).acc));
     GIVES(nullptr, ewc_run_get_result, nullptr);
     GIVES(nullptr, ewc_dataset_class_name, nullptr, 0);
+    nothing("ewc_dataset_format", ewc_dataset_format(0, nullptr) != nullptr);
+    GIVES(nullptr, ewc_dataset_format, -1, nullptr);
     GIVES(0, ewc_dataset_class_rows, nullptr, 0, EWC_SPLIT_TRAIN);
     GIVES(nullptr, ewc_predictor_class_name, nullptr, 0);
     GIVES(nullptr, ewc_predictor_model, nullptr);

@@ -372,6 +372,11 @@ TEST_F(Open, Tables)
     EXPECT_EQ(10, info.rows[1]);
     EXPECT_EQ(1, info.is_held_out);
     EXPECT_STREQ("many", info.name);
+    std::string wide = "xy"; /* cut in the middle of a character */
+    for (int i = 0; i < 16; i++)
+        wide += "\xc3\xa4";
+    fs::copy_file(folder / "many.tsv", folder / (wide + ".tsv"));
+    EXPECT_EQ(wide.substr(0, 30), Info(Load(folder / (wide + ".tsv"))).name);
     options.seed = 1;
     const std::string other = Info(Load(folder / "many.tsv")).checksum;
     EXPECT_NE(other, info.checksum);

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "../base/enter.h"
+#include "../base/json.h"
 #include "dataset.h"
 #include "rows.h"
 
@@ -601,6 +602,14 @@ static ewc_status check_splits(const opening *w)
     return EWC_OK;
 }
 
+/* Whether a record can hold the text. */
+static int is_utf8(const char *text)
+{
+    json_t *const string = json_string(text);
+    json_decref(string);
+    return string != NULL;
+}
+
 /* What the set is called: the last part of its path, without what its kind adds. */
 static void name_set(char *name, size_t size, const char *path)
 {
@@ -610,6 +619,8 @@ static void name_set(char *name, size_t size, const char *path)
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++)
         if (ends_with(name, endings[i]) && strlen(name) > strlen(endings[i]))
             name[strlen(name) - strlen(endings[i])] = '\0';
+    while (*name && !is_utf8(name)) /* cut within a character */
+        name[strlen(name) - 1] = '\0';
 }
 
 static ewc_status make_dataset(
