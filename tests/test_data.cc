@@ -461,6 +461,10 @@ TEST_F(Data, AnotherSetsFilesAreRefused)
     EXPECT_FAILS(EWC_ERR_DATA, "a file of mnist, not of fashion-mnist",
         ewc_dataset_load(&set, be, "fashion-mnist", EWC_TEST_DATASETS "/mnist"));
     EXPECT_EQ(nullptr, set);
+    /* Nor taken for a set whose checksums are not known. */
+    EXPECT_FAILS(EWC_ERR_DATA, "a file of mnist, not of kmnist",
+        ewc_dataset_load(&set, be, "kmnist", EWC_TEST_DATASETS "/mnist"));
+    EXPECT_EQ(nullptr, set);
 }
 
 TEST_F(Data, KnownSetsHaveNames)

@@ -503,11 +503,13 @@ static ewc_status check_headers(const set_reader *r)
 static ewc_status check_content(const set_reader *r, int file)
 {
     char fault[EWCI_FAULT];
-    if (r->set == &custom_set || same_file(r->set, file, &r->idx[file])) return EWC_OK;
+    if (r->set == &custom_set) return EWC_OK;
     for (int i = 0; i < KNOWN_SETS; i++)
-        if (same_file(&known_sets[i], file, &r->idx[file]))
+        if (&known_sets[i] != r->set && known_sets[i].files[file].crc != 0 &&
+            same_file(&known_sets[i], file, &r->idx[file]))
             return ewci_fail(EWC_ERR_DATA, "%s: this is a file of %s, not of %s",
                 r->found.paths[file], known_sets[i].name, r->set->name);
+    if (same_file(r->set, file, &r->idx[file])) return EWC_OK;
     spell_difference(fault, r->set, file, &r->idx[file]);
     return ewci_fail(EWC_ERR_DATA,
         "%s: this is not that of %s: %s (images of your own: dataset custom)", r->found.paths[file],
