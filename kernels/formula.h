@@ -117,6 +117,18 @@ EWCI_FN int64_t ewci_view_sample(const ewck_view *view, const ewck_step *step, i
     return ewci_sample(step, position, view->count * view->copies);
 }
 
+/* What stands in row `row` of that batch. */
+EWCI_FN ewck_origin ewci_view_origin(const ewck_view *view, const ewck_step *step, int64_t row)
+{
+    ewck_origin origin;
+    origin.sample = ewci_view_sample(view, step, row);
+    origin.copy = view->copies > 1 ? origin.sample / view->count : 0;
+    const int64_t place = origin.sample - origin.copy * view->count;
+    origin.source = view->list ? view->list[place] : place;
+    origin.label = view->label_map[origin.copy * view->classes + view->labels[origin.source]];
+    return origin;
+}
+
 /* ---- Statistics ---- */
 
 /* The bin of ewck_statistics for x > 0: by its exponent. */

@@ -1,32 +1,32 @@
 /* SPDX-License-Identifier: MIT */
-/* Makes a batch from the bytes of the dataset: which sample stands at a position of the keyed
- * shuffle, its label through the task's label map, its pixels through the task's pixel map:
+/* Makes a batch from the bytes or floats of the dataset: which sample stands at a position of the
+ * keyed shuffle, its label through the task's label map, its pixels through the task's pixel map:
  *   x[f] = bias[f] + sum over taps of weight[tap][f] image[index[tap][f]] */
 #include "kernels.h"
 
 #include "block.h"
 #include "formula.h"
+#include "pixels.h"
 
 /* Threads that share a row. Each looks the sample up for itself, a few hundred instructions that
  * all lanes of a warp do at once; so few warps, but enough to have many loads under way. */
 static constexpr unsigned kGatherBlock = 128;
 
-/* One block for a row at a time. Out: x (rows, view.features), `leading` floats from row to row;
- * labels and samples (rows). */
+/* One block for a row at a time, of a set of bytes or of floats. Out: x (rows, view.features),
+ * `leading` floats from row to row; labels and samples (rows). */
+template <class Pixel>
 static __global__ void gather_kernel(float *__restrict__ x, int64_t leading,
     int32_t *__restrict__ labels, int64_t *__restrict__ samples, ewck_view view,
     const ewck_step *__restrict__ step, int64_t rows)
 {
     for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-        const int64_t sample = ewci_view_sample(&view, step, row);
-        const int64_t copy = sample / view.count, place = sample % view.count;
-        const int64_t source = view.list ? view.list[place] : place;
+        const ewck_origin origin = ewci_view_origin(&view, step, row);
         if (threadIdx.x == 0) {
-            samples[row] = sample;
-            labels[row] = view.label_map[copy * view.classes + view.labels[source]];
+            samples[row] = origin.sample;
+            labels[row] = origin.label;
         }
-        const uint8_t *const image = view.images + source * view.pixels;
-        const int64_t map = copy * view.taps * view.features;
+        const Pixel *const image = pixels_of<Pixel>(view, origin.source);
+        const int64_t map = origin.copy * view.taps * view.features;
         for (int64_t f = threadIdx.x; f < view.features; f += blockDim.x) {
             float value = view.bias[f];
             for (int64_t tap = 0; tap < view.taps; tap++) {
@@ -46,8 +46,9 @@ extern "C" cudaError_t ewck_gather_padded(float *x, int64_t leading, int32_t *la
     if (rows < 0 || host_view->count <= 0 || host_view->copies <= 0 || host_view->features < 0 ||
         leading < host_view->features || (host_view->chosen && host_view->chosen_count <= 0))
         return cudaErrorInvalidValue;
-    EWC_LAUNCH(gather_kernel, ewck_grid(rows, 1), kGatherBlock, 0, stream, x, leading, labels,
-        samples, *host_view, step, rows);
+    const auto kernel = host_view->floats ? gather_kernel<float> : gather_kernel<uint8_t>;
+    EWC_LAUNCH(kernel, ewck_grid(rows, 1), kGatherBlock, 0, stream, x, leading, labels, samples,
+        *host_view, step, rows);
     return cudaGetLastError();
 }
 

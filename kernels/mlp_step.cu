@@ -507,9 +507,10 @@ static __device__ __forceinline__ Pick pick_sample(int64_t *source, const ewck_v
     const int64_t row = first_row + threadIdx.x;
     int64_t from = -1;
     if (row < rows) {
-        pick.sample = ewci_view_sample(&view, &step, row);
-        from = view.list ? view.list[pick.sample] : pick.sample;
-        pick.label = view.label_map[view.labels[from]];
+        const ewck_origin origin = ewci_view_origin(&view, &step, row);
+        pick.sample = origin.sample;
+        pick.label = origin.label;
+        from = origin.source;
     }
     source[threadIdx.x] = from;
     return pick;
@@ -1048,10 +1049,10 @@ static cudaError_t launch_forward(const Net &net, int64_t i, int64_t rows, cudaS
     });
 }
 
-/* Whether the images of a tile fit into shared memory and share one pixel map. */
+/* Whether the images of a tile are bytes, fit into shared memory and share one pixel map. */
 static bool fuses_gather(const Net &net, const ewck_view &view)
 {
-    return net.given.count > 1 && view.copies == 1 && view.pixels <= 1024;
+    return net.given.count > 1 && view.copies == 1 && view.pixels <= 1024 && !view.floats;
 }
 
 static cudaError_t launch_gather(const Net &net, const ewck_view &view, const ewck_step *step,

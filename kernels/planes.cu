@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Makes matrices of two bfloat16 planes (planes.h): from float32, from the bytes of the dataset,
+/* Makes matrices of two bfloat16 planes (planes.h): from float32, from the rows of the dataset,
  * and the gradients at the top hidden layer of a Fisher pass. */
 #include "kernels.h"
 
 #include "block.h"
 #include "formula.h"
+#include "pixels.h"
 #include "planes.h"
 
 static bool is_matrix(const ewck_matrix &x)
@@ -121,6 +122,7 @@ static constexpr int kGatherBlock = 256, kGatherRows = 16; /* of a block at a ti
 /* One thread for four neighbours, padding included, of every row of a block: where they come from
  * is the same for all rows of a task, and read once. Out: x and xx, its squares and a column of
  * ones (rows, view.features), labels and samples (rows). */
+template <class Pixel>
 static __global__ void __launch_bounds__(kGatherBlock)
     gather_kernel(ewck_matrix x, ewck_matrix xx, int32_t *__restrict__ labels,
         int64_t *__restrict__ samples, ewck_view view, const ewck_step *__restrict__ step)
@@ -143,20 +145,19 @@ static __global__ void __launch_bounds__(kGatherBlock)
          top += (int64_t)gridDim.x * kGatherRows) {
         __syncthreads(); /* all have read the former ones */
         if (threadIdx.x < kGatherRows && top + threadIdx.x < x.rows) {
-            const int64_t row = top + threadIdx.x, sample = ewci_view_sample(&view, step, row);
-            const int64_t copy = sample / view.count, place = sample % view.count;
-            const int64_t source = view.list ? view.list[place] : place;
-            sources[threadIdx.x] = source;
-            maps[threadIdx.x] = copy * view.taps * view.features;
+            const int64_t row = top + threadIdx.x;
+            const ewck_origin origin = ewci_view_origin(&view, step, row);
+            sources[threadIdx.x] = origin.source;
+            maps[threadIdx.x] = origin.copy * view.taps * view.features;
             if (blockIdx.y == 0) {
-                samples[row] = sample;
-                labels[row] = view.label_map[copy * view.classes + view.labels[source]];
+                samples[row] = origin.sample;
+                labels[row] = origin.label;
             }
         }
         __syncthreads();
         const int here = x.rows - top < kGatherRows ? (int)(x.rows - top) : kGatherRows;
         for (int r = 0; r < here && col < x.leading; r++) {
-            const uint8_t *const image = view.images + sources[r] * view.pixels;
+            const Pixel *const image = pixels_of<Pixel>(view, sources[r]);
             float value[4], square[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) {
@@ -189,8 +190,9 @@ extern "C" cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t
     if (view.count <= 0 || view.copies <= 0 || (view.chosen && view.chosen_count <= 0) ||
         across > 65535)
         return cudaErrorInvalidValue;
-    EWC_LAUNCH(gather_kernel, dim3(ewck_grid(x.rows, kGatherRows), (unsigned)across), kGatherBlock,
-        0, stream, x, xx, labels, samples, view, step);
+    const auto kernel = view.floats ? gather_kernel<float> : gather_kernel<uint8_t>;
+    EWC_LAUNCH(kernel, dim3(ewck_grid(x.rows, kGatherRows), (unsigned)across), kGatherBlock, 0,
+        stream, x, xx, labels, samples, view, step);
     return cudaGetLastError();
 }
 

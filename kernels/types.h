@@ -44,9 +44,9 @@ enum { EWCK_MAX_STEPS = 32 }; /* blocks that set_steps writes at once */
  * without a list) seen through map s / count; copies > 1 is joint training on several maps. With
  * `chosen` a batch has only the samples that stand there. */
 typedef struct ewck_view {
-    const uint8_t *images; /* (rows, pixels) */
-    const uint8_t *labels; /* (rows) */
-    const int32_t *list;   /* (count) or NULL */
+    const uint8_t *images;  /* (rows, pixels); of a set of floats: NULL */
+    const uint16_t *labels; /* (rows) */
+    const int32_t *list;    /* (count) or NULL */
     int64_t pixels;
     int64_t count;
     int64_t copies;
@@ -59,7 +59,16 @@ typedef struct ewck_view {
     const int32_t *label_map; /* (copies, classes) logit of each class */
     const int64_t *chosen;    /* (chosen_count) samples or NULL */
     int64_t chosen_count;
+    const float *floats; /* (rows, pixels) in place of images, or NULL */
 } ewck_view;
+
+/* Where a row of a batch comes from. */
+typedef struct ewck_origin {
+    int64_t sample; /* of the view */
+    int64_t copy;   /* whose map it is seen through */
+    int64_t source; /* row of the dataset */
+    int32_t label;  /* logit */
+} ewck_origin;
 
 /* A linear layer y = act(x W^T + b) of a multilayer perceptron; of the head the part that takes
  * part. `weight` (out, in) and `bias` (out): offsets in the flat buffer of parameters. */

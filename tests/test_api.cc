@@ -28,8 +28,7 @@ struct Small {
     Folder folder;
     ewc_backend *backend = nullptr;
     uint8_t images[64] = {}, labels[4] = {0, 1, 1, 0};
-    ewc_dataset_source source = {
-        sizeof source, nullptr, {4, 4}, {images, images}, {labels, labels}, 1, 4, 4, 2};
+    ewc_dataset_source source = SourceOf({4, 4}, {images, images}, {labels, labels}, 1, 4, 4, 2);
     ewc_dataset *data = nullptr;
     ewc_tasks *tasks = nullptr;
     ewc_model *model = nullptr;
@@ -38,6 +37,10 @@ struct Small {
     ewc_fisher *fisher = nullptr;
     ewc_trainer *trainer = nullptr;
     ewc_predictor *predictor = nullptr;
+    float values[64] = {}; /* the same once more, of floats */
+    ewc_dataset *floats_data = nullptr;
+    ewc_tasks *floats_tasks = nullptr;
+    ewc_predictor *floats_predictor = nullptr;
     ewc_run *run = nullptr;
     ewc_model_options network = EWC_MODEL_OPTIONS_DEFAULTS;
     ewc_run_options options;
@@ -64,6 +67,15 @@ struct Small {
         EXPECT_OK(ewc_trainer_create(&trainer, model, tasks, optimizer, state, nullptr));
         EXPECT_OK(ewc_checkpoint_save_tasks(checkpoint.c_str(), model, nullptr, tasks, 1));
         EXPECT_OK(ewc_predictor_create(&predictor, backend, checkpoint.c_str()));
+        source.images[0] = source.images[1] = nullptr;
+        source.floats[0] = source.floats[1] = values;
+        EXPECT_OK(ewc_dataset_create(&floats_data, backend, &source));
+        source.images[0] = source.images[1] = images;
+        source.floats[0] = source.floats[1] = nullptr;
+        EXPECT_OK(ewc_tasks_create(&floats_tasks, floats_data, &sequence));
+        EXPECT_OK(ewc_checkpoint_save_tasks(checkpoint.c_str(), model, nullptr, floats_tasks, 1));
+        EXPECT_OK(ewc_predictor_create(&floats_predictor, backend, checkpoint.c_str()));
+        EXPECT_OK(ewc_checkpoint_save_tasks(checkpoint.c_str(), model, nullptr, tasks, 1));
         WriteTinyMnist(folder.path());
         EXPECT_OK(ewc_options_init(&options, sizeof options));
         for (const auto &[key, value] : std::vector<std::pair<const char *, std::string>>{
@@ -75,6 +87,9 @@ struct Small {
     ~Small()
     {
         ewc_run_free(run);
+        ewc_predictor_free(floats_predictor);
+        ewc_tasks_free(floats_tasks);
+        ewc_dataset_free(floats_data);
         ewc_predictor_free(predictor);
         ewc_trainer_free(trainer);
         ewc_fisher_free(fisher);
@@ -134,6 +149,7 @@ std::vector<Call> Calls(Small &w)
 #define ewc_backend_create_FREE ewc_backend_free
 #define ewc_dataset_create_FREE ewc_dataset_free
 #define ewc_dataset_load_FREE ewc_dataset_free
+#define ewc_dataset_open_FREE ewc_dataset_free
 #define ewc_tasks_create_FREE ewc_tasks_free
 #define ewc_model_create_FREE ewc_model_free
 #define ewc_optimizer_create_FREE ewc_optimizer_free
@@ -180,6 +196,19 @@ std::vector<Call> Calls(Small &w)
     add("ewc_dataset_load", CREATE(data, ewc_dataset_load, w.backend, nullptr, nullptr));
     add("ewc_dataset_load",
         CREATE(data, ewc_dataset_load, w.backend, "custom", w.folder.path().c_str()), allowed);
+    const char *const own = w.folder.path().c_str();
+    add("ewc_dataset_open", CALL(ewc_dataset_open(nullptr, w.backend, "a", nullptr)));
+    add("ewc_dataset_open", CREATE(data, ewc_dataset_open, nullptr, "a", nullptr));
+    add("ewc_dataset_open", CREATE(data, ewc_dataset_open, w.backend, nullptr, nullptr));
+    add(
+        "ewc_dataset_open",
+        [&w, own] {
+            const ewc_status status = ewc_dataset_open(&data, w.backend, own, nullptr);
+            ewc_dataset_free(data);
+            data = nullptr;
+            return status;
+        },
+        allowed);
     add("ewc_dataset_describe", CALL(ewc_dataset_describe(nullptr, &info, sizeof info)));
     add("ewc_dataset_describe", CALL(ewc_dataset_describe(w.data, nullptr, sizeof info)));
     add("ewc_dataset_describe", CALL(ewc_dataset_describe(w.data, &info, sizeof info)), allowed);
@@ -195,6 +224,14 @@ std::vector<Call> Calls(Small &w)
         CALL(ewc_tasks_read(nullptr, 0, EWC_SPLIT_TEST, 0, 4, f.data(), labels.data())));
     add("ewc_tasks_read", CALL(ewc_tasks_read(w.tasks, 0, EWC_SPLIT_TEST, 0, 4, nullptr, nullptr)),
         allowed);
+    add("ewc_tasks_transform_floats",
+        CALL(ewc_tasks_transform_floats(nullptr, 0, f.data(), w.values, 1)));
+    add("ewc_tasks_transform_floats",
+        CALL(ewc_tasks_transform_floats(w.floats_tasks, 0, nullptr, w.values, 1)));
+    add("ewc_tasks_transform_floats",
+        CALL(ewc_tasks_transform_floats(w.floats_tasks, 0, f.data(), nullptr, 1)));
+    add("ewc_tasks_transform_floats",
+        CALL(ewc_tasks_transform_floats(w.floats_tasks, 0, f.data(), w.values, 1)), allowed);
     add("ewc_tasks_transform", CALL(ewc_tasks_transform(nullptr, 0, f.data(), bytes.data(), 1)));
     add("ewc_tasks_transform", CALL(ewc_tasks_transform(w.tasks, 0, nullptr, bytes.data(), 1)));
     add("ewc_tasks_transform", CALL(ewc_tasks_transform(w.tasks, 0, f.data(), nullptr, 1)));
@@ -343,6 +380,13 @@ std::vector<Call> Calls(Small &w)
     add("ewc_predictor_create", CREATE(predictor, ewc_predictor_create, nullptr, path));
     add("ewc_predictor_create", CREATE(predictor, ewc_predictor_create, w.backend, nullptr));
     add("ewc_predictor_create", CREATE(predictor, ewc_predictor_create, w.backend, path), allowed);
+    add("ewc_predictor_predict_floats",
+        CALL(ewc_predictor_predict_floats(nullptr, 0, f.data(), labels.data(), w.values, 1)));
+    add("ewc_predictor_predict_floats", CALL(ewc_predictor_predict_floats(w.floats_predictor, 0,
+                                            f.data(), labels.data(), nullptr, 1)));
+    add("ewc_predictor_predict_floats",
+        CALL(ewc_predictor_predict_floats(w.floats_predictor, 0, nullptr, nullptr, w.values, 1)),
+        allowed);
     add("ewc_predictor_predict",
         CALL(ewc_predictor_predict(nullptr, 0, f.data(), labels.data(), bytes.data(), 1)));
     add("ewc_predictor_predict",
@@ -496,6 +540,11 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(nullptr, ewc_trainer_validation_samples, nullptr);
     nothing("ewc_trainer_metrics", std::isnan(ewc_trainer_metrics(nullptr, 1).acc));
     GIVES(nullptr, ewc_run_get_result, nullptr);
+    GIVES(nullptr, ewc_dataset_class_name, nullptr, 0);
+    nothing("ewc_dataset_format", ewc_dataset_format(0, nullptr) != nullptr);
+    GIVES(nullptr, ewc_dataset_format, -1, nullptr);
+    GIVES(0, ewc_dataset_class_rows, nullptr, 0, EWC_SPLIT_TRAIN);
+    GIVES(nullptr, ewc_predictor_class_name, nullptr, 0);
     GIVES(nullptr, ewc_predictor_model, nullptr);
     GIVES(nullptr, ewc_predictor_tasks, nullptr);
     nothing(

@@ -461,6 +461,10 @@ TEST_F(Data, AnotherSetsFilesAreRefused)
     EXPECT_FAILS(EWC_ERR_DATA, "a file of mnist, not of fashion-mnist",
         ewc_dataset_load(&set, be, "fashion-mnist", EWC_TEST_DATASETS "/mnist"));
     EXPECT_EQ(nullptr, set);
+    /* Nor taken for a set whose checksums are not known. */
+    EXPECT_FAILS(EWC_ERR_DATA, "a file of mnist, not of kmnist",
+        ewc_dataset_load(&set, be, "kmnist", EWC_TEST_DATASETS "/mnist"));
+    EXPECT_EQ(nullptr, set);
 }
 
 TEST_F(Data, KnownSetsHaveNames)
@@ -820,8 +824,8 @@ class SourceTest : public test::OnBackend
   protected:
     uint8_t images[2][12] = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, {255, 0, 128, 64, 32, 16}};
     uint8_t labels[2][2] = {{1, 0}, {2}};
-    ewc_dataset_source source = {
-        sizeof source, nullptr, {2, 1}, {images[0], images[1]}, {labels[0], labels[1]}, 3, 1, 2, 3};
+    ewc_dataset_source source =
+        test::SourceOf({2, 1}, {images[0], images[1]}, {labels[0], labels[1]}, 3, 1, 2, 3);
 
     ewc_status Create()
     {
@@ -874,7 +878,7 @@ TEST_P(SourceTest, BadArgumentsAreNamed)
         source = good;
     };
     refused("classes=1,", [&] { source.classes = 1; });
-    refused("classes=257", [&] { source.classes = 257; });
+    refused("classes=65537", [&] { source.classes = 65537; });
     refused("images of 0 x 1 x 2", [&] { source.channels = 0; });
     refused("images of 3 x -1 x 2", [&] { source.height = -1; });
     refused("images of", [&] { source.height = source.width = INT64_MAX; });

@@ -549,6 +549,20 @@ TEST_P(FisherBf16x3, LeavesTheRestToTheLayers)
     EXPECT_EQ(0u, fisher->bytes);
 }
 
+/* What is not bytes goes the same way. */
+TEST_P(FisherBf16x3, RowsOfFloats)
+{
+    DataShape data_shape;
+    data_shape.floats = true;
+    for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_ROTATED}) {
+        ewc_task_options options = TaskOptions(kind, EWC_SCENARIO_DOMAIN, 3);
+        options.mean = 100.0f;
+        options.std = 200.0f;
+        Begin({0, {33, 7}, 0, EWC_ACTIVATION_RELU}, options, data_shape);
+        Check(1, EWC_FISHER_EXACT, EWC_SCENARIO_DOMAIN);
+    }
+}
+
 /* NaN in a weight ends in an error, whatever unit it reaches. */
 TEST_P(FisherBf16x3, NanStaysNan)
 {

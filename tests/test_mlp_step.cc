@@ -40,6 +40,7 @@ struct Case {
     int64_t group = 0;
     int64_t taps = 1, copies = 1;
     int64_t steps = 1;
+    bool floats = false; /* in place of bytes */
 };
 
 reference::Rule RuleOf(
@@ -77,11 +78,13 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     const int64_t images = 50, samples = images * c.copies, kept = images - 1;
 
     /* ---- The task ---- */
-    Vec<uint8_t> image((size_t)(images * pixels)), label((size_t)images);
+    Vec<uint8_t> image((size_t)(images * pixels));
+    Vec<uint16_t> label((size_t)images);
     for (uint8_t &byte : image)
         byte = (uint8_t)rng.Below(256);
-    for (uint8_t &byte : label)
-        byte = (uint8_t)rng.Below(5);
+    for (uint16_t &class_of : label)
+        class_of = (uint16_t)rng.Below(5);
+    const Vec<float> floats = Rng(4).Uniforms(images * pixels, -300, 300);
     Vec<int32_t> list((size_t)kept), index((size_t)(c.copies * c.taps * features)), map;
     for (int64_t i = 0; i < kept; i++)
         list[(size_t)i] = (int32_t)((i * 7 + 2) % images);
@@ -91,11 +94,14 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
         map.push_back((int32_t)rng.Below(outputs));
     const Vec<float> weight = rng.Uniforms((int64_t)index.size(), 0.0, 0.01);
     const Vec<float> bias = rng.Uniforms(features, -0.5, 0.5);
-    Buffer<uint8_t> d_image(be, image), d_label(be, label);
+    Buffer<uint8_t> d_image(be, image);
+    Buffer<uint16_t> d_label(be, label);
+    Buffer<float> d_floats(be, floats);
     Buffer<int32_t> d_list(be, list), d_index(be, index), d_map(be, map);
     Buffer<float> d_weight(be, weight), d_bias(be, bias);
     ewck_view view = {};
-    view.images = d_image;
+    view.images = c.floats ? nullptr : d_image.get();
+    view.floats = c.floats ? d_floats.get() : nullptr;
     view.labels = d_label;
     view.list = d_list;
     view.pixels = pixels;
@@ -180,7 +186,8 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
                 double x = bias[(size_t)f];
                 for (int64_t tap = 0; tap < c.taps; tap++) {
                     const size_t k = (size_t)((copy * c.taps + tap) * features + f);
-                    x += (double)weight[k] * image[(size_t)(at * pixels + index[k])];
+                    const size_t from = (size_t)(at * pixels + index[k]);
+                    x += (double)weight[k] * (c.floats ? (double)floats[from] : image[from]);
                 }
                 one.inputs.push_back((float)x);
             }
@@ -224,15 +231,18 @@ TEST_P(MlpStep, IsTheOracles)
     const Case cases[] = {
         {{64, {48, 20}, 10, EWC_ACTIVATION_RELU}, 33, adam},
         {{35, {33, 7}, 3, EWC_ACTIVATION_GELU}, 31, nesterov, 0, 0, 0, 4},
-        {{49, {1}, 2, EWC_ACTIVATION_TANH}, 1, adam}, {{64, {}, 10}, 45, sgd},
+        {{49, {1}, 2, EWC_ACTIVATION_TANH}, 1, adam},
+        {{64, {}, 10}, 45, sgd},
         {{20, {17, 18, 19, 40}, 4, EWC_ACTIVATION_TANH}, 40, nesterov},
         {{16, {24}, 128, EWC_ACTIVATION_GELU}, 32, adam, 0, 0, 4},
         {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 5, 12, 0},
         {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 8, 4, 0, 1, 1, 3},
-        {{1040, {20}, 5, EWC_ACTIVATION_TANH}, 17, sgd},                     /* gather by itself */
-        {{24, {20}, 6, EWC_ACTIVATION_TANH}, 90, sgd, 0, 0, 3, 1, 2},        /* the same */
-        {{16, {1060, 8}, 3, EWC_ACTIVATION_TANH}, 45, sgd},                  /* wide tiles */
-        {{18, {1057, 9}, 3, EWC_ACTIVATION_TANH}, 45, sgd, 0, 0, 0, 1, 1, 1} /* and ragged ones */
+        {{1040, {20}, 5, EWC_ACTIVATION_TANH}, 17, sgd},                      /* gather by itself */
+        {{24, {20}, 6, EWC_ACTIVATION_TANH}, 90, sgd, 0, 0, 3, 1, 2},         /* the same */
+        {{16, {1060, 8}, 3, EWC_ACTIVATION_TANH}, 45, sgd},                   /* wide tiles */
+        {{18, {1057, 9}, 3, EWC_ACTIVATION_TANH}, 45, sgd, 0, 0, 0, 1, 1, 1}, /* and ragged ones */
+        {{64, {48, 20}, 10, EWC_ACTIVATION_RELU}, 33, adam, 0, 0, 0, 1, 1, 2, true},
+        {{35, {33, 7}, 3, EWC_ACTIVATION_GELU}, 31, nesterov, 0, 0, 0, 4, 1, 1, true},
     };
     for (const Case &c : cases) {
         SCOPED_TRACE(testing::Message() << c.shape.inputs << " inputs, " << c.shape.hidden.size()

@@ -226,7 +226,8 @@ TEST_P(Ops, RefuseWhatTheirCommentsExclude)
     refuses("fill: n=-1", ops->fill(be, x, 0, -1));
     refuses("scale: n=-1", ops->scale(be, x, 0, -1));
 
-    ewck_view view = {bytes, bytes, nullptr, 1, 4, 1, 1, 1, 1, l, x, x, l, nullptr, 0};
+    Buffer<uint16_t> classes(be, 4, (uint16_t)0);
+    ewck_view view = {bytes, classes, nullptr, 1, 4, 1, 1, 1, 1, l, x, x, l, nullptr, 0, nullptr};
     const auto gather = [&](int64_t rows, ewck_view changed) {
         return ops->gather(be, y, l, samples, &changed, step, rows);
     };
@@ -328,12 +329,13 @@ TEST_P(Ops, GatherVisitsEverySampleOnce)
     for (const int64_t n : {1, 2, 3, 31, 257, 60000}) {
         for (const uint32_t order : {EWCK_STREAM_SHUFFLE, EWCK_STREAM_FISHER}) {
             SCOPED_TRACE(n);
-            Buffer<uint8_t> images(be, n, (uint8_t)1), labels(be, n, (uint8_t)0);
+            Buffer<uint8_t> images(be, n, (uint8_t)1);
+            Buffer<uint16_t> labels(be, n, (uint16_t)0);
             Buffer<int32_t> index(be, 1, 0), map(be, 1, 0), out(be, n, -1);
             Buffer<float> weight(be, 1, 1.0f), bias(be, 1, 0.0f), x(be, n, kNan);
             Buffer<int64_t> samples(be, n, (int64_t)-1);
-            const ewck_view view = {
-                images, labels, nullptr, 1, n, 1, 1, 1, 1, index, weight, bias, map, nullptr, 0};
+            const ewck_view view = {images, labels, nullptr, 1, n, 1, 1, 1, 1, index, weight, bias,
+                map, nullptr, 0, nullptr};
             ewck_step step = {Rng(2).Word(), 5, 0, order, 3, 2, 0, 0, 0};
             const reference::Words key = reference::Philox(
                 {{0, 0, 2, 3u << 4 | order}}, (uint32_t)step.seed, (uint32_t)(step.seed >> 32));
@@ -366,19 +368,23 @@ struct GatherCase {
     int64_t taps, copies, features;
     bool listed;
     uint32_t order;
-    bool chosen;
+    bool chosen, floats;
 };
 
 void CheckGather(ewc_backend *be, const GatherCase &c)
 {
     Rng rng(3);
-    const int64_t rows = 57, pixels = 37, classes = 10, count = c.listed ? 23 : rows;
+    const int64_t rows = 57, pixels = 37, classes = 65536, count = c.listed ? 23 : rows;
     const int64_t taps = c.taps, copies = c.copies, features = c.features;
-    std::vector<uint8_t> images((size_t)(rows * pixels)), labels((size_t)rows);
+    std::vector<uint8_t> images((size_t)(rows * pixels));
+    std::vector<uint16_t> labels((size_t)rows);
     for (uint8_t &b : images)
         b = (uint8_t)rng.Below(256);
-    for (uint8_t &b : labels)
-        b = (uint8_t)rng.Below(classes);
+    for (uint16_t &b : labels)
+        b = (uint16_t)rng.Below(classes);
+    labels.front() = 65535;
+    /* Values that no byte has, and which times a weight are exact, too. */
+    const std::vector<float> floats = rng.Integers(rows * pixels, -600, 600, 0.5f);
     std::vector<int64_t> chosen;
     for (int64_t i = 0; i < copies * count; i += 1 + rng.Below(3))
         chosen.push_back(i);
@@ -392,13 +398,16 @@ void CheckGather(ewc_backend *be, const GatherCase &c)
     /* Small integers, so that every order of the taps gives the same bits. */
     const auto weight = rng.Integers(copies * taps * features, -3, 3, 0.125f);
     const auto bias = rng.Integers(features, -8, 8, 0.25f);
-    Buffer<uint8_t> d_images(be, images), d_labels(be, labels);
+    Buffer<uint8_t> d_images(be, images);
+    Buffer<uint16_t> d_labels(be, labels);
+    Buffer<float> d_floats(be, floats);
     Buffer<int32_t> d_list(be, list), d_map(be, map), d_index(be, index);
     Buffer<float> d_weight(be, weight), d_bias(be, bias);
     Buffer<int64_t> d_chosen(be, chosen);
-    const ewck_view view = {d_images, d_labels, c.listed ? d_list.get() : nullptr, pixels, count,
-        copies, features, taps, classes, d_index, d_weight, d_bias, d_map,
-        c.chosen ? d_chosen.get() : nullptr, (int64_t)chosen.size()};
+    const ewck_view view = {c.floats ? nullptr : d_images.get(), d_labels,
+        c.listed ? d_list.get() : nullptr, pixels, count, copies, features, taps, classes, d_index,
+        d_weight, d_bias, d_map, c.chosen ? d_chosen.get() : nullptr, (int64_t)chosen.size(),
+        c.floats ? d_floats.get() : nullptr};
     const int64_t n = c.chosen ? (int64_t)chosen.size() : copies * count;
     const int64_t position = n / 3, batch = n - position;
     StepBlock step(be, {rng.Word(), 9, position, c.order, 1, 4, 0, 0, 0});
@@ -422,7 +431,8 @@ void CheckGather(ewc_backend *be, const GatherCase &c)
             double sum = bias[(size_t)f];
             for (int64_t t = 0; t < taps; t++) {
                 const size_t i = (size_t)((copy * taps + t) * features + f);
-                sum += (double)weight[i] * images[(size_t)(row * pixels + index[i])];
+                const size_t from = (size_t)(row * pixels + index[i]);
+                sum += (double)weight[i] * (c.floats ? (double)floats[from] : images[from]);
             }
             want_x.push_back((float)sum);
         }
@@ -440,13 +450,16 @@ TEST_P(Ops, GatherMatchesLoop)
             for (const int64_t features : {0, 1, 37, 64})
                 for (const bool listed : {false, true})
                     for (const uint32_t order : {EWCK_STREAM_NONE, EWCK_STREAM_SHUFFLE})
-                        for (const bool chosen : {false, true}) {
-                            SCOPED_TRACE(testing::Message()
-                                         << "taps " << taps << ", copies " << copies
-                                         << ", features " << features << ", list " << listed
-                                         << ", order " << order << ", chosen " << chosen);
-                            CheckGather(be, {taps, copies, features, listed, order, chosen});
-                        }
+                        for (const bool chosen : {false, true})
+                            for (const bool floats : {false, true}) {
+                                SCOPED_TRACE(testing::Message()
+                                             << "taps " << taps << ", copies " << copies
+                                             << ", features " << features << ", list " << listed
+                                             << ", order " << order << ", chosen " << chosen
+                                             << ", floats " << floats);
+                                CheckGather(
+                                    be, {taps, copies, features, listed, order, chosen, floats});
+                            }
 }
 
 /* A batch of some samples only: each of them once, in the order that the step's key gives. */
@@ -460,7 +473,8 @@ TEST_P(Ops, GatherTakesTheChosen)
     std::vector<float> shifts;
     for (int64_t i = 0; i < copies; i++)
         shifts.push_back((float)(i % 2 + 1));
-    Buffer<uint8_t> d_images(be, images), labels(be, count, (uint8_t)0);
+    Buffer<uint8_t> d_images(be, images);
+    Buffer<uint16_t> labels(be, count, (uint16_t)0);
     Buffer<int32_t> index(be, copies, 0), map(be, copies, 0);
     Buffer<float> weight(be, shifts), bias(be, 1, 0.0f);
     for (const int64_t n : {1, 31, 33, 1000, 65537}) {
@@ -473,7 +487,7 @@ TEST_P(Ops, GatherTakesTheChosen)
         Buffer<int32_t> y(be, n, -1);
         Buffer<float> x(be, n, kNan);
         const ewck_view view = {d_images, labels, nullptr, 1, count, copies, 1, 1, 1, index, weight,
-            bias, map, chosen, n};
+            bias, map, chosen, n, nullptr};
         const ewck_step key = {rng.Word(), 5, 0, EWCK_STREAM_REPLAY, 3, 2, 0, 0, 0};
         StepBlock step(be, key);
         EXPECT_OK(ops->gather(be, x, y, samples, &view, step, n));
@@ -497,12 +511,13 @@ TEST_P(Ops, GatherTakesMoreRowsThanAGrid)
     std::vector<uint8_t> images;
     for (int64_t i = 0; i < count; i++)
         images.push_back((uint8_t)(i + 1));
-    Buffer<uint8_t> d_images(be, images), labels(be, count, (uint8_t)0);
+    Buffer<uint8_t> d_images(be, images);
+    Buffer<uint16_t> labels(be, count, (uint16_t)0);
     Buffer<int32_t> index(be, copies, 0), map(be, copies, 3), y(be, rows, -1);
     Buffer<float> weight(be, copies, 1.0f), bias(be, 1, 0.0f), x(be, rows, kNan);
     Buffer<int64_t> samples(be, rows, (int64_t)-1);
-    const ewck_view view = {
-        d_images, labels, nullptr, 1, count, copies, 1, 1, 1, index, weight, bias, map, nullptr, 0};
+    const ewck_view view = {d_images, labels, nullptr, 1, count, copies, 1, 1, 1, index, weight,
+        bias, map, nullptr, 0, nullptr};
     StepBlock step(be, ewck_step{}); /* as stored */
     EXPECT_OK(be->ops->gather(be, x, y, samples, &view, step, rows));
     std::vector<float> want;

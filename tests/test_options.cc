@@ -144,6 +144,10 @@ TEST(Options, ChoicesAreTheEnums)
     } cases[] = {
         {"dataset", "fashion-mnist", &ewc_run_options::dataset, 1},
         {"dataset", "custom", &ewc_run_options::dataset, 2},
+        {"dataset", "kmnist", &ewc_run_options::dataset, 3},
+        {"dataset", "cifar100", &ewc_run_options::dataset, 9},
+        {"format", "auto", &ewc_run_options::format, 0},
+        {"format", "images", &ewc_run_options::format, 7},
         {"kind", "permuted", &ewc_run_options::kind, EWC_TASKS_PERMUTED},
         {"kind", "rotated", &ewc_run_options::kind, EWC_TASKS_ROTATED},
         {"kind", "split", &ewc_run_options::kind, EWC_TASKS_SPLIT},

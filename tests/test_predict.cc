@@ -53,9 +53,8 @@ class Predict : public OnBackend
             images.push_back((uint8_t)rng.Below(256));
         for (int64_t i = 0; i < kRows; i++)
             labels.push_back((uint8_t)(i % kClasses));
-        const ewc_dataset_source source = {sizeof source, "tiny", {kRows, kRows},
-            {images.data(), images.data()}, {labels.data(), labels.data()}, kChannels, kHeight,
-            kWidth, kClasses};
+        const ewc_dataset_source source = SourceOf({kRows, kRows}, {images.data(), images.data()},
+            {labels.data(), labels.data()}, kChannels, kHeight, kWidth, kClasses, "tiny");
         model.reset();
         tasks.reset();
         data = Make(ewc_dataset_create, be, &source);

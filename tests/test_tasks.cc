@@ -587,9 +587,9 @@ TEST_P(Tasks, SplitTaskWithoutRowsIsRefused)
     Source source = RandomSource(1, 1, 1, 4, 20, 10);
     for (uint8_t &label : source.labels[1])
         label = (uint8_t)(label % 2);
-    ewc_dataset_source given{sizeof given, nullptr, {20, 10},
-        {source.images[0].data(), source.images[1].data()},
-        {source.labels[0].data(), source.labels[1].data()}, 1, 1, 1, 4};
+    ewc_dataset_source given =
+        test::SourceOf({20, 10}, {source.images[0].data(), source.images[1].data()},
+            {source.labels[0].data(), source.labels[1].data()}, 1, 1, 1, 4);
     ewc_dataset *set = nullptr;
     ASSERT_OK(ewc_dataset_create(&set, be, &given));
     const ewc_task_options options = Options(EWC_TASKS_SPLIT, EWC_SCENARIO_DOMAIN, 2);
@@ -638,9 +638,9 @@ TEST_P(Tasks, ARowMustBeLeftToTrainOn)
 {
     Source source = RandomSource(1, 1, 1, 6, 10, 6);
     source.labels[0] = {0, 1, 0, 1, 0, 2, 3, 2, 3, 4};
-    ewc_dataset_source given{sizeof given, nullptr, {10, 6},
-        {source.images[0].data(), source.images[1].data()},
-        {source.labels[0].data(), source.labels[1].data()}, 1, 1, 1, 6};
+    ewc_dataset_source given =
+        test::SourceOf({10, 6}, {source.images[0].data(), source.images[1].data()},
+            {source.labels[0].data(), source.labels[1].data()}, 1, 1, 1, 6);
     ewc_dataset *set = nullptr;
     ASSERT_OK(ewc_dataset_create(&set, be, &given));
     ewc_tasks *tasks = nullptr;
@@ -898,9 +898,9 @@ TEST_P(Tasks, RangesOutOfBoundsAreRefused)
 TEST_P(Tasks, BadOptionsAreNamed)
 {
     const Source source = RandomSource(1, 5, 2, 6, 10, 6);
-    ewc_dataset_source given{sizeof given, nullptr, {10, 6},
-        {source.images[0].data(), source.images[1].data()},
-        {source.labels[0].data(), source.labels[1].data()}, 1, 5, 2, 6};
+    ewc_dataset_source given =
+        test::SourceOf({10, 6}, {source.images[0].data(), source.images[1].data()},
+            {source.labels[0].data(), source.labels[1].data()}, 1, 5, 2, 6);
     ewc_dataset *set = nullptr;
     ASSERT_OK(ewc_dataset_create(&set, be, &given));
     using O = ewc_task_options;
@@ -995,9 +995,9 @@ TEST_P(Tasks, NoMemoryIsReportedAndNothingLeaks)
         ASSERT_OK(ewci_tasks_select_joint(s.tasks, &task, 3));
         const Samples want_joint = Gather(task);
 
-        ewc_dataset_source given{sizeof given, nullptr, {30, 20},
-            {source.images[0].data(), source.images[1].data()},
-            {source.labels[0].data(), source.labels[1].data()}, 1, 3, 3, 6};
+        ewc_dataset_source given =
+            test::SourceOf({30, 20}, {source.images[0].data(), source.images[1].data()},
+                {source.labels[0].data(), source.labels[1].data()}, 1, 3, 3, 6);
         ewc_dataset *set = nullptr;
         ASSERT_OK(ewc_dataset_create(&set, be, &given));
         const ewc_task_options options = Options(kind, EWC_SCENARIO_CLASS, 3);

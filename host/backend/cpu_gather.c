@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A batch of samples from the bytes of a data set. */
+/* A batch of samples from the bytes or floats of a data set. */
 #include "cpu.h"
 
 #include "../../kernels/formula.h"
@@ -14,18 +14,26 @@ typedef struct gather_job {
 } gather_job;
 enum { GATHER_ROWS = 16 };
 
-static void gather_row(
-    float *restrict x, const uint8_t *restrict image, const ewck_view *view, int64_t copy)
+/* A pixel of a row of bytes or of floats. */
+static inline __attribute__((always_inline)) float pixel(const void *row, int floats, int32_t at)
+{
+    return floats ? ((const float *)row)[at] : (float)((const uint8_t *)row)[at];
+}
+
+/* `floats` is a constant where it is called, so that there is a loop for each. */
+static inline __attribute__((always_inline)) void gather_row(
+    float *restrict x, const void *restrict row, int floats, const ewck_view *view, int64_t copy)
 {
     const int64_t features = view->features, taps = view->taps;
     const int32_t *restrict const index = view->index + copy * taps * features;
     const float *restrict const weight = view->weight + copy * taps * features;
     const float *restrict const bias = view->bias;
     for (int64_t j = 0; j < features; j++)
-        x[j] = fmaf(weight[j], (float)image[index[j]], bias[j]);
+        x[j] = fmaf(weight[j], pixel(row, floats, index[j]), bias[j]);
     for (int64_t tap = 1; tap < taps; tap++)
         for (int64_t j = 0; j < features; j++)
-            x[j] = fmaf(weight[tap * features + j], (float)image[index[tap * features + j]], x[j]);
+            x[j] = fmaf(
+                weight[tap * features + j], pixel(row, floats, index[tap * features + j]), x[j]);
 }
 
 static void gather_chunk(void *context, int64_t i)
@@ -34,12 +42,15 @@ static void gather_chunk(void *context, int64_t i)
     const ewck_view *const view = job->view;
     const range r = chunk_range(i, GATHER_ROWS, job->rows);
     for (int64_t row = r.begin; row < r.end; row++) {
-        const int64_t sample = ewci_view_sample(view, job->step, row);
-        const int64_t copy = sample / view->count, place = sample % view->count;
-        const int64_t source = view->list ? view->list[place] : place;
-        job->samples[row] = sample;
-        job->labels[row] = view->label_map[copy * view->classes + view->labels[source]];
-        gather_row(job->x + row * view->features, view->images + source * view->pixels, view, copy);
+        const ewck_origin origin = ewci_view_origin(view, job->step, row);
+        const int64_t at = origin.source * view->pixels;
+        float *const x = job->x + row * view->features;
+        job->samples[row] = origin.sample;
+        job->labels[row] = origin.label;
+        if (view->floats)
+            gather_row(x, view->floats + at, 1, view, origin.copy);
+        else
+            gather_row(x, view->images + at, 0, view, origin.copy);
     }
 }
 

@@ -14,6 +14,7 @@
     X(ewc_backend_options, log_user)                                                               \
     X(ewc_backend_info, memory_used)                                                               \
     X(ewc_dataset_source, classes)                                                                 \
+    X(ewc_dataset_open_options, coarse_labels)                                                     \
     X(ewc_dataset_info, classes)                                                                   \
     X(ewc_dataset_location, message)                                                               \
     X(ewc_task_options, validation)                                                                \
@@ -26,7 +27,7 @@
     X(ewc_option_info, help)                                                                       \
     X(ewc_run_options, validate_every)                                                             \
     X(ewc_run_callbacks, log_user)                                                                 \
-    X(ewc_checkpoint_info, data_checksum)
+    X(ewc_checkpoint_info, data_element)
 
 #define THROUGH(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
 

@@ -1,22 +1,63 @@
 /* SPDX-License-Identifier: MIT */
-/* A dataset, as tasks see it. */
+/* A dataset, as tasks see it, and as it is made of what was read. */
 #ifndef EWCI_DATASET_H
 #define EWCI_DATASET_H
 
 #include "../backend/backend_ops.h"
 #include "ewc/data.h"
+#include "labels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* Bounds of what is accepted: rows fit int32_t lists, pixels fit int32_t indices. */
 #define EWCI_MAX_ROWS INT64_C(100000000)
 #define EWCI_MAX_IMAGE_BYTES (INT64_C(1) << 30)
 enum { EWCI_MAX_PIXELS = 1 << 24 }; /* of an image in a file: the widest input that a model takes */
 
+enum { EWCI_CHECKSUM_SIZE = sizeof((ewc_dataset_info *)0)->checksum };
+
+/* What the random words of EWCK_STREAM_TASK are for, as their `time`. */
+enum { EWCI_DRAW_PERMUTATION = 0, EWCI_DRAW_CLASS_ORDER = 1, EWCI_DRAW_TEST_SHARE = 2 };
+
 struct ewc_dataset {
     ewc_backend *backend; /* borrowed */
     ewc_dataset_info info;
-    uint8_t *images[2];      /* device, (rows, channels, height, width) */
-    uint8_t *labels[2];      /* device, (rows) */
-    uint8_t *host_labels[2]; /* (rows), for lists of rows by class */
+    uint8_t *images[2];       /* device, (rows, channels, height, width); of floats: NULL */
+    float *floats[2];         /* device, likewise; of bytes: NULL */
+    uint16_t *labels[2];      /* device, (rows) */
+    uint16_t *host_labels[2]; /* (rows), for lists of rows by class */
+    int64_t *class_rows[2];   /* (classes) rows of each class */
+    ewci_names names;
 };
 
+/* A set in host memory, on its way to a dataset. */
+typedef struct ewci_set {
+    ewc_dataset_info info; /* without checksum and range */
+    const void *values[2]; /* (rows, channels, height, width) of the set's element */
+    void *owned[2];        /* values[i], or NULL where that is borrowed */
+    uint16_t *labels[2];   /* owned; (rows), each below classes */
+    ewci_names names;
+} ewci_set;
+
+/* set.c */
+
+/* Gives the set its classes: ids[i] (rows) are labels of `labels`, which is emptied.
+ * @return EWC_OK; EWC_ERR_DATA: fewer than two; EWC_ERR_MEMORY */
+ewc_status ewci_set_classes(ewci_set *set, ewci_labels *labels, int32_t *const ids[2]);
+
+/* Draws `share` of each class by `seed` from the training rows for the test split, which is empty.
+ * @return EWC_OK; EWC_ERR_DATA: a split without rows; EWC_ERR_MEMORY */
+ewc_status ewci_set_hold_out(ewci_set *set, double share, uint64_t seed);
+
+/* Makes a dataset of a set, whose labels and names it takes. @return EWC_OK; EWC_ERR_DATA: a value
+ * that is not finite; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ewc_status ewci_set_upload(ewc_dataset **out, ewc_backend *backend, ewci_set *set);
+
+void ewci_set_free(ewci_set *set);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Sequences of tasks: each a view of one dataset.
  *
- * A view weighs `taps` pixels for each feature, input = sum of weight * byte + bias, with
- *   permuted: weight 1 / (255 std) at one pixel, or 0 where the feature is padding;
+ * A view weighs `taps` pixels for each feature, input = sum of weight * pixel + bias, with
+ *   permuted: weight 1 / (255 std), of a set of floats 1 / std, at one pixel, or 0 where the
+ *             feature is padding;
  *   rotated:  that times the bilinear weights of the four pixels around the place it came from;
  *   bias:     -mean / std, so that padding and what lies outside the image are pixels of value 0.
  *
@@ -19,13 +20,10 @@
 #include "../base/random.h"
 #include "dataset.h"
 
-enum { MAX_TASKS = 1000000, MAX_CLASSES = 256, MAX_TAPS = 4, READ_ROWS = 1024 };
+enum { MAX_TASKS = 1000000, MAX_TAPS = 4, READ_ROWS = 1024 };
 
 #define MAX_PAD 1024
 #define MAX_FEATURES INT64_C(100000000)
-
-/* What the random words of EWCK_STREAM_TASK are for, as their `time`. */
-enum { DRAW_PERMUTATION = 0, DRAW_CLASS_ORDER = 1 };
 
 /* Pixel maps and label maps of `copies` tasks, in host or in device memory. */
 typedef struct task_maps {
@@ -40,10 +38,10 @@ struct ewc_tasks {
     ewc_task_options o;
     int64_t features, taps, classes, outputs; /* classes: of one task */
     int64_t height, width;                    /* of an input, padding included */
-    float scale, shift;                       /* input = scale * byte + shift */
+    float scale, shift;                       /* input = scale * pixel + shift */
 
-    int32_t class_order[MAX_CLASSES];   /* split: task t has places [t k, t k + k) */
-    int64_t class_rows[2][MAX_CLASSES]; /* rows of each class in each split */
+    int32_t *class_order; /* (classes of the set); split: task t has places [t k, t k + k) */
+    uint8_t *member;      /* (classes of the set); while rows are listed */
 
     float *bias;        /* device, (features) */
     task_maps host;     /* one map, being made */
@@ -56,32 +54,6 @@ struct ewc_tasks {
     int32_t *joint_list;  /* split: device, training rows of those tasks */
     int64_t joint_seen;
 };
-
-/* ---- Orders at random ---- */
-
-/* A number below n from a random word; n is so far below 2^32 that the bias cannot be measured. */
-static int64_t below(uint32_t word, int64_t n)
-{
-    return (int64_t)(((uint64_t)word * (uint64_t)n) >> 32);
-}
-
-/* Fisher-Yates: order (n) becomes a permutation of 0..n-1, a function of (seed, draw, task). */
-static void draw_order(int32_t *order, int64_t n, uint64_t seed, uint32_t draw, int64_t task)
-{
-    ewci_words words = {{0}};
-    for (int64_t i = 0; i < n; i++)
-        order[i] = (int32_t)i;
-    for (int64_t i = n - 1; i > 0; i--) {
-        const int64_t k = n - 1 - i; /* words used so far */
-        if (k % 4 == 0)
-            words =
-                ewci_host_random(seed, EWCK_STREAM_TASK, (uint32_t)task, draw, (uint64_t)(k / 4));
-        const int64_t j = below(words.w[k % 4], i + 1);
-        const int32_t swapped = order[i];
-        order[i] = order[j];
-        order[j] = swapped;
-    }
-}
 
 /* ---- Pixel maps ---- */
 
@@ -121,7 +93,8 @@ static void make_permutation(const ewc_tasks *tasks, int64_t t)
     int32_t *const order = tasks->host.index;
     if (tasks->o.kind == EWC_TASKS_PERMUTED && (t > 0 || tasks->o.permute_first)) {
         moved = side == 0 ? tasks->features : tasks->data->info.channels * side * side;
-        draw_order(order, moved, tasks->o.seed, DRAW_PERMUTATION, t);
+        ewci_host_order(
+            order, moved, tasks->o.seed, EWCK_STREAM_TASK, (uint32_t)t, EWCI_DRAW_PERMUTATION);
     }
     /* From the last place on: pixels replace what is read of `order`, of which as much is left. */
     for (int64_t f = tasks->features - 1; f >= 0; f--) {
@@ -205,7 +178,7 @@ static int64_t set_rows(const ewc_tasks *tasks, int64_t t, int set)
     if (tasks->o.kind != EWC_TASKS_SPLIT) return tasks->data->info.rows[set];
     int64_t rows = 0;
     for (int64_t k = 0; k < tasks->classes; k++)
-        rows += tasks->class_rows[set][tasks->class_order[t * tasks->classes + k]];
+        rows += tasks->data->class_rows[set][tasks->class_order[t * tasks->classes + k]];
     return rows;
 }
 
@@ -218,9 +191,10 @@ static int64_t task_rows(const ewc_tasks *tasks, int64_t t, ewc_split split)
 /* Writes the rows of a set that have a class of task t, in their order; returns how many. */
 static int64_t list_rows(const ewc_tasks *tasks, int32_t *list, int64_t t, int set)
 {
-    const uint8_t *const labels = tasks->data->host_labels[set];
-    uint8_t member[MAX_CLASSES] = {0};
+    const uint16_t *const labels = tasks->data->host_labels[set];
+    uint8_t *const member = tasks->member;
     int64_t count = 0;
+    memset(member, 0, (size_t)tasks->data->info.classes);
     for (int64_t k = 0; k < tasks->classes; k++)
         member[tasks->class_order[t * tasks->classes + k]] = 1;
     for (int64_t row = 0; row < tasks->data->info.rows[set]; row++)
@@ -271,7 +245,11 @@ static ewc_status check_options(const ewc_tasks *tasks)
         return ewci_fail(EWC_ERR_ARGUMENT, "mean: %g, expected a finite number", (double)o->mean);
     if (!(o->std > 0.0f) || !isfinite(o->std) || !isfinite(tasks->scale) || !isfinite(tasks->shift))
         return ewci_fail(EWC_ERR_ARGUMENT,
-            "std: %g, expected a positive number by which bytes can be divided", (double)o->std);
+            "std: %g, expected a positive number by which values can be divided", (double)o->std);
+    const int is_row = !info->is_image && info->width > 1; /* one value is as good as a pixel */
+    if (is_row && (o->kind == EWC_TASKS_ROTATED || o->pad > 0))
+        return ewci_fail(EWC_ERR_ARGUMENT, "%s: of images only, and %s has rows of %lld features",
+            o->pad > 0 ? "pad" : "kind: rotated", info->name, (long long)info->width);
     return o->kind == EWC_TASKS_SPLIT ? check_split(tasks) : EWC_OK;
 }
 
@@ -289,13 +267,6 @@ static ewc_status set_shape(ewc_tasks *tasks)
     return EWC_OK;
 }
 
-static void count_classes(ewc_tasks *tasks)
-{
-    for (int set = 0; set < 2; set++)
-        for (int64_t row = 0; row < tasks->data->info.rows[set]; row++)
-            tasks->class_rows[set][tasks->data->host_labels[set][row]]++;
-}
-
 /* Draws which classes go together; every task must have rows to train and to test on. */
 static ewc_status make_split(ewc_tasks *tasks)
 {
@@ -304,7 +275,8 @@ static ewc_status make_split(ewc_tasks *tasks)
     for (int64_t k = 0; k < classes; k++)
         tasks->class_order[k] = (int32_t)k;
     if (tasks->o.shuffle_classes)
-        draw_order(tasks->class_order, classes, tasks->o.seed, DRAW_CLASS_ORDER, 0);
+        ewci_host_order(
+            tasks->class_order, classes, tasks->o.seed, EWCK_STREAM_TASK, 0, EWCI_DRAW_CLASS_ORDER);
 
     for (int set = 0; set < 2; set++) {
         int64_t most = 0;
@@ -341,7 +313,8 @@ static ewc_status check_validation(const ewc_tasks *tasks)
 static void warn_of_classes(const ewc_tasks *tasks)
 {
     static const char *const set_names[2] = {"training", "test"};
-    const int64_t *const train = tasks->class_rows[0], *const test = tasks->class_rows[1];
+    const int64_t *const train = tasks->data->class_rows[0];
+    const int64_t *const test = tasks->data->class_rows[1];
     const int split = tasks->o.kind == EWC_TASKS_SPLIT;
     const int64_t classes =
         split ? tasks->o.count * tasks->o.classes_per_task : tasks->data->info.classes;
@@ -349,8 +322,8 @@ static void warn_of_classes(const ewc_tasks *tasks)
         const int64_t c = split ? tasks->class_order[k] : k;
         if ((train[c] == 0) == (test[c] == 0)) continue;
         ewci_log(tasks->be->log, tasks->be->log_user, EWC_LOG_WARNING,
-            "class %lld has no %s rows, but %lld %s rows", (long long)c, set_names[train[c] > 0],
-            (long long)(train[c] + test[c]), set_names[train[c] == 0]);
+            "class %s has no %s rows, but %lld %s rows", ewc_dataset_class_name(tasks->data, c),
+            set_names[train[c] > 0], (long long)(train[c] + test[c]), set_names[train[c] == 0]);
     }
 }
 
@@ -405,7 +378,8 @@ ewc_status ewc_tasks_create(ewc_tasks **out, ewc_dataset *dataset, const ewc_tas
     tasks->slot_task = tasks->list_task[0] = tasks->list_task[1] = -1;
     EWCI_TRY(ewci_copy_options("ewc_task_options", &tasks->o, options, "ewc_tasks_create"));
     if (tasks->o.classes_per_task == 0) tasks->o.classes_per_task = defaults.classes_per_task;
-    tasks->scale = (float)(1.0 / (255.0 * (double)tasks->o.std));
+    const double most = dataset->info.element == EWC_ELEMENT_U8 ? 255.0 : 1.0;
+    tasks->scale = (float)(1.0 / (most * (double)tasks->o.std));
     tasks->shift = tasks->o.mean == 0.0f ? 0.0f : -tasks->o.mean / tasks->o.std;
     EWCI_TRY(check_options(tasks));
     EWCI_TRY(set_shape(tasks));
@@ -416,11 +390,14 @@ ewc_status ewc_tasks_create(ewc_tasks **out, ewc_dataset *dataset, const ewc_tas
         tasks->o.scenario == EWC_SCENARIO_DOMAIN ? tasks->classes : tasks->o.count * tasks->classes;
 
     const size_t taps = (size_t)(tasks->taps * tasks->features);
+    tasks->class_order = ewci_calloc((size_t)dataset->info.classes, sizeof(int32_t));
+    tasks->member = ewci_calloc((size_t)dataset->info.classes, 1);
     tasks->host.index = ewci_calloc(taps, sizeof(int32_t));
     tasks->host.weight = ewci_calloc(taps, sizeof(float));
     tasks->host.label_map = ewci_calloc((size_t)dataset->info.classes, sizeof(int32_t));
     bias = ewci_calloc((size_t)tasks->features, sizeof(float));
-    if (!tasks->host.index || !tasks->host.weight || !tasks->host.label_map || !bias)
+    if (!tasks->host.index || !tasks->class_order || !tasks->member || !tasks->host.weight ||
+        !tasks->host.label_map || !bias)
         EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory"));
     for (int64_t f = 0; f < tasks->features; f++)
         bias[f] = tasks->shift;
@@ -429,7 +406,6 @@ ewc_status ewc_tasks_create(ewc_tasks **out, ewc_dataset *dataset, const ewc_tas
     EWCI_TRY(ewci_device_alloc(tasks->be, &tasks->bias, tasks->features, sizeof(float)));
     EWCI_TRY(tasks->be->ops->upload(
         tasks->be, tasks->bias, bias, (size_t)tasks->features * sizeof(float)));
-    count_classes(tasks);
     if (tasks->o.kind == EWC_TASKS_SPLIT) EWCI_TRY(make_split(tasks));
     EWCI_TRY(check_validation(tasks));
     warn_of_classes(tasks);
@@ -454,6 +430,8 @@ void ewc_tasks_free(ewc_tasks *tasks)
     free(tasks->host.label_map);
     free(tasks->host.weight);
     free(tasks->host.index);
+    free(tasks->member);
+    free(tasks->class_order);
     free(tasks);
 }
 
@@ -497,6 +475,10 @@ const ewc_task_options *ewci_tasks_options(const ewc_tasks *tasks)
 const ewc_dataset_info *ewci_tasks_data(const ewc_tasks *tasks)
 {
     return &tasks->data->info;
+}
+const ewc_dataset *ewci_tasks_dataset(const ewc_tasks *tasks)
+{
+    return tasks->data;
 }
 void ewci_tasks_scale(const ewc_tasks *tasks, float *scale, float *shift)
 {
@@ -596,8 +578,11 @@ static ewck_view make_view(const ewc_tasks *tasks, const task_maps *maps, const 
 {
     const ewc_dataset_info *const info = &tasks->data->info;
     const int64_t pixels = info->channels * info->height * info->width;
+    const int64_t skipped = list ? 0 : first * pixels;
+    const ewc_dataset *const data = tasks->data;
     return (ewck_view){
-        .images = tasks->data->images[set] + (list ? 0 : first * pixels),
+        .images = data->images[set] ? data->images[set] + skipped : NULL,
+        .floats = data->floats[set] ? data->floats[set] + skipped : NULL,
         .labels = tasks->data->labels[set] + (list ? 0 : first),
         .list = list ? list + first : NULL,
         .pixels = pixels,
@@ -762,35 +747,58 @@ ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t 
     return status;
 }
 
-ewc_status ewc_tasks_transform(
-    ewc_tasks *tasks, int64_t t, float *inputs, const uint8_t *images, int64_t rows)
+/* `values`: bytes or floats, as the dataset has them. */
+static ewc_status transform(ewc_tasks *tasks, int64_t t, float *inputs, const void *values,
+    ewc_element element, int64_t rows, const char *function)
 {
-    EWCI_ENTER(tasks);
-    if (rows < 0 || (rows > 0 && (!inputs || !images)))
+    static const char *const names[] = {"bytes", "floats"};
+    const ewc_element own = (ewc_element)tasks->data->info.element;
+    if (rows < 0 || (rows > 0 && (!inputs || !values)))
+        return ewci_fail(EWC_ERR_ARGUMENT, "%s: NULL, or rows=%lld", function, (long long)rows);
+    if (element != own)
         return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_tasks_transform: NULL, or rows=%lld", (long long)rows);
+            EWC_ERR_ARGUMENT, "%s: %s, the dataset has %s", function, names[element], names[own]);
     ewci_task_view task;
     ewc_status status = ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TEST, t + 1);
     if (status != EWC_OK || rows == 0) return status;
 
     ewc_backend *const be = tasks->be;
     const int64_t chunk = rows < READ_ROWS ? rows : READ_ROWS, pixels = task.view.pixels;
-    static const uint8_t zeros[READ_ROWS];
-    uint8_t *bytes = NULL, *labels = NULL; /* device, (chunk, pixels), (chunk) */
-    EWCI_TRY(ewci_device_alloc(be, &bytes, chunk * pixels, 1));
-    EWCI_TRY(ewci_device_alloc(be, &labels, chunk, 1));
-    EWCI_TRY(be->ops->upload(be, labels, zeros, (size_t)chunk)); /* a class that every set has */
+    const size_t size = element == EWC_ELEMENT_U8 ? 1 : sizeof(float);
+    static const uint16_t zeros[READ_ROWS];
+    void *some = NULL;       /* device, (chunk, pixels) */
+    uint16_t *labels = NULL; /* device, (chunk) */
+    EWCI_TRY(ewci_device_alloc(be, &some, chunk * pixels, size));
+    EWCI_TRY(ewci_device_alloc(be, &labels, chunk, sizeof *labels));
+    /* a class that every set has */
+    EWCI_TRY(be->ops->upload(be, labels, zeros, (size_t)chunk * sizeof *labels));
     ewck_view view = task.view; /* the task's map, of other images */
-    view.images = bytes;
+    view.images = element == EWC_ELEMENT_U8 ? some : NULL;
+    view.floats = element == EWC_ELEMENT_F32 ? some : NULL;
     view.labels = labels;
     view.list = NULL;
     for (int64_t row = 0; row < rows; row += chunk) {
         view.count = rows - row < chunk ? rows - row : chunk;
-        EWCI_TRY(be->ops->upload(be, bytes, images + row * pixels, (size_t)(view.count * pixels)));
+        EWCI_TRY(be->ops->upload(be, some, (const char *)values + (size_t)(row * pixels) * size,
+            (size_t)(view.count * pixels) * size));
         EWCI_TRY(read_view(tasks, &view, 0, view.count, inputs + row * tasks->features, NULL));
     }
 done:
     ewci_device_free(be, labels);
-    ewci_device_free(be, bytes);
+    ewci_device_free(be, some);
     return status;
+}
+
+ewc_status ewc_tasks_transform(
+    ewc_tasks *tasks, int64_t t, float *inputs, const uint8_t *images, int64_t rows)
+{
+    EWCI_ENTER(tasks);
+    return transform(tasks, t, inputs, images, EWC_ELEMENT_U8, rows, "ewc_tasks_transform");
+}
+
+ewc_status ewc_tasks_transform_floats(
+    ewc_tasks *tasks, int64_t t, float *inputs, const float *values, int64_t rows)
+{
+    EWCI_ENTER(tasks);
+    return transform(tasks, t, inputs, values, EWC_ELEMENT_F32, rows, "ewc_tasks_transform_floats");
 }

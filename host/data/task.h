@@ -36,7 +36,8 @@ ewc_backend *ewci_tasks_backend(const ewc_tasks *tasks);
 ewc_scenario ewci_tasks_scenario(const ewc_tasks *tasks);
 const ewc_task_options *ewci_tasks_options(const ewc_tasks *tasks);
 const ewc_dataset_info *ewci_tasks_data(const ewc_tasks *tasks);
-/* input = scale * byte + shift, before anything is weighed */
+const ewc_dataset *ewci_tasks_dataset(const ewc_tasks *tasks);
+/* input = scale * value + shift, before anything is weighed */
 void ewci_tasks_scale(const ewc_tasks *tasks, float *scale, float *shift);
 
 #ifdef __cplusplus

@@ -87,7 +87,7 @@ static const entry_row task_rows[] = {
     ROW("ewc.task.trained", INTEGER, trained, NULL, 0, 1000000),
     ROW("ewc.task.kind", CHOICE, kind, "permuted|rotated|split", 0, 0),
     ROW("ewc.task.scenario", CHOICE, scenario, "task|domain|class", 0, 0),
-    ROW("ewc.task.classes", INTEGER, classes, NULL, 2, 256),
+    ROW("ewc.task.classes", INTEGER, classes, NULL, 2, EWC_CLASSES_MAX),
     ROW("ewc.task.seed", INTEGER, seed, NULL, INT64_MIN, INT64_MAX),
     ROW("ewc.task.permute_first", INTEGER, permute_first, NULL, 0, 1),
     ROW("ewc.task.permute_size", INTEGER, permute_size, NULL, 0, INT32_MAX),
@@ -101,11 +101,18 @@ static const entry_row task_rows[] = {
     ROW("ewc.image.channels", INTEGER, channels, NULL, 1, INT32_MAX),
     ROW("ewc.image.height", INTEGER, height, NULL, 1, INT32_MAX),
     ROW("ewc.image.width", INTEGER, width, NULL, 1, INT32_MAX),
-    ROW("ewc.data.classes", INTEGER, data_classes, NULL, 2, 256),
+    ROW("ewc.data.classes", INTEGER, data_classes, NULL, 2, EWC_CLASSES_MAX),
     ROW("ewc.data.name", TEXT, data_name, NULL, 0, 0),
     ROW("ewc.data.folder", TEXT, data_folder, NULL, 0, 0),
     ROW("ewc.data.checksum", TEXT, data_checksum, NULL, 0, 0),
+    /* Later than format 2: where they are missing, the data are four IDX files of bytes. */
+    ROW("ewc.data.format", TEXT, data_format, NULL, 0, 0),
+    ROW("ewc.data.element", CHOICE, data_element, "u8|f32", 0, 0),
 };
+enum { LATER_ROWS = 2 };
+/* What the classes are called, as a JSON array; left out where they are 0, 1, ... or too long. */
+#define LABELS_KEY "ewc.data.labels"
+enum { LABELS_MAX = 1 << 18 };
 enum { TASK_ROWS = sizeof task_rows / sizeof task_rows[0], VALUE_SIZE = 512 };
 #undef ROW
 
@@ -184,7 +191,8 @@ static ewc_status read_entries(ewc_checkpoint_info *info, const json_t *metadata
     ewc_status status = read_entry(info, &activation_row, metadata, path);
     if (entry(metadata, task_rows[0].key)[0] == '\0') return status;
     for (int i = 0; status == EWC_OK && i < TASK_ROWS; i++)
-        status = read_entry(info, &task_rows[i], metadata, path);
+        if (i < TASK_ROWS - LATER_ROWS || json_object_get(metadata, task_rows[i].key) != NULL)
+            status = read_entry(info, &task_rows[i], metadata, path);
     if (status == EWC_OK && info->trained > info->tasks)
         status = ewci_fail(EWC_ERR_CHECKPOINT, "%s: %lld tasks trained of %lld", path,
             (long long)info->trained, (long long)info->tasks);
@@ -223,6 +231,8 @@ static void describe(
     strcpy(info->data_name, data->name);
     strcpy(info->data_folder, data->folder);
     strcpy(info->data_checksum, data->checksum);
+    strcpy(info->data_format, data->format);
+    info->data_element = data->element;
 }
 
 /* ---- Writing ---- */
@@ -249,9 +259,26 @@ static json_t *describe_tensor(const ewc_segment *segment, int64_t first)
         (json_int_t)begin, (json_int_t)(begin + segment->count * 4));
 }
 
+/* Adds what the classes are called. Returns 0 if out of memory. */
+static int add_labels(json_t *metadata, const ewc_tasks *tasks)
+{
+    if (tasks == NULL || !ewci_tasks_data(tasks)->is_mapped) return 1;
+    json_t *const names = json_array();
+    for (int64_t c = 0; c < ewci_tasks_data(tasks)->classes; c++)
+        json_array_append_new(
+            names, json_string(ewc_dataset_class_name(ewci_tasks_dataset(tasks), c)));
+    char *const text = json_dumps(names, JSON_COMPACT);
+    const int is_there = text != NULL && strlen(text) <= LABELS_MAX;
+    const int failed = text == NULL || (is_there && json_object_set_new(metadata, LABELS_KEY,
+                                                        json_string(text)) != 0);
+    free(text);
+    json_decref(names);
+    return !failed;
+}
+
 /* All metadata of the file, whose tensors are `data`; NULL if out of memory. */
 static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_info *state,
-    const ewc_checkpoint_info *info, const float *data, size_t bytes)
+    const ewc_checkpoint_info *info, const ewc_tasks *tasks_said, const float *data, size_t bytes)
 {
     char architecture[ARCHITECTURE_SIZE], version[16], tasks[32], r[32], sum[16], value[VALUE_SIZE];
     spell_architecture(architecture, sizeof architecture, model);
@@ -268,7 +295,8 @@ static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_inf
         spell_entry(value, info, &task_rows[i]);
         failed |= json_object_set_new(metadata, task_rows[i].key, json_string(value));
     }
-    failed = failed || !find_checksum(sum, metadata, data, bytes) ||
+    failed = failed || !add_labels(metadata, tasks_said) ||
+             !find_checksum(sum, metadata, data, bytes) ||
              json_object_set_new(metadata, "ewc.crc32", json_string(sum)) != 0;
     if (!failed) return metadata;
     json_decref(metadata);
@@ -361,8 +389,8 @@ ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model, ewc_con
     const size_t bytes = (size_t)count * (size_t)parts * sizeof *data;
     size_t header_bytes = 0;
     describe(&what, model, tasks, trained);
-    header =
-        make_header(model, make_metadata(model, &info, &what, data, bytes), parts, &header_bytes);
+    header = make_header(
+        model, make_metadata(model, &info, &what, tasks, data, bytes), parts, &header_bytes);
     if (header == NULL) {
         status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
         goto done;
@@ -659,6 +687,33 @@ ewc_status ewc_checkpoint_describe(const char *path, ewc_checkpoint_info *out, s
     EWCI_TRY(find_header(path, head, bytes, &header, &root));
     EWCI_TRY(describe_file(&info, path, root, length));
     EWCI_TRY(ewci_copy_out("ewc_checkpoint_info", out, size, &info, "ewc_checkpoint_describe"));
+done:
+    json_decref(root);
+    free(head);
+    return status;
+}
+
+ewc_status ewci_checkpoint_labels(const char *path, json_t **out)
+{
+    ewc_status status = EWC_OK;
+    char *head = NULL;
+    json_t *root = NULL;
+    size_t bytes = 0;
+    int64_t length = 0;
+    uint64_t header = 0;
+    *out = NULL;
+    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, sizeof header + HEADER_MAX));
+    EWCI_TRY(find_header(path, head, bytes, &header, &root));
+    const char *const text = entry(json_object_get(root, "__metadata__"), LABELS_KEY);
+    if (text[0] == '\0') goto done;
+    *out = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    int good = json_is_array(*out);
+    for (size_t c = 0; good && c < json_array_size(*out); c++)
+        good = json_is_string(json_array_get(*out, c));
+    if (good) goto done;
+    json_decref(*out);
+    *out = NULL;
+    status = ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s: expected an array of names", path, LABELS_KEY);
 done:
     json_decref(root);
     free(head);

@@ -3,6 +3,7 @@
 #ifndef EWCI_CHECKPOINT_H
 #define EWCI_CHECKPOINT_H
 
+#include "../base/json.h"
 #include "../data/task.h"
 #include "ewc/checkpoint.h"
 
@@ -16,6 +17,10 @@ extern "C" {
  *         entry is named; as ewc_checkpoint_describe */
 ewc_status ewci_checkpoint_compare(const char *path, const ewc_model *model, const ewc_tasks *tasks,
     int other_data, int64_t *trained);
+
+/* What the classes are called, an array of strings; NULL if the file does not say.
+ * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_IO; EWC_ERR_MEMORY */
+ewc_status ewci_checkpoint_labels(const char *path, json_t **out);
 
 #ifdef __cplusplus
 }

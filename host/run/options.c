@@ -264,7 +264,8 @@ static ewc_status set_row(ewc_run_options *options, const struct row *row, const
     case EWC_OPTION_TEXT: {
         char path[EWC_OPTION_TEXT_SIZE];
         const char *text = value;
-        if (field == options->data_dir && value[0] != '\0') { /* a run is used elsewhere, too */
+        const int is_path = field == options->data_dir || field == options->data;
+        if (is_path && value[0] != '\0') { /* a run is used elsewhere, too */
             if (!ewci_path_absolute(path, sizeof path, value)) break;
             text = path;
         }
@@ -672,7 +673,7 @@ static ewc_status check_row(const ewc_run_options *options, const struct row *ro
 ewc_status ewc_options_check(const ewc_run_options *options)
 {
     EWCI_ENTER(options);
-    enum { CLASSES = 10 }; /* of each set */
+    static const int classes[] = {10, 10, 10, 10, 26, 47, 10, 62, 10, 100}; /* of each dataset */
     char dataset[EWC_OPTION_KEY_SIZE];
     ewc_run_options full;
     const ewc_run_options *const o = &full;
@@ -684,10 +685,17 @@ ewc_status ewc_options_check(const ewc_run_options *options)
     if (!is_device(o->device))
         return ewci_fail(
             EWC_ERR_CONFIG, "device: \"%s\", expected auto, cpu, cuda or cuda:N", o->device);
-    if (o->kind == EWC_TASKS_SPLIT && o->tasks * o->classes_per_task > CLASSES)
+    if (o->data[0] != '\0' && (o->dataset != 0 || o->data_dir[0] != '\0'))
+        return ewci_fail(EWC_ERR_CONFIG,
+            "data: %.200s, expected none beside %s, which says what to load, too", o->data,
+            o->dataset != 0 ? "dataset" : "data-dir");
+    const int64_t most = o->data[0] != '\0' ? INT64_MAX
+                         : o->coarse_labels ? 20
+                                            : classes[o->dataset];
+    if (o->kind == EWC_TASKS_SPLIT && o->tasks > most / o->classes_per_task)
         return ewci_fail(EWC_ERR_CONFIG,
             "tasks: %lld of %lld classes each need more than the %d classes of %s",
-            (long long)o->tasks, (long long)o->classes_per_task, CLASSES, dataset);
+            (long long)o->tasks, (long long)o->classes_per_task, (int)most, dataset);
     if (o->method == EWC_METHOD_LWF && o->scenario == EWC_SCENARIO_TASK)
         return ewci_fail(EWC_ERR_CONFIG, "scenario: task, expected domain or class for lwf");
     if (o->patience > 0 && o->validation == 0)

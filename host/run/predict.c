@@ -8,6 +8,7 @@
 
 #include "../base/enter.h"
 #include "../base/internal.h"
+#include "checkpoint.h"
 
 struct ewc_predictor {
     ewc_checkpoint_info info;
@@ -16,27 +17,60 @@ struct ewc_predictor {
     ewc_model *model;
 };
 
-static ewc_status create_tasks(ewc_predictor *p, ewc_backend *backend)
+/* Blank rows of the data's shape, classes and their names. */
+static ewc_status create_blank(ewc_predictor *p, ewc_backend *backend, const char *path)
 {
     const ewc_checkpoint_info *const i = &p->info;
+    const int64_t classes = i->data_classes;
+    const int is_bytes = i->data_element == EWC_ELEMENT_U8;
     ewc_status status = EWC_OK;
-    uint8_t labels[256], *images = NULL;
-    for (int64_t c = 0; c < i->data_classes; c++)
-        labels[c] = (uint8_t)c;
-    images = ewci_calloc((size_t)(i->data_classes * i->channels * i->height * i->width), 1);
-    if (images == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_predictor_create: out of memory"));
-    const ewc_dataset_source source = {
+    json_t *names = NULL;
+    const char **words = NULL; /* (classes), of names */
+    int64_t *numbers = NULL;   /* (classes) */
+    void *values = NULL;       /* (classes, channels, height, width) */
+    EWCI_TRY(ewci_checkpoint_labels(path, &names));
+    if (names != NULL && (int64_t)json_array_size(names) != classes)
+        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "%s: names of %zu classes, there are %lld", path,
+            json_array_size(names), (long long)classes));
+    words = ewci_calloc((size_t)classes, sizeof *words);
+    numbers = ewci_calloc((size_t)classes, sizeof *numbers);
+    values = ewci_calloc(
+        (size_t)(classes * i->channels * i->height * i->width), is_bytes ? 1 : sizeof(float));
+    if (words == NULL || numbers == NULL || values == NULL)
+        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_predictor_create: out of memory"));
+    for (int64_t c = 0; c < classes; c++) {
+        numbers[c] = c;
+        words[c] = json_string_value(json_array_get(names, (size_t)c));
+    }
+    ewc_dataset_source source = {
         .struct_size = sizeof source,
         .name = i->data_name,
-        .rows = {i->data_classes, i->data_classes},
-        .images = {images, images},
-        .labels = {labels, labels},
+        .rows = {classes, classes},
+        .numbers = {numbers, numbers},
+        .class_names = names != NULL ? words : NULL,
         .channels = i->channels,
         .height = i->height,
         .width = i->width,
-        .classes = i->data_classes,
+        .classes = classes,
     };
+    for (int split = 0; split < 2; split++) {
+        source.images[split] = is_bytes ? values : NULL;
+        source.floats[split] = is_bytes ? NULL : values;
+    }
     EWCI_TRY(ewc_dataset_create(&p->blank, backend, &source));
+done:
+    free(values);
+    free(numbers);
+    free(words);
+    json_decref(names);
+    return status;
+}
+
+static ewc_status create_tasks(ewc_predictor *p, ewc_backend *backend, const char *path)
+{
+    const ewc_checkpoint_info *const i = &p->info;
+    ewc_status status = EWC_OK;
+    EWCI_TRY(create_blank(p, backend, path));
 
     ewc_task_options tasks = EWC_TASK_OPTIONS_DEFAULTS;
     tasks.kind = (ewc_task_kind)i->kind;
@@ -53,7 +87,6 @@ static ewc_status create_tasks(ewc_predictor *p, ewc_backend *backend)
     tasks.permute_size = i->permute_size;
     EWCI_TRY(ewc_tasks_create(&p->tasks, p->blank, &tasks));
 done:
-    free(images);
     return status;
 }
 
@@ -114,7 +147,7 @@ ewc_status ewc_predictor_create(ewc_predictor **out, ewc_backend *backend, const
         EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT,
             "%s: does not say what its tasks are: it was saved without them", path));
     EWCI_TRY(check_images(&p->info, path));
-    EWCI_TRY(of_file(create_tasks(p, backend), path));
+    EWCI_TRY(of_file(create_tasks(p, backend, path), path));
     EWCI_TRY(check_outputs(p, path));
     EWCI_TRY(of_file(create_model(p, backend), path));
     EWCI_TRY(ewc_checkpoint_load(path, p->model, NULL));
@@ -163,17 +196,16 @@ static int64_t judge(const ewc_predictor *p, int64_t t, float *probabilities, co
     return ewc_tasks_class(p->tasks, t, best);
 }
 
-ewc_status ewc_predictor_predict(ewc_predictor *p, int64_t t, float *probabilities,
-    int32_t *classes, const uint8_t *images, int64_t rows)
+/* One of `images` and `values`, the other one NULL. */
+static ewc_status predict(ewc_predictor *p, int64_t t, float *probabilities, int32_t *classes,
+    const uint8_t *images, const float *values, int64_t rows, const char *function)
 {
-    EWCI_ENTER_AS("predictor", p);
     enum { CHUNK = 1024 };
-    if (rows < 0 || (rows > 0 && images == NULL))
-        return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_predictor_predict: NULL, or rows=%lld", (long long)rows);
+    if (rows < 0 || (rows > 0 && images == NULL && values == NULL))
+        return ewci_fail(EWC_ERR_ARGUMENT, "%s: NULL, or rows=%lld", function, (long long)rows);
     if (t < 0 || t >= p->info.trained)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_predictor_predict: t=%lld, expected 0..%lld",
-            (long long)t, (long long)p->info.trained - 1);
+        return ewci_fail(EWC_ERR_ARGUMENT, "%s: t=%lld, expected 0..%lld", function, (long long)t,
+            (long long)p->info.trained - 1);
     const int64_t n = rows < CHUNK ? rows : CHUNK, outputs = p->info.outputs;
     const int64_t pixels = p->info.channels * p->info.height * p->info.width;
     ewc_status status = EWC_OK;
@@ -181,11 +213,14 @@ ewc_status ewc_predictor_predict(ewc_predictor *p, int64_t t, float *probabiliti
     float *const inputs = ewci_calloc((size_t)(n * p->info.inputs), sizeof *inputs);
     float *const logits = ewci_calloc((size_t)(n * outputs), sizeof *logits);
     if (inputs == NULL || logits == NULL)
-        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_predictor_predict: out of memory"));
+        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", function));
     EWCI_TRY(ewc_tasks_window(p->tasks, t, p->info.trained, &first, &count));
     for (int64_t row = 0; row < rows; row += n) {
         const int64_t here = rows - row < n ? rows - row : n;
-        EWCI_TRY(ewc_tasks_transform(p->tasks, t, inputs, images + row * pixels, here));
+        EWCI_TRY(
+            images != NULL
+                ? ewc_tasks_transform(p->tasks, t, inputs, images + row * pixels, here)
+                : ewc_tasks_transform_floats(p->tasks, t, inputs, values + row * pixels, here));
         EWCI_TRY(ewc_model_predict(p->model, logits, inputs, here));
         for (int64_t i = 0; i < here; i++) {
             float *const own =
@@ -198,4 +233,24 @@ done:
     free(logits);
     free(inputs);
     return status;
+}
+
+ewc_status ewc_predictor_predict(ewc_predictor *p, int64_t t, float *probabilities,
+    int32_t *classes, const uint8_t *images, int64_t rows)
+{
+    EWCI_ENTER_AS("predictor", p);
+    return predict(p, t, probabilities, classes, images, NULL, rows, "ewc_predictor_predict");
+}
+
+ewc_status ewc_predictor_predict_floats(ewc_predictor *p, int64_t t, float *probabilities,
+    int32_t *classes, const float *values, int64_t rows)
+{
+    EWCI_ENTER_AS("predictor", p);
+    return predict(
+        p, t, probabilities, classes, NULL, values, rows, "ewc_predictor_predict_floats");
+}
+
+const char *ewc_predictor_class_name(const ewc_predictor *p, int64_t c)
+{
+    return p != NULL ? ewc_dataset_class_name(p->blank, c) : NULL;
 }

@@ -121,6 +121,16 @@ static json_t *describe_method(const ewc_run *run)
     return NULL;
 }
 
+/* What class 0, 1, ... is called in the data; null where that is 0, 1, ... */
+static json_t *describe_labels(const ewc_run *run)
+{
+    if (!run->dataset->info.is_mapped) return json_null();
+    json_t *const out = json_array();
+    for (int64_t c = 0; c < run->dataset->info.classes; c++)
+        json_array_append_new(out, json_string(ewc_dataset_class_name(run->dataset, c)));
+    return out;
+}
+
 /* The first line of the record, and the head of result.json. */
 static json_t *describe_run(const ewc_run *run)
 {
@@ -131,6 +141,12 @@ static json_t *describe_run(const ewc_run *run)
         run->device.description, "precision", run->device.precision, "threads", run->device.threads,
         "seed", (json_int_t)o->seed, "dataset", data->name, "data_folder", data->folder,
         "data_checksum", data->checksum, "kind", option_text(o, "kind"), "model", run->model_text);
+    if (out != NULL) {
+        json_object_set_new(out, "data_format", json_string(data->format));
+        json_object_set_new(
+            out, "data_rows", json_pack("[I, I]", (json_int_t)data->rows[0], data->rows[1]));
+        json_object_set_new(out, "data_labels", describe_labels(run));
+    }
     json_t *const method = describe_method(run);
     if (out != NULL && method != NULL && json_object_update(out, method) == 0) {
         json_decref(method);
@@ -468,10 +484,23 @@ static int on_event(void *user, const ewc_event *e)
 static ewc_status create_data(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
-    char name[2 * EWC_OPTION_TEXT_SIZE];
+    char name[2 * EWC_OPTION_TEXT_SIZE], format[2 * EWC_OPTION_TEXT_SIZE];
     ewc_status status = EWC_OK;
+    ewc_dataset_open_options set = EWC_DATASET_OPEN_OPTIONS_DEFAULTS;
+    EWCI_TRY(ewc_options_get(o, "format", format, sizeof format));
+    set.format = format;
+    set.label_column = o->label_column;
+    set.test_share = o->test_share;
+    set.seed = (uint64_t)o->seed;
+    set.image_size = o->image_size;
+    set.coarse_labels = o->coarse_labels;
     EWCI_TRY(ewc_options_get(o, "dataset", name, sizeof name));
-    EWCI_TRY(ewc_dataset_load(&run->dataset, run->backend, name, o->data_dir));
+    if (o->data[0] != '\0')
+        EWCI_TRY(ewc_dataset_open(&run->dataset, run->backend, o->data, &set));
+    else if (strcmp(name, "cifar100") == 0 && o->coarse_labels)
+        EWCI_TRY(ewc_dataset_load(&run->dataset, run->backend, "cifar100-coarse", o->data_dir));
+    else
+        EWCI_TRY(ewc_dataset_load(&run->dataset, run->backend, name, o->data_dir));
 
     ewc_task_options tasks = EWC_TASK_OPTIONS_DEFAULTS;
     tasks.kind = (ewc_task_kind)o->kind;
@@ -597,6 +626,7 @@ ewc_status ewc_run_create(
     const ewc_run_options *const o = &run->options;
     EWCI_TRY(ewci_options_import(&run->options, options, "ewc_run_create"));
     EWCI_TRY(ewc_options_set(&run->options, "data-dir", o->data_dir)); /* absolute */
+    EWCI_TRY(ewc_options_set(&run->options, "data", o->data));
     if (o->out[0] != '\0' && lstat(o->out, &existing) == 0) {
         status = ewci_fail(EWC_ERR_CONFIG, "out: %s exists already", o->out);
         goto done;

@@ -55,11 +55,12 @@ typedef struct ewc_checkpoint_info {
     int64_t tasks, trained;
     int64_t kind, scenario, classes, seed, pad, permute_first, permute_size, shuffle_classes;
     double max_angle, mean, std;
-    double scale, shift; /* input = scale * byte + shift, which is (byte / 255 - mean) / std */
+    double scale, shift; /* input = scale * value + shift, as ewc_task_options says */
 
     /* The data: shape of an image, classes of all tasks, and as in ewc_dataset_info. */
     int64_t channels, height, width, data_classes;
-    char data_name[32], data_folder[512], data_checksum[40];
+    char data_name[32], data_folder[512], data_checksum[40], data_format[16];
+    int64_t data_element; /* an ewc_element */
 } ewc_checkpoint_info;
 
 /* Reads what the file at `path` is, not its tensors; `size` is sizeof *out.

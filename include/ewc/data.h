@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Datasets of labelled images, and sequences of tasks made from them.
+/* Datasets of labelled rows, images or features, and sequences of tasks made from them.
  *
- * A dataset lies on the device once, as bytes. A task is a view of it: a pixel map (permutation,
- * rotation, padding), a list of rows and a map of labels, all applied while a batch is gathered;
- * so a sequence of a thousand tasks needs no more device memory than one of ten. */
+ * A dataset lies on the device once, as bytes or floats. A task is a view of it: a pixel map
+ * (permutation, rotation, padding), a list of rows and a map of labels, all applied while a batch
+ * is gathered; so a sequence of a thousand tasks needs no more device memory than one of ten. */
 #ifndef EWC_DATA_H
 #define EWC_DATA_H
 
@@ -22,35 +22,98 @@ typedef enum ewc_split {
     EWC_SPLIT_VALIDATION = 2 /* of a task: held out from its training rows */
 } ewc_split;
 
-/* Images and labels in host memory, copied by ewc_dataset_create. */
+/* What a row's values are, in memory and on the device. */
+typedef enum ewc_element {
+    EWC_ELEMENT_U8 = 0, /* bytes, of which a model sees byte / 255 */
+    EWC_ELEMENT_F32 = 1 /* floats, which it sees as they are */
+} ewc_element;
+
+enum { EWC_CLASSES_MAX = 65536 };
+
+/* Rows and labels in host memory, copied by ewc_dataset_create. */
 typedef struct ewc_dataset_source {
     size_t struct_size;
-    const char *name;         /* copied; NULL: "memory" */
-    int64_t rows[2];          /* of the training and the test split */
-    const uint8_t *images[2]; /* (rows, channels, height, width) */
-    const uint8_t *labels[2]; /* (rows), each below classes */
-    int64_t channels, height, width;
-    int64_t classes; /* 2..256 */
+    const char *name;                /* copied; NULL: "memory" */
+    int64_t rows[2];                 /* of the training and the test split */
+    const uint8_t *images[2];        /* (rows, channels, height, width); or NULL, and `floats` */
+    const uint8_t *labels[2];        /* (rows), each below classes; or NULL, and `numbers` */
+    int64_t channels, height, width; /* rows of n features that are no image: 1, 1, n */
+    int64_t classes;                 /* 2..EWC_CLASSES_MAX; with `numbers` 0, too */
+    const float *floats[2]; /* (rows, channels, height, width) in place of images, all finite */
+    /* (rows) in place of labels. Each below classes; or, where classes is 0, any whole numbers: the
+     * classes are the different ones in ascending order, and those are their names. */
+    const int64_t *numbers[2];
+    const char *const *class_names; /* (classes), copied; NULL: the numbers as above, or "0", "1" */
+    /* Where rows[1] is 0 and this is not, so much of each class, rounded to whole rows, is drawn by
+     * `seed` from the training rows and becomes the test split; both keep the rows' order. */
+    double test_share; /* [0, 1) */
+    uint64_t seed;
 } ewc_dataset_source;
 
-/* @return EWC_OK; EWC_ERR_ARGUMENT: a NULL pointer, a size out of range;
- *         EWC_ERR_DATA: a label out of range, named with its row; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+/* @return EWC_OK; EWC_ERR_ARGUMENT: a NULL pointer, a size out of range; EWC_ERR_DATA: a label out
+ *         of range or a value that is not finite, named with its row, fewer than two classes, a
+ *         test share that leaves a split without rows; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_dataset_create(
     ewc_dataset **out, ewc_backend *backend, const ewc_dataset_source *source);
 
-/* Loads "mnist", "fashion-mnist" or "custom" from its four IDX files (plain or .gz), all in one
- * folder: the first, in this order, that holds any of them. `data_dir` (NULL, "": none): its
- * subfolder of the set's name, then itself, and no other place; without it $EWC_DATA_DIR: likewise;
+/* Loads "mnist", "fashion-mnist", "kmnist", "emnist-letters" (or -balanced, -digits, -byclass) or
+ * "custom" from its four IDX files (plain or .gz), "cifar10", "cifar100" or "cifar100-coarse" from
+ * its binary ones, all in one folder: the first, in this order, that holds any of them. `data_dir`
+ * (NULL, "": none): its subfolder of the set's name, that of torchvision's layout, then itself, and
+ * no other place; without it $EWC_DATA_DIR: likewise;
  * without both subfolders of the set's name in the user's cache directory ($XDG_CACHE_HOME or
  * ~/.cache, subfolder ewc), the datasets folder that was installed with the library, the source
- * tree's, /usr/share/datasets. What is loaded as mnist or fashion-mnist is that set: files with
- * another checksum are refused. "custom" is any four files of the same names, with labels 0..9;
- * only data_dir or $EWC_DATA_DIR say where.
+ * tree's, /usr/share/datasets. What is loaded as mnist, fashion-mnist or cifar10 is that set: files
+ * with another checksum are refused; of the others sizes are known, and their content is not
+ * checked. EMNIST's images are taken as they are stored, lying on their side. "custom" is any four
+ * files of the same names, with labels 0..9; only data_dir or $EWC_DATA_DIR say where.
  * @return EWC_OK; EWC_ERR_ARGUMENT: an unknown name; EWC_ERR_DATA: not found (the sentence says
  *         what was looked for where), corrupt or another set (it names file and fault);
  *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_dataset_load(
     ewc_dataset **out, ewc_backend *backend, const char *name, const char *data_dir);
+
+/* How a set of one's own is read. */
+typedef struct ewc_dataset_open_options {
+    size_t struct_size;
+    const char *format;       /* a name of ewc_dataset_format; NULL, "" or "auto": found out */
+    const char *label_column; /* of a table: a name of its header or a number from 1; NULL, "": the
+                               * column that is called label, class, target or the like */
+    double test_share;        /* as in ewc_dataset_source, of sets that come without a test split */
+    uint64_t seed;            /* of that */
+    int64_t image_size; /* images of a folder are scaled to so many pixels a side; 0: all have one
+                         * size already */
+    int64_t coarse_labels; /* CIFAR-100: 1 for its 20 classes of classes */
+} ewc_dataset_open_options;
+#define EWC_DATASET_OPEN_OPTIONS_DEFAULTS                                                          \
+    {                                                                                              \
+        sizeof(ewc_dataset_open_options), NULL, NULL, 0.2, 0, 0, 0                                 \
+    }
+
+/* Reads the set at `path`, a file or a folder, plain or compressed by gzip or, where the build has
+ * liblzma, xz:
+ *   idx       a folder of files of any IDX type and 2 to 4 dimensions, and one of labels for each;
+ *   npy, npz  arrays of numbers in C order, 2 to 4 dimensions, rows first, without pickles; labels
+ *             may be text;
+ *   csv       a table of numbers, or train.csv and test.csv in a folder; also with tabs or
+ *             semicolons, with a line of names or without;
+ *   cifar10, cifar100  the folder of their binary files;
+ *   images    a folder of class folders of PNG or JPEG, or train and test of those, where the build
+ *             has libpng and libjpeg. Scaling takes the mean over the area that a pixel covers; if
+ *             any image has colour, all have three channels; transparency is left out.
+ * Files with "test" or "t10k" in their names, or folders with it, are the test split; "val" or
+ * "dev" is left alone. Of four dimensions the last is that of channels if it is 1, 3 or 4, and else
+ * the second. Unsigned bytes and booleans stay bytes, all other numbers become floats. Labels are
+ * whole numbers or words: the classes are the different ones in ascending order.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, an option out of range; EWC_ERR_DATA: nothing to be read
+ *         there, or not what it should be: the sentence names file, place and value;
+ *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_dataset_open(ewc_dataset **out, ewc_backend *backend, const char *path,
+    const ewc_dataset_open_options *options);
+
+/* The i-th format that ewc_dataset_open reads, and whether this build does; NULL beyond the last.
+ */
+EWC_API const char *ewc_dataset_format(int i, int *is_built);
 
 EWC_API void ewc_dataset_free(ewc_dataset *dataset);
 
@@ -59,16 +122,30 @@ typedef struct ewc_dataset_info {
     int64_t rows[2]; /* training, test */
     int64_t channels, height, width, classes;
     char folder[512]; /* absolute, where the files lie; "" of a set that was made in memory */
-    /* What the set is, whatever its name: CRC-32 of training images and labels, test images and
+    /* What the set is, whatever its name: CRC-32 of training rows and labels, test rows and
      * labels, in hexadecimal with '-' between, each of what an IDX file of that content holds after
-     * gunzip (images of several channels: four dimensions). */
+     * gunzip: images of one channel in three dimensions, of several in four, features in two; of
+     * floats as type 0x0d, labels of more than 256 classes as type 0x0c. */
     char checksum[40];
+    char format[16];     /* what it was read from, as in ewc_dataset_open; "memory" */
+    int64_t element;     /* an ewc_element */
+    int64_t is_image;    /* 0: rows of features, without height */
+    int64_t is_mapped;   /* 1: its labels were mapped, and ewc_dataset_class_name says from what */
+    int64_t is_held_out; /* 1: the test split was drawn from the training rows */
+    double low, high;    /* the least and the greatest value */
 } ewc_dataset_info;
 
 /* `size` is sizeof *out. @return EWC_OK; EWC_ERR_ARGUMENT: NULL, a size that the struct never had
  */
 EWC_API ewc_status ewc_dataset_describe(
     const ewc_dataset *dataset, ewc_dataset_info *out, size_t size);
+
+/* What class c is called in the data, "7" or "cat"; NULL for a bad argument. Valid as long as the
+ * dataset. */
+EWC_API const char *ewc_dataset_class_name(const ewc_dataset *dataset, int64_t c);
+
+/* Rows of class c in a split, EWC_SPLIT_TRAIN or _TEST; 0 for a bad argument. */
+EWC_API int64_t ewc_dataset_class_rows(const ewc_dataset *dataset, int64_t c, ewc_split split);
 
 /* Where a known set lies, and whether it is the canonical one. Needs no backend. */
 typedef struct ewc_dataset_location {
@@ -95,7 +172,8 @@ EWC_API ewc_status ewc_dataset_locate(
 
 typedef enum ewc_task_kind {
     EWC_TASKS_PERMUTED = 0, /* pixels in another fixed random order in each task */
-    EWC_TASKS_ROTATED = 1,  /* images turned by another angle in each task, bilinear */
+    EWC_TASKS_ROTATED = 1,  /* images turned by another angle in each task, bilinear; not of rows
+                             * that are features */
     EWC_TASKS_SPLIT = 2     /* other classes in each task */
 } ewc_task_kind;
 
@@ -118,7 +196,8 @@ typedef struct ewc_task_options {
         max_angle; /* EWC_TASKS_ROTATED, degrees: task t is turned by t * max_angle / (count - 1) */
     int64_t classes_per_task; /* EWC_TASKS_SPLIT; 0: 2 */
     int shuffle_classes;      /* EWC_TASKS_SPLIT: 1 draws which classes go together from the seed */
-    float mean, std;          /* input = (byte / 255 - mean) / std; 0, 1: as it is */
+    float mean, std;          /* input = (byte / 255 - mean) / std; 0, 1: as it is; of a set of
+                               * floats (value - mean) / std */
     int64_t permute_size;     /* EWC_TASKS_PERMUTED: only the central square of so many pixels a
                                * side, padding included; 0: all */
     int64_t validation;       /* the last so many training rows of each task are held out as its
@@ -154,6 +233,11 @@ EWC_API int64_t ewc_tasks_rows(const ewc_tasks *tasks, int64_t t, ewc_split spli
  *         EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_tasks_transform(
     ewc_tasks *tasks, int64_t t, float *inputs, const uint8_t *images, int64_t rows);
+
+/* The same of a set of floats. Each of the two takes what its dataset has: the other is
+ * EWC_ERR_ARGUMENT. */
+EWC_API ewc_status ewc_tasks_transform_floats(
+    ewc_tasks *tasks, int64_t t, float *inputs, const float *values, int64_t rows);
 
 /* The logits of a model that compete in task t are [*first, *first + *count): all where the
  * scenario is domain-incremental; task t's own where it is task-incremental; those of tasks

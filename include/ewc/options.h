@@ -73,8 +73,10 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "new folder for what the run leaves, instead of runs/NAME-METHOD-TIME")                    \
     X(FLAG, checkpoint, "true", "", "Run", "save the final model and its EWC state")               \
                                                                                                    \
-    X(CHOICE, dataset, "mnist", "mnist|fashion-mnist|custom", "Tasks",                             \
-        "images to learn; custom: four IDX files of your own in --data-dir, labels 0 to 9")        \
+    X(CHOICE, dataset, "mnist",                                                                    \
+        "mnist|fashion-mnist|custom|kmnist|emnist-letters|emnist-balanced|emnist-digits|"          \
+        "emnist-byclass|cifar10|cifar100", "Tasks",                                                \
+        "a known set; custom: four IDX files of your own in --data-dir, labels 0 to 9")            \
     X(TEXT, data_dir, "", "", "Tasks", "the only folder to look for data in")                      \
     X(CHOICE, kind, "permuted", "permuted|rotated|split", "Tasks",                                 \
         "what differs between tasks: order of pixels, angle, classes")                             \
@@ -86,10 +88,10 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, permute_size, "0", "[0,4096]", "Tasks",                                             \
         "permuted: only the central square of so many pixels a side; 0: all")                      \
     X(REAL, max_angle, "180", "[-360,360]", "Tasks", "rotated: degrees of the last task")          \
-    X(INTEGER, classes_per_task, "2", "[2,10]", "Tasks", "split: classes of one task")             \
+    X(INTEGER, classes_per_task, "2", "[2,65536]", "Tasks", "split: classes of one task")             \
     X(FLAG, shuffle_classes, "false", "", "Tasks",                                                 \
         "split: the seed says which classes go together")                                          \
-    X(REAL, mean, "0", "[-1000,1000]", "Tasks", "input = (byte / 255 - mean) / std")               \
+    X(REAL, mean, "0", "[-1000,1000]", "Tasks", "input = (byte / 255 - mean) / std, of floats (value - mean) / std")               \
     X(REAL, std, "1", "[0.000001,1000000]", "Tasks", "see --mean")                                 \
     X(INTEGER, validation, "0", "[0,1000000000]", "Tasks",                                         \
         "training samples of each task that are held out for early stopping and choices")          \
@@ -181,6 +183,17 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "patience: steps from one check to the next; 0: an epoch")                                 \
     X(CHOICE, precision, "auto", "auto|fp32|bf16x3|tf32", "Run",                                   \
         "of matrix products on a GPU; bf16x3: on tensor cores, errors of 2^-16; see `ewc info`")   \
+    X(TEXT, data, "", "", "Tasks",                                                                 \
+        "a set of your own, a file or a folder, in place of --dataset; see `ewc data PATH`")       \
+    X(CHOICE, format, "auto", "auto|idx|npy|npz|csv|cifar10|cifar100|images", "Tasks",             \
+        "what --data is; auto: found out by content and names")                                    \
+    X(TEXT, label_column, "", "", "Tasks",                                                         \
+        "--data of a table: name or number, from 1, of the column of labels")                      \
+    X(REAL, test_share, "0.2", "[0,1)", "Tasks",                                                   \
+        "--data without a test set: so much of each class is held out, drawn by the seed")         \
+    X(INTEGER, image_size, "0", "[0,4096]", "Tasks",                                               \
+        "--data of images: scaled to so many pixels a side; 0: they have one size")                \
+    X(FLAG, coarse_labels, "false", "", "Tasks", "cifar100: its 20 classes of classes")                \
     X(REAL, fisher_tolerance, "0", "[0,1)", "Fisher",                                              \
         "exact: drops rows below this share of a sample's mean; 1e-6 recommended; 0: none; faster "\
         "on a CPU only")
@@ -237,8 +250,8 @@ EWC_API ewc_status ewc_options_preset(ewc_run_options *options, const char *name
 /* Sets one option from text. Numbers are decimal and complete: "1e400", "0x10", "1,5" and "" are
  * refused. Setting epochs above 0 sets iterations to 0, and the other way round; setting method to
  * dropout sets what is 0 of dropout_input and dropout_hidden (both) to 0.2 and 0.5, patience to 5
- * and validation to 5000; data_dir is made absolute; setting preset is ewc_options_preset. The
- * sentence of an error begins with the key.
+ * and validation to 5000; data_dir and data are made absolute; setting preset is
+ * ewc_options_preset. The sentence of an error begins with the key.
  * @return EWC_OK; EWC_ERR_CONFIG: an unknown key, with the nearest known one; a value out of limits
  *         (the option keeps its value) */
 EWC_API ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A finished model as its checkpoint describes it: bytes of images in, classes out.
+/* A finished model as its checkpoint describes it: images or features in, classes out.
  *
  *     ewc_predictor *predictor;
  *     uint8_t image[28 * 28];
@@ -8,7 +8,7 @@
  *     status = ewc_predictor_create(&predictor, backend, "runs/a/checkpoint/model.safetensors");
  *     if (status == EWC_OK) status = ewc_predictor_predict(predictor, 0, NULL, &digit, image, 1);
  *
- * The file says what the network is, how bytes become inputs, which map each task has and which
+ * The file says what the network is, how values become inputs, which map each task has and which
  * logits are its own: nothing of it has to be made again by hand, and the data is not needed. */
 #ifndef EWC_PREDICT_H
 #define EWC_PREDICT_H
@@ -36,6 +36,15 @@ EWC_API void ewc_predictor_free(ewc_predictor *predictor);
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t or rows out of range; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_predictor_predict(ewc_predictor *predictor, int64_t t, float *probabilities,
     int32_t *classes, const uint8_t *images, int64_t rows);
+
+/* The same by a model that was trained on floats. Each of the two takes what its model was trained
+ * on: the other is EWC_ERR_ARGUMENT. */
+EWC_API ewc_status ewc_predictor_predict_floats(ewc_predictor *predictor, int64_t t,
+    float *probabilities, int32_t *classes, const float *values, int64_t rows);
+
+/* What class c was called in the data, "7" or "cat"; NULL for a bad argument. Valid as long as the
+ * predictor. */
+EWC_API const char *ewc_predictor_class_name(const ewc_predictor *predictor, int64_t c);
 
 /* The parts, borrowed, for what goes further: ewc_tasks_transform makes inputs of images,
  * ewc_model_predict logits of inputs, ewc_tasks_window and ewc_tasks_class say what they mean. The

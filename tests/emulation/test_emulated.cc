@@ -48,17 +48,19 @@ class Program
     ewc_status Train()
     {
         test::Rng rng(1);
-        std::vector<uint8_t> images, labels;
+        std::vector<uint8_t> images;
+        std::vector<uint16_t> labels;
         for (int64_t i = 0; i < kCount * kPixels; i++)
             images.push_back((uint8_t)rng.Below(256));
         for (int64_t i = 0; i < kCount; i++)
-            labels.push_back((uint8_t)rng.Below(kClasses));
+            labels.push_back((uint16_t)rng.Below(kClasses));
         const int64_t n = kClasses * kPixels;
         const ewck_rule rule = {
             EWCK_OPTIMIZER_ADAM, EWCK_PENALTY_PROXIMAL, 0, 0, 0.9f, 0.999f, 1e-8f, 0, 3.0f};
         const ewck_step block = {7, 1, 0, EWCK_STREAM_SHUFFLE, 2, 0, 0.01f, 0.1f, 0.03f};
         const std::vector<float> none((size_t)n, 0.0f), few((size_t)(kRows * kPixels), 0.0f);
-        uint8_t *d_images, *d_labels;
+        uint8_t *d_images;
+        uint16_t *d_labels;
         int32_t *index, *map, *y, *flag;
         int64_t *samples;
         float *weight, *bias, *x, *z, *loss, *d, *theta, *g, *m, *v, *s, *mu, *b, *db;
@@ -87,7 +89,7 @@ class Program
         {
             const ewci_backend_ops *const ops = be->ops;
             const ewck_view view = {d_images, d_labels, nullptr, kPixels, kCount, 1, kPixels, 1,
-                kClasses, index, weight, bias, map, nullptr, 0};
+                kClasses, index, weight, bias, map, nullptr, 0, nullptr};
             const int64_t rows = kCount; /* all of them, in the step's order */
             ewck_statistics stats;
             double r, penalty;

@@ -5,6 +5,7 @@
 #define EWC_TESTS_CHECK_HPP
 
 #include <algorithm>
+#include <array>
 #include <cfloat>
 #include <cmath>
 #include <cstdint>
@@ -17,6 +18,7 @@
 
 #include <gtest/gtest.h>
 
+#include "ewc/data.h"
 #include "ewc/status.h"
 
 #define EXPECT_OK(call) EXPECT_EQ(EWC_OK, call) << ewc_last_error()
@@ -169,6 +171,25 @@ template <typename To, typename From>
 std::vector<To> As(const std::vector<From> &from)
 {
     return std::vector<To>(from.begin(), from.end());
+}
+/* A source of bytes, all else of which is off. */
+inline ewc_dataset_source SourceOf(std::array<int64_t, 2> rows,
+    std::array<const uint8_t *, 2> images, std::array<const uint8_t *, 2> labels, int64_t channels,
+    int64_t height, int64_t width, int64_t classes, const char *name = nullptr)
+{
+    ewc_dataset_source out = {};
+    out.struct_size = sizeof out;
+    out.name = name;
+    for (size_t split = 0; split < 2; split++) {
+        out.rows[split] = rows[split];
+        out.images[split] = images[split];
+        out.labels[split] = labels[split];
+    }
+    out.channels = channels;
+    out.height = height;
+    out.width = width;
+    out.classes = classes;
+    return out;
 }
 } // namespace test
 

@@ -135,7 +135,8 @@ reference::Masks<T> DropoutMasks(
 
 struct DataShape {
     int64_t train = 96, test = 64, height = 4, width = 4, classes = 4;
-    int noise = 60; /* of each byte, uniform; the classes differ by up to 255 */
+    int noise = 60;      /* of each byte, uniform; the classes differ by up to 255 */
+    bool floats = false; /* the same values as floats */
 };
 
 /* Images around one random prototype per class; labels in turn. Easy to learn. */
@@ -153,6 +154,7 @@ inline Handle<ewc_dataset> MakeDataset(ewc_backend *be, const DataShape &shape =
     source.width = shape.width;
     source.classes = shape.classes;
     std::vector<uint8_t> images[2], labels[2];
+    std::vector<float> floats[2];
     for (int split = 0; split < 2; split++) {
         source.rows[split] = split ? shape.test : shape.train;
         for (int64_t row = 0; row < source.rows[split]; row++) {
@@ -165,7 +167,11 @@ inline Handle<ewc_dataset> MakeDataset(ewc_backend *be, const DataShape &shape =
                     (uint8_t)std::min<int64_t>(255, std::max<int64_t>(0, value)));
             }
         }
-        source.images[split] = images[split].data();
+        floats[split].assign(images[split].begin(), images[split].end());
+        if (shape.floats)
+            source.floats[split] = floats[split].data();
+        else
+            source.images[split] = images[split].data();
         source.labels[split] = labels[split].data();
     }
     return Make(ewc_dataset_create, be, &source);

@@ -141,8 +141,11 @@ static const char *first_difference(json_t *a, json_t *b)
  * under the same name. */
 static int is_same_data(const ewc_run_options *options, const json_t *result)
 {
-    char name[32] = "";
+    char name[32] = "", checksum[40] = "";
     ewc_dataset_location here;
+    if (options->data[0] != '\0')
+        return !cli_data_checksum(options, checksum) ||
+               strcmp(checksum, cli_json_text(result, "data_checksum")) == 0;
     (void)ewc_options_get(options, "dataset", name, sizeof name);
     if (strcmp(name, "custom") != 0) return 1;
     if (ewc_dataset_locate(name, options->data_dir, 1, &here, sizeof here) != EWC_OK || !here.found)
@@ -179,7 +182,9 @@ static int is_done(cli_job *job)
         done = -1;
         snprintf(job->message, sizeof job->message,
             "out: %.250s holds a run on other data than what is in %.250s now", folder,
-            options.data_dir[0] != '\0' ? options.data_dir : "EWC_DATA_DIR");
+            options.data[0] != '\0'       ? options.data
+            : options.data_dir[0] != '\0' ? options.data_dir
+                                          : "EWC_DATA_DIR");
     }
     if (done == 1) {
         json_object_set_new(result, "folder", json_string(folder));
@@ -453,7 +458,8 @@ void cli_print_runs(const cli_job *jobs, int count)
     FILE *const out = open_memstream(&line, &bytes);
     if (out == NULL) return;
     if (is_common(jobs, count, "kind", text, sizeof text)) fprintf(out, "%s ", text);
-    if (is_common(jobs, count, "dataset", text, sizeof text)) fprintf(out, "%s, ", text);
+    if (common_fact(jobs, count, "dataset") != NULL)
+        fprintf(out, "%s, ", common_fact(jobs, count, "dataset"));
     if (is_common(jobs, count, "tasks", text, sizeof text)) fprintf(out, "%s tasks, ", text);
     if (is_common(jobs, count, "scenario", text, sizeof text))
         fprintf(out, "%s-incremental, ", text);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* ewc data: which data sets are where, and whether they are the canonical ones. */
+/* ewc data: which data sets are where, and whether they are the canonical ones; what a set of one's
+ * own is. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -27,6 +29,132 @@ static void report(const ewc_dataset_location *l, json_t *list)
                                     state(l), "folder", l->folder, "message", l->message));
 }
 
+/* ---- A set of one's own ---- */
+
+/* Loads what --data of a run with these options is. */
+static ewc_status open_set(
+    ewc_dataset **set, ewc_backend **backend, const ewc_run_options *o, const char *path)
+{
+    char format[32];
+    ewc_dataset_open_options options = EWC_DATASET_OPEN_OPTIONS_DEFAULTS;
+    ewc_status status = ewc_options_get(o, "format", format, sizeof format);
+    options.format = format;
+    options.label_column = o->label_column;
+    options.test_share = o->test_share;
+    options.seed = (uint64_t)o->seed;
+    options.image_size = o->image_size;
+    options.coarse_labels = o->coarse_labels;
+    *set = NULL;
+    *backend = NULL;
+    if (status == EWC_OK) status = ewc_backend_create(backend, "cpu", NULL);
+    if (status == EWC_OK) status = ewc_dataset_open(set, *backend, path, &options);
+    return status;
+}
+
+int cli_data_checksum(const ewc_run_options *options, char checksum[40])
+{
+    ewc_dataset *set;
+    ewc_backend *backend;
+    ewc_dataset_info info;
+    const int found = open_set(&set, &backend, options, options->data) == EWC_OK &&
+                      ewc_dataset_describe(set, &info, sizeof info) == EWC_OK;
+    if (found) memcpy(checksum, info.checksum, sizeof info.checksum);
+    ewc_dataset_free(set);
+    ewc_backend_free(backend);
+    return found;
+}
+
+static json_t *set_json(const ewc_dataset *set, const ewc_dataset_info *i)
+{
+    json_t *const classes = json_array();
+    for (int64_t c = 0; c < i->classes; c++)
+        json_array_append_new(
+            classes, json_pack("{s:s, s:[I, I]}", "name", ewc_dataset_class_name(set, c), "rows",
+                         (json_int_t)ewc_dataset_class_rows(set, c, EWC_SPLIT_TRAIN),
+                         (json_int_t)ewc_dataset_class_rows(set, c, EWC_SPLIT_TEST)));
+    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:[I, I, I], s:[I, I], s:b, s:[f, f], s:s, s:o}",
+        "name", i->name, "format", i->format, "folder", i->folder, "type",
+        i->element == EWC_ELEMENT_U8 ? "uint8" : "float32", "image", (int)i->is_image, "shape",
+        (json_int_t)i->channels, (json_int_t)i->height, (json_int_t)i->width, "rows",
+        (json_int_t)i->rows[0], (json_int_t)i->rows[1], "held_out", (int)i->is_held_out, "range",
+        i->low, i->high, "checksum", i->checksum, "classes", classes);
+}
+
+/* A line that begins with its title. */
+static void put_line(const char *title, const char *text)
+{
+    enum { INDENT = 11 };
+    cli_put_words(stdout, printf("%-*s", INDENT, title), INDENT, text);
+}
+
+static void print_set(
+    const ewc_dataset *set, const ewc_dataset_info *i, const ewc_run_options *options)
+{
+    enum { SHOWN = 20 };
+    char text[1024];
+    snprintf(text, sizeof text, "%s in %.512s", i->format, i->folder);
+    put_line(i->name, "");
+    put_line("  format", text);
+    snprintf(text, sizeof text, "%lld training, %lld test%s", (long long)i->rows[0],
+        (long long)i->rows[1], i->is_held_out ? ", held out of each class" : "");
+    if (i->is_held_out)
+        snprintf(text, sizeof text,
+            "%lld training, %lld test: %g of each class, drawn by seed %lld", (long long)i->rows[0],
+            (long long)i->rows[1], options->test_share, (long long)options->seed);
+    put_line("  rows", text);
+    if (i->is_image)
+        snprintf(text, sizeof text, "images of %lld x %lld, %lld channel%s, ", (long long)i->height,
+            (long long)i->width, (long long)i->channels, i->channels == 1 ? "" : "s");
+    else
+        snprintf(text, sizeof text, "%lld features, ", (long long)i->width);
+    const size_t used = strlen(text);
+    snprintf(text + used, sizeof text - used, "%s, %g to %g",
+        i->element == EWC_ELEMENT_U8 ? "uint8" : "float32", i->low, i->high);
+    put_line("  values", text);
+    put_line("  checksum", i->checksum);
+    snprintf(text, sizeof text, "%lld, with rows of training and test:", (long long)i->classes);
+    put_line("  classes", text);
+    for (int64_t c = 0; c < i->classes && c < SHOWN; c++) {
+        snprintf(text, sizeof text, "%s: %lld, %lld", ewc_dataset_class_name(set, c),
+            (long long)ewc_dataset_class_rows(set, c, EWC_SPLIT_TRAIN),
+            (long long)ewc_dataset_class_rows(set, c, EWC_SPLIT_TEST));
+        put_line("", text);
+    }
+    if (i->classes > SHOWN) {
+        snprintf(text, sizeof text, "and %lld more", (long long)i->classes - SHOWN);
+        put_line("", text);
+    }
+}
+
+/* Describes what would be loaded from a path. */
+static int describe(cli_args *args, const char *path)
+{
+    ewc_dataset *set;
+    ewc_backend *backend;
+    ewc_dataset_info info;
+    ewc_status status = open_set(&set, &backend, &args->options, path);
+    if (status == EWC_OK) status = ewc_dataset_describe(set, &info, sizeof info);
+    if (status == EWC_OK && args->json) {
+        json_t *const out = set_json(set, &info);
+        json_dumpf(out, stdout, JSON_INDENT(2));
+        printf("\n");
+        json_decref(out);
+    } else if (status == EWC_OK) {
+        print_set(set, &info, &args->options);
+    }
+    const int code = status == EWC_OK ? 0 : cli_failed(args, status);
+    ewc_dataset_free(set);
+    ewc_backend_free(backend);
+    return code;
+}
+
+static int is_known(const char *name)
+{
+    for (int i = 0; ewc_dataset_known_name(i) != NULL; i++)
+        if (strcmp(name, ewc_dataset_known_name(i)) == 0) return 1;
+    return 0;
+}
+
 int cli_data(cli_args *args)
 {
     const char *const name = args->operand;
@@ -38,6 +166,7 @@ int cli_data(cli_args *args)
     if (verify != NULL && strcmp(verify, "true") != 0 && strcmp(verify, "false") != 0)
         return cli_usage("data", "--verify: \"%s\", expected true or false", verify);
 
+    if (name != NULL && !is_known(name) && access(name, F_OK) == 0) return describe(args, name);
     json_t *const list = args->json ? json_array() : NULL;
     for (int i = 0; ewc_dataset_known_name(i) != NULL; i++) {
         ewc_dataset_location location;
@@ -55,7 +184,7 @@ int cli_data(cli_args *args)
     }
     if (!found) {
         json_decref(list);
-        return cli_usage("data", "%s: not a known data set; see ewc data", name);
+        return cli_usage("data", "%s: no known data set, file or folder; see ewc data", name);
     }
     if (list != NULL) {
         json_t *const out = json_pack("{s:o}", "datasets", list);

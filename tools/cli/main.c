@@ -7,8 +7,10 @@
 
 static const char *const all_groups[] = {
     "Run", "Tasks", "Model", "Method", "Fisher", "Optimizer", "Training", NULL};
-static const char *const eval_keys[] = {"device", "threads", "data-dir", "eval-samples", NULL};
-static const char *const data_keys[] = {"data-dir", NULL};
+static const char *const eval_keys[] = {
+    "device", "threads", "data-dir", "data", "eval-samples", NULL};
+static const char *const data_keys[] = {"data-dir", "seed", "format", "label-column", "test-share",
+    "image-size", "coarse-labels", NULL};
 static const char *const bench_keys[] = {
     "device", "threads", "dataset", "data-dir", "activation", NULL};
 
@@ -116,8 +118,11 @@ static const cli_verb verbs[] = {
         "Lists have commas between: all combinations are measured, in turns. Steps include the "
         "penalty of one earlier task.",
         bench_keys, bench_flags, NULL, cli_bench},
-    {"data", "[NAME]", "which data sets are where, and whether they are intact", "", data_keys,
-        data_flags, NULL, cli_data},
+    {"data", "[NAME|PATH]", "which data sets are where, or what a set of your own is",
+        "Without a word: the known sets. PATH is a file or folder as --data of train takes it: "
+        "what "
+        "would be loaded is described. A name of a known set comes first; ./NAME is a folder.",
+        data_keys, data_flags, NULL, cli_data},
     {"info", "", "devices and build", "", NULL, no_flags, NULL, cli_info},
     {"help", "[VERB|TOPIC]", "this text, a verb's, or a topic's", "", NULL, no_flags, NULL,
         cli_help_run},

@@ -21,13 +21,13 @@ const char *cli_bold(int on)
 
 void cli_print_run(const ewc_run_options *options, const ewc_run_result *result)
 {
-    char dataset[32], kind[32], scenario[32];
-    (void)ewc_options_get(options, "dataset", dataset, sizeof dataset);
+    char kind[32], scenario[32];
     (void)ewc_options_get(options, "kind", kind, sizeof kind);
     (void)ewc_options_get(options, "scenario", scenario, sizeof scenario);
     cli_print_words("%s %s, %lld tasks, %s-incremental, %s, seed %lld, %s (%d thread%s)", kind,
-        dataset, (long long)result->tasks, scenario, result->model, (long long)options->seed,
-        result->device->name, result->device->threads, result->device->threads == 1 ? "" : "s");
+        result->data->name, (long long)result->tasks, scenario, result->model,
+        (long long)options->seed, result->device->name, result->device->threads,
+        result->device->threads == 1 ? "" : "s");
 }
 
 static void add_accuracy(cli_table *table, double accuracy)

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+/* Tables of numbers with a column of labels. Cells may be quoted, as "a, ""b"""; not over several
+ * lines. Line numbers count from 1. */
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "../base/json.h"
+#include "dataset.h"
+#include "rows.h"
+
+#define FAULT(...) EWCI_FAULT_OF(fault, EWC_ERR_DATA, __VA_ARGS__)
+#define NO_MEMORY() EWCI_FAULT_OF(fault, EWC_ERR_MEMORY, "no memory for it")
+
+enum { LINE_MAX_BYTES = 1 << 24, CELLS_MAX = 1 << 20, CHUNK = 1 << 16 };
+
+/* Names that a label's column has, where none is given. */
+static const char *const usual_names[] = {
+    "label", "labels", "class", "target", "category", "species", "digit"};
+
+typedef struct table {
+    ewci_bytes *bytes;
+    char *fault;
+    char chunk[CHUNK]; /* of the payload, [at, end) is left */
+    int64_t at, end;
+    char *line; /* owned; its text, cells ended by 0 */
+    int64_t room, length, number;
+    int64_t *cells; /* owned; (count) where each cell begins in the line */
+    int64_t cells_room, count;
+    char separator;
+} table;
+
+/* Reads the next line, without what ends it; *more: 0 at the end. */
+static ewc_status read_line(table *t, int *more)
+{
+    char *const fault = t->fault;
+    int seen = 0;
+    t->length = 0;
+    for (;;) {
+        if (t->at == t->end) {
+            int64_t got = 0;
+            const ewc_status status = ewci_bytes_pull(t->bytes, t->chunk, CHUNK, &got, fault);
+            if (status != EWC_OK) return status;
+            t->at = 0;
+            t->end = got;
+            if (got == 0) break;
+        }
+        seen = 1;
+        const char c = t->chunk[t->at++];
+        if (c == '\n') break;
+        if (c == '\0')
+            return FAULT(
+                "line %lld: a zero byte: this is no table of text", (long long)t->number + 1);
+        if (t->length >= LINE_MAX_BYTES)
+            return FAULT(
+                "line %lld: longer than %d bytes", (long long)t->number + 1, LINE_MAX_BYTES);
+        if (!ewci_bytes_grow(&t->line, &t->room, t->length + 1, 1)) return NO_MEMORY();
+        t->line[t->length++] = c;
+    }
+    if (!ewci_bytes_grow(&t->line, &t->room, t->length, 1)) return NO_MEMORY();
+    if (t->length > 0 && t->line[t->length - 1] == '\r') t->length--;
+    t->line[t->length] = '\0';
+    t->number += seen;
+    *more = seen;
+    return EWC_OK;
+}
+
+/* The next line that is not empty. */
+static ewc_status next_line(table *t, int *more)
+{
+    ewc_status status;
+    do
+        status = read_line(t, more);
+    while (status == EWC_OK && *more && t->line[strspn(t->line, " ")] == '\0');
+    return status;
+}
+
+/* Ends the cell at `cell`, which may be quoted, with 0; returns where the next one begins. */
+static char *end_cell(char *cell, char separator, int *last, int *bad)
+{
+    char *from = cell, *to = cell;
+    if (*from == '"') {
+        int closed = 0;
+        for (from++; *from && !closed; from++) {
+            if (*from == '"' && from[1] == '"')
+                from++;
+            else if (*from == '"')
+                closed = 1;
+            if (!closed) *to++ = *from;
+        }
+        if (!closed || (*from && *from != separator)) *bad = 1;
+        if (*from && *from != separator) from += strcspn(from, (char[2]){separator, '\0'});
+    } else {
+        while (*from && *from != separator)
+            from++;
+        to = from;
+        while (to > cell && to[-1] == ' ')
+            to--;
+    }
+    *last = *from == '\0';
+    *to = '\0';
+    return from + 1;
+}
+
+/* Splits the line into cells, without spaces around them. */
+static ewc_status split_line(table *t)
+{
+    char *const fault = t->fault;
+    char *cell = t->line;
+    int last = 0, bad = 0;
+    for (t->count = 0; !last; t->count++) {
+        if (t->count == CELLS_MAX)
+            return FAULT("line %lld: more than %d columns", (long long)t->number, CELLS_MAX);
+        if (!ewci_bytes_grow(&t->cells, &t->cells_room, t->count, sizeof *t->cells))
+            return NO_MEMORY();
+        while (*cell == ' ')
+            cell++;
+        t->cells[t->count] = cell - t->line;
+        cell = end_cell(cell, t->separator, &last, &bad);
+    }
+    return bad ? FAULT("line %lld: a quoted cell that does not end with its quote",
+                     (long long)t->number)
+               : EWC_OK;
+}
+
+static const char *cell_at(const table *t, int64_t column)
+{
+    return t->line + t->cells[column];
+}
+
+static int is_number(const char *text)
+{
+    double x;
+    return ewci_parse_real(&x, text);
+}
+
+/* The column of that name, or -1. */
+static int64_t find_name(const table *t, const char *name)
+{
+    for (int64_t i = 0; i < t->count; i++)
+        if (strcasecmp(cell_at(t, i), name) == 0) return i;
+    return -1;
+}
+
+/* Where a label's column with one of the usual names is, or -1. */
+static int64_t find_usual(const table *t)
+{
+    for (size_t i = 0; i < sizeof usual_names / sizeof usual_names[0]; i++) {
+        const int64_t found = find_name(t, usual_names[i]);
+        if (found >= 0) return found;
+    }
+    return -1;
+}
+
+/* Whether the first line names the columns: the label's, or none of its cells is a number. */
+static int is_header(const table *t, const char *name)
+{
+    if (find_usual(t) >= 0 || (name && *name && !is_number(name) && find_name(t, name) >= 0))
+        return 1;
+    for (int64_t i = 0; i < t->count; i++)
+        if (is_number(cell_at(t, i))) return 0;
+    return 1;
+}
+
+/* Which column holds labels. */
+static ewc_status find_label(
+    const table *t, int64_t *column, const char *name, int has_header, char *fault)
+{
+    int64_t number = 0;
+    *column = -1;
+    if (name && *name) {
+        if (has_header) *column = find_name(t, name);
+        if (*column < 0 && ewci_parse_integer(&number, name) && number >= 1 && number <= t->count)
+            *column = number - 1;
+        if (*column >= 0) return EWC_OK;
+        return FAULT("no column %.40s: label-column is a name of the header or 1..%lld", name,
+            (long long)t->count);
+    }
+    if (has_header) *column = find_usual(t);
+    if (*column >= 0) return EWC_OK;
+    if (has_header)
+        return FAULT("no column is called label, class or target: which one holds the labels? "
+                     "label-column NAME, one of %.30s, ..., %.30s",
+            cell_at(t, 0), cell_at(t, t->count - 1));
+    return FAULT("no line names the columns: which one holds the labels? label-column 1..%lld",
+        (long long)t->count);
+}
+
+/* Adds the row in the line. */
+static ewc_status add_row(
+    table *t, ewci_rows *rows, ewci_labels *labels, int64_t label, int64_t columns)
+{
+    char *const fault = t->fault;
+    const int64_t features = columns - 1, line = t->number;
+    if (t->count != columns)
+        return FAULT("line %lld: %lld columns, the lines before have %lld", (long long)line,
+            (long long)t->count, (long long)columns);
+    if (rows->rows == EWCI_MAX_ROWS ||
+        (rows->rows + 1) * features > EWCI_MAX_IMAGE_BYTES / (int64_t)sizeof(float))
+        return FAULT("line %lld: oversized: more than %lld bytes of values", (long long)line,
+            (long long)EWCI_MAX_IMAGE_BYTES);
+    if (!ewci_bytes_grow(
+            &rows->values, &rows->room, (rows->rows + 1) * features - 1, sizeof(float)) ||
+        !ewci_bytes_grow(&rows->ids, &rows->ids_room, rows->rows, sizeof *rows->ids))
+        return NO_MEMORY();
+    float *to = (float *)rows->values + rows->rows * features;
+    for (int64_t i = 0; i < columns; i++) {
+        double x = 0.0;
+        const char *const text = cell_at(t, i);
+        if (i == label) {
+            const ewc_status status =
+                ewci_labels_add(labels, &rows->ids[rows->rows], text, strlen(text));
+            char sentence[EWCI_FAULT - 32];
+            snprintf(sentence, sizeof sentence, "%s", ewc_last_error());
+            if (status != EWC_OK)
+                return EWCI_FAULT_OF(fault, status, "line %lld: %s", (long long)line, sentence);
+            continue;
+        }
+        if (*text == '\0')
+            return FAULT("line %lld, column %lld: an empty cell, expected a number",
+                (long long)line, (long long)i + 1);
+        if (!ewci_parse_real(&x, text) || !isfinite((float)x))
+            return FAULT("line %lld, column %lld: \"%.40s\", expected a finite number",
+                (long long)line, (long long)i + 1, text);
+        *to++ = (float)x;
+    }
+    rows->labels = ++rows->rows;
+    return EWC_OK;
+}
+
+static ewc_status read_table(table *t, ewci_rows *rows, ewci_labels *labels, const char *name)
+{
+    char *const fault = t->fault;
+    int more = 0;
+    int64_t label = -1;
+    ewc_status status = next_line(t, &more);
+    if (status == EWC_OK && !more) return FAULT("an empty table");
+    if (status != EWC_OK) return status;
+    if (t->number == 1 && strncmp(t->line, "\xef\xbb\xbf", 3) == 0) /* of Excel */
+        memmove(t->line, t->line + 3, (size_t)t->length - 2);
+    t->separator = strchr(t->line, '\t') ? '\t' : strchr(t->line, ';') ? ';' : ',';
+    status = split_line(t);
+    if (status != EWC_OK) return status;
+    const int64_t columns = t->count;
+    const int has_header = is_header(t, name);
+    if (columns < 2)
+        return FAULT("line %lld: one column, expected features and a label: is this a table?",
+            (long long)t->number);
+    status = find_label(t, &label, name, has_header, fault);
+    if (status == EWC_OK && has_header) status = next_line(t, &more);
+    if (status == EWC_OK && more && has_header) status = split_line(t);
+    rows->element = EWC_ELEMENT_F32;
+    rows->channels = rows->height = 1;
+    rows->width = columns - 1;
+    while (status == EWC_OK && more) {
+        status = add_row(t, rows, labels, label, columns);
+        if (status == EWC_OK) status = next_line(t, &more);
+        if (status == EWC_OK && more) status = split_line(t);
+    }
+    return status == EWC_OK && rows->rows == 0 ? FAULT("a table of names without a row") : status;
+}
+
+ewc_status ewci_csv_read(ewci_bytes *bytes, ewci_rows *rows, ewci_labels *labels, const char *label,
+    char fault[EWCI_FAULT])
+{
+    table *const t = ewci_calloc(1, sizeof *t);
+    if (!t) return NO_MEMORY();
+    t->bytes = bytes;
+    t->fault = fault;
+    const ewc_status status = read_table(t, rows, labels, label);
+    free(t->cells);
+    free(t->line);
+    free(t);
+    return status;
+}

@@ -1,0 +1,849 @@
+/* SPDX-License-Identifier: MIT */
+/* Sets of one's own: each format read back equal to what was written, by hand here and by NumPy and
+ * Pillow where those are installed; and every way in which they can be wrong. */
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <sys/resource.h>
+
+#include <zlib.h>
+
+#include "ewc/data.h"
+#include "support/files.hpp"
+#include "support/world.hpp"
+
+using namespace test;
+using reference::Batch;
+namespace fs = std::filesystem;
+
+namespace
+{
+using Bytes = std::string;
+
+void Write(const std::string &path, const Bytes &bytes)
+{
+    fs::create_directories(fs::path(path).parent_path());
+    WriteFile(path, bytes);
+}
+
+/* zlib's window bits: 15 + 16 gzip, -15 raw, 15 zlib. */
+Bytes Deflate(const Bytes &bytes, int window)
+{
+    z_stream z{};
+    EXPECT_EQ(Z_OK, deflateInit2(&z, 9, Z_DEFLATED, window, 8, Z_DEFAULT_STRATEGY));
+    Bytes out(deflateBound(&z, bytes.size()) + 64, '\0');
+    z.next_in = (Bytef *)bytes.data();
+    z.avail_in = (uInt)bytes.size();
+    z.next_out = (Bytef *)out.data();
+    z.avail_out = (uInt)out.size();
+    EXPECT_EQ(Z_STREAM_END, deflate(&z, Z_FINISH));
+    out.resize(out.size() - z.avail_out);
+    deflateEnd(&z);
+    return out;
+}
+
+/* x in n bytes. */
+Bytes Little(uint64_t x, int n)
+{
+    Bytes out;
+    for (int i = 0; i < n; i++)
+        out += (char)(x >> (8 * i));
+    return out;
+}
+Bytes Big(uint64_t x, int n)
+{
+    Bytes out = Little(x, n);
+    std::reverse(out.begin(), out.end());
+    return out;
+}
+
+template <typename T>
+Bytes Items(const std::vector<double> &values, bool big = false)
+{
+    Bytes out;
+    for (const double value : values) {
+        const T x = (T)value;
+        Bytes item((const char *)&x, sizeof x);
+        if (big) std::reverse(item.begin(), item.end());
+        out += item;
+    }
+    return out;
+}
+
+Bytes TypedIdx(int type, const std::vector<uint32_t> &sizes, const Bytes &items)
+{
+    Bytes out = Idx(sizes, items);
+    out[2] = (char)type;
+    return out;
+}
+
+Bytes Npy(const std::string &descr, const std::string &shape, const Bytes &items,
+    const std::string &order = "False", int version = 1)
+{
+    std::string header =
+        "{'descr': " + descr + ", 'fortran_order': " + order + ", 'shape': " + shape + ", }";
+    const size_t before = version == 1 ? 10 : 12;
+    while ((before + header.size() + 1) % 64 != 0)
+        header += ' ';
+    header += '\n';
+    return Bytes("\x93NUMPY", 6) + (char)version + '\0' +
+           Little(header.size(), version == 1 ? 2 : 4) + header + items;
+}
+
+/* A zip archive as numpy.savez makes it. */
+Bytes Zip(const std::vector<std::pair<std::string, Bytes>> &members, bool deflate, int method = -1,
+    uint32_t flip = 0)
+{
+    Bytes out, directory;
+    for (const auto &[name, data] : members) {
+        const Bytes packed = deflate ? Deflate(data, -15) : data;
+        const uint32_t crc =
+            (uint32_t)crc32(0, (const Bytef *)data.data(), (uInt)data.size()) ^ flip;
+        const Bytes common = Little(20, 2) + Little(0, 2) +
+                             Little((uint64_t)(method >= 0 ? method
+                                               : deflate   ? 8
+                                                           : 0),
+                                 2) +
+                             Little(0, 4) + Little(crc, 4) + Little(packed.size(), 4) +
+                             Little(data.size(), 4) + Little(name.size(), 2);
+        directory += Little(0x02014b50, 4) + Little(20, 2) + common + Little(0, 2) + Little(0, 2) +
+                     Little(0, 2) + Little(0, 2) + Little(0, 4) + Little(out.size(), 4) + name;
+        out += Little(0x04034b50, 4) + common + Little(0, 2) + name + packed;
+    }
+    return out + directory + Little(0x06054b50, 4) + Little(0, 4) + Little(members.size(), 2) +
+           Little(members.size(), 2) + Little(directory.size(), 4) + Little(out.size(), 4) +
+           Little(0, 2);
+}
+
+/* channels: 1 grey, 2 grey and alpha, 3 colour, 4 both. */
+Bytes Png(uint32_t height, uint32_t width, int channels, const Bytes &pixels)
+{
+    static const char types[] = {0, 0, 4, 2, 6};
+    const auto chunk = [](const Bytes &name, const Bytes &data) {
+        const Bytes both = name + data;
+        return Big(data.size(), 4) + both +
+               Big(crc32(0, (const Bytef *)both.data(), (uInt)both.size()), 4);
+    };
+    Bytes rows;
+    for (uint32_t y = 0; y < height; y++)
+        rows += '\0' + pixels.substr(y * width * (size_t)channels, width * (size_t)channels);
+    return "\x89PNG\r\n\x1a\n" +
+           chunk("IHDR",
+               Big(width, 4) + Big(height, 4) + '\x8' + types[channels] + '\0' + '\0' + '\0') +
+           chunk("IDAT", Deflate(rows, 15)) + chunk("IEND", "");
+}
+
+const std::vector<double> kSmall = {0, 1, 2, 3, 100, 127, 5, 6, 7, 8, 9, 10};
+
+class Open : public ::testing::Test
+{
+  protected:
+    ewc_backend *be = nullptr;
+    uint64_t used = 0;
+    Folder folder;
+    ewc_dataset_open_options options = EWC_DATASET_OPEN_OPTIONS_DEFAULTS;
+
+    void SetUp() override
+    {
+        ASSERT_OK(test::Open(&be, "cpu"));
+        used = be->used;
+    }
+    void TearDown() override
+    {
+        EXPECT_EQ(used, be->used);
+        ewc_backend_free(be);
+    }
+    Handle<ewc_dataset> Load(const std::string &path)
+    {
+        ewc_dataset *out = nullptr;
+        EXPECT_OK(ewc_dataset_open(&out, be, path.c_str(), &options));
+        return Handle<ewc_dataset>(out);
+    }
+    static ewc_dataset_info Info(const Handle<ewc_dataset> &set)
+    {
+        ewc_dataset_info info = {};
+        if (set) {
+            EXPECT_OK(ewc_dataset_describe(set.get(), &info, sizeof info));
+        }
+        return info;
+    }
+    /* Values as they are in the file, and labels as their names. */
+    struct Rows {
+        std::vector<double> values;
+        std::vector<std::string> labels;
+    };
+    static Rows Read(const Handle<ewc_dataset> &set, ewc_split split)
+    {
+        Rows out;
+        if (!set) return out;
+        ewc_task_options o = EWC_TASK_OPTIONS_DEFAULTS;
+        o.count = 1;
+        o.permute_first = 0;
+        const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, set.get(), &o);
+        const Batch batch = ReadTask(tasks.get(), 0, split);
+        const bool bytes = Info(set).element == EWC_ELEMENT_U8;
+        for (const float x : batch.inputs)
+            out.values.push_back(bytes ? std::round((double)x * 255.0) : (double)x);
+        for (const int32_t c : batch.labels)
+            out.labels.push_back(ewc_dataset_class_name(set.get(), c));
+        return out;
+    }
+    /* The set has kSmall in rows of training and of test each, labelled so. */
+    void ExpectSmall(const std::string &path, const char *format, ewc_element element,
+        const std::vector<std::string> &labels, std::vector<double> values = kSmall)
+    {
+        SCOPED_TRACE(path);
+        const Handle<ewc_dataset> set = Load(path);
+        ASSERT_TRUE(set);
+        EXPECT_STREQ(format, Info(set).format);
+        EXPECT_EQ(element, Info(set).element);
+        EXPECT_EQ(0, Info(set).is_held_out);
+        for (const ewc_split split : {EWC_SPLIT_TRAIN, EWC_SPLIT_TEST}) {
+            const Rows rows = Read(set, split);
+            EXPECT_EQ(values, rows.values);
+            EXPECT_EQ(labels, rows.labels);
+        }
+    }
+    void ExpectRefused(const std::string &path, const std::string &part)
+    {
+        ewc_dataset *out = (ewc_dataset *)this;
+        const ewc_status status = ewc_dataset_open(&out, be, path.c_str(), &options);
+        EXPECT_EQ(EWC_ERR_DATA, status) << ewc_last_error();
+        EXPECT_NE(std::string::npos, std::string(ewc_last_error()).find(part))
+            << "want " << part << "\n got " << ewc_last_error();
+        EXPECT_EQ(nullptr, std::strchr(ewc_last_error(), '\n')) << ewc_last_error();
+        EXPECT_EQ(nullptr, out);
+        if (status == EWC_OK) ewc_dataset_free(out);
+    }
+};
+
+/* ---- IDX ---- */
+
+TEST_F(Open, IdxOfEveryType)
+{
+    const std::vector<double> reals = {0, -1, 0.5, 3, 1e10, -127, 5, 6, 7, 8, 9, 1e-3};
+    std::vector<double> floats;
+    for (const double x : reals)
+        floats.push_back((double)(float)x);
+    const std::vector<double> whole = {0, -1, 2, 3, -100, 127, 5, 6, 7, 8, 9, 10};
+    const struct {
+        int type;
+        Bytes items;
+        ewc_element element;
+        std::vector<double> want;
+    } cases[] = {
+        {0x08, Items<uint8_t>(kSmall), EWC_ELEMENT_U8, kSmall},
+        {0x09, Items<int8_t>(whole), EWC_ELEMENT_F32, whole},
+        {0x0b, Items<int16_t>(whole, true), EWC_ELEMENT_F32, whole},
+        {0x0c, Items<int32_t>(whole, true), EWC_ELEMENT_F32, whole},
+        {0x0d, Items<float>(reals, true), EWC_ELEMENT_F32, floats},
+        {0x0e, Items<double>(reals, true), EWC_ELEMENT_F32, floats},
+    };
+    int number = 0;
+    for (const auto &c : cases)
+        for (const std::vector<uint32_t> &sizes : {std::vector<uint32_t>{3, 4}, {3, 2, 2},
+                 {2, 3, 1, 2}, {2, 1, 2, 3}}) { /* the last two: channels first and last */
+            const std::string at = folder / std::to_string(number++);
+            const bool last = sizes.size() == 4 && sizes[3] == 3;
+            const Bytes labels =
+                sizes[0] == 3 ? Items<int32_t>({7, -2, 7}, true) : Items<int32_t>({7, -2}, true);
+            for (const std::string split : {"a-train", "a-TEST"}) {
+                Write(at + "/" + split + "-values", TypedIdx(c.type, sizes, c.items));
+                Write(at + "/" + split + "-classes.gz",
+                    Deflate(TypedIdx(0x0c, {sizes[0]}, labels), 31));
+            }
+            std::vector<double> want = c.want;
+            for (size_t i = 0; last && i < 12; i++)
+                want[i] = c.want[i / 6 * 6 + i % 2 * 3 + i % 6 / 2];
+            const std::vector<std::string> names = sizes[0] == 3
+                                                       ? std::vector<std::string>{"7", "-2", "7"}
+                                                       : std::vector<std::string>{"7", "-2"};
+            ExpectSmall(at, "idx", c.element, names, want);
+            const ewc_dataset_info info = Info(Load(at));
+            EXPECT_EQ(sizes.size() == 2 ? 0 : 1, info.is_image);
+            EXPECT_EQ(sizes.size() == 4 ? 3 : 1, info.channels);
+        }
+}
+
+/* ---- NumPy ---- */
+
+TEST_F(Open, NumpyOfEveryType)
+{
+    const struct {
+        const char *descr;
+        Bytes items;
+        ewc_element element;
+    } cases[] = {
+        {"'|u1'", Items<uint8_t>(kSmall), EWC_ELEMENT_U8},
+        {"'|i1'", Items<int8_t>(kSmall), EWC_ELEMENT_F32},
+        {"'<u2'", Items<uint16_t>(kSmall), EWC_ELEMENT_F32},
+        {"'>i2'", Items<int16_t>(kSmall, true), EWC_ELEMENT_F32},
+        {"'<i4'", Items<int32_t>(kSmall), EWC_ELEMENT_F32},
+        {"'>u4'", Items<uint32_t>(kSmall, true), EWC_ELEMENT_F32},
+        {"'<i8'", Items<int64_t>(kSmall), EWC_ELEMENT_F32},
+        {"'<f4'", Items<float>(kSmall), EWC_ELEMENT_F32},
+        {"\">f8\"", Items<double>(kSmall, true), EWC_ELEMENT_F32},
+    };
+    const Bytes wide = Little('a', 4) + Little(0xe4, 4) + Little('b', 4) + Little(0, 4);
+    const struct {
+        const char *descr, *shape;
+        Bytes items;
+        std::vector<std::string> names;
+    } labels[] = {
+        {"'<i8'", "(2,)", Items<int64_t>({5, 1}), {"5", "1"}},
+        {"'|u1'", "(2, 1)", Items<uint8_t>({5, 1}), {"5", "1"}},
+        {"'<f8'", "(2,)", Items<double>({5, 1}), {"5", "1"}},
+        {"'|b1'", "(2,)", Items<uint8_t>({1, 0}), {"1", "0"}},
+        {"'|S3'", "(2,)", Bytes("catno\0", 6), {"cat", "no"}},
+        {"'<U2'", "(2,)", wide, {"a\xc3\xa4", "b"}},
+    };
+    int number = 0;
+    for (const auto &c : cases)
+        for (const auto &l : labels)
+            for (const int way : {0, 1, 2}) { /* a folder, stored, deflated */
+                const std::string at = folder / std::to_string(number++);
+                const Bytes x = Npy(c.descr, "(2, 6)", c.items, "False", 1 + number % 3);
+                const Bytes y = Npy(l.descr, l.shape, l.items);
+                const std::vector<std::pair<std::string, Bytes>> members = {{"x_train.npy", x},
+                    {"y_train.npy", y}, {"x_test.npy", x}, {"y_test.npy", y},
+                    {"x_val.npy", "not looked at"}, {"readme.txt", "nor this"}};
+                if (way > 0) {
+                    Write(at + ".npz", Zip(members, way == 2));
+                } else {
+                    for (const auto &[name, data] : members)
+                        if (name != "x_val.npy") Write(at + "/" + name, data);
+                }
+                ExpectSmall(way ? at + ".npz" : at, way ? "npz" : "npy", c.element, l.names);
+            }
+}
+
+TEST_F(Open, NumpyHalves)
+{
+    const std::vector<std::pair<uint16_t, double>> halves = {{0x3c00, 1}, {0xc000, -2},
+        {0x0001, 0x1p-24}, {0x7bff, 65504}, {0x3555, 0.333251953125}, {0x8000, 0}};
+    Bytes items;
+    std::vector<double> want;
+    for (const auto &[bits, value] : halves) {
+        items += Little(bits, 2);
+        want.push_back(value);
+    }
+    for (const char *split : {"train", "test"}) {
+        Write(folder / (std::string("x_") + split + ".npy"), Npy("'<f2'", "(2, 3)", items));
+        Write(
+            folder / (std::string("y_") + split + ".npy"), Npy("'|u1'", "(2,)", Bytes("\1\0", 2)));
+    }
+    ExpectSmall(folder.path(), "npy", EWC_ELEMENT_F32, {"1", "0"}, want);
+}
+
+/* ---- Tables ---- */
+
+TEST_F(Open, Tables)
+{
+    const std::vector<std::string> names = {"b", "a", "b"};
+    const std::string text[] = {
+        "1,2,3,label,4\r\n0,1,2,b,3\r\n100,127,5,a,6\r\n7,8,9,b,10\r\n",
+        "\xef\xbb\xbfq\tw\te\tClass\tr\n0\t1\t2\tb\t3\n\n100\t127\t5\ta\t6\n7\t8\t9\tb\t10",
+        "\"x, y\";z;\"w\"\"\";target;v\n0; 1 ;2;\"b\";3\n100;1.27e2;5;a;6\n7;8;9;b;+10\n",
+    };
+    const std::string plus = text[2].substr(0, text[2].size() - 4) + "10\n";
+    for (const std::string &table : {text[0], text[1], plus}) {
+        Write(folder / "train.csv", table);
+        Write(folder / "test.csv.gz", Deflate(table, 31));
+        ExpectSmall(folder.path(), "csv", EWC_ELEMENT_F32, names);
+    }
+    /* Without names: a number says which column. */
+    options.label_column = "4";
+    const std::string bare = "0,1,2,7,3\n100,127,5,07,6\n7,8,9,-1.0,10\n";
+    Write(folder / "train.csv", bare);
+    Write(folder / "test.csv.gz", bare);
+    ExpectSmall(folder.path(), "csv", EWC_ELEMENT_F32, {"7", "7", "-1"});
+    /* By a name, in any case. */
+    options.label_column = "Kind";
+    Write(folder / "train.csv", "kind,x\nu,1\nv,2\n");
+    Write(folder / "test.csv.gz", "kind,x\nv,2\n");
+    EXPECT_EQ((std::vector<double>{1, 2}), Read(Load(folder.path()), EWC_SPLIT_TRAIN).values);
+    /* A single file holds part of itself out. */
+    std::string many = "kind,x\n";
+    for (int i = 0; i < 50; i++)
+        many += std::string(i % 2 ? "u," : "v,") + std::to_string(i) + "\n";
+    Write(folder / "many.tsv", many);
+    const ewc_dataset_info info = Info(Load(folder / "many.tsv"));
+    EXPECT_EQ(40, info.rows[0]);
+    EXPECT_EQ(10, info.rows[1]);
+    EXPECT_EQ(1, info.is_held_out);
+    EXPECT_STREQ("many", info.name);
+    std::string wide = "xy"; /* cut in the middle of a character */
+    for (int i = 0; i < 16; i++)
+        wide += "\xc3\xa4";
+    fs::copy_file(folder / "many.tsv", folder / (wide + ".tsv"));
+    EXPECT_EQ(wide.substr(0, 30), Info(Load(folder / (wide + ".tsv"))).name);
+    options.seed = 1;
+    const std::string other = Info(Load(folder / "many.tsv")).checksum;
+    EXPECT_NE(other, info.checksum);
+    EXPECT_EQ(other, Info(Load(folder / "many.tsv")).checksum);
+    options.test_share = 0.5;
+    EXPECT_EQ(25 - 1, Info(Load(folder / "many.tsv")).rows[1] / 2 * 2 - 2);
+}
+
+/* ---- CIFAR ---- */
+
+TEST_F(Open, Cifar)
+{
+    Rng rng(3);
+    const auto record = [&](const Bytes &labels) {
+        Bytes out = labels;
+        for (int i = 0; i < 3072; i++)
+            out += (char)rng.Word();
+        return out;
+    };
+    std::vector<Bytes> ten;
+    const std::string at = folder / "cifar-10-batches-bin";
+    for (int i = 1; i <= 5; i++) {
+        ten.push_back(record({(char)(i % 3)}));
+        Write(at + "/data_batch_" + std::to_string(i) + ".bin" + (i == 2 ? ".gz" : ""),
+            i == 2 ? Deflate(ten.back(), 31) : ten.back());
+    }
+    Write(at + "/test_batch.bin", ten[0] + ten[1]);
+    Write(at + "/readme.html", "<html>as it comes with the set</html>");
+    for (const std::string &path : {folder.path(), at}) {
+        const Handle<ewc_dataset> set = Load(path);
+        EXPECT_STREQ("cifar10", Info(set).format);
+        EXPECT_EQ(5, Info(set).rows[0]);
+        EXPECT_EQ(3, Info(set).channels);
+        EXPECT_EQ(32, Info(set).height);
+        const Rows rows = Read(set, EWC_SPLIT_TRAIN);
+        EXPECT_EQ((std::vector<std::string>{"1", "2", "0", "1", "2"}), rows.labels);
+        for (size_t i = 0; i < rows.values.size(); i++)
+            ASSERT_EQ((double)(uint8_t)ten[i / 3072][1 + i % 3072], rows.values[i]) << i;
+    }
+    const std::string hundred = folder / "hundred";
+    Write(hundred + "/train.bin", record({19, 99}) + record({3, 7}));
+    Write(hundred + "/test.bin", record({19, 99}));
+    EXPECT_EQ((std::vector<std::string>{"99", "7"}), Read(Load(hundred), EWC_SPLIT_TRAIN).labels);
+    options.coarse_labels = 1;
+    EXPECT_EQ((std::vector<std::string>{"19", "3"}), Read(Load(hundred), EWC_SPLIT_TRAIN).labels);
+}
+
+/* ---- Images ---- */
+
+class OpenImages : public Open
+{
+  protected:
+    void SetUp() override
+    {
+        Open::SetUp();
+        int built = 0;
+        for (int i = 0; ewc_dataset_format(i, &built); i++)
+            if (std::string(ewc_dataset_format(i, nullptr)) == "images" && !built)
+                GTEST_SKIP() << "this build reads no images";
+    }
+};
+
+TEST_F(OpenImages, ClassesAreFolders)
+{
+    Write(folder / "train/dog/1.png", Png(2, 2, 1, "\1\2\3\4"));
+    Write(folder / "train/cat/2.PNG", Png(2, 2, 2, Bytes("\5\0\6\xff\7\0\x8\0", 8)));
+    Write(folder / "test/dog/1.png", Png(2, 2, 1, "\1\2\3\4"));
+    Write(folder / "test/cat/2.png", Png(2, 2, 1, "\5\6\7\x8"));
+    Write(folder / "train/cat/notes.txt", "left alone");
+    ExpectSmall(folder.path(), "images", EWC_ELEMENT_U8, {"cat", "dog"}, {5, 6, 7, 8, 1, 2, 3, 4});
+    EXPECT_EQ(2, Info(Load(folder.path())).height);
+    /* One with colour, and all have it. */
+    Write(folder / "train/cat/3.png", Png(2, 2, 3, "RGBrgbXYZxyz"));
+    const Handle<ewc_dataset> set = Load(folder.path());
+    EXPECT_EQ(3, Info(set).channels);
+    const std::vector<double> want = {5, 6, 7, 8, 5, 6, 7, 8, 5, 6, 7, 8, 'R', 'r', 'X', 'x', 'G',
+        'g', 'Y', 'y', 'B', 'b', 'Z', 'z', 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4};
+    EXPECT_EQ(want, Read(set, EWC_SPLIT_TRAIN).values);
+    EXPECT_EQ(24u, Read(set, EWC_SPLIT_TEST).values.size());
+}
+
+/* The mean over the area that a pixel covers, rounded; and each pixel a square of its own. */
+TEST_F(OpenImages, AreScaled)
+{
+    const Bytes pixels = {0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110};
+    Write(folder / "a/1.png", Png(3, 4, 1, pixels));
+    Write(folder / "b/1.png", Png(1, 1, 1, "\7"));
+    Write(folder / "a/2.png", Png(2, 2, 1, "\1\2\3\4"));
+    Write(folder / "b/2.png", Png(2, 2, 1, "\1\2\3\5"));
+    options.image_size = 2;
+    options.test_share = 0.5;
+    const Handle<ewc_dataset> set = Load(folder.path());
+    std::map<std::vector<double>, int> seen;
+    for (const ewc_split split : {EWC_SPLIT_TRAIN, EWC_SPLIT_TEST}) {
+        const Rows rows = Read(set, split);
+        for (size_t i = 0; i < rows.values.size(); i += 4)
+            seen[{rows.values.begin() + (long)i, rows.values.begin() + (long)i + 4}]++;
+    }
+    /* 2/3 of the rows 0 and 2, 1/3 of row 1: (5 + 45 / 2) / 1.5 and so on */
+    const std::map<std::vector<double>, int> want = {
+        {{18, 38, 72, 92}, 1}, {{7, 7, 7, 7}, 1}, {{1, 2, 3, 4}, 1}, {{1, 2, 3, 5}, 1}};
+    EXPECT_EQ(want, seen);
+    options.image_size = 0;
+    ExpectRefused(folder.path(), "a/2.png: 2 x 2 pixels, the images before are 3 x 4: image-size");
+}
+
+/* The README's page on it, as it is written. */
+TEST_F(OpenImages, FromAFolderToAReport)
+{
+    Rng rng(11);
+    for (int i = 0; i < 80; i++) {
+        Bytes pixels;
+        for (int at = 0; at < 20 * 30; at++)
+            pixels += (char)(rng.Below(100) + (at / 30 / 5 == i % 4 ? 150 : 0));
+        Write(folder / ("my-images/" + std::string(1, (char)('a' + i % 4)) + "/" +
+                           std::to_string(i) + ".png"),
+            Png(20, 30, 1, pixels));
+    }
+    const std::string readme = ReadFile(EWC_TEST_README);
+    const size_t page = readme.find("## Bring your own data");
+    ASSERT_NE(std::string::npos, page);
+    const size_t begin = readme.find("```sh\n", page) + 6, end = readme.find("```", begin);
+    Write(folder / "commands", readme.substr(begin, end - begin));
+    fs::create_directories(folder / "build/release");
+    fs::create_symlink(EWC_CLI_PATH, folder / "build/release/ewc");
+    EXPECT_EQ(0, std::system(("cd '" + folder.path() +
+                              "' && PATH=/usr/bin:/bin sh -e commands > output 2>&1")
+                                 .c_str()))
+        << ReadFile(folder / "output");
+    EXPECT_TRUE(fs::exists(folder / "runs/mine/report.html"));
+    EXPECT_EQ(4, std::count(readme.begin() + (long)begin, readme.begin() + (long)end, '\n'));
+}
+
+/* ---- What is wrong ---- */
+
+/* Each is one file changed in, or added to, a set that is right. */
+TEST_F(Open, WrongBytesGetTheirSentence)
+{
+    const Bytes x = Npy("'<f4'", "(2, 2)", Items<float>({1, 2, 3, 4}));
+    const Bytes y = Npy("'<i8'", "(2,)", Items<int64_t>({0, 1}));
+    const std::map<std::string, std::map<std::string, Bytes>> good = {
+        {"npy", {{"x.npy", x}, {"y.npy", y}}},
+        {"idx", {{"x-idx", Idx({2, 2}, "abcd")}, {"y-idx", Idx({2}, Bytes("\0\1", 2))}}},
+        {"npz", {{"a.npz", Zip({{"x.npy", x}, {"y.npy", y}}, true)}}},
+        {"csv", {{"a.csv", "u,v,label\n1,2,a\n3,4,b\n"}}},
+        {"cifar", {{"train.bin",
+                       Bytes("\0\1", 2) + Bytes(3072, 'x') + Bytes("\0\2", 2) + Bytes(3072, 'x')},
+                      {"test.bin", Bytes("\0\1", 2) + Bytes(3072, 'x')}}},
+        {"image", {{"a/1.png", Png(1, 1, 1, "a")}, {"a/2.png", Png(1, 1, 1, "b")},
+                      {"b/1.png", Png(1, 1, 1, "c")}, {"b/2.png", Png(1, 1, 1, "d")}}},
+    };
+    const Bytes png = Png(2, 2, 1, "abcd");
+    const auto npz = [&](const Bytes &rows) { return Zip({{"x.npy", rows}, {"y.npy", y}}, true); };
+    const auto float_idx = [](const std::vector<double> &v) {
+        return TypedIdx(0x0d, {2, 2}, Items<float>(v, true));
+    };
+    const double nan = std::nan(""), inf = INFINITY;
+    Bytes overlong = Zip({{"x.npy", x}, {"y.npy", y}}, false);
+    const struct {
+        const char *set, *file;
+        Bytes bytes;
+        const char *sentence;
+    } cases[] = {
+        /* Something else altogether */
+        {"npy", "x.npy", "<!DOCTYPE html><html>404", "x.npy: an HTML page where a set should be"},
+        {"npy", "x.npy", "{\"error\": \"not found\"}", "x.npy: JSON, which holds no set"},
+        {"npy", "x.npy", Bytes("\x80\3]q\0.", 6), "x.npy: a Python pickle, which can run any code"},
+        {"csv", "a.csv", "  <html>", "a.csv: an HTML page"},
+        {"csv", "a.csv", Bytes("\x80\4\x95\0\0", 5), "a.csv: a Python pickle"},
+        {"csv", "a.csv", Bytes("\0\1\2\3", 4), "a.csv: no IDX, NumPy, CSV or CIFAR file"},
+        {"npz", "a.npz", "<html>", "no set that can be read"},
+        /* NumPy's headers */
+        {"npy", "x.npy", Npy("'|O'", "(2,)", "...."),
+            "an array of Python objects, which only pickle"},
+        {"npy", "x.npy", Npy("[('a', '<f4')]", "(2, 2)", "...."), "a record array"},
+        {"npy", "x.npy", Npy("'<c8'", "(2, 2)", Bytes(32, 'x')), "type '<c8', expected a number"},
+        {"npy", "x.npy", Npy("'<f3'", "(2, 2)", Bytes(12, 'x')), "type '<f3', expected numbers of"},
+        {"npy", "x.npy", Npy("'<f4'", "(2, 2)", Items<float>({1, 2, 3, 4}), "True"),
+            "x.npy: in Fortran's order"},
+        {"npy", "x.npy", Npy("'<f4'", "(2, 2)", Items<float>({1, 2, 3, 4}), "Maybe"),
+            "without fortran_order"},
+        {"npy", "x.npy", Npy("'<f4'", "(2, 2, 1, 1, 1)", ""), "more than 4 dimensions"},
+        {"npy", "x.npy", Npy("'<f4'", "()", ""), "a single number"},
+        {"npy", "x.npy", Npy("'<f4'", "(2, -2)", ""), "a header with shape"},
+        {"npy", "x.npy", Npy("'<f4'", "(2, 0)", ""), "dimension 2 is 0"},
+        {"npy", "x.npy", Npy("'<f4'", "(2000000000, 2)", ""), "oversized: 2000000000 rows"},
+        {"npy", "x.npy", Npy("'<f4'", "(99999999999999999999, 9)", ""), "oversized"},
+        {"npy", "x.npy", x.substr(0, x.size() - 1),
+            "truncated: 15 bytes of items, the header says 16"},
+        {"npy", "x.npy", x.substr(0, 40), "truncated: the header stops after 30 bytes"},
+        {"npy", "x.npy", x + "z", "longer than its header says"},
+        {"npy", "x.npy", Bytes("\x93NUMPY\7\0", 8) + Bytes(60, ' '), "format 7.0, expected 1 to 3"},
+        {"npy", "x.npy", Bytes("\x93NUMPY\1\0\xff\xff", 10), "a header of 65535 bytes"},
+        /* Values and labels */
+        {"npy", "x.npy", Npy("'<f4'", "(2, 2)", Items<float>({1, 2, nan, 4})),
+            "there is nan in row 1, value 0 (of 2)"},
+        {"npy", "x.npy", Npy("'<f4'", "(2, 2)", Items<float>({1, inf, 3, 4})),
+            "there is inf in row 0, value 1 (of 2)"},
+        {"npy", "x.npy", Npy("'<f8'", "(2, 2)", Items<double>({1, 2, 3, -1e200})),
+            "float32 cannot hold -1e+200 in row 1, value 1"},
+        {"npy", "x.npy", Npy("'|S2'", "(2, 2)", "aabbccdd"), "two arrays of training labels"},
+        {"npy", "x.npy", Npy("'<f4'", "(3, 2)", Bytes(24, '\0')), "3 rows, and y.npy has 2 labels"},
+        {"npy", "y.npy", Npy("'<f8'", "(2,)", Items<double>({0, 1.5})),
+            "y.npy: row 1: label 1.5, expected a whole number"},
+        {"npy", "y.npy", Npy("'<u8'", "(2,)", Bytes(16, '\xff')), "is too large"},
+        {"npy", "y.npy", Npy("'<i8'", "(2, 2)", Items<int64_t>({0, 1, 1, 0})),
+            "labels in 2 dimensions, expected one"},
+        {"npy", "y.npy", Npy("'<i8'", "(2,)", Items<int64_t>({4, 4})),
+            "all rows have the label \"4\": expected 2 classes"},
+        {"npy", "y.npy", Npy("'|S1'", "(2,)", Bytes("a\0", 2)), "row 1: an empty label"},
+        {"npy", "y.npy",
+            Npy("'|S2'", "(2,)",
+                "a\xff"
+                "bb"),
+            "not UTF-8"},
+        {"npy", "y.npy", Npy("'<U1'", "(2,)", Little('a', 4) + Little(0xd800, 4)),
+            "row 1: a label that is no text"},
+        {"npy", "more.npy", x, "two arrays of training rows, more.npy and x.npy"},
+        {"npy", "x_test.npy", x, "no array of test labels, such as y_train or labels"},
+        {"npy", "a.csv", "u,label\n1,2\n", "holds csv and npy: format says which"},
+        /* IDX */
+        {"idx", "x-idx", float_idx({1, 2, 3, nan}), "there is nan in row 1, value 1"},
+        {"idx", "x-idx", float_idx({1, 2, 3, 4}).substr(0, 20),
+            "truncated: 8 bytes of items, the header says 16"},
+        {"idx", "x-idx", Deflate(float_idx({1, 2, 3, 4}).substr(0, 20), 31),
+            "truncated: 8 bytes of items, the header says 16"},
+        {"idx", "x-idx", Bytes("\0\0\x8\2\0\0", 6), "truncated: 6 bytes, the header alone has 12"},
+        {"idx", "x-idx", Idx({3, 2}, "abcdef"), "3 rows, and y-idx has 2 labels"},
+        {"idx", "x-idx", "GIF89a", "no IDX, NumPy, CSV or CIFAR file"},
+        /* Archives */
+        {"npz", "a.npz", npz(x).substr(0, 100), "a zip archive without its directory at the end"},
+        {"npz", "a.npz", Zip({{"x.npy", x}, {"y.npy", y}}, true, 12), "compressed by method 12"},
+        {"npz", "a.npz", Zip({{"x.npy", x}, {"y.npy", y}}, true, -1, 1), "corrupt: "},
+        {"npz", "a.npz", Zip({{"x.npy", x}}, true), "no array of training labels"},
+        {"npz", "a.npz", Zip({{"x.txt", x}}, true), "no array of training rows"},
+        {"npz", "a.npz", npz(x.substr(0, x.size() - 4)), "x: truncated"},
+        {"npz", "b.npz", npz(x), "2 archives: name one of them"},
+        /* Tables */
+        {"csv", "a.csv", "u,v,label\n1,2,a\n3,4\n", "line 3: 2 columns, the lines before have 3"},
+        {"csv", "a.csv", "u,v,label\n1,2,a\n\n3,4,5,b\n", "line 4: 4 columns"},
+        {"csv", "a.csv", "u,v,label\n1,nan,a\n", "line 2, column 2: \"nan\", expected a finite"},
+        {"csv", "a.csv", "u,v,label\n1,1e60,a\n", "line 2, column 2: \"1e60\""},
+        {"csv", "a.csv", "u,v,label\n1,,a\n", "line 2, column 2: an empty cell"},
+        {"csv", "a.csv", "u,v,label\n1,2,\n", "line 2: an empty label"},
+        {"csv", "a.csv", "u,v,label\n1,red,a\n", "line 2, column 2: \"red\""},
+        {"csv", "a.csv", "u,v,label\n1,\"2,a\n", "line 2: a quoted cell"},
+        {"csv", "a.csv", "u,v,w\n1,2,a\n", "no column is called label, class or target"},
+        {"csv", "a.csv", "1,2,3\n1,2,4\n", "no line names the columns"},
+        {"csv", "a.csv", "u,v,label\n", "a table of names without a row"},
+        {"csv", "a.csv", "\n\n", "an empty table"},
+        {"csv", "a.csv", "just text\n", "one column, expected features and a label"},
+        {"csv", "a.csv", "u,label\n1,a\n" + Bytes(600, 'x') + Bytes(1, '\0'),
+            "line 3: a zero byte"},
+        {"csv", "test.csv", "u,v\n1,2\n", "of a test table without labels"},
+        {"csv", "b.csv", "u,label\n1,a\n", "two training tables, a.csv and b.csv"},
+        /* CIFAR */
+        {"cifar", "train.bin", Bytes(3073, '\1'),
+            "truncated: 3073 bytes in record 0, expected 3074"},
+        {"cifar", "train.bin", Bytes("\0\x64", 2) + Bytes(3072, 'x'), "label 100 in record 0"},
+        {"cifar", "test.bin", "", "test.bin: truncated: an empty file"},
+        /* Images */
+        {"image", "a/1.png", "GIF89a..", "a/1.png: no PNG or JPEG image by its first bytes"},
+        {"image", "a/1.png", png.substr(0, 45), "a/1.png: corrupt or truncated PNG"},
+        {"image", "a/1.png", png.substr(0, 20), "a/1.png: no PNG image that can be read"},
+        {"image", "b/1.jpg", Bytes("\xff\xd8\xff\xe0 and so on", 15), "b/1.jpg: corrupt JPEG"},
+        {"image", "a/3.png", png, "a/3.png: 2 x 2 pixels, the images before are 1 x 1"},
+        {"image", "c/notes.txt", "x", "a class folder without a .png, .jpg or .jpeg in it"},
+    };
+    int built = 0;
+    (void)ewc_dataset_format(6, &built);
+    int number = 0;
+    for (const auto &c : cases) {
+        if (std::string(c.set) == "image" && !built) continue;
+        SCOPED_TRACE(std::string(c.set) + ": " + c.file + ": " + c.sentence);
+        const std::string at = folder / std::to_string(number++);
+        for (const auto &[name, bytes] : good.at(c.set))
+            Write(at + "/" + name, bytes);
+        options.test_share = 0.5;
+        if (std::string(c.set) == "cifar" || std::string(c.set) == "image") {
+            EXPECT_TRUE(Load(at));
+        }
+        Write(at + "/" + c.file, c.bytes);
+        ExpectRefused(at, c.sentence);
+        EXPECT_NE(nullptr, std::strstr(ewc_last_error(), at.c_str())) << ewc_last_error();
+    }
+    EXPECT_GE(number, 60);
+
+    Write(folder / "python/data_batch_1", Bytes("\x80\2}q\1.", 6));
+    ExpectRefused(folder / "python", "take the binary version of the set");
+    ExpectRefused(folder / "nowhere", "nowhere: no such file or folder");
+    fs::create_directory(folder / "empty");
+    ExpectRefused(folder / "empty", "no set that can be read");
+    Write(folder / "one.npy", x);
+    ExpectRefused(folder / "one.npy", "one array: name the folder");
+    Write(folder / "data.csv", good.at("csv").at("a.csv"));
+    options.format = "npy";
+    ExpectRefused(folder / "data.csv", "this is csv, not npy as format says");
+    options.format = "bmp";
+    ewc_dataset *out = nullptr;
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "format \"bmp\", expected auto",
+        ewc_dataset_open(&out, be, folder.path().c_str(), &options));
+    options.format = "auto";
+    options.image_size = 4097;
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "image_size=4097",
+        ewc_dataset_open(&out, be, folder.path().c_str(), &options));
+    options.image_size = 0;
+    options.test_share = -0.1;
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "test_share=-0.1",
+        ewc_dataset_open(&out, be, folder.path().c_str(), &options));
+}
+
+/* The table's sets are right until they are spoilt. */
+TEST_F(Open, NoMemoryIsReportedAndNothingLeaks)
+{
+    const Bytes x = Npy("'<f4'", "(4, 2)", Items<float>({1, 2, 3, 4, 5, 6, 7, 8}));
+    const Bytes y = Npy("'<i8'", "(4,)", Items<int64_t>({0, 1, 0, 1}));
+    Write(folder / "a.npz", Zip({{"x.npy", x}, {"y.npy", y}}, true));
+    Write(folder / "npy/x.npy", x);
+    Write(folder / "npy/y.npy", y);
+    Write(folder / "a.csv", "u,label\n1,a\n2,a\n3,b\n4,b\n");
+    options.test_share = 0.5;
+    for (const char *name : {"a.npz", "npy", "a.csv"}) {
+        SCOPED_TRACE(name);
+        FailEveryAllocation(10, [&] {
+            ewc_dataset *out = nullptr;
+            const ewc_status status = ewc_dataset_open(&out, be, (folder / name).c_str(), &options);
+            ewc_dataset_free(out);
+            return status;
+        });
+    }
+}
+
+/* ---- Known sets ---- */
+
+/* As torchvision, Kaggle and EMNIST's own archive lay them out; sizes are checked, and labels. */
+TEST_F(Open, LayoutsOfKnownSets)
+{
+    ewc_dataset_location at;
+    const auto locate = [&](const char *name, const std::string &place) {
+        EXPECT_OK(ewc_dataset_locate(name, place.c_str(), 0, &at, sizeof at));
+        return at.found ? std::string(at.folder) : "";
+    };
+    const char *const stems[] = {"train-images", "train-labels", "t10k-images", "t10k-labels"};
+    for (int i = 0; i < 4; i++) {
+        const std::string kind = i % 2 ? "idx1-ubyte" : "idx3-ubyte";
+        const std::string dashes = stems[i] + ("-" + kind), dots = stems[i] + ("." + kind);
+        Write(folder / "torch/KMNIST/raw/" + dashes, "");
+        Write(folder / "kaggle/" + dashes + "/" + dashes, "");
+        Write(folder / "kaggle/" + dots, "");
+        std::string emnist = stems[i];
+        if (i > 1) emnist.replace(0, 4, "test");
+        Write(folder / "torch/EMNIST/raw/emnist-letters-" + emnist + "-" + kind + ".gz", "");
+    }
+    EXPECT_EQ(folder / "torch/KMNIST/raw", locate("kmnist", folder / "torch"));
+    EXPECT_EQ(folder / "kaggle", locate("mnist", folder / "kaggle"));
+    EXPECT_EQ(folder / "torch/EMNIST/raw", locate("emnist-letters", folder / "torch"));
+    EXPECT_EQ("", locate("emnist-digits", folder / "torch"));
+    EXPECT_NE(nullptr, std::strstr(at.message, "emnist-digits-train-images-idx3-ubyte"));
+    EXPECT_EQ("", locate("cifar10", folder / "torch"));
+    EXPECT_NE(nullptr, std::strstr(at.message, "looked for data_batch_1.bin")) << at.message;
+    Write(folder / "torch/cifar-10-batches-bin/data_batch_1.bin.xz", "");
+    EXPECT_EQ(folder / "torch/cifar-10-batches-bin", locate("cifar10", folder / "torch"));
+}
+
+/* Letters begin at 1, and are called so. */
+TEST_F(Open, EmnistLetters)
+{
+    const auto file = [&](const std::string &name, const Bytes &bytes) {
+        Write(folder / ("emnist-letters-" + name + ".gz"), Deflate(bytes, 31));
+    };
+    const uint32_t rows[2] = {124800, 20800};
+    for (int split = 0; split < 2; split++) {
+        const std::string name = split ? "test" : "train";
+        Bytes labels;
+        for (uint32_t i = 0; i < rows[split]; i++)
+            labels += (char)(1 + i % 26);
+        file(name + "-images-idx3-ubyte",
+            Idx({rows[split], 28, 28}, Bytes(784 * rows[split], '\3')));
+        file(name + "-labels-idx1-ubyte", Idx({rows[split]}, labels));
+    }
+    const Handle<ewc_dataset> set =
+        Make(ewc_dataset_load, be, "emnist-letters", folder.path().c_str());
+    ASSERT_TRUE(set);
+    EXPECT_EQ(26, Info(set).classes);
+    EXPECT_EQ(1, Info(set).is_mapped);
+    EXPECT_STREQ("26", ewc_dataset_class_name(set.get(), 25));
+    EXPECT_EQ(800, ewc_dataset_class_rows(set.get(), 0, EWC_SPLIT_TEST));
+    ewc_dataset_location at;
+    EXPECT_OK(ewc_dataset_locate("emnist-letters", folder.path().c_str(), 1, &at, sizeof at));
+    EXPECT_EQ(-1, at.verified) << at.message; /* its checksums are not known here */
+    Bytes labels(rows[1], '\1');
+    labels[5] = 0;
+    file("test-labels-idx1-ubyte", Idx({rows[1]}, labels));
+    ewc_dataset *out = nullptr;
+    EXPECT_FAILS(EWC_ERR_DATA, "label 0 in row 5, expected 1..26",
+        ewc_dataset_load(&out, be, "emnist-letters", folder.path().c_str()));
+}
+
+TEST_F(Open, RealCifar)
+{
+    ewc_dataset_location at;
+    EXPECT_OK(ewc_dataset_locate("cifar10", nullptr, 0, &at, sizeof at));
+    if (!at.found) GTEST_SKIP() << at.message;
+    ewc_dataset *out = nullptr;
+    ASSERT_OK(ewc_dataset_load(&out, be, "cifar10", nullptr));
+    const Handle<ewc_dataset> set(out);
+    const Rows test = Read(set, EWC_SPLIT_TEST);
+    for (int64_t c = 0; c < 10; c++) {
+        EXPECT_EQ(5000, ewc_dataset_class_rows(set.get(), c, EWC_SPLIT_TRAIN));
+        EXPECT_EQ(1000, ewc_dataset_class_rows(set.get(), c, EWC_SPLIT_TEST));
+    }
+    EXPECT_EQ((std::vector<std::string>{"3", "8", "8", "0", "6"}),
+        std::vector<std::string>(test.labels.begin(), test.labels.begin() + 5));
+    EXPECT_STREQ("cifar10", Info(set).name);
+}
+
+TEST_F(Open, AnotherCifarIsRefused)
+{
+    const Bytes record = Bytes(1, '\1') + Bytes(3072, 'x'),
+                other = Bytes(1, '\2') + Bytes(3072, 'x');
+    for (int i = 1; i <= 5; i++)
+        Write(folder / ("data_batch_" + std::to_string(i) + ".bin"), record + other);
+    Write(folder / "test_batch.bin", record);
+    ewc_dataset *out = nullptr;
+    EXPECT_FAILS(EWC_ERR_DATA, "10 and 1 rows, cifar10 has 50000 and 10000",
+        ewc_dataset_load(&out, be, "cifar10", folder.path().c_str()));
+    EXPECT_EQ(nullptr, out);
+}
+
+/* ---- What others write ---- */
+
+/* tests/write_sets.py, by a Python that has NumPy and Pillow, says what it has written. */
+TEST_F(Open, WhatNumpyAndPillowWrite)
+{
+    const char *const python = std::getenv("EWC_TEST_PYTHON");
+    const std::string command = std::string(python ? python : "python3") + " " + EWC_TEST_SCRIPTS +
+                                "/write_sets.py '" + folder.path() + "' 2> '" + folder / "err" +
+                                "'";
+    if (std::system(command.c_str()) != 0)
+        GTEST_SKIP() << "no Python with NumPy and Pillow ($EWC_TEST_PYTHON): "
+                     << ReadFile(folder / "err").substr(0, 200);
+    int built = 0, sets = 0;
+    (void)ewc_dataset_format(6, &built);
+    const Json list = ParseJson(ReadFile(folder / "sets.json"));
+    size_t i;
+    json_t *entry;
+    json_array_foreach(list.get(), i, entry)
+    {
+        const std::string path = json_string_value(json_object_get(entry, "path"));
+        SCOPED_TRACE(path);
+        if (json_is_true(json_object_get(entry, "images")) && !built) continue;
+        const Handle<ewc_dataset> set = Load(folder / path);
+        ASSERT_TRUE(set);
+        sets++;
+        const Rows rows = Read(set, EWC_SPLIT_TRAIN);
+        const json_t *const values = json_object_get(entry, "values");
+        const json_t *const labels = json_object_get(entry, "labels");
+        const double within = json_number_value(json_object_get(entry, "within"));
+        ASSERT_EQ(json_array_size(values), rows.values.size());
+        ASSERT_EQ(json_array_size(labels), rows.labels.size());
+        for (size_t k = 0; k < rows.values.size(); k++)
+            ASSERT_LE(
+                std::fabs(json_number_value(json_array_get(values, k)) - rows.values[k]), within)
+                << k;
+        for (size_t k = 0; k < rows.labels.size(); k++)
+            ASSERT_EQ(json_string_value(json_array_get(labels, k)), rows.labels[k]) << k;
+    }
+    EXPECT_GE(sets, 8);
+}
+} // namespace

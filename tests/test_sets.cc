@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: MIT */
+/* Sets of any kind: bytes or floats, any labels, and a test split that is drawn. */
+#include <functional>
+#include <map>
+#include <set>
+
+#include <zlib.h>
+
+#include "ewc/predict.h"
+#include "host/data/dataset.h"
+#include "support/files.hpp"
+#include "support/world.hpp"
+
+using namespace test;
+using reference::Batch;
+
+namespace
+{
+/* ---- In memory ---- */
+
+class MemorySet : public OnBackend
+{
+  protected:
+    std::vector<float> values[2] = {{0.5f, -2.25f, 1e6f, 3, 4, 5}, {-7, 8, 9}};
+    std::vector<int64_t> numbers[2] = {{30, -4}, {30}};
+    ewc_dataset_source source = {};
+
+    void SetUp() override
+    {
+        OnBackend::SetUp();
+        source.struct_size = sizeof source;
+        source.channels = source.height = 1;
+        source.width = 3;
+        for (int split = 0; split < 2; split++) {
+            source.rows[split] = split ? 1 : 2;
+            source.floats[split] = values[split].data();
+            source.numbers[split] = numbers[split].data();
+        }
+    }
+    Handle<ewc_dataset> Make() { return test::Make(ewc_dataset_create, be, &source); }
+    void ExpectRefused(ewc_status status, const char *part)
+    {
+        ewc_dataset *out = (ewc_dataset *)this;
+        EXPECT_FAILS(status, part, ewc_dataset_create(&out, be, &source));
+        EXPECT_EQ(nullptr, out);
+    }
+};
+INSTANTIATE_ON_BACKENDS(MemorySet);
+
+ewc_dataset_info Describe(const ewc_dataset *set)
+{
+    ewc_dataset_info info = {};
+    EXPECT_OK(ewc_dataset_describe(set, &info, sizeof info));
+    return info;
+}
+
+/* Rows as they are: one task, no permutation; labels are classes. */
+Batch Rows(ewc_dataset *set, ewc_split split, float std = 1.0f)
+{
+    ewc_task_options options = EWC_TASK_OPTIONS_DEFAULTS;
+    options.count = 1;
+    options.permute_first = 0;
+    options.std = std;
+    const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, set, &options);
+    return ReadTask(tasks.get(), 0, split);
+}
+
+std::string Crc(const std::string &bytes)
+{
+    char text[16];
+    std::snprintf(
+        text, sizeof text, "%08lx", crc32(0, (const Bytef *)bytes.data(), (uInt)bytes.size()));
+    return text;
+}
+
+std::string BigEndian(const std::vector<float> &x)
+{
+    std::string out;
+    for (const float value : x) {
+        uint32_t word;
+        std::memcpy(&word, &value, sizeof word);
+        for (int shift = 24; shift >= 0; shift -= 8)
+            out += (char)(word >> shift & 255);
+    }
+    return out;
+}
+
+TEST_P(MemorySet, FloatsAndNumbers)
+{
+    const Handle<ewc_dataset> set = Make();
+    const ewc_dataset_info info = Describe(set.get());
+    EXPECT_EQ(EWC_ELEMENT_F32, info.element);
+    EXPECT_EQ(0, info.is_image);
+    EXPECT_EQ(3, info.width);
+    EXPECT_EQ(2, info.classes);
+    EXPECT_EQ(1, info.is_mapped);
+    EXPECT_EQ(-7.0, info.low);
+    EXPECT_EQ(1e6, info.high);
+    EXPECT_STREQ("memory", info.format);
+    EXPECT_STREQ("-4", ewc_dataset_class_name(set.get(), 0));
+    EXPECT_STREQ("30", ewc_dataset_class_name(set.get(), 1));
+    EXPECT_EQ(nullptr, ewc_dataset_class_name(set.get(), 2));
+    EXPECT_EQ(nullptr, ewc_dataset_class_name(set.get(), -1));
+    EXPECT_EQ(nullptr, ewc_dataset_class_name(nullptr, 0));
+    EXPECT_EQ(1, ewc_dataset_class_rows(set.get(), 0, EWC_SPLIT_TRAIN));
+    EXPECT_EQ(0, ewc_dataset_class_rows(set.get(), 0, EWC_SPLIT_TEST));
+    EXPECT_EQ(1, ewc_dataset_class_rows(set.get(), 1, EWC_SPLIT_TEST));
+    EXPECT_EQ(0, ewc_dataset_class_rows(set.get(), 2, EWC_SPLIT_TEST));
+    EXPECT_EQ(0, ewc_dataset_class_rows(set.get(), 1, EWC_SPLIT_VALIDATION));
+    std::string heads[2] = {Idx({2, 3}, ""), Idx({1, 3}, "")};
+    heads[0][2] = heads[1][2] = 0x0d;
+    EXPECT_EQ(Crc(heads[0] + BigEndian(values[0])) + "-" + Crc(Idx({2}, std::string("\1\0", 2))) +
+                  "-" + Crc(heads[1] + BigEndian(values[1])) + "-" + Crc(Idx({1}, "\1")),
+        info.checksum);
+    const Batch train = Rows(set.get(), EWC_SPLIT_TRAIN), test = Rows(set.get(), EWC_SPLIT_TEST);
+    ExpectBits("training", train.inputs, values[0]);
+    ExpectBits("test", test.inputs, values[1]);
+    EXPECT_EQ((std::vector<int32_t>{1, 0}), train.labels);
+    EXPECT_EQ((std::vector<int32_t>{1}), test.labels);
+}
+
+/* The value itself, not its 255th part, is what mean and std are of. */
+TEST_P(MemorySet, FloatsAreNormalised)
+{
+    const Handle<ewc_dataset> set = Make();
+    ewc_task_options options = EWC_TASK_OPTIONS_DEFAULTS;
+    options.count = 1;
+    options.permute_first = 0;
+    options.mean = 2.0f;
+    options.std = 4.0f;
+    const Handle<ewc_tasks> tasks = test::Make(ewc_tasks_create, set.get(), &options);
+    const Batch rows = ReadTask(tasks.get(), 0);
+    for (size_t i = 0; i < values[0].size(); i++)
+        EXPECT_EQ((values[0][i] - 2.0f) / 4.0f, rows.inputs[i]);
+
+    std::vector<float> inputs(6);
+    EXPECT_OK(ewc_tasks_transform_floats(tasks.get(), 0, inputs.data(), values[0].data(), 2));
+    ExpectBits("transformed", inputs, rows.inputs);
+    const uint8_t bytes[3] = {};
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "bytes, the dataset has floats",
+        ewc_tasks_transform(tasks.get(), 0, inputs.data(), bytes, 1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL, or rows=1",
+        ewc_tasks_transform_floats(tasks.get(), 0, inputs.data(), nullptr, 1));
+}
+
+TEST_P(MemorySet, NumbersBelowClassesAreClasses)
+{
+    const char *const names[] = {"a", "b", "c"};
+    numbers[0] = {2, 0};
+    numbers[1] = {2};
+    source.classes = 3;
+    source.class_names = names;
+    const Handle<ewc_dataset> set = Make();
+    EXPECT_EQ(3, Describe(set.get()).classes);
+    EXPECT_EQ(1, Describe(set.get()).is_mapped);
+    EXPECT_STREQ("c", ewc_dataset_class_name(set.get(), 2));
+    EXPECT_EQ((std::vector<int32_t>{2, 0}), Rows(set.get(), EWC_SPLIT_TRAIN).labels);
+    source.class_names = nullptr;
+    const Handle<ewc_dataset> plain = Make();
+    EXPECT_EQ(0, Describe(plain.get()).is_mapped);
+    EXPECT_STREQ("2", ewc_dataset_class_name(plain.get(), 2));
+    numbers[1] = {3};
+    ExpectRefused(EWC_ERR_DATA, "labels[1][0]=3, expected 0..2");
+    numbers[1] = {-1};
+    ExpectRefused(EWC_ERR_DATA, "labels[1][0]=-1, expected 0..2");
+}
+
+/* As many classes as there may be, and one more. */
+TEST_P(MemorySet, SixtyFiveThousandClasses)
+{
+    std::vector<int64_t> many;
+    for (int64_t i = 0; i < EWC_CLASSES_MAX; i++)
+        many.push_back(3 * (EWC_CLASSES_MAX - 1 - i) - 100000);
+    const std::vector<float> zeros(many.size() + 1);
+    source.width = 1;
+    source.floats[0] = zeros.data();
+    source.numbers[0] = many.data();
+    source.rows[0] = EWC_CLASSES_MAX;
+    numbers[1] = {many[0]};
+    const Handle<ewc_dataset> set = Make();
+    const ewc_dataset_info info = Describe(set.get());
+    EXPECT_EQ(EWC_CLASSES_MAX, info.classes);
+    const Batch rows = Rows(set.get(), EWC_SPLIT_TRAIN);
+    for (int32_t row = 0; row < EWC_CLASSES_MAX; row++)
+        ASSERT_EQ(EWC_CLASSES_MAX - 1 - row, rows.labels[(size_t)row]);
+    std::string wide;
+    for (int32_t row = EWC_CLASSES_MAX - 1; row >= 0; row--)
+        wide += std::string{0, 0, (char)(row >> 8), (char)row};
+    std::string head = Idx({EWC_CLASSES_MAX}, "");
+    head[2] = 0x0c;
+    EXPECT_EQ(Crc(head + wide), std::string(info.checksum).substr(9, 8));
+    many.push_back(1000000);
+    source.numbers[0] = many.data();
+    source.rows[0]++;
+    ExpectRefused(EWC_ERR_DATA, "label \"1000000\" is a class beyond the 65536");
+}
+
+TEST_P(MemorySet, BadSourcesAreNamed)
+{
+    const ewc_dataset_source good = source;
+    const uint8_t bytes[8] = {};
+    const char *const names[] = {"a", nullptr};
+    const auto refused = [&](const char *part, const std::function<void()> &spoil,
+                             ewc_status status = EWC_ERR_ARGUMENT) {
+        spoil();
+        ExpectRefused(status, part);
+        source = good;
+    };
+    refused("images[1] is NULL, and so is floats", [&] { source.floats[1] = nullptr; });
+    refused("images[0] and floats", [&] { source.images[0] = bytes; });
+    refused("images[1] and floats", [&] { source.images[1] = bytes, source.floats[1] = nullptr; });
+    refused("labels[1] and numbers", [&] { source.labels[1] = bytes; });
+    refused("classes=65537", [&] { source.classes = 65537; });
+    refused("classes=1,", [&] { source.classes = 1; });
+    refused("class_names of classes=0", [&] { source.class_names = names; });
+    refused("class_names[1] is NULL", [&] { source.class_names = names, source.classes = 2; });
+    refused("test_share=1,", [&] { source.test_share = 1.0; });
+    refused("test_share=nan", [&] { source.test_share = std::nan(""); });
+    refused("rows[1]=0", [&] { source.rows[1] = 0; });
+    refused("rows[0]", [&] { source.rows[0] = ((int64_t)1 << 28) / 3 + 1; }); /* of 4 bytes each */
+    numbers[0] = {7, 7};
+    numbers[1] = {7};
+    refused(
+        "all rows have the label \"7\"", [] {}, EWC_ERR_DATA);
+    numbers[0] = {7, 8};
+    for (const float bad : {std::nanf(""), -INFINITY}) {
+        values[0][5] = bad;
+        refused(
+            "in training row 1, feature 2", [] {}, EWC_ERR_DATA);
+        values[0][5] = 0.0f;
+        values[1][0] = bad;
+        refused(
+            "in test row 0, feature 0", [] {}, EWC_ERR_DATA);
+        values[1][0] = 0.0f;
+    }
+}
+
+TEST_P(MemorySet, OnlyImagesAreTurnedOrPadded)
+{
+    const Handle<ewc_dataset> set = Make();
+    ewc_task_options options = EWC_TASK_OPTIONS_DEFAULTS;
+    ewc_tasks *tasks = nullptr;
+    options.kind = EWC_TASKS_ROTATED;
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "kind: rotated: of images only, and memory has rows of 3",
+        ewc_tasks_create(&tasks, set.get(), &options));
+    options.kind = EWC_TASKS_PERMUTED;
+    options.pad = 1;
+    EXPECT_FAILS(
+        EWC_ERR_ARGUMENT, "pad: of images only", ewc_tasks_create(&tasks, set.get(), &options));
+}
+
+TEST_P(MemorySet, NoMemoryIsReportedAndNothingLeaks)
+{
+    source.rows[1] = 0;
+    source.test_share = 0.5;
+    source.rows[0] = 4;
+    values[0].assign(12, 1.0f);
+    numbers[0] = {5, 6, 5, 6};
+    source.floats[0] = values[0].data();
+    source.numbers[0] = numbers[0].data();
+    FailEveryAllocation(10, [&] {
+        ewc_dataset *set = nullptr;
+        const ewc_status status = ewc_dataset_create(&set, be, &source);
+        ewc_dataset_free(set);
+        return status;
+    });
+}
+
+/* ---- A test share ---- */
+
+class TestShare : public OnBackend
+{
+  protected:
+    /* 100 rows of class 0, 37 of 1, one of 2, mixed; each has its number as its value. */
+    std::vector<float> values;
+    std::vector<uint8_t> labels;
+    ewc_dataset_source source = {};
+
+    void SetUp() override
+    {
+        OnBackend::SetUp();
+        for (int i = 0; i < 138; i++) {
+            values.push_back((float)i);
+            labels.push_back(i == 77 ? 2 : i * 37 % 138 < 37);
+        }
+        source.struct_size = sizeof source;
+        source.rows[0] = 138;
+        source.floats[0] = values.data();
+        source.labels[0] = labels.data();
+        source.channels = source.height = source.width = 1;
+        source.classes = 3;
+        source.test_share = 0.25;
+        source.seed = 5;
+    }
+    /* The numbers of the test rows. */
+    std::vector<float> Drawn()
+    {
+        const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+        const Batch test = Rows(set.get(), EWC_SPLIT_TEST),
+                    train = Rows(set.get(), EWC_SPLIT_TRAIN);
+        std::set<float> all(test.inputs.begin(), test.inputs.end());
+        all.insert(train.inputs.begin(), train.inputs.end());
+        EXPECT_EQ(values.size(), all.size());
+        EXPECT_EQ(values.size(), test.inputs.size() + train.inputs.size());
+        EXPECT_TRUE(std::is_sorted(test.inputs.begin(), test.inputs.end()));
+        EXPECT_TRUE(std::is_sorted(train.inputs.begin(), train.inputs.end()));
+        for (const Batch *part : {&test, &train})
+            for (size_t i = 0; i < part->inputs.size(); i++)
+                EXPECT_EQ(labels[(size_t)part->inputs[i]], part->labels[i]);
+        return test.inputs;
+    }
+};
+INSTANTIATE_ON_BACKENDS(TestShare);
+
+TEST_P(TestShare, IsOfEachClassAndOfTheSeed)
+{
+    const std::vector<float> first = Drawn();
+    std::map<int, int> count;
+    for (const float row : first)
+        count[labels[(size_t)row]]++;
+    EXPECT_EQ(25, count[0] + 0);
+    EXPECT_EQ(9, count[1]); /* 9.25 */
+    EXPECT_EQ(0, count[2]); /* one row is to be learnt */
+    EXPECT_EQ(first, Drawn());
+    source.seed = 6;
+    EXPECT_NE(first, Drawn());
+    source.test_share = 0.99;
+    source.seed = 5;
+    EXPECT_EQ(138u - 3u, Drawn().size() + 0u) << "a row of each class is left";
+}
+
+TEST_P(TestShare, LeavesBothSplitsRows)
+{
+    ewc_dataset *set = nullptr;
+    source.test_share = 0.001;
+    EXPECT_FAILS(EWC_ERR_DATA, "test-share: 0.001 of 138 rows leaves no test rows",
+        ewc_dataset_create(&set, be, &source));
+}
+
+/* With a test split of its own nothing is drawn. */
+TEST_P(TestShare, IsForSetsWithoutTestRowsOnly)
+{
+    source.rows[1] = 2;
+    source.floats[1] = values.data();
+    source.labels[1] = labels.data();
+    const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+    EXPECT_EQ(138, Describe(set.get()).rows[0]);
+    EXPECT_EQ(2, Describe(set.get()).rows[1]);
+}
+
+/* ---- Training on floats ---- */
+
+/* A checkpoint of a model of floats knows them, and what its classes are called. */
+TEST_P(MemorySet, PredictsFloats)
+{
+    const char *const names[] = {"cat", "dog \"x\""};
+    numbers[0] = {0, 1};
+    numbers[1] = {1};
+    source.classes = 2;
+    source.class_names = names;
+    const Handle<ewc_dataset> set = Make();
+    ewc_task_options options = EWC_TASK_OPTIONS_DEFAULTS;
+    options.count = 2;
+    const Handle<ewc_tasks> tasks = test::Make(ewc_tasks_create, set.get(), &options);
+    const Handle<ewc_model> model = MakeModel(be, {3, {5}, 2, EWC_ACTIVATION_TANH});
+    const Folder folder;
+    const std::string path = folder / "a.safetensors";
+    ASSERT_OK(ewc_checkpoint_save_tasks(path.c_str(), model.get(), nullptr, tasks.get(), 2));
+    ewc_checkpoint_info info = {};
+    ASSERT_OK(ewc_checkpoint_describe(path.c_str(), &info, sizeof info));
+    EXPECT_EQ(EWC_ELEMENT_F32, info.data_element);
+    EXPECT_STREQ("memory", info.data_format);
+
+    ewc_predictor *predictor = nullptr;
+    ASSERT_OK(ewc_predictor_create(&predictor, be, path.c_str()));
+    EXPECT_STREQ("cat", ewc_predictor_class_name(predictor, 0));
+    EXPECT_STREQ("dog \"x\"", ewc_predictor_class_name(predictor, 1));
+    EXPECT_EQ(nullptr, ewc_predictor_class_name(predictor, 2));
+    EXPECT_EQ(nullptr, ewc_predictor_class_name(nullptr, 0));
+    std::vector<float> probabilities(4), inputs(6), logits(4);
+    std::vector<int32_t> classes(2);
+    EXPECT_OK(ewc_predictor_predict_floats(
+        predictor, 1, probabilities.data(), classes.data(), values[0].data(), 2));
+    EXPECT_OK(ewc_tasks_transform_floats(tasks.get(), 1, inputs.data(), values[0].data(), 2));
+    EXPECT_OK(ewc_model_predict(model.get(), logits.data(), inputs.data(), 2));
+    for (size_t row = 0; row < 2; row++) {
+        const double p = 1.0 / (1.0 + std::exp((double)logits[2 * row + 1] - logits[2 * row]));
+        EXPECT_NEAR(p, probabilities[2 * row], 1e-6);
+        EXPECT_EQ(p < 0.5, classes[row]);
+    }
+    const uint8_t bytes[6] = {};
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "bytes, the dataset has floats",
+        ewc_predictor_predict(predictor, 0, nullptr, classes.data(), bytes, 2));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_predictor_predict_floats: NULL, or rows=1",
+        ewc_predictor_predict_floats(predictor, 0, nullptr, classes.data(), nullptr, 1));
+    ewc_predictor_free(predictor);
+}
+} // namespace
