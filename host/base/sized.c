@@ -26,7 +26,8 @@
     X(ewc_option_info, help)                                                                       \
     X(ewc_run_options, validate_every)                                                             \
     X(ewc_run_callbacks, log_user)                                                                 \
-    X(ewc_checkpoint_info, data_checksum)
+    X(ewc_checkpoint_info, data_checksum)                                                          \
+    X(ewc_measures, intransigence)
 
 #define THROUGH(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
 
