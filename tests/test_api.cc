@@ -352,6 +352,20 @@ std::vector<Call> Calls(Small &w)
     add("ewc_trainer_train", CALL(ewc_trainer_train(w.trainer, 0)), allowed);
     add("ewc_trainer_consolidate", CALL(ewc_trainer_consolidate(nullptr, 0)));
     add("ewc_trainer_consolidate", CALL(ewc_trainer_consolidate(w.trainer, 0)), allowed);
+    static ewc_measures measures;
+    static const double certain = 1.0;
+    add("ewc_measures_compute", CALL(ewc_measures_compute(nullptr, sizeof measures, &certain,
+                                    nullptr, nullptr, nullptr, 1)));
+    add("ewc_measures_compute", CALL(ewc_measures_compute(&measures, sizeof measures, nullptr,
+                                    nullptr, nullptr, nullptr, 1)));
+    add("ewc_measures_compute",
+        CALL(ewc_measures_compute(
+            &measures, sizeof measures, &certain, nullptr, nullptr, nullptr, 1)),
+        allowed);
+    add("ewc_trainer_measures", CALL(ewc_trainer_measures(nullptr, 1, &measures, sizeof measures)));
+    add("ewc_trainer_measures", CALL(ewc_trainer_measures(w.trainer, 1, nullptr, sizeof measures)));
+    add("ewc_trainer_measures",
+        CALL(ewc_trainer_measures(w.trainer, 1, &measures, sizeof measures)), allowed);
     add("ewc_trainer_evaluate", CALL(ewc_trainer_evaluate(nullptr, 0, 1, &real)));
     add("ewc_trainer_evaluate", CALL(ewc_trainer_evaluate(w.trainer, 0, 1, nullptr)));
     add("ewc_trainer_evaluate", CALL(ewc_trainer_evaluate(w.trainer, 0, 1, &real)), allowed);

@@ -734,6 +734,42 @@ TEST_F(Cli, HelpCoversEveryOption)
     }
 }
 
+/* Every measure has formula, source and what it needs in the topic; what a run prints of it is in
+ * its result. */
+TEST_F(Cli, MeasuresAreExplained)
+{
+    const std::string help = Flat(Ewc({"help", "measures"}).out);
+    const Json document = ParseJson(Ewc({"help", "--json"}).out);
+    const json_t *const list = json_object_get(document.get(), "measures");
+    size_t count = 0;
+#define EXPLAINED(field, name, formula, meaning, source, needs)                                    \
+    EXPECT_NE(std::string::npos, help.find(std::string(" ") + name + " " + meaning + " = " +       \
+                                           formula + " (" + source + "). Needs " + needs + "."))   \
+        << name << " in " << help;                                                                 \
+    EXPECT_STREQ(#field, json_string_value(json_object_get(json_array_get(list, count), "key")));  \
+    count++;
+    EWC_MEASURES(EXPLAINED)
+#undef EXPLAINED
+    EXPECT_EQ(9u, count);
+    EXPECT_EQ(count, json_array_size(list));
+
+    const Words words = Tiny({"--eval-every", "5", "--eval-samples", "20", "--out", "run"});
+    const std::string printed = Flat(Ewc(words).out);
+    const Json result = ParseJson(ReadFile(folder / "run/result.json"));
+    const auto percent = [&](const char *key) {
+        char text[32];
+        const json_t *const value = json_object_get(result.get(), key);
+        EXPECT_TRUE(json_is_real(value)) << key;
+        snprintf(text, sizeof text, "%.2f", 100.0 * json_number_value(value));
+        return std::string(text);
+    };
+    EXPECT_NE(std::string::npos,
+        printed.find("AIA " + percent("incremental_acc") + " LA " + percent("learning_acc") +
+                     " min-ACC " + percent("min_acc") + " gap " + percent("stability_gap") + " "))
+        << printed;
+    EXPECT_EQ(1u, json_object_size(json_object_get(result.get(), "undefined"))); /* intransigence */
+}
+
 /* The short help fits a screen, has the flags that people use, and says where the others are. */
 TEST_F(Cli, HelpIsShortUnlessAllIsAskedFor)
 {

@@ -80,6 +80,107 @@ TEST_F(Batch, SeedsAreRunsOfTheirOwn)
     ExpectIn(text, result.out.substr(result.out.find("\newc ")));
 }
 
+/* Pairs of methods by hand: p is the share of the ways to sign the differences whose sum is as far
+ * from 0, or farther. */
+TEST_F(Batch, PairsOfMethodsAreTestedBySeed)
+{
+    const auto compare = [&](const char *methods, const char *seeds, bool json = false) {
+        Words words = Tiny({"--methods", methods, "--seeds", seeds, "--out", "all"}, "compare");
+        if (json) words.push_back("--json");
+        const Outcome result = Ewc(words);
+        EXPECT_EQ(0, result.code) << result.err;
+        return result.out;
+    };
+    compare("sgd,ewc", "21");
+    compare("sgd,ewc,l2,joint", "3");
+    for (int k = 1; k <= 21; k++) {
+        const std::string seed = "-s" + std::to_string(k);
+        Change("all/sgd" + seed, {{"acc", "0.5"}});
+        Change("all/ewc" + seed, {{"acc", std::to_string(0.5 + 0.01 * k).c_str()}});
+    }
+    const char *const l2[] = {"0.47", "0.49", "0.51"}, *const joint[] = {"0.4", "0.3", "0.8"};
+    for (int k = 0; k < 3; k++) {
+        Change("all/l2-s" + std::to_string(k + 1), {{"acc", l2[k]}});
+        Change("all/joint-s" + std::to_string(k + 1), {{"acc", joint[k]}});
+    }
+    const std::string three = compare("sgd,ewc,l2,joint", "3");
+    const std::string flat = Flat(three);
+    ExpectIn(" sgd - ewc 3 -2.00 0.25 ", flat); /* all of one sign: 2 of 8 ways */
+    ExpectIn(" sgd - l2 3 1.00 0.75 ", flat);   /* 3 + 1 - 1: 6 of 8 are at least 3 from 0 */
+    ExpectIn(" sgd - joint 3 0.00 1 ", flat);   /* 10 + 20 - 30, but for rounding: all */
+    ExpectIn("with 3 seeds it is 2/2^3 = 0.25 at the smallest", flat);
+    ExpectIn("not corrected for their number", flat);
+    const std::string five = Flat(compare("sgd,ewc", "5"));
+    ExpectIn(" sgd - ewc 5 -3.00 0.0625 ", five);
+    EXPECT_EQ(std::string::npos, five.find("not corrected")) << five;
+    ExpectIn(" sgd - ewc 20 -10.50 1.91e-06 ", Flat(compare("sgd,ewc", "20")));
+    const std::string many = Flat(compare("sgd,ewc", "21"));
+    ExpectIn(" sgd - ewc 21 -11.00 - ", many);
+    ExpectIn("up to 20 seeds; with 21 it is not computed", many);
+    EXPECT_EQ(std::string::npos, compare("sgd,ewc", "1").find(" - ewc"));
+
+    const Json document = ParseJson(compare("sgd,ewc,l2,joint", "3", true));
+    const json_t *const tests = json_object_get(document.get(), "paired_tests");
+    ASSERT_EQ(6u, json_array_size(tests));
+    const json_t *const pair = json_array_get(tests, 1);
+    EXPECT_STREQ("sgd", json_string_value(json_object_get(pair, "a")));
+    EXPECT_STREQ("l2", json_string_value(json_object_get(pair, "b")));
+    EXPECT_EQ(3.0, Number(pair, "seeds"));
+    EXPECT_NEAR(0.01, Number(pair, "difference"), 1e-7);
+    EXPECT_EQ(0.75, Number(pair, "p"));
+    EXPECT_EQ(0.25, Number(pair, "smallest_p"));
+    const Json most = ParseJson(compare("sgd,ewc", "21", true));
+    const json_t *const last = json_array_get(json_object_get(most.get(), "paired_tests"), 0);
+    EXPECT_TRUE(json_is_null(json_object_get(last, "p")));
+    EXPECT_TRUE(json_is_null(json_object_get(last, "smallest_p")));
+
+    /* The page pairs by seed, whatever the order and whoever has seeds of his own. */
+    std::filesystem::remove_all(folder / "all/ewc-s1");
+    environment.push_back("PATH=/nonexistent");
+    const Outcome page = Ewc({"report", "all"});
+    ASSERT_EQ(0, page.code) << page.err;
+    /* 0.02 to 0.21: 20 seeds in common */
+    ExpectIn("<td>20</td><td>11.50</td><td>1.91e-06</td>", ReadFile(folder / "all/report.html"));
+}
+
+/* A run is held against the joint run of its seed; and a table says what is undefined by "-". */
+TEST_F(Batch, MeasuresOfARunBesideTheJointRun)
+{
+    const Words words = Tiny({"--methods", "sgd,joint", "--seeds", "2", "--out", "all"}, "compare");
+    ASSERT_EQ(0, Ewc(words).code);
+    const char *const joint[] = {"[[0.9,null],[0.8,0.95]]", "[[0.7,null],[0.8,0.75]]"},
+                      *const sgd[] = {"[[0.8,null],[0.5,0.85]]", "[[0.7,null],[0.5,0.75]]"};
+    for (int k = 0; k < 2; k++) {
+        Change("all/joint-s" + std::to_string(k + 1), {{"accuracy", joint[k]}});
+        Change("all/sgd-s" + std::to_string(k + 1),
+            {{"accuracy", sgd[k]}, {"learning_acc", k ? "0.725" : "0.825"},
+                {"incremental_acc", k ? "0.5" : "0.75"}});
+    }
+    environment.push_back("COLUMNS=120");
+    const std::string wide = Flat(Ewc(words).out);
+    environment.back() = "COLUMNS=40";
+    const Outcome narrow = Ewc(words);
+    ExpectIn(" method AIA LA min-ACC gap intransigence ", wide);
+    /* 0.1 of the first seed, 0 of the second. */
+    ExpectIn(" sgd 62.50 +- 12.50 77.50 +- 5.00 - - 5.00 +- 5.00 ", wide);
+    ExpectIn("ewc help measures", wide);
+    ExpectIn(" min-ACC - - ", Flat(narrow.out));
+    for (const std::string &line : Lines(narrow.out))
+        EXPECT_LE(line.size(), 40u) << line;
+    environment.pop_back();
+
+    Words more = words;
+    more.push_back("--json");
+    const Json document = ParseJson(Ewc(more).out);
+    const json_t *const run = json_array_get(json_object_get(document.get(), "runs"), 0);
+    EXPECT_NEAR(0.1, Number(run, "intransigence"), 1e-6);
+    const json_t *const undefined = json_object_get(run, "undefined");
+    EXPECT_EQ(nullptr, json_object_get(undefined, "intransigence"));
+    EXPECT_TRUE(json_is_null(json_object_get(run, "min_acc")));
+    const std::string why = json_string_value(json_object_get(undefined, "min_acc"));
+    ExpectIn("needs two tasks or more, evaluations in the middle of each but the first", why);
+}
+
 TEST_F(Batch, TheNumberOfRunsAtATimeChangesNothing)
 {
     const Words base = {"--methods", "sgd,l2,ewc,ewc-online", "--seeds", "2", "--json"};

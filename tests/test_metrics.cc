@@ -49,6 +49,76 @@ TEST(Metrics, TwoTasks)
     EXPECT_EQ(0.5, m.forgetting);
 }
 
+/* In the middle of task: rows; lowest accuracy on an old task: columns. */
+const std::vector<double> kLowest = {kNan, kNan, kNan, /**/
+    0.50, kNan, kNan,                                  /**/
+    0.65, 0.75, kNan};
+
+TEST(Measures, ByHand)
+{
+    const std::vector<double> joint = {0.92, 0.1, kNan, 0.9, 0.85, 0.1, 0.9, 0.8, 0.97};
+    ewc_measures m;
+    ASSERT_OK(ewc_measures_compute(
+        &m, sizeof m, kMatrix.data(), kBaseline.data(), kLowest.data(), joint.data(), 3));
+    const ewc_metrics four = ewc_metrics_compute(kMatrix.data(), kBaseline.data(), 3);
+    EXPECT_EQ(four.acc, m.acc);
+    EXPECT_EQ(four.bwt, m.bwt);
+    EXPECT_EQ(four.fwt, m.fwt);
+    EXPECT_EQ(four.forgetting, m.forgetting);
+    EXPECT_NEAR(
+        (0.90 + (0.70 + 0.80) / 2 + (0.60 + 0.70 + 0.96) / 3) / 3, m.incremental_acc, 1e-15);
+    EXPECT_NEAR((0.90 + 0.80 + 0.96) / 3, m.learning_acc, 1e-15);
+    /* Of the first task in the middle of the second one, of the second task at the very end. */
+    EXPECT_NEAR((0.50 + 0.70) / 2, m.min_acc, 1e-15);
+    /* Only the dip from 0.9 to 0.5 comes back, up to 0.7; what falls to its end leaves no gap. */
+    EXPECT_NEAR(((0.70 - 0.50) + 0 + 0) / 3, m.stability_gap, 1e-15);
+    EXPECT_NEAR(((0.92 - 0.90) + (0.85 - 0.80) + (0.97 - 0.96)) / 3, m.intransigence, 1e-15);
+
+    /* Between two ends the lower one counts, whichever it is. */
+    std::vector<double> lowest = kLowest, r = kMatrix;
+    lowest[2 * 3 + 1] = 0.65;
+    r[2 * 3 + 1] = 0.85; /* better after the third task than before */
+    ASSERT_OK(ewc_measures_compute(&m, sizeof m, r.data(), nullptr, lowest.data(), nullptr, 3));
+    EXPECT_NEAR(((0.70 - 0.50) + 0 + (0.80 - 0.65)) / 3, m.stability_gap, 1e-15);
+    EXPECT_NEAR((0.50 + 0.65) / 2, m.min_acc, 1e-15);
+}
+
+TEST(Measures, UndefinedIsNan)
+{
+    ewc_measures m;
+    ASSERT_OK(ewc_measures_compute(&m, sizeof m, kMatrix.data(), nullptr, nullptr, nullptr, 3));
+    EXPECT_TRUE(std::isnan(m.min_acc) && std::isnan(m.stability_gap));
+    EXPECT_TRUE(std::isnan(m.intransigence) && std::isnan(m.fwt));
+    EXPECT_TRUE(std::isfinite(m.incremental_acc) && std::isfinite(m.learning_acc));
+
+    /* An old task that was not evaluated in the middle of a later one, first or last of several. */
+    for (const size_t hole : {1 * 3 + 0, 2 * 3 + 0, 2 * 3 + 1}) {
+        std::vector<double> lowest = kLowest;
+        lowest[hole] = kNan;
+        ASSERT_OK(
+            ewc_measures_compute(&m, sizeof m, kMatrix.data(), nullptr, lowest.data(), nullptr, 3));
+        EXPECT_TRUE(std::isnan(m.min_acc) && std::isnan(m.stability_gap)) << hole;
+    }
+    std::vector<double> r = kMatrix;
+    r[1 * 3 + 0] = kNan;
+    ASSERT_OK(ewc_measures_compute(&m, sizeof m, r.data(), nullptr, kLowest.data(), nullptr, 3));
+    EXPECT_TRUE(std::isnan(m.incremental_acc) && std::isnan(m.min_acc));
+    EXPECT_TRUE(std::isnan(m.stability_gap));
+    EXPECT_TRUE(std::isfinite(m.learning_acc));
+
+    const double one = 0.5, joint = 0.75;
+    ASSERT_OK(ewc_measures_compute(&m, sizeof m, &one, &one, &one, &joint, 1));
+    EXPECT_EQ(0.5, m.incremental_acc);
+    EXPECT_EQ(0.5, m.learning_acc);
+    EXPECT_EQ(0.25, m.intransigence);
+    EXPECT_TRUE(std::isnan(m.min_acc) && std::isnan(m.stability_gap));
+    for (const int64_t tasks : {0, -1})
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_measures_compute: tasks=",
+            ewc_measures_compute(&m, sizeof m, &one, nullptr, nullptr, nullptr, tasks));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_measures_compute: struct_size=8",
+        ewc_measures_compute(&m, 8, &one, nullptr, nullptr, nullptr, 1));
+}
+
 /* What is undefined or was not evaluated is NaN, and spoils nothing else. */
 TEST(Metrics, UndefinedIsNan)
 {

@@ -539,9 +539,10 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
     /* The tables. */
     const auto summary = ReadCsv(folder / "all/summary.csv");
     ASSERT_EQ(6u, summary.size());
-    EXPECT_EQ((std::vector<std::string>{"runs", "seeds", "tasks done", "tasks", "ACC (%)",
-                  "error of ACC", "BWT (points)", "error of BWT", "FWT (points)", "error of FWT",
-                  "Forgetting (points)", "error of Forgetting", "time (s)"}),
+    EXPECT_EQ(
+        (std::vector<std::string>{"runs", "seeds", "tasks done", "tasks", "ACC (%)", "error of ACC",
+            "BWT (points)", "error of BWT", "FWT (points)", "error of FWT", "Forgetting (points)",
+            "error of Forgetting", "AIA (%)", "error of AIA", "LA (%)", "error of LA", "time (s)"}),
         summary[0]);
     EXPECT_EQ("ewc tasks=3 lambda=100 (3 seeds)", summary[3][0]);
     EXPECT_EQ("3", summary[3][1]);
@@ -549,8 +550,9 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
     EXPECT_NEAR(error, std::stod(summary[3][5]), 1e-4);
     EXPECT_EQ("", summary[1][5]); /* no error of one seed */
     const std::string tex = ReadFile(folder / "all/summary.tex");
-    EXPECT_TRUE(Has(tex, "\\begin{tabular}{lrrrr}\n\\toprule\nruns & ACC & BWT & FWT & Forgetting "
-                         "\\\\\n\\midrule\newc tasks=1 lambda=100 & $"))
+    EXPECT_TRUE(
+        Has(tex, "\\begin{tabular}{lrrrrrr}\n\\toprule\nruns & ACC & BWT & FWT & Forgetting "
+                 "& AIA & LA \\\\\n\\midrule\newc tasks=1 lambda=100 & $"))
         << tex;
     snprintf(
         text, sizeof text, "ewc tasks=3 lambda=100 (3 seeds) & $%.2f \\pm %.2f$ & ", mean, error);
@@ -562,6 +564,95 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
     const Outcome own = Plain({"sgd", "one"});
     ASSERT_EQ(0, own.code) << own.err;
     EXPECT_EQ(0u, own.out.find("runs/report-2")) << own.out;
+}
+
+/* Runs are held against the joint run and tested against each other where tasks and seeds are the
+ * same, and nowhere else. */
+TEST_F(Report, ComparesRunsOfTheSameTasksAndSeeds)
+{
+    Words all;
+    for (const char *seed : {"1", "2"}) {
+        for (const auto &[name, method, tasks] :
+            std::vector<std::array<std::string, 3>>{{"sgd", "sgd", "2"}, {"joint", "joint", "2"},
+                {"long", "joint", "3"}, {"alone", "sgd", "1"}}) {
+            all.push_back(name + "-" + seed);
+            Train(all.back(), {"--method", method, "--tasks", tasks, "--seed", seed});
+        }
+    }
+    Words words = all;
+    words.insert(words.end(), {"--json", "--out", "all"});
+    const Outcome outcome = Plain(words);
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    const Json document = ParseJson(outcome.out);
+    const json_t *const pairs = json_object_get(document.get(), "paired_tests");
+    ASSERT_EQ(1u, json_array_size(pairs)) << outcome.out;
+    const json_t *const pair = json_array_get(pairs, 0);
+    EXPECT_STREQ("sgd tasks=2 (2 seeds)", json_string_value(json_object_get(pair, "a")));
+    EXPECT_STREQ("joint tasks=2 (2 seeds)", json_string_value(json_object_get(pair, "b")));
+    EXPECT_EQ(2.0, Number(pair, "seeds"));
+    EXPECT_EQ(0.5, Number(pair, "smallest_p"));
+    double difference = 0.0, intransigence = 0.0, learning = 0.0;
+    for (const char *seed : {"1", "2"}) {
+        const Json sgd = Result(std::string("sgd-") + seed);
+        const Json joint = Result(std::string("joint-") + seed);
+        difference += (Number(sgd.get(), "acc") - Number(joint.get(), "acc")) / 2;
+        learning += (Accuracy(sgd.get(), 0, 0) + Accuracy(sgd.get(), 1, 1)) / 4;
+        for (size_t j = 0; j < 2; j++)
+            intransigence += (Accuracy(joint.get(), j, j) - Accuracy(sgd.get(), j, j)) / 4;
+        EXPECT_TRUE(json_is_null(json_object_get(sgd.get(), "intransigence")));
+        const json_t *const undefined = json_object_get(sgd.get(), "undefined");
+        EXPECT_STREQ("needs a joint run of the same tasks and seed beside it (compare, report)",
+            json_string_value(json_object_get(undefined, "intransigence")));
+    }
+    EXPECT_NE(0.0, intransigence);
+    EXPECT_NEAR(difference, Number(pair, "difference"), 1e-6);
+    std::map<std::string, std::map<std::string, std::string>> cells;
+    const auto read = [&] {
+        const auto rows = ReadCsv(folder / "all/summary.csv");
+        for (const auto &row : rows)
+            for (size_t i = 0; i < row.size(); i++)
+                cells[row[0]][rows[0][i]] = row[i];
+    };
+    read();
+    EXPECT_NEAR(100.0 * intransigence,
+        std::stod(cells["sgd tasks=2 (2 seeds)"]["Intransigence (points)"]), 1e-4);
+    EXPECT_NEAR(100.0 * learning, std::stod(cells["sgd tasks=2 (2 seeds)"]["LA (%)"]), 1e-4);
+    EXPECT_EQ("0", cells["joint tasks=3 (2 seeds)"]["Intransigence (points)"]);
+    EXPECT_EQ("", cells["sgd tasks=1 (2 seeds)"]["Intransigence (points)"]);
+    const std::string page = Page("all");
+    EXPECT_EQ(1u, Count(page, "<th scope=\"col\">p</th>"));
+    EXPECT_TRUE(Has(page, "with 2 seeds it is 2/2^2 = 0.5 at the smallest"));
+
+    /* A result of an older version has the two that its matrix tells. */
+    const Json older = Result("sgd-1");
+    for (const char *key : {"learning_acc", "incremental_acc", "min_acc", "stability_gap"})
+        json_object_del(older.get(), key);
+    char *const text = json_dumps(older.get(), 0);
+    WriteFile(folder / "sgd-1/result.json", text);
+    free(text);
+    cells.clear();
+    ASSERT_EQ(0, Plain(words).code);
+    read();
+    EXPECT_NEAR(100.0 * learning, std::stod(cells["sgd tasks=2 (2 seeds)"]["LA (%)"]), 1e-4);
+
+    /* Of two joint runs neither is the reference. */
+    Train("other", {"--method", "joint", "--tasks", "2", "--seed", "1", "--init", "glorot"});
+    words.insert(words.begin(), "other");
+    ASSERT_EQ(0, Plain(words).code);
+    cells.clear();
+    read();
+    const double second = [&] {
+        const Json sgd = Result("sgd-2"), joint = Result("joint-2");
+        return 50.0 * (Accuracy(joint.get(), 0, 0) + Accuracy(joint.get(), 1, 1) -
+                          Accuracy(sgd.get(), 0, 0) - Accuracy(sgd.get(), 1, 1));
+    }();
+    bool found = false;
+    for (auto &[label, row] : cells) {
+        if (label.rfind("sgd tasks=2", 0) != 0) continue;
+        found = true;
+        EXPECT_NEAR(second, std::stod(row["Intransigence (points)"]), 1e-4) << label;
+    }
+    EXPECT_TRUE(found);
 }
 
 /* A folder of runs is all of them, in the order of what was varied, with the accuracy over it; what

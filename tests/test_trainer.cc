@@ -1548,6 +1548,75 @@ TEST_P(Trainer, EvaluationIsBoundedByTraining)
     EXPECT_GT(whole, 20);
 }
 
+/* The worst accuracy and the stability gap are those of the curves, where all of these rest on the
+ * same samples; and otherwise undefined. */
+TEST_P(Trainer, MeasuresTheCurvesOfOldTasks)
+{
+    const int64_t count = 3;
+    Plan plan;
+    plan.tasks = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, count);
+    plan.optimizer.lr = 0.5f; /* accuracies go up and down */
+    plan.train.iterations = 20;
+    plan.train.eval_every = 3;
+    for (const int64_t samples : {(int64_t)0, (int64_t)33, (int64_t)EWC_EVAL_SAMPLES_AUTO}) {
+        SCOPED_TRACE(testing::Message() << samples << " samples");
+        plan.train.eval_samples = samples;
+        Log log;
+        log.Listen(plan);
+        Sequence run(be, plan);
+        ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+        const double *const r = ewc_trainer_accuracy(run.trainer.get());
+        std::vector<double> worst(count, 1.0), dip(count * count, 1.0);
+        for (const Log::Entry &entry : log.entries) {
+            if (entry.event.kind != EWC_EVENT_EVALUATED) continue;
+            for (int64_t i = entry.event.task, j = 0; j < i; j++) {
+                worst[j] = std::min(worst[j], entry.accuracy[j]);
+                double &lowest = dip[i * count + j];
+                if (!entry.event.task_end) lowest = std::min(lowest, entry.accuracy[j]);
+            }
+        }
+        double gap = 0.0;
+        for (int64_t i = 1; i < count; i++)
+            for (int64_t j = 0; j < i; j++)
+                gap += std::max(
+                    0.0, std::min(r[(i - 1) * count + j], r[i * count + j]) - dip[i * count + j]);
+        ewc_measures m;
+        ASSERT_OK(ewc_trainer_measures(run.trainer.get(), count, &m, sizeof m));
+        EXPECT_NEAR((r[0] + r[4] + r[8]) / 3, m.learning_acc, 1e-12);
+        EXPECT_NEAR(
+            (r[0] + (r[3] + r[4]) / 2 + (r[6] + r[7] + r[8]) / 3) / 3, m.incremental_acc, 1e-12);
+        EXPECT_EQ(ewc_trainer_metrics(run.trainer.get(), count).forgetting, m.forgetting);
+        EXPECT_TRUE(std::isnan(m.intransigence));
+        if (samples == EWC_EVAL_SAMPLES_AUTO) {
+            EXPECT_TRUE(std::isnan(m.min_acc) && std::isnan(m.stability_gap));
+            continue;
+        }
+        EXPECT_GT(gap, 0.0) << "it says little";
+        EXPECT_NEAR((worst[0] + worst[1]) / 2, m.min_acc, 1e-12);
+        EXPECT_NEAR(gap / 3, m.stability_gap, 1e-12);
+        ASSERT_OK(ewc_trainer_measures(run.trainer.get(), 2, &m, sizeof m)); /* as after two */
+        EXPECT_NEAR(std::min(dip[1 * count], r[1 * count]), m.min_acc, 1e-12);
+
+        /* Trained again, a task has the curves of the last time alone. */
+        const double before = std::min(dip[1 * count], r[1 * count]);
+        log.entries.clear();
+        ASSERT_OK(ewc_trainer_train(run.trainer.get(), 2));
+        worst = {std::min(before, r[2 * count]), r[2 * count + 1]};
+        for (const Log::Entry &entry : log.entries)
+            for (int64_t j = 0; entry.event.kind == EWC_EVENT_EVALUATED && j < 2; j++)
+                worst[j] = std::min(worst[j], entry.accuracy[j]);
+        ASSERT_OK(ewc_trainer_measures(run.trainer.get(), count, &m, sizeof m));
+        EXPECT_NEAR((worst[0] + worst[1]) / 2, m.min_acc, 1e-12);
+    }
+    ewc_measures m;
+    Sequence run(be, plan);
+    for (const int64_t bad : {-1, 0, 4})
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_trainer_measures: tasks=",
+            ewc_trainer_measures(run.trainer.get(), bad, &m, sizeof m));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_trainer_measures: struct_size=",
+        ewc_trainer_measures(run.trainer.get(), 1, &m, sizeof m - 8));
+}
+
 /* Early stopping looks at 2000 held-out samples of all tasks together at least, where there are so
  * many. */
 TEST_P(Trainer, ChecksOfEarlyStoppingAreNotStarved)

@@ -27,7 +27,8 @@
     X(ewc_option_info, help)                                                                       \
     X(ewc_run_options, validate_every)                                                             \
     X(ewc_run_callbacks, log_user)                                                                 \
-    X(ewc_checkpoint_info, data_element)
+    X(ewc_checkpoint_info, data_element)                                                           \
+    X(ewc_measures, intransigence)
 
 #define THROUGH(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
 

@@ -37,6 +37,7 @@ struct ewc_run {
     ewc_trainer *trainer;
     ewci_record *record;
     ewc_run_result result;
+    ewc_measures measures; /* of which result has the address */
     ewc_backend_info device;
     ewc_status event_status; /* what went wrong while an event was recorded, and its sentence */
     char event_sentence[512];
@@ -165,6 +166,28 @@ static json_t *describe_counts(const int64_t *counts, int64_t n)
     return out;
 }
 
+/* {"acc", ...}: null where undefined. */
+static json_t *describe_measures(const ewc_measures *m)
+{
+    json_t *const out = json_object();
+#define PUT(field, name, formula, meaning, source, needs)                                          \
+    json_object_set_new(out, #field, ewci_json_real(m->field));
+    EWC_MEASURES(PUT)
+#undef PUT
+    return out;
+}
+
+/* {"fwt": "needs ...", ...}: of each measure that is undefined what it would take. */
+static json_t *describe_undefined(const ewc_measures *m)
+{
+    json_t *const out = json_object();
+#define PUT(field, name, formula, meaning, source, needs)                                          \
+    if (!isfinite(m->field)) json_object_set_new(out, #field, json_string("needs " needs));
+    EWC_MEASURES(PUT)
+#undef PUT
+    return out;
+}
+
 static json_t *describe_result(const ewc_run *run)
 {
     const ewc_run_result *const r = &run->result;
@@ -179,11 +202,9 @@ static json_t *describe_result(const ewc_run *run)
     double validation_acc = 0.0;
     for (int64_t i = 0; i < r->done; i++)
         validation_acc += r->validation[i] / (double)r->done;
-    json_t *const more = json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o,"
+    json_t *const more = json_pack("{s:I, s:o, s:o, s:o, s:o,"
                                    " s:{s:o, s:o, s:o, s:o}, s:I, s:o, s:O}",
-        "tasks_done", (json_int_t)r->done, "acc", ewci_json_real(r->metrics.acc), "bwt",
-        ewci_json_real(r->metrics.bwt), "fwt", ewci_json_real(r->metrics.fwt), "forgetting",
-        ewci_json_real(r->metrics.forgetting), "accuracy", accuracy, "baseline",
+        "tasks_done", (json_int_t)r->done, "accuracy", accuracy, "baseline",
         ewci_json_reals(r->baseline, r->tasks), "validation",
         ewci_json_reals(r->validation, r->tasks), "validation_acc", ewci_json_real(validation_acc),
         "seconds", "total", ewci_json_real(r->seconds), "training",
@@ -191,6 +212,10 @@ static json_t *describe_result(const ewc_run *run)
         "evaluation", ewci_json_real(r->seconds_evaluation), "fisher_samples_done",
         (json_int_t)r->fisher_samples, "fisher_samples_per_second",
         ewci_json_real((double)r->fisher_samples / r->seconds_fisher), "fisher", run->fishers);
+    json_t *const measures = describe_measures(&run->measures);
+    json_object_update(out, measures);
+    json_decref(measures);
+    json_object_set_new(out, "undefined", describe_undefined(&run->measures));
     json_object_set_new(out, "accuracy_samples", samples);
     json_object_set_new(out, "baseline_samples", describe_counts(r->baseline_samples, r->tasks));
     json_object_set_new(
@@ -337,12 +362,13 @@ done:
 }
 
 /* Times so far, and the measures of the tasks that are finished. */
-static void measure(ewc_run *run)
+static ewc_status measure(ewc_run *run)
 {
     ewc_run_result *const r = &run->result;
     r->seconds = now() - run->start;
     r->seconds_training = r->seconds - r->seconds_fisher - r->seconds_evaluation;
     r->metrics = ewc_trainer_metrics(run->trainer, r->done);
+    return ewc_trainer_measures(run->trainer, r->done, &run->measures, sizeof run->measures);
 }
 
 /* Leaves model and result of the finished tasks in the folder; the model is as after them. */
@@ -350,7 +376,7 @@ static ewc_status save_finished(ewc_run *run)
 {
     ewc_status status = EWC_OK;
     char *text = NULL;
-    measure(run);
+    EWCI_TRY(measure(run));
     if (run->options.checkpoint) EWCI_TRY(save_checkpoint(run));
     EWCI_TRY(ewc_run_result_json(run, &text));
     EWCI_TRY(write_text(run, "result.json", text));
@@ -662,6 +688,10 @@ ewc_status ewc_run_create(
     run->result.baseline_samples = ewc_trainer_baseline_samples(run->trainer);
     run->result.validation_samples = ewc_trainer_validation_samples(run->trainer);
     run->result.metrics = (ewc_metrics){NAN, NAN, NAN, NAN};
+#define UNDEFINED(field, name, formula, meaning, source, needs) run->measures.field = NAN;
+    EWC_MEASURES(UNDEFINED)
+#undef UNDEFINED
+    run->result.measures = &run->measures;
     *out = run;
     run = NULL;
 done:
@@ -760,13 +790,13 @@ done:
 static ewc_status finish(ewc_run *run)
 {
     ewc_status status = EWC_OK;
-    const ewc_run_result *const r = &run->result;
     EWCI_TRY(save_finished(run));
-    EWCI_TRY(ewci_record_add(run->record,
-        json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "event", "end", "acc",
-            ewci_json_real(r->metrics.acc), "bwt", ewci_json_real(r->metrics.bwt), "fwt",
-            ewci_json_real(r->metrics.fwt), "forgetting", ewci_json_real(r->metrics.forgetting),
-            "seconds", ewci_json_real(r->seconds))));
+    json_t *const line = json_pack("{s:s}", "event", "end");
+    json_t *const measures = describe_measures(&run->measures);
+    json_object_update(line, measures);
+    json_decref(measures);
+    json_object_set_new(line, "seconds", ewci_json_real(run->result.seconds));
+    EWCI_TRY(ewci_record_add(run->record, line));
 done:
     return status;
 }

@@ -55,10 +55,12 @@ struct ewc_trainer {
     double *baseline;         /* (count) */
     double *validation;       /* (count) */
     double *row;              /* (count) of a mid-task evaluation */
+    double *lowest;           /* (count, count) on task j at those in the middle of task i */
     double *losses;           /* (count) of the last evaluation */
     int64_t *accuracy_samples, *baseline_samples, *validation_samples; /* that these rest on */
     int64_t *row_samples;
-    int64_t trained; /* samples, in the last task */
+    int64_t *fewest_samples; /* (count, count) that any of those rests on, of which `lowest` is */
+    int64_t trained;         /* samples, in the last task */
 };
 
 static double seconds_now(void)
@@ -190,18 +192,20 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         trainer->baseline = nan_array(count);
         trainer->validation = nan_array(count);
         trainer->row = nan_array(count);
+        trainer->lowest = nan_array(count * count);
         trainer->losses = nan_array(count);
         trainer->sums = ewci_calloc((size_t)count, 2 * sizeof *trainer->sums);
         trainer->accuracy_samples = ewci_calloc((size_t)(count * count), sizeof(int64_t));
         trainer->baseline_samples = ewci_calloc((size_t)count, sizeof(int64_t));
         trainer->validation_samples = ewci_calloc((size_t)count, sizeof(int64_t));
         trainer->row_samples = ewci_calloc((size_t)count, sizeof(int64_t));
+        trainer->fewest_samples = ewci_calloc((size_t)(count * count), sizeof(int64_t));
         trainer->stats = ewci_calloc((size_t)model->segment_count, sizeof *trainer->stats);
     }
     if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->validation ||
-        !trainer->row || !trainer->losses || !trainer->sums || !trainer->accuracy_samples ||
-        !trainer->baseline_samples || !trainer->validation_samples || !trainer->row_samples ||
-        !trainer->stats) {
+        !trainer->row || !trainer->lowest || !trainer->fewest_samples || !trainer->losses ||
+        !trainer->sums || !trainer->accuracy_samples || !trainer->baseline_samples ||
+        !trainer->validation_samples || !trainer->row_samples || !trainer->stats) {
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_trainer_create: out of memory");
         goto done;
     }
@@ -272,12 +276,14 @@ void ewc_trainer_free(ewc_trainer *trainer)
     ewci_pass_free(trainer->eval);
     ewci_pass_free(trainer->pass);
     free(trainer->stats);
+    free(trainer->fewest_samples);
     free(trainer->row_samples);
     free(trainer->validation_samples);
     free(trainer->baseline_samples);
     free(trainer->accuracy_samples);
     free(trainer->sums);
     free(trainer->losses);
+    free(trainer->lowest);
     free(trainer->row);
     free(trainer->validation);
     free(trainer->baseline);
@@ -315,17 +321,24 @@ const int64_t *ewc_trainer_validation_samples(const ewc_trainer *trainer)
     return trainer ? trainer->validation_samples : NULL;
 }
 
+/* Of a matrix (count, count) that of the first tasks, to be freed; NULL: out of memory. */
+static double *first_tasks(const ewc_trainer *trainer, const double *matrix, int64_t tasks)
+{
+    double *const out = nan_array(tasks * tasks);
+    for (int64_t i = 0; out && i < tasks; i++)
+        for (int64_t j = 0; j < tasks; j++)
+            out[i * tasks + j] = matrix[i * trainer->count + j];
+    return out;
+}
+
 ewc_metrics ewc_trainer_metrics(const ewc_trainer *trainer, int64_t tasks)
 {
     ewc_metrics out = {NAN, NAN, NAN, NAN};
     if (!trainer || tasks < 1 || tasks > trainer->count) return out;
-    double *const r = nan_array(tasks * tasks); /* of these tasks */
+    double *const r = first_tasks(trainer, trainer->accuracy, tasks);
     if (!r) return out;
     const int64_t *const rests_on = trainer->accuracy_samples;
     const int64_t last = (tasks - 1) * trainer->count;
-    for (int64_t i = 0; i < tasks; i++)
-        for (int64_t j = 0; j < tasks; j++)
-            r[i * tasks + j] = trainer->accuracy[i * trainer->count + j];
     out = ewc_metrics_compute(r, trainer->baseline, tasks);
     for (int64_t i = 0; i + 1 < tasks; i++)
         for (int64_t j = 0; j < tasks; j++)
@@ -334,6 +347,43 @@ ewc_metrics ewc_trainer_metrics(const ewc_trainer *trainer, int64_t tasks)
     out.forgetting = ewc_metrics_compute(r, NULL, tasks).forgetting;
     free(r);
     return out;
+}
+
+/* Whether the accuracies on task j before, in the middle of and after task i > j rest on as many
+ * samples as that after the last of `tasks`. */
+static int is_comparable(const ewc_trainer *trainer, int64_t i, int64_t j, int64_t tasks)
+{
+    const int64_t n = trainer->count, *const ends = trainer->accuracy_samples;
+    const int64_t last = ends[(tasks - 1) * n + j];
+    return trainer->fewest_samples[i * n + j] >= last && ends[(i - 1) * n + j] >= last &&
+           ends[i * n + j] >= last;
+}
+
+ewc_status ewc_trainer_measures(
+    const ewc_trainer *trainer, int64_t tasks, ewc_measures *out, size_t size)
+{
+    EWCI_ENTER(trainer, out);
+    if (tasks < 1 || tasks > trainer->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_measures: tasks=%lld, expected 1..%lld",
+            (long long)tasks, (long long)trainer->count);
+    ewc_status status = EWC_OK;
+    ewc_measures m;
+    double *const r = first_tasks(trainer, trainer->accuracy, tasks);
+    double *const lowest = first_tasks(trainer, trainer->lowest, tasks);
+    if (!r || !lowest) {
+        status = ewci_fail(EWC_ERR_MEMORY, "ewc_trainer_measures: out of memory");
+        goto done;
+    }
+    for (int64_t i = 1; i < tasks; i++)
+        for (int64_t j = 0; j < i; j++)
+            if (!is_comparable(trainer, i, j, tasks)) lowest[i * tasks + j] = NAN;
+    EWCI_TRY(ewc_measures_compute(&m, sizeof m, r, trainer->baseline, lowest, NULL, tasks));
+    m.forgetting = ewc_trainer_metrics(trainer, tasks).forgetting;
+    EWCI_TRY(ewci_copy_out("ewc_measures", out, size, &m, "ewc_trainer_measures"));
+done:
+    free(lowest);
+    free(r);
+    return status;
 }
 
 /* ---- Events ---- */
@@ -673,6 +723,26 @@ done:
     return status;
 }
 
+/* Forgets the lowest accuracies in the middle of task t. */
+static void clear_lowest(ewc_trainer *trainer, int64_t t)
+{
+    for (int64_t j = 0; j < trainer->count; j++) {
+        trainer->lowest[t * trainer->count + j] = NAN;
+        trainer->fewest_samples[t * trainer->count + j] = 0;
+    }
+}
+
+/* Keeps those of the old tasks in trainer->row if they are lower. */
+static void keep_lowest(ewc_trainer *trainer, int64_t t)
+{
+    for (int64_t j = 0; j < t; j++) {
+        double *const lowest = &trainer->lowest[t * trainer->count + j];
+        int64_t *const fewest = &trainer->fewest_samples[t * trainer->count + j];
+        if (isnan(*lowest) || trainer->row[j] < *lowest) *lowest = trainer->row[j];
+        if (*fewest == 0 || trainer->row_samples[j] < *fewest) *fewest = trainer->row_samples[j];
+    }
+}
+
 /* Accuracies of all tasks seen, into trainer->row; `steps` after the evaluation before. */
 static ewc_status evaluate_mid_task(
     ewc_trainer *trainer, const task_run *run, const ewc_event *at, ewc_split split, int64_t steps)
@@ -687,7 +757,9 @@ static ewc_status evaluate_mid_task(
         .row = trainer->row,
         .samples = trainer->row_samples};
     ewc_event event = *at;
-    return evaluate_tasks(trainer, &event, &all);
+    const ewc_status status = evaluate_tasks(trainer, &event, &all);
+    if (status == EWC_OK && !is_check) keep_lowest(trainer, run->t);
+    return status;
 }
 
 /* Early stopping looks at the mean accuracy over all tasks seen. */
@@ -726,6 +798,7 @@ static ewc_status train_task(ewc_trainer *trainer, int64_t t)
         .penalty = NAN,
         .lr = scheduled_lr(trainer, &run, 0)};
     EWCI_TRY(emit(trainer, &event));
+    clear_lowest(trainer, t);
     int64_t samples_since = 0;
     int ends = 0;
     trainer->trained = 0;

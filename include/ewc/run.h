@@ -80,6 +80,7 @@ typedef struct ewc_run_result {
     int64_t saved;         /* tasks, from the first on, whose model and result lie in the folder */
     int64_t proximal_from; /* penalty "auto": the task, from 1, whose steps were the first to be
                             * proximal; 0: none */
+    const ewc_measures *measures; /* more of them, of the same tasks as metrics */
 } ewc_run_result;
 EWC_API const ewc_run_result *ewc_run_get_result(const ewc_run *run);
 

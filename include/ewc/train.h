@@ -3,6 +3,7 @@
 #ifndef EWC_TRAIN_H
 #define EWC_TRAIN_H
 
+#include "ewc/measures.h"
 #include "ewc/optimizer.h"
 
 #ifdef __cplusplus
@@ -187,7 +188,8 @@ EWC_API const int64_t *ewc_trainer_accuracy_samples(const ewc_trainer *trainer);
 EWC_API const int64_t *ewc_trainer_baseline_samples(const ewc_trainer *trainer);
 EWC_API const int64_t *ewc_trainer_validation_samples(const ewc_trainer *trainer);
 
-/* Measures of a sequence of T tasks; NaN where undefined (all but acc at T = 1) or not evaluated.
+/* The first four of ewc/measures.h, of a sequence of T tasks; NaN where undefined (all but acc at
+ * T = 1) or not evaluated.
  *   acc = (1/T) sum_j R[T][j]                      bwt = 1/(T-1) sum_{j<T} (R[T][j] - R[j][j])
  *   fwt = 1/(T-1) sum_{j>1} (R[j-1][j] - b[j])     (Lopez-Paz & Ranzato, NeurIPS 2017)
  *   forgetting = 1/(T-1) sum_{j<T} (max_{i<T} R[i][j] - R[T][j])  (Chaudhry et al., ECCV 2018) */
@@ -203,6 +205,13 @@ EWC_API ewc_metrics ewc_metrics_compute(const double *r, const double *baseline,
  * over numbers that rest on as many samples as that of the last row, or more: of noisier ones the
  * largest would be too large. No error: bad arguments give NaN. */
 EWC_API ewc_metrics ewc_trainer_metrics(const ewc_trainer *trainer, int64_t tasks);
+/* The same four with all others of ewc/measures.h but intransigence, for which the trainer has no
+ * joint run; `size` is sizeof *out. min_acc and stability_gap are NaN unless all that they are made
+ * of rests on as many samples as the last row: of noisier numbers the smallest would be too small.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: no such tasks, a size that the struct never had; EWC_ERR_MEMORY
+ */
+EWC_API ewc_status ewc_trainer_measures(
+    const ewc_trainer *trainer, int64_t tasks, ewc_measures *out, size_t size);
 
 #ifdef __cplusplus
 }

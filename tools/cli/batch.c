@@ -471,7 +471,7 @@ void cli_print_runs(const cli_job *jobs, int count)
     free(line);
 }
 
-void cli_print_results(const cli_job *jobs, int count, const cli_job *best)
+void cli_print_results(const cli_job *jobs, int count, json_t *more)
 {
     json_t *const runs = json_array();
     for (int i = 0; i < count; i++) {
@@ -483,7 +483,8 @@ void cli_print_results(const cli_job *jobs, int count, const cli_job *best)
         json_array_append_new(runs, run);
     }
     json_t *const out = json_pack("{s:o}", "runs", runs);
-    if (best != NULL) json_object_set_new(out, "best", json_string(best->label));
+    json_object_update(out, more);
+    json_decref(more);
     json_dumpf(out, stdout, JSON_REAL_PRECISION(7));
     printf("\n");
     json_decref(out);

@@ -43,9 +43,9 @@ void cli_batch_advise(const cli_args *args, const cli_job *jobs, int count);
 
 /* One line on what the jobs have in common. */
 void cli_print_runs(const cli_job *jobs, int count);
-/* {"runs": [...]}: each job's result with its label, or its error; and "best": the label of one of
- * them, unless that is NULL. */
-void cli_print_results(const cli_job *jobs, int count, const cli_job *best);
+/* {"runs": [...]}: each job's result with its label, or its error; and what is in the object
+ * `more`, which is taken, unless that is NULL. */
+void cli_print_results(const cli_job *jobs, int count, json_t *more);
 
 typedef struct cli_mean {
     double mean, error; /* standard error of the mean; NaN for fewer than two */

@@ -72,7 +72,7 @@ const char *cli_value(const cli_args *args, const char *key);
 /* help.c; `verbs` is ended by a NULL name. */
 void cli_help(const cli_verb *verbs);
 void cli_help_verb(const cli_verb *verb, int all); /* the usual flags, or all */
-/* A group of options, one option, the presets or the exit codes: 0; or the exit code 2 after a line
+/* A group of options, one option, the presets or the measures: 0; or the exit code 2 after a line
  * on stderr: neither that nor a verb. */
 int cli_help_topic(const cli_verb *verbs, const char *word);
 void cli_help_json(const cli_verb *verbs); /* verbs, presets and the table of options */

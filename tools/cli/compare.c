@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "batch.h"
+#include "paired.h"
 #include "text.h"
 
 enum { METHODS_MAX = 64, FOLDER_AT = 11 };
@@ -129,6 +130,130 @@ static int add_row(cli_table *table, const comparison *c, const cli_job *jobs)
     return done;
 }
 
+/* ---- Against the joint run ---- */
+
+/* R of a result; NULL: out of memory. */
+static double *read_matrix(const comparison *c, const cli_job *job)
+{
+    double *const r = calloc((size_t)(c->tasks * c->tasks), sizeof *r);
+    for (int64_t i = 0; r != NULL && i < c->tasks * c->tasks; i++)
+        r[i] = cli_job_accuracy(job, i / c->tasks, i % c->tasks);
+    return r;
+}
+
+/* Puts a run's intransigence against `joint`, of the same seed, into its result. */
+static void set_intransigence(const comparison *c, cli_job *job, const cli_job *joint)
+{
+    ewc_measures m;
+    double *const r = read_matrix(c, job), *const reference = read_matrix(c, joint);
+    const int known =
+        r != NULL && reference != NULL &&
+        ewc_measures_compute(&m, sizeof m, r, NULL, NULL, reference, c->tasks) == EWC_OK &&
+        isfinite(m.intransigence);
+    if (known) {
+        json_object_set_new(job->result, "intransigence", json_real(m.intransigence));
+        json_object_del(json_object_get(job->result, "undefined"), "intransigence");
+    }
+    free(reference);
+    free(r);
+}
+
+/* Of every run that has a joint run beside it. */
+static void find_intransigence(const comparison *c)
+{
+    for (int i = 0; i < c->methods; i++) {
+        const cli_job *const joint = &c->jobs[i * c->seeds];
+        if (joint->options.method != EWC_METHOD_JOINT) continue;
+        for (int k = 0; k < c->methods * c->seeds; k++)
+            if (c->jobs[k].result != NULL && joint[k % c->seeds].result != NULL)
+                set_intransigence(c, &c->jobs[k], &joint[k % c->seeds]);
+        return;
+    }
+}
+
+/* ---- Differences between methods ---- */
+
+/* Method a against method b, by seed. */
+static cli_paired test_pair(const comparison *c, int a, int b)
+{
+    double left[CLI_COUNT_MAX], right[CLI_COUNT_MAX];
+    for (int k = 0; k < c->seeds; k++) {
+        left[k] = cli_job_number(&c->jobs[a * c->seeds + k], "acc");
+        right[k] = cli_job_number(&c->jobs[b * c->seeds + k], "acc");
+    }
+    return cli_paired_test(left, right, c->seeds);
+}
+
+static json_t *pairs_json(const comparison *c)
+{
+    json_t *const pairs = json_array();
+    for (int a = 0; a < c->methods; a++)
+        for (int b = a + 1; b < c->methods; b++)
+            json_array_append_new(
+                pairs, cli_paired_json(test_pair(c, a, b), json_string(c->jobs[a * c->seeds].label),
+                           json_string(c->jobs[b * c->seeds].label)));
+    return json_pack("{s:o}", "paired_tests", pairs);
+}
+
+/* Of one seed there is nothing to test. */
+static void print_pairs(const comparison *c)
+{
+    int most = 0;
+    if (c->methods < 2 || c->seeds < 2) return;
+    cli_table *const table = cli_table_new(0);
+    cli_table_column(table, "difference", "difference", CLI_NEEDED, CLI_LEFT);
+    cli_table_column(table, "seeds", "seeds", 1, CLI_RIGHT);
+    cli_table_column(table, "ACC", "ACC", CLI_NEEDED, CLI_RIGHT);
+    cli_table_column(table, "p", "p", CLI_NEEDED, CLI_RIGHT);
+    for (int a = 0; a < c->methods; a++) {
+        for (int b = a + 1; b < c->methods; b++) {
+            const cli_paired test = test_pair(c, a, b);
+            most = test.count > most ? test.count : most;
+            cli_table_cell(
+                table, "%s - %s", c->jobs[a * c->seeds].label, c->jobs[b * c->seeds].label);
+            cli_table_cell(table, "%d", test.count);
+            cli_table_number(table, 100.0 * test.difference, 2);
+            if (isfinite(test.p))
+                cli_table_cell(table, "%.3g", test.p);
+            else
+                cli_table_cell(table, "-");
+        }
+    }
+    char *const note = cli_paired_note(most, c->methods * (c->methods - 1) / 2);
+    printf("\n");
+    cli_table_print(table);
+    if (note != NULL) cli_print_words("%s", note);
+    free(note);
+}
+
+/* ---- Tables ---- */
+
+/* The measures that the first table has no room for. */
+static void print_measures(const comparison *c)
+{
+    enum { AIA = 40, LA = 50, GAP = 10, INTRANSIGENCE = 20, MIN_ACC = 30 };
+    static const struct {
+        const char *title, *key;
+        int need;
+    } columns[] = {{"AIA", "incremental_acc", AIA}, {"LA", "learning_acc", LA},
+        {"min-ACC", "min_acc", MIN_ACC}, {"gap", "stability_gap", GAP},
+        {"intransigence", "intransigence", INTRANSIGENCE}};
+    enum { COLUMNS = sizeof columns / sizeof columns[0] };
+    cli_table *const table = cli_table_new(1);
+    cli_table_column(table, "method", "method", CLI_NEEDED, CLI_LEFT);
+    for (int i = 0; i < COLUMNS; i++)
+        cli_add_measure(table, columns[i].title, columns[i].need, c->seeds);
+    for (int k = 0; k < c->methods; k++) {
+        const cli_job *const jobs = &c->jobs[k * c->seeds];
+        cli_table_cell(table, "%s", jobs->label);
+        for (int i = 0; i < COLUMNS; i++)
+            cli_add_mean(table, cli_mean_number(jobs, c->seeds, columns[i].key), c->seeds);
+    }
+    printf("\n");
+    cli_table_print(table);
+    cli_print_words("what these are, and what they need: ewc help measures");
+}
+
 static void print_table(const comparison *c)
 {
     cli_table *const table = cli_table_new(1);
@@ -142,6 +267,8 @@ static void print_table(const comparison *c)
         c->seeds > 1 ? ": means over seeds, +- standard error" : "");
     printf("\n");
     cli_table_print(table);
+    print_measures(c);
+    print_pairs(c);
     for (int i = 0; i < c->methods; i++) {
         const cli_job *const jobs = &c->jobs[i * c->seeds];
         if (done[i] == 0)
@@ -178,8 +305,9 @@ int cli_compare(cli_args *args)
     if (code == 0) {
         code = cli_batch_run(args, c.jobs, count);
         if (code < 128 && cli_batch_ended(c.jobs, count)) {
+            find_intransigence(&c);
             if (args->json)
-                cli_print_results(c.jobs, count, NULL);
+                cli_print_results(c.jobs, count, pairs_json(&c));
             else
                 print_table(&c);
             cli_batch_advise(args, c.jobs, count);

@@ -120,6 +120,19 @@ static void print_presets(void)
         print_flag(ewc_options_preset_name(i), ewc_options_preset_help(i), "");
 }
 
+static void print_measures(void)
+{
+    print_heading("measures");
+    cli_print_words(
+        "R[i][j]: accuracy on task j after training task i of T; b[j]: of the untrained "
+        "model; a_i[j]: at the evaluations in the middle of task i; R*: R of a joint "
+        "run. In %% in tables; - or null: undefined.");
+#define PUT(field, name, formula, meaning, source, needs)                                          \
+    print_flag(name, meaning " = " formula " (" source "). Needs " needs ".", "");
+    EWC_MEASURES(PUT)
+#undef PUT
+}
+
 static int is_in(const char *key, const char *const *keys)
 {
     for (; *keys != NULL; keys++)
@@ -173,7 +186,8 @@ void cli_help_verb(const cli_verb *verb, int all)
         printf("\n");
         cli_print_words(
             "These are the usual ones: ewc %s --help-all shows all, ewc help TOPIC those "
-            "of a topic: run, tasks, model, method, fisher, optimizer, training, presets.",
+            "of a topic: run, tasks, model, method, fisher, optimizer, training, measures, "
+            "presets.",
             verb->name);
         return;
     }
@@ -214,7 +228,7 @@ void cli_help(const cli_verb *verbs)
     cli_print_words(
         "ewc VERB --help shows a verb's usual flags, ewc VERB --help-all all of them; ewc "
         "help TOPIC those of a topic: run, tasks, model, method, fisher, optimizer, "
-        "training.");
+        "training, measures.");
 }
 
 int cli_help_topic(const cli_verb *verbs, const char *word)
@@ -237,6 +251,10 @@ int cli_help_topic(const cli_verb *verbs, const char *word)
     if (found) return 0;
     if (strcmp(word, "presets") == 0) {
         print_presets();
+        return 0;
+    }
+    if (strcmp(word, "measures") == 0) {
+        print_measures();
         return 0;
     }
     for (const cli_verb *verb = verbs; verb->name != NULL && count < CLI_GIVEN_MAX; verb++)
@@ -263,8 +281,15 @@ void cli_help_json(const cli_verb *list)
     for (int i = 0; i < ewc_options_preset_count(); i++)
         json_array_append_new(presets, json_pack("{s:s, s:s}", "name", ewc_options_preset_name(i),
                                            "help", ewc_options_preset_help(i)));
-    json_t *const out =
-        json_pack("{s:o, s:o, s:o}", "verbs", verbs, "presets", presets, "options", options);
+    json_t *const measures = json_array();
+#define PUT(field, name, formula, meaning, source, needs)                                          \
+    json_array_append_new(                                                                         \
+        measures, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "key", #field, "name", name,         \
+                      "formula", formula, "help", meaning, "source", source, "needs", needs));
+    EWC_MEASURES(PUT)
+#undef PUT
+    json_t *const out = json_pack("{s:o, s:o, s:o, s:o}", "verbs", verbs, "presets", presets,
+        "options", options, "measures", measures);
     json_dumpf(out, stdout, JSON_INDENT(2));
     printf("\n");
     json_decref(out);

@@ -246,8 +246,10 @@ int cli_sweep(cli_args *args)
         code = cli_batch_run(args, g.jobs, count);
         if (code < 128 && cli_batch_ended(g.jobs, count)) {
             if (args->json)
-                cli_print_results(
-                    g.jobs, count, best_row(&g) >= 0 ? &g.jobs[best_row(&g) * g.seeds] : NULL);
+                cli_print_results(g.jobs, count,
+                    best_row(&g) >= 0
+                        ? json_pack("{s:s}", "best", g.jobs[best_row(&g) * g.seeds].label)
+                        : NULL);
             else
                 print_table(&g);
             cli_batch_advise(args, g.jobs, count);

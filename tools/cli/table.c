@@ -133,6 +133,11 @@ void cli_print_measures(const ewc_run_result *result)
     print_measure("FWT", result->metrics.fwt, "   ");
     print_measure("forgetting", result->metrics.forgetting, "");
     printf("%s\n", cli_bold(0));
+    print_measure("AIA", result->measures->incremental_acc, "   ");
+    print_measure(
+        "LA", result->measures->learning_acc, cli_width(stdout) < ONE_LINE ? "\n" : "   ");
+    print_measure("min-ACC", result->measures->min_acc, "   ");
+    print_measure("gap", result->measures->stability_gap, "\n");
     if (result->fisher_samples > 0 && result->seconds_fisher > 0.0)
         snprintf(samples, sizeof samples, " (%.0f samples/s)",
             (double)result->fisher_samples / result->seconds_fisher);

@@ -96,6 +96,21 @@ static json_t *beside(const report *r, const char *name)
     return out;
 }
 
+/* All groups against each other, as far as they have seeds and tasks in common. */
+static json_t *pairs_json(const report *r)
+{
+    json_t *const pairs = json_array();
+    for (int64_t a = 0; a < r->group_count; a++) {
+        for (int64_t b = a + 1; b < r->group_count; b++) {
+            const cli_paired test = report_test_pair(&r->groups[a], &r->groups[b]);
+            if (test.count < 2) continue;
+            json_array_append_new(pairs, cli_paired_json(test, json_path(r->groups[a].label),
+                                             json_path(r->groups[b].label)));
+        }
+    }
+    return pairs;
+}
+
 static void print_json(const report *r, json_t *tensorboard)
 {
     json_t *const runs = json_array(), *const figures = json_array();
@@ -118,6 +133,7 @@ static void print_json(const report *r, json_t *tensorboard)
         json_path(r->folder), "page", beside(r, "report.html"), "runs", runs, "figures", figures,
         "evaluations", beside(r, "eval_results.csv"), "summary", beside(r, "summary.csv"),
         beside(r, "summary.tex"), "tensorboard", tensorboard);
+    json_object_set_new(out, "paired_tests", pairs_json(r));
     json_dumpf(out, stdout, JSON_INDENT(2));
     printf("\n");
     json_decref(out);

@@ -7,6 +7,7 @@
 #include "../batch.h"
 #include "../cli.h"
 #include "../folder.h"
+#include "../paired.h"
 #include "../plot.h"
 
 /* One run. Tasks count from 0 here and from 1 for people. */
@@ -20,11 +21,23 @@ typedef struct report_run {
     double *baseline;      /* (tasks) */
     double *start;         /* (tasks + 1) training steps of all tasks before a task */
     const json_t **fisher; /* (tasks) what was recorded of each task's Fisher pass; NULL: nothing */
-    ewc_metrics measures;  /* of the tasks done so far, in 0..1 */
+    ewc_measures measures; /* of the tasks done so far, in 0..1 */
 } report_run;
 
 /* What is measured of a run: the measures of the sequence, and ACC on validation samples. */
-enum { REPORT_ACC, REPORT_BWT, REPORT_FWT, REPORT_FORGETTING, REPORT_VALIDATION, REPORT_MEASURES };
+enum {
+    REPORT_ACC,
+    REPORT_BWT,
+    REPORT_FWT,
+    REPORT_FORGETTING,
+    REPORT_AIA,
+    REPORT_LA,
+    REPORT_MIN_ACC,
+    REPORT_GAP,
+    REPORT_INTRANSIGENCE,
+    REPORT_VALIDATION,
+    REPORT_MEASURES
+};
 extern const struct report_measure_name {
     const char *name, *unit;
 } report_measures[REPORT_MEASURES];
@@ -74,7 +87,7 @@ typedef double (*report_measure)(const report_run *run, int64_t i);
 cli_mean report_group_mean(const report_group *group, report_measure measure, int64_t i);
 /* Measure i of REPORT_MEASURES in %; NaN: not known. */
 double report_measure_of(const report_run *run, int64_t i);
-/* Whether the report shows it: of validation samples only if there are any. */
+/* Whether the report shows it: what comes after LA only if it is known of a run. */
 int report_shows(const report *r, int64_t i);
 /* How long a run took in all, in seconds. */
 double report_seconds_of(const report_run *run, int64_t unused);
@@ -87,6 +100,13 @@ json_t *report_what_matters(const report_run *run);
 char *report_command(const report_run *run);
 /* The folder's name, made fit to be a part of a file's name. */
 char *report_safe_name(const report_run *run, int64_t i);
+
+/* report_paired.c */
+/* Sets the intransigence of the runs that have a joint run of the same tasks and seed beside them.
+ */
+void report_find_intransigence(report *r);
+/* ACC of group a against group b over the seeds that both have, on the same tasks. */
+cli_paired report_test_pair(const report_group *a, const report_group *b);
 
 /* report_figures.c: draws all figures and fills r->items. 0, or an exit code. */
 int report_draw(report *r);

@@ -178,19 +178,23 @@ static void find_fishers(report_run *run)
 static void measure(report_run *run)
 {
     const json_t *const result = run->folder.result;
-    if (result != NULL) {
-        run->measures =
-            (ewc_metrics){cli_json_number(result, "acc"), cli_json_number(result, "bwt"),
-                cli_json_number(result, "fwt"), cli_json_number(result, "forgetting")};
-        return;
-    }
+    ewc_measures *const m = &run->measures;
+#define READ(field, name, formula, meaning, source, needs)                                         \
+    m->field = cli_json_number(result, #field);
+    EWC_MEASURES(READ)
+#undef READ
     const int64_t k = run->done;
-    run->measures = (ewc_metrics){NAN, NAN, NAN, NAN};
-    if (k == 0) return;
+    if (k == 0 || (result != NULL && json_object_get(result, "learning_acc") != NULL)) return;
+    ewc_measures computed;
     double *const part = report_alloc(k * k, sizeof *part);
     for (int64_t i = 0; i < k * k; i++)
         part[i] = run->accuracy[i / k * run->tasks + i % k];
-    run->measures = ewc_metrics_compute(part, run->baseline, k);
+    if (ewc_measures_compute(&computed, sizeof computed, part, run->baseline, NULL, NULL, k) ==
+        EWC_OK) {
+        if (result == NULL) *m = computed;
+        m->incremental_acc = computed.incremental_acc; /* older results are without these */
+        m->learning_acc = computed.learning_acc;
+    }
     free(part);
 }
 
@@ -461,6 +465,7 @@ int report_read(report *out, const char *const *paths, int64_t count)
         free(list.paths[i]);
     free(list.paths);
     if (code != 0) return code;
+    report_find_intransigence(out);
     form_groups(out);
     report_sort(out);
     for (int64_t g = 0; g < out->group_count; g++)
@@ -509,19 +514,22 @@ cli_mean report_group_mean(const report_group *group, report_measure measure_of,
 }
 
 const struct report_measure_name report_measures[REPORT_MEASURES] = {{"ACC", "%"},
-    {"BWT", "points"}, {"FWT", "points"}, {"Forgetting", "points"}, {"Validation ACC", "%"}};
+    {"BWT", "points"}, {"FWT", "points"}, {"Forgetting", "points"}, {"AIA", "%"}, {"LA", "%"},
+    {"min-ACC", "%"}, {"Stability gap", "points"}, {"Intransigence", "points"},
+    {"Validation ACC", "%"}};
 
 double report_measure_of(const report_run *run, int64_t i)
 {
-    const ewc_metrics *const m = &run->measures;
+    const ewc_measures *const m = &run->measures;
     const double values[REPORT_MEASURES] = {m->acc, m->bwt, m->fwt, m->forgetting,
+        m->incremental_acc, m->learning_acc, m->min_acc, m->stability_gap, m->intransigence,
         cli_json_number(run->folder.result, "validation_acc")};
     return 100.0 * values[i];
 }
 
 int report_shows(const report *r, int64_t i)
 {
-    int known = i != REPORT_VALIDATION;
+    int known = i <= REPORT_LA;
     for (int64_t k = 0; k < r->run_count; k++)
         known |= !isnan(report_measure_of(&r->runs[k], i));
     return known;

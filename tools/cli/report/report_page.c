@@ -175,6 +175,12 @@ static void put_cards(FILE *out, const report *r)
     fputs("<p class=\"soft\">ACC: mean accuracy over all tasks after the last one. BWT and "
           "forgetting: what later training changed on earlier tasks, and what it lost of their "
           "best. FWT: accuracy on a task before it is trained, less that of the untrained model. "
+          "AIA: mean accuracy on the tasks so far, mean over time. LA: accuracy on each task just "
+          "after it was trained. min-ACC and stability gap, with <code>--eval-every</code> and "
+          "<code>--eval-samples</code> 0 or N: the worst accuracy of an old task while later ones "
+          "are trained, and how far it dips there below what it had before and has after. "
+          "Intransigence: what a joint run of the same tasks and seed, where it is beside, learns "
+          "of a task that the run does not. Formulas and sources: <code>ewc help measures</code>. "
           "Differences are in percentage points; \xc2\xb1 is one standard error over seeds. As "
           "tables: "
           "<a href=\"summary.csv\">summary.csv</a>, <a href=\"summary.tex\">summary.tex</a>, "
@@ -215,6 +221,63 @@ static void put_comparison(FILE *out, const report *r)
         fputs("</td></tr>\n", out);
     }
     fputs("</tbody></table></div>\n", out);
+}
+
+/* Two groups in a row of the table of differences; of how many seeds. */
+static int put_pair(FILE *out, const report_group *a, const report_group *b)
+{
+    const cli_paired test = report_test_pair(a, b);
+    if (test.count < 2) return 0;
+    fputs("<tr><td>", out);
+    cli_put_html(out, a->label);
+    fputs("</td><td>", out);
+    cli_put_html(out, b->label);
+    fprintf(out, "</td><td>%d</td><td>", test.count);
+    put_number(out, 100.0 * test.difference, 2);
+    if (isnan(test.p))
+        fputs("</td><td>\xe2\x80\x93</td></tr>\n", out);
+    else
+        fprintf(out, "</td><td>%.3g</td></tr>\n", test.p);
+    return test.count;
+}
+
+/* Whether the groups of several seeds differ; nothing where there are no two such groups. */
+static void put_pairs(FILE *out, const report *r)
+{
+    enum { GROUPS_MAX = 16 };
+    size_t bytes = 0;
+    char *rows = NULL;
+    int pairs = 0, most = 0;
+    FILE *const table = r->group_count <= GROUPS_MAX ? open_memstream(&rows, &bytes) : NULL;
+    if (table == NULL) {
+        fprintf(out,
+            "<p class=\"soft\">Differences between more than %d groups over the same seeds: "
+            "<code>ewc report --json</code>.</p>\n",
+            GROUPS_MAX);
+        return;
+    }
+    for (int64_t a = 0; a < r->group_count; a++) {
+        for (int64_t b = a + 1; b < r->group_count; b++) {
+            const int seeds = put_pair(table, &r->groups[a], &r->groups[b]);
+            pairs += seeds > 0;
+            most = seeds > most ? seeds : most;
+        }
+    }
+    char *const note = cli_paired_note(most, pairs);
+    if (fclose(table) == 0 && pairs > 0) {
+        fputs("<h3>Differences over the same seeds</h3>\n<div class=\"scroll\" tabindex=\"0\" "
+              "role=\"region\" aria-label=\"Differences\"><table><thead><tr>"
+              "<th scope=\"col\">runs</th><th scope=\"col\">less these</th>"
+              "<th scope=\"col\">seeds</th><th scope=\"col\">ACC (points)</th>"
+              "<th scope=\"col\">p</th></tr></thead>\n<tbody>\n",
+            out);
+        fputs(rows, out);
+        fputs("</tbody></table></div>\n", out);
+        if (note != NULL) put_element(out, "p", note);
+        fputc('\n', out);
+    }
+    free(note);
+    free(rows);
 }
 
 /* The figure's SVG, from its root on; NULL if it cannot be read. */
@@ -465,6 +528,7 @@ static int put_page(FILE *out, const report *r)
     fputs("<main>\n<section aria-labelledby=\"summary\">\n<h2 id=\"summary\">Summary</h2>\n", out);
     put_cards(out, r);
     if (r->group_count > 1) put_comparison(out, r);
+    put_pairs(out, r);
     if (put_items(out, r, -1) != 0) return 1;
     fputs("</section>\n", out);
     for (int64_t g = 0; g < r->group_count; g++) {

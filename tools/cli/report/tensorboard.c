@@ -184,7 +184,7 @@ static void put_events(FILE *file, const report_run *run, double begin)
             if (seconds >= 0.0) spent += seconds;
         }
     }
-    const ewc_metrics *const m = &run->measures;
+    const ewc_measures *const m = &run->measures;
     put_scalar(file, begin + spent + in_task, step, "measures/ACC", m->acc);
     put_scalar(file, begin + spent + in_task, step, "measures/BWT", m->bwt);
     put_scalar(file, begin + spent + in_task, step, "measures/FWT", m->fwt);
