@@ -1558,6 +1558,10 @@ TEST_P(Trainer, MeasuresTheCurvesOfOldTasks)
     plan.optimizer.lr = 0.5f; /* accuracies go up and down */
     plan.train.iterations = 20;
     plan.train.eval_every = 3;
+    plan.data.train = 116;
+    plan.tasks.validation = 20;
+    plan.train.patience = 1000; /* checks on validation rows have no part in it */
+    plan.train.validate_every = 1;
     for (const int64_t samples : {(int64_t)0, (int64_t)33, (int64_t)EWC_EVAL_SAMPLES_AUTO}) {
         SCOPED_TRACE(testing::Message() << samples << " samples");
         plan.train.eval_samples = samples;
