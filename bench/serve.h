@@ -4,9 +4,11 @@
  *
  *   (at the start)  {"cases": [...], "env": {...}}
  *   run CASE        milliseconds of one unit
- *   floor CASE      the milliseconds that it takes at least, and "flops" or "bytes"; 0 none:
- * unknown dump FOLDER     FOLDER gets theta, inputs (rows, features), F-empirical and F-exact (all
- * of them float32, of all rows of task 1) and labels (int32); answers the rows
+ *   floor CASE      the milliseconds that it takes at least, and "flops" or "bytes"; 0 and "none"
+ *                   where that is not known
+ *   dump FOLDER     the rows of task 1. FOLDER gets inputs (rows, features), labels (rows, int32)
+ *                   and, of each checked pass, a / in its name as -, NAME.theta and NAME.F of all
+ *                   rows; floats are float32
  *
  * It ends with stdin. */
 #ifndef BENCH_SERVE_H

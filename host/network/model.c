@@ -346,7 +346,6 @@ ewc_status ewci_pass_create(
         EWCI_TRY(ewci_device_alloc(be, &pass->square_in, max_rows * widest_in, sizeof(float)));
         EWCI_TRY(ewci_device_alloc(be, &pass->square_out, max_rows * widest_out, sizeof(float)));
     }
-
     *out = pass;
 done:
     if (status != EWC_OK) ewci_pass_free(pass);
