@@ -43,14 +43,17 @@ static const struct known_set {
     int64_t rows[2];    /* of those */
     const char *checksum; /* of those, as in ewc_dataset_info, or NULL: not known here */
 } known_sets[] = {
-    {"mnist", 10,
-        {{47040016, 0xe9f4d8b3}, {60008, 0xe0cb4ad2}, {7840016, 0x91373bdf}, {10008, 0x4ab9eff9}},
-        "MNIST/raw", NULL, 0, NULL, {0}, NULL},
-    {"fashion-mnist", 10,
-        {{47040016, 0xb4f29f28}, {60008, 0x741a4657}, {7840016, 0x678fe0b1}, {10008, 0x80142c1f}},
-        "FashionMNIST/raw", NULL, 0, NULL, {0}, NULL},
-    {"kmnist", 10, {{47040016, 0}, {60008, 0}, {7840016, 0}, {10008, 0}}, "KMNIST/raw", NULL, 0,
-        NULL, {0}, NULL},
+#define MNIST(name, folder, train_images, train_labels, test_images, test_labels)                  \
+    {                                                                                              \
+        name, 10,                                                                                  \
+            {{47040016, train_images}, {60008, train_labels}, {7840016, test_images},              \
+                {10008, test_labels}},                                                             \
+            folder "/raw", NULL, 0, NULL, {0}, NULL                                                \
+    }
+    MNIST("mnist", "MNIST", 0xe9f4d8b3, 0xe0cb4ad2, 0x91373bdf, 0x4ab9eff9),
+    MNIST("fashion-mnist", "FashionMNIST", 0xb4f29f28, 0x741a4657, 0x678fe0b1, 0x80142c1f),
+    MNIST("kmnist", "KMNIST", 0, 0, 0, 0),
+#undef MNIST
 #define EMNIST(name, classes, first, train, test)                                                  \
     {                                                                                              \
         "emnist-" name, classes,                                                                   \
