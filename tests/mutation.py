@@ -284,6 +284,13 @@ def summary(title, groups, outcomes):
     return "\n".join(text) + "\n", percent
 
 
+def commit():
+    """" of COMMIT", where the sources are a working copy of the repository."""
+    found = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude=*"],
+                           capture_output=True, text=True)
+    return f" of {found.stdout.strip()}" if found.returncode == 0 else ""
+
+
 def report(check, mutants, verdicts, every_place):
     """The committed table, and the share of killed mutants."""
     outcomes = [verdict.split(" by ")[0] for verdict in verdicts]
@@ -304,7 +311,7 @@ def report(check, mutants, verdicts, every_place):
     killers = ", ".join(f"{judge} {count}" for judge, count in judges.most_common())
     return f"""# {check.title}
 
-Written on {datetime.date.today()} by `{command}`.
+Written on {datetime.date.today()}{commit()} by `{command}`.
 
 {about}
 
