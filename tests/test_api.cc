@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What holds for every public function: NULL is an argument error that names it, and after success
  * there is no last error. */
+#include <dlfcn.h>
+
 #include <cmath>
 #include <filesystem>
 #include <functional>
@@ -617,5 +619,38 @@ TEST(Api, TheCpuIsDescribed)
         EXPECT_GT(info.memory_free, 0u);
         EXPECT_LE(info.memory_free, info.memory_total);
     }
+}
+
+/* The CUDA module is the one beside the library; where none is there, one that the loader finds. In
+ * place of driver and module any library serves: that it is no module is what is told. */
+TEST(Api, TheModuleBesideTheLibraryIsTaken)
+{
+    ewc_backend *backend = nullptr;
+    if (getenv("EWC_TEST_MODULE") != nullptr) { /* in the copy below, which holds the library */
+        EXPECT_FAILS(EWC_ERR_NO_DEVICE, getenv("EWC_TEST_MODULE"),
+            ewc_backend_create(&backend, "cuda", nullptr));
+        return;
+    }
+    Dl_info any = {};
+    ASSERT_NE(0, dladdr(dlsym(RTLD_DEFAULT, "gnu_get_libc_version"), &any));
+    const Folder folder;
+    const std::string program = folder / "beside/test", found = folder / "found";
+    std::filesystem::create_directories(folder / "beside");
+    std::filesystem::create_directories(found);
+    std::filesystem::copy(std::filesystem::read_symlink("/proc/self/exe"), program);
+    std::filesystem::create_symlink(any.dli_fname, found + "/libcuda.so.1");
+    const auto says = [&](const std::string &sentence) {
+        return std::system(("LD_LIBRARY_PATH=" + found +
+                            "${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} EWC_TEST_MODULE='" + sentence +
+                            "' " + program + " --gtest_brief=1 --gtest_filter=*TheModuleBeside*")
+                               .c_str());
+    };
+    const std::string no_module = "libewc_cuda.so has interface 0, expected";
+    for (const std::string &at : {folder / "beside", found}) {
+        std::filesystem::create_symlink(any.dli_fname, at + "/libewc_cuda.so");
+        EXPECT_EQ(0, says(no_module)) << at;
+        std::filesystem::remove(at + "/libewc_cuda.so");
+    }
+    EXPECT_EQ(0, says("device cuda: cannot load "));
 }
 } // namespace

@@ -11,6 +11,10 @@
 #include "ewc/run.h"
 #include "support/cli.hpp"
 
+extern "C" {
+#include "tools/cli/terminal.h"
+}
+
 using namespace test;
 
 namespace
@@ -621,6 +625,23 @@ TEST_F(Cli, FitsTheTerminal)
         }
         EXPECT_TRUE(progress);
     }
+}
+
+/* Where a line is too narrow the least needed of its parts goes, of equal ones the last, the first
+ * of all as well. */
+TEST(Terminal, TheLeastNeededPartGoes)
+{
+    const cli_part parts[] = {{"bar", 4}, {"task", 9}, {"", 0}, {"loss", 2}, {"rate", 2}};
+    const auto joined = [&](int width) {
+        char line[CLI_LINE_SIZE];
+        cli_join_parts(line, sizeof line, width, parts, 5);
+        return std::string(line);
+    };
+    EXPECT_EQ("bar  task  loss  rate", joined(21));
+    EXPECT_EQ("bar  task  loss", joined(20));
+    EXPECT_EQ("bar  task", joined(14));
+    EXPECT_EQ("task", joined(8));
+    EXPECT_EQ("", joined(3));
 }
 
 /* The table of the quick start, of five tasks, has all its columns at 80; at 40 it is turned, and

@@ -1038,4 +1038,16 @@ TEST_P(Fisher, SaysWhenItIsNotFinite)
     const ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
     EXPECT_FAILS(
         EWC_ERR_NONFINITE, "task 1: ", ewc_fisher_compute(fisher.get(), tasks.get(), 0, &o));
+
+    /* One entry is enough: images that are next to 0, and of one unit's bias squares of 4e37 for
+     * each of the 96 rows. */
+    ewc_task_options dark = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1);
+    dark.std = 1e30f;
+    Begin({0, {3}, 0}, dark);
+    Vec<float> weights((size_t)net.parameters, 0.0f);
+    weights[(size_t)net.bias_at[0]] = 1e-20f;
+    weights[(size_t)net.weight_at[1]] = 1.5e19f;
+    WriteWeights(model.get(), weights);
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1: 1 entries of F of ",
+        ewc_fisher_compute(fisher.get(), tasks.get(), 0, &o));
 }

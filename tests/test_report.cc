@@ -1019,6 +1019,10 @@ TEST_F(Report, FoldersThatAreNoRunOrBroken)
     ExpectRefused(2, "--tensorboard", {"report", "good", "--tensorboard=maybe"});
     ExpectRefused(2, "--lambda: unknown flag", {"report", "good", "--lambda", "3"});
     ExpectRefused(1, "good/config.json", {"report", "good", "--out", "good/config.json/x"});
+    std::string longest = "page"; /* has room for a folder "figures", and for no file in it */
+    while (longest.size() < 4080)
+        longest.insert(0, "./");
+    EXPECT_EQ(1, Plain({"good", "--out", longest}).code);
     std::filesystem::copy(folder / "good/config.json", folder / "empty/config.json");
     ExpectRefused(2, "empty: nothing has been trained", {"report", "empty"});
 
