@@ -94,6 +94,27 @@ def all_mutants(check):
     return list(mutants.values())
 
 
+def by_hash(share):
+    """Of all mutants the share that is wanted of each one's kind, and at least one in each file: by
+    the hash of the change and its place among equal ones of its file, so that new code elsewhere
+    does not make it another sample."""
+    def choose(check, mutants):
+        seen, least, chosen = collections.Counter(), {}, []
+        for mutant in mutants:
+            what = (file_name(check, mutant), mutant.kind, mutant.before, mutant.after)
+            seen[what] += 1
+            digest = hashlib.sha256("\0".join((*what, str(seen[what]))).encode()).digest()
+            key = int.from_bytes(digest[:8], "big") / 2**64 / share(mutant)
+            least[mutant.path] = min(least.get(mutant.path, (float("inf"), None)), (key, mutant))
+            if key < 1.0:
+                chosen.append(mutant)
+        alone = {path: mutant for path, (_, mutant) in least.items()}
+        for mutant in chosen:
+            alone.pop(mutant.path, None)
+        return sorted([*chosen, *alone.values()])
+    return choose
+
+
 @functools.cache
 def fingerprint(*programs):
     """Of all sources but the tests of other programs."""
@@ -144,21 +165,20 @@ class Tree:
     def store(self, what):
         (self.folder / f"{what}.json").write_text(json.dumps(getattr(self, what), indent=1))
 
-    def prepare(self, judges):
-        """Builds the judges, which pass as long as nothing is changed."""
-        for judge in judges:
-            if not self.compiles(judge):
-                sys.exit(f"{'/'.join(judge)} is not built without a mutation")
-            build = self.folder / judge.build
-            programs = [file for file in (build / judge.program, build / "ewc", build / "libewc.so")
-                        if file.exists()]
-            key = " ".join([*judge, *(hashlib.sha256(f.read_bytes()).hexdigest() for f in programs)])
-            if key not in self.passed:
-                if failed := self.fails(judge):
-                    sys.exit(f"{'/'.join(judge)} fails without a mutation: {failed}")
-                self.passed[key] = self.seconds
-                self.store("passed")
-            self.limits[judge] = 5 + 2 * self.passed[key]
+    def prepare(self, judge):
+        """Builds the judge, which passes as long as nothing is changed."""
+        if not self.compiles(judge):
+            sys.exit(f"{'/'.join(judge)} is not built without a mutation")
+        build = self.folder / judge.build
+        programs = [file for file in (build / judge.program, build / "ewc", build / "libewc.so")
+                    if file.exists()]
+        key = " ".join([*judge, *(hashlib.sha256(f.read_bytes()).hexdigest() for f in programs)])
+        if key not in self.passed:
+            if failed := self.fails(judge):
+                sys.exit(f"{'/'.join(judge)} fails without a mutation: {failed}")
+            self.passed[key] = self.seconds
+            self.store("passed")
+        self.limits[judge] = 5 + 2 * self.passed[key]
 
     def compiles(self, judge):
         return subprocess.run(["ninja", "-C", self.folder / judge.build, "-j1", judge.program],
@@ -211,12 +231,17 @@ class Tree:
         right = file.read_text()
         lines = right.splitlines(keepends=True)
         lines[mutant.line - 1] = mutant.after + "\n"
-        file.write_text("".join(lines))
+        wrong = "".join(lines)
+        file.write_text(wrong)
         judges = self.check.judges(mutant)
         last, case = self.killed.get(key, (None, None))
         judges = sorted(judges, key=lambda judge: list(judge) != last)
         try:
             for judge in judges:
+                if judge not in self.limits:
+                    file.write_text(right)
+                    self.prepare(judge)
+                    file.write_text(wrong)
                 if not self.compiles(judge):
                     return "not compiled"
                 known = case if list(judge) == last else None
@@ -246,11 +271,8 @@ def judge_all(check, mutants, build, jobs):
     sources is not looked for again, so that a run may be interrupted."""
     known, trees = earlier_verdicts(check, mutants, build), queue.Queue()
     new = [m for m in mutants if not is_equivalent(check, m) and m not in known]
-    needed = list(dict.fromkeys(judge for mutant in new for judge in check.judges(mutant)))
     for job in range(jobs if new else 0):
-        tree = Tree(check, build / str(job))
-        tree.prepare(needed)
-        trees.put(tree)
+        trees.put(Tree(check, build / str(job)))
 
     def judge(mutant):
         verdict = known.get(mutant)

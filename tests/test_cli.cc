@@ -615,6 +615,11 @@ TEST_F(Cli, FitsTheTerminal)
                  Words{"train", "--lamda"}, Tiny({"--device", "cuda:999"})}) {
             SCOPED_TRACE(words[0] + " at " + std::to_string(columns));
             const Outcome result = OnTerminal(words, columns);
+            if (words[0] == "compare" && columns >= 80) { /* runs under way, by their names */
+                EXPECT_TRUE(std::regex_search(result.out,
+                    std::regex("[0-9] runs  (sgd|l2:1e9|ewc-online:100|si|dropout) [0-9]+/12  ")))
+                    << result.out;
+            }
             for (const std::string &line : Lines(result.out)) {
                 const bool written_over = line[0] == '[';
                 progress = progress || written_over;
@@ -965,6 +970,12 @@ TEST_F(Cli, BenchKeepsToItsTime)
         EXPECT_GT(seconds, 0.3) << work;  /* and is used, */
         EXPECT_LT(seconds, 20.0) << work; /* on a busy machine, too */
     }
+    /* Of a pass of minutes, a part. */
+    const Outcome result = Ewc({"bench", "--data-dir", EWC_TEST_DATASETS, "--device", "cpu",
+        "--work", "fisher", "--estimator", "exact", "--hidden", "2000,2000", "--warm-up", "0",
+        "--json", "--seconds", "1"});
+    ASSERT_EQ(0, result.code) << result.err;
+    EXPECT_LT(json_number_value(json_object_get(ParseJson(result.out).get(), "seconds")), 60.0);
 }
 
 TEST_F(Cli, KnowsWhereDataIs)

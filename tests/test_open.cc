@@ -357,6 +357,11 @@ TEST_F(Open, Tables)
     Write(folder / "train.csv", bare);
     Write(folder / "test.csv.gz", bare);
     ExpectSmall(folder.path(), "csv", EWC_ELEMENT_F32, {"7", "7", "-1"});
+    /* A name of the header goes before the column of that number. */
+    options.label_column = "2";
+    for (const char *file : {"train.csv", "test.csv.gz"})
+        Write(folder / file, "2,label\n7,0\n9,1\n7,5\n");
+    EXPECT_EQ((std::vector<double>{0, 1, 5}), Read(Load(folder.path()), EWC_SPLIT_TRAIN).values);
     /* By a name, in any case. */
     options.label_column = "Kind";
     Write(folder / "train.csv", "kind,x\nu,1\nv,2\n");
@@ -534,6 +539,9 @@ TEST_F(Open, WrongBytesGetTheirSentence)
         return TypedIdx(0x0d, {2, 2}, Items<float>(v, true));
     };
     const double nan = std::nan(""), inf = INFINITY;
+    std::vector<std::pair<std::string, Bytes>> many = {{"x.npy", x}, {"y.npy", y}};
+    while (many.size() < 65)
+        many.push_back({std::to_string(many.size()) + ".npy", x});
     Bytes overlong = Zip({{"x.npy", x}, {"y.npy", y}}, false);
     const struct {
         const char *set, *file;
@@ -614,6 +622,7 @@ TEST_F(Open, WrongBytesGetTheirSentence)
         {"npz", "a.npz", Zip({{"x.txt", x}}, true), "no array of training rows"},
         {"npz", "a.npz", npz(x.substr(0, x.size() - 4)), "x: truncated"},
         {"npz", "b.npz", npz(x), "2 archives: name one of them"},
+        {"npz", "a.npz", Zip(many, false), "more than 64 arrays"},
         /* Tables */
         {"csv", "a.csv", "u,v,label\n1,2,a\n3,4\n", "line 3: 2 columns, the lines before have 3"},
         {"csv", "a.csv", "u,v,label\n1,2,a\n\n3,4,5,b\n", "line 4: 4 columns"},

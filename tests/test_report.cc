@@ -731,6 +731,9 @@ TEST_F(Report, AFolderOfRuns)
     EXPECT_TRUE(Has(named.err, "grid/lambda=2_s1.old-2/: put aside"));
     EXPECT_FALSE(Has(Page("some"), "seeds)"));
     EXPECT_EQ(0, Plain({"grid/lambda=2_s1.old", "--out", "old"}).code);
+    std::filesystem::rename(folder / "grid/lambda=2_s1.old", folder / ".old"); /* a whole name */
+    EXPECT_FALSE(Has(Plain({".old", "grid/lambda=2_s1", "--out", "two"}).err, "put aside"));
+    std::filesystem::rename(folder / ".old", folder / "grid/lambda=2_s1.old");
     EXPECT_EQ(2, Plain({"grid/lambda=2_s1.old", "grid/lambda=2_s1.old-2", "--out", "none"}).code);
     ExpectRefused(
         2, "grid/notes: not the folder of a run: config.json is missing", {"report", "grid/notes"});

@@ -1805,6 +1805,13 @@ TEST_P(Trainer, StopsWhenAsked)
         EXPECT_OK(ewc_trainer_train(run.trainer.get(), 0));
         EXPECT_OK(ewc_trainer_consolidate(run.trainer.get(), 0));
     }
+    Plan plan;
+    plan.train.eval_next = 1; /* the first event comes before any task */
+    Log log;
+    log.Listen(plan);
+    log.answer = [](const ewc_event &) { return 1; };
+    Sequence run(be, plan);
+    EXPECT_FAILS(EWC_ERR_STOPPED, "stopped before task 1", ewc_trainer_run(run.trainer.get()));
 }
 
 /* ---- Fisher information of tasks against each other ---- */
