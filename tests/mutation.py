@@ -47,7 +47,7 @@ class Check:
     not_code: str  # expression for what is not looked at, comments first
     kinds: dict  # kind of change: [(expression, replacement) on a line]
     choose: typing.Callable  # (check, all mutants) -> those that are tried
-    equivalent: dict  # (file, the changed line): why no test can tell
+    equivalent: dict  # (file, the changed line or the one that is gone): why no test can tell
     builds: dict  # name: options for CMake
     judges: typing.Callable  # mutant -> the judges that it has to pass, the quick ones first
     about: str  # of the table: what the mutants are, and what is tried
@@ -68,8 +68,13 @@ def name(check, mutant):
             f"{mutant.after}")
 
 
+def place(check, mutant):
+    """The file and the changed line, or the one that is gone."""
+    return file_name(check, mutant), mutant.after or mutant.before
+
+
 def is_equivalent(check, mutant):
-    return (file_name(check, mutant), mutant.after) in check.equivalent
+    return place(check, mutant) in check.equivalent
 
 
 def all_mutants(check):
@@ -324,7 +329,7 @@ def report(check, mutants, verdicts, every_place):
     def listed(wanted):
         return "".join(
             f"- {file_name(check, m)}:{m.line}, {m.kind}\n  - `{m.before}`\n  - `{m.after}`\n"
-            + (f"  - {check.equivalent[file_name(check, m), m.after]}\n"
+            + (f"  - {check.equivalent[place(check, m)]}\n"
                if wanted == "equivalent" else "")
             for m, outcome in zip(mutants, outcomes) if outcome == wanted) or "None.\n"
 
@@ -363,7 +368,7 @@ def main(check, description):
     options = parser.parse_args()
 
     every = all_mutants(check)
-    known = {(file_name(check, mutant), mutant.after) for mutant in every}
+    known = {place(check, mutant) for mutant in every}
     for file, after in set(check.equivalent) - known:
         sys.exit(f"listed as equivalent, yet no mutant: {file}: {after}")
     mutants = [m for m in (every if options.all else check.choose(check, every))
