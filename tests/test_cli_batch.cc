@@ -524,6 +524,11 @@ TEST_F(Batch, TheFiguresOfThePaper)
         std::istringstream lines(result.out);
         for (std::string line; std::getline(lines, line);)
             EXPECT_LE(line.size(), 80u) << line;
+        if (std::string("2b") == name) { /* what a trial has reached, in two decimals */
+            EXPECT_TRUE(std::regex_search(
+                result.out, std::regex("\n[ *]+EWC .* [0-9]+\\.[0-9][0-9] +[0-9]+\\.[0-9][0-9]\n")))
+                << result.out;
+        }
         words.push_back("--json"); /* from what is there */
         const Outcome again = Ewc(words);
         ASSERT_EQ(0, again.code) << again.err;
@@ -622,6 +627,9 @@ TEST_F(Batch, TheFiguresOfThePaper)
     EXPECT_NEAR(sum / std::sqrt(traces[0] * traces[1]),
         Number(json_array_get(layers, 0), "square_26"), 1e-5);
     EXPECT_GT(sum, 0.0);
+    for (const char *name :
+        {"\n\"central 8 x 8 permuted\",1,", "\n\"central 26 x 26 permuted\",1,"})
+        ExpectIn(name, ReadFile(folder / "2c/2c.csv"));
 }
 
 /* The table and the page round a number alike, and as on paper: of measures that differ by 0.31 and

@@ -326,6 +326,7 @@ TEST_F(Report, OneRun)
     const std::string page = Page("run");
     const Json result = Result("run");
     EXPECT_EQ(11u, Count(page, "<svg "));
+    EXPECT_EQ(11u, Count(page, "<figcaption>"));
     EXPECT_TRUE(Has(page, "36-12-10"));
     char acc[32];
     snprintf(acc, sizeof acc, "<dd>%.2f</dd>", 100.0 * Number(result.get(), "acc"));
@@ -485,6 +486,9 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
         EXPECT_TRUE(json_is_true(json_object_get(item, "drawn")));
     }
     ExpectFigures("all", names);
+    EXPECT_TRUE(Has(ReadFile(folder / "all/figures/mean-accuracy.svg"), "fill-opacity")) << "bands";
+    EXPECT_TRUE(Has(ReadFile(folder / "all/figures/task-curves-2.svg"),
+        "over training: ewc tasks=3 lambda=7</text>"));
     EXPECT_EQ(runs.size(), json_array_size(json_object_get(json.get(), "runs")));
     EXPECT_EQ(runs.size(), json_array_size(json_object_get(json.get(), "tensorboard")));
     for (const char *list : {"summary", "tensorboard"}) {
@@ -935,6 +939,14 @@ TEST_F(Report, NamesMayHoldAnything)
     EXPECT_EQ("", Malformed(ReadFile(folder / "all/figures/mean-accuracy.svg")));
     EXPECT_FALSE(Exists(folder / "x") || Exists(folder / "y") || Exists(folder / "all/figures/x") ||
                  Exists(folder / "all/figures/y"));
+
+    /* Along an axis a layer's name has 24 characters at most. */
+    Train("layers", {"--tasks", "1"});
+    const std::string record = folder / "layers/metrics.jsonl";
+    WriteFile(record, Replace(ReadFile(record), "\"fc1.", "\"twenty-five-characters-xx."));
+    ASSERT_EQ(0, Ewc({"report", "layers"}).code);
+    EXPECT_TRUE(Has(ReadFile(folder / "layers/figures/fisher-trace.svg"),
+        "<text>twenty-five-characters-…</text>"));
 }
 
 TEST_F(Report, UnfinishedRunsAreShownAsFarAsTheyWent)
