@@ -542,6 +542,11 @@ TEST_F(Open, WrongBytesGetTheirSentence)
     std::vector<std::pair<std::string, Bytes>> many = {{"x.npy", x}, {"y.npy", y}};
     while (many.size() < 65)
         many.push_back({std::to_string(many.size()) + ".npy", x});
+    Bytes extra = Zip({{"x.npy", x}, {"y.npy", y}}, false); /* a field of 8 bytes, cut off */
+    const size_t entry = extra.rfind("PK\1\2"), end = extra.size() - 22;
+    extra.replace(extra.size() - 10, 4, Little(end + 4 - extra.find("PK\1\2"), 4));
+    extra.insert(end, Bytes("\1\0\x8\0", 4));
+    extra.replace(entry + 24, 4, Little(0xffffffff, 4)).replace(entry + 30, 2, Little(4, 2));
     Bytes overlong = Zip({{"x.npy", x}, {"y.npy", y}}, false);
     const struct {
         const char *set, *file;
@@ -623,6 +628,7 @@ TEST_F(Open, WrongBytesGetTheirSentence)
         {"npz", "a.npz", npz(x.substr(0, x.size() - 4)), "x: truncated"},
         {"npz", "b.npz", npz(x), "2 archives: name one of them"},
         {"npz", "a.npz", Zip(many, false), "more than 64 arrays"},
+        {"npz", "a.npz", extra, "expected 4294967295 with"},
         /* Tables */
         {"csv", "a.csv", "u,v,label\n1,2,a\n3,4\n", "line 3: 2 columns, the lines before have 3"},
         {"csv", "a.csv", "u,v,label\n1,2,a\n\n3,4,5,b\n", "line 4: 4 columns"},
