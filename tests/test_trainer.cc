@@ -1814,6 +1814,21 @@ TEST_P(Trainer, StopsWhenAsked)
     EXPECT_FAILS(EWC_ERR_STOPPED, "stopped before task 1", ewc_trainer_run(run.trainer.get()));
 }
 
+/* No later operation hides that one has failed. */
+TEST_P(Trainer, AFailedOperationIsReported)
+{
+    const ewci_backend_ops *const ops = be->ops;
+    ewci_backend_ops broken = *ops;
+    broken.nll = [](ewc_backend *, float *, float *, float *, const float *, const int32_t *,
+                     int64_t, int64_t, int64_t,
+                     float) { return ewci_fail(EWC_ERR_DEVICE, "no loss"); };
+    Plan plan;
+    Sequence run(be, plan);
+    be->ops = &broken;
+    EXPECT_FAILS(EWC_ERR_DEVICE, "no loss", ewc_trainer_train(run.trainer.get(), 0));
+    be->ops = ops;
+}
+
 /* ---- Fisher information of tasks against each other ---- */
 
 /* Against float64 sums over the Fisher information of each task, computed once more. */
