@@ -7,6 +7,9 @@
 #include <sys/resource.h>
 
 #include <zlib.h>
+#ifdef EWC_HAVE_LZMA
+#include <lzma.h>
+#endif
 
 #include "ewc/data.h"
 #include "support/files.hpp"
@@ -385,6 +388,49 @@ TEST_F(Open, Tables)
     EXPECT_EQ(25 - 1, Info(Load(folder / "many.tsv")).rows[1] / 2 * 2 - 2);
 }
 
+/* ---- xz ---- */
+
+#ifdef EWC_HAVE_LZMA
+/* Of any preset; what asks for more memory than the greatest of them is told so. */
+TEST_F(Open, Xz)
+{
+    const Bytes table = "x,y,z,label,v\n0,1,2,b,3\n100,127,5,a,6\n7,8,9,b,10\n";
+    const auto pack = [&](uint32_t dictionary, lzma_check check) {
+        lzma_options_lzma lzma;
+        EXPECT_FALSE(lzma_lzma_preset(&lzma, 0));
+        lzma.dict_size = dictionary;
+        lzma_filter filters[] = {{LZMA_FILTER_LZMA2, &lzma}, {LZMA_VLI_UNKNOWN, nullptr}};
+        Bytes out(lzma_stream_buffer_bound(table.size()), '\0');
+        size_t length = 0;
+        EXPECT_EQ(LZMA_OK,
+            lzma_stream_buffer_encode(filters, check, nullptr, (const uint8_t *)table.data(),
+                table.size(), (uint8_t *)&out[0], &length, out.size()));
+        return out.substr(0, length);
+    };
+    const Bytes greatest = pack(64u << 20, LZMA_CHECK_CRC64); /* of xz -9 */
+    Write(folder / "train.csv.xz", greatest);
+    for (const lzma_check check : {LZMA_CHECK_CRC32, LZMA_CHECK_SHA256, LZMA_CHECK_NONE}) {
+        Write(folder / "test.csv.xz", pack(1u << 16, check));
+        ExpectSmall(folder.path(), "csv", EWC_ELEMENT_F32, {"b", "a", "b"});
+    }
+    const struct {
+        Bytes bytes;
+        const char *sentence;
+    } cases[] = {
+        {pack(128u << 20, LZMA_CHECK_CRC64), "train.csv.xz: xz asks for more than 66 MiB"},
+        {greatest.substr(0, greatest.size() - 1),
+            "train.csv.xz: truncated: the xz stream stops after 49 bytes"},
+        {greatest + "z", "train.csv.xz: trailing bytes after the xz stream"},
+        {Bytes(greatest).replace(30, 1, 1, (char)(greatest[30] ^ 1)),
+            "train.csv.xz: corrupt xz data"},
+    };
+    for (const auto &c : cases) {
+        Write(folder / "train.csv.xz", c.bytes);
+        ExpectRefused(folder.path(), c.sentence);
+    }
+}
+#endif
+
 /* ---- CIFAR ---- */
 
 TEST_F(Open, Cifar)
@@ -483,6 +529,18 @@ TEST_F(OpenImages, AreScaled)
     ExpectRefused(folder.path(), "a/2.png: 2 x 2 pixels, the images before are 3 x 4: image-size");
 }
 
+/* However few bytes an even image takes. */
+TEST_F(OpenImages, MayBeAllOfOneValue)
+{
+    const Bytes even = Png(2000, 2000, 1, Bytes(4000000, '\0'));
+    EXPECT_LT(even.size(), 4100u);
+    for (const char *name : {"a/1.png", "a/2.png", "b/1.png", "b/2.png"})
+        Write(folder / name, name[0] == 'a' ? even : Png(1, 1, 1, "\7"));
+    options.image_size = 1;
+    options.test_share = 0.5;
+    EXPECT_EQ((std::vector<double>{0, 7}), Read(Load(folder.path()), EWC_SPLIT_TEST).values);
+}
+
 /* The README's page on it, as it is written. */
 TEST_F(OpenImages, FromAFolderToAReport)
 {
@@ -529,6 +587,11 @@ TEST_F(Open, WrongBytesGetTheirSentence)
                       {"b/1.png", Png(1, 1, 1, "c")}, {"b/2.png", Png(1, 1, 1, "d")}}},
     };
     const Bytes png = Png(2, 2, 1, "abcd");
+    const auto claim = [&](uint32_t height, uint32_t width) { /* a size that is not its own */
+        Bytes out = png;
+        out.replace(16, 8, Big(width, 4) + Big(height, 4));
+        return out.replace(29, 4, Big(crc32(0, (const Bytef *)&out[12], 17), 4));
+    };
     const auto npz = [&](const Bytes &rows) { return Zip({{"x.npy", rows}, {"y.npy", y}}, true); };
     const auto float_idx = [](const std::vector<double> &v) {
         return TypedIdx(0x0d, {2, 2}, Items<float>(v, true));
@@ -630,6 +693,8 @@ TEST_F(Open, WrongBytesGetTheirSentence)
         {"csv", "a.csv", "just text\n", "one column, expected features and a label"},
         {"csv", "a.csv", "u,label\n1,a\n" + Bytes(600, 'x') + Bytes(1, '\0'),
             "line 3: a zero byte"},
+        {"csv", "test.csv.gz", Deflate("u,label\n1,a\n", 31) + Deflate("2,b\n", 31),
+            "test.csv.gz: trailing bytes after the gzip stream"},
         {"csv", "test.csv", "u,v\n1,2\n", "of a test table without labels"},
         {"csv", "b.csv", "u,label\n1,a\n", "two training tables, a.csv and b.csv"},
         /* CIFAR */
@@ -641,6 +706,8 @@ TEST_F(Open, WrongBytesGetTheirSentence)
         {"image", "a/1.png", "GIF89a..", "a/1.png: no PNG or JPEG image by its first bytes"},
         {"image", "a/1.png", png.substr(0, 45), "a/1.png: corrupt or truncated PNG"},
         {"image", "a/1.png", png.substr(0, 20), "a/1.png: no PNG image that can be read"},
+        {"image", "a/1.png", claim(4096, 4096),
+            "a/1.png: truncated: 4096 x 4096 pixels in a file of 71 bytes"},
         {"image", "b/1.jpg", Bytes("\xff\xd8\xff\xe0 and so on", 15), "b/1.jpg: corrupt JPEG"},
         {"image", "a/3.png", png, "a/3.png: 2 x 2 pixels, the images before are 1 x 1"},
         {"image", "c/notes.txt", "x", "a class folder without a .png, .jpg or .jpeg in it"},
@@ -661,6 +728,10 @@ TEST_F(Open, WrongBytesGetTheirSentence)
         Write(at + "/" + c.file, c.bytes);
         ExpectRefused(at, c.sentence);
         EXPECT_NE(nullptr, std::strstr(ewc_last_error(), at.c_str())) << ewc_last_error();
+        const std::string hint = "a test table without labels"; /* where that is what is wrong */
+        EXPECT_EQ(std::strstr(c.sentence, hint.c_str()) != nullptr,
+            std::strstr(ewc_last_error(), hint.c_str()) != nullptr)
+            << ewc_last_error();
     }
     EXPECT_GE(number, 60);
 
