@@ -12,7 +12,7 @@
 #endif
 
 #include "ewc/data.h"
-#include "support/files.hpp"
+#include "support/cli.hpp"
 #include "support/world.hpp"
 
 using namespace test;
@@ -899,13 +899,25 @@ TEST_F(Open, EmnistLetters)
         ewc_dataset_load(&out, be, "emnist-letters", folder.path().c_str()));
 }
 
-TEST_F(Open, RealCifar)
+/* The folder of a known set, on this machine or in what the project's people share. */
+std::string FindSet(const char *name, const char *shared)
 {
     ewc_dataset_location at;
-    EXPECT_OK(ewc_dataset_locate("cifar10", nullptr, 0, &at, sizeof at));
-    if (!at.found) GTEST_SKIP() << at.message;
+    for (const std::string &place :
+        {std::string(), EWC_TEST_SCRIPTS "/../../shared/data/" + std::string(shared)}) {
+        const char *const given = place.empty() ? nullptr : place.c_str();
+        if (ewc_dataset_locate(name, given, 0, &at, sizeof at) == EWC_OK && at.found)
+            return at.folder;
+    }
+    return "";
+}
+
+TEST_F(Open, RealCifar)
+{
+    const std::string at = FindSet("cifar10", "cifar-10");
+    if (at.empty()) GTEST_SKIP() << "no cifar10: tools/datasets/get";
     ewc_dataset *out = nullptr;
-    ASSERT_OK(ewc_dataset_load(&out, be, "cifar10", nullptr));
+    ASSERT_OK(ewc_dataset_load(&out, be, "cifar10", at.c_str()));
     const Handle<ewc_dataset> set(out);
     const Rows test = Read(set, EWC_SPLIT_TEST);
     for (int64_t c = 0; c < 10; c++) {
@@ -932,32 +944,50 @@ TEST_F(Open, AnotherCifarIsRefused)
 
 /* ---- What others write ---- */
 
-/* tests/write_sets.py, by a Python that has NumPy and Pillow, says what it has written. */
-TEST_F(Open, WhatNumpyAndPillowWrite)
+/* Has tests/write_sets.py write into `folder`, by $EWC_TEST_PYTHON, the Python of `tools/setup
+ * sets` or python3; false, and why, if none of them has what `writer` needs. */
+bool WriteSets(const std::string &folder, const std::string &writer, std::string *missing)
 {
-    const char *const python = std::getenv("EWC_TEST_PYTHON");
-    const std::string command = std::string(python ? python : "python3") + " " + EWC_TEST_SCRIPTS +
-                                "/write_sets.py '" + folder.path() + "' 2> '" + folder / "err" +
-                                "'";
-    if (std::system(command.c_str()) != 0)
-        GTEST_SKIP() << "no Python with NumPy and Pillow ($EWC_TEST_PYTHON): "
-                     << ReadFile(folder / "err").substr(0, 200);
-    int built = 0, sets = 0;
-    (void)ewc_dataset_format(6, &built);
+    const std::string own = EWC_TEST_SCRIPTS "/../build/sets/bin/python";
+    const char *const given = std::getenv("EWC_TEST_PYTHON");
+    const std::string python = given ? given : fs::exists(own) ? own : "python3";
+    const std::string command = "'" + python + "' '" EWC_TEST_SCRIPTS "/write_sets.py' '" + folder +
+                                "' " + writer + " > '" + folder + "/log' 2>&1";
+    const int status = std::system(command.c_str());
+    const bool is_missing = WEXITSTATUS(status) == 77 || WEXITSTATUS(status) == 127;
+    *missing = "tools/setup sets, or $EWC_TEST_PYTHON: " + ReadFile(folder + "/log");
+    EXPECT_TRUE(status == 0 || is_missing) << *missing;
+    return !is_missing;
+}
+
+class WhatOthersWrite : public Open, public ::testing::WithParamInterface<const char *>
+{
+};
+INSTANTIATE_TEST_SUITE_P(, WhatOthersWrite,
+    ::testing::Values("numpy", "pillow", "sklearn", "torchvision"),
+    [](const auto &each) { return std::string(each.param); });
+
+TEST_P(WhatOthersWrite, IsReadAsItWas)
+{
+    std::string missing;
+    if (!WriteSets(folder.path(), GetParam(), &missing)) GTEST_SKIP() << missing;
     const Json list = ParseJson(ReadFile(folder / "sets.json"));
-    size_t i;
+    int built = 0;
+    size_t i, sets = 0;
+    (void)ewc_dataset_format(6, &built);
     json_t *entry;
     json_array_foreach(list.get(), i, entry)
     {
         const std::string path = json_string_value(json_object_get(entry, "path"));
         SCOPED_TRACE(path);
+        sets++;
         if (json_is_true(json_object_get(entry, "images")) && !built) continue;
         const Handle<ewc_dataset> set = Load(folder / path);
         ASSERT_TRUE(set);
-        sets++;
         const Rows rows = Read(set, EWC_SPLIT_TRAIN);
         const json_t *const values = json_object_get(entry, "values");
         const json_t *const labels = json_object_get(entry, "labels");
+        const json_t *const classes = json_object_get(entry, "classes");
         const double within = json_number_value(json_object_get(entry, "within"));
         ASSERT_EQ(json_array_size(values), rows.values.size());
         ASSERT_EQ(json_array_size(labels), rows.labels.size());
@@ -967,7 +997,78 @@ TEST_F(Open, WhatNumpyAndPillowWrite)
                 << k;
         for (size_t k = 0; k < rows.labels.size(); k++)
             ASSERT_EQ(json_string_value(json_array_get(labels, k)), rows.labels[k]) << k;
+        if (!json_is_array(classes)) continue;
+        ASSERT_EQ((int64_t)json_array_size(classes), Info(set).classes);
+        for (size_t c = 0; c < json_array_size(classes); c++)
+            EXPECT_STREQ(json_string_value(json_array_get(classes, c)),
+                ewc_dataset_class_name(set.get(), (int64_t)c));
     }
-    EXPECT_GE(sets, 8);
+    EXPECT_GE(sets, 4u);
+}
+
+/* ---- Real sets, trained on for a moment ---- */
+
+class RealSets : public Cli
+{
+  protected:
+    /* Accuracy on each task after the last one. */
+    std::vector<double> Train(const Words &words)
+    {
+        Words all = {"train", "--json", "--quiet", "--kind", "split", "--scenario", "task",
+            "--eval-samples", "0", "--out", folder / "run"};
+        all.insert(all.end(), words.begin(), words.end());
+        const Outcome run = Ewc(all);
+        EXPECT_EQ(0, run.code) << run.err;
+        const Json result = ParseJson(run.out);
+        const json_t *const matrix = json_object_get(result.get(), "accuracy");
+        const json_t *const last = json_array_get(matrix, json_array_size(matrix) - 1);
+        std::vector<double> out;
+        size_t i;
+        json_t *value;
+        json_array_foreach(last, i, value) out.push_back(json_number_value(value));
+        return out;
+    }
+};
+
+/* Five of ten kinds of clothing, or pictures, twice: chance is 20 %. */
+TEST_F(RealSets, FashionMnist)
+{
+    const std::string at = FindSet("fashion-mnist", "fashion-mnist");
+    if (at.empty()) GTEST_SKIP() << "no fashion-mnist: tools/setup sets, or tools/datasets/get";
+    const std::vector<double> accuracy =
+        Train({"--dataset", "fashion-mnist", "--data-dir", at, "--tasks", "2", "--classes-per-task",
+            "5", "--iterations", "200", "--hidden", "64", "--fisher-samples", "200"});
+    ASSERT_EQ(2u, accuracy.size());
+    for (const double each : accuracy)
+        EXPECT_GT(each, 0.7);
+}
+
+TEST_F(RealSets, Cifar10)
+{
+    const std::string at = FindSet("cifar10", "cifar-10");
+    if (at.empty()) GTEST_SKIP() << "no cifar10: tools/datasets/get";
+    const std::vector<double> accuracy =
+        Train({"--dataset", "cifar10", "--data-dir", at, "--tasks", "2", "--classes-per-task", "5",
+            "--iterations", "200", "--hidden", "64", "--method", "sgd"});
+    ASSERT_EQ(2u, accuracy.size());
+    EXPECT_GT(accuracy[1], 0.28);
+}
+
+TEST_F(RealSets, DigitsAndWine)
+{
+    std::string missing;
+    if (!WriteSets(folder.path(), "sklearn", &missing)) GTEST_SKIP() << missing;
+    for (const char *path : {"digits-csv", "digits-npy", "digits.npz"}) {
+        const std::vector<double> accuracy = Train({"--data", folder / path, "--tasks", "5",
+            "--epochs", "20", "--batch", "32", "--hidden", "64"});
+        ASSERT_EQ(5u, accuracy.size());
+        for (const double each : accuracy)
+            EXPECT_GT(each, 0.9) << path;
+        fs::remove_all(folder / "run");
+    }
+    const std::vector<double> wine = Train({"--data", folder / "wine-csv", "--tasks", "1",
+        "--classes-per-task", "3", "--epochs", "200", "--batch", "32", "--hidden", "64"});
+    ASSERT_EQ(1u, wine.size());
+    EXPECT_GT(wine[0], 0.8);
 }
 } // namespace
