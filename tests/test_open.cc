@@ -890,7 +890,8 @@ TEST_F(Open, EmnistLetters)
     EXPECT_EQ(800, ewc_dataset_class_rows(set.get(), 0, EWC_SPLIT_TEST));
     ewc_dataset_location at;
     EXPECT_OK(ewc_dataset_locate("emnist-letters", folder.path().c_str(), 1, &at, sizeof at));
-    EXPECT_EQ(-1, at.verified) << at.message; /* its checksums are not known here */
+    EXPECT_EQ(-1, at.verified);
+    EXPECT_STREQ("whole; the checksums of 0 of its 4 files are known here", at.message);
     Bytes labels(rows[1], '\1');
     labels[5] = 0;
     file("test-labels-idx1-ubyte", Idx({rows[1]}, labels));
@@ -910,6 +911,23 @@ std::string FindSet(const char *name, const char *shared)
             return at.folder;
     }
     return "";
+}
+
+/* Of KMNIST the training labels are known. */
+TEST_F(Open, KmnistByItsLabels)
+{
+    const uint32_t rows[2] = {60000, 10000};
+    for (int split = 0; split < 2; split++) {
+        const std::string at = folder / (split ? "t10k" : "train");
+        Write(
+            at + "-images-idx3-ubyte", Idx({rows[split], 28, 28}, Bytes(784 * rows[split], '\3')));
+        Write(at + "-labels-idx1-ubyte", Idx({rows[split]}, Bytes(rows[split], '\4')));
+    }
+    ewc_dataset_location at;
+    EXPECT_OK(ewc_dataset_locate("kmnist", folder.path().c_str(), 1, &at, sizeof at));
+    EXPECT_EQ(0, at.verified);
+    EXPECT_NE(nullptr, std::strstr(at.message, "train-labels-idx1-ubyte: 60008 bytes with"));
+    EXPECT_NE(nullptr, std::strstr(at.message, "expected 60008 with 71af1bfc")) << at.message;
 }
 
 TEST_F(Open, RealCifar)

@@ -150,10 +150,10 @@ EWC_API int64_t ewc_dataset_class_rows(const ewc_dataset *dataset, int64_t c, ew
 /* Where a known set lies, and whether it is the canonical one. Needs no backend. */
 typedef struct ewc_dataset_location {
     char name[32];
-    char folder[512];  /* "" if not found */
-    int found;         /* all four files are there */
-    int verified;      /* 1: payload checksums match, 0: they do not; -1: not checked, or custom */
-    char message[256]; /* what is missing or differs; "" if nothing */
+    char folder[512]; /* "" if not found */
+    int found;        /* all four files are there */
+    int verified; /* 1: payload checksums match, 0: they do not; -1: not all are known, or custom */
+    char message[256]; /* what is missing, differs or is not known; "" if nothing */
     char checksum[40]; /* as in ewc_dataset_info, of a set that was read and is whole; else "" */
 } ewc_dataset_location;
 
