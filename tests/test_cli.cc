@@ -91,7 +91,7 @@ TEST_F(Cli, BadCommandLinesAreRefused)
         {" --patience: early stopping needs", {"train", "--patience", "3"}},
         {" --patience: early stopping needs",
             {"train", "--validation", "0", "--method", "dropout"}},
-        {"--classes-per-task", {"train", "--classes-per-task", "1"}},
+        {"--classes-per-task", {"train", "--classes-per-task", "0"}},
         {"--fisher-draws", {"train", "--fisher-draws", "0"}},
         {"--threads", {"train", "--threads", "5000"}},
         {"--seed", {"train", "--seed", "-1"}},

@@ -19,7 +19,12 @@ enum { EWCI_MAX_PIXELS = 1 << 24 }; /* of an image in a file: the widest input t
 enum { EWCI_CHECKSUM_SIZE = sizeof((ewc_dataset_info *)0)->checksum };
 
 /* What the random words of EWCK_STREAM_TASK are for, as their `time`. */
-enum { EWCI_DRAW_PERMUTATION = 0, EWCI_DRAW_CLASS_ORDER = 1, EWCI_DRAW_TEST_SHARE = 2 };
+enum {
+    EWCI_DRAW_PERMUTATION = 0,
+    EWCI_DRAW_CLASS_ORDER = 1,
+    EWCI_DRAW_TEST_SHARE = 2,
+    EWCI_DRAW_ROWS = 3
+};
 
 struct ewc_dataset {
     ewc_backend *backend; /* borrowed */

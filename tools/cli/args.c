@@ -179,10 +179,19 @@ void cli_put_flag(FILE *out, const char *key, const char *value)
     }
 }
 
+/* Whether a flag is the verb's own, whatever option has the same name. */
+static int is_own(const cli_verb *verb, const char *key)
+{
+    for (const cli_flag *flag = verb->flags; flag->key != NULL; flag++)
+        if (strcmp(flag->key, key) == 0) return 1;
+    return 0;
+}
+
 int cli_apply_flags(const cli_args *args, ewc_run_options *options)
 {
     ewc_option_info info;
     for (int k = 0; k < args->given; k++) {
+        if (is_own(args->verb, args->keys[k])) continue;
         for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
             if (strcmp(info.key, args->keys[k]) != 0 || strcmp(info.key, "preset") == 0 ||
                 strcmp(info.key, "method") == 0)
