@@ -529,13 +529,7 @@ static ewc_status create_data(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
     ewc_status status = EWC_OK;
-    ewc_sequence *sequence = NULL;
     ewc_task_options tasks = EWC_TASK_OPTIONS_DEFAULTS;
-    if (o->sequence[0] != '\0') {
-        EWCI_TRY(ewci_sequence_open(&sequence, &run->sets, run->backend, o));
-    } else {
-        EWCI_TRY(ewci_sets_load(&run->sets, run->backend, o));
-    }
     tasks.kind = (ewc_task_kind)o->kind;
     tasks.scenario = (ewc_scenario)o->scenario;
     tasks.count = o->tasks;
@@ -550,10 +544,11 @@ static ewc_status create_data(ewc_run *run)
     tasks.validation = o->validation;
     tasks.mean = (float)o->mean;
     tasks.std = (float)o->std;
-    EWCI_TRY(sequence != NULL ? ewc_tasks_create_sequence(&run->tasks, sequence, NULL, &tasks)
-                              : ewc_tasks_create(&run->tasks, run->sets.sets[0], &tasks));
+    if (o->sequence[0] != '\0')
+        return ewci_sequence_open(&run->tasks, &run->sets, run->backend, o, &tasks);
+    EWCI_TRY(ewci_sets_load(&run->sets, run->backend, o));
+    EWCI_TRY(ewc_tasks_create(&run->tasks, run->sets.sets[0], &tasks));
 done:
-    ewc_sequence_free(sequence);
     return status;
 }
 

@@ -433,9 +433,10 @@ static ewc_status fail_in_file(ewc_status status, const char *path)
     return ewci_fail(status == EWC_ERR_ARGUMENT ? EWC_ERR_CONFIG : status, "%s: %s", path, text);
 }
 
-ewc_status ewci_sequence_open(
-    ewc_sequence **out, ewci_sets *sets, ewc_backend *backend, const ewc_run_options *options)
+ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *backend,
+    const ewc_run_options *options, const ewc_task_options *tasks)
 {
+    ewc_sequence *sequence = NULL;
     const char *const path = options->sequence;
     ewc_status status;
     char *text = NULL;
@@ -448,10 +449,12 @@ ewc_status ewci_sequence_open(
     snprintf(r.folder, sizeof r.folder, "%s", dirname(copy));
     EWCI_TRY(ewci_file_read(&text, &bytes, path, EWCI_SEQUENCE_BYTES_MAX));
     EWCI_TRY(ewci_json_parse(&root, text, bytes, path, EWC_ERR_CONFIG));
-    EWCI_TRY(ewc_sequence_create(out));
-    status = read_tasks(&r, *out, root, &own);
+    EWCI_TRY(ewc_sequence_create(&sequence));
+    status = read_tasks(&r, sequence, root, &own);
+    if (status == EWC_OK) status = ewc_tasks_create_sequence(out, sequence, NULL, tasks);
     if (status != EWC_OK) status = fail_in_file(status, path);
 done:
+    ewc_sequence_free(sequence);
     json_decref(root);
     free(text);
     return status;
