@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "ewc/ewc.h"
+#include "host/data/sequence_json.h"
 #include "host/data/task.h"
 #include "support/files.hpp"
 #include "support/world.hpp"
@@ -915,7 +916,7 @@ TEST_F(SequenceFiles, BadFilesAreNamed)
     /* What is no file, and options at odds with one that is. */
     ewc_run *run = nullptr;
     const ewc_run_options none = Options({{"sequence", folder / "none.json"}});
-    EXPECT_FAILS(EWC_ERR_IO, "none.json", ewc_run_create(&run, &none, nullptr));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "none.json: cannot open", ewc_run_create(&run, &none, nullptr));
     const std::string good = File(R"({"scenario": "task", "tasks": [{}, {"permute": 1}]})");
     const std::vector<std::array<std::string, 3>> odds = {
         {"kind", "split", "kind: split, expected permuted beside sequence"},
@@ -932,6 +933,44 @@ TEST_F(SequenceFiles, BadFilesAreNamed)
         const ewc_run_options o = Options({{"sequence", good}, {key.c_str(), value}});
         EXPECT_FAILS(EWC_ERR_CONFIG, part.c_str(), ewc_run_create(&run, &o, nullptr));
     }
+}
+
+/* The README's page on it: each key of its table is one of a task, and so are those of its example.
+ */
+TEST_F(SequenceFiles, TheReadmeKnowsTheKeys)
+{
+    const std::string readme = ReadFile(EWC_TEST_README);
+    const size_t page = readme.find("### Your own sequence");
+    ASSERT_NE(std::string::npos, page);
+    const size_t begin = readme.find("```json\n", page) + 8, end = readme.find("```", begin);
+    const Json example = ParseJson(readme.substr(begin, end - begin));
+    const json_t *const list = json_object_get(example.get(), "tasks");
+    EXPECT_EQ(3u, json_array_size(list));
+    std::set<std::string> said, known;
+    for (size_t t = 0; t < json_array_size(list); t++) {
+        ewc_task task;
+        const json_t *data, *classes;
+        EXPECT_OK(ewci_task_from_json(&task, json_array_get(list, t), &data, &classes));
+    }
+    std::istringstream table(readme.substr(readme.find("| key of a task", end)));
+    std::string line;
+    for (int i = 0; std::getline(table, line) && line[0] == '|'; i++) {
+        std::istringstream words(line.substr(1, line.find('|', 1) - 1));
+        for (std::string word; i > 1 && words >> word;)
+            if (word[0] == '`') said.insert(word.substr(1, word.find('`', 1) - 1));
+    }
+    ewc_task all = EWC_TASK_DEFAULTS;
+    all.rows = all.channels = all.crop = all.pad = all.permute = all.permute_size =
+        all.permute_seed = 1;
+    all.epochs = all.iterations = 1;
+    all.rotate = all.lambda_factor = 2;
+    all.name = "n";
+    const Json spelt(ewci_task_to_json(&all));
+    const char *key;
+    json_t *value;
+    json_object_foreach(spelt.get(), key, value) known.insert(key);
+    known.insert({"data", "classes"});
+    EXPECT_EQ(known, said);
 }
 
 /* Words as labels, a table and its test share: from CSV to a head. */

@@ -447,7 +447,9 @@ ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *bac
     char copy[EWC_OPTION_TEXT_SIZE];
     snprintf(copy, sizeof copy, "%s", path);
     snprintf(r.folder, sizeof r.folder, "%s", dirname(copy));
-    EWCI_TRY(ewci_file_read(&text, &bytes, path, EWCI_SEQUENCE_BYTES_MAX));
+    status = ewci_file_read(&text, &bytes, path, EWCI_SEQUENCE_BYTES_MAX);
+    if (status == EWC_ERR_IO) status = ewci_fail(EWC_ERR_CONFIG, "sequence: %s", ewc_last_error());
+    if (status != EWC_OK) goto done;
     EWCI_TRY(ewci_json_parse(&root, text, bytes, path, EWC_ERR_CONFIG));
     EWCI_TRY(ewc_sequence_create(&sequence));
     status = read_tasks(&r, sequence, root, &own);

@@ -197,11 +197,13 @@ static int is_done(cli_job *job)
     }
     if (done == 1 && !is_same_data(&options, result)) {
         done = -1;
+        const char *const at = options.sequence[0] != '\0'   ? options.sequence
+                               : options.data[0] != '\0'     ? options.data
+                               : options.data_dir[0] != '\0' ? options.data_dir
+                                                             : "EWC_DATA_DIR";
         snprintf(job->message, sizeof job->message,
-            "out: %.250s holds a run on other data than what is in %.250s now", folder,
-            options.data[0] != '\0'       ? options.data
-            : options.data_dir[0] != '\0' ? options.data_dir
-                                          : "EWC_DATA_DIR");
+            "out: %.250s holds a run %s than what is in %.250s now", folder,
+            options.sequence[0] != '\0' ? "of other tasks" : "on other data", at);
     }
     if (done == 1) {
         json_object_set_new(result, "folder", json_string(folder));
