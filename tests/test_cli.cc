@@ -447,7 +447,8 @@ TEST_F(Cli, ASequenceOfOnesOwn)
     WriteFile(folder / "tasks.json", result.out);
     EXPECT_EQ(result.out, Ewc(with({"data", "--sequence", "tasks.json"})).out);
     ExpectRefused(2, "--sequence", {"data", "--sequence=maybe"});
-    ExpectRefused(2, "tasks.json", with({"train", "--sequence", "tasks.json", "--kind", "split"}));
+    ExpectRefused(
+        2, "beside sequence", with({"train", "--sequence", "tasks.json", "--kind", "split"}));
     ExpectRefused(2, "elsewhere.json: cannot open",
         with({"train", "--sequence", "elsewhere.json", "--device", "cpu"}));
 
