@@ -145,6 +145,7 @@ std::string ByHand(const ewc_run_options &o)
     t.shuffle_classes = o.shuffle_classes;
     t.mean = (float)o.mean;
     t.std = (float)o.std;
+    t.standardize = o.standardize;
     t.validation = o.validation;
     const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, data.get(), &t);
 
@@ -292,6 +293,7 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
         {"shuffle-classes", "false", "true", {{"kind", "split"}}},
         {"mean", "0", "0.25"},
         {"std", "1", "0.5"},
+        {"standardize", "false", "true"},
         {"validation", "0", "10"},
         {"hidden", "5", "6"},
         {"hidden", "5", "5,4"},

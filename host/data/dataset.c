@@ -443,6 +443,7 @@ void ewc_dataset_free(ewc_dataset *set)
         ewci_device_free(set->backend, set->images[split]);
         free(set->host_labels[split]);
     }
+    free(set->standard);
     ewci_names_free(&set->names);
     free(set);
 }

@@ -30,6 +30,9 @@ typedef struct ewci_shape {
     int64_t channels, height, width; /* of an image in the set, or 1, 1 and features */
     int64_t out_channels, out_height, out_width;
     float scale, shift; /* input = scale * value + shift */
+    /* Or NULL: (units) of the set, input = (value - mean) / std. */
+    const float *mean, *std;
+    int is_table; /* units are features, not channels */
 } ewci_shape;
 
 /* The shape of a task's inputs. @return EWC_OK; EWC_ERR_ARGUMENT: not of such a set: the sentence

@@ -321,6 +321,10 @@ static ewc_status check_options(const ewc_tasks *tasks)
     if (!(o->std > 0.0f) || !isfinite(o->std) || !isfinite(scale) || !isfinite(shift))
         return ewci_fail(EWC_ERR_ARGUMENT,
             "std: %g, expected a positive number by which values can be divided", (double)o->std);
+    if (o->standardize && (o->mean != 0.0f || o->std != 1.0f))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "standardize: finds mean and std in the data, and they are given: %g and %g",
+            (double)o->mean, (double)o->std);
     return EWC_OK;
 }
 
@@ -393,9 +397,14 @@ static const char *shape_advice(const ewci_shape *have, const ewci_shape *want, 
 /* The shape of task t's inputs. */
 static ewc_status shape_of(const ewc_tasks *tasks, ewci_shape *shape, int64_t t)
 {
+    const ewc_dataset *const data = data_of(tasks, t);
     *shape = tasks->shape; /* scale and shift */
-    const ewc_status status =
-        ewci_transform_shape(shape, task_at(tasks, t), &data_of(tasks, t)->info);
+    if (tasks->o.standardize) {
+        shape->mean = data->standard;
+        shape->std = data->standard + ewci_dataset_units(&data->info);
+        shape->is_table = ewci_dataset_is_table(&data->info);
+    }
+    const ewc_status status = ewci_transform_shape(shape, task_at(tasks, t), &data->info);
     if (status != EWC_OK && tasks->o.kind == EWC_TASKS_SEQUENCE)
         return ewci_fail(status, "task %lld: %s", (long long)t + 1, ewc_last_error());
     return status;
@@ -578,11 +587,14 @@ static ewc_status create_tasks(ewc_tasks **out, const ewc_sequence *sequence, ew
     tasks->pixels_task = tasks->labels_task = tasks->list_task[0] = tasks->list_task[1] = -1;
     EWCI_TRY(copy_sequence(tasks, sequence, dataset));
     tasks->be = data_of(tasks, 0)->backend;
-    const double most = data_of(tasks, 0)->info.element == EWC_ELEMENT_U8 ? 255.0 : 1.0;
+    const int is_bytes = data_of(tasks, 0)->info.element == EWC_ELEMENT_U8;
+    const double most = is_bytes && !tasks->o.standardize ? 255.0 : 1.0;
     tasks->shape.scale = (float)(1.0 / (most * (double)tasks->o.std));
     tasks->shape.shift = tasks->o.mean == 0.0f ? 0.0f : -tasks->o.mean / tasks->o.std;
     EWCI_TRY(check_options(tasks));
     EWCI_TRY(find_sets(tasks));
+    for (int64_t s = 0; s < tasks->set_count && tasks->o.standardize; s++)
+        EWCI_TRY(ewci_dataset_standardize(tasks->sets[s]));
     EWCI_TRY(check_sequence(tasks));
     EWCI_TRY(make_logits(tasks));
     EWCI_TRY(alloc_host(tasks));
@@ -743,6 +755,13 @@ const ewc_task *ewci_tasks_task(const ewc_tasks *tasks, int64_t t)
 {
     return task_at(tasks, t);
 }
+ewc_status ewci_tasks_set_standard(ewc_tasks *tasks, int64_t s, const float *mean, const float *std)
+{
+    tasks->pixels_task = -1; /* maps that are there are of the old ones */
+    free_joint(tasks);
+    return ewci_dataset_set_standard(tasks->sets[s], mean, std);
+}
+
 void ewci_tasks_scale(const ewc_tasks *tasks, float *scale, float *shift)
 {
     *scale = tasks->shape.scale;

@@ -45,6 +45,11 @@ int64_t ewci_tasks_data_classes(const ewc_tasks *tasks); /* of all sets together
 /* What was said of task t, whose dataset is its own. */
 const ewc_task *ewci_tasks_task(const ewc_tasks *tasks, int64_t t);
 
+/* Of tasks that standardize: replaces mean and std (units) of set s by those of other rows.
+ * @return as ewci_dataset_set_standard */
+ewc_status ewci_tasks_set_standard(
+    ewc_tasks *tasks, int64_t s, const float *mean, const float *std);
+
 /* input = scale * value + shift, before anything is weighed */
 void ewci_tasks_scale(const ewc_tasks *tasks, float *scale, float *shift);
 

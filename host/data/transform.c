@@ -6,7 +6,7 @@
  *   rotated:  that times the bilinear weights of the four pixels around the place it came from;
  *   grey:     that times the share of each of the three channels in brightness;
  *   bias:     -mean / std, so that padding and what lies outside the image are pixels of value 0.
- */
+ * Where features or channels have a mean and std of their own, weight and bias are of those. */
 #include <math.h>
 
 #include "../base/internal.h"
@@ -78,15 +78,20 @@ typedef struct map {
     const ewc_task *task;
     int64_t features;
     int32_t *index;
-    float *weight;
+    float *weight, *bias;
     int64_t taps; /* of the feature at hand so far */
 } map;
 
-static void set_tap(map *m, int64_t feature, int64_t pixel, float weight)
+/* A part of a pixel of that channel, or of the padding around it. */
+static void set_tap(map *m, int64_t feature, int64_t channel, int64_t pixel, float part)
 {
+    const ewci_shape *const s = m->shape;
     const int64_t at = m->taps++ * m->features + feature;
+    const int64_t unit = s->is_table && pixel >= 0 ? pixel : channel;
+    const float scale = s->mean ? 1.0f / s->std[unit] : s->scale;
     m->index[at] = pixel < 0 ? 0 : (int32_t)pixel;
-    m->weight[at] = pixel < 0 ? 0.0f : m->shape->scale * weight;
+    m->weight[at] = pixel < 0 ? 0.0f : scale * part;
+    if (s->mean) m->bias[feature] -= part * (s->mean[unit] / s->std[unit]);
 }
 
 /* The set's pixel at a place of channel c of an input before it is turned, or -1 where there is
@@ -108,11 +113,11 @@ static void weigh(map *m, int64_t feature, int64_t c, int64_t y, int64_t x, floa
     static const float brightness[3] = {0.299f, 0.587f, 0.114f}; /* ITU-R BT.601 */
     if (!is_grey_of_colour(m->shape)) {
         const int64_t from = m->shape->channels == 1 ? 0 : c;
-        set_tap(m, feature, pixel_at(m, from, y, x), part);
+        set_tap(m, feature, from, pixel_at(m, from, y, x), part);
         return;
     }
     for (int64_t from = 0; from < 3; from++)
-        set_tap(m, feature, pixel_at(m, from, y, x), brightness[from] * part);
+        set_tap(m, feature, from, pixel_at(m, from, y, x), brightness[from] * part);
 }
 
 /* The same of a place before the image is turned counter-clockwise about its centre. Places are
@@ -172,15 +177,15 @@ void ewci_transform_map(const ewci_shape *shape, const ewc_task *task, uint64_t 
 {
     const int64_t height = shape->out_height, width = shape->out_width;
     const int64_t features = shape->out_channels * height * width;
-    map m = {shape, task, features, index, weight, 0};
+    map m = {shape, task, features, index, weight, bias, 0};
     order_places(shape, task, seed, features, order);
     for (int64_t f = 0; f < features; f++) {
         const int64_t row = order[f] / width, x = order[f] % width;
         m.taps = 0;
+        bias[f] = shape->mean ? 0.0f : shape->shift;
         if (task->rotate != 0.0)
             weigh_turned(&m, f, row / height, row % height, x);
         else
             weigh(&m, f, row / height, row % height, x, 1.0f);
-        bias[f] = shape->shift;
     }
 }

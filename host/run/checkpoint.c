@@ -109,13 +109,16 @@ static const entry_row task_rows[] = {
     /* Later than format 2: where they are missing, the data are four IDX files of bytes. */
     ROW("ewc.data.format", TEXT, data_format, NULL, 0, 0),
     ROW("ewc.data.element", CHOICE, data_element, "u8|f32", 0, 0),
+    ROW("ewc.input.standardize", INTEGER, standardize, NULL, 0, 1),
 };
-enum { LATER_ROWS = 2 };
+enum { LATER_ROWS = 3 };
 /* What the classes are called, as a JSON array; left out where they are 0, 1, ... or too long. */
 #define LABELS_KEY "ewc.data.labels"
 /* Tasks that are no kind: what ewci_sequence_describe says; left out where that is too long. */
 #define SEQUENCE_KEY "ewc.task.sequence"
-enum { LABELS_MAX = 1 << 18, SEQUENCE_MAX = 1 << 22 };
+/* Tasks that standardize: what ewci_standard_describe says. */
+#define STANDARD_KEY "ewc.input.standard"
+enum { LABELS_MAX = 1 << 18, SEQUENCE_MAX = 1 << 22, STANDARD_MAX = 1 << 22 };
 enum { TASK_ROWS = sizeof task_rows / sizeof task_rows[0], VALUE_SIZE = 512 };
 #undef ROW
 
@@ -236,6 +239,7 @@ static void describe(
     strcpy(info->data_checksum, data->checksum);
     strcpy(info->data_format, data->format);
     info->data_element = data->element;
+    info->standardize = o->standardize;
 }
 
 /* ---- Writing ---- */
@@ -281,6 +285,9 @@ static int add_tasks(json_t *metadata, const ewc_tasks *tasks)
     const ewc_dataset *const data = ewci_tasks_set(tasks, 0, NULL);
     if (data->info.is_mapped &&
         !add_json(metadata, LABELS_KEY, ewci_dataset_labels(data), LABELS_MAX))
+        return 0;
+    if (ewci_tasks_options(tasks)->standardize &&
+        !add_json(metadata, STANDARD_KEY, ewci_standard_describe(tasks), STANDARD_MAX))
         return 0;
     return ewci_tasks_options(tasks)->kind != EWC_TASKS_SEQUENCE ||
            add_json(metadata, SEQUENCE_KEY, ewci_sequence_describe(tasks), SEQUENCE_MAX);
@@ -737,6 +744,20 @@ ewc_status ewci_checkpoint_labels(const char *path, json_t **out)
 ewc_status ewci_checkpoint_sequence(const char *path, json_t **out)
 {
     return read_json(path, SEQUENCE_KEY, out);
+}
+
+ewc_status ewci_checkpoint_standardize(const char *path, ewc_tasks *tasks)
+{
+    json_t *standard = NULL;
+    ewc_status status = EWC_OK;
+    if (!ewci_tasks_options(tasks)->standardize) return EWC_OK;
+    EWCI_TRY(read_json(path, STANDARD_KEY, &standard));
+    status = ewci_standard_restore(tasks, standard);
+    if (status == EWC_ERR_CHECKPOINT || status == EWC_ERR_DATA)
+        status = ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s: %s", path, STANDARD_KEY, ewc_last_error());
+done:
+    json_decref(standard);
+    return status;
 }
 
 /* "mnist in /folder, checksum 0123..." */

@@ -27,6 +27,7 @@ static ewc_task_options task_options(const ewc_checkpoint_info *i)
     tasks.seed = (uint64_t)i->seed;
     tasks.mean = (float)i->mean;
     tasks.std = (float)i->std;
+    tasks.standardize = i->standardize;
     return tasks;
 }
 
@@ -141,6 +142,7 @@ ewc_status ewc_predictor_create(ewc_predictor **out, ewc_backend *backend, const
             "%s: does not say what its tasks are: it was saved without them", path));
     if (p->info.kind != EWC_TASKS_SEQUENCE) EWCI_TRY(check_images(&p->info, path));
     EWCI_TRY(of_file(create_tasks(p, backend, path), path));
+    EWCI_TRY(ewci_checkpoint_standardize(path, p->tasks));
     EWCI_TRY(check_outputs(p, path));
     EWCI_TRY(of_file(create_model(p, backend), path));
     EWCI_TRY(ewc_checkpoint_load(path, p->model, NULL));

@@ -159,6 +159,7 @@ static json_t *describe_run(const ewc_run *run)
         json_object_set_new(
             out, "data_rows", json_pack("[I, I]", (json_int_t)data->rows[0], data->rows[1]));
         json_object_set_new(out, "data_labels", describe_labels(run));
+        json_object_set_new(out, "standardize", json_boolean(o->standardize));
         json_object_set_new(out, "task_names", describe_names(run));
     }
     if (out != NULL && o->sequence[0] != '\0') { /* "sets" and "tasks" */
@@ -544,6 +545,7 @@ static ewc_status create_data(ewc_run *run)
     tasks.validation = o->validation;
     tasks.mean = (float)o->mean;
     tasks.std = (float)o->std;
+    tasks.standardize = o->standardize;
     if (o->sequence[0] != '\0')
         return ewci_sequence_open(&run->tasks, &run->sets, run->backend, o, &tasks);
     EWCI_TRY(ewci_sets_load(&run->sets, run->backend, o));
@@ -898,6 +900,7 @@ static ewc_status evaluate(ewc_run *run, const char *checkpoint, double *accurac
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_evaluate: called from a callback of the run");
     EWCI_TRY(ewci_checkpoint_compare(checkpoint, run->model, run->tasks, other_data, &trained));
     EWCI_TRY(ewc_checkpoint_load(checkpoint, run->model, NULL));
+    EWCI_TRY(ewci_checkpoint_standardize(checkpoint, run->tasks));
     for (int64_t t = 0; t < run->result.tasks; t++)
         EWCI_TRY(
             ewc_trainer_evaluate(run->trainer, t, t < trained ? trained : t + 1, &accuracy[t]));

@@ -89,6 +89,58 @@ json_t *ewci_sequence_describe(const ewc_tasks *tasks)
     return NULL;
 }
 
+json_t *ewci_standard_describe(const ewc_tasks *tasks)
+{
+    json_t *const out = json_array();
+    int failed = out == NULL;
+    for (int64_t s = 0; s < ewci_tasks_set_count(tasks) && !failed; s++) {
+        const ewc_dataset *const set = ewci_tasks_set(tasks, s, NULL);
+        const int64_t units = ewci_dataset_units(&set->info);
+        json_t *const pair = json_array();
+        for (int part = 0; part < 2; part++) {
+            json_t *const list = json_array();
+            for (int64_t u = 0; u < units; u++)
+                failed |=
+                    json_array_append_new(list, json_real((double)set->standard[part * units + u]));
+            failed |= json_array_append_new(pair, list);
+        }
+        failed |= json_array_append_new(out, pair);
+    }
+    if (!failed) return out;
+    json_decref(out);
+    return NULL;
+}
+
+ewc_status ewci_standard_restore(ewc_tasks *tasks, const json_t *standards)
+{
+    ewc_status status = EWC_OK;
+    float *values = NULL; /* (2, units) */
+    if ((int64_t)json_array_size(standards) != ewci_tasks_set_count(tasks))
+        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "mean and std of %zu sets, there are %lld",
+            json_array_size(standards), (long long)ewci_tasks_set_count(tasks)));
+    for (int64_t s = 0; s < ewci_tasks_set_count(tasks); s++) {
+        const json_t *const pair = json_array_get(standards, (size_t)s);
+        const int64_t units = ewci_dataset_units(&ewci_tasks_set(tasks, s, NULL)->info);
+        free(values);
+        values = ewci_calloc(2 * (size_t)units, sizeof *values);
+        if (values == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "out of memory for mean and std"));
+        for (int part = 0; part < 2; part++) {
+            const json_t *const list = json_array_get(pair, (size_t)part);
+            if ((int64_t)json_array_size(list) != units)
+                EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT,
+                    "mean and std of %zu features or channels, there are %lld",
+                    json_array_size(list), (long long)units));
+            for (int64_t u = 0; u < units; u++)
+                values[part * units + u] =
+                    (float)json_number_value(json_array_get(list, (size_t)u));
+        }
+        EWCI_TRY(ewci_tasks_set_standard(tasks, s, values, values + units));
+    }
+done:
+    free(values);
+    return status;
+}
+
 ewc_status ewci_sets_blank(
     ewci_sets *sets, ewc_backend *backend, const ewc_dataset_info *info, const json_t *labels)
 {

@@ -21,6 +21,15 @@ int ewci_is_labels(const json_t *labels);
 /* NULL if out of memory. */
 json_t *ewci_sequence_describe(const ewc_tasks *tasks);
 
+/* Mean and std of the units of each set, of tasks that standardize: [[mean...], [std...]] for each.
+ * NULL if out of memory. */
+json_t *ewci_standard_describe(const ewc_tasks *tasks);
+
+/* Gives them to the sets of such tasks.
+ * @return EWC_OK; EWC_ERR_CHECKPOINT: not what the above has made of such sets; EWC_ERR_DATA;
+ *         EWC_ERR_MEMORY */
+ewc_status ewci_standard_restore(ewc_tasks *tasks, const json_t *standards);
+
 /* The sets that tasks are of, each once. */
 typedef struct ewci_sets {
     ewc_dataset **sets; /* (count) owned */

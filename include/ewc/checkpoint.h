@@ -63,6 +63,9 @@ typedef struct ewc_checkpoint_info {
     int64_t channels, height, width, data_classes;
     char data_name[32], data_folder[512], data_checksum[40], data_format[16];
     int64_t data_element; /* an ewc_element */
+
+    int64_t standardize; /* 1: as in ewc_task_options, and scale and shift are 1 and 0: the file has
+                          * mean and std of each unit in its own metadata */
 } ewc_checkpoint_info;
 
 /* Reads what the file at `path` is, not its tensors; `size` is sizeof *out.

@@ -205,11 +205,15 @@ typedef struct ewc_task_options {
                                * EWC_SPLIT_VALIDATION */
     const int64_t *class_counts; /* EWC_TASKS_SPLIT: (count) classes of each task, 1 or more, in
                                   * place of classes_per_task; borrowed for the call; or NULL */
+    int64_t standardize; /* 1: input = (value - m) / s, m and s the mean and the standard deviation
+                          * of that feature of a table, or channel of images, over all training
+                          * rows of its set; s = 1 where all values are one. Padding is a value
+                          * 0. mean and std are 0 and 1 then */
 } ewc_task_options;
 #define EWC_TASK_OPTIONS_DEFAULTS                                                                  \
     {                                                                                              \
         sizeof(ewc_task_options), EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 10, 0, 0, 1, 180.0, 2,  \
-            0, 0.0f, 1.0f, 0, 0, NULL                                                              \
+            0, 0.0f, 1.0f, 0, 0, NULL, 0                                                           \
     }
 
 /* A sequence of tasks over `dataset`, which is borrowed and must outlive it. `options` may be NULL.

@@ -195,6 +195,9 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, image_size, "0", "[0,4096]", "Tasks",                                               \
         "--data of images: scaled to so many pixels a side; 0: they have one size")                \
     X(FLAG, coarse_labels, "false", "", "Tasks", "cifar100: its 20 classes of classes")            \
+    X(FLAG, standardize, "false", "", "Tasks",                                                     \
+        "each column of a table, or channel of images: (value - mean) / std, both over its "       \
+        "training rows")                                                                           \
     X(REAL, fisher_tolerance, "0", "[0,1)", "Fisher",                                              \
         "exact: drops rows below this share of a sample's mean; 1e-6 recommended; 0: none; faster "\
         "on a CPU only")                                                                           \
