@@ -114,7 +114,28 @@ EWCI_FN int64_t ewci_view_sample(const ewck_view *view, const ewck_step *step, i
 {
     const int64_t position = step->position + row;
     if (view->chosen) return view->chosen[ewci_sample(step, position, view->chosen_count)];
-    return ewci_sample(step, position, view->count * view->copies);
+    return ewci_sample(step, position, view->count);
+}
+
+/* The part of a joint view that has a sample: the last that begins at it or before. */
+EWCI_FN int64_t ewci_view_part_of(const ewck_view *view, int64_t sample)
+{
+    int64_t low = 0, high = view->part_count;
+    while (high - low > 1) {
+        const int64_t middle = (low + high) / 2;
+        if (view->parts[middle].begin <= sample)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The task that an origin's `part` stands for: by value, so that of a view in registers nobody
+ * takes the address. */
+EWCI_FN ewck_view ewci_view_part(const ewck_view *view, int64_t part)
+{
+    return view->parts ? view->parts[part] : *view;
 }
 
 /* What stands in row `row` of that batch. */
@@ -122,11 +143,19 @@ EWCI_FN ewck_origin ewci_view_origin(const ewck_view *view, const ewck_step *ste
 {
     ewck_origin origin;
     origin.sample = ewci_view_sample(view, step, row);
-    origin.copy = view->copies > 1 ? origin.sample / view->count : 0;
-    const int64_t place = origin.sample - origin.copy * view->count;
-    origin.source = view->list ? view->list[place] : place;
-    origin.label = view->label_map[origin.copy * view->classes + view->labels[origin.source]];
+    origin.part = view->parts ? ewci_view_part_of(view, origin.sample) : 0;
+    const ewck_view part = ewci_view_part(view, origin.part);
+    const int64_t place = view->parts ? origin.sample - part.begin : origin.sample;
+    origin.source = part.list ? part.list[place] : place;
+    origin.label = part.label_map[part.labels[origin.source]];
     return origin;
+}
+
+/* The logits, of `cols`, that compete with a label's: those of its head. */
+EWCI_FN ewck_head ewci_head(const ewck_head *heads, int64_t label, int64_t cols)
+{
+    const ewck_head all = {0, (int32_t)cols};
+    return heads ? heads[label] : all;
 }
 
 /* ---- Statistics ---- */

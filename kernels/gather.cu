@@ -25,13 +25,13 @@ static __global__ void gather_kernel(float *__restrict__ x, int64_t leading,
             samples[row] = origin.sample;
             labels[row] = origin.label;
         }
-        const Pixel *const image = pixels_of<Pixel>(view, origin.source);
-        const int64_t map = origin.copy * view.taps * view.features;
+        const ewck_view part = ewci_view_part(&view, origin.part);
+        const Pixel *const image = pixels_of<Pixel>(part, origin.source);
         for (int64_t f = threadIdx.x; f < view.features; f += blockDim.x) {
-            float value = view.bias[f];
-            for (int64_t tap = 0; tap < view.taps; tap++) {
-                const int64_t at = map + tap * view.features + f;
-                value = fmaf(view.weight[at], (float)image[view.index[at]], value);
+            float value = part.bias[f];
+            for (int64_t tap = 0; tap < part.taps; tap++) {
+                const int64_t at = tap * view.features + f;
+                value = fmaf(part.weight[at], (float)image[part.index[at]], value);
             }
             x[row * leading + f] = value;
         }
@@ -43,8 +43,9 @@ extern "C" cudaError_t ewck_gather_padded(float *x, int64_t leading, int32_t *la
     cudaStream_t stream)
 {
     if (rows == 0) return cudaSuccess;
-    if (rows < 0 || host_view->count <= 0 || host_view->copies <= 0 || host_view->features < 0 ||
-        leading < host_view->features || (host_view->chosen && host_view->chosen_count <= 0))
+    if (rows < 0 || host_view->count <= 0 || host_view->features < 0 ||
+        (host_view->parts && host_view->part_count <= 0) || leading < host_view->features ||
+        (host_view->chosen && host_view->chosen_count <= 0))
         return cudaErrorInvalidValue;
     const auto kernel = host_view->floats ? gather_kernel<float> : gather_kernel<uint8_t>;
     EWC_LAUNCH(kernel, ewck_grid(rows, 1), kGatherBlock, 0, stream, x, leading, labels, samples,

@@ -132,7 +132,7 @@ cudaError_t ewck_fisher_batch(float *f, void *memory, const float *theta,
 
 /* ---- softmax_nll.cu ---- */
 cudaError_t ewck_nll(float *loss, float *hit, float *gradient, const float *logits,
-    const int32_t *labels, int64_t rows, int64_t cols, int64_t group, float scale,
+    const int32_t *labels, int64_t rows, int64_t cols, const ewck_head *heads, float scale,
     cudaStream_t stream);
 
 /* ---- distill.cu ---- */

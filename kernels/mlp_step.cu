@@ -565,8 +565,9 @@ struct Head {
     float *loss;  /* (rows) */
     float *delta; /* (rows, columns) padded */
     float *below; /* (rows, depth) padded: at z of the layer below; or NULL: there is none */
-    int64_t columns, depth, width; /* width: of a group, as in nll */
-    int activation;                /* of the layer below */
+    const ewck_head *heads; /* as in nll */
+    int64_t columns, depth;
+    int activation; /* of the layer below */
     float scale;
 };
 
@@ -622,13 +623,14 @@ static __global__ void __launch_bounds__(kThreads, 1) head_kernel(Head h, int64_
     head_logits<kVector>(logits, h, in);
     __syncthreads();
     if (threadIdx.x < kWarp) {
-        const int64_t first = h.labels[row] / h.width * h.width, label = h.labels[row] - first;
-        const Softmax softmax = softmax_of(logits + first, h.width, threadIdx.x);
+        const ewck_head head = ewci_head(h.heads, h.labels[row], h.columns);
+        const int64_t first = head.first, label = h.labels[row] - first;
+        const Softmax softmax = softmax_of(logits + first, head.width, threadIdx.x);
         if (threadIdx.x == 0)
             h.loss[row] = logf(softmax.sum) - (logits[first + label] - softmax.top);
         for (int64_t column = threadIdx.x; column < leading; column += kWarp) {
-            const int64_t j = column - first; /* in the group */
-            const bool competes = j >= 0 && j < h.width;
+            const int64_t j = column - first; /* in the head */
+            const bool competes = j >= 0 && j < head.width;
             const float seed =
                 competes ? h.scale * (softmax.p(j) - (j == label ? 1.0f : 0.0f)) : 0.0f;
             delta[column] = seed;
@@ -1052,7 +1054,7 @@ static cudaError_t launch_forward(const Net &net, int64_t i, int64_t rows, cudaS
 /* Whether the images of a tile are bytes, fit into shared memory and share one pixel map. */
 static bool fuses_gather(const Net &net, const ewck_view &view)
 {
-    return net.given.count > 1 && view.copies == 1 && view.pixels <= 1024 && !view.floats;
+    return net.given.count > 1 && !view.parts && view.pixels <= 1024 && !view.floats;
 }
 
 static cudaError_t launch_gather(const Net &net, const ewck_view &view, const ewck_step *step,
@@ -1078,11 +1080,9 @@ static cudaError_t launch_head(const Net &net, int64_t rows, cudaStream_t stream
 {
     const Layer &head = net.layers[net.given.count - 1];
     const Layer *const below = net.given.count > 1 ? &head - 1 : nullptr;
-    const int64_t group = net.given.group;
     const Head h = {below ? below->y : net.x, below ? below->z : nullptr,
         net.given.theta + head.at.weight, net.given.theta + head.at.bias, net.labels, net.loss,
-        head.delta, below ? below->delta : nullptr, head.at.out, head.at.in,
-        group > 0 && group < head.at.out ? group : head.at.out,
+        head.delta, below ? below->delta : nullptr, net.given.heads, head.at.out, head.at.in,
         below ? below->at.activation : (int)EWCK_ACTIVATION_NONE, 1.0f / (float)rows};
     const unsigned blocks = (unsigned)padded(rows);
     if (is_aligned(net, net.given.count - 1))

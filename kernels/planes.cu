@@ -128,19 +128,19 @@ static __global__ void __launch_bounds__(kGatherBlock)
         int64_t *__restrict__ samples, ewck_view view, const ewck_step *__restrict__ step)
 {
     EWC_SHARED(int64_t, sources, kGatherRows); /* rows of the dataset */
-    EWC_SHARED(int64_t, maps, kGatherRows);    /* their place in index and weight */
+    EWC_SHARED(int64_t, parts, kGatherRows);   /* of a joint view */
     const int64_t col = ((int64_t)blockIdx.y * kGatherBlock + threadIdx.x) * 4;
     float bias[4], weight[4], rest[4];
     int32_t index[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) { /* of the first map and tap */
-        const bool inside = col + i < view.features;
+    for (int i = 0; i < 4; i++) { /* of a task's first tap */
+        const bool inside = !view.parts && col + i < view.features;
         bias[i] = inside ? view.bias[col + i] : 0.0f;
         weight[i] = inside ? view.weight[col + i] : 0.0f;
         index[i] = inside ? view.index[col + i] : 0;
         rest[i] = col + i == view.features ? 1.0f : 0.0f;
     }
-    const bool is_simple = view.copies == 1 && view.taps == 1;
+    const bool is_simple = !view.parts && view.taps == 1;
     for (int64_t top = (int64_t)blockIdx.x * kGatherRows; top < x.rows;
          top += (int64_t)gridDim.x * kGatherRows) {
         __syncthreads(); /* all have read the former ones */
@@ -148,7 +148,7 @@ static __global__ void __launch_bounds__(kGatherBlock)
             const int64_t row = top + threadIdx.x;
             const ewck_origin origin = ewci_view_origin(&view, step, row);
             sources[threadIdx.x] = origin.source;
-            maps[threadIdx.x] = origin.copy * view.taps * view.features;
+            parts[threadIdx.x] = origin.part;
             if (blockIdx.y == 0) {
                 samples[row] = origin.sample;
                 labels[row] = origin.label;
@@ -157,7 +157,8 @@ static __global__ void __launch_bounds__(kGatherBlock)
         __syncthreads();
         const int here = x.rows - top < kGatherRows ? (int)(x.rows - top) : kGatherRows;
         for (int r = 0; r < here && col < x.leading; r++) {
-            const Pixel *const image = pixels_of<Pixel>(view, sources[r]);
+            const ewck_view part = ewci_view_part(&view, parts[r]);
+            const Pixel *const image = pixels_of<Pixel>(part, sources[r]);
             float value[4], square[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) {
@@ -165,9 +166,10 @@ static __global__ void __launch_bounds__(kGatherBlock)
                 if (is_simple) {
                     value[i] = fmaf(weight[i], (float)image[index[i]], bias[i]);
                 } else if (col + i < view.features) {
-                    for (int64_t tap = 0; tap < view.taps; tap++) {
-                        const int64_t at = maps[r] + tap * view.features + col + i;
-                        value[i] = fmaf(view.weight[at], (float)image[view.index[at]], value[i]);
+                    if (view.parts) value[i] = part.bias[col + i];
+                    for (int64_t tap = 0; tap < part.taps; tap++) {
+                        const int64_t at = tap * view.features + col + i;
+                        value[i] = fmaf(part.weight[at], (float)image[part.index[at]], value[i]);
                     }
                 }
                 square[i] = fmaf(value[i], value[i], rest[i]);
@@ -187,8 +189,8 @@ extern "C" cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t
         return cudaErrorInvalidValue;
     if (x.rows == 0) return cudaSuccess;
     const int64_t across = (x.leading + 4 * kGatherBlock - 1) / (4 * kGatherBlock);
-    if (view.count <= 0 || view.copies <= 0 || (view.chosen && view.chosen_count <= 0) ||
-        across > 65535)
+    if (view.count <= 0 || (view.parts && view.part_count <= 0) ||
+        (view.chosen && view.chosen_count <= 0) || across > 65535)
         return cudaErrorInvalidValue;
     const auto kernel = view.floats ? gather_kernel<float> : gather_kernel<uint8_t>;
     EWC_LAUNCH(kernel, dim3(ewck_grid(x.rows, kGatherRows), (unsigned)across), kGatherBlock, 0,

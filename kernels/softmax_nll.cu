@@ -3,15 +3,17 @@
  *   loss = log sum_j exp(z_j - top) - (z_y - top),  gradient_j = scale (p_j - [j = y]) */
 #include "kernels.h"
 
+#include "formula.h"
 #include "softmax.h"
 
-/* Out: loss and hit (rows), gradient (rows, cols), each unless NULL. `width` is that of a group. */
+/* Out: loss and hit (rows), gradient (rows, cols), each unless NULL. */
 static __global__ void nll_kernel(float *__restrict__ loss, float *__restrict__ hit,
-    float *__restrict__ gradient, Logits logits, int64_t width, float scale)
+    float *__restrict__ gradient, Logits logits, const ewck_head *__restrict__ heads, float scale)
 {
     const unsigned lane = threadIdx.x % kWarp;
     for (int64_t row = first_row(); row < logits.rows; row += row_stride()) {
-        const int64_t first = logits.labels[row] / width * width;
+        const ewck_head head = ewci_head(heads, logits.labels[row], logits.cols);
+        const int64_t first = head.first, width = head.width;
         const int64_t label = logits.labels[row] - first;
         const float *const z = logits.z + row * logits.cols + first;
         const Softmax softmax = softmax_of(z, width, lane);
@@ -22,7 +24,7 @@ static __global__ void nll_kernel(float *__restrict__ loss, float *__restrict__ 
         if (loss && lane == 0) loss[row] = logf(softmax.sum) - (z[label] - softmax.top);
         if (!gradient) continue;
         for (int64_t col = lane; col < logits.cols; col += kWarp) {
-            const int64_t j = col - first; /* in the group */
+            const int64_t j = col - first; /* in the head */
             const bool competes = j >= 0 && j < width;
             gradient[row * logits.cols + col] =
                 competes ? scale * (softmax.p(j) - (j == label ? 1.0f : 0.0f)) : 0.0f;
@@ -31,14 +33,13 @@ static __global__ void nll_kernel(float *__restrict__ loss, float *__restrict__ 
 }
 
 extern "C" cudaError_t ewck_nll(float *loss, float *hit, float *gradient, const float *logits,
-    const int32_t *labels, int64_t rows, int64_t cols, int64_t group, float scale,
+    const int32_t *labels, int64_t rows, int64_t cols, const ewck_head *heads, float scale,
     cudaStream_t stream)
 {
     if (rows < 0 || cols < 0) return cudaErrorInvalidValue;
     if (rows == 0 || cols == 0) return cudaSuccess;
-    const int64_t width = group > 0 && group < cols ? group : cols;
     const Logits batch = {logits, labels, rows, cols};
     EWC_LAUNCH(nll_kernel, ewck_grid(rows, kRowsPerBlock), kBlock, 0, stream, loss, hit, gradient,
-        batch, width, scale);
+        batch, heads, scale);
     return cudaGetLastError();
 }

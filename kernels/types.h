@@ -40,35 +40,43 @@ typedef struct ewck_step {
 
 enum { EWCK_MAX_STEPS = 32 }; /* blocks that set_steps writes at once */
 
-/* A task as gather sees it. Sample s of copies * count is row list[s % count] (row s % count
- * without a list) seen through map s / count; copies > 1 is joint training on several maps. With
- * `chosen` a batch has only the samples that stand there. */
+/* Samples as gather sees them. Of a task: sample s of `count` is row list[s] (row s without a list)
+ * seen through its pixel map. Of several tasks together, a joint view: those of the first part come
+ * first, then those of the second; of the joint view itself only features, count, parts and chosen
+ * count. With `chosen` a batch has only the samples that stand there. All sets are bytes, or all
+ * are floats, which the joint view says, too. */
 typedef struct ewck_view {
     const uint8_t *images;  /* (rows, pixels); of a set of floats: NULL */
+    const float *floats;    /* (rows, pixels) in place of images, or NULL */
     const uint16_t *labels; /* (rows) */
     const int32_t *list;    /* (count) or NULL */
     int64_t pixels;
     int64_t count;
-    int64_t copies;
     int64_t features;         /* of an input */
     int64_t taps;             /* pixels that are weighed for one feature: 1 permuted, 4 rotated */
-    int64_t classes;          /* of the dataset */
-    const int32_t *index;     /* (copies, taps, features) pixel */
-    const float *weight;      /* (copies, taps, features); 0 where a feature is padding */
+    const int32_t *index;     /* (taps, features) pixel */
+    const float *weight;      /* (taps, features); 0 where a feature is padding */
     const float *bias;        /* (features) */
-    const int32_t *label_map; /* (copies, classes) logit of each class */
-    const int64_t *chosen;    /* (chosen_count) samples or NULL */
+    const int32_t *label_map; /* (classes of the set) logit of each class */
+    int64_t begin;            /* of a part: its first sample in the joint view */
+    const struct ewck_view *parts; /* (part_count) of a joint view, or NULL */
+    int64_t part_count;
+    const int64_t *chosen; /* (chosen_count) samples or NULL */
     int64_t chosen_count;
-    const float *floats; /* (rows, pixels) in place of images, or NULL */
 } ewck_view;
 
 /* Where a row of a batch comes from. */
 typedef struct ewck_origin {
     int64_t sample; /* of the view */
-    int64_t copy;   /* whose map it is seen through */
+    int64_t part;   /* of a joint view: whose it is */
     int64_t source; /* row of the dataset */
     int32_t label;  /* logit */
 } ewck_origin;
+
+/* The logits that compete with one: those of its head, of several in a row. */
+typedef struct ewck_head {
+    int32_t first, width;
+} ewck_head;
 
 /* A linear layer y = act(x W^T + b) of a multilayer perceptron; of the head the part that takes
  * part. `weight` (out, in) and `bias` (out): offsets in the flat buffer of parameters. */
@@ -119,9 +127,9 @@ typedef struct ewck_rule {
 typedef struct ewck_mlp {
     const ewck_layer *host_layers; /* (count) from the input up */
     int64_t count;
-    void *memory;     /* what mlp_memory says, zeros at first, for batches of at most */
-    int64_t max_rows; /* so many, whatever the window of the head */
-    int64_t group;    /* as in nll */
+    void *memory;           /* what mlp_memory says, zeros at first, for batches of at most */
+    int64_t max_rows;       /* so many, whatever the window of the head */
+    const ewck_head *heads; /* as in nll */
     float *theta;
     float *m, *v;        /* or NULL, as in optimizer_step */
     const float *s, *mu; /* or NULL */

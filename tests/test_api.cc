@@ -33,6 +33,7 @@ struct Small {
     ewc_dataset_source source = SourceOf({4, 4}, {images, images}, {labels, labels}, 1, 4, 4, 2);
     ewc_dataset *data = nullptr;
     ewc_tasks *tasks = nullptr;
+    ewc_sequence *sequence = nullptr;
     ewc_model *model = nullptr;
     ewc_optimizer *optimizer = nullptr;
     ewc_consolidation *state = nullptr;
@@ -53,11 +54,12 @@ struct Small {
     {
         for (int i = 0; i < 64; i++)
             images[i] = (uint8_t)(i * 5);
-        ewc_task_options sequence = EWC_TASK_OPTIONS_DEFAULTS;
-        sequence.count = 2;
+        ewc_task_options kind = EWC_TASK_OPTIONS_DEFAULTS;
+        kind.count = 2;
+        EXPECT_OK(ewc_sequence_create(&sequence));
         EXPECT_OK(ewc_backend_create(&backend, "cpu", nullptr));
         EXPECT_OK(ewc_dataset_create(&data, backend, &source));
-        EXPECT_OK(ewc_tasks_create(&tasks, data, &sequence));
+        EXPECT_OK(ewc_tasks_create(&tasks, data, &kind));
         network.inputs = 16;
         network.outputs = 2;
         EXPECT_OK(ewc_model_create(&model, backend, &network));
@@ -74,7 +76,7 @@ struct Small {
         EXPECT_OK(ewc_dataset_create(&floats_data, backend, &source));
         source.images[0] = source.images[1] = images;
         source.floats[0] = source.floats[1] = nullptr;
-        EXPECT_OK(ewc_tasks_create(&floats_tasks, floats_data, &sequence));
+        EXPECT_OK(ewc_tasks_create(&floats_tasks, floats_data, &kind));
         EXPECT_OK(ewc_checkpoint_save_tasks(checkpoint.c_str(), model, nullptr, floats_tasks, 1));
         EXPECT_OK(ewc_predictor_create(&floats_predictor, backend, checkpoint.c_str()));
         EXPECT_OK(ewc_checkpoint_save_tasks(checkpoint.c_str(), model, nullptr, tasks, 1));
@@ -90,6 +92,7 @@ struct Small {
     {
         ewc_run_free(run);
         ewc_predictor_free(floats_predictor);
+        ewc_sequence_free(sequence);
         ewc_tasks_free(floats_tasks);
         ewc_dataset_free(floats_data);
         ewc_predictor_free(predictor);
@@ -153,6 +156,7 @@ std::vector<Call> Calls(Small &w)
 #define ewc_dataset_load_FREE ewc_dataset_free
 #define ewc_dataset_open_FREE ewc_dataset_free
 #define ewc_tasks_create_FREE ewc_tasks_free
+#define ewc_tasks_create_sequence_FREE ewc_tasks_free
 #define ewc_model_create_FREE ewc_model_free
 #define ewc_optimizer_create_FREE ewc_optimizer_free
 #define ewc_consolidation_create_FREE ewc_consolidation_free
@@ -222,6 +226,32 @@ std::vector<Call> Calls(Small &w)
     add("ewc_tasks_create", CALL(ewc_tasks_create(nullptr, w.data, nullptr)));
     add("ewc_tasks_create", CREATE(tasks, ewc_tasks_create, nullptr, nullptr));
     add("ewc_tasks_create", CREATE(tasks, ewc_tasks_create, w.data, nullptr), allowed);
+    static ewc_sequence *sequence;
+    static ewc_task task = EWC_TASK_DEFAULTS;
+    add("ewc_sequence_create", CALL(ewc_sequence_create(nullptr)));
+    add(
+        "ewc_sequence_create",
+        [] {
+            const ewc_status status = ewc_sequence_create(&sequence);
+            ewc_sequence_free(sequence);
+            return status;
+        },
+        allowed);
+    add("ewc_sequence_add", CALL(ewc_sequence_add(nullptr, &task)));
+    add("ewc_sequence_add", CALL(ewc_sequence_add(w.sequence, nullptr)));
+    add("ewc_sequence_add", CALL(ewc_sequence_add(w.sequence, &task)), allowed);
+    add("ewc_sequence_add_kind", CALL(ewc_sequence_add_kind(nullptr, w.data, nullptr)));
+    add("ewc_sequence_add_kind", CALL(ewc_sequence_add_kind(w.sequence, nullptr, nullptr)));
+    add("ewc_sequence_add_kind", CALL(ewc_sequence_add_kind(w.sequence, w.data, nullptr)), allowed);
+    add("ewc_sequence_get", CALL(ewc_sequence_get(nullptr, 0, &task, sizeof task)));
+    add("ewc_sequence_get", CALL(ewc_sequence_get(w.sequence, 0, nullptr, sizeof task)));
+    add("ewc_sequence_get", CALL(ewc_sequence_get(w.sequence, 0, &task, sizeof task)), allowed);
+    add("ewc_tasks_create_sequence",
+        CALL(ewc_tasks_create_sequence(nullptr, w.sequence, w.data, nullptr)));
+    add("ewc_tasks_create_sequence",
+        CREATE(tasks, ewc_tasks_create_sequence, nullptr, w.data, nullptr));
+    add("ewc_tasks_create_sequence",
+        CREATE(tasks, ewc_tasks_create_sequence, w.sequence, w.data, nullptr), allowed);
     add("ewc_tasks_read",
         CALL(ewc_tasks_read(nullptr, 0, EWC_SPLIT_TEST, 0, 4, f.data(), labels.data())));
     add("ewc_tasks_read", CALL(ewc_tasks_read(w.tasks, 0, EWC_SPLIT_TEST, 0, 4, nullptr, nullptr)),
@@ -460,6 +490,16 @@ std::vector<Call> Calls(Small &w)
         CALL(ewc_run_evaluate_other_data(w.run, saved.c_str(), nullptr)));
     add("ewc_run_evaluate_other_data",
         CALL(ewc_run_evaluate_other_data(w.run, saved.c_str(), accuracy.data())), allowed);
+    add("ewc_run_sequence_json", CALL(ewc_run_sequence_json(nullptr, &json)));
+    add("ewc_run_sequence_json", CALL(ewc_run_sequence_json(w.run, nullptr)));
+    add(
+        "ewc_run_sequence_json",
+        [&w] {
+            const ewc_status status = ewc_run_sequence_json(w.run, &json);
+            free(json);
+            return status;
+        },
+        allowed);
     add("ewc_run_result_json", CALL(ewc_run_result_json(nullptr, &json)));
     add("ewc_run_result_json", CALL(ewc_run_result_json(w.run, nullptr)));
     add(
@@ -527,6 +567,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     FREES(ewc_backend_free);
     FREES(ewc_dataset_free);
     FREES(ewc_tasks_free);
+    FREES(ewc_sequence_free);
     FREES(ewc_model_free);
     FREES(ewc_fisher_free);
     FREES(ewc_consolidation_free);
@@ -539,6 +580,12 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(0, ewc_tasks_inputs, nullptr);
     GIVES(0, ewc_tasks_outputs, nullptr);
     GIVES(0, ewc_tasks_classes, nullptr);
+    GIVES(0, ewc_tasks_class_count, nullptr, 0);
+    GIVES(nullptr, ewc_tasks_class_name, nullptr, 0);
+    GIVES(nullptr, ewc_tasks_dataset, nullptr, 0);
+    nothing("ewc_tasks_name", ewc_tasks_name(nullptr, 0)[0] == '\0');
+    GIVES(0, ewc_sequence_count, nullptr);
+    GIVES(0, ewc_predictor_class_count, nullptr);
     GIVES(0, ewc_tasks_rows, nullptr, 0, EWC_SPLIT_TRAIN);
     GIVES(-1, ewc_tasks_class, nullptr, 0, 0);
     GIVES(0, ewc_model_inputs, nullptr);

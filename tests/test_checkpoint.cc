@@ -535,7 +535,7 @@ TEST_P(Checkpoint, BadArgumentsAndPlaces)
         ewc_checkpoint_load(folder.path().c_str(), model.get(), nullptr));
     const std::string longest(5000, 'x');
     EXPECT_EQ(EWC_ERR_IO, ewc_checkpoint_save(longest.c_str(), model.get(), nullptr));
-    WriteFile(folder / "large", std::string(3 << 20, ' '));
+    WriteFile(folder / "large", std::string(9 << 20, ' '));
     EXPECT_FAILS(EWC_ERR_IO, "larger",
         ewc_checkpoint_load((folder / "large").c_str(), model.get(), nullptr));
 }

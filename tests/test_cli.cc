@@ -91,7 +91,7 @@ TEST_F(Cli, BadCommandLinesAreRefused)
         {" --patience: early stopping needs", {"train", "--patience", "3"}},
         {" --patience: early stopping needs",
             {"train", "--validation", "0", "--method", "dropout"}},
-        {"--classes-per-task", {"train", "--classes-per-task", "1"}},
+        {"--classes-per-task", {"train", "--classes-per-task", "0"}},
         {"--fisher-draws", {"train", "--fisher-draws", "0"}},
         {"--threads", {"train", "--threads", "5000"}},
         {"--seed", {"train", "--seed", "-1"}},
@@ -427,6 +427,68 @@ TEST_F(Cli, CheckpointsOfOthersAreRefused)
     ExpectRefused(3, "model.safetensors", {"eval", "a"});
     std::filesystem::remove(mine);
     ExpectRefused(1, "model.safetensors", {"eval", "a"});
+}
+
+/* Tasks of one's own: printed, edited, trained, named, evaluated and compared. */
+TEST_F(Cli, ASequenceOfOnesOwn)
+{
+    const Words data = {"--dataset", "custom", "--data-dir", folder.path()};
+    const auto with = [&](Words words, const Words &more = {}) {
+        words.insert(words.end(), data.begin(), data.end());
+        words.insert(words.end(), more.begin(), more.end());
+        return words;
+    };
+    Outcome result =
+        Ewc(with({"data", "--sequence", "--kind", "split", "--tasks", "2", "--scenario", "task"}));
+    ASSERT_EQ(0, result.code) << result.err;
+    EXPECT_EQ("{\n  \"scenario\": \"task\",\n  \"tasks\": [\n    {\"classes\": [\"0\", \"1\"]},\n"
+              "    {\"classes\": [\"2\", \"3\"]}\n  ]\n}\n",
+        result.out);
+    WriteFile(folder / "tasks.json", result.out);
+    EXPECT_EQ(result.out, Ewc(with({"data", "--sequence", "tasks.json"})).out);
+    ExpectRefused(2, "--sequence", {"data", "--sequence=maybe"});
+    ExpectRefused(
+        2, "beside sequence", with({"train", "--sequence", "tasks.json", "--kind", "split"}));
+    ExpectRefused(2, "elsewhere.json: cannot open",
+        with({"train", "--sequence", "elsewhere.json", "--device", "cpu"}));
+
+    const auto write = [&](const char *name) {
+        WriteFile(folder / "tasks.json",
+            std::string(
+                R"({"scenario": "task", "tasks": [{"name": "low", "classes": [0, 1, 2]},)") +
+                R"({"name": ")" + name + R"(", "classes": [3], "rows": 9}, {"classes": [4, 5]}]})");
+    };
+    write("a rather long name");
+    const Words short_run = {"--hidden", "12", "--device", "cpu", "--method", "er"};
+    Words words = with({"train", "--sequence", "tasks.json", "--out", "run"}, short_run);
+    result = Ewc(words);
+    ASSERT_EQ(0, result.code) << result.err;
+    EXPECT_NE(std::string::npos, result.out.find("sequence of custom, 3 tasks, task-incremental"))
+        << result.out;
+    EXPECT_NE(std::string::npos, result.out.find("after low")) << result.out;
+    EXPECT_NE(std::string::npos, result.out.find("a rath..g name")) << result.out;
+    for (const std::string &line : Lines(result.out))
+        EXPECT_LE(line.size(), 80u);
+    write("other");
+    result = Ewc({"eval", "run"}); /* on the tasks that the run has kept */
+    ASSERT_EQ(0, result.code) << result.err;
+    EXPECT_NE(std::string::npos, result.out.find("a rather long name")) << result.out;
+    EXPECT_EQ(0, Ewc({"report", "run"}).code);
+    const std::string page = ReadFile(folder / "run/report.html");
+    EXPECT_NE(std::string::npos, page.find("sequence of custom, 3 tasks"));
+    EXPECT_NE(
+        std::string::npos, ReadFile(folder / "run/figures/accuracy-matrix.svg").find(">low<"));
+
+    words = with({"compare", "--methods", "sgd", "--sequence", "tasks.json", "--out", "pair"},
+        {"--hidden", "12", "--device", "cpu"});
+    ASSERT_EQ(0, Ewc(words).code);
+    result = Ewc(words);
+    ASSERT_EQ(0, result.code) << "the same again";
+    EXPECT_NE(std::string::npos, result.err.find("done before")) << result.err;
+    write("another");
+    result = Ewc(words);
+    EXPECT_NE(0, result.code);
+    EXPECT_NE(std::string::npos, Flat(result.err).find("holds a run of other tasks")) << result.err;
 }
 
 /* A table: described, learnt, recorded, measured and reported; another one in its place is refused.

@@ -817,6 +817,39 @@ TEST_F(Data, GetFetchesAndRepairs)
     EXPECT_NE(0, std::system(EWC_TEST_DATASETS "/get minst 2> /dev/null"));
 }
 
+/* Whatever answers in a mirror's place, what is not the set is not kept; every known set has one.
+ */
+TEST_F(Data, GetKeepsNothingElse)
+{
+    Write(folder / "bin/apt-get", "#!/bin/sh\nexit 1\n");
+    Write(folder / "bin/curl",
+        "#!/bin/sh\nfor word; do [ \"$before\" = --output ] && out=$word; before=$word; done\n"
+        "echo \"$word\" >> '" +
+            folder / "asked" + "'\necho '<html>' > \"$out\"\n");
+    for (const char *name : {"curl", "apt-get"})
+        fs::permissions(folder / ("bin/" + std::string(name)), fs::perms::owner_all);
+    for (int i = 0; ewc_dataset_known_name(i); i++) {
+        const std::string name = ewc_dataset_known_name(i);
+        const std::string command = "PATH='" + folder / "bin" +
+                                    "':$PATH " EWC_TEST_DATASETS "/get " + name + " '" +
+                                    folder.path() + "' > '" + folder / "output" + "' 2>&1";
+        const int code = WEXITSTATUS(std::system(command.c_str()));
+        const Bytes output = test::ReadFile(folder / "output");
+        if (code == 0) { /* it lies on this machine */
+            EXPECT_NE(Bytes::npos, output.find(": copying from ")) << output;
+            continue;
+        }
+        EXPECT_EQ(1, code) << output;
+        EXPECT_NE(Bytes::npos, output.find(" of " + name + " could not be had from any place"))
+            << output;
+        EXPECT_TRUE(fs::is_empty(folder / name)) << output;
+    }
+    const Bytes asked = test::ReadFile(folder / "asked");
+    for (const char *address : {"kmnist/train-images-idx3-ubyte.gz\n", "EMNIST/gzip.zip\n",
+             "cifar-10-binary.tar.gz\n", "cifar-100-binary.tar.gz\n"})
+        EXPECT_NE(Bytes::npos, asked.find(address)) << asked;
+}
+
 /* ---- Sets in memory ---- */
 
 class SourceTest : public test::OnBackend

@@ -19,11 +19,10 @@ int64_t *const l = nullptr;
 const ewck_step *const step = nullptr;
 const cudaStream_t stream = nullptr;
 
-ewck_view View(int64_t count, int64_t copies, int64_t features)
+ewck_view View(int64_t count, int64_t features)
 {
     ewck_view view = {};
     view.count = count;
-    view.copies = copies;
     view.features = features;
     return view;
 }
@@ -32,8 +31,9 @@ ewck_view View(int64_t count, int64_t copies, int64_t features)
 TEST(EmulatedLaunchers, RefuseNegativeSizes)
 {
     const ewck_rule rule = {};
-    const ewck_view view = View(1, 1, 1), no_rows = View(0, 1, 1), no_copies = View(1, 0, 1),
-                    negative = View(1, 1, -1);
+    const ewck_view view = View(1, 1), no_rows = View(0, 1), negative = View(1, -1);
+    ewck_view no_parts = view;
+    no_parts.parts = &view;
     EXPECT_REFUSED(ewck_fill(x, 0, -1, stream));
     EXPECT_REFUSED(ewck_scale(x, 0, -1, stream));
     EXPECT_REFUSED(ewck_bias_activation(x, x, x, -1, 1, 0, stream));
@@ -47,7 +47,7 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     EXPECT_REFUSED(ewck_square_sum(x, x, 1, -1, stream));
     EXPECT_REFUSED(ewck_gather(x, i, l, &view, step, -1, stream));
     EXPECT_REFUSED(ewck_gather(x, i, l, &no_rows, step, 1, stream));
-    EXPECT_REFUSED(ewck_gather(x, i, l, &no_copies, step, 1, stream));
+    EXPECT_REFUSED(ewck_gather(x, i, l, &no_parts, step, 1, stream));
     EXPECT_REFUSED(ewck_gather(x, i, l, &negative, step, 1, stream));
     ewck_view none_chosen = view;
     const int64_t first = 0;
@@ -59,7 +59,7 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     const ewck_matrix one = {nullptr, 1, 1, 16}, two = {nullptr, 2, 1, 16};
     EXPECT_REFUSED(ewck_planes_gather(one, two, i, l, &view, step, stream));
     EXPECT_REFUSED(ewck_planes_gather(one, one, i, l, &no_rows, step, stream));
-    EXPECT_REFUSED(ewck_planes_gather(one, one, i, l, &no_copies, step, stream));
+    EXPECT_REFUSED(ewck_planes_gather(one, one, i, l, &no_parts, step, stream));
     EXPECT_REFUSED(ewck_planes_top(two, one, x, x, one, 2, 1, stream));
     EXPECT_REFUSED(ewck_planes_top(one, one, x, x, one, EWCK_TOP_CLASSES + 1, 1, stream));
     EXPECT_REFUSED(ewck_planes_weights(x, x, one, two, 0, x, 0, 0, 0, stream));
@@ -70,8 +70,8 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     mlp.max_rows = 1;
     EXPECT_REFUSED(ewck_mlp_steps(&mlp, &view, &rule, step, -1, 1, stream));
     EXPECT_REFUSED(ewck_mlp_steps(&mlp, &view, &rule, step, 2, 1, stream));
-    EXPECT_REFUSED(ewck_nll(x, x, x, x, i, -1, 1, 0, 1, stream));
-    EXPECT_REFUSED(ewck_nll(x, x, x, x, i, 1, -1, 0, 1, stream));
+    EXPECT_REFUSED(ewck_nll(x, x, x, x, i, -1, 1, nullptr, 1, stream));
+    EXPECT_REFUSED(ewck_nll(x, x, x, x, i, 1, -1, nullptr, 1, stream));
     EXPECT_REFUSED(ewck_seeds(x, x, i, l, -1, 1, 2, EWCK_FISHER_SAMPLED, step, stream));
     EXPECT_REFUSED(ewck_seeds(x, x, i, l, 1, -1, 2, EWCK_FISHER_SAMPLED, step, stream));
     EXPECT_REFUSED(ewck_seeds(x, x, i, l, 1, 1, -2, EWCK_FISHER_SAMPLED, step, stream));
@@ -127,8 +127,8 @@ TEST(EmulatedLaunchers, TakeNothing)
     EXPECT_NOTHING(ewck_magnitude(x, x, 0, stream));
     EXPECT_NOTHING(ewck_square_sum(x, x, 1, 0, stream));
     EXPECT_NOTHING(ewck_gather(x, i, l, &view, step, 0, stream));
-    EXPECT_NOTHING(ewck_nll(x, x, x, x, i, 0, 1, 0, 1, stream));
-    EXPECT_NOTHING(ewck_nll(x, x, x, x, i, 1, 0, 0, 1, stream));
+    EXPECT_NOTHING(ewck_nll(x, x, x, x, i, 0, 1, nullptr, 1, stream));
+    EXPECT_NOTHING(ewck_nll(x, x, x, x, i, 1, 0, nullptr, 1, stream));
     EXPECT_NOTHING(ewck_seeds(x, x, i, l, 0, 1, 2, EWCK_FISHER_SAMPLED, step, stream));
     EXPECT_NOTHING(ewck_seeds(x, x, i, l, 1, 0, 2, EWCK_FISHER_SAMPLED, step, stream));
     EXPECT_NOTHING(ewck_seeds(x, x, i, l, 1, 1, 0, EWCK_FISHER_SAMPLED, step, stream));

@@ -75,7 +75,7 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     const Net net = NetOf(model.get(), c.shape.activation);
     const int64_t n = net.parameters, features = c.shape.inputs, pixels = features + 1;
     const int64_t outputs = c.outputs ? c.outputs : c.shape.outputs;
-    const int64_t images = 50, samples = images * c.copies, kept = images - 1;
+    const int64_t images = 50, kept = images - 1, samples = kept * c.copies;
 
     /* ---- The task ---- */
     Vec<uint8_t> image((size_t)(images * pixels));
@@ -106,14 +106,17 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     view.list = d_list;
     view.pixels = pixels;
     view.count = kept;
-    view.copies = c.copies;
     view.features = features;
     view.taps = c.taps;
-    view.classes = 5;
     view.index = d_index;
     view.weight = d_weight;
     view.bias = d_bias;
     view.label_map = d_map;
+    const test::Joint joint(be, test::Copies(view, c.copies, 5));
+    if (c.copies > 1) view = joint.view;
+    const std::vector<ewck_head> heads =
+        test::Heads(c.outputs ? c.outputs : c.shape.outputs, std::max<int64_t>(c.group, 1));
+    Buffer<ewck_head> d_heads(be, heads);
     ASSERT_LE(c.rows, samples);
 
     /* ---- What is stepped ---- */
@@ -147,7 +150,7 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     mlp.count = (int64_t)layers.size();
     mlp.memory = memory;
     mlp.max_rows = max_rows;
-    mlp.group = c.group;
+    mlp.heads = c.group ? d_heads.get() : nullptr;
     mlp.theta = d_theta;
     mlp.m = d_m;
     mlp.v = d_v;
@@ -194,7 +197,8 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
             const int64_t logit = map[(size_t)(copy * 5 + label[(size_t)at])];
             one.labels.push_back((int32_t)(c.first + logit));
             Window window = {c.first, outputs};
-            if (c.group) window = {c.first + logit / c.group * c.group, c.group};
+            const ewck_head &head = heads[(size_t)logit];
+            if (c.group) window = {c.first + head.first, head.width};
             loss += reference::Loss(net, want, one, window);
             const Vec<double> part = reference::Gradient(net, want, one, window);
             for (size_t j = 0; j < part.size(); j++)
@@ -578,7 +582,7 @@ TEST_P(MlpStep, RefusesWhatDoesNotFit)
     good.max_rows = 8;
     good.theta = x;
     ewck_view view = {};
-    view.count = view.copies = view.taps = 1;
+    view.count = view.taps = 1;
     view.features = 4;
     const ewck_rule sgd = {EWCK_OPTIMIZER_SGD, EWCK_PENALTY_NONE, 0, 0, 0, 0, 0, 0, 0};
     const auto answer = [&](const std::function<void(ewck_mlp &, ewck_view &, ewck_rule &)> &change,
@@ -597,8 +601,6 @@ TEST_P(MlpStep, RefusesWhatDoesNotFit)
     EXPECT_EQ(EWC_ERR_ARGUMENT, answer(nothing, 8, -1));
     EXPECT_EQ(
         EWC_ERR_ARGUMENT, answer([](ewck_mlp &mlp, ewck_view &, ewck_rule &) { mlp.count = 0; }));
-    EXPECT_EQ(
-        EWC_ERR_ARGUMENT, answer([](ewck_mlp &mlp, ewck_view &, ewck_rule &) { mlp.group = 4; }));
     EXPECT_EQ(
         EWC_ERR_ARGUMENT, answer([](ewck_mlp &, ewck_view &v, ewck_rule &) { v.features = 5; }));
     EXPECT_EQ(EWC_ERR_ARGUMENT,

@@ -227,18 +227,26 @@ TEST_P(Ops, RefuseWhatTheirCommentsExclude)
     refuses("scale: n=-1", ops->scale(be, x, 0, -1));
 
     Buffer<uint16_t> classes(be, 4, (uint16_t)0);
-    ewck_view view = {bytes, classes, nullptr, 1, 4, 1, 1, 1, 1, l, x, x, l, nullptr, 0, nullptr};
+    ewck_view view = {};
+    view.images = bytes;
+    view.labels = classes;
+    view.pixels = view.features = view.taps = 1;
+    view.count = 4;
+    view.index = view.label_map = l;
+    view.weight = view.bias = x;
     const auto gather = [&](int64_t rows, ewck_view changed) {
         return ops->gather(be, y, l, samples, &changed, step, rows);
     };
     refuses("gather: -1 rows", gather(-1, view));
-    for (int64_t ewck_view::*const field :
-        {&ewck_view::count, &ewck_view::copies, &ewck_view::taps}) {
+    for (int64_t ewck_view::*const field : {&ewck_view::count, &ewck_view::taps}) {
         ewck_view changed = view;
         changed.*field = 0;
         refuses("=0", gather(1, changed));
         EXPECT_OK(gather(0, changed));
     }
+    view.parts = &view;
+    refuses("gather: count=4, part_count=0", gather(1, view));
+    view.parts = nullptr;
     view.features = -1;
     refuses("gather: 1 rows of -1", gather(1, view));
     view.features = 1;
@@ -263,9 +271,7 @@ TEST_P(Ops, RefuseWhatTheirCommentsExclude)
     refuses("magnitude: n=-1", ops->magnitude(be, x, y, -1));
     refuses("square_sum: -1", ops->square_sum(be, x, y, -1, 2));
 
-    refuses("nll: -1 rows", ops->nll(be, x, x, x, y, l, -1, 2, 0, 1));
-    refuses("nll: group=3, expected a divisor of the 4 logits",
-        ops->nll(be, x, nullptr, nullptr, y, l, 1, 4, 3, 1));
+    refuses("nll: -1 rows", ops->nll(be, x, x, x, y, l, -1, 2, nullptr, 1));
     refuses("distill: -1 rows", ops->distill(be, x, y, y, -1, 2, 2, 2, 1, 1));
     refuses("distill: old=3, expected 1..2", ops->distill(be, x, y, y, 1, 2, 3, 2, 1, 1));
     refuses("distill: old=0, expected 1..2", ops->distill(be, x, y, y, 1, 2, 0, 2, 1, 1));
@@ -324,6 +330,25 @@ TEST_P(Ops, RefuseWhatTheirCommentsExclude)
 
 /* ---- Gather ---- */
 
+namespace
+{
+/* Rows of one byte that become inputs of one feature. */
+ewck_view OneByOne(const uint8_t *images, const uint16_t *labels, int64_t count,
+    const int32_t *index, const float *weight, const float *bias, const int32_t *map)
+{
+    ewck_view view = {};
+    view.images = images;
+    view.labels = labels;
+    view.count = count;
+    view.pixels = view.features = view.taps = 1;
+    view.index = index;
+    view.weight = weight;
+    view.bias = bias;
+    view.label_map = map;
+    return view;
+}
+} // namespace
+
 TEST_P(Ops, GatherVisitsEverySampleOnce)
 {
     for (const int64_t n : {1, 2, 3, 31, 257, 60000}) {
@@ -334,8 +359,7 @@ TEST_P(Ops, GatherVisitsEverySampleOnce)
             Buffer<int32_t> index(be, 1, 0), map(be, 1, 0), out(be, n, -1);
             Buffer<float> weight(be, 1, 1.0f), bias(be, 1, 0.0f), x(be, n, kNan);
             Buffer<int64_t> samples(be, n, (int64_t)-1);
-            const ewck_view view = {images, labels, nullptr, 1, n, 1, 1, 1, 1, index, weight, bias,
-                map, nullptr, 0, nullptr};
+            const ewck_view view = OneByOne(images, labels, n, index, weight, bias, map);
             ewck_step step = {Rng(2).Word(), 5, 0, order, 3, 2, 0, 0, 0};
             const reference::Words key = reference::Philox(
                 {{0, 0, 2, 3u << 4 | order}}, (uint32_t)step.seed, (uint32_t)(step.seed >> 32));
@@ -404,10 +428,17 @@ void CheckGather(ewc_backend *be, const GatherCase &c)
     Buffer<int32_t> d_list(be, list), d_map(be, map), d_index(be, index);
     Buffer<float> d_weight(be, weight), d_bias(be, bias);
     Buffer<int64_t> d_chosen(be, chosen);
-    const ewck_view view = {c.floats ? nullptr : d_images.get(), d_labels,
-        c.listed ? d_list.get() : nullptr, pixels, count, copies, features, taps, classes, d_index,
-        d_weight, d_bias, d_map, c.chosen ? d_chosen.get() : nullptr, (int64_t)chosen.size(),
-        c.floats ? d_floats.get() : nullptr};
+    ewck_view view = OneByOne(d_images, d_labels, count, d_index, d_weight, d_bias, d_map);
+    if (c.floats) view.images = nullptr;
+    if (c.floats) view.floats = d_floats;
+    if (c.listed) view.list = d_list;
+    view.pixels = pixels;
+    view.features = features;
+    view.taps = taps;
+    const test::Joint joint(be, test::Copies(view, copies, classes));
+    if (copies > 1) view = joint.view;
+    if (c.chosen) view.chosen = d_chosen;
+    view.chosen_count = (int64_t)chosen.size();
     const int64_t n = c.chosen ? (int64_t)chosen.size() : copies * count;
     const int64_t position = n / 3, batch = n - position;
     StepBlock step(be, {rng.Word(), 9, position, c.order, 1, 4, 0, 0, 0});
@@ -486,8 +517,11 @@ TEST_P(Ops, GatherTakesTheChosen)
         Buffer<int64_t> chosen(be, all), samples(be, n, (int64_t)-1);
         Buffer<int32_t> y(be, n, -1);
         Buffer<float> x(be, n, kNan);
-        const ewck_view view = {d_images, labels, nullptr, 1, count, copies, 1, 1, 1, index, weight,
-            bias, map, chosen, n, nullptr};
+        const test::Joint joint(be,
+            test::Copies(OneByOne(d_images, labels, count, index, weight, bias, map), copies, 1));
+        ewck_view view = joint.view;
+        view.chosen = chosen;
+        view.chosen_count = n;
         const ewck_step key = {rng.Word(), 5, 0, EWCK_STREAM_REPLAY, 3, 2, 0, 0, 0};
         StepBlock step(be, key);
         EXPECT_OK(ops->gather(be, x, y, samples, &view, step, n));
@@ -516,15 +550,41 @@ TEST_P(Ops, GatherTakesMoreRowsThanAGrid)
     Buffer<int32_t> index(be, copies, 0), map(be, copies, 3), y(be, rows, -1);
     Buffer<float> weight(be, copies, 1.0f), bias(be, 1, 0.0f), x(be, rows, kNan);
     Buffer<int64_t> samples(be, rows, (int64_t)-1);
-    const ewck_view view = {d_images, labels, nullptr, 1, count, copies, 1, 1, 1, index, weight,
-        bias, map, nullptr, 0, nullptr};
+    const test::Joint joint(
+        be, test::Copies(OneByOne(d_images, labels, count, index, weight, bias, map), copies, 1));
     StepBlock step(be, ewck_step{}); /* as stored */
-    EXPECT_OK(be->ops->gather(be, x, y, samples, &view, step, rows));
+    EXPECT_OK(be->ops->gather(be, x, y, samples, &joint.view, step, rows));
     std::vector<float> want;
     for (int64_t i = 0; i < rows; i++)
         want.push_back((float)(i % count + 1));
     ExpectBits("x", x.Read(), want);
     ExpectBits("labels", y.Read(), std::vector<int32_t>((size_t)rows, 3));
+}
+
+/* Parts of a joint view may differ in rows, lists, images, taps, offsets and label maps. */
+TEST_P(Ops, GatherTakesPartsOfAnyKind)
+{
+    Buffer<uint8_t> few(be, std::vector<uint8_t>{10, 20, 30, 40, 50, 60}); /* 2 rows of 3 */
+    Buffer<uint8_t> more(be, std::vector<uint8_t>{1, 2, 3, 4, 5});         /* 5 rows of 1 */
+    Buffer<uint16_t> some(be, std::vector<uint16_t>{1, 0}), others(be, 5, (uint16_t)2);
+    Buffer<int32_t> list(be, std::vector<int32_t>{4, 0, 2}), corner(be, std::vector<int32_t>{2});
+    Buffer<int32_t> two(be, std::vector<int32_t>{0, 1}), zero(be, 1, 0);
+    Buffer<int32_t> own(be, std::vector<int32_t>{7, 8, 0}), map(be, std::vector<int32_t>{0, 0, 9});
+    Buffer<float> one(be, 1, 1.0f), half(be, 2, 0.5f), none(be, 1, 0.0f), shift(be, 1, 100.0f);
+    std::vector<ewck_view> parts = {OneByOne(few, some, 2, corner, one, none, own),
+        OneByOne(more, others, 3, zero, one, shift, map),
+        OneByOne(few, some, 1, two, half, none, own)};
+    parts[0].pixels = parts[2].pixels = 3;
+    parts[1].list = list;
+    parts[2].taps = 2;
+    const test::Joint joint(be, parts);
+    Buffer<float> x(be, 6, kNan);
+    Buffer<int32_t> y(be, 6, -1);
+    Buffer<int64_t> samples(be, 6, (int64_t)-1);
+    StepBlock step(be, ewck_step{}); /* as stored */
+    EXPECT_OK(ops->gather(be, x, y, samples, &joint.view, step, 6));
+    ExpectBits("x", x.Read(), std::vector<float>{30, 60, 105, 101, 103, 15});
+    ExpectBits("labels", y.Read(), std::vector<int32_t>{8, 7, 9, 9, 9, 8});
 }
 
 /* ---- Layers ---- */
@@ -767,14 +827,14 @@ TEST_P(Ops, NllMatchesFloat64)
                 labels.push_back((int32_t)rng.Below(cols));
             const float scale = 1.0f / (float)rows;
             const bool grouped = group > 0 && group < cols;
+            const std::vector<ewck_head> heads = test::Heads(cols, std::max<int64_t>(group, 1));
 
             std::vector<float> loss32, gradient32, hit;
             std::vector<double> loss64, gradient64;
             for (size_t r = 0; r < (size_t)rows; r++) {
                 const int32_t y = labels[r];
-                const reference::Window window = grouped
-                                                     ? reference::Window{y / group * group, group}
-                                                     : reference::Window{0, cols};
+                const ewck_head head = grouped ? heads[(size_t)y] : ewck_head{0, (int32_t)cols};
+                const reference::Window window = {head.first, head.width};
                 const Vec<float> l32(logits.begin() + (std::ptrdiff_t)r * cols,
                     logits.begin() + (std::ptrdiff_t)(r + 1) * cols);
                 const auto l64 = As<double>(l32);
@@ -789,10 +849,12 @@ TEST_P(Ops, NllMatchesFloat64)
             Buffer<float> d_logits(be, logits), loss(be, rows, kNan), hits(be, rows, kNan),
                 gradient(be, rows * cols, kNan), alone(be, rows * cols, kNan);
             Buffer<int32_t> d_labels(be, labels);
+            Buffer<ewck_head> d_heads(be, heads);
+            const ewck_head *const own = grouped ? d_heads.get() : nullptr;
             EXPECT_OK(
-                ops->nll(be, loss, hits, gradient, d_logits, d_labels, rows, cols, group, scale));
-            EXPECT_OK(ops->nll(
-                be, nullptr, nullptr, alone, d_logits, d_labels, rows, cols, group, scale));
+                ops->nll(be, loss, hits, gradient, d_logits, d_labels, rows, cols, own, scale));
+            EXPECT_OK(
+                ops->nll(be, nullptr, nullptr, alone, d_logits, d_labels, rows, cols, own, scale));
             ExpectBits("alone", alone.Read(), gradient.Read());
             ExpectBits("hit", hits.Read(), hit);
             if (cols == 1) { /* one class is certain */
@@ -812,7 +874,9 @@ TEST_P(Ops, NllMatchesFloat64)
                 const std::vector<float> g = gradient.Read();
                 for (size_t i = 0; i < g.size(); i++) {
                     const int64_t y = labels[i / (size_t)cols], c = (int64_t)i % cols;
-                    ASSERT_TRUE(c / group == y / group || g[i] == 0.0f) << i;
+                    const ewck_head head = heads[(size_t)y];
+                    const bool competes = c >= head.first && c < head.first + head.width;
+                    ASSERT_TRUE(competes || g[i] == 0.0f) << i;
                 }
             }
         }
@@ -825,7 +889,7 @@ TEST_P(Ops, NllTiesAndNonFinite)
         1, 1, 1, /**/ 1, 1, 1, /**/ -1e4f, 1e4f, 1e4f, /**/ 0, kNan, 0};
     Buffer<float> d_logits(be, logits), loss(be, 4, kNan), hit(be, 4, kNan), g(be, 12, kNan);
     Buffer<int32_t> labels(be, std::vector<int32_t>{0, 2, 1, 0});
-    EXPECT_OK(ops->nll(be, loss, hit, g, d_logits, labels, 4, 3, 0, 1.0f));
+    EXPECT_OK(ops->nll(be, loss, hit, g, d_logits, labels, 4, 3, nullptr, 1.0f));
     const std::vector<float> l = loss.Read(), h = hit.Read();
     EXPECT_NEAR(std::log(3.0), l[0], 1e-6);
     EXPECT_NEAR(std::log(2.0), l[2], 1e-6);

@@ -236,6 +236,8 @@ TEST(Options, BadNumbersAreRefused)
         if (info.type != EWC_OPTION_INTEGER && info.type != EWC_OPTION_REAL) continue;
         for (const std::string &value : never) {
             if (info.type == EWC_OPTION_REAL && (value == "1." || value[0] == '9')) continue;
+            if (std::string(info.key) == "classes-per-task" && value == "1,5")
+                continue; /* a list */
             ewc_run_options o = Defaults();
             const ewc_status status = ewc_options_set(&o, info.key, value.c_str());
             EXPECT_EQ(EWC_ERR_CONFIG, status) << info.key << " \"" << value << "\"";
@@ -266,7 +268,7 @@ TEST(Options, LimitsHold)
         {"schedule-factor", "1.5"}, {"dropout-hidden", "1"}, {"dropout-input", "-0.1"},
         {"threads", "1025"}, {"lr", "0"}, {"lr", "-0.1"}, {"tasks", "0"}, {"fisher-draws", "0"},
         {"fisher-tolerance", "1"}, {"fisher-tolerance", "-0.1"}, {"fisher-tolerance", "nan"},
-        {"classes-per-task", "1"}, {"hidden", "0"}, {"hidden", "400,"}, {"hidden", ",400"},
+        {"classes-per-task", "0"}, {"hidden", "0"}, {"hidden", "400,"}, {"hidden", ",400"},
         {"hidden", "400,,400"}, {"hidden", "400;400"}, {"hidden", "4e2"}, {"hidden", "-5"},
         {"hidden", "1048577"}, {"std", "0"}, {"std", "-1"}, {"checkpoint", "yes"},
         {"checkpoint", "1"}, {"checkpoint", "TRUE"}, {"checkpoint", ""}, {"method", ""},

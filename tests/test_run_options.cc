@@ -141,9 +141,11 @@ std::string ByHand(const ewc_run_options &o)
     t.permute_size = o.permute_size;
     t.max_angle = o.max_angle;
     t.classes_per_task = o.classes_per_task;
+    t.class_counts = o.class_counts.count > 0 ? o.class_counts.items : nullptr;
     t.shuffle_classes = o.shuffle_classes;
     t.mean = (float)o.mean;
     t.std = (float)o.std;
+    t.standardize = o.standardize;
     t.validation = o.validation;
     const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, data.get(), &t);
 
@@ -287,9 +289,11 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
         {"permute-size", "0", "4"},
         {"max-angle", "180", "90", {{"kind", "rotated"}}},
         {"classes-per-task", "2", "3", {{"kind", "split"}}},
+        {"class-counts", "2,2", "1,3", {{"kind", "split"}}},
         {"shuffle-classes", "false", "true", {{"kind", "split"}}},
         {"mean", "0", "0.25"},
         {"std", "1", "0.5"},
+        {"standardize", "false", "true"},
         {"validation", "0", "10"},
         {"hidden", "5", "6"},
         {"hidden", "5", "5,4"},
@@ -359,8 +363,8 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
     };
     /* Seen elsewhere: what a preset sets, whose data, on which device, and what is left where. */
     std::set<std::string> covered = {"preset", "dataset", "data-dir", "device", "precision", "out",
-        "checkpoint", "data", "format", "label-column", "test-share", "image-size",
-        "coarse-labels"};
+        "checkpoint", "data", "format", "label-column", "test-share", "image-size", "coarse-labels",
+        "sequence"};
     for (const Case &c : cases) {
         SCOPED_TRACE(std::string(c.key) + ": " + c.one + ", " + c.other);
         covered.insert(c.key);

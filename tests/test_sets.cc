@@ -7,7 +7,9 @@
 #include <zlib.h>
 
 #include "ewc/predict.h"
+#include "ewc/sequence.h"
 #include "host/data/dataset.h"
+#include "host/data/task.h"
 #include "support/files.hpp"
 #include "support/world.hpp"
 
@@ -394,5 +396,261 @@ TEST_P(MemorySet, PredictsFloats)
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_predictor_predict_floats: NULL, or rows=1",
         ewc_predictor_predict_floats(predictor, 0, nullptr, classes.data(), nullptr, 1));
     ewc_predictor_free(predictor);
+}
+
+/* ---- Standardising ---- */
+
+class Standardize : public OnBackend
+{
+  protected:
+    ewc_task_options options = EWC_TASK_OPTIONS_DEFAULTS;
+    Rng rng{17};
+    std::vector<float> floats[2];
+    std::vector<uint8_t> bytes[2];
+    std::vector<uint8_t> labels[2];
+    ewc_dataset_source source = {};
+
+    void SetUp() override
+    {
+        OnBackend::SetUp();
+        options.count = 1;
+        options.permute_first = 0;
+        options.standardize = 1;
+        source.struct_size = sizeof source;
+        source.classes = 2;
+    }
+    /* `rows` of training and 5 of test, of floats or of bytes. */
+    void Fill(bool is_float, int64_t rows, int64_t channels, int64_t height, int64_t width)
+    {
+        source.channels = channels;
+        source.height = height;
+        source.width = width;
+        for (int split = 0; split < 2; split++) {
+            source.rows[split] = split ? 5 : rows;
+            const int64_t n = source.rows[split] * channels * height * width;
+            floats[split].clear();
+            bytes[split].clear();
+            labels[split].clear();
+            for (int64_t i = 0; i < n; i++) { /* columns, or channels, of unlike range */
+                const int64_t unit =
+                    height * channels == 1 ? i % width : i / (height * width) % channels;
+                floats[split].push_back(
+                    (float)((double)unit * 100.0 +
+                            (double)(unit + 1) * (double)rng.Below(1000) / 7.0));
+                bytes[split].push_back((uint8_t)(40 * unit + rng.Below(30 + 20 * (uint32_t)unit)));
+            }
+            for (int64_t i = 0; i < source.rows[split]; i++)
+                labels[split].push_back((uint8_t)(i % 2));
+            source.images[split] = is_float ? nullptr : bytes[split].data();
+            source.floats[split] = is_float ? floats[split].data() : nullptr;
+            source.labels[split] = labels[split].data();
+        }
+    }
+    template <typename T>
+    static std::pair<double, double> MeanAndStd(
+        const std::vector<T> &values, size_t unit, size_t units, size_t plane)
+    {
+        double sum = 0.0, squares = 0.0, n = 0.0;
+        for (size_t i = 0; i < values.size(); i++)
+            if (i / plane % units == unit) sum += (double)values[i], n++;
+        for (size_t i = 0; i < values.size(); i++)
+            if (i / plane % units == unit)
+                squares += ((double)values[i] - sum / n) * ((double)values[i] - sum / n);
+        return {sum / n, squares > 0.0 ? std::sqrt(squares / n) : 1.0};
+    }
+    static void ExpectNear(const std::vector<double> &want, const std::vector<float> &got)
+    {
+        ASSERT_EQ(want.size(), got.size());
+        for (size_t i = 0; i < want.size(); i++)
+            if (!(std::fabs(want[i] - (double)got[i]) <= 1e-5)) /* NaN fails */
+                FAIL() << i << ": want " << want[i] << ", got " << got[i];
+    }
+};
+INSTANTIATE_ON_BACKENDS(Standardize);
+
+/* Each column by its own numbers, those of the training rows; one that is constant is 0. */
+TEST_P(Standardize, ColumnsOfATable)
+{
+    Fill(true, 200, 1, 1, 7);
+    for (int split = 0; split < 2; split++)
+        for (size_t row = 0; row < floats[split].size(); row += 7)
+            floats[split][row + 4] = 0.1f;
+    const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+    const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, set.get(), &options);
+    for (const ewc_split split : {EWC_SPLIT_TRAIN, EWC_SPLIT_TEST}) {
+        std::vector<double> want;
+        for (size_t i = 0; i < floats[split].size(); i++) {
+            const auto [mean, std] = MeanAndStd(floats[0], i % 7, 7, 1);
+            want.push_back(i % 7 == 4 ? 0.0 : ((double)floats[split][i] - mean) / std);
+        }
+        const Batch rows = ReadTask(tasks.get(), 0, split);
+        ExpectNear(want, rows.inputs);
+        EXPECT_EQ(0.0f, rows.inputs[4]);
+    }
+    std::vector<float> inputs(14);
+    EXPECT_OK(ewc_tasks_transform_floats(tasks.get(), 0, inputs.data(), floats[0].data(), 2));
+    const Batch rows = ReadTask(tasks.get(), 0);
+    ExpectBits("transformed", inputs, {rows.inputs.begin(), rows.inputs.begin() + 14});
+}
+
+/* As torchvision's Normalize after Pad: padding is a value 0, and so is what it becomes. */
+TEST_P(Standardize, ChannelsOfImages)
+{
+    for (const bool is_float : {false, true}) {
+        Fill(is_float, 60, 3, 4, 5);
+        options.pad = 1;
+        const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+        const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, set.get(), &options);
+        std::vector<double> want;
+        for (size_t row = 0; row < 5; row++)
+            for (size_t c = 0; c < 3; c++) {
+                const auto [mean, std] =
+                    is_float ? MeanAndStd(floats[0], c, 3, 20) : MeanAndStd(bytes[0], c, 3, 20);
+                for (size_t y = 0; y < 6; y++)
+                    for (size_t x = 0; x < 7; x++) {
+                        const size_t at = (row * 3 + c) * 20 + (y - 1) * 5 + x - 1;
+                        const bool inside = y >= 1 && y < 5 && x >= 1 && x < 6;
+                        const double value = !inside    ? 0.0
+                                             : is_float ? (double)floats[1][at]
+                                                        : (double)bytes[1][at];
+                        want.push_back((value - mean) / std);
+                    }
+            }
+        ExpectNear(want, ReadTask(tasks.get(), 0, EWC_SPLIT_TEST).inputs);
+    }
+}
+
+/* What is turned, or in another order, are standardised pixels. */
+TEST_P(Standardize, TurnedAndPermuted)
+{
+    Fill(false, 60, 1, 6, 6);
+    const auto [mean, std] = MeanAndStd(bytes[0], 0, 1, 36);
+    const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+    options.count = 3;
+    options.pad = 2;
+    for (const ewc_task_kind kind : {EWC_TASKS_ROTATED, EWC_TASKS_PERMUTED}) {
+        options.kind = kind;
+        options.standardize = 0;
+        const Handle<ewc_tasks> plain = Make(ewc_tasks_create, set.get(), &options);
+        options.standardize = 1;
+        const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, set.get(), &options);
+        for (int64_t t = 0; t < 3; t++) {
+            std::vector<double> want;
+            for (const float x : ReadTask(plain.get(), t, EWC_SPLIT_TEST).inputs)
+                want.push_back((255.0 * (double)x - mean) / std);
+            ExpectNear(want, ReadTask(tasks.get(), t, EWC_SPLIT_TEST).inputs);
+        }
+    }
+}
+
+/* Other numbers, as a checkpoint's, hold from then on, for joint training, too. */
+TEST_P(Standardize, ByOtherNumbers)
+{
+    Fill(true, 4, 1, 1, 2);
+    const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+    const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, set.get(), &options);
+    const std::vector<float> before = ReadTask(tasks.get(), 0).inputs;
+    const float mean[] = {3.0f, -1.0f}, std[] = {2.0f, 0.5f}, none[] = {1.0f, 0.0f};
+    ewci_task_view view;
+    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &view, 1));
+    ASSERT_OK(ewci_tasks_set_standard(tasks.get(), 0, mean, std));
+    const std::vector<float> after = ReadTask(tasks.get(), 0).inputs;
+    for (size_t i = 0; i < after.size(); i++)
+        EXPECT_NEAR(((double)floats[0][i] - mean[i % 2]) / std[i % 2], (double)after[i], 1e-3);
+    EXPECT_NE(before, after);
+    EXPECT_FAILS(EWC_ERR_DATA, "feature 1 of memory has mean -1 and standard deviation 0",
+        ewci_tasks_set_standard(tasks.get(), 0, mean, none));
+    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &view, 1));
+    ewck_view part;
+    float bias[2];
+    ASSERT_OK(
+        be->ops->download(be, &part, view.view.parts ? view.view.parts : &view.view, sizeof part));
+    ASSERT_OK(be->ops->download(be, bias, part.bias, sizeof bias));
+    EXPECT_EQ(-1.5f, bias[0]);
+    EXPECT_EQ(2.0f, bias[1]);
+}
+
+TEST_P(Standardize, WhatCannotBeIsRefused)
+{
+    Fill(true, 4, 1, 1, 2);
+    const auto refused = [&](ewc_status status, const char *part) {
+        const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+        ewc_tasks *tasks = nullptr;
+        EXPECT_FAILS(status, part, ewc_tasks_create(&tasks, set.get(), &options));
+        EXPECT_EQ(nullptr, tasks);
+    };
+    options.mean = 0.5f;
+    refused(EWC_ERR_ARGUMENT,
+        "standardize: finds mean and std in the data, and they are given: 0.5 and 1");
+    options.mean = 0.0f;
+    options.std = 2.0f;
+    refused(EWC_ERR_ARGUMENT, "given: 0 and 2");
+    options.std = 1.0f;
+    for (size_t row = 0; row < 4; row++)
+        floats[0][2 * row + 1] = row ? 0.0f : 1e-44f;
+    refused(EWC_ERR_DATA, "standardize: feature 1 of memory has mean ");
+    Fill(true, 2, 1, 1, 65537);
+    refused(EWC_ERR_ARGUMENT, "standardize: of at most 65536 features, memory has 65537");
+    Fill(true, 4, 1, 1, 2);
+    const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+    FailEveryAllocation(3, [&] {
+        ewc_tasks *tasks = nullptr;
+        const ewc_status status = ewc_tasks_create(&tasks, set.get(), &options);
+        ewc_tasks_free(tasks);
+        return status;
+    });
+}
+
+/* A model takes mean and std along, of each set that its tasks are of. */
+TEST_P(Standardize, IsInTheCheckpoint)
+{
+    const Folder folder;
+    const std::string path = folder / "a.safetensors";
+    Fill(true, 50, 1, 1, 3);
+    const Handle<ewc_dataset> first = Make(ewc_dataset_create, be, &source);
+    for (float &x : floats[0])
+        x = 5.0f - 3.0f * x;
+    const Handle<ewc_dataset> second = Make(ewc_dataset_create, be, &source);
+    ewc_sequence *sequence = nullptr;
+    ASSERT_OK(ewc_sequence_create(&sequence));
+    for (ewc_dataset *const set : {first.get(), second.get(), first.get()}) {
+        ewc_task task = EWC_TASK_DEFAULTS;
+        task.dataset = set;
+        ASSERT_OK(ewc_sequence_add(sequence, &task));
+    }
+    const Handle<ewc_tasks> own = Make(ewc_tasks_create_sequence, sequence, nullptr, &options);
+    ewc_sequence_free(sequence);
+    options.count = 3;
+    const Handle<ewc_tasks> kind = Make(ewc_tasks_create, second.get(), &options);
+    for (ewc_tasks *const tasks : {own.get(), kind.get()}) {
+        const Handle<ewc_model> model =
+            MakeModel(be, {3, {5}, ewc_tasks_outputs(tasks), EWC_ACTIVATION_TANH});
+        ASSERT_OK(ewc_checkpoint_save_tasks(path.c_str(), model.get(), nullptr, tasks, 3));
+        ewc_checkpoint_info info = {};
+        ASSERT_OK(ewc_checkpoint_describe(path.c_str(), &info, sizeof info));
+        EXPECT_EQ(1, info.standardize);
+        EXPECT_EQ(1.0, info.scale);
+        ewc_predictor *made = nullptr;
+        ASSERT_OK(ewc_predictor_create(&made, be, path.c_str()));
+        for (int64_t t = 0; t < 3; t++) {
+            std::vector<float> want(15), got(15);
+            EXPECT_OK(ewc_tasks_transform_floats(tasks, t, want.data(), floats[1].data(), 5));
+            EXPECT_OK(ewc_tasks_transform_floats(
+                ewc_predictor_tasks(made), t, got.data(), floats[1].data(), 5));
+            ExpectBits("inputs", got, want);
+        }
+        ewc_predictor_free(made);
+    }
+    /* A file that lost them, or has those of another width, is not taken. */
+    const std::string file = ReadFile(path);
+    const size_t at = file.find("ewc.input.standard\"");
+    ASSERT_NE(std::string::npos, at);
+    std::string lost = file;
+    lost[at] = 'x';
+    lost.replace(lost.find("ewc.crc32"), 9, "ewc.crc31");
+    WriteFile(path, lost);
+    ewc_predictor *made = nullptr;
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "ewc.input.standard: mean and std of 0 sets, there are 1",
+        ewc_predictor_create(&made, be, path.c_str()));
 }
 } // namespace

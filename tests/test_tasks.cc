@@ -175,7 +175,7 @@ class Tasks : public test::OnBackend
     /* Gathers all samples of a view in the order in which they are stored. */
     Samples Gather(const ewci_task_view &task)
     {
-        const int64_t rows = task.view.count * task.view.copies;
+        const int64_t rows = task.view.count;
         test::Buffer<float> x(be, rows * task.view.features, -1.0f);
         test::Buffer<int32_t> labels(be, rows, -1);
         test::Buffer<int64_t> samples(be, rows, (int64_t)-1);
@@ -185,6 +185,19 @@ class Tasks : public test::OnBackend
         EXPECT_OK(be->ops->gather(be, x, labels, samples, &task.view, step, rows));
         EXPECT_EQ(Numbers(rows), samples.Read());
         return {x.Read(), labels.Read()};
+    }
+
+    /* `count` heads of k logits each; 0: none. */
+    void ExpectHeads(const ewck_head *heads, int64_t count, int64_t k)
+    {
+        ASSERT_EQ(count == 0, heads == nullptr);
+        std::vector<ewck_head> got((size_t)(count * k));
+        if (count == 0) return;
+        ASSERT_OK(be->ops->download(be, got.data(), heads, got.size() * sizeof(ewck_head)));
+        for (size_t j = 0; j < got.size(); j++) {
+            EXPECT_EQ((int64_t)j / k * k, got[j].first);
+            EXPECT_EQ(k, got[j].width);
+        }
     }
 
     uint64_t MemoryUsed()
@@ -697,8 +710,8 @@ TEST_P(Tasks, ScenarioWindows)
                         ASSERT_OK(ewci_tasks_select(s.tasks, &task, t, split, seen));
                         EXPECT_EQ(scenario == EWC_SCENARIO_TASK ? t * k : 0, task.first);
                         EXPECT_EQ(scenario == EWC_SCENARIO_CLASS ? seen * k : k, task.outputs);
-                        EXPECT_EQ(0, task.group);
-                        EXPECT_EQ(1, task.view.copies);
+                        EXPECT_EQ(nullptr, task.heads);
+                        EXPECT_EQ(nullptr, task.view.parts);
                         EXPECT_EQ(ewc_tasks_rows(s.tasks, t, split), task.view.count);
                         EXPECT_EQ(ewc_tasks_inputs(s.tasks), task.view.features);
 
@@ -779,7 +792,7 @@ TEST_P(Tasks, JointViewIsAllTasks)
                     EXPECT_EQ(want.labels, got.labels);
                     EXPECT_EQ(0, task.first);
                     EXPECT_EQ(scenario == EWC_SCENARIO_DOMAIN ? k : seen * k, task.outputs);
-                    EXPECT_EQ(scenario == EWC_SCENARIO_TASK ? k : 0, task.group);
+                    ExpectHeads(task.heads, scenario == EWC_SCENARIO_TASK ? seen : 0, k);
                     for (int64_t t = 0; t < seen; t++) { /* each of its parts */
                         ewci_task_view part;
                         ASSERT_OK(ewci_tasks_select_part(s.tasks, &part, t, seen));
@@ -788,7 +801,7 @@ TEST_P(Tasks, JointViewIsAllTasks)
                         EXPECT_EQ(one.labels, alone.labels);
                         EXPECT_EQ(task.first, part.first);
                         EXPECT_EQ(task.outputs, part.outputs);
-                        EXPECT_EQ(task.group, part.group);
+                        EXPECT_EQ(task.heads, part.heads);
                     }
                 }
                 ewci_task_view none;
@@ -934,7 +947,7 @@ TEST_P(Tasks, BadOptionsAreNamed)
         {"std: nan", [](O &o) { o.std = NAN; }},
         {"std: inf", [](O &o) { o.std = INFINITY; }},
         {"std: 9.8", [](O &o) { o.std = 1e-44f; }},
-        {"classes_per_task: 1,", [](O &o) { o.kind = EWC_TASKS_SPLIT, o.classes_per_task = 1; }},
+        {"classes_per_task: -1,", [](O &o) { o.kind = EWC_TASKS_SPLIT, o.classes_per_task = -1; }},
         {"classes_per_task: 7", [](O &o) { o.kind = EWC_TASKS_SPLIT, o.classes_per_task = 7; }},
         {"classes_per_task: -2", [](O &o) { o.kind = EWC_TASKS_SPLIT, o.classes_per_task = -2; }},
         {"count: 4 tasks, expected 1..3", [](O &o) { o.kind = EWC_TASKS_SPLIT, o.count = 4; }},

@@ -56,9 +56,10 @@ static ewc_status check_view(const char *operation, const ewck_view *view, int64
 {
     REQUIRE(rows >= 0 && view->features >= 0, "%s: %lld rows of %lld, expected 0 or more",
         operation, (long long)rows, (long long)view->features);
-    REQUIRE(rows == 0 || (view->count > 0 && view->copies > 0 && view->taps > 0),
-        "%s: count=%lld, copies=%lld, taps=%lld, expected 1 or more", operation,
-        (long long)view->count, (long long)view->copies, (long long)view->taps);
+    const int64_t inner = view->parts ? view->part_count : view->taps;
+    REQUIRE(rows == 0 || (view->count > 0 && inner > 0),
+        "%s: count=%lld, %s=%lld, expected 1 or more", operation, (long long)view->count,
+        view->parts ? "part_count" : "taps", (long long)inner);
     REQUIRE(rows == 0 || !view->chosen || view->chosen_count > 0,
         "%s: chosen_count=%lld, expected 1 or more", operation, (long long)view->chosen_count);
     return EWC_OK;
@@ -140,14 +141,11 @@ static ewc_status check_initialize(
 /* ---- Likelihood ---- */
 
 static ewc_status check_nll(ewc_backend *be, float *loss, float *hit, float *gradient,
-    const float *logits, const int32_t *labels, int64_t rows, int64_t cols, int64_t group,
+    const float *logits, const int32_t *labels, int64_t rows, int64_t cols, const ewck_head *heads,
     float scale)
 {
     REQUIRE_BLOCK("nll", rows, cols);
-    REQUIRE(group <= 0 || group >= cols || cols % group == 0,
-        "nll: group=%lld, expected a divisor of the %lld logits", (long long)group,
-        (long long)cols);
-    return be->inner->nll(be, loss, hit, gradient, logits, labels, rows, cols, group, scale);
+    return be->inner->nll(be, loss, hit, gradient, logits, labels, rows, cols, heads, scale);
 }
 
 static ewc_status check_distill(ewc_backend *be, float *gradient, const float *logits,
@@ -292,10 +290,6 @@ static ewc_status check_mlp_steps(ewc_backend *be, const ewck_mlp *net, const ew
         REQUIRE(net->host_layers[i].in == net->host_layers[i - 1].out,
             "mlp_steps: layer %lld has %lld inputs, expected %lld", (long long)i,
             (long long)net->host_layers[i].in, (long long)net->host_layers[i - 1].out);
-    const int64_t logits = net->host_layers[net->count - 1].out;
-    REQUIRE(net->group <= 0 || net->group >= logits || logits % net->group == 0,
-        "mlp_steps: group=%lld, expected a divisor of the %lld logits", (long long)net->group,
-        (long long)logits);
     ewc_status status = check_view("mlp_steps", view, rows);
     if (status == EWC_OK) status = check_rule("mlp_steps", rule, net->m, net->v, net->s, net->mu);
     if (status != EWC_OK) return status;

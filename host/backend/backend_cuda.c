@@ -403,11 +403,11 @@ static ewc_status cuda_square_sum(
 /* ---- Likelihood ---- */
 
 static ewc_status cuda_nll(ewc_backend *be, float *loss, float *hit, float *gradient,
-    const float *logits, const int32_t *labels, int64_t rows, int64_t cols, int64_t group,
+    const float *logits, const int32_t *labels, int64_t rows, int64_t cols, const ewck_head *heads,
     float scale)
 {
     OPERATION(be, "nll",
-        ewck_nll(loss, hit, gradient, logits, labels, rows, cols, group, scale, cuda->stream));
+        ewck_nll(loss, hit, gradient, logits, labels, rows, cols, heads, scale, cuda->stream));
 }
 
 static ewc_status cuda_distill(ewc_backend *be, float *gradient, const float *logits,

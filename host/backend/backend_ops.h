@@ -96,12 +96,11 @@ struct ewci_backend_ops {
     /* ---- Likelihood: softmax cross-entropy over the last dimension ---- */
     /* Of logits (rows, cols) and labels (rows): loss (rows) = -log p(label); hit (rows) = 1 where
      * the first largest logit is the label's, else 0; gradient (rows, cols) = scale (p - onehot).
-     * Each of the three may be NULL. With 0 < group < cols only the logits of the label's group,
-     * [group * (label / group), + group), compete; the gradient is 0 outside it, and cols a
-     * multiple of group. */
+     * Each of the three may be NULL. With heads (cols), of each logit those that compete with it,
+     * only the logits of the label's head take part; the gradient is 0 outside of it. */
     ewc_status (*nll)(ewc_backend *be, float *loss, float *hit, float *gradient,
-        const float *logits, const int32_t *labels, int64_t rows, int64_t cols, int64_t group,
-        float scale);
+        const float *logits, const int32_t *labels, int64_t rows, int64_t cols,
+        const ewck_head *heads, float scale);
     /* gradient (rows, cols) = keep gradient + share t (softmax(logits / t) - softmax(teacher / t)),
      * the softmaxes over the first `old` of the logits (rows, cols), 1 <= old <= cols, t the
      * temperature; teacher (rows, old). Beyond them keep gradient alone. */

@@ -22,11 +22,11 @@ static inline __attribute__((always_inline)) float pixel(const void *row, int fl
 
 /* `floats` is a constant where it is called, so that there is a loop for each. */
 static inline __attribute__((always_inline)) void gather_row(
-    float *restrict x, const void *restrict row, int floats, const ewck_view *view, int64_t copy)
+    float *restrict x, const void *restrict row, int floats, const ewck_view *view)
 {
     const int64_t features = view->features, taps = view->taps;
-    const int32_t *restrict const index = view->index + copy * taps * features;
-    const float *restrict const weight = view->weight + copy * taps * features;
+    const int32_t *restrict const index = view->index;
+    const float *restrict const weight = view->weight;
     const float *restrict const bias = view->bias;
     for (int64_t j = 0; j < features; j++)
         x[j] = fmaf(weight[j], pixel(row, floats, index[j]), bias[j]);
@@ -43,14 +43,15 @@ static void gather_chunk(void *context, int64_t i)
     const range r = chunk_range(i, GATHER_ROWS, job->rows);
     for (int64_t row = r.begin; row < r.end; row++) {
         const ewck_origin origin = ewci_view_origin(view, job->step, row);
-        const int64_t at = origin.source * view->pixels;
+        const ewck_view *const part = view->parts ? &view->parts[origin.part] : view;
+        const int64_t at = origin.source * part->pixels;
         float *const x = job->x + row * view->features;
         job->samples[row] = origin.sample;
         job->labels[row] = origin.label;
-        if (view->floats)
-            gather_row(x, view->floats + at, 1, view, origin.copy);
+        if (part->floats)
+            gather_row(x, part->floats + at, 1, part);
         else
-            gather_row(x, view->images + at, 0, view, origin.copy);
+            gather_row(x, part->images + at, 0, part);
     }
 }
 

@@ -3,13 +3,16 @@
 #include "cpu.h"
 #include "cpu_softmax.h"
 
+#include "../../kernels/formula.h"
+
 #include <string.h>
 
 typedef struct nll_job {
     float *loss, *hit, *gradient;
     const float *logits;
     const int32_t *labels;
-    int64_t rows, cols, group;
+    const ewck_head *heads;
+    int64_t rows, cols;
     float scale;
 } nll_job;
 
@@ -19,8 +22,8 @@ static void nll_chunk(void *context, int64_t i)
     const int64_t cols = job->cols;
     const range r = chunk_range(i, row_grain(16 * cols), job->rows);
     for (int64_t row = r.begin; row < r.end; row++) {
-        const int64_t width = job->group > 0 && job->group < cols ? job->group : cols;
-        const int64_t first = job->labels[row] / width * width, label = job->labels[row] - first;
+        const ewck_head head = ewci_head(job->heads, job->labels[row], cols);
+        const int64_t first = head.first, width = head.width, label = job->labels[row] - first;
         const float *const z = job->logits + row * cols + first;
         const int64_t best = first_largest(z, width);
         if (job->hit) job->hit[row] = best == label ? 1.0f : 0.0f;
@@ -86,7 +89,7 @@ ewc_status CPU(distill)(ewc_backend *be, float *gradient, const float *logits, c
 }
 
 ewc_status CPU(nll)(ewc_backend *be, float *loss, float *hit, float *gradient, const float *logits,
-    const int32_t *labels, int64_t rows, int64_t cols, int64_t group, float scale)
+    const int32_t *labels, int64_t rows, int64_t cols, const ewck_head *heads, float scale)
 {
     nll_job job = {.loss = loss,
         .hit = hit,
@@ -95,7 +98,7 @@ ewc_status CPU(nll)(ewc_backend *be, float *loss, float *hit, float *gradient, c
         .labels = labels,
         .rows = rows,
         .cols = cols,
-        .group = group,
+        .heads = heads,
         .scale = scale};
     ewci_pool_run(pool_of(be), nll_chunk, &job, ceil_div(rows, row_grain(16 * cols)));
     return EWC_OK;

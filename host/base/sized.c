@@ -6,6 +6,7 @@
 
 #include "ewc/checkpoint.h"
 #include "ewc/run.h"
+#include "ewc/sequence.h"
 #include "internal.h"
 
 /* X(type, last field in a release), the oldest release first. Fields are appended, never moved, and
@@ -17,6 +18,7 @@
     X(ewc_dataset_open_options, coarse_labels)                                                     \
     X(ewc_dataset_info, classes)                                                                   \
     X(ewc_dataset_location, message)                                                               \
+    X(ewc_task, lambda_factor)                                                                     \
     X(ewc_task_options, validation)                                                                \
     X(ewc_model_options, seed)                                                                     \
     X(ewc_fisher_options, seed)                                                                    \

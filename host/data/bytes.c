@@ -15,8 +15,8 @@
 #endif
 
 enum { GZIP_WINDOW = 15 + 16, RAW_WINDOW = -15, BUFFER = 1 << 16, FIRST_ROOM = 1 << 12 };
-#define LZMA_MEMORY (UINT64_C(128) << 20) /* more than any preset of xz asks for */
-#define PULL_MAX (INT64_C(1) << 30)       /* at a time: fits zlib's counts */
+#define LZMA_MEMORY (UINT64_C(66) << 20) /* what any preset of xz asks for: 65 MiB for -9 */
+#define PULL_MAX (INT64_C(1) << 30)      /* at a time: fits zlib's counts */
 
 typedef enum codec { PLAIN, GZIP, DEFLATE, XZ } codec;
 
@@ -195,8 +195,12 @@ static ewc_status pull_xz(ewci_bytes *b, uint8_t *dst, int64_t n, int64_t *got, 
     b->z.avail_in = (uInt)b->x.avail_in;
     *got = n - (int64_t)b->x.avail_out;
     b->ended = code == LZMA_STREAM_END;
-    if (code == LZMA_MEM_ERROR || code == LZMA_MEMLIMIT_ERROR)
+    if (code == LZMA_MEM_ERROR)
         return EWCI_FAULT_OF(fault, EWC_ERR_MEMORY, "no memory to decompress it");
+    if (code == LZMA_MEMLIMIT_ERROR)
+        return EWCI_FAULT_OF(fault, EWC_ERR_DATA,
+            "xz asks for more than %d MiB to decompress it: compress it with a preset, as xz -9",
+            (int)(LZMA_MEMORY >> 20));
     if (code != LZMA_OK && code != LZMA_STREAM_END && code != LZMA_BUF_ERROR)
         return EWCI_FAULT_OF(fault, EWC_ERR_DATA, "corrupt xz data");
     return EWC_OK;

@@ -36,8 +36,13 @@ int ewci_images_built(void)
     return built;
 }
 
+/* The most pixels that a byte of a file holds: deflate packs 1032 bytes into one, each of them 8
+ * pixels of a bit; JPEG takes a bit or more for each of its blocks of 64 pixels. */
+#define PIXELS_PER_BYTE (INT64_C(1032) * 8)
+
 /* An image, its channels last. */
 typedef struct picture {
+    int64_t file_bytes;
     int64_t height, width, channels;
     uint8_t *pixels; /* owned; (height, width, channels) */
     int64_t room;
@@ -50,6 +55,9 @@ static ewc_status take_size(picture *p, int64_t height, int64_t width, int64_t c
     if (height < 1 || width < 1 || height > EWCI_MAX_PIXELS / width)
         return FAULT("oversized: %lld x %lld pixels, expected at most %d", (long long)height,
             (long long)width, EWCI_MAX_PIXELS);
+    if (height * width / PIXELS_PER_BYTE > p->file_bytes)
+        return FAULT("truncated: %lld x %lld pixels in a file of %lld bytes", (long long)height,
+            (long long)width, (long long)p->file_bytes);
     p->height = height;
     p->width = width;
     p->channels = channels;
@@ -185,9 +193,11 @@ static ewc_status decode_jpeg(picture *p, const char *path, int64_t channels, ch
 static ewc_status decode(picture *p, const char *path, int64_t channels, char *fault)
 {
     uint8_t head[8] = {0};
+    struct stat info;
     FILE *const file = fopen(path, "rb");
     if (!file) return FAULT("cannot be opened: %s", strerror(errno));
     const size_t got = fread(head, 1, sizeof head, file);
+    p->file_bytes = fstat(fileno(file), &info) == 0 ? (int64_t)info.st_size : 0;
     fclose(file);
     if (got == sizeof head && memcmp(head, "\x89PNG\r\n\x1a\n", 8) == 0)
         return decode_png(p, path, channels, fault);

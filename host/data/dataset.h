@@ -19,7 +19,12 @@ enum { EWCI_MAX_PIXELS = 1 << 24 }; /* of an image in a file: the widest input t
 enum { EWCI_CHECKSUM_SIZE = sizeof((ewc_dataset_info *)0)->checksum };
 
 /* What the random words of EWCK_STREAM_TASK are for, as their `time`. */
-enum { EWCI_DRAW_PERMUTATION = 0, EWCI_DRAW_CLASS_ORDER = 1, EWCI_DRAW_TEST_SHARE = 2 };
+enum {
+    EWCI_DRAW_PERMUTATION = 0,
+    EWCI_DRAW_CLASS_ORDER = 1,
+    EWCI_DRAW_TEST_SHARE = 2,
+    EWCI_DRAW_ROWS = 3
+};
 
 struct ewc_dataset {
     ewc_backend *backend; /* borrowed */
@@ -30,6 +35,7 @@ struct ewc_dataset {
     uint16_t *host_labels[2]; /* (rows), for lists of rows by class */
     int64_t *class_rows[2];   /* (classes) rows of each class */
     ewci_names names;
+    float *standard; /* (2, units) mean and std of each unit; NULL until they are asked for */
 };
 
 /* A set in host memory, on its way to a dataset. */
@@ -56,6 +62,19 @@ ewc_status ewci_set_hold_out(ewci_set *set, double share, uint64_t seed);
 ewc_status ewci_set_upload(ewc_dataset **out, ewc_backend *backend, ewci_set *set);
 
 void ewci_set_free(ewci_set *set);
+
+/* standard.c */
+
+/* A unit has a mean and a std of its own: a feature of a table, a channel of images. */
+int ewci_dataset_is_table(const ewc_dataset_info *info);
+int64_t ewci_dataset_units(const ewc_dataset_info *info);
+
+/* Finds them in the training rows, once. @return EWC_OK; EWC_ERR_ARGUMENT: too many units;
+ * EWC_ERR_DATA: numbers by which float32 cannot divide; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ewc_status ewci_dataset_standardize(ewc_dataset *set);
+
+/* Replaces them by those (units) of another set. @return EWC_OK; EWC_ERR_DATA; EWC_ERR_MEMORY */
+ewc_status ewci_dataset_set_standard(ewc_dataset *set, const float *mean, const float *std);
 
 #ifdef __cplusplus
 }

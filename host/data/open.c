@@ -425,12 +425,12 @@ static ewc_status read_table(opening *w, const char *path, int split)
     ewc_status status = ewci_bytes_open(&bytes, path, fault);
     if (status == EWC_OK)
         status = ewci_csv_read(bytes, &w->rows[split], &w->labels, w->o.label_column, fault);
+    if (status == EWC_OK) status = ewci_bytes_end(bytes, fault);
     ewci_bytes_close(bytes);
-    return status == EWC_OK
-               ? EWC_OK
-               : ewci_fail(status, "%.300s: %s%s", path, fault,
-                     split ? " (of a test table without labels: name the training table alone)"
-                           : "");
+    if (status == EWC_OK) return EWC_OK;
+    const int has_none = split && strstr(fault, "label-column") != NULL;
+    return ewci_fail(status, "%.300s: %s%s", path, fault,
+        has_none ? " (of a test table without labels: name the training table alone)" : "");
 }
 
 static ewc_status read_tables(opening *w)

@@ -1,167 +1,241 @@
 /* SPDX-License-Identifier: MIT */
-/* Sequences of tasks: each a view of one dataset.
+/* Sequences of tasks: each a view of a dataset.
  *
- * A view weighs `taps` pixels for each feature, input = sum of weight * pixel + bias, with
- *   permuted: weight 1 / (255 std), of a set of floats 1 / std, at one pixel, or 0 where the
- *             feature is padding;
- *   rotated:  that times the bilinear weights of the four pixels around the place it came from;
- *   bias:     -mean / std, so that padding and what lies outside the image are pixels of value 0.
- *
- * The map of the task in use, its labels and its lists of rows lie in one slot each on the device
- * and are computed again when another task is selected: memory does not grow with the number of
- * tasks. */
+ * The pixel map of the task in use (transform.c), its labels and its lists of rows lie in one slot
+ * each on the device and are computed again when another task is selected: memory does not grow
+ * with the number of tasks. */
 #include "task.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../base/enter.h"
 #include "../base/random.h"
-#include "dataset.h"
+#include "sequence.h"
 
-enum { MAX_TASKS = 1000000, MAX_TAPS = 4, READ_ROWS = 1024 };
+enum { READ_ROWS = 1024 };
 
-#define MAX_PAD 1024
-#define MAX_FEATURES INT64_C(100000000)
-
-/* Pixel maps and label maps of `copies` tasks, in host or in device memory. */
+/* Pixel maps and labels, in host or in device memory. */
 typedef struct task_maps {
-    int32_t *index;     /* (copies, taps, features) */
-    float *weight;      /* (copies, taps, features) */
-    int32_t *label_map; /* (copies, classes) */
+    int32_t *index;     /* (taps, features) */
+    float *weight;      /* (taps, features) */
+    float *bias;        /* (features) */
+    int32_t *label_map; /* (classes of a set) */
 } task_maps;
 
+/* What is on the device for joint training on tasks 0..seen-1: in one buffer each, one task's after
+ * another's. */
+typedef struct joint_maps {
+    task_maps maps;
+    int32_t *list;
+    ewck_view *parts;      /* (seen) */
+    ewck_view *host_parts; /* (seen), host */
+    int64_t seen;
+} joint_maps;
+
 struct ewc_tasks {
-    ewc_dataset *data; /* borrowed */
     ewc_backend *be;
     ewc_task_options o;
-    int64_t features, taps, classes, outputs; /* classes: of one task */
-    int64_t height, width;                    /* of an input, padding included */
-    float scale, shift;                       /* input = scale * pixel + shift */
+    ewc_sequence sequence; /* all tasks, each with its own dataset */
+    ewci_shape shape;      /* of the first; features, and what inputs look like, are those of all */
+    int64_t features;
+    int64_t taps, classes, set_classes; /* the most that a task has, and a set */
 
-    int32_t *class_order; /* (classes of the set); split: task t has places [t k, t k + k) */
-    uint8_t *member;      /* (classes of the set); while rows are listed */
+    ewc_dataset **sets; /* (set_count) borrowed, in the order in which they come up */
+    int64_t set_count;
+    int64_t *class_base; /* (set_count + 1) the first class of each set among those of all */
 
-    float *bias;        /* device, (features) */
-    task_maps host;     /* one map, being made */
-    task_maps slot;     /* device, one map */
-    int64_t slot_task;  /* the task whose map it is, or -1 */
-    int32_t *host_list; /* split: being made, (rows of the larger split) */
-    int32_t *list[2];   /* split: device, one list of rows per split, sized for the largest task */
+    int64_t *set_of;      /* (tasks) */
+    int64_t *first_class; /* (tasks + 1) classes of the tasks before */
+    int64_t *seen_logits; /* (tasks + 1) logits of the tasks before; class-incremental */
+    int32_t *logits;      /* (first_class[tasks]) of each class of each task; class-incremental */
+    int32_t *logit_class; /* (outputs) class of the data; class-incremental */
+    ewck_head *heads;     /* device, (outputs); task-incremental */
+    int64_t outputs;
+
+    uint8_t *member;      /* (set_classes); while rows are listed */
+    int32_t *order;       /* (features); while a map is made */
+    task_maps host;       /* one map, being made */
+    task_maps slot;       /* device, one map */
+    int64_t pixels_task;  /* the task whose pixel map is in the slot, or -1 */
+    int64_t labels_task;  /* likewise its labels */
+    int32_t *host_list;   /* being made, (rows of the largest split that is listed) */
+    int32_t *drawn;       /* (rows of the largest training split); while rows are drawn */
+    int32_t *list[2];     /* device, one list of rows per split, sized for the largest task */
     int64_t list_task[2]; /* the task whose list it is, or -1 */
-    task_maps joint;      /* device, maps of tasks 0..joint_seen-1; split: one label map */
-    int32_t *joint_list;  /* split: device, training rows of those tasks */
-    int64_t joint_seen;
+    joint_maps joint;
 };
 
-/* ---- Pixel maps ---- */
+static const char *const set_names[2] = {"training", "test"};
 
-/* The pixel at a place of channel c of a padded image, or -1 where there is none. */
-static int64_t pixel_at(const ewc_tasks *tasks, int64_t c, int64_t y, int64_t x)
+static int64_t count_of(const ewc_tasks *tasks)
 {
-    const ewc_dataset_info *const info = &tasks->data->info;
-    y -= tasks->o.pad;
-    x -= tasks->o.pad;
-    if (y < 0 || y >= info->height || x < 0 || x >= info->width) return -1;
-    return (c * info->height + y) * info->width + x;
+    return tasks->sequence.count;
 }
 
-static void set_tap(
-    const ewc_tasks *tasks, int64_t tap, int64_t feature, int64_t pixel, float weight)
+static const ewc_task *task_at(const ewc_tasks *tasks, int64_t t)
 {
-    const int64_t at = tap * tasks->features + feature;
-    tasks->host.index[at] = pixel < 0 ? 0 : (int32_t)pixel;
-    tasks->host.weight[at] = pixel < 0 ? 0.0f : tasks->scale * weight;
+    return &tasks->sequence.tasks[t];
 }
 
-/* The k-th of the places that a permutation moves: all, or the central square of each channel. */
-static int64_t moved_place(const ewc_tasks *tasks, int64_t k)
+static const ewc_dataset *data_of(const ewc_tasks *tasks, int64_t t)
 {
-    const int64_t side = tasks->o.permute_size;
-    if (side == 0) return k;
-    const int64_t c = k / (side * side);
-    const int64_t y = k / side % side + (tasks->height - side) / 2;
-    const int64_t x = k % side + (tasks->width - side) / 2;
-    return (c * tasks->height + y) * tasks->width + x;
+    return tasks->sequence.tasks[t].dataset;
 }
 
-static void make_permutation(const ewc_tasks *tasks, int64_t t)
+/* ---- Classes and logits ---- */
+
+static int64_t task_classes(const ewc_tasks *tasks, int64_t t)
 {
-    const int64_t side = tasks->o.permute_size;
-    int64_t moved = 0; /* places yet to be filled with another one */
-    int32_t *const order = tasks->host.index;
-    if (tasks->o.kind == EWC_TASKS_PERMUTED && (t > 0 || tasks->o.permute_first)) {
-        moved = side == 0 ? tasks->features : tasks->data->info.channels * side * side;
-        ewci_host_order(
-            order, moved, tasks->o.seed, EWCK_STREAM_TASK, (uint32_t)t, EWCI_DRAW_PERMUTATION);
-    }
-    /* From the last place on: pixels replace what is read of `order`, of which as much is left. */
-    for (int64_t f = tasks->features - 1; f >= 0; f--) {
-        int64_t place = f;
-        if (moved > 0 && f == moved_place(tasks, moved - 1))
-            place = moved_place(tasks, order[--moved]);
-        const int64_t row = place / tasks->width, x = place % tasks->width;
-        const int64_t c = row / tasks->height, y = row % tasks->height;
-        set_tap(tasks, 0, f, pixel_at(tasks, c, y, x), 1.0f);
+    const ewc_task *const task = task_at(tasks, t);
+    return task->classes ? task->class_count : task->dataset->info.classes;
+}
+
+/* The k-th class of task t, of its set. */
+static int64_t class_at(const ewc_tasks *tasks, int64_t t, int64_t k)
+{
+    const ewc_task *const task = task_at(tasks, t);
+    return task->classes ? task->classes[k] : k;
+}
+
+/* The logit of the k-th class of task t, of all. */
+static int64_t logit_of(const ewc_tasks *tasks, int64_t t, int64_t k)
+{
+    switch (tasks->o.scenario) {
+    case EWC_SCENARIO_TASK:
+        return tasks->first_class[t] + k;
+    case EWC_SCENARIO_DOMAIN:
+        return k;
+    default:
+        return tasks->logits[tasks->first_class[t] + k];
     }
 }
 
-/* Counter-clockwise about the centre of the image. Places are rounded to 2^-20 pixel, so that
- * quarter turns are exact and the last digits of sin and cos do not show. */
-static void make_rotation(const ewc_tasks *tasks, int64_t t)
-{
-    const double pi = 3.14159265358979323846;
-    const double turn = tasks->o.count > 1 ? (double)t / (double)(tasks->o.count - 1) : 0.0;
-    const double angle = tasks->o.max_angle * turn * (pi / 180.0);
-    const double c = cos(angle), s = sin(angle);
-    const double middle_y = (double)(tasks->height - 1) / 2;
-    const double middle_x = (double)(tasks->width - 1) / 2;
-    for (int64_t f = 0; f < tasks->features; f++) {
-        const int64_t row = f / tasks->width, channel = row / tasks->height;
-        const double y = (double)(row % tasks->height) - middle_y;
-        const double x = (double)(f % tasks->width) - middle_x;
-        const double from_y = rint((middle_y + c * y + s * x) * 0x1p20) * 0x1p-20;
-        const double from_x = rint((middle_x + c * x - s * y) * 0x1p20) * 0x1p-20;
-        const double top = floor(from_y), left = floor(from_x);
-        const double down = from_y - top, right = from_x - left;
-        for (int tap = 0; tap < 4; tap++) {
-            const int64_t dy = tap >> 1, dx = tap & 1;
-            const double weight = (dy ? down : 1.0 - down) * (dx ? right : 1.0 - right);
-            set_tap(tasks, tap, f, pixel_at(tasks, channel, (int64_t)top + dy, (int64_t)left + dx),
-                (float)weight);
-        }
-    }
-}
-
-/* ---- Label maps ---- */
-
-/* The first logit of task t's own classes among those of all tasks. */
+/* Logits of task t alone, which are in a row but where the scenario is class-incremental. */
 static int64_t first_logit(const ewc_tasks *tasks, int64_t t)
 {
-    return tasks->o.scenario == EWC_SCENARIO_DOMAIN ? 0 : t * tasks->classes;
+    return tasks->o.scenario == EWC_SCENARIO_TASK ? tasks->first_class[t] : 0;
 }
 
-/* Sets in map (classes of the dataset) the logits of task t's classes, counted from `offset`. */
-static void map_labels(const ewc_tasks *tasks, int32_t *map, int64_t t, int64_t offset)
+/* Makes the label map of task t in tasks->host, counted from `first`. */
+static void make_labels(const ewc_tasks *tasks, int64_t t, int64_t first)
 {
-    for (int64_t k = 0; k < tasks->classes; k++) {
-        const int64_t class =
-            tasks->o.kind == EWC_TASKS_SPLIT ? tasks->class_order[t * tasks->classes + k] : k;
-        map[class] = (int32_t)(offset + k);
-    }
-}
-
-/* Makes the map of task t in tasks->host, labels counted from `offset`. */
-static void make_maps(const ewc_tasks *tasks, int64_t t, int64_t offset)
-{
-    if (tasks->o.kind == EWC_TASKS_ROTATED)
-        make_rotation(tasks, t);
-    else
-        make_permutation(tasks, t);
     /* Classes of other tasks get a logit, too: no row of the list has them. */
-    memset(tasks->host.label_map, 0, (size_t)tasks->data->info.classes * sizeof(int32_t));
-    map_labels(tasks, tasks->host.label_map, t, offset);
+    memset(tasks->host.label_map, 0, (size_t)tasks->set_classes * sizeof(int32_t));
+    for (int64_t k = 0; k < task_classes(tasks, t); k++)
+        tasks->host.label_map[class_at(tasks, t, k)] = (int32_t)(logit_of(tasks, t, k) - first);
+}
+
+/* A class of a task, to be ordered so that the same classes come together, the first of them
+ * first. */
+typedef struct seen_class {
+    const ewc_task *task;
+    int64_t set, class, at; /* at: among all classes of all tasks */
+} seen_class;
+
+static int compare_numbers(int64_t a, int64_t b)
+{
+    return (a > b) - (a < b);
+}
+
+static int is_same_class(const seen_class *a, const seen_class *b)
+{
+    return a->set == b->set && a->class == b->class && ewci_transform_equal(a->task, b->task);
+}
+
+static int compare_seen(const void *x, const void *y)
+{
+    const seen_class *const a = x, *const b = y;
+    const ewc_task *const s = a->task, *const t = b->task;
+    int by = compare_numbers(a->set, b->set);
+    if (!by) by = compare_numbers(a->class, b->class);
+    if (!by) by = compare_numbers(s->permute, t->permute);
+    if (!by) by = (s->rotate > t->rotate) - (s->rotate < t->rotate);
+    if (!by) by = compare_numbers(s->permute_seed, t->permute_seed);
+    if (!by) by = compare_numbers(s->permute_size, t->permute_size);
+    if (!by) by = compare_numbers(s->channels, t->channels);
+    if (!by) by = compare_numbers(s->crop, t->crop);
+    if (!by) by = compare_numbers(s->pad, t->pad);
+    return by ? by : compare_numbers(a->at, b->at);
+}
+
+/* Class-incremental logits: a class that comes up again keeps its own. */
+static ewc_status number_logits(ewc_tasks *tasks)
+{
+    const int64_t count = count_of(tasks), n = tasks->first_class[count];
+    ewc_status status = EWC_OK;
+    seen_class *const seen = ewci_calloc((size_t)n, sizeof *seen);
+    int64_t *const first = ewci_calloc((size_t)n, sizeof *first); /* where each came up first */
+    tasks->logits = ewci_calloc((size_t)n, sizeof *tasks->logits);
+    tasks->logit_class = ewci_calloc((size_t)n, sizeof *tasks->logit_class);
+    if (!seen || !first || !tasks->logits || !tasks->logit_class)
+        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory"));
+    for (int64_t t = 0; t < count; t++)
+        for (int64_t k = 0; k < task_classes(tasks, t); k++) {
+            const int64_t at = tasks->first_class[t] + k;
+            seen[at] = (seen_class){task_at(tasks, t), tasks->set_of[t], class_at(tasks, t, k), at};
+        }
+    qsort(seen, (size_t)n, sizeof *seen, compare_seen);
+    for (int64_t i = 0; i < n; i++)
+        first[seen[i].at] =
+            i > 0 && is_same_class(&seen[i - 1], &seen[i]) ? first[seen[i - 1].at] : seen[i].at;
+    int32_t next = 0;
+    for (int64_t t = 0; t < count; t++) {
+        for (int64_t k = 0; k < task_classes(tasks, t); k++) {
+            const int64_t at = tasks->first_class[t] + k;
+            if (first[at] == at)
+                tasks->logit_class[next] =
+                    (int32_t)(tasks->class_base[tasks->set_of[t]] + class_at(tasks, t, k));
+            tasks->logits[at] = first[at] == at ? next++ : tasks->logits[first[at]];
+        }
+        tasks->seen_logits[t + 1] = next;
+    }
+    tasks->outputs = next;
+done:
+    free(first);
+    free(seen);
+    return status;
+}
+
+static ewc_status make_heads(ewc_tasks *tasks)
+{
+    ewc_status status = EWC_OK;
+    ewck_head *const heads = ewci_calloc((size_t)tasks->outputs, sizeof *heads);
+    if (!heads) return ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory");
+    for (int64_t t = 0; t < count_of(tasks); t++)
+        for (int64_t i = tasks->first_class[t]; i < tasks->first_class[t + 1]; i++)
+            heads[i] = (ewck_head){(int32_t)tasks->first_class[t], (int32_t)task_classes(tasks, t)};
+    EWCI_TRY(ewci_device_alloc(tasks->be, &tasks->heads, tasks->outputs, sizeof *heads));
+    EWCI_TRY(tasks->be->ops->upload(
+        tasks->be, tasks->heads, heads, (size_t)tasks->outputs * sizeof *heads));
+done:
+    free(heads);
+    return status;
+}
+
+static ewc_status make_logits(ewc_tasks *tasks)
+{
+    const int64_t count = count_of(tasks);
+    tasks->first_class = ewci_calloc((size_t)count + 1, sizeof(int64_t));
+    tasks->seen_logits = ewci_calloc((size_t)count + 1, sizeof(int64_t));
+    if (!tasks->first_class || !tasks->seen_logits)
+        return ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory");
+    for (int64_t t = 0; t < count; t++) {
+        const int64_t classes = task_classes(tasks, t);
+        tasks->first_class[t + 1] = tasks->first_class[t] + classes;
+        if (classes > tasks->classes) tasks->classes = classes;
+    }
+    if (tasks->first_class[count] > INT32_MAX)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "count: %lld tasks of %lld classes together, expected "
+            "at most %d",
+            (long long)count, (long long)tasks->first_class[count], INT32_MAX);
+    tasks->outputs =
+        tasks->o.scenario == EWC_SCENARIO_DOMAIN ? tasks->classes : tasks->first_class[count];
+    if (tasks->o.scenario == EWC_SCENARIO_CLASS) return number_logits(tasks);
+    return tasks->o.scenario == EWC_SCENARIO_TASK ? make_heads(tasks) : EWC_OK;
 }
 
 /* ---- Rows ---- */
@@ -172,14 +246,33 @@ static int set_of(ewc_split split)
     return split == EWC_SPLIT_TEST;
 }
 
-/* Rows of task t in a set of the dataset. */
+/* Rows that a set of task t's data has of its classes. */
+static int64_t class_rows(const ewc_tasks *tasks, int64_t t, int set)
+{
+    const ewc_dataset *const data = data_of(tasks, t);
+    if (!task_at(tasks, t)->classes) return data->info.rows[set];
+    int64_t rows = 0;
+    for (int64_t k = 0; k < task_classes(tasks, t); k++)
+        rows += data->class_rows[set][class_at(tasks, t, k)];
+    return rows;
+}
+
+/* Whether fewer than all of them are drawn. */
+static int is_drawn(const ewc_tasks *tasks, int64_t t, int set)
+{
+    const int64_t wanted = set == 0 ? task_at(tasks, t)->rows : 0;
+    return wanted > 0 && wanted < class_rows(tasks, t, set);
+}
+
+static int is_listed(const ewc_tasks *tasks, int64_t t, int set)
+{
+    return task_at(tasks, t)->classes || is_drawn(tasks, t, set);
+}
+
+/* Rows of task t in a set. */
 static int64_t set_rows(const ewc_tasks *tasks, int64_t t, int set)
 {
-    if (tasks->o.kind != EWC_TASKS_SPLIT) return tasks->data->info.rows[set];
-    int64_t rows = 0;
-    for (int64_t k = 0; k < tasks->classes; k++)
-        rows += tasks->data->class_rows[set][tasks->class_order[t * tasks->classes + k]];
-    return rows;
+    return is_drawn(tasks, t, set) ? task_at(tasks, t)->rows : class_rows(tasks, t, set);
 }
 
 static int64_t task_rows(const ewc_tasks *tasks, int64_t t, ewc_split split)
@@ -188,118 +281,217 @@ static int64_t task_rows(const ewc_tasks *tasks, int64_t t, ewc_split split)
     return set_rows(tasks, t, set_of(split)) - (split == EWC_SPLIT_TRAIN ? tasks->o.validation : 0);
 }
 
-/* Writes the rows of a set that have a class of task t, in their order; returns how many. */
-static int64_t list_rows(const ewc_tasks *tasks, int32_t *list, int64_t t, int set)
+/* Keeps `wanted` of the `count` rows of a list, drawn by a key, in their order. */
+static void draw_rows(const ewc_tasks *tasks, int32_t *list, int64_t t, int64_t count)
 {
-    const uint16_t *const labels = tasks->data->host_labels[set];
+    const int64_t wanted = task_at(tasks, t)->rows;
+    ewci_host_order(
+        tasks->drawn, count, tasks->o.seed, EWCK_STREAM_TASK, (uint32_t)t, EWCI_DRAW_ROWS);
+    int64_t kept = 0; /* row i is kept if its place in the order is among the first */
+    for (int64_t i = 0; i < count; i++)
+        if (tasks->drawn[i] < wanted) list[kept++] = list[i];
+}
+
+/* Writes the rows of a set that task t has, in their order. */
+static void list_rows(const ewc_tasks *tasks, int32_t *list, int64_t t, int set)
+{
+    const ewc_dataset *const data = data_of(tasks, t);
+    const uint16_t *const labels = data->host_labels[set];
     uint8_t *const member = tasks->member;
     int64_t count = 0;
-    memset(member, 0, (size_t)tasks->data->info.classes);
-    for (int64_t k = 0; k < tasks->classes; k++)
-        member[tasks->class_order[t * tasks->classes + k]] = 1;
-    for (int64_t row = 0; row < tasks->data->info.rows[set]; row++)
+    memset(member, 0, (size_t)data->info.classes);
+    for (int64_t k = 0; k < task_classes(tasks, t); k++)
+        member[class_at(tasks, t, k)] = 1;
+    for (int64_t row = 0; row < data->info.rows[set]; row++)
         if (member[labels[row]]) list[count++] = (int32_t)row;
-    return count;
+    if (is_drawn(tasks, t, set)) draw_rows(tasks, list, t, count);
 }
 
 /* ---- Creating ---- */
 
-static ewc_status check_split(const ewc_tasks *tasks)
-{
-    const ewc_task_options *const o = &tasks->o;
-    const int64_t classes = tasks->data->info.classes;
-    if (o->classes_per_task < 2 || o->classes_per_task > classes)
-        return ewci_fail(EWC_ERR_ARGUMENT, "classes_per_task: %lld, expected 2..%lld",
-            (long long)o->classes_per_task, (long long)classes);
-    if (o->count > classes / o->classes_per_task)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "count: %lld tasks, expected 1..%lld (%lld classes, %lld per task)",
-            (long long)o->count, (long long)(classes / o->classes_per_task), (long long)classes,
-            (long long)o->classes_per_task);
-    return EWC_OK;
-}
-
 static ewc_status check_options(const ewc_tasks *tasks)
 {
     const ewc_task_options *const o = &tasks->o;
-    if ((int)o->kind < EWC_TASKS_PERMUTED || o->kind > EWC_TASKS_SPLIT)
-        return ewci_fail(EWC_ERR_ARGUMENT, "kind: %d, expected %d..%d", (int)o->kind,
-            EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT);
     if ((int)o->scenario < EWC_SCENARIO_TASK || o->scenario > EWC_SCENARIO_CLASS)
         return ewci_fail(EWC_ERR_ARGUMENT, "scenario: %d, expected %d..%d", (int)o->scenario,
             EWC_SCENARIO_TASK, EWC_SCENARIO_CLASS);
-    if (o->count < 1 || o->count > MAX_TASKS)
-        return ewci_fail(
-            EWC_ERR_ARGUMENT, "count: %lld tasks, expected 1..%d", (long long)o->count, MAX_TASKS);
-    if (o->pad < 0 || o->pad > MAX_PAD)
-        return ewci_fail(EWC_ERR_ARGUMENT, "pad: %lld, expected 0..%d", (long long)o->pad, MAX_PAD);
-    const ewc_dataset_info *const info = &tasks->data->info;
-    const int64_t side = (info->width < info->height ? info->width : info->height) + 2 * o->pad;
-    if (o->permute_size < 0 || o->permute_size > side)
-        return ewci_fail(EWC_ERR_ARGUMENT, "permute_size: %lld, expected 0..%lld",
-            (long long)o->permute_size, (long long)side);
-    if (!(fabs(o->max_angle) <= 360.0))
-        return ewci_fail(
-            EWC_ERR_ARGUMENT, "max_angle: %g, expected -360..360 degrees", o->max_angle);
     if (!isfinite(o->mean))
         return ewci_fail(EWC_ERR_ARGUMENT, "mean: %g, expected a finite number", (double)o->mean);
-    if (!(o->std > 0.0f) || !isfinite(o->std) || !isfinite(tasks->scale) || !isfinite(tasks->shift))
+    const float scale = tasks->shape.scale, shift = tasks->shape.shift;
+    if (!(o->std > 0.0f) || !isfinite(o->std) || !isfinite(scale) || !isfinite(shift))
         return ewci_fail(EWC_ERR_ARGUMENT,
             "std: %g, expected a positive number by which values can be divided", (double)o->std);
-    const int is_row = !info->is_image && info->width > 1; /* one value is as good as a pixel */
-    if (is_row && (o->kind == EWC_TASKS_ROTATED || o->pad > 0))
-        return ewci_fail(EWC_ERR_ARGUMENT, "%s: of images only, and %s has rows of %lld features",
-            o->pad > 0 ? "pad" : "kind: rotated", info->name, (long long)info->width);
-    return o->kind == EWC_TASKS_SPLIT ? check_split(tasks) : EWC_OK;
-}
-
-/* Sizes of an input; they are products of bounded numbers, but the numbers may be large. */
-static ewc_status set_shape(ewc_tasks *tasks)
-{
-    const ewc_dataset_info *const info = &tasks->data->info;
-    tasks->height = info->height + 2 * tasks->o.pad;
-    tasks->width = info->width + 2 * tasks->o.pad;
-    if (__builtin_mul_overflow(info->channels, tasks->height, &tasks->features) ||
-        __builtin_mul_overflow(tasks->features, tasks->width, &tasks->features) ||
-        tasks->features > MAX_FEATURES)
-        return ewci_fail(EWC_ERR_ARGUMENT, "pad: %lld makes inputs of more than %lld features",
-            (long long)tasks->o.pad, (long long)MAX_FEATURES);
+    if (o->standardize && (o->mean != 0.0f || o->std != 1.0f))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "standardize: finds mean and std in the data, and they are given: %g and %g",
+            (double)o->mean, (double)o->std);
     return EWC_OK;
 }
 
-/* Draws which classes go together; every task must have rows to train and to test on. */
-static ewc_status make_split(ewc_tasks *tasks)
+/* Finds the sets that the tasks are of. */
+static ewc_status find_sets(ewc_tasks *tasks)
 {
-    static const char *const set_names[2] = {"training", "test"};
-    const int64_t classes = tasks->data->info.classes;
-    for (int64_t k = 0; k < classes; k++)
-        tasks->class_order[k] = (int32_t)k;
-    if (tasks->o.shuffle_classes)
-        ewci_host_order(
-            tasks->class_order, classes, tasks->o.seed, EWCK_STREAM_TASK, 0, EWCI_DRAW_CLASS_ORDER);
+    const int64_t count = count_of(tasks);
+    tasks->set_of = ewci_calloc((size_t)count, sizeof(int64_t));
+    tasks->sets = ewci_calloc((size_t)count, sizeof *tasks->sets);
+    tasks->class_base = ewci_calloc((size_t)count + 1, sizeof(int64_t));
+    if (!tasks->set_of || !tasks->sets || !tasks->class_base)
+        return ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory");
+    for (int64_t t = 0; t < count; t++) {
+        ewc_dataset *const data = tasks->sequence.tasks[t].dataset;
+        int64_t s = 0;
+        while (s < tasks->set_count && tasks->sets[s] != data)
+            s++;
+        tasks->set_of[t] = s;
+        if (s < tasks->set_count) continue;
+        tasks->sets[tasks->set_count++] = data;
+        tasks->class_base[s + 1] = tasks->class_base[s] + data->info.classes;
+        if (data->info.classes > tasks->set_classes) tasks->set_classes = data->info.classes;
+    }
+    return EWC_OK;
+}
 
+/* The sequence's own tasks, each with its dataset. */
+static ewc_status copy_sequence(
+    ewc_tasks *tasks, const ewc_sequence *sequence, ewc_dataset *dataset)
+{
+    ewc_status status = sequence->count > 0
+                            ? ewci_sequence_append(&tasks->sequence, sequence)
+                            : ewci_fail(EWC_ERR_ARGUMENT, "ewc_tasks_create_sequence: no tasks");
+    for (int64_t t = 0; t < count_of(tasks) && status == EWC_OK; t++) {
+        ewc_task *const task = &tasks->sequence.tasks[t];
+        if (!task->dataset) task->dataset = dataset;
+        if (!task->dataset)
+            return ewci_fail(EWC_ERR_ARGUMENT, "task %lld: dataset: NULL, and so is the sequence's",
+                (long long)t + 1);
+        if (task->dataset->backend != tasks->sequence.tasks[0].dataset->backend)
+            return ewci_fail(EWC_ERR_ARGUMENT,
+                "task %lld: dataset: of another backend than task 1's", (long long)t + 1);
+    }
+    return status;
+}
+
+/* What would make inputs of one shape into those of another; "" if nothing would. */
+static const char *shape_advice(const ewci_shape *have, const ewci_shape *want, char text[96])
+{
+    const int64_t more = want->out_height - have->out_height;
+    const int is_square = more == want->out_width - have->out_width;
+    const int has_colours = have->out_channels != want->out_channels;
+    text[0] = '\0';
+    if (have->height == 1 || want->height == 1 || !is_square ||
+        (has_colours && want->out_channels != 1 && want->out_channels != 3))
+        return text;
+    size_t used = 0;
+    if (has_colours)
+        used = (size_t)snprintf(text, 96, "; channels %lld", (long long)want->out_channels);
+    if (more > 0 && more % 2 == 0)
+        used += (size_t)snprintf(
+            text + used, 96 - used, "%s pad %lld", used ? " and" : ";", (long long)more / 2);
+    if (more < 0)
+        used += (size_t)snprintf(text + used, 96 - used, "%s crop %lld", used ? " and" : ";",
+            (long long)want->out_height);
+    if (used) snprintf(text + used, 96 - used, " would make it fit");
+    return text;
+}
+
+/* The shape of task t's inputs. */
+static ewc_status shape_of(const ewc_tasks *tasks, ewci_shape *shape, int64_t t)
+{
+    const ewc_dataset *const data = data_of(tasks, t);
+    *shape = tasks->shape; /* scale and shift */
+    if (tasks->o.standardize) {
+        shape->mean = data->standard;
+        shape->std = data->standard + ewci_dataset_units(&data->info);
+        shape->is_table = ewci_dataset_is_table(&data->info);
+    }
+    const ewc_status status = ewci_transform_shape(shape, task_at(tasks, t), &data->info);
+    if (status != EWC_OK && tasks->o.kind == EWC_TASKS_SEQUENCE)
+        return ewci_fail(status, "task %lld: %s", (long long)t + 1, ewc_last_error());
+    return status;
+}
+
+/* Data that task t may be of. */
+static ewc_status check_data(const ewc_tasks *tasks, int64_t t)
+{
+    static const char *const elements[] = {"bytes", "floats"};
+    const ewc_dataset_info *const info = &data_of(tasks, t)->info;
+    const ewc_dataset_info *const first = &data_of(tasks, 0)->info;
+    ewci_shape shape;
+    char advice[96];
+    if (info->element != first->element)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "task %lld: %s has %s, %s of task 1 %s: a sequence is all of one or all of the other",
+            (long long)t + 1, info->name, elements[info->element], first->name,
+            elements[first->element]);
+    const ewc_status status = shape_of(tasks, &shape, t);
+    if (status != EWC_OK) return status;
+    const ewci_shape *const want = &tasks->shape;
+    if (shape.out_channels != want->out_channels || shape.out_height != want->out_height ||
+        shape.out_width != want->out_width)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "task %lld: inputs of %lld x %lld x %lld from %s, those of task 1 are %lld x %lld x "
+            "%lld%s",
+            (long long)t + 1, (long long)shape.out_channels, (long long)shape.out_height,
+            (long long)shape.out_width, info->name, (long long)want->out_channels,
+            (long long)want->out_height, (long long)want->out_width,
+            shape_advice(&shape, want, advice));
+    for (int64_t k = 0; k < task_classes(tasks, t); k++)
+        if (class_at(tasks, t, k) >= info->classes)
+            return ewci_fail(EWC_ERR_ARGUMENT, "task %lld: classes: %lld, %s has 0..%lld",
+                (long long)t + 1, (long long)class_at(tasks, t, k), info->name,
+                (long long)info->classes - 1);
+    return EWC_OK;
+}
+
+/* Shapes, and the sizes of maps that serve every task. */
+static ewc_status check_sequence(ewc_tasks *tasks)
+{
+    ewc_status status = EWC_OK;
+    ewci_shape shape;
+    EWCI_TRY(shape_of(tasks, &tasks->shape, 0));
+    tasks->features = tasks->shape.out_channels * tasks->shape.out_height * tasks->shape.out_width;
+    for (int64_t t = 0; t < count_of(tasks); t++) {
+        EWCI_TRY(check_data(tasks, t));
+        EWCI_TRY(shape_of(tasks, &shape, t));
+        const int64_t taps = ewci_transform_taps(&shape, task_at(tasks, t));
+        if (taps > tasks->taps) tasks->taps = taps;
+    }
+done:
+    return status;
+}
+
+/* Every task must have rows to train and to test on; lists have room for the largest. */
+static ewc_status make_lists(ewc_tasks *tasks)
+{
+    ewc_status status = EWC_OK;
+    int64_t listed = 0, drawn = 0;
     for (int set = 0; set < 2; set++) {
         int64_t most = 0;
-        for (int64_t t = 0; t < tasks->o.count; t++) {
+        for (int64_t t = 0; t < count_of(tasks); t++) {
             const int64_t rows = set_rows(tasks, t, set);
             if (rows == 0)
                 return ewci_fail(EWC_ERR_DATA, "ewc_tasks_create: task %lld has no %s rows",
                     (long long)t + 1, set_names[set]);
-            if (rows > most) most = rows;
+            if (!is_listed(tasks, t, set)) continue;
+            const int64_t all = class_rows(tasks, t, set);
+            most = rows > most ? rows : most;
+            listed = all > listed ? all : listed;
+            if (is_drawn(tasks, t, set)) drawn = all > drawn ? all : drawn;
         }
-        const ewc_status status =
-            ewci_device_alloc(tasks->be, &tasks->list[set], most, sizeof(int32_t));
-        if (status != EWC_OK) return status;
+        if (most > 0)
+            EWCI_TRY(ewci_device_alloc(tasks->be, &tasks->list[set], most, sizeof(int32_t)));
     }
-    const int64_t *const rows = tasks->data->info.rows;
-    tasks->host_list =
-        ewci_calloc((size_t)(rows[0] > rows[1] ? rows[0] : rows[1]), sizeof(int32_t));
-    return tasks->host_list ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory");
+    tasks->host_list = ewci_calloc((size_t)listed + 1, sizeof(int32_t));
+    tasks->drawn = ewci_calloc((size_t)drawn + 1, sizeof(int32_t));
+    if (!tasks->host_list || !tasks->drawn)
+        status = ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory");
+done:
+    return status;
 }
 
 static ewc_status check_validation(const ewc_tasks *tasks)
 {
-    for (int64_t t = 0; t < (tasks->o.kind == EWC_TASKS_SPLIT ? tasks->o.count : 1); t++)
+    for (int64_t t = 0; t < count_of(tasks); t++)
         if (tasks->o.validation < 0 ||
             (tasks->o.validation > 0 && tasks->o.validation >= set_rows(tasks, t, 0)))
             return ewci_fail(EWC_ERR_ARGUMENT,
@@ -310,27 +502,32 @@ static ewc_status check_validation(const ewc_tasks *tasks)
 }
 
 /* A class of the sequence that one split lacks is not learnt, or not measured. */
-static void warn_of_classes(const ewc_tasks *tasks)
+static ewc_status warn_of_classes(const ewc_tasks *tasks)
 {
-    static const char *const set_names[2] = {"training", "test"};
-    const int64_t *const train = tasks->data->class_rows[0];
-    const int64_t *const test = tasks->data->class_rows[1];
-    const int split = tasks->o.kind == EWC_TASKS_SPLIT;
-    const int64_t classes =
-        split ? tasks->o.count * tasks->o.classes_per_task : tasks->data->info.classes;
-    for (int64_t k = 0; k < classes; k++) {
-        const int64_t c = split ? tasks->class_order[k] : k;
-        if ((train[c] == 0) == (test[c] == 0)) continue;
-        ewci_log(tasks->be->log, tasks->be->log_user, EWC_LOG_WARNING,
-            "class %s has no %s rows, but %lld %s rows", ewc_dataset_class_name(tasks->data, c),
-            set_names[train[c] > 0], (long long)(train[c] + test[c]), set_names[train[c] == 0]);
+    const int64_t classes = tasks->class_base[tasks->set_count];
+    uint8_t *const used = ewci_calloc((size_t)classes, 1); /* said already, or in order */
+    if (!used) return ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory");
+    for (int64_t t = 0; t < count_of(tasks); t++) {
+        const ewc_dataset *const data = data_of(tasks, t);
+        for (int64_t k = 0; k < task_classes(tasks, t); k++) {
+            const int64_t c = class_at(tasks, t, k);
+            const int64_t train = data->class_rows[0][c], test = data->class_rows[1][c];
+            uint8_t *const is_used = &used[tasks->class_base[tasks->set_of[t]] + c];
+            if (!*is_used && (train == 0) != (test == 0))
+                ewci_log(tasks->be->log, tasks->be->log_user, EWC_LOG_WARNING,
+                    "class %s has no %s rows, but %lld %s rows", ewc_dataset_class_name(data, c),
+                    set_names[train > 0], (long long)(train + test), set_names[train == 0]);
+            *is_used = 1;
+        }
     }
+    free(used);
+    return EWC_OK;
 }
 
 static void warn_of_validation(const ewc_tasks *tasks)
 {
     const int64_t held = tasks->o.validation;
-    for (int64_t t = 0; t < (tasks->o.kind == EWC_TASKS_SPLIT ? tasks->o.count : 1); t++) {
+    for (int64_t t = 0; t < count_of(tasks); t++) {
         const int64_t rows = set_rows(tasks, t, 0);
         if (held <= rows / 2) continue;
         ewci_log(tasks->be->log, tasks->be->log_user, EWC_LOG_WARNING,
@@ -342,14 +539,14 @@ static void warn_of_validation(const ewc_tasks *tasks)
     }
 }
 
-static ewc_status alloc_device_maps(const ewc_tasks *tasks, task_maps *maps, int64_t copies)
+static ewc_status alloc_device_maps(
+    const ewc_tasks *tasks, task_maps *maps, int64_t taps, int64_t biases, int64_t labels)
 {
-    const int64_t taps = copies * tasks->taps * tasks->features;
     ewc_status status = EWC_OK;
-    EWCI_TRY(ewci_device_alloc(tasks->be, &maps->index, taps, sizeof(int32_t)));
-    EWCI_TRY(ewci_device_alloc(tasks->be, &maps->weight, taps, sizeof(float)));
-    EWCI_TRY(ewci_device_alloc(
-        tasks->be, &maps->label_map, copies * tasks->data->info.classes, sizeof(int32_t)));
+    EWCI_TRY(ewci_device_alloc(tasks->be, &maps->index, taps * tasks->features, sizeof(int32_t)));
+    EWCI_TRY(ewci_device_alloc(tasks->be, &maps->weight, taps * tasks->features, sizeof(float)));
+    EWCI_TRY(ewci_device_alloc(tasks->be, &maps->bias, biases * tasks->features, sizeof(float)));
+    EWCI_TRY(ewci_device_alloc(tasks->be, &maps->label_map, labels, sizeof(int32_t)));
 done:
     return status;
 }
@@ -357,89 +554,142 @@ done:
 static void free_device_maps(const ewc_tasks *tasks, task_maps *maps)
 {
     ewci_device_free(tasks->be, maps->label_map);
+    ewci_device_free(tasks->be, maps->bias);
     ewci_device_free(tasks->be, maps->weight);
     ewci_device_free(tasks->be, maps->index);
     *maps = (task_maps){0};
+}
+
+static ewc_status alloc_host(ewc_tasks *tasks)
+{
+    const size_t features = (size_t)tasks->features, taps = (size_t)tasks->taps * features;
+    tasks->member = ewci_calloc((size_t)tasks->set_classes, 1);
+    tasks->order = ewci_calloc(features, sizeof(int32_t));
+    tasks->host.index = ewci_calloc(taps, sizeof(int32_t));
+    tasks->host.weight = ewci_calloc(taps, sizeof(float));
+    tasks->host.bias = ewci_calloc(features, sizeof(float));
+    tasks->host.label_map = ewci_calloc((size_t)tasks->set_classes, sizeof(int32_t));
+    if (tasks->member && tasks->order && tasks->host.index && tasks->host.weight &&
+        tasks->host.bias && tasks->host.label_map)
+        return EWC_OK;
+    return ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory");
+}
+
+/* `kind` and `count` are what the sequence is. */
+static ewc_status create_tasks(ewc_tasks **out, const ewc_sequence *sequence, ewc_dataset *dataset,
+    const ewc_task_options *options)
+{
+    ewc_status status = EWC_OK;
+    ewc_tasks *const tasks = ewci_calloc(1, sizeof *tasks);
+    if (!tasks) return ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory");
+    tasks->o = *options;
+    tasks->o.class_counts = NULL; /* borrowed for the call */
+    tasks->pixels_task = tasks->labels_task = tasks->list_task[0] = tasks->list_task[1] = -1;
+    EWCI_TRY(copy_sequence(tasks, sequence, dataset));
+    tasks->be = data_of(tasks, 0)->backend;
+    const int is_bytes = data_of(tasks, 0)->info.element == EWC_ELEMENT_U8;
+    const double most = is_bytes && !tasks->o.standardize ? 255.0 : 1.0;
+    tasks->shape.scale = (float)(1.0 / (most * (double)tasks->o.std));
+    tasks->shape.shift = tasks->o.mean == 0.0f ? 0.0f : -tasks->o.mean / tasks->o.std;
+    EWCI_TRY(check_options(tasks));
+    EWCI_TRY(find_sets(tasks));
+    for (int64_t s = 0; s < tasks->set_count && tasks->o.standardize; s++)
+        EWCI_TRY(ewci_dataset_standardize(tasks->sets[s]));
+    EWCI_TRY(check_sequence(tasks));
+    EWCI_TRY(make_logits(tasks));
+    EWCI_TRY(alloc_host(tasks));
+    EWCI_TRY(alloc_device_maps(tasks, &tasks->slot, tasks->taps, 1, tasks->set_classes));
+    EWCI_TRY(make_lists(tasks));
+    EWCI_TRY(check_validation(tasks));
+    EWCI_TRY(warn_of_classes(tasks));
+    warn_of_validation(tasks);
+    *out = tasks;
+done:
+    if (status != EWC_OK) ewc_tasks_free(tasks);
+    return status;
+}
+
+ewc_status ewc_tasks_create_sequence(ewc_tasks **out, const ewc_sequence *sequence,
+    ewc_dataset *dataset, const ewc_task_options *options)
+{
+    if (out) *out = NULL;
+    EWCI_ENTER(out, sequence);
+    ewc_status status;
+    ewc_task_options o = EWC_TASK_OPTIONS_DEFAULTS;
+    EWCI_TRY(ewci_copy_options("ewc_task_options", &o, options, "ewc_tasks_create_sequence"));
+    o.kind = EWC_TASKS_SEQUENCE;
+    o.count = sequence->count;
+    EWCI_TRY(create_tasks(out, sequence, dataset, &o));
+done:
+    return status;
 }
 
 ewc_status ewc_tasks_create(ewc_tasks **out, ewc_dataset *dataset, const ewc_task_options *options)
 {
     if (out) *out = NULL;
     EWCI_ENTER(out, dataset);
-    ewc_status status = EWC_OK;
-    float *bias = NULL;
-    ewc_tasks *const tasks = ewci_calloc(1, sizeof *tasks);
-    if (!tasks) return ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory");
-
-    const ewc_task_options defaults = EWC_TASK_OPTIONS_DEFAULTS;
-    tasks->data = dataset;
-    tasks->be = dataset->backend;
-    tasks->o = defaults;
-    tasks->slot_task = tasks->list_task[0] = tasks->list_task[1] = -1;
-    EWCI_TRY(ewci_copy_options("ewc_task_options", &tasks->o, options, "ewc_tasks_create"));
-    if (tasks->o.classes_per_task == 0) tasks->o.classes_per_task = defaults.classes_per_task;
-    const double most = dataset->info.element == EWC_ELEMENT_U8 ? 255.0 : 1.0;
-    tasks->scale = (float)(1.0 / (most * (double)tasks->o.std));
-    tasks->shift = tasks->o.mean == 0.0f ? 0.0f : -tasks->o.mean / tasks->o.std;
-    EWCI_TRY(check_options(tasks));
-    EWCI_TRY(set_shape(tasks));
-    tasks->taps = tasks->o.kind == EWC_TASKS_ROTATED ? MAX_TAPS : 1;
-    tasks->classes =
-        tasks->o.kind == EWC_TASKS_SPLIT ? tasks->o.classes_per_task : dataset->info.classes;
-    tasks->outputs =
-        tasks->o.scenario == EWC_SCENARIO_DOMAIN ? tasks->classes : tasks->o.count * tasks->classes;
-
-    const size_t taps = (size_t)(tasks->taps * tasks->features);
-    tasks->class_order = ewci_calloc((size_t)dataset->info.classes, sizeof(int32_t));
-    tasks->member = ewci_calloc((size_t)dataset->info.classes, 1);
-    tasks->host.index = ewci_calloc(taps, sizeof(int32_t));
-    tasks->host.weight = ewci_calloc(taps, sizeof(float));
-    tasks->host.label_map = ewci_calloc((size_t)dataset->info.classes, sizeof(int32_t));
-    bias = ewci_calloc((size_t)tasks->features, sizeof(float));
-    if (!tasks->host.index || !tasks->class_order || !tasks->member || !tasks->host.weight ||
-        !tasks->host.label_map || !bias)
-        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory"));
-    for (int64_t f = 0; f < tasks->features; f++)
-        bias[f] = tasks->shift;
-
-    EWCI_TRY(alloc_device_maps(tasks, &tasks->slot, 1));
-    EWCI_TRY(ewci_device_alloc(tasks->be, &tasks->bias, tasks->features, sizeof(float)));
-    EWCI_TRY(tasks->be->ops->upload(
-        tasks->be, tasks->bias, bias, (size_t)tasks->features * sizeof(float)));
-    if (tasks->o.kind == EWC_TASKS_SPLIT) EWCI_TRY(make_split(tasks));
-    EWCI_TRY(check_validation(tasks));
-    warn_of_classes(tasks);
-    warn_of_validation(tasks);
-    *out = tasks;
+    ewc_status status;
+    ewc_sequence *sequence = NULL;
+    ewc_task_options o = EWC_TASK_OPTIONS_DEFAULTS;
+    EWCI_TRY(ewci_copy_options("ewc_task_options", &o, options, "ewc_tasks_create"));
+    if (o.classes_per_task == 0) o.classes_per_task = 2;
+    EWCI_TRY(ewc_sequence_create(&sequence));
+    EWCI_TRY(ewc_sequence_add_kind(sequence, dataset, &o));
+    if (o.class_counts) o.kind = EWC_TASKS_SEQUENCE; /* no other option says what it is */
+    EWCI_TRY(create_tasks(out, sequence, dataset, &o));
 done:
-    free(bias);
-    if (status != EWC_OK) ewc_tasks_free(tasks);
+    ewc_sequence_free(sequence);
     return status;
+}
+
+static void free_joint(ewc_tasks *tasks)
+{
+    free(tasks->joint.host_parts);
+    ewci_device_free(tasks->be, tasks->joint.parts);
+    ewci_device_free(tasks->be, tasks->joint.list);
+    free_device_maps(tasks, &tasks->joint.maps);
+    tasks->joint = (joint_maps){0};
 }
 
 void ewc_tasks_free(ewc_tasks *tasks)
 {
     if (!tasks) return;
-    ewci_device_free(tasks->be, tasks->joint_list);
-    free_device_maps(tasks, &tasks->joint);
-    ewci_device_free(tasks->be, tasks->list[1]);
-    ewci_device_free(tasks->be, tasks->list[0]);
-    ewci_device_free(tasks->be, tasks->bias);
-    free_device_maps(tasks, &tasks->slot);
+    if (tasks->be) {
+        free_joint(tasks);
+        ewci_device_free(tasks->be, tasks->list[1]);
+        ewci_device_free(tasks->be, tasks->list[0]);
+        free_device_maps(tasks, &tasks->slot);
+        ewci_device_free(tasks->be, tasks->heads);
+    }
+    free(tasks->drawn);
     free(tasks->host_list);
     free(tasks->host.label_map);
+    free(tasks->host.bias);
     free(tasks->host.weight);
     free(tasks->host.index);
+    free(tasks->order);
     free(tasks->member);
-    free(tasks->class_order);
+    free(tasks->logit_class);
+    free(tasks->logits);
+    free(tasks->seen_logits);
+    free(tasks->first_class);
+    free(tasks->class_base);
+    free(tasks->sets);
+    free(tasks->set_of);
+    ewci_sequence_clear(&tasks->sequence);
     free(tasks);
 }
 
 /* ---- Describing ---- */
 
+static int is_task(const ewc_tasks *tasks, int64_t t)
+{
+    return tasks && t >= 0 && t < count_of(tasks);
+}
+
 int64_t ewc_tasks_count(const ewc_tasks *tasks)
 {
-    return tasks ? tasks->o.count : 0;
+    return tasks ? count_of(tasks) : 0;
 }
 int64_t ewc_tasks_inputs(const ewc_tasks *tasks)
 {
@@ -453,10 +703,22 @@ int64_t ewc_tasks_classes(const ewc_tasks *tasks)
 {
     return tasks ? tasks->classes : 0;
 }
+int64_t ewc_tasks_class_count(const ewc_tasks *tasks, int64_t t)
+{
+    return is_task(tasks, t) ? task_classes(tasks, t) : 0;
+}
+const char *ewc_tasks_name(const ewc_tasks *tasks, int64_t t)
+{
+    return is_task(tasks, t) ? task_at(tasks, t)->name : "";
+}
+const ewc_dataset *ewc_tasks_dataset(const ewc_tasks *tasks, int64_t t)
+{
+    return is_task(tasks, t) ? data_of(tasks, t) : NULL;
+}
 
 int64_t ewc_tasks_rows(const ewc_tasks *tasks, int64_t t, ewc_split split)
 {
-    if (!tasks || t < 0 || t >= tasks->o.count || (unsigned)split > EWC_SPLIT_VALIDATION) return 0;
+    if (!is_task(tasks, t) || (unsigned)split > EWC_SPLIT_VALIDATION) return 0;
     return task_rows(tasks, t, split);
 }
 
@@ -472,38 +734,60 @@ const ewc_task_options *ewci_tasks_options(const ewc_tasks *tasks)
 {
     return &tasks->o;
 }
-const ewc_dataset_info *ewci_tasks_data(const ewc_tasks *tasks)
+int64_t ewci_tasks_set_count(const ewc_tasks *tasks)
 {
-    return &tasks->data->info;
+    return tasks->set_count;
 }
-const ewc_dataset *ewci_tasks_dataset(const ewc_tasks *tasks)
+const ewc_dataset *ewci_tasks_set(const ewc_tasks *tasks, int64_t s, int64_t *base)
 {
-    return tasks->data;
+    if (base) *base = tasks->class_base[s];
+    return tasks->sets[s];
 }
+int64_t ewci_tasks_set_of(const ewc_tasks *tasks, int64_t t)
+{
+    return tasks->set_of[t];
+}
+int64_t ewci_tasks_data_classes(const ewc_tasks *tasks)
+{
+    return tasks->class_base[tasks->set_count];
+}
+const ewc_task *ewci_tasks_task(const ewc_tasks *tasks, int64_t t)
+{
+    return task_at(tasks, t);
+}
+ewc_status ewci_tasks_set_standard(ewc_tasks *tasks, int64_t s, const float *mean, const float *std)
+{
+    tasks->pixels_task = -1; /* maps that are there are of the old ones */
+    free_joint(tasks);
+    return ewci_dataset_set_standard(tasks->sets[s], mean, std);
+}
+
 void ewci_tasks_scale(const ewc_tasks *tasks, float *scale, float *shift)
 {
-    *scale = tasks->scale;
-    *shift = tasks->shift;
+    *scale = tasks->shape.scale;
+    *shift = tasks->shape.shift;
 }
 
 /* The logits that compete in task t after tasks 0..seen-1. */
 static void find_window(
     const ewc_tasks *tasks, int64_t t, int64_t seen, int64_t *first, int64_t *count)
 {
-    const int by_class = tasks->o.scenario == EWC_SCENARIO_CLASS;
-    *first = by_class ? 0 : first_logit(tasks, t);
-    *count = by_class ? seen * tasks->classes : tasks->classes;
+    *first = first_logit(tasks, t);
+    *count = tasks->o.scenario == EWC_SCENARIO_TASK    ? task_classes(tasks, t)
+             : tasks->o.scenario == EWC_SCENARIO_CLASS ? tasks->seen_logits[seen]
+                                                       : tasks->outputs;
 }
 
 /* Whether task t is one, and has its classes among those seen. */
 static ewc_status check_task(const ewc_tasks *tasks, int64_t t, int64_t seen)
 {
-    if (t < 0 || t >= tasks->o.count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "t: %lld, expected 0..%lld", (long long)t,
-            (long long)tasks->o.count - 1);
-    if (tasks->o.scenario == EWC_SCENARIO_CLASS && (seen <= t || seen > tasks->o.count))
+    const int64_t count = count_of(tasks);
+    if (t < 0 || t >= count)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "t: %lld, expected 0..%lld", (long long)t, (long long)count - 1);
+    if (tasks->o.scenario == EWC_SCENARIO_CLASS && (seen <= t || seen > count))
         return ewci_fail(EWC_ERR_ARGUMENT, "seen: %lld tasks, expected %lld..%lld", (long long)seen,
-            (long long)t + 1, (long long)tasks->o.count);
+            (long long)t + 1, (long long)count);
     return EWC_OK;
 }
 
@@ -516,46 +800,98 @@ ewc_status ewc_tasks_window(
     return status;
 }
 
+/* The task whose head a logit is in. */
+static int64_t owner_of(const ewc_tasks *tasks, int64_t logit)
+{
+    int64_t low = 0, high = count_of(tasks);
+    while (high - low > 1) {
+        const int64_t middle = (low + high) / 2;
+        if (tasks->first_class[middle] <= logit)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 int64_t ewc_tasks_class(const ewc_tasks *tasks, int64_t t, int64_t logit)
 {
-    if (!tasks || t < 0 || t >= tasks->o.count || logit < 0 || logit >= tasks->outputs) return -1;
+    if (!is_task(tasks, t) || logit < 0 || logit >= tasks->outputs) return -1;
+    if (tasks->o.scenario == EWC_SCENARIO_CLASS) return tasks->logit_class[logit];
     const int is_shared = tasks->o.scenario == EWC_SCENARIO_DOMAIN;
-    const int64_t owner = is_shared ? t : logit / tasks->classes, k = logit % tasks->classes;
-    return tasks->o.kind == EWC_TASKS_SPLIT ? tasks->class_order[owner * tasks->classes + k] : k;
+    const int64_t owner = is_shared ? t : owner_of(tasks, logit);
+    const int64_t k = is_shared ? logit : logit - tasks->first_class[owner];
+    if (k >= task_classes(tasks, owner)) return -1;
+    return tasks->class_base[tasks->set_of[owner]] + class_at(tasks, owner, k);
+}
+
+const char *ewc_tasks_class_name(const ewc_tasks *tasks, int64_t c)
+{
+    if (!tasks || c < 0 || c >= tasks->class_base[tasks->set_count]) return NULL;
+    int64_t s = 0;
+    while (c >= tasks->class_base[s + 1])
+        s++;
+    return ewc_dataset_class_name(tasks->sets[s], c - tasks->class_base[s]);
 }
 
 /* ---- Selecting ---- */
 
-/* Uploads the map in tasks->host as copy `k` of `maps`. */
-static ewc_status upload_pixels(const ewc_tasks *tasks, const task_maps *maps, int64_t k)
+/* Whether tasks a and b have one pixel map. */
+static int share_pixels(const ewc_tasks *tasks, int64_t a, int64_t b)
 {
-    const int64_t taps = tasks->taps * tasks->features;
-    ewc_status status = EWC_OK;
-    EWCI_TRY(tasks->be->ops->upload(
-        tasks->be, maps->index + k * taps, tasks->host.index, (size_t)taps * sizeof(int32_t)));
-    EWCI_TRY(tasks->be->ops->upload(
-        tasks->be, maps->weight + k * taps, tasks->host.weight, (size_t)taps * sizeof(float)));
+    return a >= 0 && data_of(tasks, a) == data_of(tasks, b) &&
+           ewci_transform_equal(task_at(tasks, a), task_at(tasks, b));
+}
+
+/* How many pixels are weighed for one feature of task t. */
+static int64_t taps_of(const ewc_tasks *tasks, int64_t t)
+{
+    ewci_shape shape;
+    (void)shape_of(tasks, &shape, t); /* it has been checked */
+    return ewci_transform_taps(&shape, task_at(tasks, t));
+}
+
+/* Makes task t's pixel map and uploads it. */
+static ewc_status upload_pixels(const ewc_tasks *tasks, const task_maps *maps, int64_t t)
+{
+    const task_maps *const host = &tasks->host;
+    const size_t bytes = (size_t)tasks->features * sizeof(float);
+    const size_t taps = (size_t)taps_of(tasks, t);
+    ewci_shape shape;
+    ewc_status status;
+    EWCI_TRY(shape_of(tasks, &shape, t));
+    ewci_transform_map(&shape, task_at(tasks, t), tasks->o.seed, host->index, host->weight,
+        host->bias, tasks->order);
+    EWCI_TRY(tasks->be->ops->upload(tasks->be, maps->index, host->index, taps * bytes));
+    EWCI_TRY(tasks->be->ops->upload(tasks->be, maps->weight, host->weight, taps * bytes));
+    EWCI_TRY(tasks->be->ops->upload(tasks->be, maps->bias, host->bias, bytes));
 done:
     return status;
 }
 
-static ewc_status upload_labels(const ewc_tasks *tasks, const task_maps *maps, int64_t k)
+/* Makes task t's label map, counted from `first`, and uploads it. */
+static ewc_status upload_labels(
+    const ewc_tasks *tasks, const task_maps *maps, int64_t t, int64_t first)
 {
-    const int64_t classes = tasks->data->info.classes;
-    return tasks->be->ops->upload(tasks->be, maps->label_map + k * classes, tasks->host.label_map,
-        (size_t)classes * sizeof(int32_t));
+    make_labels(tasks, t, first);
+    return tasks->be->ops->upload(tasks->be, maps->label_map, tasks->host.label_map,
+        (size_t)data_of(tasks, t)->info.classes * sizeof(int32_t));
 }
 
-/* Puts task t's map into the slot, unless it is there. */
+/* Puts task t's maps into the slot, unless they are there. */
 static ewc_status fill_slot(ewc_tasks *tasks, int64_t t)
 {
-    if (tasks->slot_task == t) return EWC_OK;
     ewc_status status = EWC_OK;
-    tasks->slot_task = -1;
-    make_maps(tasks, t, tasks->o.scenario == EWC_SCENARIO_CLASS ? first_logit(tasks, t) : 0);
-    EWCI_TRY(upload_pixels(tasks, &tasks->slot, 0));
-    EWCI_TRY(upload_labels(tasks, &tasks->slot, 0));
-    tasks->slot_task = t;
+    if (!share_pixels(tasks, tasks->pixels_task, t)) {
+        tasks->pixels_task = -1;
+        EWCI_TRY(upload_pixels(tasks, &tasks->slot, t));
+        tasks->pixels_task = t;
+    }
+    if (tasks->labels_task != t) {
+        tasks->labels_task = -1;
+        EWCI_TRY(upload_labels(tasks, &tasks->slot, t, first_logit(tasks, t)));
+        tasks->labels_task = t;
+    }
 done:
     return status;
 }
@@ -563,37 +899,34 @@ done:
 /* Puts task t's list of a set into its slot, unless it is there. */
 static ewc_status fill_list(ewc_tasks *tasks, int64_t t, int set)
 {
-    if (tasks->o.kind != EWC_TASKS_SPLIT || tasks->list_task[set] == t) return EWC_OK;
+    if (!is_listed(tasks, t, set) || tasks->list_task[set] == t) return EWC_OK;
     tasks->list_task[set] = -1;
-    const int64_t count = list_rows(tasks, tasks->host_list, t, set);
-    const ewc_status status = tasks->be->ops->upload(
-        tasks->be, tasks->list[set], tasks->host_list, (size_t)count * sizeof(int32_t));
+    list_rows(tasks, tasks->host_list, t, set);
+    const ewc_status status = tasks->be->ops->upload(tasks->be, tasks->list[set], tasks->host_list,
+        (size_t)set_rows(tasks, t, set) * sizeof(int32_t));
     if (status == EWC_OK) tasks->list_task[set] = t;
     return status;
 }
 
-/* `count` rows from `first` on, of the list or, without one, of the set. */
-static ewck_view make_view(const ewc_tasks *tasks, const task_maps *maps, const int32_t *list,
-    int64_t first, int64_t count, int64_t copies, int set)
+/* `count` rows of task t from `first` on, of the list or, without one, of the set. */
+static ewck_view make_view(const ewc_tasks *tasks, int64_t t, const task_maps *maps,
+    const int32_t *list, int64_t first, int64_t count, int set)
 {
-    const ewc_dataset_info *const info = &tasks->data->info;
-    const int64_t pixels = info->channels * info->height * info->width;
+    const ewc_dataset *const data = data_of(tasks, t);
+    const int64_t pixels = data->info.channels * data->info.height * data->info.width;
     const int64_t skipped = list ? 0 : first * pixels;
-    const ewc_dataset *const data = tasks->data;
     return (ewck_view){
         .images = data->images[set] ? data->images[set] + skipped : NULL,
         .floats = data->floats[set] ? data->floats[set] + skipped : NULL,
-        .labels = tasks->data->labels[set] + (list ? 0 : first),
+        .labels = data->labels[set] + (list ? 0 : first),
         .list = list ? list + first : NULL,
         .pixels = pixels,
         .count = count,
-        .copies = copies,
         .features = tasks->features,
-        .taps = tasks->taps,
-        .classes = info->classes,
+        .taps = taps_of(tasks, t),
         .index = maps->index,
         .weight = maps->weight,
-        .bias = tasks->bias,
+        .bias = maps->bias,
         .label_map = maps->label_map,
     };
 }
@@ -610,10 +943,65 @@ ewc_status ewci_tasks_select(
     const int set = set_of(split);
     EWCI_TRY(fill_list(tasks, t, set));
     const int64_t first = split == EWC_SPLIT_VALIDATION ? task_rows(tasks, t, EWC_SPLIT_TRAIN) : 0;
-    out->view =
-        make_view(tasks, &tasks->slot, tasks->list[set], first, task_rows(tasks, t, split), 1, set);
+    out->view = make_view(tasks, t, &tasks->slot,
+        is_listed(tasks, t, set) ? tasks->list[set] : NULL, first, task_rows(tasks, t, split), set);
     find_window(tasks, t, seen, &out->first, &out->outputs);
-    out->group = 0;
+    out->heads = NULL;
+done:
+    return status;
+}
+
+/* What the joint maps of tasks 0..seen-1 take. */
+typedef struct joint_sizes {
+    int64_t taps, biases, labels, listed, longest;
+} joint_sizes;
+
+static joint_sizes measure_joint(const ewc_tasks *tasks, int64_t seen)
+{
+    joint_sizes sizes = {0};
+    for (int64_t t = 0; t < seen; t++) {
+        if (!share_pixels(tasks, t - 1, t)) {
+            sizes.taps += taps_of(tasks, t);
+            sizes.biases++;
+        }
+        sizes.labels += data_of(tasks, t)->info.classes;
+        if (is_listed(tasks, t, 0)) sizes.listed += set_rows(tasks, t, 0);
+    }
+    return sizes;
+}
+
+/* Puts task t after those before it: its maps at `maps`, its list at `list`, which move on. */
+static ewc_status add_part(
+    ewc_tasks *tasks, int64_t t, task_maps *maps, int32_t **list, int64_t *begin)
+{
+    ewck_view *const part = &tasks->joint.host_parts[t];
+    const int64_t rows = task_rows(tasks, t, EWC_SPLIT_TRAIN), taps = taps_of(tasks, t);
+    task_maps own = *maps;
+    ewc_status status;
+    if (share_pixels(tasks, t - 1, t)) {
+        own.index = (int32_t *)(uintptr_t)part[-1].index;
+        own.weight = (float *)(uintptr_t)part[-1].weight;
+        own.bias = (float *)(uintptr_t)part[-1].bias;
+    } else {
+        EWCI_TRY(upload_pixels(tasks, &own, t));
+        maps->index += taps * tasks->features;
+        maps->weight += taps * tasks->features;
+        maps->bias += tasks->features;
+    }
+    EWCI_TRY(upload_labels(tasks, &own, t, 0));
+    maps->label_map += data_of(tasks, t)->info.classes;
+    const int32_t *own_list = NULL;
+    if (is_listed(tasks, t, 0)) {
+        const int64_t listed = set_rows(tasks, t, 0);
+        list_rows(tasks, tasks->host_list, t, 0);
+        EWCI_TRY(tasks->be->ops->upload(
+            tasks->be, *list, tasks->host_list, (size_t)listed * sizeof **list));
+        own_list = *list;
+        *list += listed;
+    }
+    *part = make_view(tasks, t, &own, own_list, 0, rows, 0);
+    part->begin = *begin;
+    *begin += rows;
 done:
     return status;
 }
@@ -621,55 +1009,50 @@ done:
 /* Puts the maps of tasks 0..seen-1 on the device; those of fewer tasks are a prefix of them. */
 static ewc_status fill_joint(ewc_tasks *tasks, int64_t seen)
 {
-    if (tasks->joint_seen >= seen) return EWC_OK;
-    const int is_split = tasks->o.kind == EWC_TASKS_SPLIT;
-    const int64_t copies = is_split ? 1 : seen;
+    if (tasks->joint.seen >= seen) return EWC_OK;
+    joint_maps *const joint = &tasks->joint;
+    const joint_sizes sizes = measure_joint(tasks, seen);
     ewc_status status = EWC_OK;
-    int64_t rows = 0;
-
-    tasks->joint_seen = 0;
-    ewci_device_free(tasks->be, tasks->joint_list);
-    tasks->joint_list = NULL;
-    free_device_maps(tasks, &tasks->joint);
-    EWCI_TRY(alloc_device_maps(tasks, &tasks->joint, copies));
-    for (int64_t k = 0; k < copies; k++) {
-        make_maps(tasks, k, first_logit(tasks, k));
-        EWCI_TRY(upload_pixels(tasks, &tasks->joint, k));
-        EWCI_TRY(upload_labels(tasks, &tasks->joint, k));
-    }
-    if (is_split) { /* no class is in two tasks: one list and one label map hold them all */
-        for (int64_t t = 0; t < seen; t++) {
-            map_labels(tasks, tasks->host.label_map, t, first_logit(tasks, t));
-            (void)list_rows(tasks, tasks->host_list + rows, t, 0);
-            rows += task_rows(tasks, t, EWC_SPLIT_TRAIN); /* the next list begins over the rest */
-        }
-        EWCI_TRY(upload_labels(tasks, &tasks->joint, 0));
-        EWCI_TRY(ewci_device_alloc(tasks->be, &tasks->joint_list, rows, sizeof(int32_t)));
-        EWCI_TRY(tasks->be->ops->upload(
-            tasks->be, tasks->joint_list, tasks->host_list, (size_t)rows * sizeof(int32_t)));
-    }
-    tasks->joint_seen = seen;
+    int64_t begin = 0;
+    free_joint(tasks);
+    joint->host_parts = ewci_calloc((size_t)seen, sizeof *joint->host_parts);
+    if (!joint->host_parts) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "no memory for joint tasks"));
+    EWCI_TRY(alloc_device_maps(tasks, &joint->maps, sizes.taps, sizes.biases, sizes.labels));
+    if (sizes.listed > 0)
+        EWCI_TRY(ewci_device_alloc(tasks->be, &joint->list, sizes.listed, sizeof *joint->list));
+    EWCI_TRY(ewci_device_alloc(tasks->be, &joint->parts, seen, sizeof *joint->parts));
+    task_maps maps = joint->maps;
+    int32_t *list = joint->list;
+    for (int64_t t = 0; t < seen; t++)
+        EWCI_TRY(add_part(tasks, t, &maps, &list, &begin));
+    EWCI_TRY(tasks->be->ops->upload(
+        tasks->be, joint->parts, joint->host_parts, (size_t)seen * sizeof *joint->parts));
+    joint->seen = seen;
 done:
     return status;
 }
 
 ewc_status ewci_tasks_select_joint(ewc_tasks *tasks, ewci_task_view *out, int64_t seen)
 {
-    if (seen < 1 || seen > tasks->o.count)
+    if (seen < 1 || seen > count_of(tasks))
         return ewci_fail(EWC_ERR_ARGUMENT, "seen: %lld tasks, expected 1..%lld", (long long)seen,
-            (long long)tasks->o.count);
+            (long long)count_of(tasks));
     const ewc_status status = fill_joint(tasks, seen);
     if (status != EWC_OK) return status;
-
-    const int is_split = tasks->o.kind == EWC_TASKS_SPLIT;
-    int64_t rows = task_rows(tasks, 0, EWC_SPLIT_TRAIN); /* of one copy */
-    for (int64_t t = 1; is_split && t < seen; t++)
-        rows += task_rows(tasks, t, EWC_SPLIT_TRAIN);
-    out->view = make_view(tasks, &tasks->joint, tasks->joint_list, 0, rows, is_split ? 1 : seen, 0);
+    const ewck_view *const parts = tasks->joint.host_parts, *const last = &parts[seen - 1];
+    out->view = (ewck_view){
+        .images = parts->images, /* which element all have */
+        .floats = parts->floats,
+        .count = last->begin + last->count,
+        .features = tasks->features,
+        .parts = tasks->joint.parts,
+        .part_count = seen,
+    };
     out->first = 0;
-    out->outputs =
-        tasks->o.scenario == EWC_SCENARIO_DOMAIN ? tasks->classes : seen * tasks->classes;
-    out->group = tasks->o.scenario == EWC_SCENARIO_TASK ? tasks->classes : 0;
+    out->outputs = tasks->o.scenario == EWC_SCENARIO_DOMAIN  ? tasks->outputs
+                   : tasks->o.scenario == EWC_SCENARIO_CLASS ? tasks->seen_logits[seen]
+                                                             : tasks->first_class[seen];
+    out->heads = tasks->heads;
     return EWC_OK;
 }
 
@@ -679,19 +1062,8 @@ ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t
         return ewci_fail(
             EWC_ERR_ARGUMENT, "t: %lld, expected 0..%lld", (long long)t, (long long)seen - 1);
     const ewc_status status = ewci_tasks_select_joint(tasks, out, seen);
-    if (status != EWC_OK) return status;
-    ewck_view *const view = &out->view;
-    if (tasks->o.kind == EWC_TASKS_SPLIT) {
-        for (int64_t k = 0; k < t; k++)
-            view->list += task_rows(tasks, k, EWC_SPLIT_TRAIN);
-        view->count = task_rows(tasks, t, EWC_SPLIT_TRAIN);
-    } else {
-        view->index += t * tasks->taps * tasks->features;
-        view->weight += t * tasks->taps * tasks->features;
-        view->label_map += t * tasks->data->info.classes;
-        view->copies = 1;
-    }
-    return EWC_OK;
+    if (status == EWC_OK) out->view = tasks->joint.host_parts[t];
+    return status;
 }
 
 /* ---- Reading ---- */
@@ -752,7 +1124,7 @@ static ewc_status transform(ewc_tasks *tasks, int64_t t, float *inputs, const vo
     ewc_element element, int64_t rows, const char *function)
 {
     static const char *const names[] = {"bytes", "floats"};
-    const ewc_element own = (ewc_element)tasks->data->info.element;
+    const ewc_element own = (ewc_element)data_of(tasks, 0)->info.element;
     if (rows < 0 || (rows > 0 && (!inputs || !values)))
         return ewci_fail(EWC_ERR_ARGUMENT, "%s: NULL, or rows=%lld", function, (long long)rows);
     if (element != own)

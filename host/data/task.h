@@ -4,7 +4,7 @@
 #define EWCI_TASK_H
 
 #include "../backend/backend_ops.h"
-#include "ewc/data.h"
+#include "ewc/sequence.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -15,8 +15,7 @@ extern "C" {
 typedef struct ewci_task_view {
     ewck_view view;
     int64_t first, outputs;
-    int64_t
-        group; /* as in nll: classes of one head where several heads are trained jointly, else 0 */
+    const ewck_head *heads; /* as in nll: where several heads are trained jointly, else NULL */
 } ewci_task_view;
 
 /* Task t of `tasks`; class-incremental: among the classes of tasks 0..seen-1, seen > t. The pixel
@@ -25,8 +24,8 @@ typedef struct ewci_task_view {
 ewc_status ewci_tasks_select(
     ewc_tasks *tasks, ewci_task_view *out, int64_t t, ewc_split split, int64_t seen);
 
-/* The training splits of tasks 0..seen-1 together; holds `seen` maps on the device until `tasks` is
- * freed. The view stays valid until the next joint selection. */
+/* The training splits of tasks 0..seen-1 together; holds the maps of so many on the device until
+ * `tasks` is freed. The view stays valid until the next joint selection. */
 ewc_status ewci_tasks_select_joint(ewc_tasks *tasks, ewci_task_view *out, int64_t seen);
 
 /* Task t of those, alone: with the joint labels, logits and group, and valid as long. seen > t. */
@@ -35,8 +34,22 @@ ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t
 ewc_backend *ewci_tasks_backend(const ewc_tasks *tasks);
 ewc_scenario ewci_tasks_scenario(const ewc_tasks *tasks);
 const ewc_task_options *ewci_tasks_options(const ewc_tasks *tasks);
-const ewc_dataset_info *ewci_tasks_data(const ewc_tasks *tasks);
-const ewc_dataset *ewci_tasks_dataset(const ewc_tasks *tasks);
+
+/* The sets that the tasks are of, in the order in which they come up, and which of them is task
+ * t's. Classes of set s are numbered from `base` on. */
+int64_t ewci_tasks_set_count(const ewc_tasks *tasks);
+const ewc_dataset *ewci_tasks_set(const ewc_tasks *tasks, int64_t s, int64_t *base);
+int64_t ewci_tasks_set_of(const ewc_tasks *tasks, int64_t t);
+int64_t ewci_tasks_data_classes(const ewc_tasks *tasks); /* of all sets together */
+
+/* What was said of task t, whose dataset is its own. */
+const ewc_task *ewci_tasks_task(const ewc_tasks *tasks, int64_t t);
+
+/* Of tasks that standardize: replaces mean and std (units) of set s by those of other rows.
+ * @return as ewci_dataset_set_standard */
+ewc_status ewci_tasks_set_standard(
+    ewc_tasks *tasks, int64_t s, const float *mean, const float *std);
+
 /* input = scale * value + shift, before anything is weighed */
 void ewci_tasks_scale(const ewc_tasks *tasks, float *scale, float *shift);
 

@@ -59,7 +59,7 @@ ewc_status ewci_mlp_train(ewci_mlp *mlp, const ewc_consolidation *state, const e
         .count = ewci_model_layers(model, task->first, task->outputs, mlp->layers),
         .memory = mlp->memory,
         .max_rows = mlp->max_rows,
-        .group = task->group,
+        .heads = task->heads,
         .theta = model->theta,
         .m = optimizer->m,
         .v = optimizer->v,

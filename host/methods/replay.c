@@ -52,7 +52,7 @@ static ewc_status count_samples(ewc_tasks *tasks, int64_t seen, int64_t *count)
     *count = 0;
     if (seen == 0) return EWC_OK;
     const ewc_status status = ewci_tasks_select_joint(tasks, &all, seen);
-    if (status == EWC_OK) *count = all.view.count * all.view.copies;
+    if (status == EWC_OK) *count = all.view.count;
     return status;
 }
 
@@ -176,7 +176,7 @@ ewc_status ewci_replay_project(ewci_replay *replay, float *gradient)
     EWCI_TRY(be->ops->gather(
         be, pass->x, pass->labels, pass->samples, &replay->samples.view, pass->step, pass->rows));
     EWCI_TRY(ewci_pass_forward(pass));
-    EWCI_TRY(ewci_likelihood_gradient(pass, replay->samples.group, NULL));
+    EWCI_TRY(ewci_likelihood_gradient(pass, replay->samples.heads, NULL));
     EWCI_TRY(ewci_pass_backward(pass, replay->gradient, EWCI_MODE_OVERWRITE, 1));
     /* Outside of the window both gradients are of no step, or of an earlier one. */
     ewci_range ranges[3];

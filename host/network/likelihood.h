@@ -12,11 +12,11 @@ extern "C" {
 
 /* pass->delta = gradient of the mean loss over the batch; adds the batch's summed loss to *total
  * unless that is NULL. */
-ewc_status ewci_likelihood_gradient(ewci_pass *pass, int64_t group, double *total);
+ewc_status ewci_likelihood_gradient(ewci_pass *pass, const ewck_head *heads, double *total);
 
 /* Adds the number of rows whose most probable class is their label to sums[0], and the batch's
  * summed loss to sums[1]. */
-ewc_status ewci_likelihood_score(ewci_pass *pass, int64_t group, double *sums);
+ewc_status ewci_likelihood_score(ewci_pass *pass, const ewck_head *heads, double *sums);
 
 /* How many gradients per sample the estimator sends back. */
 int64_t ewci_likelihood_repeats(ewc_estimator estimator, int64_t outputs, int64_t draws);

@@ -19,6 +19,7 @@
 #include "../base/enter.h"
 #include "../base/file.h"
 #include "../base/json.h"
+#include "sequence.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "safetensors are little-endian, and are written from memory as they are"
@@ -26,7 +27,7 @@
 
 /* Format 2 says what network, tasks and data it is of; format 1 had the architecture alone. */
 enum {
-    HEADER_MAX = 1 << 20,
+    HEADER_MAX = 1 << 23,
     PARTS = 3,
     NAME_SIZE = 64,
     FORMAT_VERSION = 2,
@@ -85,9 +86,9 @@ static const entry_row activation_row =
 static const entry_row task_rows[] = {
     ROW("ewc.task.count", INTEGER, tasks, NULL, 1, 1000000),
     ROW("ewc.task.trained", INTEGER, trained, NULL, 0, 1000000),
-    ROW("ewc.task.kind", CHOICE, kind, "permuted|rotated|split", 0, 0),
+    ROW("ewc.task.kind", CHOICE, kind, "permuted|rotated|split|sequence", 0, 0),
     ROW("ewc.task.scenario", CHOICE, scenario, "task|domain|class", 0, 0),
-    ROW("ewc.task.classes", INTEGER, classes, NULL, 2, EWC_CLASSES_MAX),
+    ROW("ewc.task.classes", INTEGER, classes, NULL, 1, EWC_CLASSES_MAX),
     ROW("ewc.task.seed", INTEGER, seed, NULL, INT64_MIN, INT64_MAX),
     ROW("ewc.task.permute_first", INTEGER, permute_first, NULL, 0, 1),
     ROW("ewc.task.permute_size", INTEGER, permute_size, NULL, 0, INT32_MAX),
@@ -108,11 +109,16 @@ static const entry_row task_rows[] = {
     /* Later than format 2: where they are missing, the data are four IDX files of bytes. */
     ROW("ewc.data.format", TEXT, data_format, NULL, 0, 0),
     ROW("ewc.data.element", CHOICE, data_element, "u8|f32", 0, 0),
+    ROW("ewc.input.standardize", INTEGER, standardize, NULL, 0, 1),
 };
-enum { LATER_ROWS = 2 };
+enum { LATER_ROWS = 3 };
 /* What the classes are called, as a JSON array; left out where they are 0, 1, ... or too long. */
 #define LABELS_KEY "ewc.data.labels"
-enum { LABELS_MAX = 1 << 18 };
+/* Tasks that are no kind: what ewci_sequence_describe says; left out where that is too long. */
+#define SEQUENCE_KEY "ewc.task.sequence"
+/* Tasks that standardize: what ewci_standard_describe says. */
+#define STANDARD_KEY "ewc.input.standard"
+enum { LABELS_MAX = 1 << 18, SEQUENCE_MAX = 1 << 22, STANDARD_MAX = 1 << 22 };
 enum { TASK_ROWS = sizeof task_rows / sizeof task_rows[0], VALUE_SIZE = 512 };
 #undef ROW
 
@@ -206,7 +212,7 @@ static void describe(
     *info = (ewc_checkpoint_info){.activation = ewc_model_activation(model)};
     if (tasks == NULL) return;
     const ewc_task_options *const o = ewci_tasks_options(tasks);
-    const ewc_dataset_info *const data = ewci_tasks_data(tasks);
+    const ewc_dataset_info *const data = &ewci_tasks_set(tasks, 0, NULL)->info;
     float scale, shift;
     ewci_tasks_scale(tasks, &scale, &shift);
     info->tasks = o->count;
@@ -233,6 +239,7 @@ static void describe(
     strcpy(info->data_checksum, data->checksum);
     strcpy(info->data_format, data->format);
     info->data_element = data->element;
+    info->standardize = o->standardize;
 }
 
 /* ---- Writing ---- */
@@ -259,21 +266,31 @@ static json_t *describe_tensor(const ewc_segment *segment, int64_t first)
         (json_int_t)begin, (json_int_t)(begin + segment->count * 4));
 }
 
-/* Adds what the classes are called. Returns 0 if out of memory. */
-static int add_labels(json_t *metadata, const ewc_tasks *tasks)
+/* Adds `value`, which is taken, as text of at most `most` bytes. Returns 0 if out of memory. */
+static int add_json(json_t *metadata, const char *key, json_t *value, size_t most)
 {
-    if (tasks == NULL || !ewci_tasks_data(tasks)->is_mapped) return 1;
-    json_t *const names = json_array();
-    for (int64_t c = 0; c < ewci_tasks_data(tasks)->classes; c++)
-        json_array_append_new(
-            names, json_string(ewc_dataset_class_name(ewci_tasks_dataset(tasks), c)));
-    char *const text = json_dumps(names, JSON_COMPACT);
-    const int is_there = text != NULL && strlen(text) <= LABELS_MAX;
-    const int failed = text == NULL || (is_there && json_object_set_new(metadata, LABELS_KEY,
-                                                        json_string(text)) != 0);
+    char *const text = value != NULL ? json_dumps(value, JSON_COMPACT) : NULL;
+    const int is_there = text != NULL && strlen(text) <= most;
+    const int failed =
+        text == NULL || (is_there && json_object_set_new(metadata, key, json_string(text)) != 0);
     free(text);
-    json_decref(names);
+    json_decref(value);
     return !failed;
+}
+
+/* Adds what the classes are called, and tasks that are no kind. Returns 0 if out of memory. */
+static int add_tasks(json_t *metadata, const ewc_tasks *tasks)
+{
+    if (tasks == NULL) return 1;
+    const ewc_dataset *const data = ewci_tasks_set(tasks, 0, NULL);
+    if (data->info.is_mapped &&
+        !add_json(metadata, LABELS_KEY, ewci_dataset_labels(data), LABELS_MAX))
+        return 0;
+    if (ewci_tasks_options(tasks)->standardize &&
+        !add_json(metadata, STANDARD_KEY, ewci_standard_describe(tasks), STANDARD_MAX))
+        return 0;
+    return ewci_tasks_options(tasks)->kind != EWC_TASKS_SEQUENCE ||
+           add_json(metadata, SEQUENCE_KEY, ewci_sequence_describe(tasks), SEQUENCE_MAX);
 }
 
 /* All metadata of the file, whose tensors are `data`; NULL if out of memory. */
@@ -295,7 +312,7 @@ static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_inf
         spell_entry(value, info, &task_rows[i]);
         failed |= json_object_set_new(metadata, task_rows[i].key, json_string(value));
     }
-    failed = failed || !add_labels(metadata, tasks_said) ||
+    failed = failed || !add_tasks(metadata, tasks_said) ||
              !find_checksum(sum, metadata, data, bytes) ||
              json_object_set_new(metadata, "ewc.crc32", json_string(sum)) != 0;
     if (!failed) return metadata;
@@ -693,7 +710,8 @@ done:
     return status;
 }
 
-ewc_status ewci_checkpoint_labels(const char *path, json_t **out)
+/* The JSON that a file has under a key of its metadata; NULL if it has none. */
+static ewc_status read_json(const char *path, const char *key, json_t **out)
 {
     ewc_status status = EWC_OK;
     char *head = NULL;
@@ -704,19 +722,41 @@ ewc_status ewci_checkpoint_labels(const char *path, json_t **out)
     *out = NULL;
     EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, sizeof header + HEADER_MAX));
     EWCI_TRY(find_header(path, head, bytes, &header, &root));
-    const char *const text = entry(json_object_get(root, "__metadata__"), LABELS_KEY);
+    const char *const text = entry(json_object_get(root, "__metadata__"), key);
     if (text[0] == '\0') goto done;
     *out = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-    int good = json_is_array(*out);
-    for (size_t c = 0; good && c < json_array_size(*out); c++)
-        good = json_is_string(json_array_get(*out, c));
-    if (good) goto done;
-    json_decref(*out);
-    *out = NULL;
-    status = ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s: expected an array of names", path, LABELS_KEY);
+    if (*out == NULL) status = ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s: is no JSON", path, key);
 done:
     json_decref(root);
     free(head);
+    return status;
+}
+
+ewc_status ewci_checkpoint_labels(const char *path, json_t **out)
+{
+    const ewc_status status = read_json(path, LABELS_KEY, out);
+    if (status != EWC_OK || *out == NULL || ewci_is_labels(*out)) return status;
+    json_decref(*out);
+    *out = NULL;
+    return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s: expected an array of names", path, LABELS_KEY);
+}
+
+ewc_status ewci_checkpoint_sequence(const char *path, json_t **out)
+{
+    return read_json(path, SEQUENCE_KEY, out);
+}
+
+ewc_status ewci_checkpoint_standardize(const char *path, ewc_tasks *tasks)
+{
+    json_t *standard = NULL;
+    ewc_status status = EWC_OK;
+    if (!ewci_tasks_options(tasks)->standardize) return EWC_OK;
+    EWCI_TRY(read_json(path, STANDARD_KEY, &standard));
+    status = ewci_standard_restore(tasks, standard);
+    if (status == EWC_ERR_CHECKPOINT || status == EWC_ERR_DATA)
+        status = ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s: %s", path, STANDARD_KEY, ewc_last_error());
+done:
+    json_decref(standard);
     return status;
 }
 
@@ -725,6 +765,37 @@ static void spell_data(char *text, size_t size, const ewc_checkpoint_info *info)
 {
     snprintf(text, size, "%s%s%.90s, checksum %s", info->data_name,
         info->data_folder[0] != '\0' ? " in " : "", info->data_folder, info->data_checksum);
+}
+
+/* Tasks that are no kind, and their sets: those of the file must be these. A file that had no room
+ * for them says nothing. */
+static ewc_status compare_sequences(const char *path, const ewc_tasks *tasks, int other_data)
+{
+    json_t *theirs = NULL, *ours = NULL;
+    ewc_status status;
+    EWCI_TRY(ewci_checkpoint_sequence(path, &theirs));
+    if (theirs == NULL) goto done;
+    ours = ewci_sequence_describe(tasks);
+    if (ours == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path));
+    const json_t *const had = json_object_get(theirs, "tasks");
+    const json_t *const have = json_object_get(ours, "tasks");
+    for (size_t t = 0; t < json_array_size(have); t++)
+        if (!json_equal(json_array_get(had, t), json_array_get(have, t)))
+            EWCI_TRY(ewci_fail(
+                EWC_ERR_CHECKPOINT, "%s: task %zu is another one in this sequence", path, t + 1));
+    const json_t *const sets = json_object_get(theirs, "sets");
+    for (size_t s = 0; !other_data && s < json_array_size(sets); s++) {
+        const json_t *const was = json_array_get(sets, s);
+        const json_t *const is = json_array_get(json_object_get(ours, "sets"), s);
+        if (strcmp(entry(was, "checksum"), entry(is, "checksum")) == 0) continue;
+        EWCI_TRY(ewci_fail(EWC_ERR_DATA,
+            "%.120s: was trained on %.40s, checksum %.40s; this is %.40s, checksum %.40s", path,
+            entry(was, "name"), entry(was, "checksum"), entry(is, "name"), entry(is, "checksum")));
+    }
+done:
+    json_decref(ours);
+    json_decref(theirs);
+    return status;
 }
 
 ewc_status ewci_checkpoint_compare(const char *path, const ewc_model *model, const ewc_tasks *tasks,
@@ -750,5 +821,5 @@ ewc_status ewci_checkpoint_compare(const char *path, const ewc_model *model, con
             return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s is %s, these tasks' is %s", path,
                 task_rows[i].key, have, want);
     }
-    return EWC_OK;
+    return theirs.kind == EWC_TASKS_SEQUENCE ? compare_sequences(path, tasks, other_data) : EWC_OK;
 }

@@ -22,6 +22,14 @@ ewc_status ewci_checkpoint_compare(const char *path, const ewc_model *model, con
  * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_IO; EWC_ERR_MEMORY */
 ewc_status ewci_checkpoint_labels(const char *path, json_t **out);
 
+/* What ewci_sequence_describe said of the tasks; NULL if the file does not say.
+ * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_IO; EWC_ERR_MEMORY */
+ewc_status ewci_checkpoint_sequence(const char *path, json_t **out);
+
+/* Tasks that standardize get mean and std of their sets as the file says them; others stay.
+ * @return EWC_OK; EWC_ERR_CHECKPOINT: it says none, or of other sets; EWC_ERR_IO; EWC_ERR_MEMORY */
+ewc_status ewci_checkpoint_standardize(const char *path, ewc_tasks *tasks);
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,6 +9,7 @@
 #include "../base/enter.h"
 #include "../base/file.h"
 #include "../base/json.h"
+#include "sequence.h"
 
 enum { CONFIG_BYTES_MAX = 1 << 20, VALUE_SIZE = 2 * EWC_OPTION_TEXT_SIZE };
 
@@ -264,7 +265,8 @@ static ewc_status set_row(ewc_run_options *options, const struct row *row, const
     case EWC_OPTION_TEXT: {
         char path[EWC_OPTION_TEXT_SIZE];
         const char *text = value;
-        const int is_path = field == options->data_dir || field == options->data;
+        const int is_path =
+            field == options->data_dir || field == options->data || field == options->sequence;
         if (is_path && value[0] != '\0') { /* a run is used elsewhere, too */
             if (!ewci_path_absolute(path, sizeof path, value)) break;
             text = path;
@@ -400,14 +402,42 @@ static void imply(ewc_run_options *o)
 }
 
 static ewc_status set_preset(ewc_run_options *options, const char *name);
+static ewc_status set(ewc_run_options *options, const char *key, const char *value);
+
+/* What a file of tasks says of their number and scenario. Where it cannot be read nothing changes:
+ * who makes the run says why. */
+static void peek(ewc_run_options *options)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    json_t *root = NULL;
+    if (options->sequence[0] != '\0' &&
+        ewci_file_read(&text, &bytes, options->sequence, EWCI_SEQUENCE_BYTES_MAX) == EWC_OK &&
+        ewci_json_parse(&root, text, bytes, options->sequence, EWC_ERR_CONFIG) == EWC_OK) {
+        const char *const scenario = json_string_value(json_object_get(root, "scenario"));
+        const size_t tasks = json_array_size(json_object_get(root, "tasks"));
+        if (tasks > 0) options->tasks = (int64_t)tasks;
+        if (scenario != NULL) (void)set(options, "scenario", scenario);
+    }
+    ewci_forget_error();
+    json_decref(root);
+    free(text);
+}
 
 static ewc_status set(ewc_run_options *options, const char *key, const char *value)
 {
     const struct row *const row = find_row(key);
     if (row == NULL) return unknown_key(key);
     if (strcmp(key, "preset") == 0) return set_preset(options, value);
+    if (strcmp(key, "classes-per-task") == 0) {
+        if (strchr(value, ',') != NULL) return set(options, "class-counts", value);
+        options->class_counts.count = 0;
+    }
     const ewc_status status = set_row(options, row, value);
     if (status == EWC_OK && strcmp(key, "method") == 0) imply(options);
+    if (status == EWC_OK && strcmp(key, "class-counts") == 0 && options->class_counts.count > 0)
+        options->tasks = options->class_counts.count;
+    if (status == EWC_OK && strcmp(key, "sequence") == 0) peek(options);
     return status;
 }
 
@@ -496,6 +526,8 @@ static ewc_status set_json(ewc_run_options *options, const struct row *row, cons
 {
     char text[VALUE_SIZE] = "";
     int good = 0;
+    if (strcmp(row->field, "classes_per_task") == 0 && json_is_array(value))
+        row = find_row("class-counts");
     switch (row->type) {
     case EWC_OPTION_INTEGER:
         good = json_is_integer(value);
@@ -670,18 +702,59 @@ static ewc_status check_row(const ewc_run_options *options, const struct row *ro
     return bad_value(row, text);
 }
 
+/* A file of tasks says all that these would: they must be as they were. */
+static ewc_status check_sequence(const ewc_run_options *options)
+{
+    static const char *const keys[] = {"kind", "pad", "permute-first", "permute-size", "max-angle",
+        "classes-per-task", "shuffle-classes", "class-counts"};
+    ewc_run_options defaults;
+    set_defaults(&defaults);
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        char value[VALUE_SIZE], initial[VALUE_SIZE];
+        get_row(value, sizeof value, options, find_row(keys[i]));
+        get_row(initial, sizeof initial, &defaults, find_row(keys[i]));
+        if (strcmp(value, initial) != 0)
+            return ewci_fail(EWC_ERR_CONFIG,
+                "%s: %.64s, expected %s beside sequence, which says what its tasks are", keys[i],
+                value, initial);
+    }
+    return EWC_OK;
+}
+
+/* Whether a known set has classes enough. */
+static ewc_status check_split(const ewc_run_options *o)
+{
+    static const int known[] = {10, 10, 10, 10, 26, 47, 10, 62, 10, 100}; /* of each dataset */
+    char dataset[EWC_OPTION_KEY_SIZE];
+    const int64_t most = o->data[0] != '\0' ? INT64_MAX : o->coarse_labels ? 20 : known[o->dataset];
+    const ewc_option_list *const counts = &o->class_counts;
+    int64_t all = 0;
+    get_row(dataset, sizeof dataset, o, find_row("dataset"));
+    for (int64_t t = 0; t < counts->count; t++)
+        all += counts->items[t];
+    if (counts->count > 0 && o->tasks != counts->count)
+        return ewci_fail(EWC_ERR_CONFIG,
+            "tasks: %lld, expected the %lld whose classes classes-per-task gives",
+            (long long)o->tasks, (long long)counts->count);
+    if (all > most)
+        return ewci_fail(EWC_ERR_CONFIG, "classes-per-task: %lld classes together, %s has %d",
+            (long long)all, dataset, (int)most);
+    if (counts->count == 0 && o->tasks > most / o->classes_per_task)
+        return ewci_fail(EWC_ERR_CONFIG,
+            "tasks: %lld of %lld classes each need more than the %d classes of %s",
+            (long long)o->tasks, (long long)o->classes_per_task, (int)most, dataset);
+    return EWC_OK;
+}
+
 ewc_status ewc_options_check(const ewc_run_options *options)
 {
     EWCI_ENTER(options);
-    static const int classes[] = {10, 10, 10, 10, 26, 47, 10, 62, 10, 100}; /* of each dataset */
-    char dataset[EWC_OPTION_KEY_SIZE];
     ewc_run_options full;
     const ewc_run_options *const o = &full;
     ewc_status status = ewci_options_import(&full, options, "ewc_options_check");
     for (int i = 0; i < ROWS && status == EWC_OK; i++)
         status = check_row(o, &rows[i]);
     if (status != EWC_OK) return status;
-    get_row(dataset, sizeof dataset, o, find_row("dataset"));
     if (!is_device(o->device))
         return ewci_fail(
             EWC_ERR_CONFIG, "device: \"%s\", expected auto, cpu, cuda or cuda:N", o->device);
@@ -689,13 +762,11 @@ ewc_status ewc_options_check(const ewc_run_options *options)
         return ewci_fail(EWC_ERR_CONFIG,
             "data: %.200s, expected none beside %s, which says what to load, too", o->data,
             o->dataset != 0 ? "dataset" : "data-dir");
-    const int64_t most = o->data[0] != '\0' ? INT64_MAX
-                         : o->coarse_labels ? 20
-                                            : classes[o->dataset];
-    if (o->kind == EWC_TASKS_SPLIT && o->tasks > most / o->classes_per_task)
-        return ewci_fail(EWC_ERR_CONFIG,
-            "tasks: %lld of %lld classes each need more than the %d classes of %s",
-            (long long)o->tasks, (long long)o->classes_per_task, (int)most, dataset);
+    if (o->sequence[0] != '\0')
+        status = check_sequence(o);
+    else if (o->kind == EWC_TASKS_SPLIT)
+        status = check_split(o);
+    if (status != EWC_OK) return status;
     if (o->method == EWC_METHOD_LWF && o->scenario == EWC_SCENARIO_TASK)
         return ewci_fail(EWC_ERR_CONFIG, "scenario: task, expected domain or class for lwf");
     if (o->patience > 0 && o->validation == 0)

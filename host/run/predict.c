@@ -5,89 +5,83 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../base/enter.h"
 #include "../base/internal.h"
 #include "checkpoint.h"
+#include "sequence.h"
 
 struct ewc_predictor {
     ewc_checkpoint_info info;
-    ewc_dataset *blank;
+    ewci_sets sets; /* blank */
     ewc_tasks *tasks;
     ewc_model *model;
 };
 
-/* Blank rows of the data's shape, classes and their names. */
-static ewc_status create_blank(ewc_predictor *p, ewc_backend *backend, const char *path)
+/* What does not depend on how the tasks were said. */
+static ewc_task_options task_options(const ewc_checkpoint_info *i)
 {
-    const ewc_checkpoint_info *const i = &p->info;
-    const int64_t classes = i->data_classes;
-    const int is_bytes = i->data_element == EWC_ELEMENT_U8;
-    ewc_status status = EWC_OK;
-    json_t *names = NULL;
-    const char **words = NULL; /* (classes), of names */
-    int64_t *numbers = NULL;   /* (classes) */
-    void *values = NULL;       /* (classes, channels, height, width) */
-    EWCI_TRY(ewci_checkpoint_labels(path, &names));
-    if (names != NULL && (int64_t)json_array_size(names) != classes)
-        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "%s: names of %zu classes, there are %lld", path,
-            json_array_size(names), (long long)classes));
-    words = ewci_calloc((size_t)classes, sizeof *words);
-    numbers = ewci_calloc((size_t)classes, sizeof *numbers);
-    values = ewci_calloc(
-        (size_t)(classes * i->channels * i->height * i->width), is_bytes ? 1 : sizeof(float));
-    if (words == NULL || numbers == NULL || values == NULL)
-        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_predictor_create: out of memory"));
-    for (int64_t c = 0; c < classes; c++) {
-        numbers[c] = c;
-        words[c] = json_string_value(json_array_get(names, (size_t)c));
-    }
-    ewc_dataset_source source = {
-        .struct_size = sizeof source,
-        .name = i->data_name,
-        .rows = {classes, classes},
-        .numbers = {numbers, numbers},
-        .class_names = names != NULL ? words : NULL,
-        .channels = i->channels,
-        .height = i->height,
-        .width = i->width,
-        .classes = classes,
-    };
-    for (int split = 0; split < 2; split++) {
-        source.images[split] = is_bytes ? values : NULL;
-        source.floats[split] = is_bytes ? NULL : values;
-    }
-    EWCI_TRY(ewc_dataset_create(&p->blank, backend, &source));
-done:
-    free(values);
-    free(numbers);
-    free(words);
-    json_decref(names);
-    return status;
+    ewc_task_options tasks = EWC_TASK_OPTIONS_DEFAULTS;
+    tasks.scenario = (ewc_scenario)i->scenario;
+    tasks.seed = (uint64_t)i->seed;
+    tasks.mean = (float)i->mean;
+    tasks.std = (float)i->std;
+    tasks.standardize = i->standardize;
+    return tasks;
 }
 
-static ewc_status create_tasks(ewc_predictor *p, ewc_backend *backend, const char *path)
+/* The tasks of a kind, of blank rows of the data's shape, classes and their names. */
+static ewc_status create_kind(ewc_predictor *p, ewc_backend *backend, const char *path)
 {
     const ewc_checkpoint_info *const i = &p->info;
     ewc_status status = EWC_OK;
-    EWCI_TRY(create_blank(p, backend, path));
+    json_t *labels = NULL;
+    ewc_dataset_info data = {.channels = i->channels,
+        .height = i->height,
+        .width = i->width,
+        .classes = i->data_classes,
+        .element = i->data_element};
+    strcpy(data.name, i->data_name);
+    EWCI_TRY(ewci_checkpoint_labels(path, &labels));
+    EWCI_TRY(ewci_sets_blank(&p->sets, backend, &data, labels));
 
-    ewc_task_options tasks = EWC_TASK_OPTIONS_DEFAULTS;
+    ewc_task_options tasks = task_options(i);
     tasks.kind = (ewc_task_kind)i->kind;
-    tasks.scenario = (ewc_scenario)i->scenario;
     tasks.count = i->tasks;
-    tasks.seed = (uint64_t)i->seed;
     tasks.pad = i->pad;
     tasks.permute_first = (int)i->permute_first;
     tasks.max_angle = i->max_angle;
     tasks.classes_per_task = i->classes;
     tasks.shuffle_classes = (int)i->shuffle_classes;
-    tasks.mean = (float)i->mean;
-    tasks.std = (float)i->std;
     tasks.permute_size = i->permute_size;
-    EWCI_TRY(ewc_tasks_create(&p->tasks, p->blank, &tasks));
+    EWCI_TRY(ewc_tasks_create(&p->tasks, p->sets.sets[0], &tasks));
 done:
+    json_decref(labels);
     return status;
+}
+
+static ewc_status create_sequence(ewc_predictor *p, ewc_backend *backend, const char *path)
+{
+    ewc_status status = EWC_OK;
+    json_t *description = NULL;
+    ewc_sequence *sequence = NULL;
+    const ewc_task_options tasks = task_options(&p->info);
+    EWCI_TRY(ewci_checkpoint_sequence(path, &description));
+    if (description == NULL)
+        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "does not say what its tasks are"));
+    EWCI_TRY(ewci_sequence_restore(&sequence, &p->sets, backend, description));
+    EWCI_TRY(ewc_tasks_create_sequence(&p->tasks, sequence, NULL, &tasks));
+done:
+    ewc_sequence_free(sequence);
+    json_decref(description);
+    return status;
+}
+
+static ewc_status create_tasks(ewc_predictor *p, ewc_backend *backend, const char *path)
+{
+    return p->info.kind == EWC_TASKS_SEQUENCE ? create_sequence(p, backend, path)
+                                              : create_kind(p, backend, path);
 }
 
 static ewc_status create_model(ewc_predictor *p, ewc_backend *backend)
@@ -146,8 +140,9 @@ ewc_status ewc_predictor_create(ewc_predictor **out, ewc_backend *backend, const
     if (p->info.tasks == 0 || p->info.activation < 0)
         EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT,
             "%s: does not say what its tasks are: it was saved without them", path));
-    EWCI_TRY(check_images(&p->info, path));
+    if (p->info.kind != EWC_TASKS_SEQUENCE) EWCI_TRY(check_images(&p->info, path));
     EWCI_TRY(of_file(create_tasks(p, backend, path), path));
+    EWCI_TRY(ewci_checkpoint_standardize(path, p->tasks));
     EWCI_TRY(check_outputs(p, path));
     EWCI_TRY(of_file(create_model(p, backend), path));
     EWCI_TRY(ewc_checkpoint_load(path, p->model, NULL));
@@ -162,7 +157,7 @@ void ewc_predictor_free(ewc_predictor *p)
     if (p == NULL) return;
     ewc_model_free(p->model);
     ewc_tasks_free(p->tasks);
-    ewc_dataset_free(p->blank);
+    ewci_sets_free(&p->sets);
     free(p);
 }
 
@@ -181,18 +176,21 @@ ewc_tasks *ewc_predictor_tasks(ewc_predictor *p)
 static int64_t judge(const ewc_predictor *p, int64_t t, float *probabilities, const float *logits,
     int64_t first, int64_t count)
 {
-    const int64_t classes = p->info.data_classes;
-    int64_t best = first;
+    const int64_t classes = ewci_tasks_data_classes(p->tasks);
+    int64_t best = first; /* a class of every task */
     double sum = 0.0;
     for (int64_t k = first; k < first + count; k++)
-        if (logits[k] > logits[best]) best = k;
+        if (logits[k] > logits[best] && ewc_tasks_class(p->tasks, t, k) >= 0) best = k;
     for (int64_t k = first; k < first + count; k++)
-        sum += exp((double)logits[k] - (double)logits[best]);
+        if (ewc_tasks_class(p->tasks, t, k) >= 0)
+            sum += exp((double)logits[k] - (double)logits[best]);
     for (int64_t c = 0; probabilities != NULL && c < classes; c++)
         probabilities[c] = 0.0f;
-    for (int64_t k = first; probabilities != NULL && k < first + count; k++)
-        probabilities[ewc_tasks_class(p->tasks, t, k)] +=
-            (float)(exp((double)logits[k] - (double)logits[best]) / sum);
+    for (int64_t k = first; probabilities != NULL && k < first + count; k++) {
+        const int64_t c = ewc_tasks_class(p->tasks, t, k);
+        if (c >= 0)
+            probabilities[c] += (float)(exp((double)logits[k] - (double)logits[best]) / sum);
+    }
     return ewc_tasks_class(p->tasks, t, best);
 }
 
@@ -207,7 +205,9 @@ static ewc_status predict(ewc_predictor *p, int64_t t, float *probabilities, int
         return ewci_fail(EWC_ERR_ARGUMENT, "%s: t=%lld, expected 0..%lld", function, (long long)t,
             (long long)p->info.trained - 1);
     const int64_t n = rows < CHUNK ? rows : CHUNK, outputs = p->info.outputs;
-    const int64_t pixels = p->info.channels * p->info.height * p->info.width;
+    const ewc_dataset_info *const set = &ewc_tasks_dataset(p->tasks, t)->info;
+    const int64_t pixels = set->channels * set->height * set->width;
+    const int64_t all = ewci_tasks_data_classes(p->tasks);
     ewc_status status = EWC_OK;
     int64_t first = 0, count = 0;
     float *const inputs = ewci_calloc((size_t)(n * p->info.inputs), sizeof *inputs);
@@ -223,8 +223,7 @@ static ewc_status predict(ewc_predictor *p, int64_t t, float *probabilities, int
                 : ewc_tasks_transform_floats(p->tasks, t, inputs, values + row * pixels, here));
         EWCI_TRY(ewc_model_predict(p->model, logits, inputs, here));
         for (int64_t i = 0; i < here; i++) {
-            float *const own =
-                probabilities != NULL ? probabilities + (row + i) * p->info.data_classes : NULL;
+            float *const own = probabilities != NULL ? probabilities + (row + i) * all : NULL;
             const int64_t best = judge(p, t, own, logits + i * outputs, first, count);
             if (classes != NULL) classes[row + i] = (int32_t)best;
         }
@@ -250,7 +249,12 @@ ewc_status ewc_predictor_predict_floats(ewc_predictor *p, int64_t t, float *prob
         p, t, probabilities, classes, NULL, values, rows, "ewc_predictor_predict_floats");
 }
 
+int64_t ewc_predictor_class_count(const ewc_predictor *p)
+{
+    return p != NULL ? ewci_tasks_data_classes(p->tasks) : 0;
+}
+
 const char *ewc_predictor_class_name(const ewc_predictor *p, int64_t c)
 {
-    return p != NULL ? ewc_dataset_class_name(p->blank, c) : NULL;
+    return p != NULL ? ewc_tasks_class_name(p->tasks, c) : NULL;
 }

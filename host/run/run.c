@@ -12,12 +12,12 @@
 
 #include "../base/enter.h"
 #include "../base/file.h"
-#include "../data/dataset.h"
 #include "../methods/method.h"
 #include "checkpoint.h"
 #include "ewc/ewc.h"
 #include "options.h"
 #include "record.h"
+#include "sequence.h"
 
 /* What the finished tasks have left, so that an early end can still write it. */
 typedef struct kept_model {
@@ -29,7 +29,7 @@ struct ewc_run {
     ewc_run_options options;
     ewc_run_callbacks callbacks;
     ewc_backend *backend;
-    ewc_dataset *dataset;
+    ewci_sets sets;
     ewc_tasks *tasks;
     ewc_model *model;
     ewc_optimizer *optimizer;
@@ -45,6 +45,7 @@ struct ewc_run {
     double start, saved_at; /* seconds; saved_at: of the last interim save, 0: none */
     json_t *fishers;        /* an object for each Fisher pass, for result.json */
     int executing;          /* inside ewc_run_execute, as callbacks are */
+    const char **names;     /* (tasks), borrowed from `tasks` */
     char *folder;
     char model_text[1024];
 };
@@ -125,11 +126,22 @@ static json_t *describe_method(const ewc_run *run)
 /* What class 0, 1, ... is called in the data; null where that is 0, 1, ... */
 static json_t *describe_labels(const ewc_run *run)
 {
-    if (!run->dataset->info.is_mapped) return json_null();
+    const ewc_dataset *const set = run->sets.sets[0];
+    return set->info.is_mapped ? ewci_dataset_labels(set) : json_null();
+}
+
+/* What tasks are called; null where none has a name. */
+static json_t *describe_names(const ewc_run *run)
+{
+    int named = 0;
     json_t *const out = json_array();
-    for (int64_t c = 0; c < run->dataset->info.classes; c++)
-        json_array_append_new(out, json_string(ewc_dataset_class_name(run->dataset, c)));
-    return out;
+    for (int64_t t = 0; t < run->result.tasks; t++) {
+        named |= run->names[t][0] != '\0';
+        json_array_append_new(out, json_string(run->names[t]));
+    }
+    if (named) return out;
+    json_decref(out);
+    return json_null();
 }
 
 /* The first line of the record, and the head of result.json. */
@@ -147,6 +159,13 @@ static json_t *describe_run(const ewc_run *run)
         json_object_set_new(
             out, "data_rows", json_pack("[I, I]", (json_int_t)data->rows[0], data->rows[1]));
         json_object_set_new(out, "data_labels", describe_labels(run));
+        json_object_set_new(out, "standardize", json_boolean(o->standardize));
+        json_object_set_new(out, "task_names", describe_names(run));
+    }
+    if (out != NULL && o->sequence[0] != '\0') { /* "sets" and "tasks" */
+        json_t *const sequence = ewci_sequence_describe(run->tasks);
+        json_object_set_new(out, "kind", json_string("sequence"));
+        json_object_set_new(out, "sequence", sequence);
     }
     json_t *const method = describe_method(run);
     if (out != NULL && method != NULL && json_object_update(out, method) == 0) {
@@ -510,24 +529,7 @@ static int on_event(void *user, const ewc_event *e)
 static ewc_status create_data(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
-    char name[2 * EWC_OPTION_TEXT_SIZE], format[2 * EWC_OPTION_TEXT_SIZE];
     ewc_status status = EWC_OK;
-    ewc_dataset_open_options set = EWC_DATASET_OPEN_OPTIONS_DEFAULTS;
-    EWCI_TRY(ewc_options_get(o, "format", format, sizeof format));
-    set.format = format;
-    set.label_column = o->label_column;
-    set.test_share = o->test_share;
-    set.seed = (uint64_t)o->seed;
-    set.image_size = o->image_size;
-    set.coarse_labels = o->coarse_labels;
-    EWCI_TRY(ewc_options_get(o, "dataset", name, sizeof name));
-    if (o->data[0] != '\0')
-        EWCI_TRY(ewc_dataset_open(&run->dataset, run->backend, o->data, &set));
-    else if (strcmp(name, "cifar100") == 0 && o->coarse_labels)
-        EWCI_TRY(ewc_dataset_load(&run->dataset, run->backend, "cifar100-coarse", o->data_dir));
-    else
-        EWCI_TRY(ewc_dataset_load(&run->dataset, run->backend, name, o->data_dir));
-
     ewc_task_options tasks = EWC_TASK_OPTIONS_DEFAULTS;
     tasks.kind = (ewc_task_kind)o->kind;
     tasks.scenario = (ewc_scenario)o->scenario;
@@ -537,12 +539,17 @@ static ewc_status create_data(ewc_run *run)
     tasks.permute_first = o->permute_first;
     tasks.max_angle = o->max_angle;
     tasks.classes_per_task = o->classes_per_task;
+    tasks.class_counts = o->class_counts.count > 0 ? o->class_counts.items : NULL;
     tasks.shuffle_classes = o->shuffle_classes;
     tasks.permute_size = o->permute_size;
     tasks.validation = o->validation;
     tasks.mean = (float)o->mean;
     tasks.std = (float)o->std;
-    EWCI_TRY(ewc_tasks_create(&run->tasks, run->dataset, &tasks));
+    tasks.standardize = o->standardize;
+    if (o->sequence[0] != '\0')
+        return ewci_sequence_open(&run->tasks, &run->sets, run->backend, o, &tasks);
+    EWCI_TRY(ewci_sets_load(&run->sets, run->backend, o));
+    EWCI_TRY(ewc_tasks_create(&run->tasks, run->sets.sets[0], &tasks));
 done:
     return status;
 }
@@ -678,9 +685,9 @@ ewc_status ewc_run_create(
     run->result.device = &run->device;
     run->result.folder = "";
     run->result.model = run->model_text;
-    run->result.data = &run->dataset->info;
+    run->result.data = &run->sets.sets[0]->info;
     run->result.parameters = ewc_model_parameter_count(run->model);
-    run->result.tasks = o->tasks;
+    run->result.tasks = ewc_tasks_count(run->tasks);
     run->result.accuracy = ewc_trainer_accuracy(run->trainer);
     run->result.baseline = ewc_trainer_baseline(run->trainer);
     run->result.validation = ewc_trainer_validation(run->trainer);
@@ -692,6 +699,12 @@ ewc_status ewc_run_create(
     EWC_MEASURES(UNDEFINED)
 #undef UNDEFINED
     run->result.measures = &run->measures;
+    run->names = ewci_calloc((size_t)run->result.tasks, sizeof *run->names);
+    if (run->names == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory"));
+    for (int64_t t = 0; t < run->result.tasks; t++)
+        run->names[t] = ewc_tasks_name(run->tasks, t);
+    run->result.names = run->names;
+    run->result.sets = ewci_tasks_set_count(run->tasks);
     *out = run;
     run = NULL;
 done:
@@ -710,10 +723,19 @@ void ewc_run_free(ewc_run *run)
     ewc_optimizer_free(run->optimizer);
     ewc_model_free(run->model);
     ewc_tasks_free(run->tasks);
-    ewc_dataset_free(run->dataset);
+    ewci_sets_free(&run->sets);
     ewc_backend_free(run->backend);
+    free(run->names);
     free(run->folder);
     free(run);
+}
+
+ewc_status ewc_run_sequence_json(const ewc_run *run, char **text)
+{
+    EWCI_ENTER(run, text);
+    *text = ewci_sequence_print(run->tasks, &run->sets);
+    return *text != NULL ? EWC_OK
+                         : ewci_fail(EWC_ERR_MEMORY, "ewc_run_sequence_json: out of memory");
 }
 
 const ewc_run_result *ewc_run_get_result(const ewc_run *run)
@@ -738,6 +760,7 @@ static ewc_status make_folder(ewc_run *run)
     ewc_status status = ewc_options_get(o, "kind", kind, sizeof kind);
     if (status == EWC_OK) status = ewc_options_get(o, "method", method, sizeof method);
     if (status != EWC_OK) return status;
+    if (o->sequence[0] != '\0') strcpy(kind, "sequence");
     localtime_r(&t, &local);
     strftime(when, sizeof when, "%Y%m%d-%H%M%S", &local);
     for (int n = 1; n < 1000; n++) {
@@ -756,6 +779,17 @@ static ewc_status make_folder(ewc_run *run)
     return status;
 }
 
+/* The tasks with absolute paths: what the run needs to be evaluated elsewhere, whatever becomes of
+ * the file they came from. */
+static ewc_status write_sequence(const ewc_run *run)
+{
+    char *const text = ewci_sequence_print(run->tasks, &run->sets);
+    if (text == NULL) return ewci_fail(EWC_ERR_MEMORY, "sequence.json: out of memory");
+    const ewc_status status = write_text(run, "sequence.json", text);
+    free(text);
+    return status;
+}
+
 /* Folder, configuration, and the record's first line. */
 static ewc_status begin(ewc_run *run)
 {
@@ -769,6 +803,7 @@ static ewc_status begin(ewc_run *run)
     run->result.folder = run->folder;
     EWCI_TRY(ewc_options_to_json(&resolved, &text));
     EWCI_TRY(write_text(run, "config.json", text));
+    if (run->options.sequence[0] != '\0') EWCI_TRY(write_sequence(run));
     path = join(run->folder, "metrics.jsonl");
     if (path == NULL) {
         status = ewci_fail(EWC_ERR_MEMORY, "out: out of memory");
@@ -865,6 +900,7 @@ static ewc_status evaluate(ewc_run *run, const char *checkpoint, double *accurac
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_evaluate: called from a callback of the run");
     EWCI_TRY(ewci_checkpoint_compare(checkpoint, run->model, run->tasks, other_data, &trained));
     EWCI_TRY(ewc_checkpoint_load(checkpoint, run->model, NULL));
+    EWCI_TRY(ewci_checkpoint_standardize(checkpoint, run->tasks));
     for (int64_t t = 0; t < run->result.tasks; t++)
         EWCI_TRY(
             ewc_trainer_evaluate(run->trainer, t, t < trained ? trained : t + 1, &accuracy[t]));

@@ -424,7 +424,7 @@ static ewc_status queue_evaluation(
         EWCI_TRY(be->ops->gather(
             be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
         EWCI_TRY(ewci_pass_forward(pass));
-        EWCI_TRY(ewci_likelihood_score(pass, task.group, scores));
+        EWCI_TRY(ewci_likelihood_score(pass, task.heads, scores));
     }
 done:
     return status;
@@ -543,19 +543,32 @@ static ewc_status select_samples(ewc_trainer *trainer, ewci_task_view *out, int6
     return ewci_tasks_select(trainer->tasks, out, t, EWC_SPLIT_TRAIN, t + 1);
 }
 
+/* How long task t is trained: as its sequence says, or else as the options do. */
+typedef struct plan {
+    int64_t epochs, iterations; /* iterations 0: epochs count */
+} plan;
+
+static plan plan_of(const ewc_trainer *trainer, int64_t t)
+{
+    const ewc_task *const task = ewci_tasks_task(trainer->tasks, t);
+    if (task->epochs > 0 || task->iterations > 0) return (plan){task->epochs, task->iterations};
+    return (plan){trainer->options.epochs, trainer->options.iterations};
+}
+
 static ewc_status begin_task(ewc_trainer *trainer, task_run *run, int64_t t)
 {
     const ewc_train_options *const o = &trainer->options;
     const ewc_status status = select_samples(trainer, &run->task, t);
     if (status != EWC_OK) return status;
     run->t = t;
-    run->samples = run->task.view.count * run->task.view.copies;
+    run->samples = run->task.view.count;
     run->batch = o->batch < run->samples ? o->batch : run->samples;
     if (run->batch == 0) return EWC_OK; /* no samples, no steps */
     /* With a fixed number of iterations all batches are full ones. */
-    run->steps_per_epoch = o->iterations > 0 ? run->samples / run->batch
-                                             : (run->samples + run->batch - 1) / run->batch;
-    run->steps = o->iterations > 0 ? o->iterations : o->epochs * run->steps_per_epoch;
+    const plan p = plan_of(trainer, t);
+    run->steps_per_epoch =
+        p.iterations > 0 ? run->samples / run->batch : (run->samples + run->batch - 1) / run->batch;
+    run->steps = p.iterations > 0 ? p.iterations : p.epochs * run->steps_per_epoch;
     trainer->pass->first = run->task.first;
     trainer->pass->outputs = run->task.outputs;
     trainer->pass->training = 1;
@@ -590,7 +603,7 @@ static ewc_status queue_steps(ewc_trainer *trainer, const task_run *run, int64_t
         be, pass->x, pass->labels, pass->samples, &run->task.view, pass->step, run->rows));
     if (trainer->replay) EWCI_TRY(ewci_replay_join(trainer->replay, pass, run->rows));
     EWCI_TRY(ewci_pass_forward(pass));
-    EWCI_TRY(ewci_likelihood_gradient(pass, run->task.group, trainer->total));
+    EWCI_TRY(ewci_likelihood_gradient(pass, run->task.heads, trainer->total));
     if (trainer->teacher) EWCI_TRY(ewci_teacher_guide(trainer->teacher, pass, &run->task.view));
     EWCI_TRY(ewci_pass_backward(pass, optimizer->gradient, EWCI_MODE_OVERWRITE, 1));
     if (trainer->replay) EWCI_TRY(ewci_replay_project(trainer->replay, optimizer->gradient));
@@ -884,6 +897,10 @@ static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
     if (trainer->overlap)
         EWCI_TRY(ewci_overlap_add(trainer->overlap, trainer->fisher, t, &event.overlap));
     EWCI_TRY(emit(trainer, &event));
+    const double factor = ewci_tasks_task(trainer->tasks, t)->lambda_factor;
+    if (factor != 1.0)
+        EWCI_TRY(trainer->model->be->ops->scale(trainer->model->be,
+            ewci_fisher_rewrite(trainer->fisher), (float)factor, trainer->model->count));
     EWCI_TRY(ewc_consolidation_fold(trainer->state, trainer->fisher));
     event.kind = EWC_EVENT_FOLDED;
     event.stats = NULL;
@@ -934,7 +951,8 @@ static ewc_status evaluate_untrained(ewc_trainer *trainer)
     const ewc_train_options *const o = &trainer->options;
     const int64_t count = trainer->count, rows = ewc_tasks_rows(trainer->tasks, 0, EWC_SPLIT_TRAIN);
     const int64_t batch = o->batch < rows ? o->batch : rows;
-    const int64_t trained = o->iterations > 0 ? o->iterations * batch : o->epochs * rows;
+    const plan first = plan_of(trainer, 0);
+    const int64_t trained = first.iterations > 0 ? first.iterations * batch : first.epochs * rows;
     const evaluation all = {.split = EWC_SPLIT_TEST,
         .seen = count,
         .last = count - 1,

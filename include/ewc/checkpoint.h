@@ -51,7 +51,9 @@ typedef struct ewc_checkpoint_info {
     /* The tasks; `tasks` = 0: the file does not say, and all that follows is 0 or "". As in
      * ewc_task_options, `classes` being those of one task. The logits that compete in task t are
      * all where the scenario is EWC_SCENARIO_DOMAIN, [t classes, (t + 1) classes) where it is
-     * EWC_SCENARIO_TASK, [0, trained classes) where it is EWC_SCENARIO_CLASS. */
+     * EWC_SCENARIO_TASK, [0, trained classes) where it is EWC_SCENARIO_CLASS. Of tasks that are no
+     * kind (EWC_TASKS_SEQUENCE) `classes` is the most that one has, heads are as ewc/sequence.h
+     * says, and the data is the first task's: the file says the rest in its own metadata. */
     int64_t tasks, trained;
     int64_t kind, scenario, classes, seed, pad, permute_first, permute_size, shuffle_classes;
     double max_angle, mean, std;
@@ -61,6 +63,9 @@ typedef struct ewc_checkpoint_info {
     int64_t channels, height, width, data_classes;
     char data_name[32], data_folder[512], data_checksum[40], data_format[16];
     int64_t data_element; /* an ewc_element */
+
+    int64_t standardize; /* 1: as in ewc_task_options, and scale and shift are 1 and 0: the file has
+                          * mean and std of each unit in its own metadata */
 } ewc_checkpoint_info;
 
 /* Reads what the file at `path` is, not its tensors; `size` is sizeof *out.

@@ -150,10 +150,10 @@ EWC_API int64_t ewc_dataset_class_rows(const ewc_dataset *dataset, int64_t c, ew
 /* Where a known set lies, and whether it is the canonical one. Needs no backend. */
 typedef struct ewc_dataset_location {
     char name[32];
-    char folder[512];  /* "" if not found */
-    int found;         /* all four files are there */
-    int verified;      /* 1: payload checksums match, 0: they do not; -1: not checked, or custom */
-    char message[256]; /* what is missing or differs; "" if nothing */
+    char folder[512]; /* "" if not found */
+    int found;        /* all four files are there */
+    int verified; /* 1: payload checksums match, 0: they do not; -1: not all are known, or custom */
+    char message[256]; /* what is missing, differs or is not known; "" if nothing */
     char checksum[40]; /* as in ewc_dataset_info, of a set that was read and is whole; else "" */
 } ewc_dataset_location;
 
@@ -174,7 +174,8 @@ typedef enum ewc_task_kind {
     EWC_TASKS_PERMUTED = 0, /* pixels in another fixed random order in each task */
     EWC_TASKS_ROTATED = 1,  /* images turned by another angle in each task, bilinear; not of rows
                              * that are features */
-    EWC_TASKS_SPLIT = 2     /* other classes in each task */
+    EWC_TASKS_SPLIT = 2,    /* other classes in each task */
+    EWC_TASKS_SEQUENCE = 3  /* a list of one's own: see ewc/sequence.h */
 } ewc_task_kind;
 
 /* van de Ven & Tolias, arXiv 1904.07734: what is known at test time. */
@@ -194,7 +195,7 @@ typedef struct ewc_task_options {
     int permute_first; /* EWC_TASKS_PERMUTED: 0 leaves the first task unpermuted */
     double
         max_angle; /* EWC_TASKS_ROTATED, degrees: task t is turned by t * max_angle / (count - 1) */
-    int64_t classes_per_task; /* EWC_TASKS_SPLIT; 0: 2 */
+    int64_t classes_per_task; /* EWC_TASKS_SPLIT: 1 or more; 0: 2 */
     int shuffle_classes;      /* EWC_TASKS_SPLIT: 1 draws which classes go together from the seed */
     float mean, std;          /* input = (byte / 255 - mean) / std; 0, 1: as it is; of a set of
                                * floats (value - mean) / std */
@@ -202,11 +203,17 @@ typedef struct ewc_task_options {
                                * side, padding included; 0: all */
     int64_t validation;       /* the last so many training rows of each task are held out as its
                                * EWC_SPLIT_VALIDATION */
+    const int64_t *class_counts; /* EWC_TASKS_SPLIT: (count) classes of each task, 1 or more, in
+                                  * place of classes_per_task; borrowed for the call; or NULL */
+    int64_t standardize; /* 1: input = (value - m) / s, m and s the mean and the standard deviation
+                          * of that feature of a table, or channel of images, over all training
+                          * rows of its set; s = 1 where all values are one. Padding is a value
+                          * 0. mean and std are 0 and 1 then */
 } ewc_task_options;
 #define EWC_TASK_OPTIONS_DEFAULTS                                                                  \
     {                                                                                              \
         sizeof(ewc_task_options), EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 10, 0, 0, 1, 180.0, 2,  \
-            0, 0.0f, 1.0f, 0, 0                                                                    \
+            0, 0.0f, 1.0f, 0, 0, NULL, 0                                                           \
     }
 
 /* A sequence of tasks over `dataset`, which is borrowed and must outlive it. `options` may be NULL.
@@ -222,13 +229,13 @@ EWC_API void ewc_tasks_free(ewc_tasks *tasks);
 EWC_API int64_t ewc_tasks_count(const ewc_tasks *tasks);
 EWC_API int64_t ewc_tasks_inputs(const ewc_tasks *tasks);  /* features per sample after padding */
 EWC_API int64_t ewc_tasks_outputs(const ewc_tasks *tasks); /* logits a model needs for all tasks */
-EWC_API int64_t ewc_tasks_classes(const ewc_tasks *tasks); /* classes of one task */
+EWC_API int64_t ewc_tasks_classes(const ewc_tasks *tasks); /* of the task that has most */
 /* Samples of a split of task t; 0 for a bad argument. */
 EWC_API int64_t ewc_tasks_rows(const ewc_tasks *tasks, int64_t t, ewc_split split);
 
 /* Makes inputs (rows, ewc_tasks_inputs) of images that need not be in the dataset, as task t's map
- * has them: bytes (rows, channels, height, width) of the dataset's shape, in host memory like
- * `inputs`.
+ * has them: bytes (rows, channels, height, width) of the shape of the task's set, in host memory
+ * like `inputs`.
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, task or rows out of range; EWC_ERR_MEMORY;
  *         EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_tasks_transform(
@@ -246,7 +253,8 @@ EWC_API ewc_status ewc_tasks_transform_floats(
 EWC_API ewc_status ewc_tasks_window(
     const ewc_tasks *tasks, int64_t t, int64_t seen, int64_t *first, int64_t *count);
 
-/* The class of the dataset that a logit of that window stands for; -1 for a bad argument. */
+/* The class of the data that a logit of that window stands for; -1 for a bad argument, and for a
+ * logit of a shared head that the task has no class for. */
 EWC_API int64_t ewc_tasks_class(const ewc_tasks *tasks, int64_t t, int64_t logit);
 
 /* Reads samples [first, first + rows) of task t as a model sees them, unshuffled: inputs

@@ -85,6 +85,7 @@
 
 #include "ewc/predict.h"
 #include "ewc/run.h"
+#include "ewc/sequence.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -88,7 +88,8 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, permute_size, "0", "[0,4096]", "Tasks",                                             \
         "permuted: only the central square of so many pixels a side; 0: all")                      \
     X(REAL, max_angle, "180", "[-360,360]", "Tasks", "rotated: degrees of the last task")          \
-    X(INTEGER, classes_per_task, "2", "[2,65536]", "Tasks", "split: classes of one task")             \
+    X(INTEGER, classes_per_task, "2", "[1,65536]", "Tasks",                                        \
+        "split: classes of one task, or of each, such as 3,3,2,2")                                 \
     X(FLAG, shuffle_classes, "false", "", "Tasks",                                                 \
         "split: the seed says which classes go together")                                          \
     X(REAL, mean, "0", "[-1000,1000]", "Tasks", "input = (byte / 255 - mean) / std, of floats (value - mean) / std")               \
@@ -194,9 +195,16 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(INTEGER, image_size, "0", "[0,4096]", "Tasks",                                               \
         "--data of images: scaled to so many pixels a side; 0: they have one size")                \
     X(FLAG, coarse_labels, "false", "", "Tasks", "cifar100: its 20 classes of classes")            \
+    X(FLAG, standardize, "false", "", "Tasks",                                                     \
+        "each column of a table, or channel of images: (value - mean) / std, both over its "       \
+        "training rows")                                                                           \
     X(REAL, fisher_tolerance, "0", "[0,1)", "Fisher",                                              \
         "exact: drops rows below this share of a sample's mean; 1e-6 recommended; 0: none; faster "\
-        "on a CPU only")
+        "on a CPU only")                                                                           \
+    X(TEXT, sequence, "", "", "Tasks",                                                             \
+        "a JSON file of tasks, in place of --kind and --tasks; see `ewc data --sequence`")         \
+    X(LIST, class_counts, "none", "[1,65536]", "Tasks",                                            \
+        "split: classes of each task; --classes-per-task 3,3,2,2 means the same")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field

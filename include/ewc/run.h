@@ -81,8 +81,14 @@ typedef struct ewc_run_result {
     int64_t proximal_from; /* penalty "auto": the task, from 1, whose steps were the first to be
                             * proximal; 0: none */
     const ewc_measures *measures; /* more of them, of the same tasks as metrics */
+    const char *const *names;     /* (tasks) what each is called; "" where it has no name */
+    int64_t sets;                 /* that the tasks are of; `data` is the first of them */
 } ewc_run_result;
 EWC_API const ewc_run_result *ewc_run_get_result(const ewc_run *run);
+
+/* The run's tasks as the file of a sequence (--sequence), with absolute paths, each task on a line;
+ * free() it. Of a kind, too: its tasks are ready to be edited. @return EWC_OK; EWC_ERR_MEMORY */
+EWC_API ewc_status ewc_run_sequence_json(const ewc_run *run, char **text);
 
 /* What result.json holds, as text; free() it. @return EWC_OK; EWC_ERR_MEMORY */
 EWC_API ewc_status ewc_run_result_json(const ewc_run *run, char **text);

@@ -88,8 +88,16 @@ class Program
         EWCI_TRY(Put(&step, {ewck_step{}}));
         {
             const ewci_backend_ops *const ops = be->ops;
-            const ewck_view view = {d_images, d_labels, nullptr, kPixels, kCount, 1, kPixels, 1,
-                kClasses, index, weight, bias, map, nullptr, 0, nullptr};
+            ewck_view view = {};
+            view.images = d_images;
+            view.labels = d_labels;
+            view.pixels = view.features = kPixels;
+            view.count = kCount;
+            view.taps = 1;
+            view.index = index;
+            view.weight = weight;
+            view.bias = bias;
+            view.label_map = map;
             const int64_t rows = kCount; /* all of them, in the step's order */
             ewck_statistics stats;
             double r, penalty;
@@ -98,7 +106,7 @@ class Program
                 EWCI_TRY(ops->gemm(be, z, x, theta, rows, kClasses, kPixels, 0, 1, 0.0f));
                 EWCI_TRY(
                     ops->bias_activation(be, z, nullptr, b, rows, kClasses, EWCK_ACTIVATION_TANH));
-                EWCI_TRY(ops->nll(be, loss, nullptr, d, z, y, rows, kClasses, 0, 1.0f));
+                EWCI_TRY(ops->nll(be, loss, nullptr, d, z, y, rows, kClasses, nullptr, 1.0f));
                 EWCI_TRY(ops->accumulate(be, total, loss, rows));
                 EWCI_TRY(ops->activation_backward(
                     be, d, z, nullptr, 1, rows, kClasses, EWCK_ACTIVATION_TANH));
@@ -351,7 +359,7 @@ TEST_F(Emulated, TheFirstOfTheLargestLogitsCounts)
         for (const int32_t j : largest) {
             float got;
             ASSERT_OK(be->ops->upload(be, label, &j, sizeof j));
-            ASSERT_OK(be->ops->nll(be, nullptr, hit, nullptr, z, label, 1, cols, 0, 1.0f));
+            ASSERT_OK(be->ops->nll(be, nullptr, hit, nullptr, z, label, 1, cols, nullptr, 1.0f));
             ASSERT_OK(be->ops->download(be, &got, hit, sizeof got));
             EXPECT_EQ(j == first ? 1.0f : 0.0f, got) << "label " << j << ", first " << first;
         }

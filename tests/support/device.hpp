@@ -170,6 +170,63 @@ class Buffer
         return out;
     }
 };
+/* A joint view of the parts given, which lie one after the other. */
+class Joint
+{
+    static std::vector<ewck_view> InARow(std::vector<ewck_view> parts)
+    {
+        int64_t begin = 0;
+        for (ewck_view &part : parts) {
+            part.begin = begin;
+            begin += part.count;
+        }
+        return parts;
+    }
+
+    Buffer<ewck_view> device;
+
+  public:
+    ewck_view view;
+
+    Joint(ewc_backend *be, const std::vector<ewck_view> &parts) : device(be, InARow(parts)), view{}
+    {
+        view.images = parts[0].images;
+        view.floats = parts[0].floats;
+        view.features = parts[0].features;
+        for (const ewck_view &part : parts)
+            view.count += part.count;
+        view.parts = device;
+        view.part_count = (int64_t)parts.size();
+    }
+};
+
+/* `copies` of a task that share its rows: part c has map c of index and weight (copies, taps,
+ * features), and of the label map (copies, classes). */
+inline std::vector<ewck_view> Copies(const ewck_view &one, int64_t copies, int64_t classes)
+{
+    std::vector<ewck_view> parts;
+    for (int64_t c = 0; c < copies; c++) {
+        ewck_view part = one;
+        part.index += c * one.taps * one.features;
+        part.weight += c * one.taps * one.features;
+        part.label_map += c * classes;
+        parts.push_back(part);
+    }
+    return parts;
+}
+
+/* Heads of `group` logits each, of 2 * group the first where there are three or more. */
+inline std::vector<ewck_head> Heads(int64_t cols, int64_t group)
+{
+    std::vector<ewck_head> heads;
+    const int64_t first = cols >= 3 * group ? 2 * group : group;
+    for (int64_t j = 0; j < cols; j++) {
+        const int64_t own = j < first ? 0 : j / group * group;
+        const int64_t end = j < first ? first : std::min(cols, own + group);
+        heads.push_back({(int32_t)own, (int32_t)(end - own)});
+    }
+    return heads;
+}
 } // namespace test
 
 #endif

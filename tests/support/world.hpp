@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "device.hpp"
+#include "ewc/sequence.h"
 #include "ewc/train.h"
 #include "reference.hpp"
 
@@ -17,6 +18,7 @@ namespace test
 struct Free {
     void operator()(ewc_backend *p) const { ewc_backend_free(p); }
     void operator()(ewc_dataset *p) const { ewc_dataset_free(p); }
+    void operator()(ewc_sequence *x) const { ewc_sequence_free(x); }
     void operator()(ewc_tasks *p) const { ewc_tasks_free(p); }
     void operator()(ewc_model *p) const { ewc_model_free(p); }
     void operator()(ewc_fisher *p) const { ewc_fisher_free(p); }

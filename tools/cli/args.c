@@ -179,13 +179,21 @@ void cli_put_flag(FILE *out, const char *key, const char *value)
     }
 }
 
+/* Whether a flag is the verb's own, and no option, although one of another type has its name. */
+static int is_own(const cli_verb *verb, const ewc_option_info *info)
+{
+    for (const cli_flag *flag = verb->flags; flag->key != NULL; flag++)
+        if (strcmp(flag->key, info->key) == 0) return flag->type != info->type;
+    return 0;
+}
+
 int cli_apply_flags(const cli_args *args, ewc_run_options *options)
 {
     ewc_option_info info;
     for (int k = 0; k < args->given; k++) {
         for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
             if (strcmp(info.key, args->keys[k]) != 0 || strcmp(info.key, "preset") == 0 ||
-                strcmp(info.key, "method") == 0)
+                strcmp(info.key, "method") == 0 || is_own(args->verb, &info))
                 continue;
             if (ewc_options_set(options, info.key, args->values[k]) != EWC_OK)
                 return cli_usage(args->verb->name, "%s", cli_last_error());

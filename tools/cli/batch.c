@@ -137,12 +137,29 @@ static const char *first_difference(json_t *a, json_t *b)
     return NULL;
 }
 
+/* Whether a finished run had the tasks, and they the data, that a file has now. */
+static int is_same_sequence(const ewc_run_options *options, const json_t *result)
+{
+    ewc_run *run = NULL;
+    char *text = NULL;
+    json_t *now = NULL;
+    if (ewc_run_create(&run, options, NULL) == EWC_OK && ewc_run_result_json(run, &text) == EWC_OK)
+        now = json_loads(text, 0, NULL);
+    const int same = now == NULL || json_equal(json_object_get(now, "sequence"),
+                                        json_object_get(result, "sequence"));
+    json_decref(now);
+    free(text);
+    ewc_run_free(run);
+    return same;
+}
+
 /* Whether a finished run was on the data that there is now; only a set of one's own can be another
  * under the same name. */
 static int is_same_data(const ewc_run_options *options, const json_t *result)
 {
     char name[32] = "", checksum[40] = "";
     ewc_dataset_location here;
+    if (options->sequence[0] != '\0') return is_same_sequence(options, result);
     if (options->data[0] != '\0')
         return !cli_data_checksum(options, checksum) ||
                strcmp(checksum, cli_json_text(result, "data_checksum")) == 0;
@@ -180,11 +197,13 @@ static int is_done(cli_job *job)
     }
     if (done == 1 && !is_same_data(&options, result)) {
         done = -1;
+        const char *const at = options.sequence[0] != '\0'   ? options.sequence
+                               : options.data[0] != '\0'     ? options.data
+                               : options.data_dir[0] != '\0' ? options.data_dir
+                                                             : "EWC_DATA_DIR";
         snprintf(job->message, sizeof job->message,
-            "out: %.250s holds a run on other data than what is in %.250s now", folder,
-            options.data[0] != '\0'       ? options.data
-            : options.data_dir[0] != '\0' ? options.data_dir
-                                          : "EWC_DATA_DIR");
+            "out: %.250s holds a run %s than what is in %.250s now", folder,
+            options.sequence[0] != '\0' ? "of other tasks" : "on other data", at);
     }
     if (done == 1) {
         json_object_set_new(result, "folder", json_string(folder));

@@ -3,6 +3,7 @@
  * own is. */
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -148,6 +149,24 @@ static int describe(cli_args *args, const char *path)
     return code;
 }
 
+/* ---- Tasks ---- */
+
+/* Prints the tasks that a run with these options would have, or those of a file, in full. */
+static int print_sequence(cli_args *args)
+{
+    ewc_run *run = NULL;
+    char *text = NULL;
+    ewc_status status = EWC_OK;
+    if (args->operand != NULL) status = ewc_options_set(&args->options, "sequence", args->operand);
+    if (status == EWC_OK) status = ewc_run_create(&run, &args->options, NULL);
+    if (status == EWC_OK) status = ewc_run_sequence_json(run, &text);
+    if (status == EWC_OK) fputs(text, stdout);
+    const int code = status == EWC_OK ? 0 : cli_failed(args, status);
+    free(text);
+    ewc_run_free(run);
+    return code;
+}
+
 static int is_known(const char *name)
 {
     for (int i = 0; ewc_dataset_known_name(i) != NULL; i++)
@@ -158,9 +177,11 @@ static int is_known(const char *name)
 int cli_data(cli_args *args)
 {
     const char *const name = args->operand;
-    int found = name == NULL, bad = 0;
+    int found = name == NULL, bad = 0, tasks = 0;
     int code = cli_apply(args);
+    if (code == 0) code = cli_own_flag(args, "sequence", &tasks);
     if (code != 0) return code;
+    if (tasks) return print_sequence(args);
     const char *const verify = cli_value(args, "verify");
     const char *const folder = args->options.data_dir[0] != '\0' ? args->options.data_dir : NULL;
     if (verify != NULL && strcmp(verify, "true") != 0 && strcmp(verify, "false") != 0)

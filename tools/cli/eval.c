@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "text.h"
@@ -28,6 +29,16 @@ static int find_files(const char *operand, char *config, char *checkpoint)
     }
     if (used >= PATH_MAX || room >= PATH_MAX) return cli_usage("eval", "the path is too long");
     return 0;
+}
+
+/* The file that the tasks came from may have changed since: the run has kept them. */
+static ewc_status use_own_sequence(ewc_run_options *options, const char *config)
+{
+    char own[PATH_MAX + 16];
+    const char *const slash = strrchr(config, '/');
+    snprintf(own, sizeof own, "%.*s/sequence.json", (int)(slash - config), config);
+    const int is_there = options->sequence[0] != '\0' && access(own, R_OK) == 0;
+    return is_there ? ewc_options_set(options, "sequence", own) : EWC_OK;
 }
 
 static void print_json(const ewc_run_result *result, const char *checkpoint, const double *accuracy)
@@ -54,7 +65,8 @@ static void print_table(
     printf("\n%s  task  accuracy, %%%s\n", cli_bold(1), cli_bold(0));
     for (int64_t t = 0; t < result->tasks; t++) {
         sum += accuracy[t];
-        printf("%6lld  %11.2f\n", (long long)t + 1, cli_round(100.0 * accuracy[t], 2));
+        printf("%6lld  %11.2f%s%s\n", (long long)t + 1, cli_round(100.0 * accuracy[t], 2),
+            result->names[t][0] != '\0' ? "  " : "", result->names[t]);
     }
     const double mean = 100.0 * sum / (double)result->tasks;
     printf("%s  mean  %11.2f%s\n", cli_bold(1), cli_round(mean, 2), cli_bold(0));
@@ -76,13 +88,14 @@ int cli_eval(cli_args *args)
     if (code == 0) code = cli_own_flag(args, "other-data", &other_data);
     if (code != 0) return code;
     ewc_status status = ewc_options_load_json(&args->options, config);
+    if (status == EWC_OK) status = use_own_sequence(&args->options, config);
     if (status != EWC_OK) return cli_failed(args, status);
     code = cli_apply(args);
     if (code != 0) return code;
 
     status = ewc_run_create(&run, &args->options, &callbacks);
     if (status == EWC_OK) {
-        accuracy = calloc((size_t)args->options.tasks, sizeof *accuracy);
+        accuracy = calloc((size_t)ewc_run_get_result(run)->tasks, sizeof *accuracy);
         if (accuracy == NULL) {
             cli_say("ewc eval: out of memory");
             code = 1;

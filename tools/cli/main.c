@@ -9,8 +9,7 @@ static const char *const all_groups[] = {
     "Run", "Tasks", "Model", "Method", "Fisher", "Optimizer", "Training", NULL};
 static const char *const eval_keys[] = {
     "device", "threads", "data-dir", "data", "eval-samples", NULL};
-static const char *const data_keys[] = {"data-dir", "seed", "format", "label-column", "test-share",
-    "image-size", "coarse-labels", NULL};
+static const char *const data_keys[] = {"Tasks", "preset", "seed", NULL};
 static const char *const bench_keys[] = {
     "device", "threads", "dataset", "data-dir", "activation", NULL};
 
@@ -70,7 +69,10 @@ static const cli_flag eval_flags[] = {
     {"other-data", EWC_OPTION_FLAG, "", "measure on other data than the run was trained on, too"},
     END};
 static const cli_flag data_flags[] = {
-    {"verify", EWC_OPTION_FLAG, "", "read the files and compare checksums (default true)"}, END};
+    {"verify", EWC_OPTION_FLAG, "", "read the files and compare checksums (default true)"},
+    {"sequence", EWC_OPTION_FLAG, "",
+        "print the tasks of these options, or of the file PATH, as a file for train --sequence"},
+    END};
 static const cli_flag bench_flags[] = {
     {"work", EWC_OPTION_TEXT, "LIST",
         "what to measure (default training,fisher,step); step: the optimizer's alone"},

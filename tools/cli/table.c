@@ -10,7 +10,8 @@
 #include "terminal.h"
 #include "text.h"
 
-enum { MATRIX_MAX = 20 }; /* tasks of which all accuracies are shown */
+/* Tasks of which all accuracies are shown; characters of a name. */
+enum { MATRIX_MAX = 20, TASK_WIDTH = 14 };
 
 const char *cli_bold(int on)
 {
@@ -21,11 +22,14 @@ const char *cli_bold(int on)
 
 void cli_print_run(const ewc_run_options *options, const ewc_run_result *result)
 {
-    char kind[32], scenario[32];
+    char kind[32], scenario[32], more[40] = "";
     (void)ewc_options_get(options, "kind", kind, sizeof kind);
     (void)ewc_options_get(options, "scenario", scenario, sizeof scenario);
-    cli_print_words("%s %s, %lld tasks, %s-incremental, %s, seed %lld, %s (%d thread%s)", kind,
-        result->data->name, (long long)result->tasks, scenario, result->model,
+    if (result->sets > 1)
+        snprintf(more, sizeof more, " and %lld more", (long long)result->sets - 1);
+    cli_print_words("%s %s%s, %lld task%s, %s-incremental, %s, seed %lld, %s (%d thread%s)",
+        options->sequence[0] != '\0' ? "sequence of" : kind, result->data->name, more,
+        (long long)result->tasks, result->tasks == 1 ? "" : "s", scenario, result->model,
         (long long)options->seed, result->device->name, result->device->threads,
         result->device->threads == 1 ? "" : "s");
 }
@@ -38,23 +42,31 @@ static void add_accuracy(cli_table *table, double accuracy)
         cli_table_cell(table, ".");
 }
 
+/* What task t is called: its name, or else its number. */
+static void spell_task(char *text, size_t size, const ewc_run_result *result, int64_t t)
+{
+    const char *const name = result->names[t];
+    if (name[0] != '\0')
+        cli_shorten(text, size, name, TASK_WIDTH);
+    else
+        snprintf(text, size, "%lld", (long long)t + 1);
+}
+
 /* Accuracy on each task, after each task. */
 static cli_table *make_matrix(const ewc_run_result *result)
 {
     const int64_t n = result->tasks;
+    char name[64];
     cli_table *const table = cli_table_new(0);
     cli_table_column(table, "on task", "on task", CLI_NEEDED, CLI_LEFT);
     for (int64_t t = 0; t < n; t++) {
-        char number[24];
-        snprintf(number, sizeof number, "%lld", (long long)t + 1);
-        cli_table_column(table, number, "task", CLI_NEEDED, CLI_RIGHT);
+        spell_task(name, sizeof name, result, t);
+        cli_table_column(table, name, "task", CLI_NEEDED, CLI_RIGHT);
     }
     for (int64_t i = isfinite(result->baseline[n - 1]) ? -1 : 0; i < n; i++) {
         const double *const row = i < 0 ? result->baseline : result->accuracy + i * n;
-        if (i < 0)
-            cli_table_cell(table, "untrained");
-        else
-            cli_table_cell(table, "after %lld", (long long)i + 1);
+        if (i >= 0) spell_task(name, sizeof name, result, i);
+        cli_table_cell(table, i < 0 ? "untrained" : "after %s", name);
         for (int64_t t = 0; t < n; t++)
             add_accuracy(table, row[t]);
     }
@@ -65,13 +77,15 @@ static cli_table *make_matrix(const ewc_run_result *result)
 static void print_by_task(const ewc_run_result *result)
 {
     const int64_t n = result->tasks;
+    char name[64];
     cli_table *const table = cli_table_new(0);
     cli_table_column(table, "on task", "on task", CLI_NEEDED, CLI_RIGHT);
     cli_table_column(table, "untrained", "untrained", CLI_NEEDED, CLI_RIGHT);
     cli_table_column(table, "learnt", "learnt", CLI_NEEDED, CLI_RIGHT);
     cli_table_column(table, "at the end", "at the end", CLI_NEEDED, CLI_RIGHT);
     for (int64_t t = 0; t < n; t++) {
-        cli_table_cell(table, "%lld", (long long)t + 1);
+        spell_task(name, sizeof name, result, t);
+        cli_table_cell(table, "%s", name);
         add_accuracy(table, result->baseline[t]);
         add_accuracy(table, result->accuracy[t * n + t]);
         add_accuracy(table, result->accuracy[(n - 1) * n + t]);

@@ -117,8 +117,10 @@ int report_add_figure(
 /* A sentence in a figure's place. Takes `text`. */
 void report_add_text(report *r, int64_t group, const char *heading, char *text);
 enum { REPORT_SIDE_MAX = 100 }; /* tasks along a heat map */
-/* Names "1", "2", ... of `count` tasks, each `every`-th. */
-char **report_task_names(int64_t count, int64_t every);
+/* What task t of a run is called, else its number, from 1. */
+char *report_task_name(const report_run *run, int64_t t);
+/* The same of `count` tasks, each `every`-th. */
+char **report_task_names(const report_run *run, int64_t count, int64_t every);
 void report_free_names(char **names, int64_t count);
 /* Frees series whose x, y and error lie in one piece, which begins with x. */
 void report_free_series(cli_series *series, int64_t count);

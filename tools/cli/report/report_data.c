@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "../terminal.h"
 #include "report.h"
 
 void *report_alloc(int64_t count, size_t size)
@@ -247,6 +248,18 @@ const char *report_fact(const report_run *run, const char *key)
 {
     const char *const text = cli_json_text(run->folder.result, key);
     return text[0] != '\0' ? text : cli_json_text(json_array_get(run->folder.events, 0), key);
+}
+
+char *report_task_name(const report_run *run, int64_t t)
+{
+    enum { WIDTH = 14 };
+    char text[4 * WIDTH + 4];
+    const json_t *names = json_object_get(run->folder.result, "task_names");
+    if (names == NULL) names = json_object_get(json_array_get(run->folder.events, 0), "task_names");
+    const char *const name = json_string_value(json_array_get(names, (size_t)t));
+    if (name == NULL || name[0] == '\0') return report_format("%lld", (long long)t + 1);
+    cli_shorten(text, sizeof text, name, WIDTH);
+    return report_format("%s", text);
 }
 
 static int same_fact(const report_run *a, const report_run *b, const char *key)

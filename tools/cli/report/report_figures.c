@@ -68,11 +68,11 @@ static int64_t most_done(const report *r)
     return most;
 }
 
-char **report_task_names(int64_t count, int64_t every)
+char **report_task_names(const report_run *run, int64_t count, int64_t every)
 {
     char **const names = report_alloc(count, sizeof *names);
     for (int64_t i = 0; i < count; i++)
-        names[i] = report_format("%lld", (long long)(i * every) + 1);
+        names[i] = report_task_name(run, i * every);
     return names;
 }
 
@@ -196,7 +196,7 @@ static int draw_forgetting(report *r)
     const int64_t count = most_done(r) - 1;
     if (count < 2) return 0; /* that of one task is the measure in the summary */
     cli_series *const series = task_series(r, forgetting, count);
-    char **const names = report_task_names(count, 1);
+    char **const names = report_task_names(r->groups[0].runs[0], count, 1);
     const int bars = count * r->group_count <= BARS_MAX;
     cli_figure figure = {.name = "forgetting",
         .title = "Forgetting of each task",
@@ -400,7 +400,7 @@ static int draw_matrix(report *r, int64_t g)
     }
     low = floor(low);
     high = ceil(high);
-    char **const names = report_task_names(columns, every);
+    char **const names = report_task_names(run, columns, every);
     cli_figure figure = {.name = "accuracy-matrix",
         .title = "Accuracy on each task after each task",
         .kind = CLI_HEAT,
@@ -486,7 +486,9 @@ static int draw_task_curves(report *r, int64_t g)
             copy[count + points] = mean.mean;
             copy[2 * count + points++] = mean.error;
         }
-        names[t] = report_format("task %lld", (long long)t + 1);
+        char *const name = report_task_name(run, t);
+        names[t] = report_format("task %s", name);
+        free(name);
         const int shown = every <= 1 || t % every == 0 || t + 1 == tasks;
         series[t] = (cli_series){.name = names[t],
             .count = points,

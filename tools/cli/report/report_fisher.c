@@ -281,7 +281,7 @@ static int draw_overlap_of_tasks(report *r, int64_t g, const layers *l)
     const int64_t every = (n + REPORT_SIDE_MAX - 1) / REPORT_SIDE_MAX, side = (n - 1) / every;
     double *const cells = report_alloc(side * side, sizeof *cells);
     double *const column = report_alloc(group->count, sizeof *column);
-    char **const names = report_task_names(side + 1, every);
+    char **const names = report_task_names(group->runs[0], side + 1, every);
     for (int64_t i = 0; i < side; i++) {
         for (int64_t j = 0; j < side; j++) {
             for (int64_t k = 0; k < group->count; k++)

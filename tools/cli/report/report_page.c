@@ -105,12 +105,12 @@ static void put_element(FILE *out, const char *tag, const char *text)
 /* What the run trained on, in a line. */
 static void put_summary(FILE *out, const report_run *run)
 {
-    char *const text =
-        report_format("%s %s, %lld task%s, %s-incremental, network %s", report_setting(run, "kind"),
-            report_fact(run, "dataset")[0] != '\0' ? report_fact(run, "dataset")
-                                                   : report_setting(run, "dataset"),
-            (long long)run->tasks, run->tasks == 1 ? "" : "s", report_setting(run, "scenario"),
-            report_fact(run, "model")[0] != '\0' ? report_fact(run, "model") : "unknown");
+    char *const text = report_format("%s %s, %lld task%s, %s-incremental, network %s",
+        report_setting(run, "sequence")[0] != '\0' ? "sequence of" : report_setting(run, "kind"),
+        report_fact(run, "dataset")[0] != '\0' ? report_fact(run, "dataset")
+                                               : report_setting(run, "dataset"),
+        (long long)run->tasks, run->tasks == 1 ? "" : "s", report_setting(run, "scenario"),
+        report_fact(run, "model")[0] != '\0' ? report_fact(run, "model") : "unknown");
     put_element(out, "p", text);
     free(text);
 }
