@@ -1814,17 +1814,25 @@ TEST_P(Trainer, StopsWhenAsked)
     EXPECT_FAILS(EWC_ERR_STOPPED, "stopped before task 1", ewc_trainer_run(run.trainer.get()));
 }
 
-/* No later operation hides that one has failed. */
+/* No later operation hides that one has failed: of a step, and of what a task is selected by. */
 TEST_P(Trainer, AFailedOperationIsReported)
 {
-    const ewci_backend_ops *const ops = be->ops;
-    ewci_backend_ops broken = *ops;
-    broken.nll = [](auto...) { return ewci_fail(EWC_ERR_DEVICE, "no loss"); };
+    static const ewci_backend_ops *usual;
+    usual = be->ops;
+    const auto fail_once = [](ewc_backend *of, auto...) {
+        of->ops = usual;
+        return ewci_fail(EWC_ERR_DEVICE, "once");
+    };
+    ewci_backend_ops no_loss = *usual, no_map = *usual;
+    no_loss.nll = fail_once;
+    no_map.upload = fail_once;
     Plan plan;
     Sequence run(be, plan);
-    be->ops = &broken;
-    EXPECT_FAILS(EWC_ERR_DEVICE, "no loss", ewc_trainer_train(run.trainer.get(), 0));
-    be->ops = ops;
+    be->ops = &no_loss;
+    EXPECT_FAILS(EWC_ERR_DEVICE, "once", ewc_trainer_train(run.trainer.get(), 0));
+    be->ops = &no_map;
+    EXPECT_FAILS(EWC_ERR_DEVICE, "once", ewc_trainer_train(run.trainer.get(), 1));
+    EXPECT_EQ(usual, be->ops);
 }
 
 /* ---- Fisher information of tasks against each other ---- */
