@@ -810,9 +810,9 @@ TEST_F(Open, WrongBytesGetTheirSentence)
     fs::create_directory(folder / "empty");
     ExpectRefused(folder / "empty", "no set that can be read");
     const Bytes wide = Png(2365, 2365, 3, Bytes(3 * 2365 * 2365, 'x'));
-    for (const char *file : {"wide/a/1.png", "wide/b/1.png"})
+    for (const char *file : {"vast/a/1.png", "vast/b/1.png"})
         Write(folder / file, wide);
-    ExpectRefused(folder / "wide", "oversized: rows of 16779675 values, expected at most 16777216");
+    ExpectRefused(folder / "vast", "oversized: rows of 16779675 values, expected at most 16777216");
     Write(folder / "one.npy", x);
     ExpectRefused(folder / "one.npy", "one array: name the folder");
     Write(folder / "data.csv", good.at("csv").at("a.csv"));
