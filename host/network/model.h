@@ -45,6 +45,7 @@ typedef struct ewci_pass {
     int64_t *samples;       /* (max_rows) */
     float *loss;            /* (max_rows) */
     float *hits;            /* (max_rows) 1 or 0 */
+    const float *weights;   /* (outputs) of the loss, by label; NULL: 1 each. Not owned */
     float **values;         /* (layer_count) host array: output of each layer (max_rows, out) */
     float **before;         /* (layer_count) host array: before the activation, or NULL */
     float *delta;           /* (max_gradients, widest) gradients at the logits, for backward */

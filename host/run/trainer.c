@@ -424,7 +424,7 @@ static ewc_status queue_evaluation(
         EWCI_TRY(be->ops->gather(
             be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
         EWCI_TRY(ewci_pass_forward(pass));
-        EWCI_TRY(ewci_likelihood_score(pass, task.heads, scores));
+        EWCI_TRY(ewci_likelihood_score(pass, pass->labels, NULL, task.heads, scores));
     }
 done:
     return status;
@@ -597,8 +597,8 @@ static ewc_status queue_steps(ewc_trainer *trainer, const task_run *run, int64_t
     ewc_optimizer *const optimizer = trainer->optimizer;
     ewc_status status;
     if (trainer->mlp)
-        return ewci_mlp_train(
-            trainer->mlp, trainer->state, &run->task, trainer->total, run->rows, count);
+        return ewci_mlp_train(trainer->mlp, trainer->state, &run->task, pass->weights,
+            trainer->total, run->rows, count);
     EWCI_TRY(be->ops->gather(
         be, pass->x, pass->labels, pass->samples, &run->task.view, pass->step, run->rows));
     if (trainer->replay) EWCI_TRY(ewci_replay_join(trainer->replay, pass, run->rows));
