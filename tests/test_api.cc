@@ -601,6 +601,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(nullptr, ewc_trainer_baseline, nullptr);
     GIVES(nullptr, ewc_trainer_validation, nullptr);
     GIVES(nullptr, ewc_trainer_accuracy_samples, nullptr);
+    GIVES(nullptr, ewc_trainer_confusion, nullptr);
     GIVES(nullptr, ewc_trainer_baseline_samples, nullptr);
     GIVES(nullptr, ewc_trainer_validation_samples, nullptr);
     nothing("ewc_trainer_metrics", std::isnan(ewc_trainer_metrics(nullptr, 1).acc));

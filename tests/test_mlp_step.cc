@@ -306,7 +306,7 @@ struct Plan {
 
 struct Told {
     ewc_event_kind kind;
-    int64_t step, epoch;
+    int64_t task, step, epoch;
     double lr, loss;
     uint64_t launches, downloads; /* of the emulated GPU until then */
 };
@@ -320,7 +320,7 @@ struct End {
 
 int Tell(void *user, const ewc_event *event)
 {
-    Told told = {event->kind, event->step, event->epoch, event->lr, event->loss, 0, 0};
+    Told told = {event->kind, event->task, event->step, event->epoch, event->lr, event->loss, 0, 0};
 #ifdef EWC_TEST_EMULATION
     told.launches = emulation::statistics.launches;
     told.downloads = emulation::statistics.downloads.count;
@@ -513,7 +513,8 @@ TEST(MlpStepOnEmulation, HasFiveKernels)
 }
 
 /* However many layers and tasks there are: two kernels for the statistics of F and two for those of
- * S, two for the fold; three small numbers of results are read, and one at each evaluation. */
+ * S, two for the fold; three small numbers of results are read, and at the evaluation scores and
+ * answers, one time each. */
 TEST(TaskEndOnEmulation, DoesNotGrowWithLayersOrTasks)
 {
     ewc_backend *be = nullptr;
@@ -535,7 +536,7 @@ TEST(TaskEndOnEmulation, DoesNotGrowWithLayersOrTasks)
                 EXPECT_EQ(2u, downloads);
                 folded++;
             } else if (told[i].kind == EWC_EVENT_EVALUATED) {
-                EXPECT_EQ(1u, downloads);
+                EXPECT_EQ(told[i].task < 0 ? 1u : 2u, downloads);
             }
         }
         EXPECT_EQ(3, folded);

@@ -144,6 +144,23 @@ static json_t *describe_names(const ewc_run *run)
     return json_null();
 }
 
+/* Which class is which in what is said of classes below: its name in the data, and the first task
+ * that has it. */
+static void describe_classes(json_t *out, const ewc_run *run)
+{
+    const ewc_confusion *const c = ewc_trainer_confusion(run->trainer);
+    if (c->classes > EWC_CONFUSION_MAX) return;
+    json_t *const names = json_array(), *const tasks = json_array();
+    for (int64_t k = 0; k < c->classes; k++) {
+        const int known = c->task[k] >= 0;
+        json_array_append_new(names,
+            known ? json_string(ewc_tasks_class_name(run->tasks, c->label[k])) : json_null());
+        json_array_append_new(tasks, known ? json_integer(c->task[k] + 1) : json_null());
+    }
+    json_object_set_new(out, "classes", names);
+    json_object_set_new(out, "class_tasks", tasks);
+}
+
 /* The first line of the record, and the head of result.json. */
 static json_t *describe_run(const ewc_run *run)
 {
@@ -161,6 +178,7 @@ static json_t *describe_run(const ewc_run *run)
         json_object_set_new(out, "data_labels", describe_labels(run));
         json_object_set_new(out, "standardize", json_boolean(o->standardize));
         json_object_set_new(out, "task_names", describe_names(run));
+        describe_classes(out, run);
     }
     if (out != NULL && o->sequence[0] != '\0') { /* "sets" and "tasks" */
         json_t *const sequence = ewci_sequence_describe(run->tasks);
@@ -183,6 +201,22 @@ static json_t *describe_counts(const int64_t *counts, int64_t n)
     for (int64_t i = 0; i < n; i++)
         json_array_append_new(out, json_integer(counts[i]));
     return out;
+}
+
+/* Adds to `out` the accuracy on each class, null where there is no sample of it, how many samples
+ * it rests on, and with `matrix` what they were taken for, where that is counted. */
+static void describe_confusion(json_t *out, const ewc_confusion *c, int matrix)
+{
+    json_t *const accuracy = json_array();
+    for (int64_t k = 0; k < c->classes; k++)
+        json_array_append_new(accuracy, ewci_json_real((double)c->hits[k] / (double)c->samples[k]));
+    json_object_set_new(out, "class_accuracy", accuracy);
+    json_object_set_new(out, "class_samples", describe_counts(c->samples, c->classes));
+    if (!matrix || c->counts == NULL) return;
+    json_t *const rows = json_array();
+    for (int64_t k = 0; k < c->classes; k++)
+        json_array_append_new(rows, describe_counts(c->counts + k * c->classes, c->classes));
+    json_object_set_new(out, "confusion", rows);
 }
 
 /* {"acc", ...}: null where undefined. */
@@ -239,6 +273,7 @@ static json_t *describe_result(const ewc_run *run)
     json_object_set_new(out, "baseline_samples", describe_counts(r->baseline_samples, r->tasks));
     json_object_set_new(
         out, "validation_samples", describe_counts(r->validation_samples, r->tasks));
+    if (r->confusion->tasks == r->done) describe_confusion(out, r->confusion, 1);
     if (out != NULL && run->state != NULL)
         json_object_set_new(out, "proximal_from",
             r->proximal_from > 0 ? json_integer(r->proximal_from) : json_null());
@@ -300,6 +335,19 @@ static json_t *describe_overlap(const ewc_run *run, const ewc_event *e)
         json_object_set_new(out, ewc_model_segment(run->model, i)->name, sums);
     }
     return out;
+}
+
+/* What an evaluation at a task's end says of classes, as long as they are few: a record grows with
+ * every task, and of more of them the last line has it. */
+static void describe_event_classes(json_t *line, const ewc_run *run, const ewc_event *e)
+{
+    enum { MATRIX_MAX = 32 };
+    const ewc_confusion *const c = e->confusion;
+    if (c == NULL) return;
+    const int is_last = e->task + 1 == run->result.tasks;
+    if (is_last || c->classes <= EWC_CONFUSION_MAX)
+        describe_confusion(line, c, is_last || c->classes <= MATRIX_MAX);
+    json_object_set_new(line, "recency_bias", ewci_json_real(c->recency_bias));
 }
 
 /* An event as a line of the record. */
@@ -505,6 +553,7 @@ static int on_event(void *user, const ewc_event *e)
                    ? run->callbacks.on_event(run->callbacks.event_user, e)
                    : 0;
     json_t *const line = describe_event(run, e);
+    describe_event_classes(line, run, e);
     if (e->kind == EWC_EVENT_EVALUATED || e->kind == EWC_EVENT_VALIDATED)
         result->seconds_evaluation += e->seconds;
     if (e->kind == EWC_EVENT_FOLDED) note_form(run, e);
@@ -694,6 +743,7 @@ ewc_status ewc_run_create(
     run->result.accuracy_samples = ewc_trainer_accuracy_samples(run->trainer);
     run->result.baseline_samples = ewc_trainer_baseline_samples(run->trainer);
     run->result.validation_samples = ewc_trainer_validation_samples(run->trainer);
+    run->result.confusion = ewc_trainer_confusion(run->trainer);
     run->result.metrics = (ewc_metrics){NAN, NAN, NAN, NAN};
 #define UNDEFINED(field, name, formula, meaning, source, needs) run->measures.field = NAN;
     EWC_MEASURES(UNDEFINED)

@@ -18,6 +18,7 @@
 #include "../methods/stopping.h"
 #include "../methods/teacher.h"
 #include "../network/likelihood.h"
+#include "confusion.h"
 #include "ewc/train.h"
 
 enum { MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
@@ -26,6 +27,10 @@ enum { MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
  * is a third to three fifths of a training step's work on a sample, so this is 8 to 15 % of its
  * time; the last row adds up to as much. Checks of early stopping look at CHECK_LEAST, or all. */
 enum { EVAL_SHARE = 4, CHECK_LEAST = 2000 };
+
+/* Labels and answers of so many tasks' samples wait on the device to be read together, unless they
+ * are more than CONFUSION_ROOM, 32 MiB. */
+enum { CONFUSION_TASKS = 16, CONFUSION_ROOM = 1 << 22 };
 
 struct ewc_trainer {
     ewc_model *model;
@@ -42,21 +47,22 @@ struct ewc_trainer {
     ewci_overlap *overlap;    /* or NULL */
     ewci_replay *replay;      /* or NULL */
     ewci_mlp *mlp;            /* or NULL: steps that the backend makes as a whole */
-    ewc_fisher_stats *stats;  /* (segments) */
-    ewci_pass *pass;          /* training */
-    ewci_pass *eval;          /* evaluation */
-    double *total;            /* (1) device: loss summed since the last report */
-    double *scores;           /* (count, 2) device: hits and loss of each task in an evaluation */
-    double *sums;             /* (count, 2) host: the same */
-    int busy;                 /* inside train or consolidate, which callbacks must not enter */
-    int64_t count;            /* tasks */
-    uint64_t step;            /* training steps done, over all tasks */
-    double *accuracy;         /* (count, count) */
-    double *baseline;         /* (count) */
-    double *validation;       /* (count) */
-    double *row;              /* (count) of a mid-task evaluation */
-    double *lowest;           /* (count, count) on task j at those in the middle of task i */
-    double *losses;           /* (count) of the last evaluation */
+    ewci_confusion *confusion;
+    ewc_fisher_stats *stats; /* (segments) */
+    ewci_pass *pass;         /* training */
+    ewci_pass *eval;         /* evaluation */
+    double *total;           /* (1) device: loss summed since the last report */
+    double *scores;          /* (count, 2) device: hits and loss of each task in an evaluation */
+    double *sums;            /* (count, 2) host: the same */
+    int busy;                /* inside train or consolidate, which callbacks must not enter */
+    int64_t count;           /* tasks */
+    uint64_t step;           /* training steps done, over all tasks */
+    double *accuracy;        /* (count, count) */
+    double *baseline;        /* (count) */
+    double *validation;      /* (count) */
+    double *row;             /* (count) of a mid-task evaluation */
+    double *lowest;          /* (count, count) on task j at those in the middle of task i */
+    double *losses;          /* (count) of the last evaluation */
     int64_t *accuracy_samples, *baseline_samples, *validation_samples; /* that these rest on */
     int64_t *row_samples;
     int64_t *fewest_samples; /* (count, count) that any of those rests on, of which `lowest` is */
@@ -132,12 +138,9 @@ static double *nan_array(int64_t n)
     return values;
 }
 
-/* Rows of one pass of an evaluation: no more than any split has. */
-static ewc_status create_evaluation(ewc_trainer *trainer)
+/* Rows of the largest split that is evaluated; 1 at least. */
+static int64_t most_rows(const ewc_trainer *trainer)
 {
-    size_t limit;
-    const ewc_status status = ewci_batch_memory(trainer->model->be, &limit);
-    if (status != EWC_OK) return status;
     int64_t most = 1;
     for (int64_t t = 0; t < trainer->count; t++) {
         const int64_t tests = ewc_tasks_rows(trainer->tasks, t, EWC_SPLIT_TEST);
@@ -145,8 +148,22 @@ static ewc_status create_evaluation(ewc_trainer *trainer)
         most = tests > most ? tests : most;
         most = held > most ? held : most;
     }
-    const int64_t rows = ewci_model_batch(trainer->model, 0, limit);
-    return ewci_pass_create(&trainer->eval, trainer->model, rows < most ? rows : most, 0, 0);
+    return most;
+}
+
+static ewc_status create_evaluation(ewc_trainer *trainer)
+{
+    size_t limit;
+    ewc_status status;
+    EWCI_TRY(ewci_batch_memory(trainer->model->be, &limit));
+    const int64_t most = most_rows(trainer), rows = ewci_model_batch(trainer->model, 0, limit);
+    const int64_t at_once = rows < most ? rows : most;
+    const int64_t room =
+        most < CONFUSION_ROOM / CONFUSION_TASKS ? most * CONFUSION_TASKS : CONFUSION_ROOM;
+    EWCI_TRY(ewci_pass_create(&trainer->eval, trainer->model, at_once, 0, 0));
+    EWCI_TRY(ewci_confusion_create(&trainer->confusion, trainer->tasks, room, at_once));
+done:
+    return status;
 }
 
 ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *tasks,
@@ -264,6 +281,7 @@ done:
 void ewc_trainer_free(ewc_trainer *trainer)
 {
     if (!trainer) return;
+    ewci_confusion_free(trainer->confusion);
     ewci_mlp_free(trainer->mlp);
     ewci_overlap_free(trainer->overlap);
     ewci_stopping_free(trainer->stopping);
@@ -319,6 +337,11 @@ const int64_t *ewc_trainer_baseline_samples(const ewc_trainer *trainer)
 const int64_t *ewc_trainer_validation_samples(const ewc_trainer *trainer)
 {
     return trainer ? trainer->validation_samples : NULL;
+}
+
+const ewc_confusion *ewc_trainer_confusion(const ewc_trainer *trainer)
+{
+    return trainer ? ewci_confusion_counts(trainer->confusion) : NULL;
 }
 
 /* Of a matrix (count, count) that of the first tasks, to be freed; NULL: out of memory. */
@@ -379,6 +402,7 @@ ewc_status ewc_trainer_measures(
             if (!is_comparable(trainer, i, j, tasks)) lowest[i * tasks + j] = NAN;
     EWCI_TRY(ewc_measures_compute(&m, sizeof m, r, trainer->baseline, lowest, NULL, tasks));
     m.forgetting = ewc_trainer_metrics(trainer, tasks).forgetting;
+    m.recency_bias = ewci_confusion_recency(trainer->confusion, tasks);
     EWCI_TRY(ewci_copy_out("ewc_measures", out, size, &m, "ewc_trainer_measures"));
 done:
     free(lowest);
@@ -403,12 +427,14 @@ static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
 
 /* ---- Evaluation ---- */
 
-/* Adds hits and loss on n samples of a split of task t to scores (2), as ewc_trainer_evaluate. */
-static ewc_status queue_evaluation(
-    ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen, int64_t n, double *scores)
+/* Adds hits and loss on n samples of a split of task t to scores (2), as ewc_trainer_evaluate;
+ * labels and answers go to `confusion`, unless that is NULL. */
+static ewc_status queue_evaluation(ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen,
+    int64_t n, double *scores, ewci_confusion *confusion)
 {
     ewc_backend *const be = trainer->model->be;
     ewci_pass *const pass = trainer->eval;
+    int32_t *labels = pass->labels, *answers = NULL;
     ewci_task_view task;
     ewc_status status;
     EWCI_TRY(ewci_tasks_select(trainer->tasks, &task, t, split, seen));
@@ -420,20 +446,22 @@ static ewc_status queue_evaluation(
             .task = (uint32_t)t,
             .order = n < task.view.count ? EWCK_STREAM_EVAL : EWCK_STREAM_NONE};
         pass->rows = n - row < pass->max_rows ? n - row : pass->max_rows;
+        if (confusion) EWCI_TRY(ewci_confusion_place(confusion, t, pass->rows, &labels, &answers));
         EWCI_TRY(be->ops->set_step(be, pass->step, &step));
         EWCI_TRY(be->ops->gather(
-            be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
+            be, pass->x, labels, pass->samples, &task.view, pass->step, pass->rows));
         EWCI_TRY(ewci_pass_forward(pass));
-        EWCI_TRY(ewci_likelihood_score(pass, pass->labels, NULL, task.heads, scores));
+        EWCI_TRY(ewci_likelihood_score(pass, labels, answers, task.heads, scores));
     }
 done:
     return status;
 }
 
 /* Accuracy and mean loss of `count` tasks from t on, as ewc_trainer_evaluate, on so many samples of
- * each; all of it is queued before the device is waited for. */
+ * each; all of it is queued before the device is waited for. What those of tasks 0..seen-1 are
+ * taken for is counted in `confusion`, unless that is NULL. */
 static ewc_status evaluate(ewc_trainer *trainer, int64_t t, int64_t count, ewc_split split,
-    int64_t seen, const int64_t *samples, double *accuracy, double *loss)
+    int64_t seen, const int64_t *samples, double *accuracy, double *loss, ewci_confusion *confusion)
 {
     ewc_backend *const be = trainer->model->be;
     double *const sums = trainer->sums;
@@ -441,10 +469,15 @@ static ewc_status evaluate(ewc_trainer *trainer, int64_t t, int64_t count, ewc_s
     ewc_status status;
     memset(sums, 0, bytes);
     EWCI_TRY(be->ops->upload(be, trainer->scores, sums, bytes));
+    int64_t rows = 0;
+    for (int64_t j = 0; t + j < seen && j < count; j++)
+        rows += samples[j];
+    if (confusion) ewci_confusion_begin(confusion, seen, rows);
     for (int64_t j = 0; j < count; j++)
-        EWCI_TRY(
-            queue_evaluation(trainer, t + j, split, seen, samples[j], trainer->scores + 2 * j));
+        EWCI_TRY(queue_evaluation(trainer, t + j, split, seen, samples[j], trainer->scores + 2 * j,
+            t + j < seen ? confusion : NULL));
     EWCI_TRY(be->ops->download(be, sums, trainer->scores, bytes));
+    if (confusion) EWCI_TRY(ewci_confusion_end(confusion));
     for (int64_t j = 0; j < count; j++) {
         const double n = samples[j] > 0 ? (double)samples[j] : (double)NAN;
         accuracy[j] = sums[2 * j] / n;
@@ -470,7 +503,7 @@ ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, d
             (long long)t, (long long)trainer->count - 1);
     const int64_t samples = limited(trainer, t, EWC_SPLIT_TEST);
     double loss;
-    return evaluate(trainer, t, 1, EWC_SPLIT_TEST, seen, &samples, accuracy, &loss);
+    return evaluate(trainer, t, 1, EWC_SPLIT_TEST, seen, &samples, accuracy, &loss, NULL);
 }
 
 /* One evaluation of tasks 0..last, `seen` of them trained. */
@@ -501,9 +534,12 @@ static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const e
     const double begin = seconds_now();
     for (int64_t j = 0; j <= e->last; j++)
         e->samples[j] = samples_of(trainer, e, j);
-    const ewc_status status =
-        evaluate(trainer, 0, e->last + 1, e->split, e->seen, e->samples, e->row, trainer->losses);
+    ewci_confusion *const confusion =
+        event->task_end && e->split == EWC_SPLIT_TEST ? trainer->confusion : NULL;
+    const ewc_status status = evaluate(
+        trainer, 0, e->last + 1, e->split, e->seen, e->samples, e->row, trainer->losses, confusion);
     if (status != EWC_OK) return status;
+    event->confusion = confusion ? ewci_confusion_counts(confusion) : NULL;
     event->kind = e->split == EWC_SPLIT_VALIDATION ? EWC_EVENT_VALIDATED : EWC_EVENT_EVALUATED;
     event->accuracy = e->row;
     event->losses = trainer->losses;

@@ -5,6 +5,11 @@
  * JSON object a line, written as it happens; the first says what was run), result.json (accuracies,
  * measures, times) and checkpoint/model.safetensors (ewc/checkpoint.h).
  *
+ * Of an evaluation at a task's end metrics.jsonl has the accuracy on each class and how many
+ * samples it rests on, as long as there are no more than EWC_CONFUSION_MAX classes, and the
+ * confusion matrix of at most 32; of that after the last task, and result.json, both, but no larger
+ * matrix than ewc_confusion has. The first line says which class is which.
+ *
  * A run is used by one thread at a time. */
 #ifndef EWC_RUN_H
 #define EWC_RUN_H
@@ -80,9 +85,10 @@ typedef struct ewc_run_result {
     int64_t saved;         /* tasks, from the first on, whose model and result lie in the folder */
     int64_t proximal_from; /* penalty "auto": the task, from 1, whose steps were the first to be
                             * proximal; 0: none */
-    const ewc_measures *measures; /* more of them, of the same tasks as metrics */
-    const char *const *names;     /* (tasks) what each is called; "" where it has no name */
-    int64_t sets;                 /* that the tasks are of; `data` is the first of them */
+    const ewc_measures *measures;   /* more of them, of the same tasks as metrics */
+    const char *const *names;       /* (tasks) what each is called; "" where it has no name */
+    int64_t sets;                   /* that the tasks are of; `data` is the first of them */
+    const ewc_confusion *confusion; /* ewc_trainer_confusion */
 } ewc_run_result;
 EWC_API const ewc_run_result *ewc_run_get_result(const ewc_run *run);
 

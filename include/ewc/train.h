@@ -31,6 +31,27 @@ typedef enum ewc_event_kind {
     EWC_EVENT_VALIDATED = 6 /* as EVALUATED, of the tasks seen and on their validation rows */
 } ewc_event_kind;
 
+/* Beyond so many classes there is no confusion matrix. */
+enum { EWC_CONFUSION_MAX = 1024 };
+
+/* What the test samples of the tasks seen were taken for, in the evaluation at a task's end: by the
+ * first largest of the logits that compete (ewc_tasks_window). A class is a logit of the model; but
+ * where all tasks have the same logits, which is domain-incremental, it is a class of the data, of
+ * all tasks that have it together. Numbers of old tasks may rest on drawn samples: eval_samples. */
+typedef struct ewc_confusion {
+    int64_t tasks; /* seen; 0: not evaluated yet, and all counts are 0 */
+    int64_t classes;
+    const int64_t *task;    /* (classes) the first task that has the class; -1: none does */
+    const int64_t *label;   /* (classes) what it is in the data, for ewc_tasks_class_name; -1 */
+    const int64_t *samples; /* (classes) samples of the class */
+    const int64_t *hits;    /* (classes) those of them that were taken for it */
+    /* (classes, classes), row-major: counts[i * classes + k] samples of class i were taken for k;
+     * for a logit that is no class of their task: in no column. NULL: there are more than
+     * EWC_CONFUSION_MAX classes. */
+    const int64_t *counts;
+    double recency_bias; /* of ewc/measures.h; NaN: undefined */
+} ewc_confusion;
+
 typedef struct ewc_event {
     ewc_event_kind kind;
     int64_t task;   /* in training, from 0 */
@@ -59,6 +80,8 @@ typedef struct ewc_event {
     /* EWC_EVENT_EVALUATED, VALIDATED: (tasks) samples that accuracy and loss rest on, borrowed. */
     const int64_t *rests_on;
     double rows, dropped; /* EWC_EVENT_FISHER: ewc_fisher_rows, ewc_fisher_dropped */
+    /* EWC_EVENT_EVALUATED at a task's end, as ewc_trainer_confusion, borrowed; else NULL. */
+    const ewc_confusion *confusion;
 } ewc_event;
 
 /* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED.
@@ -187,6 +210,10 @@ EWC_API const double *ewc_trainer_validation(const ewc_trainer *trainer);
 EWC_API const int64_t *ewc_trainer_accuracy_samples(const ewc_trainer *trainer);
 EWC_API const int64_t *ewc_trainer_baseline_samples(const ewc_trainer *trainer);
 EWC_API const int64_t *ewc_trainer_validation_samples(const ewc_trainer *trainer);
+
+/* Of the last evaluation at a task's end of ewc_trainer_run; as long as the trainer. NULL for NULL.
+ */
+EWC_API const ewc_confusion *ewc_trainer_confusion(const ewc_trainer *trainer);
 
 /* The first four of ewc/measures.h, of a sequence of T tasks; NaN where undefined (all but acc at
  * T = 1) or not evaluated.
