@@ -142,6 +142,13 @@ TEST_P(Confusion, NamesItsClasses)
         EXPECT_EQ(in_data, Read(c->label, c->classes));
         EXPECT_NE(nullptr, c->counts);
     }
+    { /* of all tasks together: the first has them already */
+        options = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 3);
+        const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, data.get(), &options);
+        ASSERT_OK(ewci_confusion_create(&made, tasks.get(), 10, 10));
+        const std::unique_ptr<ewci_confusion, Release> confusion(made);
+        EXPECT_EQ(Vec<int64_t>(8, 0), Read(ewci_confusion_counts(made)->task, 8));
+    }
     for (const int64_t count : {128, 129}) { /* of 8 logits each: 1024, and more */
         options = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_CLASS, count);
         const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, data.get(), &options);
