@@ -1086,8 +1086,8 @@ static cudaError_t launch_head(const Net &net, int64_t rows, cudaStream_t stream
     const Head h = {below ? below->y : net.x, below ? below->z : nullptr,
         net.given.theta + head.at.weight, net.given.theta + head.at.bias, net.labels,
         net.given.weights, net.loss, head.delta, below ? below->delta : nullptr, net.given.heads,
-        head.at.out, head.at.in,
-        below ? below->at.activation : (int)EWCK_ACTIVATION_NONE, 1.0f / (float)rows};
+        head.at.out, head.at.in, below ? below->at.activation : (int)EWCK_ACTIVATION_NONE,
+        1.0f / (float)rows};
     const unsigned blocks = (unsigned)padded(rows);
     if (is_aligned(net, net.given.count - 1))
         EWC_LAUNCH_EARLY(net.given.early, head_kernel<true>, blocks, kThreads, 0, stream, h, rows);

@@ -1856,8 +1856,8 @@ TEST_P(Ops, ReplayGivesTheBitsOfDirectCalls)
             EXPECT_OK(ops->dropout(be, dropped, d_x, rows * in, 0.3f, 0, step));
             EXPECT_OK(ops->gemm(be, y, dropped, d_w, rows, cols, in, 0, 1, 0));
             EXPECT_OK(ops->bias_activation(be, y, nullptr, bias, rows, cols, EWCK_ACTIVATION_NONE));
-            EXPECT_OK(ops->nll(be, loss, nullptr, nullptr, d, y, d_labels, nullptr, rows, cols, nullptr,
-                1.0f / (float)rows));
+            EXPECT_OK(ops->nll(be, loss, nullptr, nullptr, d, y, d_labels, nullptr, rows, cols,
+                nullptr, 1.0f / (float)rows));
             EXPECT_OK(ops->accumulate(be, sum, loss, rows));
             EXPECT_OK(ops->gemm(be, g, d, dropped, cols, in, rows, 1, 0, 0));
             EXPECT_OK(ops->optimizer_step(
