@@ -449,6 +449,17 @@ TEST_P(MlpStep, OptionsAreThoseOfThePlainPath)
             }},
         {"iterations", [](Plan &p) { p.train.iterations = 37, p.train.epochs = 0; }},
         {"reset", [](Plan &p) { p.train.reset_optimizer = 1; }},
+        {"class weights",
+            [](Plan &p) {
+                p.data.skewed = true;
+                p.train.class_weights = EWC_CLASS_WEIGHTS_BALANCED;
+            }},
+        {"class weights of each head",
+            [](Plan &p) {
+                p.data.skewed = true;
+                p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_TASK, 2);
+                p.train.class_weights = EWC_CLASS_WEIGHTS_BALANCED;
+            }},
         {"every layer aligned to 16 bytes",
             [](Plan &p) {
                 p.shape.hidden = {12, 8};

@@ -197,6 +197,7 @@ TEST_F(WholeRun, LeavesItsFolder)
         EXPECT_EQ(5, Number(head, "lambda"));
         EXPECT_EQ("half", Text(head, "lambda_convention"));
         EXPECT_EQ("sum", Text(head, "policy"));
+        EXPECT_EQ("none", Text(head, "class_weights"));
         EXPECT_EQ("auto", Text(head, "penalty"));
         EXPECT_TRUE(json_is_null(json_object_get(head, "gamma")));
         EXPECT_EQ(r->parameters, Number(head, "parameters_covered"));
@@ -255,6 +256,7 @@ TEST_F(WholeRun, RecordsClasses)
     Set("kind", "split");
     Set("scenario", "class");
     Set("shuffle-classes", "true");
+    Set("class-weights", "balanced");
     Set("epochs", "20");
     const RunHandle run = Create();
     ASSERT_OK(ewc_run_execute(run.get()));

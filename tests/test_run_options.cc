@@ -215,6 +215,7 @@ std::string ByHand(const ewc_run_options &o)
     train.patience = o.patience;
     train.validate_every = o.validate_every;
     train.fisher_overlap = o.fisher_overlap;
+    train.class_weights = o.class_weights;
     train.on_event = Story::Listen;
     train.event_user = &story;
     const Handle<ewc_trainer> trainer =
@@ -346,6 +347,8 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
         {"eval-every", "0", "2"},
         {"eval-samples", "0", "7"},
         {"eval-samples", "5", "7"},
+        /* of the classes whose last samples are held out there are fewer */
+        {"class-weights", "none", "balanced", {{"validation", "25"}}},
         {"patience", "0", "1",
             {{"validation", "20"}, {"iterations", "12"}, {"validate-every", "1"}}},
         {"validate-every", "0", "2", {{"validation", "20"}, {"patience", "1"}}},

@@ -164,7 +164,7 @@ ewc_status ewci_replay_join(ewci_replay *replay, const ewci_pass *pass, int64_t 
         replay->rows);
 }
 
-ewc_status ewci_replay_project(ewci_replay *replay, float *gradient)
+ewc_status ewci_replay_project(ewci_replay *replay, const float *weights, float *gradient)
 {
     ewc_backend *const be = replay->model->be;
     ewci_pass *const pass = replay->pass;
@@ -173,6 +173,7 @@ ewc_status ewci_replay_project(ewci_replay *replay, float *gradient)
     pass->rows = replay->rows;
     pass->first = replay->samples.first;
     pass->outputs = replay->samples.outputs;
+    pass->weights = weights; /* both windows begin with the first logit */
     EWCI_TRY(be->ops->gather(
         be, pass->x, pass->labels, pass->samples, &replay->samples.view, pass->step, pass->rows));
     EWCI_TRY(ewci_pass_forward(pass));

@@ -178,6 +178,7 @@ static json_t *describe_run(const ewc_run *run)
         json_object_set_new(out, "data_labels", describe_labels(run));
         json_object_set_new(out, "standardize", json_boolean(o->standardize));
         json_object_set_new(out, "task_names", describe_names(run));
+        json_object_set_new(out, "class_weights", option_text(o, "class-weights"));
         describe_classes(out, run);
     }
     if (out != NULL && o->sequence[0] != '\0') { /* "sets" and "tasks" */
@@ -687,6 +688,7 @@ static ewc_status create_trainer(ewc_run *run)
     training.fisher_overlap = o->fisher_overlap;
     training.on_event = on_event;
     training.event_user = run;
+    training.class_weights = o->class_weights;
     return ewc_trainer_create(
         &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
 }

@@ -14,6 +14,7 @@
 #include "../ewc/mlp.h"
 #include "../ewc/overlap.h"
 #include "../ewc/path.h"
+#include "../methods/balance.h"
 #include "../methods/replay.h"
 #include "../methods/stopping.h"
 #include "../methods/teacher.h"
@@ -48,6 +49,7 @@ struct ewc_trainer {
     ewci_replay *replay;      /* or NULL */
     ewci_mlp *mlp;            /* or NULL: steps that the backend makes as a whole */
     ewci_confusion *confusion;
+    ewci_balance *balance;   /* or NULL: every class counts 1 */
     ewc_fisher_stats *stats; /* (segments) */
     ewci_pass *pass;         /* training */
     ewci_pass *eval;         /* evaluation */
@@ -118,6 +120,9 @@ static ewc_status check_options(const ewc_train_options *o)
     if (o->replay != EWC_REPLAY_NONE && (o->joint || o->distill_temperature > 0.0f))
         return ewci_fail(EWC_ERR_ARGUMENT,
             "replay: not with joint, which has all samples, nor with distill-temperature");
+    if (o->class_weights < 0 || o->class_weights > EWC_CLASS_WEIGHTS_BALANCED)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "class-weights: %lld, expected 0 or 1", (long long)o->class_weights);
     if (o->memory < 1)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "memory: %lld, expected 1 or more", (long long)o->memory);
@@ -247,6 +252,8 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         EWCI_TRY(ewci_teacher_create(
             &trainer->teacher, model, o.batch, o.distill_temperature, o.distill_weight));
     if (o.patience > 0) EWCI_TRY(ewci_stopping_create(&trainer->stopping, model, o.patience));
+    if (o.class_weights == EWC_CLASS_WEIGHTS_BALANCED)
+        EWCI_TRY(ewci_balance_create(&trainer->balance, tasks));
     if (o.replay != EWC_REPLAY_NONE)
         EWCI_TRY(ewci_replay_create(
             &trainer->replay, model, tasks, o.replay, o.memory, replayed, o.seed));
@@ -281,6 +288,7 @@ done:
 void ewc_trainer_free(ewc_trainer *trainer)
 {
     if (!trainer) return;
+    ewci_balance_free(trainer->balance);
     ewci_confusion_free(trainer->confusion);
     ewci_mlp_free(trainer->mlp);
     ewci_overlap_free(trainer->overlap);
@@ -594,8 +602,15 @@ static plan plan_of(const ewc_trainer *trainer, int64_t t)
 static ewc_status begin_task(ewc_trainer *trainer, task_run *run, int64_t t)
 {
     const ewc_train_options *const o = &trainer->options;
-    const ewc_status status = select_samples(trainer, &run->task, t);
+    const float *weights = NULL;
+    ewc_status status = EWC_OK;
+    if (trainer->balance) {
+        status = ewci_balance_set(trainer->balance, o->joint ? 0 : t, t + 1);
+        weights = ewci_balance_weights(trainer->balance);
+    }
+    if (status == EWC_OK) status = select_samples(trainer, &run->task, t);
     if (status != EWC_OK) return status;
+    trainer->pass->weights = weights ? weights + run->task.first : NULL;
     run->t = t;
     run->samples = run->task.view.count;
     run->batch = o->batch < run->samples ? o->batch : run->samples;
@@ -642,7 +657,8 @@ static ewc_status queue_steps(ewc_trainer *trainer, const task_run *run, int64_t
     EWCI_TRY(ewci_likelihood_gradient(pass, run->task.heads, trainer->total));
     if (trainer->teacher) EWCI_TRY(ewci_teacher_guide(trainer->teacher, pass, &run->task.view));
     EWCI_TRY(ewci_pass_backward(pass, optimizer->gradient, EWCI_MODE_OVERWRITE, 1));
-    if (trainer->replay) EWCI_TRY(ewci_replay_project(trainer->replay, optimizer->gradient));
+    if (trainer->replay)
+        EWCI_TRY(ewci_replay_project(trainer->replay, pass->weights, optimizer->gradient));
     EWCI_TRY(ewci_optimizer_apply(
         optimizer, trainer->state, pass->step, run->task.first, run->task.outputs));
     if (trainer->path)

@@ -115,6 +115,18 @@ typedef enum ewc_replay {
     EWC_REPLAY_PROJECT = 2
 } ewc_replay;
 
+/* What the loss of a sample counts, by its class. */
+typedef enum ewc_class_weights {
+    EWC_CLASS_WEIGHTS_NONE = 0, /* 1 */
+    /* n / (k n_c), of the n samples that a task is trained on, n_c of them of class c, and its k
+     * classes that have any, as scikit-learn's "balanced"; with `joint` of all tasks so far
+     * together. A sample that is replayed counts as its class does in the present task or, if that
+     * has none of it, did in its own. Only the loss that is trained, and reported, is weighed: the
+     * mean over a batch of w times -log p. What is evaluated is not, nor is any importance of
+     * weights that is computed from samples: F is of log p, and the samples are as they come. */
+    EWC_CLASS_WEIGHTS_BALANCED = 1
+} ewc_class_weights;
+
 enum { EWC_EVAL_SAMPLES_AUTO = -1 };
 
 typedef struct ewc_train_options {
@@ -158,12 +170,13 @@ typedef struct ewc_train_options {
     int fisher_overlap;     /* 1: compare F of each task with those before; keeps a copy of each */
     ewc_event_fn on_event;
     void *event_user;
+    int64_t class_weights; /* an ewc_class_weights */
 } ewc_train_options;
 #define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
             EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, 0.1f, EWC_REPLAY_NONE, 1000, 0, NULL, 50, 0, 1,     \
-            EWC_EVAL_SAMPLES_AUTO, 0, 0, 0, NULL, NULL                                             \
+            EWC_EVAL_SAMPLES_AUTO, 0, 0, 0, NULL, NULL, EWC_CLASS_WEIGHTS_NONE                     \
     }
 
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:
