@@ -1071,7 +1071,37 @@ TEST_F(Cli, SignalsStopIt)
         EXPECT_NE(std::string::npos, result.err.find("stopped by")) << result.err;
         EXPECT_NE(
             std::string::npos, ReadFile(folder / "run/metrics.jsonl").find("EWC_ERR_STOPPED"));
+        EXPECT_NE(std::string::npos, result.err.find("to go on: ewc resume run\n")) << result.err;
     }
+}
+
+/* Stopped by a signal, and gone on with: the model of a run that was not stopped. */
+TEST_F(Cli, ResumesWhatASignalStopped)
+{
+    const Words more = {"--iterations", "3000", "--report-every", "1", "--threads", "1"};
+    Words words = Tiny(more);
+    words.insert(words.end(), {"--out", "whole"});
+    ASSERT_EQ(0, Ewc(words).code);
+    words.back() = "run";
+    const pid_t child = Start(words);
+    while (!std::filesystem::exists(folder / "run/metrics.jsonl"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    kill(child, SIGUSR1); /* a state, and on */
+    while (!std::filesystem::exists(folder / "run/resume/00000001.safetensors"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    kill(child, SIGTERM);
+    ASSERT_EQ(128 + SIGTERM, Wait(child).code);
+    ExpectRefused(2, "--out: run exists already; to go on with it: ewc resume run", words);
+    ExpectRefused(2, "--lambda: unknown flag", {"resume", "run", "--lambda", "3"});
+    ExpectRefused(2, "names no run", {"resume"});
+    ExpectRefused(2, "nowhere: has no state to go on from", {"resume", "nowhere"});
+    const Outcome rest = Ewc({"resume", "run", "--threads", "2", "--json"});
+    ASSERT_EQ(0, rest.code) << rest.err;
+    EXPECT_EQ(2, json_integer_value(json_object_get(ParseJson(rest.out).get(), "tasks_done")));
+    EXPECT_TRUE(ReadFile(folder / "run/checkpoint/model.safetensors") ==
+                ReadFile(folder / "whole/checkpoint/model.safetensors"));
+    EXPECT_FALSE(std::filesystem::exists(folder / "run/resume"));
+    ExpectRefused(2, "run: has no state to go on from", {"resume", "run"});
 }
 
 /* Who asks twice does not wait: nothing more is said or recorded. Both signals meet a process that

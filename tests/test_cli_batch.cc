@@ -355,6 +355,30 @@ TEST_F(Batch, IsStoppedBySignals)
     EXPECT_EQ(result.err.find("stopped by"), result.err.rfind("stopped by"));
 }
 
+/* Given again after a signal: what was under way is gone on with, to the same end. */
+TEST_F(Batch, GoesOnWithWhatWasInterrupted)
+{
+    Words words = Tiny({"--methods", "sgd,ewc", "--iterations", "1500", "--report-every", "1",
+                           "--jobs", "2", "--out", "whole"},
+        "compare");
+    ASSERT_EQ(0, Ewc(words).code);
+    words.back() = "all";
+    const pid_t child = Start(words);
+    while (!std::filesystem::exists(folder / "all/ewc-s1/metrics.jsonl"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    kill(child, SIGTERM);
+    ASSERT_EQ(128 + SIGTERM, Wait(child).code);
+    ASSERT_TRUE(std::filesystem::exists(folder / "all/ewc-s1/resume"));
+    const Outcome again = Ewc(words);
+    ASSERT_EQ(0, again.code) << again.err;
+    EXPECT_EQ(std::string::npos, again.err.find("put aside")) << again.err;
+    for (const char *const run : {"/sgd-s1", "/ewc-s1"}) {
+        const std::string model = std::string(run) + "/checkpoint/model.safetensors";
+        EXPECT_TRUE(ReadFile(folder / ("all" + model)) == ReadFile(folder / ("whole" + model)));
+        EXPECT_FALSE(std::filesystem::exists(folder / ("all" + std::string(run) + ".old")));
+    }
+}
+
 TEST_F(Batch, SweepChoosesOnValidationSamples)
 {
     const Words words = Tiny(

@@ -191,3 +191,25 @@ ewc_status ewci_replay_project(ewci_replay *replay, const float *weights, float 
 done:
     return status;
 }
+
+ewc_status ewci_replay_exchange(ewci_replay *replay, ewci_state *state)
+{
+    ewci_reservoir *const memory = &replay->memory;
+    ewc_status status;
+    EWCI_TRY(ewci_state_exchange(state, "replay.tasks", EWCI_I64, 1, &replay->remembered));
+    EWCI_TRY(ewci_state_exchange(state, "replay.count", EWCI_I64, 1, &memory->count));
+    EWCI_TRY(ewci_state_exchange(state, "replay.offered", EWCI_I64, 1, &memory->offered));
+    EWCI_TRY(ewci_state_exchange(state, "replay.samples", EWCI_I64, memory->room, memory->samples));
+    if (!ewci_state_is_read(state)) goto done;
+    if (memory->count < 0 || memory->count > memory->room)
+        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "replay.count: %lld, expected 0..%lld",
+            (long long)memory->count, (long long)memory->room));
+    for (int64_t i = 0; i < memory->count; i++)
+        if (memory->samples[i] < 0 || memory->samples[i] >= memory->offered)
+            EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "replay.samples: %lld, expected 0..%lld",
+                (long long)memory->samples[i], (long long)memory->offered - 1));
+    EWCI_TRY(replay->model->be->ops->upload(replay->model->be, replay->chosen, memory->samples,
+        (size_t)memory->count * sizeof *memory->samples));
+done:
+    return status;
+}

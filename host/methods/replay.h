@@ -59,6 +59,9 @@ ewc_status ewci_replay_project(ewci_replay *replay, const float *weights, float 
  * Waits. */
 ewc_status ewci_replay_remember(ewci_replay *replay, int64_t t);
 
+/* What is remembered, into a state or out of it. */
+ewc_status ewci_replay_exchange(ewci_replay *replay, ewci_state *state);
+
 #ifdef __cplusplus
 }
 #endif

@@ -3,6 +3,7 @@
 #ifndef EWCI_MODEL_H
 #define EWCI_MODEL_H
 
+#include "../base/state.h"
 #include "ewc/model.h"
 #include "layer.h"
 
@@ -83,6 +84,10 @@ typedef struct ewci_range {
     int64_t offset, count;
 } ewci_range;
 int ewci_model_ranges(const ewc_model *model, int64_t first, int64_t outputs, ewci_range ranges[3]);
+
+/* Puts a device buffer of the model's layout into a state, or takes it out. NULL: there is none. */
+ewc_status ewci_model_exchange(
+    const ewc_model *model, ewci_state *state, const char *name, float *buffer);
 
 #ifdef __cplusplus
 }

@@ -250,3 +250,19 @@ double ewci_confusion_recency(const ewci_confusion *c, int64_t tasks)
 {
     return c->recency[tasks - 1];
 }
+
+ewc_status ewci_confusion_exchange(ewci_confusion *c, ewci_state *state)
+{
+    const int64_t classes = c->counts.classes;
+    ewc_status status;
+    EWCI_TRY(ewci_state_exchange(state, "confusion.tasks", EWCI_I64, 1, &c->counts.tasks));
+    EWCI_TRY(ewci_state_exchange(state, "confusion.bias", EWCI_F64, 1, &c->counts.recency_bias));
+    EWCI_TRY(ewci_state_exchange(state, "confusion.recency", EWCI_F64, c->count, c->recency));
+    EWCI_TRY(ewci_state_exchange(state, "confusion.samples", EWCI_I64, classes, c->samples));
+    EWCI_TRY(ewci_state_exchange(state, "confusion.hits", EWCI_I64, classes, c->hits));
+    if (c->matrix)
+        EWCI_TRY(
+            ewci_state_exchange(state, "confusion.counts", EWCI_I64, classes * classes, c->matrix));
+done:
+    return status;
+}

@@ -4,6 +4,7 @@
 #ifndef EWCI_CONFUSION_H
 #define EWCI_CONFUSION_H
 
+#include "../base/state.h"
 #include "../data/task.h"
 #include "ewc/train.h"
 
@@ -32,6 +33,9 @@ ewc_status ewci_confusion_end(ewci_confusion *confusion);
 const ewc_confusion *ewci_confusion_counts(const ewci_confusion *confusion);
 /* The recency bias after the first `tasks` tasks; NaN: undefined, or not evaluated. */
 double ewci_confusion_recency(const ewci_confusion *confusion, int64_t tasks);
+
+/* What has been counted, into a state or out of it. */
+ewc_status ewci_confusion_exchange(ewci_confusion *confusion, ewci_state *state);
 
 #ifdef __cplusplus
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "../base/enter.h"
 #include "../base/file.h"
@@ -16,41 +17,9 @@
 #include "checkpoint.h"
 #include "ewc/ewc.h"
 #include "options.h"
-#include "record.h"
-#include "sequence.h"
+#include "run.h"
 
-/* What the finished tasks have left, so that an early end can still write it. */
-typedef struct kept_model {
-    float *theta, *s, *mu; /* (parameters); s and mu: NULL without a state */
-    ewc_consolidation_info info;
-} kept_model;
-
-struct ewc_run {
-    ewc_run_options options;
-    ewc_run_callbacks callbacks;
-    ewc_backend *backend;
-    ewci_sets sets;
-    ewc_tasks *tasks;
-    ewc_model *model;
-    ewc_optimizer *optimizer;
-    ewc_consolidation *state; /* NULL: a method without penalty */
-    ewc_trainer *trainer;
-    ewci_record *record;
-    ewc_run_result result;
-    ewc_measures measures; /* of which result has the address */
-    ewc_backend_info device;
-    ewc_status event_status; /* what went wrong while an event was recorded, and its sentence */
-    char event_sentence[512];
-    kept_model kept;        /* after result.done tasks */
-    double start, saved_at; /* seconds; saved_at: of the last interim save, 0: none */
-    json_t *fishers;        /* an object for each Fisher pass, for result.json */
-    int executing;          /* inside ewc_run_execute, as callbacks are */
-    const char **names;     /* (tasks), borrowed from `tasks` */
-    char *folder;
-    char model_text[1024];
-};
-
-static double now(void)
+double ewci_run_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -382,6 +351,8 @@ static json_t *describe_event(const ewc_run *run, const ewc_event *e)
             "max", ewci_json_real(e->state->max), "r", ewci_json_real(e->state->r), "safe_lambda",
             ewci_json_real(e->safe_lambda), "penalty",
             e->form == EWC_PENALTY_PROXIMAL ? "proximal" : "explicit");
+    case EWC_EVENT_POLL:
+        break;
     case EWC_EVENT_TASK_END:
         return json_pack("{s:s, s:I, s:I, s:b, s:I, s:o}", "event", "task-end", "task", task,
             "step", step, "stopped_early", e->stopped_early, "kept_step", (json_int_t)e->kept_step,
@@ -390,8 +361,7 @@ static json_t *describe_event(const ewc_run *run, const ewc_event *e)
     return NULL;
 }
 
-/* folder/name; NULL if out of memory. free() it. */
-static char *join(const char *folder, const char *name)
+char *ewci_run_path(const char *folder, const char *name)
 {
     char *path = NULL;
     return asprintf(&path, "%s/%s", folder, name) < 0 ? NULL : path;
@@ -400,7 +370,7 @@ static char *join(const char *folder, const char *name)
 /* Writes text to folder/name; NULL text stands for a failed allocation. */
 static ewc_status write_text(const ewc_run *run, const char *name, const char *text)
 {
-    char *const path = join(run->folder, name);
+    char *const path = ewci_run_path(run->folder, name);
     ewc_status status = EWC_ERR_MEMORY;
     if (path != NULL && text != NULL) {
         const ewci_piece piece = {text, strlen(text)};
@@ -415,13 +385,13 @@ static ewc_status write_text(const ewc_run *run, const char *name, const char *t
 static ewc_status save_checkpoint(ewc_run *run)
 {
     ewc_status status = EWC_OK;
-    char *const folder = join(run->folder, "checkpoint");
-    char *const path = join(run->folder, "checkpoint/model.safetensors");
+    char *const folder = ewci_run_path(run->folder, "checkpoint");
+    char *const path = ewci_run_path(run->folder, "checkpoint/model.safetensors");
     if (folder == NULL || path == NULL) {
         status = ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory");
         goto done;
     }
-    if (run->result.saved == 0) EWCI_TRY(ewci_folder_make(folder));
+    if (access(folder, F_OK) != 0) EWCI_TRY(ewci_folder_make(folder));
     EWCI_TRY(ewc_checkpoint_save_tasks(path, run->model, run->state, run->tasks, run->result.done));
 done:
     free(path);
@@ -433,7 +403,7 @@ done:
 static ewc_status measure(ewc_run *run)
 {
     ewc_run_result *const r = &run->result;
-    r->seconds = now() - run->start;
+    r->seconds = ewci_run_now() - run->start;
     r->seconds_training = r->seconds - r->seconds_fisher - r->seconds_evaluation;
     r->metrics = ewc_trainer_metrics(run->trainer, r->done);
     return ewc_trainer_measures(run->trainer, r->done, &run->measures, sizeof run->measures);
@@ -449,7 +419,7 @@ static ewc_status save_finished(ewc_run *run)
     EWCI_TRY(ewc_run_result_json(run, &text));
     EWCI_TRY(write_text(run, "result.json", text));
     run->result.saved = run->result.done;
-    run->saved_at = now();
+    run->saved_at = ewci_run_now();
 done:
     free(text);
     return status;
@@ -493,7 +463,7 @@ static ewc_status keep_finished(ewc_run *run)
         EWCI_TRY(ewc_consolidation_read(run->state, kept->s, kept->mu, n));
         EWCI_TRY(ewc_consolidation_describe(run->state, &kept->info, sizeof kept->info));
     }
-    if (run->result.saved == 0 || now() - run->saved_at >= between_saves)
+    if (run->result.saved == 0 || ewci_run_now() - run->saved_at >= between_saves)
         EWCI_TRY(save_finished(run));
 done:
     return status;
@@ -543,12 +513,24 @@ static int keep_cause(ewc_run *run, ewc_status status)
     return status != EWC_OK;
 }
 
+/* A state that cannot be written, as on a full disk, is no reason to stop: the one before is there,
+ * and it is tried again. */
+static void keep_state(ewc_run *run)
+{
+    if (ewci_run_save_state(run) == EWC_OK) return;
+    ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_WARNING,
+        "no state to go on from was written: %s", ewc_last_error());
+    ewci_forget_error();
+    run->state_at = ewci_run_now();
+}
+
 /* Counts, records and passes on. */
 static int on_event(void *user, const ewc_event *e)
 {
     ewc_run *const run = user;
     ewc_run_result *const result = &run->result;
-    const int unfinished = e->kind == EWC_EVENT_FISHER && e->stats == NULL; /* only time passes */
+    const int unfinished = e->kind == EWC_EVENT_POLL ||
+                           (e->kind == EWC_EVENT_FISHER && e->stats == NULL); /* only time passes */
     if (unfinished)
         return run->callbacks.on_event != NULL
                    ? run->callbacks.on_event(run->callbacks.event_user, e)
@@ -570,8 +552,11 @@ static int on_event(void *user, const ewc_event *e)
         result->done = e->task + 1;
         if (keep_cause(run, keep_finished(run))) return 1;
     }
-    if (run->callbacks.on_event == NULL) return 0;
-    return run->callbacks.on_event(run->callbacks.event_user, e);
+    const int stop = run->callbacks.on_event != NULL &&
+                     run->callbacks.on_event(run->callbacks.event_user, e) != 0;
+    /* A stop writes a state when training has returned. */
+    if (!stop && ewci_run_state_is_due(run, e)) keep_state(run);
+    return stop;
 }
 
 /* ---- Making a run ---- */
@@ -693,14 +678,12 @@ static ewc_status create_trainer(ewc_run *run)
         &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
 }
 
-ewc_status ewc_run_create(
+/* The run of these options, in no folder yet. */
+static ewc_status create_run(
     ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
 {
-    if (out != NULL) *out = NULL;
-    EWCI_ENTER(out, options);
     ewc_status status = EWC_OK;
     ewc_run *run = NULL;
-    struct stat existing;
     EWCI_TRY(ewc_options_check(options));
     run = ewci_calloc(1, sizeof *run);
     if (run == NULL) {
@@ -711,10 +694,6 @@ ewc_status ewc_run_create(
     EWCI_TRY(ewci_options_import(&run->options, options, "ewc_run_create"));
     EWCI_TRY(ewc_options_set(&run->options, "data-dir", o->data_dir)); /* absolute */
     EWCI_TRY(ewc_options_set(&run->options, "data", o->data));
-    if (o->out[0] != '\0' && lstat(o->out, &existing) == 0) {
-        status = ewci_fail(EWC_ERR_CONFIG, "out: %s exists already", o->out);
-        goto done;
-    }
     run->callbacks = (ewc_run_callbacks)EWC_RUN_CALLBACKS_DEFAULTS;
     if (callbacks != NULL)
         EWCI_TRY(
@@ -760,6 +739,94 @@ ewc_status ewc_run_create(
     *out = run;
     run = NULL;
 done:
+    ewc_run_free(run);
+    return status;
+}
+
+ewc_status ewc_run_create(
+    ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
+{
+    if (out != NULL) *out = NULL;
+    EWCI_ENTER(out, options);
+    ewc_run_options given;
+    ewc_status status;
+    struct stat existing;
+    EWCI_TRY(ewc_options_check(options));
+    EWCI_TRY(ewci_options_import(&given, options, "ewc_run_create"));
+    if (given.out[0] != '\0' && lstat(given.out, &existing) == 0)
+        EWCI_TRY(ewci_fail(EWC_ERR_CONFIG, "out: %s exists already%s%s", given.out,
+            ewc_run_is_resumable(given.out) ? "; to go on with it: ewc resume " : "",
+            ewc_run_is_resumable(given.out) ? given.out : ""));
+    EWCI_TRY(create_run(out, options, callbacks));
+done:
+    return status;
+}
+
+/* The options of a run's config.json, or those given, which may differ in what results do not
+ * depend on. */
+static ewc_status take_options(
+    ewc_run_options *options, const char *folder, const ewc_run_options *given)
+{
+    static const char *const free_keys[] = {
+        "device", "threads", "out", "checkpoint-every", "checkpoint-minutes"};
+    ewc_run_options own;
+    ewc_option_info info;
+    ewc_status status;
+    char *const config = ewci_run_path(folder, "config.json"), *sequence = NULL;
+    if (config == NULL) return ewci_fail(EWC_ERR_MEMORY, "ewc_run_resume: out of memory");
+    EWCI_TRY(ewc_options_init(&own, sizeof own));
+    EWCI_TRY(ewc_options_load_json(&own, config));
+    if (own.sequence[0] != '\0') { /* the file it was begun with may have changed */
+        sequence = ewci_run_path(folder, "sequence.json");
+        if (sequence == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_run_resume: out of memory"));
+        EWCI_TRY(ewc_options_set(&own, "sequence", sequence));
+    }
+    *options = own;
+    if (given == NULL) goto done;
+    EWCI_TRY(ewci_options_import(options, given, "ewc_run_resume"));
+    if (sequence != NULL) EWCI_TRY(ewc_options_set(options, "sequence", sequence));
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
+        char was[2 * EWC_OPTION_TEXT_SIZE], is[2 * EWC_OPTION_TEXT_SIZE];
+        int is_free = 0;
+        for (size_t k = 0; k < sizeof free_keys / sizeof free_keys[0]; k++)
+            is_free |= strcmp(info.key, free_keys[k]) == 0;
+        EWCI_TRY(ewc_options_get(&own, info.key, was, sizeof was));
+        EWCI_TRY(ewc_options_get(options, info.key, is, sizeof is));
+        if (!is_free && strcmp(was, is) != 0)
+            EWCI_TRY(ewci_fail(
+                EWC_ERR_CONFIG, "%s: %.64s, the run was begun with %.64s", info.key, is, was));
+    }
+done:
+    free(sequence);
+    free(config);
+    return status;
+}
+
+ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_options *given,
+    const ewc_run_callbacks *callbacks)
+{
+    if (out != NULL) *out = NULL;
+    EWCI_ENTER(out, folder);
+    ewc_status status;
+    ewc_run *run = NULL;
+    ewc_run_options options;
+    char *record = NULL;
+    if (!ewc_run_is_resumable(folder))
+        return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from", folder);
+    EWCI_TRY(take_options(&options, folder, given));
+    EWCI_TRY(create_run(&run, &options, callbacks));
+    run->resumes = 1;
+    run->folder = strdup(folder);
+    record = ewci_run_path(folder, "metrics.jsonl");
+    if (run->folder == NULL || record == NULL)
+        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_run_resume: out of memory"));
+    run->result.folder = run->folder;
+    EWCI_TRY(ewci_record_open(&run->record, record));
+    EWCI_TRY(ewci_run_load_state(run));
+    *out = run;
+    run = NULL;
+done:
+    free(record);
     ewc_run_free(run);
     return status;
 }
@@ -856,7 +923,7 @@ static ewc_status begin(ewc_run *run)
     EWCI_TRY(ewc_options_to_json(&resolved, &text));
     EWCI_TRY(write_text(run, "config.json", text));
     if (run->options.sequence[0] != '\0') EWCI_TRY(write_sequence(run));
-    path = join(run->folder, "metrics.jsonl");
+    path = ewci_run_path(run->folder, "metrics.jsonl");
     if (path == NULL) {
         status = ewci_fail(EWC_ERR_MEMORY, "out: out of memory");
         goto done;
@@ -884,6 +951,7 @@ static ewc_status finish(ewc_run *run)
     json_decref(measures);
     json_object_set_new(line, "seconds", ewci_json_real(run->result.seconds));
     EWCI_TRY(ewci_record_add(run->record, line));
+    ewci_run_drop_states(run);
 done:
     return status;
 }
@@ -906,7 +974,8 @@ static ewc_status train(ewc_run *run)
 {
     const ewci_method *const method = ewci_method_of(&run->options);
     run->executing = 1;
-    ewc_status status = ewc_trainer_run(run->trainer);
+    ewc_status status =
+        run->resumes ? ewci_trainer_go_on(run->trainer) : ewc_trainer_run(run->trainer);
     run->executing = 0;
     if (run->event_status != EWC_OK)
         return ewci_fail(run->event_status, "%s", run->event_sentence); /* why it was stopped */
@@ -924,20 +993,26 @@ static ewc_status end_early(ewc_run *run, ewc_status status)
 {
     char cause[512];
     snprintf(cause, sizeof cause, "%s", ewc_last_error()); /* what follows may fail, too */
+    if (status == EWC_ERR_STOPPED && run->options.checkpoint) keep_state(run);
+    /* Beyond the end of the record that the state knows: who goes on from it cuts this off. */
     if (run->event_status == EWC_OK)
         (void)ewci_record_add(run->record, json_pack("{s:s, s:s, s:s}", "event", "error", "status",
                                                ewc_status_name(status), "message", cause));
-    (void)save_kept(run);
+    (void)save_kept(run); /* which puts other weights in the place of those of the state */
     return ewci_fail(status, "%s", cause);
 }
 
 ewc_status ewc_run_execute(ewc_run *run)
 {
     EWCI_ENTER(run);
-    if (run->folder != NULL)
+    if (run->executed)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_execute: the run has been executed");
-    run->start = now();
-    ewc_status status = begin(run);
+    run->executed = 1;
+    ewc_status status = EWC_OK;
+    if (!run->resumes) {
+        run->start = run->state_at = ewci_run_now();
+        status = begin(run);
+    }
     if (status != EWC_OK) return status;
     status = train(run);
     if (status == EWC_OK) status = finish(run);

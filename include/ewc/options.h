@@ -207,7 +207,12 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "split: classes of each task; --classes-per-task 3,3,2,2 means the same")                  \
     X(CHOICE, class_weights, "none", "none|balanced", "Training",                                  \
         "of the loss; balanced: n / (k n_c), so that a task's k classes count alike, however few " \
-        "samples n_c one has")
+        "samples n_c one has")                                                                     \
+    X(INTEGER, checkpoint_every, "0", "[0,1000000000]", "Run",                                     \
+        "steps from one state to go on from to the next, at the reports between; 0: by time alone")\
+    X(REAL, checkpoint_minutes, "10", "[0,100000]", "Run",                                         \
+        "the longest time between them; at the end of a task they are a hundredth of the time at " \
+        "most; 0: at stops alone")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field

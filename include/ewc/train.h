@@ -27,8 +27,9 @@ typedef enum ewc_event_kind {
                               training (task -1: all tasks, by the untrained model) */
     EWC_EVENT_FISHER = 3, /* samples, seconds, stats of every segment; stats NULL: still at work */
     EWC_EVENT_FOLDED = 4, /* tasks, penalty state */
-    EWC_EVENT_TASK_END = 5, /* task, steps done, kept_step, stopped_early, seconds */
-    EWC_EVENT_VALIDATED = 6 /* as EVALUATED, of the tasks seen and on their validation rows */
+    EWC_EVENT_TASK_END = 5,  /* task, steps done, kept_step, stopped_early, seconds */
+    EWC_EVENT_VALIDATED = 6, /* as EVALUATED, of the tasks seen and on their validation rows */
+    EWC_EVENT_POLL = 7       /* task, step: nothing but that an evaluation takes time */
 } ewc_event_kind;
 
 /* Beyond so many classes there is no confusion matrix. */
