@@ -320,6 +320,7 @@ struct End {
 
 int Tell(void *user, const ewc_event *event)
 {
+    if (event->kind == EWC_EVENT_POLL) return 0;
     Told told = {event->kind, event->task, event->step, event->epoch, event->lr, event->loss, 0, 0};
 #ifdef EWC_TEST_EMULATION
     told.launches = emulation::statistics.launches;

@@ -184,6 +184,33 @@ TEST_F(Resume, FromTheMiddleOfAFisherPass)
     }
 }
 
+/* In the middle of an evaluation: one that begins a while after the last event asks at once. */
+TEST_F(Resume, FromTheMiddleOfAnEvaluation)
+{
+    const Settings settings = {{"method", "ewc"}, {"validation", "10"}};
+    const ewc_run_options whole = Options(settings);
+    Stop never, rest;
+    ASSERT_OK(Begin(whole, &never));
+    for (const int task : {0, 1, 2}) {
+        const ewc_run_options o = Options(settings);
+        ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+        callbacks.event_user = (void *)&task;
+        callbacks.on_event = [](void *user, const ewc_event *e) {
+            const bool is_folded = e->kind == EWC_EVENT_FOLDED && e->task == *(const int *)user;
+            if (is_folded) usleep(120000);
+            return (int)(e->kind == EWC_EVENT_POLL && e->task == *(const int *)user && e->task_end);
+        };
+        ewc_run *run = nullptr;
+        ASSERT_OK(ewc_run_create(&run, &o, &callbacks));
+        EXPECT_FAILS(EWC_ERR_STOPPED,
+            ("stopped at the end of task " + std::to_string(task + 1)).c_str(),
+            ewc_run_execute(run));
+        ewc_run_free(run);
+        ASSERT_OK(GoOn(o.out, &rest));
+        ExpectSame(Left(whole.out), o.out);
+    }
+}
+
 /* Stopped again and again: one event at a time. */
 TEST_F(Resume, OneEventAtATime)
 {

@@ -33,6 +33,7 @@ struct Story {
     static int Listen(void *user, const ewc_event *e)
     {
         Story *const story = (Story *)user;
+        if (e->kind == EWC_EVENT_POLL) return 0;
         story->Add("kind", e->kind);
         story->Add("task", (double)e->task);
         story->Add("step", (double)e->step);

@@ -118,6 +118,7 @@ struct Log {
     static int Add(void *user, const ewc_event *event)
     {
         Log *const log = (Log *)user;
+        if (event->kind == EWC_EVENT_POLL) return 0; /* the machine is slow */
         Entry entry = {*event, {}, {}, event->stats != nullptr, {}};
         EXPECT_EQ(event->kind == EWC_EVENT_FOLDED, event->state != nullptr);
         if (event->state) entry.state = *event->state;

@@ -1082,6 +1082,7 @@ static ewc_status enter(ewc_trainer *trainer, const char *function, position at,
             EWC_ERR_ARGUMENT, "%s: called from a callback of the same trainer", function);
     trainer->busy = 1;
     trainer->at = at;
+    trainer->polled = seconds_now();
     const ewc_status status = work(trainer, at.task);
     trainer->busy = 0;
     return status;
