@@ -13,7 +13,7 @@ static const char *const resume_keys[] = {
     "device", "threads", "checkpoint-every", "checkpoint-minutes", NULL};
 static const char *const data_keys[] = {"Tasks", "preset", "seed", NULL};
 static const char *const bench_keys[] = {
-    "device", "threads", "dataset", "data-dir", "activation", NULL};
+    "device", "threads", "dataset", "data-dir", "activation", "fisher-tolerance", NULL};
 
 /* Flags that short helps show. */
 static const char *const train_usual[] = {"preset", "seed", "device", "out", "tasks", "scenario",
