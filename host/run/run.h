@@ -51,6 +51,14 @@ struct ewc_run {
     char model_text[1024];
 };
 
+/* describe.c; NULL if out of memory. What a run is: the first line of the record, and the head of
+ * result.json. */
+json_t *ewci_run_describe(const ewc_run *run);
+/* {"acc", ...}: null where undefined. */
+json_t *ewci_run_describe_measures(const ewc_measures *measures);
+/* An event as a line of the record. */
+json_t *ewci_run_describe_event(const ewc_run *run, const ewc_event *event);
+
 /* Seconds of a clock that only goes on. */
 double ewci_run_now(void);
 
