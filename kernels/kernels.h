@@ -131,9 +131,9 @@ cudaError_t ewck_fisher_batch(float *f, void *memory, const float *theta,
     int hopper, cudaStream_t stream);
 
 /* ---- softmax_nll.cu ---- */
-cudaError_t ewck_nll(float *loss, float *hit, float *gradient, const float *logits,
-    const int32_t *labels, int64_t rows, int64_t cols, const ewck_head *heads, float scale,
-    cudaStream_t stream);
+cudaError_t ewck_nll(float *loss, float *hit, int32_t *answer, float *gradient, const float *logits,
+    const int32_t *labels, const float *weights, int64_t rows, int64_t cols, const ewck_head *heads,
+    float scale, cudaStream_t stream);
 
 /* ---- distill.cu ---- */
 cudaError_t ewck_distill(float *gradient, const float *logits, const float *teacher, int64_t rows,

@@ -562,8 +562,9 @@ struct Head {
     const float *weight; /* (columns, depth) */
     const float *bias;   /* (columns) */
     const int32_t *labels;
-    float *loss;  /* (rows) */
-    float *delta; /* (rows, columns) padded */
+    const float *weights; /* (columns) of the loss, by label; or NULL */
+    float *loss;          /* (rows) */
+    float *delta;         /* (rows, columns) padded */
     float *below; /* (rows, depth) padded: at z of the layer below; or NULL: there is none */
     const ewck_head *heads; /* as in nll */
     int64_t columns, depth;
@@ -626,13 +627,15 @@ static __global__ void __launch_bounds__(kThreads, 1) head_kernel(Head h, int64_
         const ewck_head head = ewci_head(h.heads, h.labels[row], h.columns);
         const int64_t first = head.first, label = h.labels[row] - first;
         const Softmax softmax = softmax_of(logits + first, head.width, threadIdx.x);
+        const float weight = h.weights ? h.weights[first + label] : 1.0f;
+        const float scale = h.scale * weight;
         if (threadIdx.x == 0)
-            h.loss[row] = logf(softmax.sum) - (logits[first + label] - softmax.top);
+            h.loss[row] = weight * (logf(softmax.sum) - (logits[first + label] - softmax.top));
         for (int64_t column = threadIdx.x; column < leading; column += kWarp) {
             const int64_t j = column - first; /* in the head */
             const bool competes = j >= 0 && j < head.width;
             const float seed =
-                competes ? h.scale * (softmax.p(j) - (j == label ? 1.0f : 0.0f)) : 0.0f;
+                competes ? scale * (softmax.p(j) - (j == label ? 1.0f : 0.0f)) : 0.0f;
             delta[column] = seed;
             if (column < h.columns) seeds[column] = seed;
         }
@@ -1081,9 +1084,10 @@ static cudaError_t launch_head(const Net &net, int64_t rows, cudaStream_t stream
     const Layer &head = net.layers[net.given.count - 1];
     const Layer *const below = net.given.count > 1 ? &head - 1 : nullptr;
     const Head h = {below ? below->y : net.x, below ? below->z : nullptr,
-        net.given.theta + head.at.weight, net.given.theta + head.at.bias, net.labels, net.loss,
-        head.delta, below ? below->delta : nullptr, net.given.heads, head.at.out, head.at.in,
-        below ? below->at.activation : (int)EWCK_ACTIVATION_NONE, 1.0f / (float)rows};
+        net.given.theta + head.at.weight, net.given.theta + head.at.bias, net.labels,
+        net.given.weights, net.loss, head.delta, below ? below->delta : nullptr, net.given.heads,
+        head.at.out, head.at.in, below ? below->at.activation : (int)EWCK_ACTIVATION_NONE,
+        1.0f / (float)rows};
     const unsigned blocks = (unsigned)padded(rows);
     if (is_aligned(net, net.given.count - 1))
         EWC_LAUNCH_EARLY(net.given.early, head_kernel<true>, blocks, kThreads, 0, stream, h, rows);

@@ -131,11 +131,12 @@ typedef struct ewck_mlp {
     int64_t max_rows;       /* so many, whatever the window of the head */
     const ewck_head *heads; /* as in nll */
     float *theta;
-    float *m, *v;        /* or NULL, as in optimizer_step */
-    const float *s, *mu; /* or NULL */
-    double *total;       /* what the losses are added to */
-    int32_t *flag;       /* as in optimizer_step */
-    int32_t early;       /* the backend's own: kernels begin before the last has ended */
+    float *m, *v;         /* or NULL, as in optimizer_step */
+    const float *s, *mu;  /* or NULL */
+    const float *weights; /* as in nll, or NULL */
+    double *total;        /* what the losses are added to */
+    int32_t *flag;        /* as in optimizer_step */
+    int32_t early;        /* the backend's own: kernels begin before the last has ended */
 } ewck_mlp;
 
 #endif

@@ -47,6 +47,7 @@ struct Small {
     ewc_run *run = nullptr;
     ewc_model_options network = EWC_MODEL_OPTIONS_DEFAULTS;
     ewc_run_options options;
+    std::string stopped = folder / "stopped"; /* a run that can be gone on with */
     std::string checkpoint = folder / "a.safetensors", config = folder / "config.json";
     int64_t count = 0, segments = 0;
 
@@ -87,6 +88,14 @@ struct Small {
                  {"tasks", "2"}, {"hidden", "none"}, {"iterations", "1"}, {"out", folder / "run"}})
             EXPECT_OK(ewc_options_set(&options, key, value.c_str()));
         EXPECT_OK(ewc_run_create(&run, &options, nullptr));
+        ewc_run_options other = options;
+        ewc_run_callbacks stops = EWC_RUN_CALLBACKS_DEFAULTS;
+        ewc_run *short_run = nullptr;
+        stops.on_event = [](void *, const ewc_event *) { return 1; };
+        EXPECT_OK(ewc_options_set(&other, "out", stopped.c_str()));
+        EXPECT_OK(ewc_run_create(&short_run, &other, &stops));
+        EXPECT_EQ(EWC_ERR_STOPPED, ewc_run_execute(short_run));
+        ewc_run_free(short_run);
     }
     ~Small()
     {
@@ -164,6 +173,7 @@ std::vector<Call> Calls(Small &w)
 #define ewc_trainer_create_FREE ewc_trainer_free
 #define ewc_predictor_create_FREE ewc_predictor_free
 #define ewc_run_create_FREE ewc_run_free
+#define ewc_run_resume_FREE ewc_run_free
 #define CALL(...)                                                                                  \
     [&w, path, config, n] {                                                                        \
         (void)w, (void)path, (void)config, (void)n;                                                \
@@ -490,6 +500,12 @@ std::vector<Call> Calls(Small &w)
         CALL(ewc_run_evaluate_other_data(w.run, saved.c_str(), nullptr)));
     add("ewc_run_evaluate_other_data",
         CALL(ewc_run_evaluate_other_data(w.run, saved.c_str(), accuracy.data())), allowed);
+    add("ewc_run_save", CALL(ewc_run_save(nullptr)));
+    add("ewc_run_save", CALL(ewc_run_save(w.run)), allowed);
+    add("ewc_run_resume", CALL(ewc_run_resume(nullptr, path, nullptr, nullptr)));
+    add("ewc_run_resume", CREATE(run, ewc_run_resume, nullptr, nullptr, nullptr));
+    add("ewc_run_resume", CREATE(run, ewc_run_resume, w.stopped.c_str(), nullptr, nullptr),
+        allowed);
     add("ewc_run_sequence_json", CALL(ewc_run_sequence_json(nullptr, &json)));
     add("ewc_run_sequence_json", CALL(ewc_run_sequence_json(w.run, nullptr)));
     add(
@@ -601,10 +617,12 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(nullptr, ewc_trainer_baseline, nullptr);
     GIVES(nullptr, ewc_trainer_validation, nullptr);
     GIVES(nullptr, ewc_trainer_accuracy_samples, nullptr);
+    GIVES(nullptr, ewc_trainer_confusion, nullptr);
     GIVES(nullptr, ewc_trainer_baseline_samples, nullptr);
     GIVES(nullptr, ewc_trainer_validation_samples, nullptr);
     nothing("ewc_trainer_metrics", std::isnan(ewc_trainer_metrics(nullptr, 1).acc));
     GIVES(nullptr, ewc_run_get_result, nullptr);
+    GIVES(0, ewc_run_is_resumable, nullptr);
     GIVES(nullptr, ewc_dataset_class_name, nullptr, 0);
     nothing("ewc_dataset_format", ewc_dataset_format(0, nullptr) != nullptr);
     GIVES(nullptr, ewc_dataset_format, -1, nullptr);

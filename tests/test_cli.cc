@@ -140,6 +140,7 @@ TEST_F(Cli, BadCommandLinesAreRefused)
         {"--optimizer", {"bench", "--optimizer", "adagrad"}},
         {"--precision", {"bench", "--precision", "fp32,fp16"}},
         {"--fisher-batch", {"bench", "--fisher-batch", "65537"}},
+        {"--fisher-tolerance: \"1\"", {"bench", "--fisher-tolerance", "1"}},
         {"--parameters: \"1e6\", expected numbers in 512..", {"bench", "--parameters", "1e6"}},
         {"--parameters: \"511\"", {"bench", "--parameters", "4096,511"}},
         {"--seconds: \"0\", expected a whole number in 1..3600", {"bench", "--seconds", "0"}},
@@ -838,7 +839,7 @@ TEST_F(Cli, MeasuresAreExplained)
     count++;
     EWC_MEASURES(EXPLAINED)
 #undef EXPLAINED
-    EXPECT_EQ(9u, count);
+    EXPECT_EQ(10u, count);
     EXPECT_EQ(count, json_array_size(list));
 
     const Words words = Tiny({"--eval-every", "5", "--eval-samples", "20", "--out", "run"});
@@ -855,7 +856,8 @@ TEST_F(Cli, MeasuresAreExplained)
         printed.find("AIA " + percent("incremental_acc") + " LA " + percent("learning_acc") +
                      " min-ACC " + percent("min_acc") + " gap " + percent("stability_gap") + " "))
         << printed;
-    EXPECT_EQ(1u, json_object_size(json_object_get(result.get(), "undefined"))); /* intransigence */
+    /* Intransigence, and recency bias, which is of class-incremental runs. */
+    EXPECT_EQ(2u, json_object_size(json_object_get(result.get(), "undefined")));
 }
 
 /* The short help fits a screen, has the flags that people use, and says where the others are. */
@@ -956,7 +958,8 @@ TEST_F(Cli, BenchMeasuresEveryCombination)
 {
     const Words words = {"bench", "--dataset", "custom", "--data-dir", ".", "--device", "cpu",
         "--hidden", "12/8,8", "--batch", "16,32", "--estimator", "empirical,exact,sampled,argmax",
-        "--optimizer", "sgd,adam", "--parameters", "4096", "--seconds", "1"};
+        "--optimizer", "sgd,adam", "--parameters", "4096", "--seconds", "1", "--fisher-tolerance",
+        "1e-3"};
     Words as_json = words;
     as_json.push_back("--json");
     Outcome result = Ewc(as_json);
@@ -1001,7 +1004,7 @@ TEST_F(Cli, BenchMeasuresEveryCombination)
     std::multiset<std::string> expected = {"step sgd 4096 weights", "step adam 4096 weights"};
     for (const char *network : {"36-12-10", "36-8-8-10"}) {
         for (const char *work : {"training sgd", "training sgd", "training adam", "training adam",
-                 "Fisher empirical", "Fisher exact", "Fisher sampled", "Fisher argmax"})
+                 "Fisher empirical", "Fisher exact, 0.001", "Fisher sampled", "Fisher argmax"})
             expected.insert(std::string(work) + " " + network);
     }
     EXPECT_EQ(expected, works);
@@ -1011,8 +1014,8 @@ TEST_F(Cli, BenchMeasuresEveryCombination)
     result = Ewc(words);
     ASSERT_EQ(0, result.code) << result.err;
     EXPECT_EQ("", result.err);
-    EXPECT_TRUE(std::regex_search(
-        result.out, std::regex("\nFisher exact +36-12-10 +auto +fp32 +[0-9.]+[kM]? samples/s ")))
+    EXPECT_TRUE(std::regex_search(result.out,
+        std::regex("\nFisher exact, 0.001 +36-12-10 +auto +fp32 +[0-9.]+[kM]? samples/s ")))
         << result.out;
     EXPECT_TRUE(std::regex_search(
         result.out, std::regex("\nstep adam +4096 weights +- +fp32 +[0-9.]+[kM]? steps/s ")))
@@ -1082,7 +1085,37 @@ TEST_F(Cli, SignalsStopIt)
         EXPECT_NE(std::string::npos, result.err.find("stopped by")) << result.err;
         EXPECT_NE(
             std::string::npos, ReadFile(folder / "run/metrics.jsonl").find("EWC_ERR_STOPPED"));
+        EXPECT_NE(std::string::npos, result.err.find("to go on: ewc resume run\n")) << result.err;
     }
+}
+
+/* Stopped by a signal, and gone on with: the model of a run that was not stopped. */
+TEST_F(Cli, ResumesWhatASignalStopped)
+{
+    const Words more = {"--iterations", "3000", "--report-every", "1", "--threads", "1"};
+    Words words = Tiny(more);
+    words.insert(words.end(), {"--out", "whole"});
+    ASSERT_EQ(0, Ewc(words).code);
+    words.back() = "run";
+    const pid_t child = Start(words);
+    while (!std::filesystem::exists(folder / "run/metrics.jsonl"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    kill(child, SIGUSR1); /* a state, and on */
+    while (!std::filesystem::exists(folder / "run/resume/00000001.safetensors"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    kill(child, SIGTERM);
+    ASSERT_EQ(128 + SIGTERM, Wait(child).code);
+    ExpectRefused(2, "--out: run exists already; to go on with it: ewc resume run", words);
+    ExpectRefused(2, "--lambda: unknown flag", {"resume", "run", "--lambda", "3"});
+    ExpectRefused(2, "names no run", {"resume"});
+    ExpectRefused(2, "nowhere: has no state to go on from", {"resume", "nowhere"});
+    const Outcome rest = Ewc({"resume", "run", "--threads", "2", "--json"});
+    ASSERT_EQ(0, rest.code) << rest.err;
+    EXPECT_EQ(2, json_integer_value(json_object_get(ParseJson(rest.out).get(), "tasks_done")));
+    EXPECT_TRUE(ReadFile(folder / "run/checkpoint/model.safetensors") ==
+                ReadFile(folder / "whole/checkpoint/model.safetensors"));
+    EXPECT_FALSE(std::filesystem::exists(folder / "run/resume"));
+    ExpectRefused(2, "run: has no state to go on from", {"resume", "run"});
 }
 
 /* Who asks twice does not wait: nothing more is said or recorded. Both signals meet a process that

@@ -91,12 +91,15 @@ TEST_F(Batch, PairsOfMethodsAreTestedBySeed)
         EXPECT_EQ(0, result.code) << result.err;
         return result.out;
     };
+    environment.push_back("COLUMNS=200"); /* a pair is a row */
     compare("sgd,ewc", "21");
     compare("sgd,ewc,l2,joint", "3");
     for (int k = 1; k <= 21; k++) {
         const std::string seed = "-s" + std::to_string(k);
-        Change("all/sgd" + seed, {{"acc", "0.5"}});
-        Change("all/ewc" + seed, {{"acc", std::to_string(0.5 + 0.01 * k).c_str()}});
+        const std::string lost = std::to_string(0.1 * (k % 2));
+        Change("all/sgd" + seed, {{"acc", "0.5"}, {"forgetting", lost.c_str()}});
+        Change("all/ewc" + seed,
+            {{"acc", std::to_string(0.5 + 0.01 * k).c_str()}, {"forgetting", "0"}});
     }
     const char *const l2[] = {"0.47", "0.49", "0.51"}, *const joint[] = {"0.4", "0.41", "0.59"};
     for (int k = 0; k < 3; k++) {
@@ -105,6 +108,7 @@ TEST_F(Batch, PairsOfMethodsAreTestedBySeed)
     }
     const std::string three = compare("sgd,ewc,l2,joint", "3");
     const std::string flat = Flat(three);
+    ExpectIn(" difference seeds ACC p BWT p forgetting p AIA p LA p intransigence p ", flat);
     ExpectIn(" sgd - ewc 3 -2.00 0.25 ", flat);  /* all of one sign: 2 of 8 ways */
     ExpectIn(" sgd - l2 3 1.00 0.75 ", flat);    /* 3 + 1 - 1: 6 of 8 are at least 3 from 0 */
     ExpectIn(" sgd - joint 3 3.33 0.75 ", flat); /* 10 + 9 - 9, whatever is rounded: 6 of 8 */
@@ -112,7 +116,7 @@ TEST_F(Batch, PairsOfMethodsAreTestedBySeed)
     ExpectIn("not corrected for their number", flat);
     const std::string five = Flat(compare("sgd,ewc", "5"));
     ExpectIn(" sgd - ewc 5 -3.00 0.0625 ", five);
-    EXPECT_EQ(std::string::npos, five.find("not corrected")) << five;
+    EXPECT_EQ(std::string::npos, five.find("intransigence p")) << five;
     ExpectIn(" sgd - ewc 20 -10.50 1.91e-06 ", Flat(compare("sgd,ewc", "20")));
     const std::string many = Flat(compare("sgd,ewc", "21"));
     ExpectIn(" sgd - ewc 21 -11.00 - ", many);
@@ -121,10 +125,25 @@ TEST_F(Batch, PairsOfMethodsAreTestedBySeed)
 
     const Json document = ParseJson(compare("sgd,ewc,l2,joint", "3", true));
     const json_t *const tests = json_object_get(document.get(), "paired_tests");
-    ASSERT_EQ(6u, json_array_size(tests));
-    const json_t *const pair = json_array_get(tests, 1);
-    EXPECT_STREQ("sgd", json_string_value(json_object_get(pair, "a")));
-    EXPECT_STREQ("l2", json_string_value(json_object_get(pair, "b")));
+    ASSERT_EQ(36u, json_array_size(tests)); /* six pairs, six measures */
+    const auto find = [&](const char *a, const char *b, const char *measure) -> const json_t * {
+        const auto is = [](const json_t *test, const char *key, const char *text) {
+            return std::string(json_string_value(json_object_get(test, key))) == text;
+        };
+        for (size_t i = 0; i < json_array_size(tests); i++) {
+            const json_t *const test = json_array_get(tests, i);
+            if (is(test, "a", a) && is(test, "b", b) && is(test, "measure", measure)) return test;
+        }
+        ADD_FAILURE() << a << ", " << b << ": no " << measure;
+        return nullptr;
+    };
+    /* 0.1, 0, 0.1: all 4 ways in which the two have one sign are as far from 0, or half of 8. */
+    EXPECT_NEAR(0.2 / 3, Number(find("sgd", "ewc", "forgetting"), "difference"), 1e-7);
+    EXPECT_EQ(0.5, Number(find("sgd", "ewc", "forgetting"), "p"));
+    for (const char *measure :
+        {"acc", "bwt", "forgetting", "incremental_acc", "learning_acc", "intransigence"})
+        EXPECT_EQ(3.0, Number(find("l2", "joint", measure), "seeds"));
+    const json_t *const pair = find("sgd", "l2", "acc");
     EXPECT_EQ(3.0, Number(pair, "seeds"));
     EXPECT_NEAR(0.01, Number(pair, "difference"), 1e-7);
     EXPECT_EQ(0.75, Number(pair, "p"));
@@ -140,7 +159,12 @@ TEST_F(Batch, PairsOfMethodsAreTestedBySeed)
     const Outcome page = Ewc({"report", "all"});
     ASSERT_EQ(0, page.code) << page.err;
     /* 0.02 to 0.21: 20 seeds in common */
-    ExpectIn("<td>20</td><td>11.50</td><td>1.91e-06</td>", ReadFile(folder / "all/report.html"));
+    const std::string html = ReadFile(folder / "all/report.html");
+    ExpectIn("<td>20</td><td>11.50 <span class=\"soft\">p&nbsp;1.91e-06</span></td>", html);
+    /* Ten differences of 0.1, and zeros: 2 of 2^10 ways. */
+    ExpectIn("<td>\xe2\x88\x92"
+             "5.00 <span class=\"soft\">p&nbsp;0.00195</span></td>",
+        html);
 }
 
 /* A run is held against the joint run of its seed; and a table says what is undefined by "-". */
@@ -329,6 +353,30 @@ TEST_F(Batch, IsStoppedBySignals)
     EXPECT_EQ("", result.out);
     ExpectIn("stopped by Terminated", result.err);
     EXPECT_EQ(result.err.find("stopped by"), result.err.rfind("stopped by"));
+}
+
+/* Given again after a signal: what was under way is gone on with, to the same end. */
+TEST_F(Batch, GoesOnWithWhatWasInterrupted)
+{
+    Words words = Tiny({"--methods", "sgd,ewc", "--iterations", "1500", "--report-every", "1",
+                           "--jobs", "2", "--out", "whole"},
+        "compare");
+    ASSERT_EQ(0, Ewc(words).code);
+    words.back() = "all";
+    const pid_t child = Start(words);
+    while (!std::filesystem::exists(folder / "all/ewc-s1/metrics.jsonl"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    kill(child, SIGTERM);
+    ASSERT_EQ(128 + SIGTERM, Wait(child).code);
+    ASSERT_TRUE(std::filesystem::exists(folder / "all/ewc-s1/resume"));
+    const Outcome again = Ewc(words);
+    ASSERT_EQ(0, again.code) << again.err;
+    EXPECT_EQ(std::string::npos, again.err.find("put aside")) << again.err;
+    for (const char *const run : {"/sgd-s1", "/ewc-s1"}) {
+        const std::string model = std::string(run) + "/checkpoint/model.safetensors";
+        EXPECT_TRUE(ReadFile(folder / ("all" + model)) == ReadFile(folder / ("whole" + model)));
+        EXPECT_FALSE(std::filesystem::exists(folder / ("all" + std::string(run) + ".old")));
+    }
 }
 
 TEST_F(Batch, SweepChoosesOnValidationSamples)

@@ -70,8 +70,8 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     mlp.max_rows = 1;
     EXPECT_REFUSED(ewck_mlp_steps(&mlp, &view, &rule, step, -1, 1, stream));
     EXPECT_REFUSED(ewck_mlp_steps(&mlp, &view, &rule, step, 2, 1, stream));
-    EXPECT_REFUSED(ewck_nll(x, x, x, x, i, -1, 1, nullptr, 1, stream));
-    EXPECT_REFUSED(ewck_nll(x, x, x, x, i, 1, -1, nullptr, 1, stream));
+    EXPECT_REFUSED(ewck_nll(x, x, i, x, x, i, x, -1, 1, nullptr, 1, stream));
+    EXPECT_REFUSED(ewck_nll(x, x, i, x, x, i, x, 1, -1, nullptr, 1, stream));
     EXPECT_REFUSED(ewck_seeds(x, x, i, l, -1, 1, 2, EWCK_FISHER_SAMPLED, step, stream));
     EXPECT_REFUSED(ewck_seeds(x, x, i, l, 1, -1, 2, EWCK_FISHER_SAMPLED, step, stream));
     EXPECT_REFUSED(ewck_seeds(x, x, i, l, 1, 1, -2, EWCK_FISHER_SAMPLED, step, stream));
@@ -127,8 +127,8 @@ TEST(EmulatedLaunchers, TakeNothing)
     EXPECT_NOTHING(ewck_magnitude(x, x, 0, stream));
     EXPECT_NOTHING(ewck_square_sum(x, x, 1, 0, stream));
     EXPECT_NOTHING(ewck_gather(x, i, l, &view, step, 0, stream));
-    EXPECT_NOTHING(ewck_nll(x, x, x, x, i, 0, 1, nullptr, 1, stream));
-    EXPECT_NOTHING(ewck_nll(x, x, x, x, i, 1, 0, nullptr, 1, stream));
+    EXPECT_NOTHING(ewck_nll(x, x, i, x, x, i, x, 0, 1, nullptr, 1, stream));
+    EXPECT_NOTHING(ewck_nll(x, x, i, x, x, i, x, 1, 0, nullptr, 1, stream));
     EXPECT_NOTHING(ewck_seeds(x, x, i, l, 0, 1, 2, EWCK_FISHER_SAMPLED, step, stream));
     EXPECT_NOTHING(ewck_seeds(x, x, i, l, 1, 0, 2, EWCK_FISHER_SAMPLED, step, stream));
     EXPECT_NOTHING(ewck_seeds(x, x, i, l, 1, 1, 0, EWCK_FISHER_SAMPLED, step, stream));

@@ -41,6 +41,7 @@ struct Case {
     int64_t taps = 1, copies = 1;
     int64_t steps = 1;
     bool floats = false; /* in place of bytes */
+    bool weighted = false;
 };
 
 reference::Rule RuleOf(
@@ -156,6 +157,9 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     mlp.v = d_v;
     mlp.s = d_s;
     mlp.mu = d_mu;
+    const Vec<float> weights = Rng(5).Uniforms(outputs, 0.1, 3.0); /* of the loss */
+    Buffer<float> d_weights(be, weights);
+    if (c.weighted) mlp.weights = d_weights;
     mlp.total = total;
     mlp.flag = flag;
     const ewck_rule rule = {r.kind, r.penalty, r.nesterov, (float)r.momentum, (float)r.beta1,
@@ -199,10 +203,11 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
             Window window = {c.first, outputs};
             const ewck_head &head = heads[(size_t)logit];
             if (c.group) window = {c.first + head.first, head.width};
-            loss += reference::Loss(net, want, one, window);
+            const double importance = c.weighted ? (double)weights[(size_t)logit] : 1.0;
+            loss += importance * reference::Loss(net, want, one, window);
             const Vec<double> part = reference::Gradient(net, want, one, window);
             for (size_t j = 0; j < part.size(); j++)
-                g[j] += part[j] / (double)c.rows;
+                g[j] += importance * part[j] / (double)c.rows;
         }
         const Vec<double> last = want, last_m = moments.m, last_v = moments.v;
         reference::Step(want, moments, g, As<double>(s), As<double>(mu), r);
@@ -247,6 +252,9 @@ TEST_P(MlpStep, IsTheOracles)
         {{18, {1057, 9}, 3, EWC_ACTIVATION_TANH}, 45, sgd, 0, 0, 0, 1, 1, 1}, /* and ragged ones */
         {{64, {48, 20}, 10, EWC_ACTIVATION_RELU}, 33, adam, 0, 0, 0, 1, 1, 2, true},
         {{35, {33, 7}, 3, EWC_ACTIVATION_GELU}, 31, nesterov, 0, 0, 0, 4, 1, 1, true},
+        {{64, {48, 20}, 10, EWC_ACTIVATION_RELU}, 33, adam, 0, 0, 0, 1, 1, 3, false, true},
+        {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 5, 12, 0, 1, 1, 1, false, true},
+        {{24, {20}, 6, EWC_ACTIVATION_TANH}, 90, sgd, 0, 0, 3, 1, 2, 1, false, true},
     };
     for (const Case &c : cases) {
         SCOPED_TRACE(testing::Message() << c.shape.inputs << " inputs, " << c.shape.hidden.size()
@@ -298,7 +306,7 @@ struct Plan {
 
 struct Told {
     ewc_event_kind kind;
-    int64_t step, epoch;
+    int64_t task, step, epoch;
     double lr, loss;
     uint64_t launches, downloads; /* of the emulated GPU until then */
 };
@@ -312,7 +320,8 @@ struct End {
 
 int Tell(void *user, const ewc_event *event)
 {
-    Told told = {event->kind, event->step, event->epoch, event->lr, event->loss, 0, 0};
+    if (event->kind == EWC_EVENT_POLL) return 0;
+    Told told = {event->kind, event->task, event->step, event->epoch, event->lr, event->loss, 0, 0};
 #ifdef EWC_TEST_EMULATION
     told.launches = emulation::statistics.launches;
     told.downloads = emulation::statistics.downloads.count;
@@ -441,6 +450,17 @@ TEST_P(MlpStep, OptionsAreThoseOfThePlainPath)
             }},
         {"iterations", [](Plan &p) { p.train.iterations = 37, p.train.epochs = 0; }},
         {"reset", [](Plan &p) { p.train.reset_optimizer = 1; }},
+        {"class weights",
+            [](Plan &p) {
+                p.data.skewed = true;
+                p.train.class_weights = EWC_CLASS_WEIGHTS_BALANCED;
+            }},
+        {"class weights of each head",
+            [](Plan &p) {
+                p.data.skewed = true;
+                p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_TASK, 2);
+                p.train.class_weights = EWC_CLASS_WEIGHTS_BALANCED;
+            }},
         {"every layer aligned to 16 bytes",
             [](Plan &p) {
                 p.shape.hidden = {12, 8};
@@ -505,7 +525,8 @@ TEST(MlpStepOnEmulation, HasFiveKernels)
 }
 
 /* However many layers and tasks there are: two kernels for the statistics of F and two for those of
- * S, two for the fold; three small numbers of results are read, and one at each evaluation. */
+ * S, two for the fold; three small numbers of results are read, and at the evaluation scores and
+ * answers, one time each. */
 TEST(TaskEndOnEmulation, DoesNotGrowWithLayersOrTasks)
 {
     ewc_backend *be = nullptr;
@@ -527,7 +548,7 @@ TEST(TaskEndOnEmulation, DoesNotGrowWithLayersOrTasks)
                 EXPECT_EQ(2u, downloads);
                 folded++;
             } else if (told[i].kind == EWC_EVENT_EVALUATED) {
-                EXPECT_EQ(1u, downloads);
+                EXPECT_EQ(told[i].task < 0 ? 1u : 2u, downloads);
             }
         }
         EXPECT_EQ(3, folded);

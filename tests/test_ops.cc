@@ -182,7 +182,7 @@ TEST_P(Ops, AcceptNothing)
     ExpectBits("dots", dots.Read(), {0.0, 0.0});
     EXPECT_OK(ops->project(be, x, x, dots, 0));
     EXPECT_OK(ops->square_sum(be, x, x, 2, 0));
-    EXPECT_OK(ops->nll(be, x, x, x, x, l, 0, 2, 0, 1));
+    EXPECT_OK(ops->nll(be, x, x, l, x, x, l, x, 0, 2, nullptr, 1));
     EXPECT_OK(ops->seeds(be, x, x, l, samples, 1, 0, 2, EWCK_FISHER_EXACT, step));
     EXPECT_OK(ops->drop_rows(be, x, x, kept, 2, 0, 3, 0.5));
     EXPECT_OK(ops->accumulate(be, total, x, 0));
@@ -271,7 +271,7 @@ TEST_P(Ops, RefuseWhatTheirCommentsExclude)
     refuses("magnitude: n=-1", ops->magnitude(be, x, y, -1));
     refuses("square_sum: -1", ops->square_sum(be, x, y, -1, 2));
 
-    refuses("nll: -1 rows", ops->nll(be, x, x, x, y, l, -1, 2, nullptr, 1));
+    refuses("nll: -1 rows", ops->nll(be, x, x, nullptr, x, y, l, nullptr, -1, 2, nullptr, 1));
     refuses("distill: -1 rows", ops->distill(be, x, y, y, -1, 2, 2, 2, 1, 1));
     refuses("distill: old=3, expected 1..2", ops->distill(be, x, y, y, 1, 2, 3, 2, 1, 1));
     refuses("distill: old=0, expected 1..2", ops->distill(be, x, y, y, 1, 2, 0, 2, 1, 1));
@@ -829,8 +829,11 @@ TEST_P(Ops, NllMatchesFloat64)
             const bool grouped = group > 0 && group < cols;
             const std::vector<ewck_head> heads = test::Heads(cols, std::max<int64_t>(group, 1));
 
+            std::vector<float> weights = Rng(12).Uniforms(cols, 0.1, 3.0);
+            weights[(size_t)cols / 2] = 0.0f;
             std::vector<float> loss32, gradient32, hit;
-            std::vector<double> loss64, gradient64;
+            std::vector<int32_t> answer;
+            std::vector<double> loss64, gradient64, weighted_loss, weighted_gradient;
             for (size_t r = 0; r < (size_t)rows; r++) {
                 const int32_t y = labels[r];
                 const ewck_head head = grouped ? heads[(size_t)y] : ewck_head{0, (int32_t)cols};
@@ -840,23 +843,41 @@ TEST_P(Ops, NllMatchesFloat64)
                 const auto l64 = As<double>(l32);
                 loss32.push_back(reference::Nll(l32, y, window));
                 loss64.push_back(reference::Nll(l64, y, window));
-                hit.push_back(reference::Argmax(l32, window) == y ? 1.0f : 0.0f);
+                answer.push_back((int32_t)reference::Argmax(l32, window));
+                hit.push_back(answer.back() == y ? 1.0f : 0.0f);
+                const double weight = weights[(size_t)y];
+                weighted_loss.push_back(weight * loss64.back());
                 for (const float d : reference::LogLikelihoodSlope(l32, y, window))
                     gradient32.push_back(-scale * d);
-                for (const double d : reference::LogLikelihoodSlope(l64, y, window))
+                for (const double d : reference::LogLikelihoodSlope(l64, y, window)) {
                     gradient64.push_back(-(double)scale * d);
+                    weighted_gradient.push_back(weight * gradient64.back());
+                }
             }
             Buffer<float> d_logits(be, logits), loss(be, rows, kNan), hits(be, rows, kNan),
                 gradient(be, rows * cols, kNan), alone(be, rows * cols, kNan);
-            Buffer<int32_t> d_labels(be, labels);
+            Buffer<int32_t> d_labels(be, labels), answers(be, rows, -1);
             Buffer<ewck_head> d_heads(be, heads);
             const ewck_head *const own = grouped ? d_heads.get() : nullptr;
-            EXPECT_OK(
-                ops->nll(be, loss, hits, gradient, d_logits, d_labels, rows, cols, own, scale));
-            EXPECT_OK(
-                ops->nll(be, nullptr, nullptr, alone, d_logits, d_labels, rows, cols, own, scale));
+            EXPECT_OK(ops->nll(be, loss, hits, answers, gradient, d_logits, d_labels, nullptr, rows,
+                cols, own, scale));
+            EXPECT_OK(ops->nll(be, nullptr, nullptr, nullptr, alone, d_logits, d_labels, nullptr,
+                rows, cols, own, scale));
             ExpectBits("alone", alone.Read(), gradient.Read());
             ExpectBits("hit", hits.Read(), hit);
+            ExpectBits("answer", answers.Read(), answer);
+            Buffer<int32_t> only(be, rows, -1);
+            EXPECT_OK(ops->nll(be, nullptr, nullptr, only, nullptr, d_logits, d_labels, nullptr,
+                rows, cols, own, 0.0f));
+            ExpectBits("answer alone", only.Read(), answer);
+
+            Buffer<float> d_weights(be, weights), w_loss(be, rows, kNan),
+                w_gradient(be, rows * cols, kNan);
+            EXPECT_OK(ops->nll(be, w_loss, nullptr, nullptr, w_gradient, d_logits, d_labels,
+                d_weights, rows, cols, own, scale));
+            ExpectWithin("weighted loss", w_loss.Read(), weighted_loss, 3e-6 * (1.0 + 2.0 * range));
+            ExpectWithin("weighted gradient", w_gradient.Read(), weighted_gradient,
+                (double)scale * (2.0 * range + 8.0) * 12.0 * FLT_EPSILON);
             if (cols == 1) { /* one class is certain */
                 ExpectBits("loss", loss.Read(), std::vector<float>(1, 0.0f));
                 ExpectWithin("gradient", gradient.Read(), gradient64, 0.0);
@@ -889,7 +910,7 @@ TEST_P(Ops, NllTiesAndNonFinite)
         1, 1, 1, /**/ 1, 1, 1, /**/ -1e4f, 1e4f, 1e4f, /**/ 0, kNan, 0};
     Buffer<float> d_logits(be, logits), loss(be, 4, kNan), hit(be, 4, kNan), g(be, 12, kNan);
     Buffer<int32_t> labels(be, std::vector<int32_t>{0, 2, 1, 0});
-    EXPECT_OK(ops->nll(be, loss, hit, g, d_logits, labels, 4, 3, nullptr, 1.0f));
+    EXPECT_OK(ops->nll(be, loss, hit, nullptr, g, d_logits, labels, nullptr, 4, 3, nullptr, 1.0f));
     const std::vector<float> l = loss.Read(), h = hit.Read();
     EXPECT_NEAR(std::log(3.0), l[0], 1e-6);
     EXPECT_NEAR(std::log(2.0), l[2], 1e-6);
@@ -1835,8 +1856,8 @@ TEST_P(Ops, ReplayGivesTheBitsOfDirectCalls)
             EXPECT_OK(ops->dropout(be, dropped, d_x, rows * in, 0.3f, 0, step));
             EXPECT_OK(ops->gemm(be, y, dropped, d_w, rows, cols, in, 0, 1, 0));
             EXPECT_OK(ops->bias_activation(be, y, nullptr, bias, rows, cols, EWCK_ACTIVATION_NONE));
-            EXPECT_OK(
-                ops->nll(be, loss, nullptr, d, y, d_labels, rows, cols, 0, 1.0f / (float)rows));
+            EXPECT_OK(ops->nll(be, loss, nullptr, nullptr, d, y, d_labels, nullptr, rows, cols,
+                nullptr, 1.0f / (float)rows));
             EXPECT_OK(ops->accumulate(be, sum, loss, rows));
             EXPECT_OK(ops->gemm(be, g, d, dropped, cols, in, rows, 1, 0, 0));
             EXPECT_OK(ops->optimizer_step(

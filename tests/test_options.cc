@@ -189,6 +189,8 @@ TEST(Options, ChoicesAreTheEnums)
         {"schedule", "constant", &ewc_run_options::schedule, EWC_SCHEDULE_CONSTANT},
         {"schedule", "cosine", &ewc_run_options::schedule, EWC_SCHEDULE_COSINE},
         {"schedule", "step", &ewc_run_options::schedule, EWC_SCHEDULE_STEP},
+        {"class-weights", "none", &ewc_run_options::class_weights, EWC_CLASS_WEIGHTS_NONE},
+        {"class-weights", "balanced", &ewc_run_options::class_weights, EWC_CLASS_WEIGHTS_BALANCED},
     };
     std::set<std::string> covered;
     for (const auto &c : cases) {
@@ -277,7 +279,7 @@ TEST(Options, LimitsHold)
         {"replay-batch", "-1"}, {"permute-size", "-1"}, {"permute-size", "4097"},
         {"validation", "-1"}, {"validation", "1000000001"}, {"patience", "-1"},
         {"patience", "1000001"}, {"validate-every", "-1"}, {"fisher-overlap", "1"},
-        {"method", "Dropout"}};
+        {"method", "Dropout"}, {"class-weights", "balance"}, {"class-weights", "1"}};
     for (const auto &c : good) {
         ewc_run_options o = Defaults();
         EXPECT_OK(ewc_options_set(&o, c[0], c[1])) << c[0] << " " << c[1];
@@ -776,7 +778,8 @@ TEST(Sized, EveryStructThatIsHandedOverIsInTheTable)
     std::set<std::string> table;
     for (int i = 0; ewci_sized_row(i, &type, &size, &full); i++)
         table.insert(type);
-    const std::set<std::string> owned = {"ewc_event", "ewc_segment", "ewc_run_result"},
+    const std::set<std::string> owned = {"ewc_event", "ewc_segment", "ewc_run_result",
+                                    "ewc_confusion"},
                                 fixed = {"ewc_fisher_stats", "ewc_metrics", "ewc_option_list"};
     size_t found = 0;
     for (const auto &entry : std::filesystem::directory_iterator(EWC_TEST_INCLUDE)) {

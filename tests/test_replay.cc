@@ -259,7 +259,7 @@ TEST_P(Replay, RulesAreApart)
         EXPECT_EQ(mode == EWC_REPLAY_JOIN ? 20u : 0u, world.Join(1, 0).size());
         const auto g = Rng(1).Uniforms(ewc_model_parameter_count(world.model.get()), -1, 1);
         Buffer<float> gradient(be, g);
-        EXPECT_OK(ewci_replay_project(world.replay, gradient));
+        EXPECT_OK(ewci_replay_project(world.replay, nullptr, gradient));
         if (mode == EWC_REPLAY_JOIN) ExpectBits("gradient", gradient.Read(), g);
     }
 }

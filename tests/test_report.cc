@@ -320,13 +320,14 @@ TEST_F(Report, OneRun)
     ASSERT_EQ(0, outcome.code) << outcome.err;
     EXPECT_EQ("", outcome.err);
     EXPECT_TRUE(Has(outcome.out, "run/report.html\n")) << outcome.out;
-    ExpectFigures("run", {"mean-accuracy", "forgetting", "penalty-share", "throughput",
-                             "accuracy-matrix", "task-curves", "fisher-trace", "fisher-share",
-                             "fisher-histogram", "fisher-overlap", "fisher-overlap-tasks"});
+    ExpectFigures(
+        "run", {"mean-accuracy", "forgetting", "class-accuracy", "penalty-share", "throughput",
+                   "accuracy-matrix", "task-curves", "confusion", "fisher-trace", "fisher-share",
+                   "fisher-histogram", "fisher-overlap", "fisher-overlap-tasks"});
     const std::string page = Page("run");
     const Json result = Result("run");
-    EXPECT_EQ(11u, Count(page, "<svg "));
-    EXPECT_EQ(11u, Count(page, "<figcaption>"));
+    EXPECT_EQ(13u, Count(page, "<svg "));
+    EXPECT_EQ(13u, Count(page, "<figcaption>"));
     EXPECT_TRUE(Has(page, "36-12-10"));
     char acc[32];
     snprintf(acc, sizeof acc, "<dd>%.2f</dd>", 100.0 * Number(result.get(), "acc"));
@@ -570,6 +571,156 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
     EXPECT_EQ(0u, own.out.find("runs/report-2")) << own.out;
 }
 
+/* Of two seeds: accuracy on each class and shares of what it is taken for are the means of both. */
+TEST_F(Report, ShowsWhatClassesAreTakenFor)
+{
+    const auto flags = [](const char *seed) {
+        return Words{"--kind", "split", "--tasks", "3", "--scenario", "class", "--method", "er",
+            "--seed", seed, "--iterations", "8"};
+    };
+    for (const char *seed : {"1", "2"})
+        Train(std::string("runs/s") + seed, flags(seed));
+    ASSERT_EQ(0, Plain({"runs"}).code);
+    std::map<std::string, double> accuracy, share;
+    for (const auto &row : ReadCsv(folder / "runs/figures/class-accuracy.csv"))
+        if (row[0] != "series") accuracy[row[1]] = std::stod(row[2]);
+    std::vector<std::vector<std::string>> rows = ReadCsv(folder / "runs/figures/confusion.csv");
+    ASSERT_EQ(1u + 36u, rows.size());
+    for (size_t i = 1; i < rows.size(); i++)
+        share[rows[i][0] + " for " + rows[i][1]] = std::stod(rows[i][2]);
+    ASSERT_EQ(6u, accuracy.size());
+    const std::string page = Page("runs");
+    double most = 0.0, recency = 0.0;
+    for (int i = 0; i < 6; i++) {
+        double hits = 0.0;
+        for (int k = 0; k < 6; k++) {
+            double want = 0.0;
+            for (const char *seed : {"1", "2"}) {
+                const Json result = Result(std::string("runs/s") + seed);
+                const json_t *const row =
+                    json_array_get(json_object_get(result.get(), "confusion"), (size_t)i);
+                const json_t *const samples = json_object_get(result.get(), "class_samples");
+                want += 50.0 * json_number_value(json_array_get(row, (size_t)k)) /
+                        json_number_value(json_array_get(samples, (size_t)i));
+            }
+            const std::string name = std::to_string(i) + " for " + std::to_string(k);
+            ASSERT_EQ(1u, share.count(name)) << name;
+            EXPECT_NEAR(want, share[name], 1e-9) << name;
+            if (i == k) hits = want;
+            if (i != k) most = std::max(most, want);
+            if (i < 4 && k >= 4) recency += want / 4;
+        }
+        EXPECT_NEAR(hits, accuracy[std::to_string(i)], 1e-4) << i;
+    }
+    ASSERT_GT(most, 1.0) << "nothing is taken for another";
+    char text[64];
+    snprintf(text, sizeof text, "(%.1f %%)", most);
+    EXPECT_TRUE(Has(page, text)) << text;
+    rows = ReadCsv(folder / "runs/summary.csv");
+    for (size_t i = 0; i < rows[0].size(); i++)
+        if (rows[0][i] == "Recency bias (%)") {
+            EXPECT_NEAR(recency, std::stod(rows[1][i]), 1e-4);
+            recency = -1.0;
+        }
+    EXPECT_EQ(-1.0, recency) << "is not in the summary";
+
+    /* Of a run that has not finished: after its last whole task, here the second. */
+    Json second = nullptr;
+    size_t keep = 0;
+    {
+        std::istringstream lines(ReadFile(folder / "runs/s1/metrics.jsonl"));
+        std::string line;
+        for (int evaluated = 0; evaluated < 2 && std::getline(lines, line); keep++)
+            evaluated += Has(line, "class_accuracy");
+        second = ParseJson(line);
+    }
+    TrainPart("part", flags("1"), keep + 2);
+    ASSERT_EQ(0, Plain({"part"}).code);
+    rows = ReadCsv(folder / "part/figures/class-accuracy.csv");
+    ASSERT_EQ(7u, rows.size());
+    for (size_t k = 0; k < 6; k++) {
+        const json_t *const want =
+            json_array_get(json_object_get(second.get(), "class_accuracy"), k);
+        EXPECT_EQ(k >= 4, rows[1 + k][2].empty()) << k;
+        if (k < 4) {
+            EXPECT_NEAR(100.0 * json_number_value(want), std::stod(rows[1 + k][2]), 1e-9);
+        }
+    }
+    EXPECT_EQ(1u + 16u, ReadCsv(folder / "part/figures/confusion.csv").size());
+}
+
+/* More classes than a figure has room for are put together by their tasks; of more tasks, too, and
+ * of classes that are not counted, a sentence says so; and what a hostile file says is not
+ * believed. */
+TEST_F(Report, ShowsManyClasses)
+{
+    Train("run", {"--tasks", "2", "--scenario", "class"});
+    const auto write = [&](size_t classes, size_t tasks, bool counts, const char *name) {
+        const Json result = Result("run");
+        json_t *const accuracy = json_array(), *const rows = json_array(),
+                      *const samples = json_array(), *const names = json_array(),
+                      *const whose = json_array();
+        for (size_t k = 0; k < classes; k++) {
+            json_t *const row = json_array();
+            for (size_t j = 0; counts && j < classes; j++) /* each for the one before, and half
+                                                            * of the first for itself */
+                json_array_append_new(row, json_integer((j + 1) % classes == k ? 3
+                                                        : k == 0 && j == 0     ? 3
+                                                                               : 0));
+            json_array_append_new(rows, row);
+            json_array_append_new(samples, json_integer(k == 0 ? 6 : 3));
+            json_array_append_new(accuracy, json_real(k == 0 ? 0.5 : 0.0));
+            json_array_append_new(names, json_string(name));
+            json_array_append_new(whose, json_integer((json_int_t)(k / (classes / tasks) + 1)));
+        }
+        for (const auto &[key, value] : {std::pair{"class_accuracy", accuracy}, {"confusion", rows},
+                 {"classes", names}, {"class_tasks", whose}, {"class_samples", samples}})
+            json_object_set_new(result.get(), key, value);
+        char *const text = json_dumps(result.get(), 0);
+        WriteFile(folder / "run/result.json", text);
+        free(text);
+        EXPECT_EQ(0, Plain({"run"}).code);
+        return Page("run");
+    };
+    EXPECT_TRUE(Has(write(20, 2, true, "<b>&'%"), "1: &lt;b&gt;&amp;&#39;% for") ||
+                Has(Page("run"), "for 1: &lt;b&gt;"));
+    EXPECT_EQ(1u + 400u, ReadCsv(folder / "run/figures/confusion.csv").size());
+    EXPECT_TRUE(Has(write(200, 10, true, "a"), "put together"));
+    auto rows = ReadCsv(folder / "run/figures/confusion.csv");
+    ASSERT_EQ(1u + 100u, rows.size());
+    /* Of task 2's 20 classes the first is taken for one of task 1; of task 1's the first for its
+     * own half of the time, and else for task 10's. */
+    EXPECT_NEAR(5.0, std::stod(rows[1 + 10][2]), 1e-9);
+    EXPECT_NEAR(95.0, std::stod(rows[1 + 11][2]), 1e-9);
+    EXPECT_NEAR(100.0 * 3 / 63, std::stod(rows[1 + 9][2]), 1e-9);
+    EXPECT_EQ(1u + 200u, ReadCsv(folder / "run/figures/class-accuracy.csv").size());
+    std::filesystem::remove_all(folder / "run/figures");
+    EXPECT_TRUE(Has(write(202, 101, true, "a"), "matrix of 202 classes is not drawn"));
+    EXPECT_FALSE(std::filesystem::exists(folder / "run/figures/confusion.csv"));
+    std::filesystem::remove_all(folder / "run/figures");
+    const std::string page = write(1025, 5, false, "a");
+    EXPECT_TRUE(Has(page, "Of 1025 classes no figure is drawn"));
+    EXPECT_TRUE(Has(page, "Of more than 1024 classes it is not counted"));
+    EXPECT_FALSE(std::filesystem::exists(folder / "run/figures/class-accuracy.csv"));
+
+    const std::string result = ReadFile(folder / "run/result.json");
+    for (const char *hostile : {"\"class_accuracy\":7", "\"class_accuracy\":[null,\"a\",{}]",
+             "\"class_accuracy\":[1,2],\"confusion\":[[1],[2,3]]",
+             "\"class_accuracy\":[1,0],\"confusion\":[[1e300,1e300],[-1,1]],"
+             "\"class_tasks\":[1e300,-5],\"classes\":[null,3]"}) {
+        const Json base = Result("run");
+        for (const char *key : {"class_accuracy", "confusion", "class_tasks", "classes"})
+            json_object_del(base.get(), key);
+        const Json more = ParseJson("{" + std::string(hostile) + "}");
+        json_object_update(base.get(), more.get());
+        char *const text = json_dumps(base.get(), 0);
+        WriteFile(folder / "run/result.json", text);
+        free(text);
+        EXPECT_EQ(0, Plain({"run"}).code) << hostile;
+        (void)Page("run");
+    }
+}
+
 /* Runs are held against the joint run and tested against each other where tasks and seeds are the
  * same, and nowhere else. */
 TEST_F(Report, ComparesRunsOfTheSameTasksAndSeeds)
@@ -589,7 +740,12 @@ TEST_F(Report, ComparesRunsOfTheSameTasksAndSeeds)
     ASSERT_EQ(0, outcome.code) << outcome.err;
     const Json document = ParseJson(outcome.out);
     const json_t *const pairs = json_object_get(document.get(), "paired_tests");
-    ASSERT_EQ(1u, json_array_size(pairs)) << outcome.out;
+    std::string tested;
+    for (size_t i = 0; i < json_array_size(pairs); i++)
+        tested +=
+            std::string(json_string_value(json_object_get(json_array_get(pairs, i), "measure"))) +
+            " ";
+    EXPECT_EQ("acc bwt fwt forgetting incremental_acc learning_acc intransigence ", tested);
     const json_t *const pair = json_array_get(pairs, 0);
     EXPECT_STREQ("sgd tasks=2 (2 seeds)", json_string_value(json_object_get(pair, "a")));
     EXPECT_STREQ("joint tasks=2 (2 seeds)", json_string_value(json_object_get(pair, "b")));
@@ -624,7 +780,8 @@ TEST_F(Report, ComparesRunsOfTheSameTasksAndSeeds)
     EXPECT_EQ("0", cells["joint tasks=3 (2 seeds)"]["Intransigence (points)"]);
     EXPECT_EQ("", cells["sgd tasks=1 (2 seeds)"]["Intransigence (points)"]);
     const std::string page = Page("all");
-    EXPECT_EQ(1u, Count(page, "<th scope=\"col\">p</th>"));
+    EXPECT_EQ(1u, Count(page, "aria-label=\"Differences\""));
+    EXPECT_EQ(7u, Count(page, "<span class=\"soft\">p&nbsp;"));
     EXPECT_TRUE(Has(page, "with 2 seeds it is 2/2^2 = 0.5 at the smallest"));
 
     /* A result of an older version has the two that its matrix tells. */

@@ -3,6 +3,7 @@
  * ends when it cannot go on. */
 #include <cmath>
 #include <csignal>
+#include <set>
 #include <sys/resource.h>
 
 #include "ewc/checkpoint.h"
@@ -196,6 +197,7 @@ TEST_F(WholeRun, LeavesItsFolder)
         EXPECT_EQ(5, Number(head, "lambda"));
         EXPECT_EQ("half", Text(head, "lambda_convention"));
         EXPECT_EQ("sum", Text(head, "policy"));
+        EXPECT_EQ("none", Text(head, "class_weights"));
         EXPECT_EQ("auto", Text(head, "penalty"));
         EXPECT_TRUE(json_is_null(json_object_get(head, "gamma")));
         EXPECT_EQ(r->parameters, Number(head, "parameters_covered"));
@@ -211,6 +213,125 @@ TEST_F(WholeRun, LeavesItsFolder)
     const std::string task = "task-begin task-end fisher folded evaluated ";
     EXPECT_EQ("begin evaluated " + task + task + task + "end ", events);
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "executed", ewc_run_execute(run.get()));
+}
+
+namespace
+{
+/* An array of numbers; NaN for null. */
+std::vector<double> Numbers(const json_t *array)
+{
+    std::vector<double> out;
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        const json_t *const item = json_array_get(array, i);
+        out.push_back(json_is_null(item) ? NAN : json_number_value(item));
+    }
+    return out;
+}
+
+/* That an object says of classes what the library does. */
+void ExpectClasses(const json_t *object, const ewc_confusion *c, bool matrix)
+{
+    const auto accuracy = Numbers(json_object_get(object, "class_accuracy"));
+    const auto samples = Numbers(json_object_get(object, "class_samples"));
+    const json_t *const rows = json_object_get(object, "confusion");
+    ASSERT_EQ((size_t)c->classes, accuracy.size());
+    ASSERT_EQ((size_t)c->classes, samples.size());
+    EXPECT_EQ(matrix, rows != nullptr);
+    for (size_t k = 0; k < accuracy.size(); k++) {
+        EXPECT_EQ((double)c->samples[k], samples[k]);
+        if (c->samples[k] == 0)
+            EXPECT_TRUE(std::isnan(accuracy[k])) << k;
+        else
+            EXPECT_NEAR((double)c->hits[k] / (double)c->samples[k], accuracy[k], 1e-6);
+        const auto row = Numbers(json_array_get(rows, k));
+        for (size_t j = 0; matrix && j < accuracy.size(); j++)
+            EXPECT_EQ((double)c->counts[k * accuracy.size() + j], row.at(j));
+    }
+}
+} // namespace
+
+/* Which class is which, in the order of the shuffled tasks; and what each was taken for. */
+TEST_F(WholeRun, RecordsClasses)
+{
+    Set("kind", "split");
+    Set("scenario", "class");
+    Set("shuffle-classes", "true");
+    Set("class-weights", "balanced");
+    Set("epochs", "20");
+    const RunHandle run = Create();
+    ASSERT_OK(ewc_run_execute(run.get()));
+    const ewc_run_result *const r = ewc_run_get_result(run.get());
+    ASSERT_EQ(3, r->confusion->tasks);
+    ASSERT_EQ(6, r->confusion->classes);
+    const std::vector<Json> record = Record();
+    const Json result = Result();
+    std::set<std::string> names;
+    for (const json_t *head : {(const json_t *)record[0].get(), (const json_t *)result.get()}) {
+        EXPECT_EQ(
+            std::vector<double>({1, 1, 2, 2, 3, 3}), Numbers(json_object_get(head, "class_tasks")));
+        for (size_t k = 0; k < 6; k++) {
+            const char *const name =
+                json_string_value(json_array_get(json_object_get(head, "classes"), k));
+            ASSERT_NE(nullptr, name);
+            EXPECT_EQ(std::to_string(r->confusion->label[k]), name);
+            names.insert(name);
+        }
+    }
+    EXPECT_EQ(6u, names.size());
+    ExpectClasses(result.get(), r->confusion, true);
+    int64_t evaluated = 0;
+    for (const Json &line : record) {
+        if (Text(line.get(), "event") != "evaluated") continue;
+        const bool end = json_is_true(json_object_get(line.get(), "task_end"));
+        const auto samples = Numbers(json_object_get(line.get(), "class_samples"));
+        EXPECT_EQ(end ? 6u : 0u, samples.size());
+        if (!end) continue;
+        evaluated++;
+        EXPECT_EQ(6u, json_array_size(json_object_get(line.get(), "confusion")));
+        for (size_t k = 0; k < 6; k++) /* of tasks not yet seen there is none */
+            EXPECT_EQ((int64_t)k<2 * evaluated, samples[k]> 0) << k;
+        if (evaluated == 3) ExpectClasses(line.get(), r->confusion, true);
+        const json_t *const bias = json_object_get(line.get(), "recency_bias");
+        EXPECT_EQ(evaluated == 1, json_is_null(bias));
+    }
+    EXPECT_EQ(3, evaluated);
+    EXPECT_GT(r->measures->recency_bias, 0.0);
+    EXPECT_NEAR(r->measures->recency_bias, Number(result.get(), "recency_bias"), 1e-6);
+    EXPECT_EQ(nullptr, json_object_get(json_object_get(result.get(), "undefined"), "recency_bias"));
+}
+
+/* Of more classes than 32 the matrix comes with the last task; where classes cannot come last, why
+ * there is no bias. */
+TEST_F(WholeRun, RecordsFewMatricesOfManyClasses)
+{
+    for (const int64_t tasks : {3, 4}) {
+        Set("scenario", "class");
+        Set("tasks", std::to_string(tasks).c_str());
+        Set("iterations", "1");
+        Set("out", (folder / ("run" + std::to_string(tasks))).c_str());
+        const RunHandle run = Create();
+        ASSERT_OK(ewc_run_execute(run.get()));
+        int64_t matrices = 0, lists = 0;
+        std::istringstream lines(
+            ReadFile(folder / ("run" + std::to_string(tasks) + "/metrics.jsonl")));
+        for (std::string text; std::getline(lines, text);) {
+            const Json line = ParseJson(text);
+            matrices += json_object_get(line.get(), "confusion") != nullptr;
+            lists += json_object_get(line.get(), "class_accuracy") != nullptr;
+        }
+        EXPECT_EQ(tasks == 3 ? 3 : 1, matrices) << "of " << 10 * tasks << " classes";
+        EXPECT_EQ(tasks, lists);
+    }
+    Set("scenario", "domain");
+    Set("out", (folder / "run").c_str());
+    const RunHandle run = Create();
+    ASSERT_OK(ewc_run_execute(run.get()));
+    const Json result = Result();
+    EXPECT_EQ(10u, json_array_size(json_object_get(result.get(), "classes")));
+    ExpectClasses(result.get(), ewc_run_get_result(run.get())->confusion, true);
+    EXPECT_TRUE(json_is_null(json_object_get(result.get(), "recency_bias")));
+    EXPECT_NE(std::string::npos,
+        Text(json_object_get(result.get(), "undefined"), "recency_bias").find("class-incremental"));
 }
 
 /* What the tolerance left out, and that another estimator knows none. */

@@ -33,6 +33,7 @@ struct Story {
     static int Listen(void *user, const ewc_event *e)
     {
         Story *const story = (Story *)user;
+        if (e->kind == EWC_EVENT_POLL) return 0;
         story->Add("kind", e->kind);
         story->Add("task", (double)e->task);
         story->Add("step", (double)e->step);
@@ -215,6 +216,7 @@ std::string ByHand(const ewc_run_options &o)
     train.patience = o.patience;
     train.validate_every = o.validate_every;
     train.fisher_overlap = o.fisher_overlap;
+    train.class_weights = o.class_weights;
     train.on_event = Story::Listen;
     train.event_user = &story;
     const Handle<ewc_trainer> trainer =
@@ -346,6 +348,8 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
         {"eval-every", "0", "2"},
         {"eval-samples", "0", "7"},
         {"eval-samples", "5", "7"},
+        /* of the classes whose last samples are held out there are fewer */
+        {"class-weights", "none", "balanced", {{"validation", "25"}}},
         {"patience", "0", "1",
             {{"validation", "20"}, {"iterations", "12"}, {"validate-every", "1"}}},
         {"validate-every", "0", "2", {{"validation", "20"}, {"patience", "1"}}},
@@ -364,7 +368,7 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
     /* Seen elsewhere: what a preset sets, whose data, on which device, and what is left where. */
     std::set<std::string> covered = {"preset", "dataset", "data-dir", "device", "precision", "out",
         "checkpoint", "data", "format", "label-column", "test-share", "image-size", "coarse-labels",
-        "sequence"};
+        "sequence", "checkpoint-every", "checkpoint-minutes"};
     for (const Case &c : cases) {
         SCOPED_TRACE(std::string(c.key) + ": " + c.one + ", " + c.other);
         covered.insert(c.key);

@@ -118,6 +118,7 @@ struct Log {
     static int Add(void *user, const ewc_event *event)
     {
         Log *const log = (Log *)user;
+        if (event->kind == EWC_EVENT_POLL) return 0; /* the machine is slow */
         Entry entry = {*event, {}, {}, event->stats != nullptr, {}};
         EXPECT_EQ(event->kind == EWC_EVENT_FOLDED, event->state != nullptr);
         if (event->state) entry.state = *event->state;
@@ -176,15 +177,27 @@ Vec<char> ActiveParameters(const Net &net, Window window)
     return active;
 }
 
-/* One sample and the logits that compete for it. */
+/* One sample, the logits that compete for it, and what its loss counts. */
 struct Row {
     Batch sample;
     Window window;
+    double weight;
 };
 
-Row RowOf(const Batch &batch, size_t row, Window window)
+Row RowOf(const Batch &batch, size_t row, Window window, const Vec<double> &weights)
 {
-    return {{batch.Input<float>(row), {batch.labels[row]}}, window};
+    const int32_t label = batch.labels[row];
+    return {{batch.Input<float>(row), {label}}, window, weights[(size_t)label]};
+}
+
+/* Those of the classes that have labels become n / (k n_c). */
+void Balance(Vec<double> &weights, const Vec<int32_t> &labels)
+{
+    std::map<int32_t, double> rows;
+    for (const int32_t label : labels)
+        rows[label]++;
+    for (const auto &[label, count] : rows)
+        weights[(size_t)label] = (double)labels.size() / ((double)rows.size() * count);
 }
 
 /* Mean loss and gradient over rows of different windows. */
@@ -196,10 +209,12 @@ std::pair<T, Vec<T>> MeanOver(const std::vector<Row> &rows, const Net &net, cons
     for (size_t row = 0; row < rows.size(); row++) {
         reference::Masks<T> masks;
         if (of) masks = [&of, row](size_t) { return of(row); };
-        mean.first += reference::Loss(net, theta, rows[row].sample, rows[row].window, masks);
+        const T weight = T(rows[row].weight);
+        mean.first +=
+            weight * reference::Loss(net, theta, rows[row].sample, rows[row].window, masks);
         const Vec<T> g = reference::Gradient(net, theta, rows[row].sample, rows[row].window, masks);
         for (size_t i = 0; i < g.size(); i++)
-            mean.second[i] += g[i];
+            mean.second[i] += weight * g[i];
     }
     mean.first /= T(rows.size());
     for (T &g : mean.second)
@@ -223,6 +238,7 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
     std::vector<int64_t> order = plan.order;
     for (int64_t t = 0; plan.order.empty() && t < ewc_tasks_count(tasks); t++)
         order.push_back(t);
+    Vec<double> weights((size_t)net.width.back(), 1.0);
     int64_t seen = 0;   /* tasks trained before */
     int64_t logits = 0; /* of those tasks */
     for (const int64_t t : order) {
@@ -231,6 +247,7 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
         if (!plan.train.joint) all = {};
         all.inputs.insert(all.inputs.end(), own.inputs.begin(), own.inputs.end());
         all.labels.insert(all.labels.end(), own.labels.begin(), own.labels.end());
+        if (plan.train.class_weights == EWC_CLASS_WEIGHTS_BALANCED) Balance(weights, all.labels);
         const Window window = WindowOf(tasks, plan.tasks.scenario, t);
         const bool by_task = plan.tasks.scenario == EWC_SCENARIO_TASK;
         const bool replays = plan.train.replay != EWC_REPLAY_NONE;
@@ -267,7 +284,7 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
                 DropoutMasks<T>(plan.shape, net, plan.train.seed, (uint32_t)story.losses.size());
             std::vector<Row> rows_now, replayed;
             for (size_t i = 0; i < picked.Rows(); i++)
-                rows_now.push_back(RowOf(picked, i, window));
+                rows_now.push_back(RowOf(picked, i, window, weights));
             key.order = EWCK_STREAM_REPLAY;
             key.epoch = (uint32_t)story.losses.size();
             const int64_t kept = (int64_t)memory.kept.size();
@@ -276,7 +293,8 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
             for (int64_t i = 0; replays && i < std::min(most, kept); i++) {
                 const auto at = memory.kept[(size_t)ewci_sample(&key, i, kept)];
                 replayed.push_back(RowOf(learnt[at.first], at.second,
-                    by_task ? WindowOf(tasks, plan.tasks.scenario, (int64_t)at.first) : window));
+                    by_task ? WindowOf(tasks, plan.tasks.scenario, (int64_t)at.first) : window,
+                    weights));
             }
             if (plan.train.replay == EWC_REPLAY_JOIN)
                 rows_now.insert(rows_now.end(), replayed.begin(), replayed.end());
@@ -617,6 +635,70 @@ TEST_P(Trainer, ReplayFollowsTheOracleWithEveryOption)
 }
 
 /* Such plans as above have both, steps whose gradients oppose each other and others. */
+/* With balanced weights of classes that are not: in every scenario, of all tasks together, and of
+ * what is replayed or distilled beside them. F stays that of the likelihood. */
+TEST_P(Trainer, FollowsTheOracleWithClassWeights)
+{
+    const std::pair<const char *, std::function<void(Plan &)>> changes[] = {
+        {"plain", [](Plan &) {}},
+        {"rows held out", [](Plan &p) { p.tasks.validation = 7; }},
+        {"empirical", [](Plan &p) { p.fisher.estimator = EWC_FISHER_EMPIRICAL; }},
+        {"joint", /* of several heads the oracle trains one at a time */
+            [](Plan &p) { p.train.joint = p.tasks.scenario != EWC_SCENARIO_TASK; }},
+        {"replay", [](Plan &p) { p.train.replay = EWC_REPLAY_JOIN; }},
+        {"projection", [](Plan &p) { p.train.replay = EWC_REPLAY_PROJECT; }},
+        {"distillation",
+            [](Plan &p) {
+                if (p.tasks.scenario == EWC_SCENARIO_TASK) return; /* which has none */
+                p.penalty = false;
+                p.train.distill_temperature = 2.0f;
+            }},
+        {"path", [](Plan &p) { p.train.importance = EWC_IMPORTANCE_PATH; }},
+        {"an earlier task again",
+            [](Plan &p) {
+                p.order = {0, 1, 0};
+            }},
+    };
+    for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
+        for (const auto &[name, change] : changes) {
+            SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", " << name);
+            Plan plan;
+            plan.data.skewed = true;
+            plan.data.classes = 6;
+            plan.tasks = TaskOptions(EWC_TASKS_SPLIT, scenario, 2);
+            plan.tasks.classes_per_task = 3;
+            plan.train.class_weights = EWC_CLASS_WEIGHTS_BALANCED;
+            plan.train.memory = 30;
+            change(plan);
+            if (!plan.order.empty()) plan.penalty = false; /* counted by task */
+            ExpectFollowsOracle(be, plan);
+        }
+}
+
+/* A class that one in ten samples is of is found more often, and so is the mean class. */
+TEST_P(Trainer, BalanceHelpsRareClasses)
+{
+    Vec<double> mean, rarest;
+    for (const int64_t weights : {EWC_CLASS_WEIGHTS_NONE, EWC_CLASS_WEIGHTS_BALANCED}) {
+        Plan plan;
+        plan.data = {400, 400, 4, 4, 4, 400};
+        plan.data.skewed = true;
+        plan.tasks = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1);
+        plan.train.class_weights = weights;
+        plan.train.epochs = 3;
+        Sequence run(be, plan);
+        ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+        const ewc_confusion *const c = ewc_trainer_confusion(run.trainer.get());
+        mean.push_back(0.0);
+        for (int64_t k = 0; k < 4; k++)
+            mean.back() += 0.25 * (double)c->hits[k] / (double)c->samples[k];
+        rarest.push_back((double)c->hits[0] / (double)c->samples[0]);
+    }
+    EXPECT_GT(rarest[1], rarest[0] + 0.1);
+    EXPECT_GT(mean[1], mean[0] + 0.02);
+    EXPECT_LT(mean[1], 0.999) << "nothing is hard";
+}
+
 TEST(TrainerOnCpu, OracleProjectsSomeGradients)
 {
     ewc_backend *be = nullptr;
@@ -2162,6 +2244,8 @@ TEST_P(Trainer, RefusesBadOptions)
         o.joint = 1;
     });
     refuses("replay", [](O &o) { Force(o.replay, 3); });
+    refuses("class-weights: 2", [](O &o) { o.class_weights = 2; });
+    refuses("class-weights: -1", [](O &o) { o.class_weights = -1; });
     refuses("memory", [](O &o) { o.memory = 0; });
     refuses("replay-batch", [](O &o) { o.replay_batch = -1; });
     refuses("replay-batch", [](O &o) { o.replay_batch = (1 << 20) + 1; });
@@ -2221,6 +2305,7 @@ TEST_P(Trainer, SurvivesFailingAllocations)
         FailEveryAllocation(20, [&] { return Attempt(be, plan); });
     }
     plan.tasks.validation = 3;
+    plan.train.class_weights = EWC_CLASS_WEIGHTS_BALANCED;
     plan.train.patience = 1;
     plan.train.fisher_overlap = 1;
     FailEveryAllocation(26, [&] { return Attempt(be, plan); });

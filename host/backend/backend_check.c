@@ -140,12 +140,13 @@ static ewc_status check_initialize(
 
 /* ---- Likelihood ---- */
 
-static ewc_status check_nll(ewc_backend *be, float *loss, float *hit, float *gradient,
-    const float *logits, const int32_t *labels, int64_t rows, int64_t cols, const ewck_head *heads,
-    float scale)
+static ewc_status check_nll(ewc_backend *be, float *loss, float *hit, int32_t *answer,
+    float *gradient, const float *logits, const int32_t *labels, const float *weights, int64_t rows,
+    int64_t cols, const ewck_head *heads, float scale)
 {
     REQUIRE_BLOCK("nll", rows, cols);
-    return be->inner->nll(be, loss, hit, gradient, logits, labels, rows, cols, heads, scale);
+    return be->inner->nll(
+        be, loss, hit, answer, gradient, logits, labels, weights, rows, cols, heads, scale);
 }
 
 static ewc_status check_distill(ewc_backend *be, float *gradient, const float *logits,

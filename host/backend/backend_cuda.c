@@ -402,12 +402,13 @@ static ewc_status cuda_square_sum(
 
 /* ---- Likelihood ---- */
 
-static ewc_status cuda_nll(ewc_backend *be, float *loss, float *hit, float *gradient,
-    const float *logits, const int32_t *labels, int64_t rows, int64_t cols, const ewck_head *heads,
-    float scale)
+static ewc_status cuda_nll(ewc_backend *be, float *loss, float *hit, int32_t *answer,
+    float *gradient, const float *logits, const int32_t *labels, const float *weights, int64_t rows,
+    int64_t cols, const ewck_head *heads, float scale)
 {
     OPERATION(be, "nll",
-        ewck_nll(loss, hit, gradient, logits, labels, rows, cols, heads, scale, cuda->stream));
+        ewck_nll(loss, hit, answer, gradient, logits, labels, weights, rows, cols, heads, scale,
+            cuda->stream));
 }
 
 static ewc_status cuda_distill(ewc_backend *be, float *gradient, const float *logits,

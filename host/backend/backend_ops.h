@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 9 };
+enum { EWCI_BACKEND_ABI = 10 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
@@ -94,13 +94,14 @@ struct ewci_backend_ops {
         ewc_backend *be, float *out, const float *in, int64_t repeats, int64_t n);
 
     /* ---- Likelihood: softmax cross-entropy over the last dimension ---- */
-    /* Of logits (rows, cols) and labels (rows): loss (rows) = -log p(label); hit (rows) = 1 where
-     * the first largest logit is the label's, else 0; gradient (rows, cols) = scale (p - onehot).
-     * Each of the three may be NULL. With heads (cols), of each logit those that compete with it,
-     * only the logits of the label's head take part; the gradient is 0 outside of it. */
-    ewc_status (*nll)(ewc_backend *be, float *loss, float *hit, float *gradient,
-        const float *logits, const int32_t *labels, int64_t rows, int64_t cols,
-        const ewck_head *heads, float scale);
+    /* Of logits (rows, cols) and labels (rows): loss (rows) = -w log p(label); answer (rows) = the
+     * first largest logit; hit (rows) = 1 where that is the label's, else 0; gradient (rows, cols)
+     * = scale w (p - onehot). Each of the four may be NULL. w = weights[label], weights (cols), or
+     * 1 where that is NULL. With heads (cols), of each logit those that compete with it, only the
+     * logits of the label's head take part; the gradient is 0 outside of it. */
+    ewc_status (*nll)(ewc_backend *be, float *loss, float *hit, int32_t *answer, float *gradient,
+        const float *logits, const int32_t *labels, const float *weights, int64_t rows,
+        int64_t cols, const ewck_head *heads, float scale);
     /* gradient (rows, cols) = keep gradient + share t (softmax(logits / t) - softmax(teacher / t)),
      * the softmaxes over the first `old` of the logits (rows, cols), 1 <= old <= cols, t the
      * temperature; teacher (rows, old). Beyond them keep gradient alone. */

@@ -9,7 +9,8 @@
 
 typedef struct nll_job {
     float *loss, *hit, *gradient;
-    const float *logits;
+    int32_t *answer;
+    const float *logits, *weights;
     const int32_t *labels;
     const ewck_head *heads;
     int64_t rows, cols;
@@ -27,19 +28,22 @@ static void nll_chunk(void *context, int64_t i)
         const float *const z = job->logits + row * cols + first;
         const int64_t best = first_largest(z, width);
         if (job->hit) job->hit[row] = best == label ? 1.0f : 0.0f;
+        if (job->answer) job->answer[row] = (int32_t)(first + best);
         if (!job->loss && !job->gradient) continue;
+        const float weight = job->weights ? job->weights[first + label] : 1.0f;
+        const float scale = job->scale * weight;
         float sum = 0.0f;
         if (job->gradient) {
             float *const all = job->gradient + row * cols, *const g = all + first;
             memset(all, 0, (size_t)cols * sizeof *all);
             sum = exponentials(g, z, width, z[best]);
             for (int64_t j = 0; j < width; j++)
-                g[j] = job->scale * (g[j] / sum - (j == label ? 1.0f : 0.0f));
+                g[j] = scale * (g[j] / sum - (j == label ? 1.0f : 0.0f));
         } else {
             for (int64_t j = 0; j < width; j++)
                 sum += expf(z[j] - z[best]);
         }
-        if (job->loss) job->loss[row] = logf(sum) - (z[label] - z[best]);
+        if (job->loss) job->loss[row] = weight * (logf(sum) - (z[label] - z[best]));
     }
 }
 
@@ -88,13 +92,16 @@ ewc_status CPU(distill)(ewc_backend *be, float *gradient, const float *logits, c
     return EWC_OK;
 }
 
-ewc_status CPU(nll)(ewc_backend *be, float *loss, float *hit, float *gradient, const float *logits,
-    const int32_t *labels, int64_t rows, int64_t cols, const ewck_head *heads, float scale)
+ewc_status CPU(nll)(ewc_backend *be, float *loss, float *hit, int32_t *answer, float *gradient,
+    const float *logits, const int32_t *labels, const float *weights, int64_t rows, int64_t cols,
+    const ewck_head *heads, float scale)
 {
     nll_job job = {.loss = loss,
         .hit = hit,
         .gradient = gradient,
+        .answer = answer,
         .logits = logits,
+        .weights = weights,
         .labels = labels,
         .rows = rows,
         .cols = cols,

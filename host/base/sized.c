@@ -30,7 +30,7 @@
     X(ewc_run_options, validate_every)                                                             \
     X(ewc_run_callbacks, log_user)                                                                 \
     X(ewc_checkpoint_info, data_element)                                                           \
-    X(ewc_measures, intransigence)
+    X(ewc_measures, recency_bias)
 
 #define THROUGH(type, field) (offsetof(type, field) + sizeof(((type *)0)->field))
 

@@ -206,3 +206,17 @@ ewc_status ewc_consolidation_write(ewc_consolidation *state, const float *s, con
 done:
     return status;
 }
+
+ewc_status ewci_consolidation_exchange(ewc_consolidation *consolidation, ewci_state *state)
+{
+    const ewc_model *const model = consolidation->model;
+    ewc_consolidation_info *const info = &consolidation->info;
+    ewc_status status;
+    EWCI_TRY(ewci_model_exchange(model, state, "state.S", consolidation->s));
+    EWCI_TRY(ewci_model_exchange(model, state, "state.mu", consolidation->mu));
+    EWCI_TRY(ewci_state_exchange(state, "state.r", EWCI_F64, 1, &info->r));
+    EWCI_TRY(ewci_state_exchange(state, "state.tasks", EWCI_I64, 1, &info->tasks));
+    if (ewci_state_is_read(state)) EWCI_TRY(update_info(consolidation));
+done:
+    return status;
+}

@@ -21,6 +21,9 @@ struct ewc_consolidation {
 /* 1 if the state adds anything to a step: lambda > 0 and a task has been folded. */
 int ewci_consolidation_acts(const ewc_consolidation *state);
 
+/* S, mu, r and the number of tasks, into a state or out of it; what S's statistics say follows. */
+ewc_status ewci_consolidation_exchange(ewc_consolidation *consolidation, ewci_state *state);
+
 #ifdef __cplusplus
 }
 #endif

@@ -348,3 +348,9 @@ double ewc_fisher_dropped(const ewc_fisher *fisher)
 {
     return fisher ? fisher->dropped : 0.0;
 }
+
+ewc_status ewci_fisher_exchange(ewc_fisher *fisher, ewci_state *state)
+{
+    float *const f = ewci_state_is_read(state) ? ewci_fisher_rewrite(fisher) : fisher->f;
+    return ewci_model_exchange(fisher->model, state, "fisher.f", f);
+}

@@ -26,6 +26,9 @@ struct ewc_fisher {
     int known;              /* stats are there */
 };
 
+/* What the last pass left, into a state or out of it. */
+ewc_status ewci_fisher_exchange(ewc_fisher *fisher, ewci_state *state);
+
 /* f, which is about to be written. */
 float *ewci_fisher_rewrite(ewc_fisher *fisher);
 

@@ -48,7 +48,7 @@ void ewci_mlp_free(ewci_mlp *mlp)
 }
 
 ewc_status ewci_mlp_train(ewci_mlp *mlp, const ewc_consolidation *state, const ewci_task_view *task,
-    double *total, int64_t rows, int64_t count)
+    const float *weights, double *total, int64_t rows, int64_t count)
 {
     ewc_optimizer *const optimizer = mlp->optimizer;
     ewc_model *const model = optimizer->model;
@@ -65,6 +65,7 @@ ewc_status ewci_mlp_train(ewci_mlp *mlp, const ewc_consolidation *state, const e
         .v = optimizer->v,
         .s = acts ? state->s : NULL,
         .mu = acts ? state->mu : NULL,
+        .weights = weights,
         .total = total,
         .flag = optimizer->flag};
     return be->ops->mlp_steps(be, &net, &task->view, &rule, mlp->steps, rows, count);

@@ -27,9 +27,10 @@ ewc_status ewci_mlp_create(
 void ewci_mlp_free(ewci_mlp *mlp); /* NULL is ignored */
 
 /* Queues a step on the optimizer's model for each of the first `count` blocks of mlp->steps, on
- * batches of `rows`, with the penalty of `state` (or NULL); the losses are added to total. */
+ * batches of `rows`, with the penalty of `state` (or NULL) and the loss of a label times its one of
+ * `weights` (or NULL), on the device; the losses are added to total. */
 ewc_status ewci_mlp_train(ewci_mlp *mlp, const ewc_consolidation *state, const ewci_task_view *task,
-    double *total, int64_t rows, int64_t count);
+    const float *weights, double *total, int64_t rows, int64_t count);
 
 #ifdef __cplusplus
 }

@@ -248,3 +248,14 @@ ewc_status ewc_optimizer_repeat(
             "ewc_optimizer_repeat: another model's state, or steps=%lld", (long long)steps);
     return take_steps(optimizer, state, steps);
 }
+
+ewc_status ewci_optimizer_exchange(ewc_optimizer *optimizer, ewci_state *state)
+{
+    const ewc_model *const model = optimizer->model;
+    ewc_status status;
+    EWCI_TRY(ewci_model_exchange(model, state, "optimizer.m", optimizer->m));
+    EWCI_TRY(ewci_model_exchange(model, state, "optimizer.v", optimizer->v));
+    EWCI_TRY(ewci_state_exchange(state, "optimizer.t", EWCI_I64, 1, &optimizer->t));
+done:
+    return status;
+}

@@ -35,6 +35,9 @@ ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidatio
  * `state`; the optimizer is then reset, so that it works again once the weights do. Waits. */
 ewc_status ewci_optimizer_check(ewc_optimizer *optimizer, const ewc_consolidation *state);
 
+/* Moments and step count, into a state or out of it. */
+ewc_status ewci_optimizer_exchange(ewc_optimizer *optimizer, ewci_state *state);
+
 #ifdef __cplusplus
 }
 #endif

@@ -64,3 +64,14 @@ ewc_status ewci_overlap_add(
     }
     return EWC_OK;
 }
+
+ewc_status ewci_overlap_exchange(ewci_overlap *overlap, ewci_state *state)
+{
+    const int64_t tasks = overlap->tasks;
+    ewc_status status;
+    EWCI_TRY(ewci_state_exchange(state, "overlap.kept", EWCI_I32, tasks, overlap->kept));
+    EWCI_TRY(ewci_state_exchange(
+        state, "overlap.f", EWCI_F32, tasks * overlap->model->count, overlap->f));
+done:
+    return status;
+}

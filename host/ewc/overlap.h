@@ -23,6 +23,9 @@ void ewci_overlap_free(ewci_overlap *overlap);
 ewc_status ewci_overlap_add(
     ewci_overlap *overlap, ewc_fisher *fisher, int64_t t, const double **sums);
 
+/* What is kept of each task, into a state or out of it. */
+ewc_status ewci_overlap_exchange(ewci_overlap *overlap, ewci_state *state);
+
 #ifdef __cplusplus
 }
 #endif

@@ -94,3 +94,14 @@ ewc_status ewci_path_importance_of(ewci_path_integral *path, float *omega, float
     return model->be->ops->path_importance(
         model->be, omega, path->w, path->start, model->theta, xi, model->count);
 }
+
+ewc_status ewci_path_exchange(ewci_path_integral *path, ewci_state *state)
+{
+    ewc_status status;
+    EWCI_TRY(ewci_model_exchange(path->model, state, "path.w", path->w));
+    EWCI_TRY(ewci_model_exchange(path->model, state, "path.before", path->before));
+    EWCI_TRY(ewci_model_exchange(path->model, state, "path.start", path->start));
+    EWCI_TRY(ewci_model_exchange(path->model, state, "path.kept", path->kept));
+done:
+    return status;
+}

@@ -33,6 +33,9 @@ ewc_status ewci_path_restore(ewci_path_integral *path);
 /* Omega (count) at the present weights. */
 ewc_status ewci_path_importance_of(ewci_path_integral *path, float *omega, float xi);
 
+/* The integral so far, into a state or out of it. */
+ewc_status ewci_path_exchange(ewci_path_integral *path, ewci_state *state);
+
 #ifdef __cplusplus
 }
 #endif

@@ -164,7 +164,7 @@ ewc_status ewci_replay_join(ewci_replay *replay, const ewci_pass *pass, int64_t 
         replay->rows);
 }
 
-ewc_status ewci_replay_project(ewci_replay *replay, float *gradient)
+ewc_status ewci_replay_project(ewci_replay *replay, const float *weights, float *gradient)
 {
     ewc_backend *const be = replay->model->be;
     ewci_pass *const pass = replay->pass;
@@ -173,6 +173,7 @@ ewc_status ewci_replay_project(ewci_replay *replay, float *gradient)
     pass->rows = replay->rows;
     pass->first = replay->samples.first;
     pass->outputs = replay->samples.outputs;
+    pass->weights = weights; /* both windows begin with the first logit */
     EWCI_TRY(be->ops->gather(
         be, pass->x, pass->labels, pass->samples, &replay->samples.view, pass->step, pass->rows));
     EWCI_TRY(ewci_pass_forward(pass));
@@ -187,6 +188,28 @@ ewc_status ewci_replay_project(ewci_replay *replay, float *gradient)
     for (int i = 0; i < count; i++)
         EWCI_TRY(be->ops->project(be, gradient + ranges[i].offset,
             replay->gradient + ranges[i].offset, replay->dots, ranges[i].count));
+done:
+    return status;
+}
+
+ewc_status ewci_replay_exchange(ewci_replay *replay, ewci_state *state)
+{
+    ewci_reservoir *const memory = &replay->memory;
+    ewc_status status;
+    EWCI_TRY(ewci_state_exchange(state, "replay.tasks", EWCI_I64, 1, &replay->remembered));
+    EWCI_TRY(ewci_state_exchange(state, "replay.count", EWCI_I64, 1, &memory->count));
+    EWCI_TRY(ewci_state_exchange(state, "replay.offered", EWCI_I64, 1, &memory->offered));
+    EWCI_TRY(ewci_state_exchange(state, "replay.samples", EWCI_I64, memory->room, memory->samples));
+    if (!ewci_state_is_read(state)) goto done;
+    if (memory->count < 0 || memory->count > memory->room)
+        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "replay.count: %lld, expected 0..%lld",
+            (long long)memory->count, (long long)memory->room));
+    for (int64_t i = 0; i < memory->count; i++)
+        if (memory->samples[i] < 0 || memory->samples[i] >= memory->offered)
+            EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "replay.samples: %lld, expected 0..%lld",
+                (long long)memory->samples[i], (long long)memory->offered - 1));
+    EWCI_TRY(replay->model->be->ops->upload(replay->model->be, replay->chosen, memory->samples,
+        (size_t)memory->count * sizeof *memory->samples));
 done:
     return status;
 }

@@ -55,3 +55,14 @@ ewc_status ewci_stopping_restore(const ewci_stopping *stopping)
     return model->be->ops->copy(
         model->be, model->theta, stopping->best, (size_t)model->count * sizeof(float));
 }
+
+ewc_status ewci_stopping_exchange(ewci_stopping *stopping, ewci_state *state)
+{
+    ewc_status status;
+    EWCI_TRY(ewci_model_exchange(stopping->model, state, "stopping.best", stopping->best));
+    EWCI_TRY(ewci_state_exchange(state, "stopping.at", EWCI_I64, 1, &stopping->at));
+    EWCI_TRY(ewci_state_exchange(state, "stopping.worse", EWCI_I64, 1, &stopping->worse));
+    EWCI_TRY(ewci_state_exchange(state, "stopping.accuracy", EWCI_F64, 1, &stopping->accuracy));
+done:
+    return status;
+}

@@ -32,6 +32,9 @@ ewc_status ewci_stopping_check(ewci_stopping *stopping, int64_t step, double acc
 /* At the end of a task, after at least one check. */
 ewc_status ewci_stopping_restore(const ewci_stopping *stopping);
 
+/* The best weights so far, into a state or out of it. */
+ewc_status ewci_stopping_exchange(ewci_stopping *stopping, ewci_state *state);
+
 #ifdef __cplusplus
 }
 #endif

@@ -68,3 +68,13 @@ ewc_status ewci_teacher_guide(ewci_teacher *teacher, ewci_pass *student, const e
 done:
     return status;
 }
+
+ewc_status ewci_teacher_exchange(ewci_teacher *teacher, ewci_state *state)
+{
+    ewc_status status;
+    EWCI_TRY(ewci_model_exchange(teacher->model, state, "teacher.theta", teacher->theta));
+    EWCI_TRY(ewci_state_exchange(state, "teacher.tasks", EWCI_I64, 1, &teacher->tasks));
+    EWCI_TRY(ewci_state_exchange(state, "teacher.outputs", EWCI_I64, 1, &teacher->outputs));
+done:
+    return status;
+}

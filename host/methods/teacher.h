@@ -31,6 +31,9 @@ ewc_status ewci_teacher_remember(ewci_teacher *teacher, int64_t outputs);
  * Nothing before the first task is remembered. */
 ewc_status ewci_teacher_guide(ewci_teacher *teacher, ewci_pass *student, const ewck_view *view);
 
+/* The teacher and what it has learnt, into a state or out of it. */
+ewc_status ewci_teacher_exchange(ewci_teacher *teacher, ewci_state *state);
+
 #ifdef __cplusplus
 }
 #endif

@@ -5,19 +5,20 @@
 ewc_status ewci_likelihood_gradient(ewci_pass *pass, const ewck_head *heads, double *total)
 {
     ewc_backend *const be = pass->model->be;
-    const ewc_status status =
-        be->ops->nll(be, total ? pass->loss : NULL, NULL, pass->delta, ewci_pass_logits(pass),
-            pass->labels, pass->rows, pass->outputs, heads, 1.0f / (float)pass->rows);
+    const ewc_status status = be->ops->nll(be, total ? pass->loss : NULL, NULL, NULL, pass->delta,
+        ewci_pass_logits(pass), pass->labels, pass->weights, pass->rows, pass->outputs, heads,
+        1.0f / (float)pass->rows);
     if (status != EWC_OK || !total) return status;
     return be->ops->accumulate(be, total, pass->loss, pass->rows);
 }
 
-ewc_status ewci_likelihood_score(ewci_pass *pass, const ewck_head *heads, double *sums)
+ewc_status ewci_likelihood_score(
+    ewci_pass *pass, const int32_t *labels, int32_t *answers, const ewck_head *heads, double *sums)
 {
     ewc_backend *const be = pass->model->be;
     ewc_status status;
-    EWCI_TRY(be->ops->nll(be, pass->loss, pass->hits, NULL, ewci_pass_logits(pass), pass->labels,
-        pass->rows, pass->outputs, heads, 0.0f));
+    EWCI_TRY(be->ops->nll(be, pass->loss, pass->hits, answers, NULL, ewci_pass_logits(pass), labels,
+        NULL, pass->rows, pass->outputs, heads, 0.0f));
     EWCI_TRY(be->ops->accumulate(be, &sums[0], pass->hits, pass->rows));
     EWCI_TRY(be->ops->accumulate(be, &sums[1], pass->loss, pass->rows));
 done:

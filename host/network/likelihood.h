@@ -10,13 +10,14 @@
 extern "C" {
 #endif
 
-/* pass->delta = gradient of the mean loss over the batch; adds the batch's summed loss to *total
- * unless that is NULL. */
+/* pass->delta = gradient of the mean loss over the batch, each row's loss times the weight of its
+ * label; adds the batch's summed loss to *total unless that is NULL. */
 ewc_status ewci_likelihood_gradient(ewci_pass *pass, const ewck_head *heads, double *total);
 
 /* Adds the number of rows whose most probable class is their label to sums[0], and the batch's
- * summed loss to sums[1]. */
-ewc_status ewci_likelihood_score(ewci_pass *pass, const ewck_head *heads, double *sums);
+ * summed loss, without weights, to sums[1]; answers (rows), unless NULL, gets those classes. */
+ewc_status ewci_likelihood_score(
+    ewci_pass *pass, const int32_t *labels, int32_t *answers, const ewck_head *heads, double *sums);
 
 /* How many gradients per sample the estimator sends back. */
 int64_t ewci_likelihood_repeats(ewc_estimator estimator, int64_t outputs, int64_t draws);

@@ -482,3 +482,15 @@ done:
     ewci_pass_free(pass);
     return status;
 }
+
+ewc_status ewci_model_exchange(
+    const ewc_model *model, ewci_state *state, const char *name, float *buffer)
+{
+    const size_t bytes = (size_t)model->count * sizeof *buffer;
+    void *block;
+    if (!buffer) return EWC_OK;
+    const ewc_status status = ewci_state_block(state, name, EWCI_F32, model->count, &block);
+    if (status != EWC_OK) return status;
+    return ewci_state_is_read(state) ? model->be->ops->upload(model->be, buffer, block, bytes)
+                                     : model->be->ops->download(model->be, block, buffer, bytes);
+}

@@ -3,6 +3,7 @@
 #ifndef EWCI_MODEL_H
 #define EWCI_MODEL_H
 
+#include "../base/state.h"
 #include "ewc/model.h"
 #include "layer.h"
 
@@ -45,6 +46,7 @@ typedef struct ewci_pass {
     int64_t *samples;       /* (max_rows) */
     float *loss;            /* (max_rows) */
     float *hits;            /* (max_rows) 1 or 0 */
+    const float *weights;   /* (outputs) of the loss, by label; NULL: 1 each. Not owned */
     float **values;         /* (layer_count) host array: output of each layer (max_rows, out) */
     float **before;         /* (layer_count) host array: before the activation, or NULL */
     float *delta;           /* (max_gradients, widest) gradients at the logits, for backward */
@@ -82,6 +84,10 @@ typedef struct ewci_range {
     int64_t offset, count;
 } ewci_range;
 int ewci_model_ranges(const ewc_model *model, int64_t first, int64_t outputs, ewci_range ranges[3]);
+
+/* Puts a device buffer of the model's layout into a state, or takes it out. NULL: there is none. */
+ewc_status ewci_model_exchange(
+    const ewc_model *model, ewci_state *state, const char *name, float *buffer);
 
 #ifdef __cplusplus
 }

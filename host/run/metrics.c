@@ -100,6 +100,7 @@ ewc_status ewc_measures_compute(ewc_measures *out, size_t size, const double *r,
         .min_acc = has_curve ? min_acc(r, lowest, tasks) : (double)NAN,
         .stability_gap = has_curve ? stability_gap(r, lowest, tasks) : (double)NAN,
         .intransigence =
-            joint != NULL ? learning_acc(joint, tasks) - learning_acc(r, tasks) : (double)NAN};
+            joint != NULL ? learning_acc(joint, tasks) - learning_acc(r, tasks) : (double)NAN,
+        .recency_bias = NAN};
     return ewci_copy_out("ewc_measures", out, size, &m, "ewc_measures_compute");
 }

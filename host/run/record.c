@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../base/file.h"
@@ -17,22 +19,56 @@ struct ewci_record {
     char *path;
 };
 
-ewc_status ewci_record_create(ewci_record **out, const char *path)
+/* The file is locked as long as it is open: who has it is at work on the run. */
+static ewc_status open_record(ewci_record **out, const char *path, int how)
 {
+    ewc_status status = EWC_OK;
     ewci_record *const record = ewci_calloc(1, sizeof *record);
     *out = NULL;
     if (record == NULL) return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
-    record->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
+    record->fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | how, 0666);
     record->path = strdup(path);
-    if (record->fd < 0 || record->path == NULL) {
-        const ewc_status status =
-            record->fd < 0 ? ewci_fail(EWC_ERR_IO, "%s: cannot create: %s", path, strerror(errno))
-                           : ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+    if (record->fd < 0)
+        status = ewci_fail(
+            EWC_ERR_IO, "%s: cannot %s: %s", path, how != 0 ? "create" : "open", strerror(errno));
+    else if (record->path == NULL)
+        status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+    else if (flock(record->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        status = ewci_fail(EWC_ERR_CONFIG, "%s: another process is at work on this run", path);
+    if (status == EWC_OK)
+        *out = record;
+    else
         ewci_record_free(record);
-        return status;
-    }
-    *out = record;
+    return status;
+}
+
+ewc_status ewci_record_create(ewci_record **out, const char *path)
+{
+    return open_record(out, path, O_CREAT | O_EXCL);
+}
+
+ewc_status ewci_record_open(ewci_record **out, const char *path)
+{
+    return open_record(out, path, 0);
+}
+
+ewc_status ewci_record_sync(ewci_record *record, int64_t *bytes)
+{
+    struct stat info;
+    if (fdatasync(record->fd) != 0 || fstat(record->fd, &info) != 0)
+        return ewci_fail(EWC_ERR_IO, "%s: cannot write: %s", record->path, strerror(errno));
+    *bytes = info.st_size;
     return EWC_OK;
+}
+
+ewc_status ewci_record_cut(ewci_record *record, int64_t bytes)
+{
+    struct stat info;
+    if (fstat(record->fd, &info) == 0 && info.st_size < bytes)
+        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %lld bytes, the state was written after %lld",
+            record->path, (long long)info.st_size, (long long)bytes);
+    if (ftruncate(record->fd, bytes) == 0) return EWC_OK;
+    return ewci_fail(EWC_ERR_IO, "%s: cannot be cut: %s", record->path, strerror(errno));
 }
 
 void ewci_record_free(ewci_record *record)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "../base/enter.h"
 #include "../base/file.h"
@@ -16,333 +17,16 @@
 #include "checkpoint.h"
 #include "ewc/ewc.h"
 #include "options.h"
-#include "record.h"
-#include "sequence.h"
+#include "run.h"
 
-/* What the finished tasks have left, so that an early end can still write it. */
-typedef struct kept_model {
-    float *theta, *s, *mu; /* (parameters); s and mu: NULL without a state */
-    ewc_consolidation_info info;
-} kept_model;
-
-struct ewc_run {
-    ewc_run_options options;
-    ewc_run_callbacks callbacks;
-    ewc_backend *backend;
-    ewci_sets sets;
-    ewc_tasks *tasks;
-    ewc_model *model;
-    ewc_optimizer *optimizer;
-    ewc_consolidation *state; /* NULL: a method without penalty */
-    ewc_trainer *trainer;
-    ewci_record *record;
-    ewc_run_result result;
-    ewc_measures measures; /* of which result has the address */
-    ewc_backend_info device;
-    ewc_status event_status; /* what went wrong while an event was recorded, and its sentence */
-    char event_sentence[512];
-    kept_model kept;        /* after result.done tasks */
-    double start, saved_at; /* seconds; saved_at: of the last interim save, 0: none */
-    json_t *fishers;        /* an object for each Fisher pass, for result.json */
-    int executing;          /* inside ewc_run_execute, as callbacks are */
-    const char **names;     /* (tasks), borrowed from `tasks` */
-    char *folder;
-    char model_text[1024];
-};
-
-static double now(void)
+double ewci_run_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- What a run is, in JSON ---- */
-
-/* The value of an option as text, for records. */
-static json_t *option_text(const ewc_run_options *options, const char *key)
-{
-    char text[2 * EWC_OPTION_TEXT_SIZE];
-    if (ewc_options_get(options, key, text, sizeof text) != EWC_OK) return NULL;
-    return json_string(text);
-}
-
-/* What a lambda means only together: estimator, samples, normaliser, convention, policy. */
-static json_t *describe_method(const ewc_run *run)
-{
-    const ewc_run_options *const o = &run->options;
-    const ewci_method *const method = ewci_method_of(o);
-    json_t *const out = json_pack("{s:o, s:o, s:I, s:I}", "method", option_text(o, "method"),
-        "scenario", option_text(o, "scenario"), "tasks", (json_int_t)o->tasks, "parameters",
-        (json_int_t)run->result.parameters);
-    if (o->method == EWC_METHOD_LWF) {
-        json_object_set_new(out, "lwf_temperature", ewci_json_real(o->lwf_temperature));
-        json_object_set_new(out, "lwf_alpha", ewci_json_real(o->lwf_alpha));
-    }
-    if (method->replay != EWC_REPLAY_NONE) {
-        json_object_set_new(out, "memory", json_integer(o->memory));
-        json_object_set_new(
-            out, "replay_batch", json_integer(o->replay_batch > 0 ? o->replay_batch : o->batch));
-    }
-    if (out == NULL || run->state == NULL) return out;
-
-    int64_t covered = 0;
-    for (int64_t i = 0; i < ewc_model_segment_count(run->model); i++) {
-        const ewc_segment *const segment = ewc_model_segment(run->model, i);
-        if (!o->exclude_heads || !(segment->flags & EWC_SEGMENT_HEAD)) covered += segment->count;
-    }
-    json_t *const more = json_pack("{s:o, s:s, s:s, s:o, s:o, s:I}", "lambda",
-        ewci_json_real(ewci_method_lambda(o)), "lambda_convention", "half", "policy",
-        method->policy == EWC_POLICY_SUM ? "sum" : "online", "gamma",
-        method->policy == EWC_POLICY_SUM ? json_null() : ewci_json_real(ewci_method_gamma(o)),
-        "penalty", option_text(o, "penalty"), "parameters_covered", (json_int_t)covered);
-    const int64_t rows = ewc_tasks_rows(run->tasks, 0, EWC_SPLIT_TRAIN);
-    const int64_t samples =
-        o->fisher_samples > 0 && o->fisher_samples < rows ? o->fisher_samples : rows;
-    json_t *const source = json_pack("{s:s}", "importance", method->importance);
-    if (strcmp(method->importance, "fisher") == 0) {
-        json_object_set_new(source, "estimator", option_text(o, "estimator"));
-        if (o->estimator == EWC_FISHER_SAMPLED)
-            json_object_set_new(source, "fisher_draws", json_integer(o->fisher_draws));
-        if (o->estimator == EWC_FISHER_EXACT)
-            json_object_set_new(source, "fisher_tolerance", ewci_json_real(o->fisher_tolerance));
-    }
-    if (ewci_method_importance(o) == EWC_IMPORTANCE_FISHER) { /* a pass over samples */
-        json_object_set_new(source, "fisher_samples", json_integer(samples));
-        json_object_set_new(source, "normaliser", json_string("mean over samples"));
-    }
-    if (o->method == EWC_METHOD_SI) {
-        json_object_set_new(source, "si_xi", ewci_json_real(o->si_xi));
-        json_object_set_new(source, "si_gradient", json_string(o->si_total ? "total" : "task"));
-    }
-    const int failed = json_object_update(out, more) != 0 || json_object_update(out, source) != 0;
-    json_decref(more);
-    json_decref(source);
-    if (!failed) return out;
-    json_decref(out);
-    return NULL;
-}
-
-/* What class 0, 1, ... is called in the data; null where that is 0, 1, ... */
-static json_t *describe_labels(const ewc_run *run)
-{
-    const ewc_dataset *const set = run->sets.sets[0];
-    return set->info.is_mapped ? ewci_dataset_labels(set) : json_null();
-}
-
-/* What tasks are called; null where none has a name. */
-static json_t *describe_names(const ewc_run *run)
-{
-    int named = 0;
-    json_t *const out = json_array();
-    for (int64_t t = 0; t < run->result.tasks; t++) {
-        named |= run->names[t][0] != '\0';
-        json_array_append_new(out, json_string(run->names[t]));
-    }
-    if (named) return out;
-    json_decref(out);
-    return json_null();
-}
-
-/* The first line of the record, and the head of result.json. */
-static json_t *describe_run(const ewc_run *run)
-{
-    const ewc_run_options *const o = &run->options;
-    const ewc_dataset_info *const data = run->result.data;
-    json_t *const out = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:o, s:s}",
-        "version", ewc_version(), "device", run->device.name, "device_description",
-        run->device.description, "precision", run->device.precision, "threads", run->device.threads,
-        "seed", (json_int_t)o->seed, "dataset", data->name, "data_folder", data->folder,
-        "data_checksum", data->checksum, "kind", option_text(o, "kind"), "model", run->model_text);
-    if (out != NULL) {
-        json_object_set_new(out, "data_format", json_string(data->format));
-        json_object_set_new(
-            out, "data_rows", json_pack("[I, I]", (json_int_t)data->rows[0], data->rows[1]));
-        json_object_set_new(out, "data_labels", describe_labels(run));
-        json_object_set_new(out, "standardize", json_boolean(o->standardize));
-        json_object_set_new(out, "task_names", describe_names(run));
-    }
-    if (out != NULL && o->sequence[0] != '\0') { /* "sets" and "tasks" */
-        json_t *const sequence = ewci_sequence_describe(run->tasks);
-        json_object_set_new(out, "kind", json_string("sequence"));
-        json_object_set_new(out, "sequence", sequence);
-    }
-    json_t *const method = describe_method(run);
-    if (out != NULL && method != NULL && json_object_update(out, method) == 0) {
-        json_decref(method);
-        return out;
-    }
-    json_decref(out);
-    json_decref(method);
-    return NULL;
-}
-
-static json_t *describe_counts(const int64_t *counts, int64_t n)
-{
-    json_t *const out = json_array();
-    for (int64_t i = 0; i < n; i++)
-        json_array_append_new(out, json_integer(counts[i]));
-    return out;
-}
-
-/* {"acc", ...}: null where undefined. */
-static json_t *describe_measures(const ewc_measures *m)
-{
-    json_t *const out = json_object();
-#define PUT(field, name, formula, meaning, source, needs)                                          \
-    json_object_set_new(out, #field, ewci_json_real(m->field));
-    EWC_MEASURES(PUT)
-#undef PUT
-    return out;
-}
-
-/* {"fwt": "needs ...", ...}: of each measure that is undefined what it would take. */
-static json_t *describe_undefined(const ewc_measures *m)
-{
-    json_t *const out = json_object();
-#define PUT(field, name, formula, meaning, source, needs)                                          \
-    if (!isfinite(m->field)) json_object_set_new(out, #field, json_string("needs " needs));
-    EWC_MEASURES(PUT)
-#undef PUT
-    return out;
-}
-
-static json_t *describe_result(const ewc_run *run)
-{
-    const ewc_run_result *const r = &run->result;
-    json_t *const out = describe_run(run);
-    json_t *const accuracy = json_array();
-    for (int64_t i = 0; i < r->tasks; i++)
-        json_array_append_new(accuracy, ewci_json_reals(r->accuracy + i * r->tasks, r->tasks));
-    json_t *const samples = json_array();
-    for (int64_t i = 0; i < r->tasks; i++)
-        json_array_append_new(
-            samples, describe_counts(r->accuracy_samples + i * r->tasks, r->tasks));
-    double validation_acc = 0.0;
-    for (int64_t i = 0; i < r->done; i++)
-        validation_acc += r->validation[i] / (double)r->done;
-    json_t *const more = json_pack("{s:I, s:o, s:o, s:o, s:o,"
-                                   " s:{s:o, s:o, s:o, s:o}, s:I, s:o, s:O}",
-        "tasks_done", (json_int_t)r->done, "accuracy", accuracy, "baseline",
-        ewci_json_reals(r->baseline, r->tasks), "validation",
-        ewci_json_reals(r->validation, r->tasks), "validation_acc", ewci_json_real(validation_acc),
-        "seconds", "total", ewci_json_real(r->seconds), "training",
-        ewci_json_real(r->seconds_training), "fisher", ewci_json_real(r->seconds_fisher),
-        "evaluation", ewci_json_real(r->seconds_evaluation), "fisher_samples_done",
-        (json_int_t)r->fisher_samples, "fisher_samples_per_second",
-        ewci_json_real((double)r->fisher_samples / r->seconds_fisher), "fisher", run->fishers);
-    json_t *const measures = describe_measures(&run->measures);
-    json_object_update(out, measures);
-    json_decref(measures);
-    json_object_set_new(out, "undefined", describe_undefined(&run->measures));
-    json_object_set_new(out, "accuracy_samples", samples);
-    json_object_set_new(out, "baseline_samples", describe_counts(r->baseline_samples, r->tasks));
-    json_object_set_new(
-        out, "validation_samples", describe_counts(r->validation_samples, r->tasks));
-    if (out != NULL && run->state != NULL)
-        json_object_set_new(out, "proximal_from",
-            r->proximal_from > 0 ? json_integer(r->proximal_from) : json_null());
-    if (out != NULL && more != NULL && json_object_update(out, more) == 0 &&
-        json_object_set_new(out, "folder", json_string(r->folder)) == 0) {
-        json_decref(more);
-        return out;
-    }
-    json_decref(out);
-    json_decref(more);
-    return NULL;
-}
-
-ewc_status ewc_run_result_json(const ewc_run *run, char **text)
-{
-    EWCI_ENTER(run, text);
-    json_t *const result = describe_result(run);
-    *text = result == NULL ? NULL : ewci_json_text(result);
-    json_decref(result);
-    return *text != NULL ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "ewc_run_result_json: out of memory");
-}
-
-/* ---- Events ---- */
-
-/* {"fc1.weight": {"trace", "mean", "max", "zeros", "log2_from": k, "log2_counts": [weights with
- * 2^k <= F < 2^(k+1), and so on]}, ...} */
-static json_t *describe_stats(const ewc_run *run, const ewc_fisher_stats *stats)
-{
-    json_t *const out = json_object();
-    for (int64_t i = 0; stats != NULL && i < ewc_model_segment_count(run->model); i++) {
-        const int64_t *const bins = stats[i].bins;
-        json_t *const counts = json_array();
-        int first = 0, end = EWC_FISHER_BINS;
-        while (first < end && bins[first] == 0)
-            first++;
-        while (end > first && bins[end - 1] == 0)
-            end--;
-        for (int k = first; k < end; k++)
-            json_array_append_new(counts, json_integer(bins[k]));
-        json_object_set_new(out, ewc_model_segment(run->model, i)->name,
-            json_pack("{s:o, s:o, s:o, s:I, s:i, s:o}", "trace", ewci_json_real(stats[i].trace),
-                "mean", ewci_json_real(stats[i].mean), "max", ewci_json_real(stats[i].max), "zeros",
-                (json_int_t)stats[i].zeros, "log2_from", EWC_FISHER_BIN_FIRST + first,
-                "log2_counts", counts));
-    }
-    return out;
-}
-
-/* {"fc1.weight": [for each task before: sum of sqrt(F F_before)], ...}; null where not asked for */
-static json_t *describe_overlap(const ewc_run *run, const ewc_event *e)
-{
-    const int64_t segments = ewc_model_segment_count(run->model);
-    if (e->overlap == NULL) return json_null();
-    json_t *const out = json_object();
-    for (int64_t i = 0; i < segments; i++) {
-        json_t *const sums = json_array();
-        for (int64_t j = 0; j < e->task; j++)
-            json_array_append_new(sums, ewci_json_real(e->overlap[j * segments + i]));
-        json_object_set_new(out, ewc_model_segment(run->model, i)->name, sums);
-    }
-    return out;
-}
-
-/* An event as a line of the record. */
-static json_t *describe_event(const ewc_run *run, const ewc_event *e)
-{
-    const json_int_t task = e->task + 1, step = e->step; /* tasks count from 1 for people */
-    switch (e->kind) {
-    case EWC_EVENT_TASK_BEGIN:
-        return json_pack(
-            "{s:s, s:I, s:I}", "event", "task-begin", "task", task, "steps", (json_int_t)e->steps);
-    case EWC_EVENT_STEP:
-        return json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "event", "step", "task", task,
-            "step", step, "epoch", (json_int_t)e->epoch + 1, "loss", ewci_json_real(e->loss),
-            "penalty", ewci_json_real(e->penalty), "lr", ewci_json_real(e->lr), "seconds",
-            ewci_json_real(e->seconds));
-    case EWC_EVENT_EVALUATED:
-    case EWC_EVENT_VALIDATED:
-        return json_pack("{s:s, s:I, s:I, s:b, s:o, s:o, s:o, s:o}", "event",
-            e->kind == EWC_EVENT_EVALUATED ? "evaluated" : "validated", "task", task, "step", step,
-            "task_end", e->task_end, "accuracy", ewci_json_reals(e->accuracy, e->tasks), "losses",
-            ewci_json_reals(e->losses, e->tasks), "samples", describe_counts(e->rests_on, e->tasks),
-            "seconds", ewci_json_real(e->seconds));
-    case EWC_EVENT_FISHER:
-        return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "event", "fisher", "task",
-            task, "samples", (json_int_t)e->samples, "rows_per_sample", ewci_json_real(e->rows),
-            "dropped", ewci_json_real(e->dropped), "seconds", ewci_json_real(e->seconds),
-            "segments", describe_stats(run, e->stats), "overlap", describe_overlap(run, e));
-    case EWC_EVENT_FOLDED:
-        return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:s}", "event", "folded", "task",
-            task, "folded", (json_int_t)e->state->tasks, "trace", ewci_json_real(e->state->trace),
-            "max", ewci_json_real(e->state->max), "r", ewci_json_real(e->state->r), "safe_lambda",
-            ewci_json_real(e->safe_lambda), "penalty",
-            e->form == EWC_PENALTY_PROXIMAL ? "proximal" : "explicit");
-    case EWC_EVENT_TASK_END:
-        return json_pack("{s:s, s:I, s:I, s:b, s:I, s:o}", "event", "task-end", "task", task,
-            "step", step, "stopped_early", e->stopped_early, "kept_step", (json_int_t)e->kept_step,
-            "seconds", ewci_json_real(e->seconds));
-    }
-    return NULL;
-}
-
-/* folder/name; NULL if out of memory. free() it. */
-static char *join(const char *folder, const char *name)
+char *ewci_run_path(const char *folder, const char *name)
 {
     char *path = NULL;
     return asprintf(&path, "%s/%s", folder, name) < 0 ? NULL : path;
@@ -351,7 +35,7 @@ static char *join(const char *folder, const char *name)
 /* Writes text to folder/name; NULL text stands for a failed allocation. */
 static ewc_status write_text(const ewc_run *run, const char *name, const char *text)
 {
-    char *const path = join(run->folder, name);
+    char *const path = ewci_run_path(run->folder, name);
     ewc_status status = EWC_ERR_MEMORY;
     if (path != NULL && text != NULL) {
         const ewci_piece piece = {text, strlen(text)};
@@ -366,13 +50,13 @@ static ewc_status write_text(const ewc_run *run, const char *name, const char *t
 static ewc_status save_checkpoint(ewc_run *run)
 {
     ewc_status status = EWC_OK;
-    char *const folder = join(run->folder, "checkpoint");
-    char *const path = join(run->folder, "checkpoint/model.safetensors");
+    char *const folder = ewci_run_path(run->folder, "checkpoint");
+    char *const path = ewci_run_path(run->folder, "checkpoint/model.safetensors");
     if (folder == NULL || path == NULL) {
         status = ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory");
         goto done;
     }
-    if (run->result.saved == 0) EWCI_TRY(ewci_folder_make(folder));
+    if (access(folder, F_OK) != 0) EWCI_TRY(ewci_folder_make(folder));
     EWCI_TRY(ewc_checkpoint_save_tasks(path, run->model, run->state, run->tasks, run->result.done));
 done:
     free(path);
@@ -384,7 +68,7 @@ done:
 static ewc_status measure(ewc_run *run)
 {
     ewc_run_result *const r = &run->result;
-    r->seconds = now() - run->start;
+    r->seconds = ewci_run_now() - run->start;
     r->seconds_training = r->seconds - r->seconds_fisher - r->seconds_evaluation;
     r->metrics = ewc_trainer_metrics(run->trainer, r->done);
     return ewc_trainer_measures(run->trainer, r->done, &run->measures, sizeof run->measures);
@@ -400,7 +84,7 @@ static ewc_status save_finished(ewc_run *run)
     EWCI_TRY(ewc_run_result_json(run, &text));
     EWCI_TRY(write_text(run, "result.json", text));
     run->result.saved = run->result.done;
-    run->saved_at = now();
+    run->saved_at = ewci_run_now();
 done:
     free(text);
     return status;
@@ -444,7 +128,7 @@ static ewc_status keep_finished(ewc_run *run)
         EWCI_TRY(ewc_consolidation_read(run->state, kept->s, kept->mu, n));
         EWCI_TRY(ewc_consolidation_describe(run->state, &kept->info, sizeof kept->info));
     }
-    if (run->result.saved == 0 || now() - run->saved_at >= between_saves)
+    if (run->result.saved == 0 || ewci_run_now() - run->saved_at >= between_saves)
         EWCI_TRY(save_finished(run));
 done:
     return status;
@@ -494,17 +178,29 @@ static int keep_cause(ewc_run *run, ewc_status status)
     return status != EWC_OK;
 }
 
+/* A state that cannot be written, as on a full disk, is no reason to stop: the one before is there,
+ * and it is tried again. */
+static void keep_state(ewc_run *run)
+{
+    if (ewci_run_save_state(run) == EWC_OK) return;
+    ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_WARNING,
+        "no state to go on from was written: %s", ewc_last_error());
+    ewci_forget_error();
+    run->state_at = ewci_run_now();
+}
+
 /* Counts, records and passes on. */
 static int on_event(void *user, const ewc_event *e)
 {
     ewc_run *const run = user;
     ewc_run_result *const result = &run->result;
-    const int unfinished = e->kind == EWC_EVENT_FISHER && e->stats == NULL; /* only time passes */
+    const int unfinished = e->kind == EWC_EVENT_POLL ||
+                           (e->kind == EWC_EVENT_FISHER && e->stats == NULL); /* only time passes */
     if (unfinished)
         return run->callbacks.on_event != NULL
                    ? run->callbacks.on_event(run->callbacks.event_user, e)
                    : 0;
-    json_t *const line = describe_event(run, e);
+    json_t *const line = ewci_run_describe_event(run, e);
     if (e->kind == EWC_EVENT_EVALUATED || e->kind == EWC_EVENT_VALIDATED)
         result->seconds_evaluation += e->seconds;
     if (e->kind == EWC_EVENT_FOLDED) note_form(run, e);
@@ -520,8 +216,11 @@ static int on_event(void *user, const ewc_event *e)
         result->done = e->task + 1;
         if (keep_cause(run, keep_finished(run))) return 1;
     }
-    if (run->callbacks.on_event == NULL) return 0;
-    return run->callbacks.on_event(run->callbacks.event_user, e);
+    const int stop = run->callbacks.on_event != NULL &&
+                     run->callbacks.on_event(run->callbacks.event_user, e) != 0;
+    /* A stop writes a state when training has returned. */
+    if (!stop && ewci_run_state_is_due(run, e)) keep_state(run);
+    return stop;
 }
 
 /* ---- Making a run ---- */
@@ -638,18 +337,17 @@ static ewc_status create_trainer(ewc_run *run)
     training.fisher_overlap = o->fisher_overlap;
     training.on_event = on_event;
     training.event_user = run;
+    training.class_weights = o->class_weights;
     return ewc_trainer_create(
         &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
 }
 
-ewc_status ewc_run_create(
+/* The run of these options, in no folder yet. */
+static ewc_status create_run(
     ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
 {
-    if (out != NULL) *out = NULL;
-    EWCI_ENTER(out, options);
     ewc_status status = EWC_OK;
     ewc_run *run = NULL;
-    struct stat existing;
     EWCI_TRY(ewc_options_check(options));
     run = ewci_calloc(1, sizeof *run);
     if (run == NULL) {
@@ -660,10 +358,6 @@ ewc_status ewc_run_create(
     EWCI_TRY(ewci_options_import(&run->options, options, "ewc_run_create"));
     EWCI_TRY(ewc_options_set(&run->options, "data-dir", o->data_dir)); /* absolute */
     EWCI_TRY(ewc_options_set(&run->options, "data", o->data));
-    if (o->out[0] != '\0' && lstat(o->out, &existing) == 0) {
-        status = ewci_fail(EWC_ERR_CONFIG, "out: %s exists already", o->out);
-        goto done;
-    }
     run->callbacks = (ewc_run_callbacks)EWC_RUN_CALLBACKS_DEFAULTS;
     if (callbacks != NULL)
         EWCI_TRY(
@@ -694,6 +388,7 @@ ewc_status ewc_run_create(
     run->result.accuracy_samples = ewc_trainer_accuracy_samples(run->trainer);
     run->result.baseline_samples = ewc_trainer_baseline_samples(run->trainer);
     run->result.validation_samples = ewc_trainer_validation_samples(run->trainer);
+    run->result.confusion = ewc_trainer_confusion(run->trainer);
     run->result.metrics = (ewc_metrics){NAN, NAN, NAN, NAN};
 #define UNDEFINED(field, name, formula, meaning, source, needs) run->measures.field = NAN;
     EWC_MEASURES(UNDEFINED)
@@ -708,6 +403,94 @@ ewc_status ewc_run_create(
     *out = run;
     run = NULL;
 done:
+    ewc_run_free(run);
+    return status;
+}
+
+ewc_status ewc_run_create(
+    ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
+{
+    if (out != NULL) *out = NULL;
+    EWCI_ENTER(out, options);
+    ewc_run_options given;
+    ewc_status status;
+    struct stat existing;
+    EWCI_TRY(ewc_options_check(options));
+    EWCI_TRY(ewci_options_import(&given, options, "ewc_run_create"));
+    if (given.out[0] != '\0' && lstat(given.out, &existing) == 0)
+        EWCI_TRY(ewci_fail(EWC_ERR_CONFIG, "out: %s exists already%s%s", given.out,
+            ewc_run_is_resumable(given.out) ? "; to go on with it: ewc resume " : "",
+            ewc_run_is_resumable(given.out) ? given.out : ""));
+    EWCI_TRY(create_run(out, options, callbacks));
+done:
+    return status;
+}
+
+/* The options of a run's config.json, or those given, which may differ in what results do not
+ * depend on. */
+static ewc_status take_options(
+    ewc_run_options *options, const char *folder, const ewc_run_options *given)
+{
+    static const char *const free_keys[] = {
+        "device", "threads", "out", "checkpoint-every", "checkpoint-minutes"};
+    ewc_run_options own;
+    ewc_option_info info;
+    ewc_status status;
+    char *const config = ewci_run_path(folder, "config.json"), *sequence = NULL;
+    if (config == NULL) return ewci_fail(EWC_ERR_MEMORY, "ewc_run_resume: out of memory");
+    EWCI_TRY(ewc_options_init(&own, sizeof own));
+    EWCI_TRY(ewc_options_load_json(&own, config));
+    if (own.sequence[0] != '\0') { /* the file it was begun with may have changed */
+        sequence = ewci_run_path(folder, "sequence.json");
+        if (sequence == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_run_resume: out of memory"));
+        EWCI_TRY(ewc_options_set(&own, "sequence", sequence));
+    }
+    *options = own;
+    if (given == NULL) goto done;
+    EWCI_TRY(ewci_options_import(options, given, "ewc_run_resume"));
+    if (sequence != NULL) EWCI_TRY(ewc_options_set(options, "sequence", sequence));
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++) {
+        char was[2 * EWC_OPTION_TEXT_SIZE], is[2 * EWC_OPTION_TEXT_SIZE];
+        int is_free = 0;
+        for (size_t k = 0; k < sizeof free_keys / sizeof free_keys[0]; k++)
+            is_free |= strcmp(info.key, free_keys[k]) == 0;
+        EWCI_TRY(ewc_options_get(&own, info.key, was, sizeof was));
+        EWCI_TRY(ewc_options_get(options, info.key, is, sizeof is));
+        if (!is_free && strcmp(was, is) != 0)
+            EWCI_TRY(ewci_fail(
+                EWC_ERR_CONFIG, "%s: %.64s, the run was begun with %.64s", info.key, is, was));
+    }
+done:
+    free(sequence);
+    free(config);
+    return status;
+}
+
+ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_options *given,
+    const ewc_run_callbacks *callbacks)
+{
+    if (out != NULL) *out = NULL;
+    EWCI_ENTER(out, folder);
+    ewc_status status;
+    ewc_run *run = NULL;
+    ewc_run_options options;
+    char *record = NULL;
+    if (!ewc_run_is_resumable(folder))
+        return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from", folder);
+    EWCI_TRY(take_options(&options, folder, given));
+    EWCI_TRY(create_run(&run, &options, callbacks));
+    run->resumes = 1;
+    run->folder = strdup(folder);
+    record = ewci_run_path(folder, "metrics.jsonl");
+    if (run->folder == NULL || record == NULL)
+        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_run_resume: out of memory"));
+    run->result.folder = run->folder;
+    EWCI_TRY(ewci_record_open(&run->record, record));
+    EWCI_TRY(ewci_run_load_state(run));
+    *out = run;
+    run = NULL;
+done:
+    free(record);
     ewc_run_free(run);
     return status;
 }
@@ -804,14 +587,14 @@ static ewc_status begin(ewc_run *run)
     EWCI_TRY(ewc_options_to_json(&resolved, &text));
     EWCI_TRY(write_text(run, "config.json", text));
     if (run->options.sequence[0] != '\0') EWCI_TRY(write_sequence(run));
-    path = join(run->folder, "metrics.jsonl");
+    path = ewci_run_path(run->folder, "metrics.jsonl");
     if (path == NULL) {
         status = ewci_fail(EWC_ERR_MEMORY, "out: out of memory");
         goto done;
     }
     EWCI_TRY(ewci_record_create(&run->record, path));
     line = json_pack("{s:s}", "event", "begin");
-    json_t *const what = describe_run(run);
+    json_t *const what = ewci_run_describe(run);
     json_object_update(line, what);
     json_decref(what);
     EWCI_TRY(ewci_record_add(run->record, line));
@@ -827,11 +610,12 @@ static ewc_status finish(ewc_run *run)
     ewc_status status = EWC_OK;
     EWCI_TRY(save_finished(run));
     json_t *const line = json_pack("{s:s}", "event", "end");
-    json_t *const measures = describe_measures(&run->measures);
+    json_t *const measures = ewci_run_describe_measures(&run->measures);
     json_object_update(line, measures);
     json_decref(measures);
     json_object_set_new(line, "seconds", ewci_json_real(run->result.seconds));
     EWCI_TRY(ewci_record_add(run->record, line));
+    ewci_run_drop_states(run);
 done:
     return status;
 }
@@ -854,7 +638,8 @@ static ewc_status train(ewc_run *run)
 {
     const ewci_method *const method = ewci_method_of(&run->options);
     run->executing = 1;
-    ewc_status status = ewc_trainer_run(run->trainer);
+    ewc_status status =
+        run->resumes ? ewci_trainer_go_on(run->trainer) : ewc_trainer_run(run->trainer);
     run->executing = 0;
     if (run->event_status != EWC_OK)
         return ewci_fail(run->event_status, "%s", run->event_sentence); /* why it was stopped */
@@ -872,20 +657,26 @@ static ewc_status end_early(ewc_run *run, ewc_status status)
 {
     char cause[512];
     snprintf(cause, sizeof cause, "%s", ewc_last_error()); /* what follows may fail, too */
+    if (status == EWC_ERR_STOPPED && run->options.checkpoint) keep_state(run);
+    /* Beyond the end of the record that the state knows: who goes on from it cuts this off. */
     if (run->event_status == EWC_OK)
         (void)ewci_record_add(run->record, json_pack("{s:s, s:s, s:s}", "event", "error", "status",
                                                ewc_status_name(status), "message", cause));
-    (void)save_kept(run);
+    (void)save_kept(run); /* which puts other weights in the place of those of the state */
     return ewci_fail(status, "%s", cause);
 }
 
 ewc_status ewc_run_execute(ewc_run *run)
 {
     EWCI_ENTER(run);
-    if (run->folder != NULL)
+    if (run->executed)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_execute: the run has been executed");
-    run->start = now();
-    ewc_status status = begin(run);
+    run->executed = 1;
+    ewc_status status = EWC_OK;
+    if (!run->resumes) {
+        run->start = run->state_at = ewci_run_now();
+        status = begin(run);
+    }
     if (status != EWC_OK) return status;
     status = train(run);
     if (status == EWC_OK) status = finish(run);

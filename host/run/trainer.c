@@ -14,11 +14,14 @@
 #include "../ewc/mlp.h"
 #include "../ewc/overlap.h"
 #include "../ewc/path.h"
+#include "../methods/balance.h"
 #include "../methods/replay.h"
 #include "../methods/stopping.h"
 #include "../methods/teacher.h"
 #include "../network/likelihood.h"
+#include "confusion.h"
 #include "ewc/train.h"
+#include "trainer.h"
 
 enum { MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
 
@@ -26,6 +29,35 @@ enum { MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
  * is a third to three fifths of a training step's work on a sample, so this is 8 to 15 % of its
  * time; the last row adds up to as much. Checks of early stopping look at CHECK_LEAST, or all. */
 enum { EVAL_SHARE = 4, CHECK_LEAST = 2000 };
+
+/* Labels and answers of so many tasks' samples wait on the device to be read together, unless they
+ * are more than CONFUSION_ROOM, 32 MiB. */
+enum { CONFUSION_TASKS = 16, CONFUSION_ROOM = 1 << 22 };
+
+/* What comes next. It moves on before the event that ends a phase is told, so that at any event a
+ * copy of the state is that of a run in which all events so far, and no others, were told. */
+typedef enum phase {
+    UNTRAINED, /* the evaluation before task 0 */
+    BEGIN,
+    STEPS, /* the next step, or the next few at once; then */
+    REPORT,
+    MID_EVALUATION,
+    CHECK, /* of early stopping; then steps again */
+    FISHER,
+    FOLD,
+    EVALUATION,
+    VALIDATION,
+    PHASES
+} phase;
+
+typedef struct position {
+    int64_t task;
+    int64_t phase;         /* a phase */
+    int64_t step;          /* steps of this task done */
+    int64_t samples_since; /* the last report */
+    int64_t ends;          /* 1: early stopping has had enough */
+} position;
+enum { POSITION_NUMBERS = sizeof(position) / sizeof(int64_t) };
 
 struct ewc_trainer {
     ewc_model *model;
@@ -42,25 +74,29 @@ struct ewc_trainer {
     ewci_overlap *overlap;    /* or NULL */
     ewci_replay *replay;      /* or NULL */
     ewci_mlp *mlp;            /* or NULL: steps that the backend makes as a whole */
-    ewc_fisher_stats *stats;  /* (segments) */
-    ewci_pass *pass;          /* training */
-    ewci_pass *eval;          /* evaluation */
-    double *total;            /* (1) device: loss summed since the last report */
-    double *scores;           /* (count, 2) device: hits and loss of each task in an evaluation */
-    double *sums;             /* (count, 2) host: the same */
-    int busy;                 /* inside train or consolidate, which callbacks must not enter */
-    int64_t count;            /* tasks */
-    uint64_t step;            /* training steps done, over all tasks */
-    double *accuracy;         /* (count, count) */
-    double *baseline;         /* (count) */
-    double *validation;       /* (count) */
-    double *row;              /* (count) of a mid-task evaluation */
-    double *lowest;           /* (count, count) on task j at those in the middle of task i */
-    double *losses;           /* (count) of the last evaluation */
+    ewci_confusion *confusion;
+    ewci_balance *balance;   /* or NULL: every class counts 1 */
+    ewc_fisher_stats *stats; /* (segments) */
+    ewci_pass *pass;         /* training */
+    ewci_pass *eval;         /* evaluation */
+    double *total;           /* (1) device: loss summed since the last report */
+    double *scores;          /* (count, 2) device: hits and loss of each task in an evaluation */
+    double *sums;            /* (count, 2) host: the same */
+    int busy;                /* inside train or consolidate, which callbacks must not enter */
+    int64_t count;           /* tasks */
+    uint64_t step;           /* training steps done, over all tasks */
+    double *accuracy;        /* (count, count) */
+    double *baseline;        /* (count) */
+    double *validation;      /* (count) */
+    double *row;             /* (count) of a mid-task evaluation */
+    double *lowest;          /* (count, count) on task j at those in the middle of task i */
+    double *losses;          /* (count) of the last evaluation */
     int64_t *accuracy_samples, *baseline_samples, *validation_samples; /* that these rest on */
     int64_t *row_samples;
     int64_t *fewest_samples; /* (count, count) that any of those rests on, of which `lowest` is */
     int64_t trained;         /* samples, in the last task */
+    position at;
+    double polled; /* when the callback was last called */
 };
 
 static double seconds_now(void)
@@ -112,6 +148,9 @@ static ewc_status check_options(const ewc_train_options *o)
     if (o->replay != EWC_REPLAY_NONE && (o->joint || o->distill_temperature > 0.0f))
         return ewci_fail(EWC_ERR_ARGUMENT,
             "replay: not with joint, which has all samples, nor with distill-temperature");
+    if (o->class_weights < 0 || o->class_weights > EWC_CLASS_WEIGHTS_BALANCED)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "class-weights: %lld, expected 0 or 1", (long long)o->class_weights);
     if (o->memory < 1)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "memory: %lld, expected 1 or more", (long long)o->memory);
@@ -132,12 +171,9 @@ static double *nan_array(int64_t n)
     return values;
 }
 
-/* Rows of one pass of an evaluation: no more than any split has. */
-static ewc_status create_evaluation(ewc_trainer *trainer)
+/* Rows of the largest split that is evaluated; 1 at least. */
+static int64_t most_rows(const ewc_trainer *trainer)
 {
-    size_t limit;
-    const ewc_status status = ewci_batch_memory(trainer->model->be, &limit);
-    if (status != EWC_OK) return status;
     int64_t most = 1;
     for (int64_t t = 0; t < trainer->count; t++) {
         const int64_t tests = ewc_tasks_rows(trainer->tasks, t, EWC_SPLIT_TEST);
@@ -145,8 +181,22 @@ static ewc_status create_evaluation(ewc_trainer *trainer)
         most = tests > most ? tests : most;
         most = held > most ? held : most;
     }
-    const int64_t rows = ewci_model_batch(trainer->model, 0, limit);
-    return ewci_pass_create(&trainer->eval, trainer->model, rows < most ? rows : most, 0, 0);
+    return most;
+}
+
+static ewc_status create_evaluation(ewc_trainer *trainer)
+{
+    size_t limit;
+    ewc_status status;
+    EWCI_TRY(ewci_batch_memory(trainer->model->be, &limit));
+    const int64_t most = most_rows(trainer), rows = ewci_model_batch(trainer->model, 0, limit);
+    const int64_t at_once = rows < most ? rows : most;
+    const int64_t room =
+        most < CONFUSION_ROOM / CONFUSION_TASKS ? most * CONFUSION_TASKS : CONFUSION_ROOM;
+    EWCI_TRY(ewci_pass_create(&trainer->eval, trainer->model, at_once, 0, 0));
+    EWCI_TRY(ewci_confusion_create(&trainer->confusion, trainer->tasks, room, at_once));
+done:
+    return status;
 }
 
 ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *tasks,
@@ -230,6 +280,8 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         EWCI_TRY(ewci_teacher_create(
             &trainer->teacher, model, o.batch, o.distill_temperature, o.distill_weight));
     if (o.patience > 0) EWCI_TRY(ewci_stopping_create(&trainer->stopping, model, o.patience));
+    if (o.class_weights == EWC_CLASS_WEIGHTS_BALANCED)
+        EWCI_TRY(ewci_balance_create(&trainer->balance, tasks));
     if (o.replay != EWC_REPLAY_NONE)
         EWCI_TRY(ewci_replay_create(
             &trainer->replay, model, tasks, o.replay, o.memory, replayed, o.seed));
@@ -264,6 +316,8 @@ done:
 void ewc_trainer_free(ewc_trainer *trainer)
 {
     if (!trainer) return;
+    ewci_balance_free(trainer->balance);
+    ewci_confusion_free(trainer->confusion);
     ewci_mlp_free(trainer->mlp);
     ewci_overlap_free(trainer->overlap);
     ewci_stopping_free(trainer->stopping);
@@ -319,6 +373,11 @@ const int64_t *ewc_trainer_baseline_samples(const ewc_trainer *trainer)
 const int64_t *ewc_trainer_validation_samples(const ewc_trainer *trainer)
 {
     return trainer ? trainer->validation_samples : NULL;
+}
+
+const ewc_confusion *ewc_trainer_confusion(const ewc_trainer *trainer)
+{
+    return trainer ? ewci_confusion_counts(trainer->confusion) : NULL;
 }
 
 /* Of a matrix (count, count) that of the first tasks, to be freed; NULL: out of memory. */
@@ -379,6 +438,7 @@ ewc_status ewc_trainer_measures(
             if (!is_comparable(trainer, i, j, tasks)) lowest[i * tasks + j] = NAN;
     EWCI_TRY(ewc_measures_compute(&m, sizeof m, r, trainer->baseline, lowest, NULL, tasks));
     m.forgetting = ewc_trainer_metrics(trainer, tasks).forgetting;
+    m.recency_bias = ewci_confusion_recency(trainer->confusion, tasks);
     EWCI_TRY(ewci_copy_out("ewc_measures", out, size, &m, "ewc_trainer_measures"));
 done:
     free(lowest);
@@ -392,6 +452,7 @@ done:
 static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
 {
     if (!trainer->options.on_event) return EWC_OK;
+    trainer->polled = seconds_now();
     if (trainer->options.on_event(trainer->options.event_user, event) == 0) return EWC_OK;
     const long long task = (long long)event->task + 1;
     if (task == 0) return ewci_fail(EWC_ERR_STOPPED, "stopped before task 1");
@@ -401,14 +462,30 @@ static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
         EWC_ERR_STOPPED, "stopped in task %lld at step %lld", task, (long long)event->step);
 }
 
+/* Lets the callback see, now and then, that time passes. */
+static ewc_status poll(ewc_trainer *trainer)
+{
+    static const double between_polls = 0.1; /* seconds */
+    const ewc_event event = {.kind = EWC_EVENT_POLL,
+        .task = trainer->at.phase == UNTRAINED ? -1 : trainer->at.task,
+        .step = trainer->at.step,
+        .task_end = trainer->at.phase >= FISHER,
+        .loss = NAN,
+        .penalty = NAN};
+    if (!trainer->busy || seconds_now() - trainer->polled < between_polls) return EWC_OK;
+    return emit(trainer, &event);
+}
+
 /* ---- Evaluation ---- */
 
-/* Adds hits and loss on n samples of a split of task t to scores (2), as ewc_trainer_evaluate. */
-static ewc_status queue_evaluation(
-    ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen, int64_t n, double *scores)
+/* Adds hits and loss on n samples of a split of task t to scores (2), as ewc_trainer_evaluate;
+ * labels and answers go to `confusion`, unless that is NULL. */
+static ewc_status queue_evaluation(ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen,
+    int64_t n, double *scores, ewci_confusion *confusion, int polls)
 {
     ewc_backend *const be = trainer->model->be;
     ewci_pass *const pass = trainer->eval;
+    int32_t *labels = pass->labels, *answers = NULL;
     ewci_task_view task;
     ewc_status status;
     EWCI_TRY(ewci_tasks_select(trainer->tasks, &task, t, split, seen));
@@ -420,20 +497,24 @@ static ewc_status queue_evaluation(
             .task = (uint32_t)t,
             .order = n < task.view.count ? EWCK_STREAM_EVAL : EWCK_STREAM_NONE};
         pass->rows = n - row < pass->max_rows ? n - row : pass->max_rows;
+        if (confusion) EWCI_TRY(ewci_confusion_place(confusion, t, pass->rows, &labels, &answers));
         EWCI_TRY(be->ops->set_step(be, pass->step, &step));
         EWCI_TRY(be->ops->gather(
-            be, pass->x, pass->labels, pass->samples, &task.view, pass->step, pass->rows));
+            be, pass->x, labels, pass->samples, &task.view, pass->step, pass->rows));
         EWCI_TRY(ewci_pass_forward(pass));
-        EWCI_TRY(ewci_likelihood_score(pass, task.heads, scores));
+        EWCI_TRY(ewci_likelihood_score(pass, labels, answers, task.heads, scores));
+        if (polls) EWCI_TRY(poll(trainer));
     }
 done:
     return status;
 }
 
 /* Accuracy and mean loss of `count` tasks from t on, as ewc_trainer_evaluate, on so many samples of
- * each; all of it is queued before the device is waited for. */
+ * each; all of it is queued before the device is waited for. What those of tasks 0..seen-1 are
+ * taken for is counted in `confusion`, unless that is NULL. */
 static ewc_status evaluate(ewc_trainer *trainer, int64_t t, int64_t count, ewc_split split,
-    int64_t seen, const int64_t *samples, double *accuracy, double *loss)
+    int64_t seen, const int64_t *samples, double *accuracy, double *loss, ewci_confusion *confusion,
+    int polls)
 {
     ewc_backend *const be = trainer->model->be;
     double *const sums = trainer->sums;
@@ -441,10 +522,15 @@ static ewc_status evaluate(ewc_trainer *trainer, int64_t t, int64_t count, ewc_s
     ewc_status status;
     memset(sums, 0, bytes);
     EWCI_TRY(be->ops->upload(be, trainer->scores, sums, bytes));
+    int64_t rows = 0;
+    for (int64_t j = 0; t + j < seen && j < count; j++)
+        rows += samples[j];
+    if (confusion) ewci_confusion_begin(confusion, seen, rows);
     for (int64_t j = 0; j < count; j++)
-        EWCI_TRY(
-            queue_evaluation(trainer, t + j, split, seen, samples[j], trainer->scores + 2 * j));
+        EWCI_TRY(queue_evaluation(trainer, t + j, split, seen, samples[j], trainer->scores + 2 * j,
+            t + j < seen ? confusion : NULL, polls));
     EWCI_TRY(be->ops->download(be, sums, trainer->scores, bytes));
+    if (confusion) EWCI_TRY(ewci_confusion_end(confusion));
     for (int64_t j = 0; j < count; j++) {
         const double n = samples[j] > 0 ? (double)samples[j] : (double)NAN;
         accuracy[j] = sums[2 * j] / n;
@@ -470,7 +556,7 @@ ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, d
             (long long)t, (long long)trainer->count - 1);
     const int64_t samples = limited(trainer, t, EWC_SPLIT_TEST);
     double loss;
-    return evaluate(trainer, t, 1, EWC_SPLIT_TEST, seen, &samples, accuracy, &loss);
+    return evaluate(trainer, t, 1, EWC_SPLIT_TEST, seen, &samples, accuracy, &loss, NULL, 0);
 }
 
 /* One evaluation of tasks 0..last, `seen` of them trained. */
@@ -495,22 +581,25 @@ static int64_t samples_of(const ewc_trainer *trainer, const evaluation *e, int64
     return part < 1 ? 1 : part < rows ? part : rows;
 }
 
-/* Does it, and tells of it. */
+/* Does it; `event` is what will be told of it. */
 static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const evaluation *e)
 {
     const double begin = seconds_now();
     for (int64_t j = 0; j <= e->last; j++)
         e->samples[j] = samples_of(trainer, e, j);
-    const ewc_status status =
-        evaluate(trainer, 0, e->last + 1, e->split, e->seen, e->samples, e->row, trainer->losses);
+    ewci_confusion *const confusion =
+        event->task_end && e->split == EWC_SPLIT_TEST ? trainer->confusion : NULL;
+    const ewc_status status = evaluate(trainer, 0, e->last + 1, e->split, e->seen, e->samples,
+        e->row, trainer->losses, confusion, 1);
     if (status != EWC_OK) return status;
+    event->confusion = confusion ? ewci_confusion_counts(confusion) : NULL;
     event->kind = e->split == EWC_SPLIT_VALIDATION ? EWC_EVENT_VALIDATED : EWC_EVENT_EVALUATED;
     event->accuracy = e->row;
     event->losses = trainer->losses;
     event->rests_on = e->samples;
     event->tasks = e->seen;
     event->seconds = seconds_now() - begin;
-    return emit(trainer, event);
+    return EWC_OK;
 }
 
 /* An unseen task can be asked for unless its classes are not among those that compete. */
@@ -558,8 +647,15 @@ static plan plan_of(const ewc_trainer *trainer, int64_t t)
 static ewc_status begin_task(ewc_trainer *trainer, task_run *run, int64_t t)
 {
     const ewc_train_options *const o = &trainer->options;
-    const ewc_status status = select_samples(trainer, &run->task, t);
+    const float *weights = NULL;
+    ewc_status status = EWC_OK;
+    if (trainer->balance) {
+        status = ewci_balance_set(trainer->balance, o->joint ? 0 : t, t + 1);
+        weights = ewci_balance_weights(trainer->balance);
+    }
+    if (status == EWC_OK) status = select_samples(trainer, &run->task, t);
     if (status != EWC_OK) return status;
+    trainer->pass->weights = weights ? weights + run->task.first : NULL;
     run->t = t;
     run->samples = run->task.view.count;
     run->batch = o->batch < run->samples ? o->batch : run->samples;
@@ -597,8 +693,8 @@ static ewc_status queue_steps(ewc_trainer *trainer, const task_run *run, int64_t
     ewc_optimizer *const optimizer = trainer->optimizer;
     ewc_status status;
     if (trainer->mlp)
-        return ewci_mlp_train(
-            trainer->mlp, trainer->state, &run->task, trainer->total, run->rows, count);
+        return ewci_mlp_train(trainer->mlp, trainer->state, &run->task, pass->weights,
+            trainer->total, run->rows, count);
     EWCI_TRY(be->ops->gather(
         be, pass->x, pass->labels, pass->samples, &run->task.view, pass->step, run->rows));
     if (trainer->replay) EWCI_TRY(ewci_replay_join(trainer->replay, pass, run->rows));
@@ -606,7 +702,8 @@ static ewc_status queue_steps(ewc_trainer *trainer, const task_run *run, int64_t
     EWCI_TRY(ewci_likelihood_gradient(pass, run->task.heads, trainer->total));
     if (trainer->teacher) EWCI_TRY(ewci_teacher_guide(trainer->teacher, pass, &run->task.view));
     EWCI_TRY(ewci_pass_backward(pass, optimizer->gradient, EWCI_MODE_OVERWRITE, 1));
-    if (trainer->replay) EWCI_TRY(ewci_replay_project(trainer->replay, optimizer->gradient));
+    if (trainer->replay)
+        EWCI_TRY(ewci_replay_project(trainer->replay, pass->weights, optimizer->gradient));
     EWCI_TRY(ewci_optimizer_apply(
         optimizer, trainer->state, pass->step, run->task.first, run->task.outputs));
     if (trainer->path)
@@ -713,8 +810,7 @@ static ewc_status check_stability(const ewc_trainer *trainer)
 }
 
 /* Reads and clears the summed loss, checks for non-finite numbers. Waits for the device. */
-static ewc_status report_step(
-    ewc_trainer *trainer, const task_run *run, ewc_event *event, int64_t since)
+static ewc_status report_step(ewc_trainer *trainer, const task_run *run, ewc_event *event)
 {
     ewc_backend *const be = trainer->model->be;
     double loss, zero = 0.0;
@@ -728,9 +824,12 @@ static ewc_status report_step(
         status = ewci_fail(status, "task %lld, step %lld: %s", (long long)run->t + 1,
             (long long)event->step, ewc_last_error());
     if (status != EWC_OK) goto done;
-    event->loss = loss / (double)since;
+    event->kind = EWC_EVENT_STEP;
+    event->loss = loss / (double)trainer->at.samples_since;
     if (ewci_consolidation_acts(trainer->state))
         EWCI_TRY(ewc_consolidation_value(trainer->state, &event->penalty));
+    trainer->at.samples_since = 0;
+    trainer->at.phase = MID_EVALUATION;
     EWCI_TRY(emit(trainer, event));
 done:
     return status;
@@ -758,7 +857,7 @@ static void keep_lowest(ewc_trainer *trainer, int64_t t)
 
 /* Accuracies of all tasks seen, into trainer->row; `steps` after the evaluation before. */
 static ewc_status evaluate_mid_task(
-    ewc_trainer *trainer, const task_run *run, const ewc_event *at, ewc_split split, int64_t steps)
+    ewc_trainer *trainer, const task_run *run, ewc_event *event, ewc_split split, int64_t steps)
 {
     const int64_t share = steps * run->batch / EVAL_SHARE;
     const int is_check = split == EWC_SPLIT_VALIDATION;
@@ -769,85 +868,120 @@ static ewc_status evaluate_mid_task(
         .all = is_check && share < CHECK_LEAST ? CHECK_LEAST : share,
         .row = trainer->row,
         .samples = trainer->row_samples};
+    return evaluate_tasks(trainer, event, &all);
+}
+
+/* The test accuracy in the middle of a task. */
+static ewc_status look_on(ewc_trainer *trainer, const task_run *run, const ewc_event *at)
+{
     ewc_event event = *at;
-    const ewc_status status = evaluate_tasks(trainer, &event, &all);
-    if (status == EWC_OK && !is_check) keep_lowest(trainer, run->t);
-    return status;
+    const int64_t every = trainer->options.eval_every;
+    const ewc_status status = evaluate_mid_task(trainer, run, &event, EWC_SPLIT_TEST, every);
+    if (status != EWC_OK) return status;
+    keep_lowest(trainer, run->t);
+    trainer->at.phase = CHECK;
+    return emit(trainer, &event);
 }
 
 /* Early stopping looks at the mean accuracy over all tasks seen. */
 static ewc_status check_validation(
-    ewc_trainer *trainer, const task_run *run, const ewc_event *at, int64_t steps, int *ends)
+    ewc_trainer *trainer, const task_run *run, const ewc_event *at, int64_t steps)
 {
     double sum = 0.0;
-    ewc_status status = evaluate_mid_task(trainer, run, at, EWC_SPLIT_VALIDATION, steps);
-    if (status != EWC_OK) return status;
+    int ends = 0;
+    ewc_event event = *at;
+    ewc_status status;
+    EWCI_TRY(evaluate_mid_task(trainer, run, &event, EWC_SPLIT_VALIDATION, steps));
     for (int64_t j = 0; j <= run->t; j++)
         sum += trainer->row[j];
-    status = ewci_stopping_check(trainer->stopping, at->step, sum / (double)(run->t + 1), ends);
-    const int is_best = trainer->stopping->at == at->step;
-    return status == EWC_OK && is_best && trainer->path ? ewci_path_keep(trainer->path) : status;
+    EWCI_TRY(ewci_stopping_check(trainer->stopping, at->step, sum / (double)(run->t + 1), &ends));
+    if (trainer->stopping->at == at->step && trainer->path) EWCI_TRY(ewci_path_keep(trainer->path));
+    trainer->at.ends = ends;
+    trainer->at.phase = STEPS;
+    EWCI_TRY(emit(trainer, &event));
+done:
+    return status;
+}
+
+/* What a task begins with. */
+static ewc_status enter_task(ewc_trainer *trainer, const task_run *run, ewc_event *event)
+{
+    const double zero = 0.0;
+    ewc_status status;
+    EWCI_TRY(check_stability(trainer));
+    if (trainer->options.reset_optimizer && run->t > 0)
+        EWCI_TRY(ewc_optimizer_reset(trainer->optimizer));
+    if (trainer->path) EWCI_TRY(ewci_path_begin(trainer->path));
+    if (trainer->stopping) ewci_stopping_begin(trainer->stopping);
+    EWCI_TRY(
+        trainer->model->be->ops->upload(trainer->model->be, trainer->total, &zero, sizeof zero));
+    clear_lowest(trainer, run->t);
+    trainer->trained = 0;
+    trainer->at = (position){.task = run->t, .phase = STEPS};
+    event->kind = EWC_EVENT_TASK_BEGIN;
+    event->lr = scheduled_lr(trainer, run, 0);
+    EWCI_TRY(emit(trainer, event));
+done:
+    return status;
+}
+
+/* What a task leaves, and that it has ended. */
+static ewc_status leave_task(ewc_trainer *trainer, const task_run *run, ewc_event *event)
+{
+    ewc_status status = EWC_OK;
+    event->kept_step = event->step;
+    event->stopped_early = event->step < run->steps;
+    if (trainer->stopping && event->step > 0) {
+        EWCI_TRY(ewci_stopping_restore(trainer->stopping));
+        if (trainer->path) EWCI_TRY(ewci_path_restore(trainer->path));
+        event->kept_step = trainer->stopping->at;
+    }
+    if (trainer->teacher) EWCI_TRY(ewci_teacher_remember(trainer->teacher, run->task.outputs));
+    if (trainer->replay) EWCI_TRY(ewci_replay_remember(trainer->replay, run->t));
+    EWCI_TRY(trainer->model->be->ops->sync(trainer->model->be));
+    event->kind = EWC_EVENT_TASK_END;
+    trainer->at.phase = FISHER;
+done:
+    return status;
 }
 
 static ewc_status train_task(ewc_trainer *trainer, int64_t t)
 {
     const ewc_train_options *const o = &trainer->options;
-    ewc_backend *const be = trainer->model->be;
+    position *const at = &trainer->at;
     const double begin = seconds_now();
     task_run run = {0};
+    ewc_event event = {.task = t, .loss = NAN, .penalty = NAN};
     ewc_status status;
-    EWCI_TRY(check_stability(trainer));
     EWCI_TRY(begin_task(trainer, &run, t));
-    if (o->reset_optimizer && t > 0) EWCI_TRY(ewc_optimizer_reset(trainer->optimizer));
-    if (trainer->path) EWCI_TRY(ewci_path_begin(trainer->path));
-    if (trainer->stopping) ewci_stopping_begin(trainer->stopping);
     const int64_t validate_every = o->validate_every > 0 ? o->validate_every : run.steps_per_epoch;
-    const double zero = 0.0;
-    EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
-    ewc_event event = {.kind = EWC_EVENT_TASK_BEGIN,
-        .task = t,
-        .steps = run.steps,
-        .loss = NAN,
-        .penalty = NAN,
-        .lr = scheduled_lr(trainer, &run, 0)};
-    EWCI_TRY(emit(trainer, &event));
-    clear_lowest(trainer, t);
-    int64_t samples_since = 0;
-    int ends = 0;
-    trainer->trained = 0;
-    for (int64_t steps = 0; steps < run.steps && !ends;) {
-        const int64_t count = steps_at_once(trainer, &run, steps, validate_every);
-        EWCI_TRY(train_steps(trainer, &run, steps, count));
-        steps += count;
-        samples_since += count * trainer->pass->rows;
-        trainer->trained += count * run.rows;
-        event.kind = EWC_EVENT_STEP;
-        event.step = steps;
-        event.epoch = (steps - 1) / run.steps_per_epoch;
-        event.lr = scheduled_lr(trainer, &run, steps - 1);
-        event.seconds = seconds_now() - begin;
-        const int is_last = steps == run.steps;
-        const int checks = trainer->stopping && (steps % validate_every == 0 || is_last);
-        /* Before a check, too: it may end the task, and NaNs must never be the best weights. */
-        if (steps % o->report_every == 0 || is_last || checks) {
-            EWCI_TRY(report_step(trainer, &run, &event, samples_since));
-            samples_since = 0;
+    event.steps = run.steps;
+    if (at->phase == BEGIN) EWCI_TRY(enter_task(trainer, &run, &event));
+    while (at->phase != STEPS || (at->step < run.steps && !at->ends)) {
+        if (at->phase == STEPS) {
+            const int64_t count = steps_at_once(trainer, &run, at->step, validate_every);
+            EWCI_TRY(train_steps(trainer, &run, at->step, count));
+            at->step += count;
+            at->samples_since += count * trainer->pass->rows;
+            trainer->trained += count * run.rows;
+            at->phase = REPORT;
         }
-        if (o->eval_every > 0 && steps % o->eval_every == 0 && !is_last)
-            EWCI_TRY(evaluate_mid_task(trainer, &run, &event, EWC_SPLIT_TEST, o->eval_every));
-        if (checks) EWCI_TRY(check_validation(trainer, &run, &event, validate_every, &ends));
+        event.step = at->step;
+        event.epoch = (at->step - 1) / run.steps_per_epoch;
+        event.lr = scheduled_lr(trainer, &run, at->step - 1);
+        event.seconds = seconds_now() - begin;
+        const int is_last = at->step == run.steps;
+        const int checks = trainer->stopping && (at->step % validate_every == 0 || is_last);
+        /* Before a check, too: it may end the task, and NaNs must never be the best weights. */
+        if (at->phase == REPORT && (at->step % o->report_every == 0 || is_last || checks))
+            EWCI_TRY(report_step(trainer, &run, &event));
+        const int looks = o->eval_every > 0 && at->step % o->eval_every == 0 && !is_last;
+        if (at->phase <= MID_EVALUATION && looks) EWCI_TRY(look_on(trainer, &run, &event));
+        if (checks) EWCI_TRY(check_validation(trainer, &run, &event, validate_every));
+        at->phase = STEPS;
     }
-    event.kept_step = event.step;
-    event.stopped_early = event.step < run.steps;
-    if (trainer->stopping && event.step > 0) {
-        EWCI_TRY(ewci_stopping_restore(trainer->stopping));
-        if (trainer->path) EWCI_TRY(ewci_path_restore(trainer->path));
-        event.kept_step = trainer->stopping->at;
-    }
-    if (trainer->teacher) EWCI_TRY(ewci_teacher_remember(trainer->teacher, run.task.outputs));
-    if (trainer->replay) EWCI_TRY(ewci_replay_remember(trainer->replay, t));
-    EWCI_TRY(be->ops->sync(be));
-    event.kind = EWC_EVENT_TASK_END;
+    event.step = at->step;
+    EWCI_TRY(leave_task(trainer, &run, &event));
     event.seconds = seconds_now() - begin;
     EWCI_TRY(emit(trainer, &event));
 done:
@@ -873,9 +1007,9 @@ static int poll_fisher(void *user)
     return o->on_event(o->event_user, &poll->event);
 }
 
-static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
+/* The importance of task t, which has not been folded. */
+static ewc_status weigh_task(ewc_trainer *trainer, int64_t t)
 {
-    if (!trainer->fisher) return EWC_OK;
     const ewc_train_options *const o = &trainer->options;
     fisher_poll poll = {trainer, {.kind = EWC_EVENT_FISHER, .task = t}, seconds_now()};
     ewc_status status;
@@ -896,39 +1030,60 @@ static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
     event.stats = trainer->stats;
     if (trainer->overlap)
         EWCI_TRY(ewci_overlap_add(trainer->overlap, trainer->fisher, t, &event.overlap));
+    trainer->at.phase = FOLD;
     EWCI_TRY(emit(trainer, &event));
+done:
+    return status;
+}
+
+static ewc_status fold_task(ewc_trainer *trainer, int64_t t)
+{
+    ewc_backend *const be = trainer->model->be;
     const double factor = ewci_tasks_task(trainer->tasks, t)->lambda_factor;
+    ewc_event event = {.kind = EWC_EVENT_FOLDED, .task = t};
+    ewc_status status;
     if (factor != 1.0)
-        EWCI_TRY(trainer->model->be->ops->scale(trainer->model->be,
-            ewci_fisher_rewrite(trainer->fisher), (float)factor, trainer->model->count));
+        EWCI_TRY(be->ops->scale(
+            be, ewci_fisher_rewrite(trainer->fisher), (float)factor, trainer->model->count));
     EWCI_TRY(ewc_consolidation_fold(trainer->state, trainer->fisher));
-    event.kind = EWC_EVENT_FOLDED;
-    event.stats = NULL;
-    event.overlap = NULL;
     event.state = &trainer->state->info;
     event.tasks = event.state->tasks;
     event.safe_lambda = ewc_optimizer_safe_lambda(
         trainer->optimizer, trainer->state, trainer->optimizer->options.lr);
     event.form = ewc_optimizer_penalty(trainer->optimizer, trainer->state);
+    trainer->at.phase = EVALUATION;
     EWCI_TRY(emit(trainer, &event));
+done:
+    return status;
+}
+
+static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
+{
+    ewc_status status = EWC_OK;
+    if (trainer->fisher && trainer->at.phase == FISHER) EWCI_TRY(weigh_task(trainer, t));
+    if (trainer->fisher && trainer->at.phase == FOLD) EWCI_TRY(fold_task(trainer, t));
+    if (trainer->at.phase < EVALUATION) trainer->at.phase = EVALUATION;
 done:
     return status;
 }
 
 /* ---- The public loop ---- */
 
-/* `work` on task t, unless a callback of the same trainer asks for it in the middle. */
-static ewc_status enter(ewc_trainer *trainer, const char *function, int64_t t,
+/* `work` from `at` on, whose task is at most the number of tasks less `short_of`, unless a callback
+ * of the same trainer asks for it in the middle. */
+static ewc_status enter(ewc_trainer *trainer, const char *function, position at, int64_t short_of,
     ewc_status (*work)(ewc_trainer *trainer, int64_t t))
 {
-    if (!trainer || t < 0 || t >= trainer->count)
+    if (!trainer || at.task < 0 || at.task > trainer->count - short_of)
         return ewci_fail(EWC_ERR_ARGUMENT, "%s: NULL, or t=%lld, expected 0..%lld", function,
-            (long long)t, trainer ? (long long)trainer->count - 1 : 0LL);
+            (long long)at.task, trainer ? (long long)trainer->count - 1 : 0LL);
     if (trainer->busy)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "%s: called from a callback of the same trainer", function);
     trainer->busy = 1;
-    const ewc_status status = work(trainer, t);
+    trainer->at = at;
+    trainer->polled = seconds_now();
+    const ewc_status status = work(trainer, at.task);
     trainer->busy = 0;
     return status;
 }
@@ -936,13 +1091,15 @@ static ewc_status enter(ewc_trainer *trainer, const char *function, int64_t t,
 ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t)
 {
     EWCI_ENTER(trainer);
-    return enter(trainer, "ewc_trainer_train", t, train_task);
+    const position at = {.task = t, .phase = BEGIN};
+    return enter(trainer, "ewc_trainer_train", at, 1, train_task);
 }
 
 ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t)
 {
     EWCI_ENTER(trainer);
-    return enter(trainer, "ewc_trainer_consolidate", t, consolidate_task);
+    const position at = {.task = t, .phase = FISHER};
+    return enter(trainer, "ewc_trainer_consolidate", at, 1, consolidate_task);
 }
 
 /* All tasks, by the untrained model; as many samples as after a task. */
@@ -961,13 +1118,18 @@ static ewc_status evaluate_untrained(ewc_trainer *trainer)
         .row = trainer->baseline,
         .samples = trainer->baseline_samples};
     ewc_event event = {.task = -1, .loss = NAN, .penalty = NAN};
-    return evaluate_tasks(trainer, &event, &all);
+    const ewc_status status = evaluate_tasks(trainer, &event, &all);
+    if (status != EWC_OK) return status;
+    trainer->at = (position){.task = 0, .phase = BEGIN};
+    return emit(trainer, &event);
 }
 
 /* A row of the accuracy matrix, and accuracies on what was held out, after task t. */
 static ewc_status evaluate_task_end(ewc_trainer *trainer, int64_t t)
 {
     const int64_t count = trainer->count;
+    const position next = {.task = t + 1, .phase = BEGIN};
+    const int is_held_out = ewc_tasks_rows(trainer->tasks, t, EWC_SPLIT_VALIDATION) > 0;
     evaluation all = {.split = EWC_SPLIT_TEST,
         .seen = t + 1,
         .last = evaluates_unseen(trainer) && t + 1 < count ? t + 1 : t,
@@ -976,25 +1138,43 @@ static ewc_status evaluate_task_end(ewc_trainer *trainer, int64_t t)
         .row = trainer->accuracy + t * count,
         .samples = trainer->accuracy_samples + t * count};
     ewc_event event = {.task = t, .task_end = 1, .loss = NAN, .penalty = NAN};
-    const ewc_status status = evaluate_tasks(trainer, &event, &all);
-    if (status != EWC_OK || ewc_tasks_rows(trainer->tasks, t, EWC_SPLIT_VALIDATION) == 0)
-        return status;
+    ewc_status status = EWC_OK;
+    if (trainer->at.phase == EVALUATION) {
+        EWCI_TRY(evaluate_tasks(trainer, &event, &all));
+        if (is_held_out)
+            trainer->at.phase = VALIDATION;
+        else
+            trainer->at = next;
+        EWCI_TRY(emit(trainer, &event));
+    }
+    if (!is_held_out) goto done;
     all.split = EWC_SPLIT_VALIDATION;
     all.last = t;
     all.row = trainer->validation;
     all.samples = trainer->validation_samples;
-    return evaluate_tasks(trainer, &event, &all);
+    EWCI_TRY(evaluate_tasks(trainer, &event, &all));
+    trainer->at = next;
+    EWCI_TRY(emit(trainer, &event));
+done:
+    return status;
 }
 
-/* All tasks from t on. */
+/* All that is left. */
 static ewc_status run_sequence(ewc_trainer *trainer, int64_t t)
 {
     ewc_status status = EWC_OK;
-    if (evaluates_unseen(trainer)) EWCI_TRY(evaluate_untrained(trainer));
-    for (; t < trainer->count; t++) {
-        EWCI_TRY(train_task(trainer, t));
-        EWCI_TRY(consolidate_task(trainer, t));
-        EWCI_TRY(evaluate_task_end(trainer, t));
+    (void)t;
+    if (trainer->at.phase == UNTRAINED) {
+        if (evaluates_unseen(trainer))
+            EWCI_TRY(evaluate_untrained(trainer));
+        else
+            trainer->at.phase = BEGIN;
+    }
+    while (trainer->at.task < trainer->count) {
+        const int64_t task = trainer->at.task;
+        if (trainer->at.phase < FISHER) EWCI_TRY(train_task(trainer, task));
+        if (trainer->at.phase < EVALUATION) EWCI_TRY(consolidate_task(trainer, task));
+        EWCI_TRY(evaluate_task_end(trainer, task));
     }
 done:
     return status;
@@ -1003,5 +1183,84 @@ done:
 ewc_status ewc_trainer_run(ewc_trainer *trainer)
 {
     EWCI_ENTER(trainer);
-    return enter(trainer, "ewc_trainer_run", 0, run_sequence);
+    return enter(trainer, "ewc_trainer_run", (position){.phase = UNTRAINED}, 0, run_sequence);
+}
+
+ewc_status ewci_trainer_go_on(ewc_trainer *trainer)
+{
+    return enter(trainer, "ewci_trainer_go_on", trainer->at, 0, run_sequence);
+}
+
+/* ---- Stopping and going on ---- */
+
+int64_t ewci_trainer_steps(const ewc_trainer *trainer)
+{
+    return (int64_t)trainer->step;
+}
+
+static ewc_status check_position(const ewc_trainer *trainer, const position *at)
+{
+    if (at->task >= 0 && at->task <= trainer->count && at->phase >= 0 && at->phase < PHASES &&
+        at->step >= 0 && at->samples_since >= 0 &&
+        (at->task < trainer->count || at->phase == BEGIN))
+        return EWC_OK;
+    return ewci_fail(EWC_ERR_CHECKPOINT, "trainer.at: task %lld, phase %lld, step %lld",
+        (long long)at->task, (long long)at->phase, (long long)at->step);
+}
+
+/* The sum of losses since the last report. */
+static ewc_status exchange_total(ewc_trainer *trainer, ewci_state *state)
+{
+    ewc_backend *const be = trainer->model->be;
+    const int reads = ewci_state_is_read(state);
+    double total = 0.0;
+    ewc_status status = EWC_OK;
+    if (!reads) EWCI_TRY(be->ops->download(be, &total, trainer->total, sizeof total));
+    EWCI_TRY(ewci_state_exchange(state, "trainer.total", EWCI_F64, 1, &total));
+    if (reads) EWCI_TRY(be->ops->upload(be, trainer->total, &total, sizeof total));
+done:
+    return status;
+}
+
+ewc_status ewci_trainer_exchange(ewc_trainer *trainer, ewci_state *state)
+{
+    const int64_t n = trainer->count;
+    position at = trainer->at;
+    ewc_status status;
+    EWCI_TRY(ewci_state_exchange(state, "trainer.at", EWCI_I64, POSITION_NUMBERS, &at));
+    EWCI_TRY(check_position(trainer, &at));
+    EWCI_TRY(ewci_state_exchange(state, "trainer.step", EWCI_I64, 1, &trainer->step));
+    EWCI_TRY(ewci_state_exchange(state, "trainer.trained", EWCI_I64, 1, &trainer->trained));
+    EWCI_TRY(exchange_total(trainer, state));
+    const struct {
+        const char *name;
+        ewci_number type;
+        int64_t count;
+        void *data;
+    } rows[] = {
+        {"accuracy", EWCI_F64, n * n, trainer->accuracy},
+        {"baseline", EWCI_F64, n, trainer->baseline},
+        {"validation", EWCI_F64, n, trainer->validation},
+        {"lowest", EWCI_F64, n * n, trainer->lowest},
+        {"accuracy.samples", EWCI_I64, n * n, trainer->accuracy_samples},
+        {"baseline.samples", EWCI_I64, n, trainer->baseline_samples},
+        {"validation.samples", EWCI_I64, n, trainer->validation_samples},
+        {"lowest.samples", EWCI_I64, n * n, trainer->fewest_samples},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        EWCI_TRY(
+            ewci_state_exchange(state, rows[i].name, rows[i].type, rows[i].count, rows[i].data));
+    EWCI_TRY(ewci_confusion_exchange(trainer->confusion, state));
+    EWCI_TRY(ewci_model_exchange(trainer->model, state, "theta", trainer->model->theta));
+    EWCI_TRY(ewci_optimizer_exchange(trainer->optimizer, state));
+    if (trainer->state) EWCI_TRY(ewci_consolidation_exchange(trainer->state, state));
+    if (trainer->path) EWCI_TRY(ewci_path_exchange(trainer->path, state));
+    if (trainer->teacher) EWCI_TRY(ewci_teacher_exchange(trainer->teacher, state));
+    if (trainer->stopping) EWCI_TRY(ewci_stopping_exchange(trainer->stopping, state));
+    if (trainer->overlap) EWCI_TRY(ewci_overlap_exchange(trainer->overlap, state));
+    if (trainer->replay) EWCI_TRY(ewci_replay_exchange(trainer->replay, state));
+    if (at.phase == FOLD) EWCI_TRY(ewci_fisher_exchange(trainer->fisher, state));
+    trainer->at = at;
+done:
+    return status;
 }

@@ -3,6 +3,8 @@
  *
  *   F_i = (1/N) sum_n E_y[ (d log p(y | x_n, theta) / d theta_i)^2 ]
  *
+ * F is of the likelihood, whatever weights the loss has (class_weights of ewc/train.h).
+ *
  * Squares are taken per sample, never of a batch mean, and no per-sample gradient is stored: for a
  * linear layer sum_n (delta_n a_n^T)^2 = (D o D)^T (A o A). Evaluation mode: no dropout. */
 #ifndef EWC_FISHER_H

@@ -4,7 +4,8 @@
  * R[i][j] is the accuracy on task j after training task i, and b[j] that of the untrained model;
  * tasks count from 1 here. a_i[j] are the accuracies on task j at the evaluations in the middle of
  * task i (eval_every of ewc/train.h), and R* is R of a joint run of the same tasks, which is
- * trained on tasks 1..i together. */
+ * trained on tasks 1..i together. N[j] is the share of the test samples of task j that, after task
+ * T, are taken for one of the classes that came with that. */
 #ifndef EWC_MEASURES_H
 #define EWC_MEASURES_H
 
@@ -19,7 +20,8 @@ extern "C" {
 
 /* X(field, name, formula, meaning, source, what it needs). Of the stability gap the source has the
  * name and the curves, and no number for all of them; this one is the part of the drop that comes
- * back. Recency bias is none of these: it needs the classes that were predicted. */
+ * back. Those who found the recency bias (Wu et al., CVPR 2019; Masana et al., TPAMI 2022) show it
+ * in confusion matrices; this is the share of old samples in the columns of the last classes. */
 /* clang-format off */
 #define EWC_MEASURES(X)                                                                            \
     X(acc, "ACC", "1/T sum_j R[T][j]",                                                             \
@@ -51,11 +53,15 @@ extern "C" {
         "2/(T(T-1)) sum_{j<i} max(0, min(R[i-1][j], R[i][j]) - min a_i[j])",                       \
         "stability gap: how far an old task dips, while another is trained, below what it had "    \
         "before and has after",                                                                    \
-        "after De Lange et al., ICLR 2023", "the same as min-ACC")                                          \
+        "after De Lange et al., ICLR 2023", "the same as min-ACC")                                 \
     X(intransigence, "intransigence", "1/T sum_j (R*[j][j] - R[j][j])",                            \
         "what a joint run learns of a task that this one does not",                                \
         "Chaudhry et al., ECCV 2018",                                                              \
-        "a joint run of the same tasks and seed beside it (compare, report)")
+        "a joint run of the same tasks and seed beside it (compare, report)")                      \
+    X(recency_bias, "recency", "1/(T-1) sum_{j<T} N[j]",                                           \
+        "recency bias: how often samples of earlier tasks are taken for a class of the last one",  \
+        "after Wu et al., CVPR 2019; Masana et al., TPAMI 2022",                                   \
+        "two tasks or more, class-incremental, all evaluated after the last one")
 /* clang-format on */
 
 typedef struct ewc_measures {
@@ -64,8 +70,8 @@ typedef struct ewc_measures {
 #undef EWC_MEASURE_FIELD
 } ewc_measures;
 
-/* Fills *out (`size` is sizeof *out); NaN is what is undefined, or rests on a number that is NaN.
- *   r         (tasks, tasks) R, row-major
+/* Fills *out (`size` is sizeof *out); NaN is what is undefined, or rests on a number that is NaN,
+ * and recency_bias, for which it takes more than accuracies. r         (tasks, tasks) R, row-major
  *   baseline  (tasks) b, or NULL
  *   lowest    (tasks, tasks) min a_i[j], or NULL
  *   joint     (tasks, tasks) R*, or NULL

@@ -59,7 +59,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
  * that word is a value, too (the number EWC_OPTION_AUTO), or the choices,
  * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
  * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule,
- * ewc_precision). */
+ * ewc_precision, ewc_class_weights). */
 /* clang-format off */
 #define EWC_RUN_OPTIONS(X)                                                                         \
     X(TEXT, preset, "", "", "Run",                                                                 \
@@ -204,7 +204,15 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(TEXT, sequence, "", "", "Tasks",                                                             \
         "a JSON file of tasks, in place of --kind and --tasks; see `ewc data --sequence`")         \
     X(LIST, class_counts, "none", "[1,65536]", "Tasks",                                            \
-        "split: classes of each task; --classes-per-task 3,3,2,2 means the same")
+        "split: classes of each task; --classes-per-task 3,3,2,2 means the same")                  \
+    X(CHOICE, class_weights, "none", "none|balanced", "Training",                                  \
+        "of the loss; balanced: n / (k n_c), so that a task's k classes count alike, however few " \
+        "samples n_c one has")                                                                     \
+    X(INTEGER, checkpoint_every, "0", "[0,1000000000]", "Run",                                     \
+        "steps from one state to go on from to the next, at the reports between; 0: by time alone")\
+    X(REAL, checkpoint_minutes, "10", "[0,100000]", "Run",                                         \
+        "the longest time between them; at the end of a task they are a hundredth of the time at " \
+        "most; 0: at stops alone")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field

@@ -5,6 +5,11 @@
  * JSON object a line, written as it happens; the first says what was run), result.json (accuracies,
  * measures, times) and checkpoint/model.safetensors (ewc/checkpoint.h).
  *
+ * Of an evaluation at a task's end metrics.jsonl has the accuracy on each class and how many
+ * samples it rests on, as long as there are no more than EWC_CONFUSION_MAX classes, and the
+ * confusion matrix of at most 32; of that after the last task, and result.json, both, but no larger
+ * matrix than ewc_confusion has. The first line says which class is which.
+ *
  * A run is used by one thread at a time. */
 #ifndef EWC_RUN_H
 #define EWC_RUN_H
@@ -39,6 +44,25 @@ typedef struct ewc_run_callbacks {
 EWC_API ewc_status ewc_run_create(
     ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks);
 EWC_API void ewc_run_free(ewc_run *run);
+
+/* The run in `folder`, which was stopped, or died: ewc_run_execute goes on where its last state was
+ * written, in the middle of a task or not, and what comes of it is what would have come of a run
+ * that was not stopped, bit for bit on a CPU and on each kind of GPU, but for the times. `options`,
+ * NULL for those of the run's config.json, may differ from these in device and threads. Data and
+ * tasks must be those it was begun with. A state that is damaged is passed over, with a warning,
+ * for the one before.
+ * @return EWC_OK; EWC_ERR_CONFIG: there is no state, the run has finished, another process is at
+ *         work on it, an option differs (it is named); EWC_ERR_DATA: other data or tasks; as
+ *         ewc_run_create; EWC_ERR_CHECKPOINT */
+EWC_API ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_options *options,
+    const ewc_run_callbacks *callbacks);
+
+/* Whether there is a state in the folder to go on from. */
+EWC_API int ewc_run_is_resumable(const char *folder);
+
+/* Asks for a state to go on from to be written at the next event; also from a callback of the run.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL */
+EWC_API ewc_status ewc_run_save(ewc_run *run);
 
 /* Makes the run's folder and trains the whole sequence; once for each run. What ends it early is
  * recorded and leaves checkpoint and result.json of the tasks that are finished (trained,
@@ -80,9 +104,10 @@ typedef struct ewc_run_result {
     int64_t saved;         /* tasks, from the first on, whose model and result lie in the folder */
     int64_t proximal_from; /* penalty "auto": the task, from 1, whose steps were the first to be
                             * proximal; 0: none */
-    const ewc_measures *measures; /* more of them, of the same tasks as metrics */
-    const char *const *names;     /* (tasks) what each is called; "" where it has no name */
-    int64_t sets;                 /* that the tasks are of; `data` is the first of them */
+    const ewc_measures *measures;   /* more of them, of the same tasks as metrics */
+    const char *const *names;       /* (tasks) what each is called; "" where it has no name */
+    int64_t sets;                   /* that the tasks are of; `data` is the first of them */
+    const ewc_confusion *confusion; /* ewc_trainer_confusion */
 } ewc_run_result;
 EWC_API const ewc_run_result *ewc_run_get_result(const ewc_run *run);
 

@@ -27,9 +27,31 @@ typedef enum ewc_event_kind {
                               training (task -1: all tasks, by the untrained model) */
     EWC_EVENT_FISHER = 3, /* samples, seconds, stats of every segment; stats NULL: still at work */
     EWC_EVENT_FOLDED = 4, /* tasks, penalty state */
-    EWC_EVENT_TASK_END = 5, /* task, steps done, kept_step, stopped_early, seconds */
-    EWC_EVENT_VALIDATED = 6 /* as EVALUATED, of the tasks seen and on their validation rows */
+    EWC_EVENT_TASK_END = 5,  /* task, steps done, kept_step, stopped_early, seconds */
+    EWC_EVENT_VALIDATED = 6, /* as EVALUATED, of the tasks seen and on their validation rows */
+    EWC_EVENT_POLL = 7       /* task, step: nothing but that an evaluation takes time */
 } ewc_event_kind;
+
+/* Beyond so many classes there is no confusion matrix. */
+enum { EWC_CONFUSION_MAX = 1024 };
+
+/* What the test samples of the tasks seen were taken for, in the evaluation at a task's end: by the
+ * first largest of the logits that compete (ewc_tasks_window). A class is a logit of the model; but
+ * where all tasks have the same logits, which is domain-incremental, it is a class of the data, of
+ * all tasks that have it together. Numbers of old tasks may rest on drawn samples: eval_samples. */
+typedef struct ewc_confusion {
+    int64_t tasks; /* seen; 0: not evaluated yet, and all counts are 0 */
+    int64_t classes;
+    const int64_t *task;    /* (classes) the first task that has the class; -1: none does */
+    const int64_t *label;   /* (classes) what it is in the data, for ewc_tasks_class_name; -1 */
+    const int64_t *samples; /* (classes) samples of the class */
+    const int64_t *hits;    /* (classes) those of them that were taken for it */
+    /* (classes, classes), row-major: counts[i * classes + k] samples of class i were taken for k;
+     * for a logit that is no class of their task: in no column. NULL: there are more than
+     * EWC_CONFUSION_MAX classes. */
+    const int64_t *counts;
+    double recency_bias; /* of ewc/measures.h; NaN: undefined */
+} ewc_confusion;
 
 typedef struct ewc_event {
     ewc_event_kind kind;
@@ -59,6 +81,8 @@ typedef struct ewc_event {
     /* EWC_EVENT_EVALUATED, VALIDATED: (tasks) samples that accuracy and loss rest on, borrowed. */
     const int64_t *rests_on;
     double rows, dropped; /* EWC_EVENT_FISHER: ewc_fisher_rows, ewc_fisher_dropped */
+    /* EWC_EVENT_EVALUATED at a task's end, as ewc_trainer_confusion, borrowed; else NULL. */
+    const ewc_confusion *confusion;
 } ewc_event;
 
 /* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED.
@@ -91,6 +115,18 @@ typedef enum ewc_replay {
      * Averaged gradient episodic memory (Chaudhry et al., ICLR 2019). */
     EWC_REPLAY_PROJECT = 2
 } ewc_replay;
+
+/* What the loss of a sample counts, by its class. */
+typedef enum ewc_class_weights {
+    EWC_CLASS_WEIGHTS_NONE = 0, /* 1 */
+    /* n / (k n_c), of the n samples that a task is trained on, n_c of them of class c, and its k
+     * classes that have any, as scikit-learn's "balanced"; with `joint` of all tasks so far
+     * together. A sample that is replayed counts as its class does in the present task or, if that
+     * has none of it, did in its own. Only the loss that is trained, and reported, is weighed: the
+     * mean over a batch of w times -log p. What is evaluated is not, nor is any importance of
+     * weights that is computed from samples: F is of log p, and the samples are as they come. */
+    EWC_CLASS_WEIGHTS_BALANCED = 1
+} ewc_class_weights;
 
 enum { EWC_EVAL_SAMPLES_AUTO = -1 };
 
@@ -135,12 +171,13 @@ typedef struct ewc_train_options {
     int fisher_overlap;     /* 1: compare F of each task with those before; keeps a copy of each */
     ewc_event_fn on_event;
     void *event_user;
+    int64_t class_weights; /* an ewc_class_weights */
 } ewc_train_options;
 #define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
             EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, 0.1f, EWC_REPLAY_NONE, 1000, 0, NULL, 50, 0, 1,     \
-            EWC_EVAL_SAMPLES_AUTO, 0, 0, 0, NULL, NULL                                             \
+            EWC_EVAL_SAMPLES_AUTO, 0, 0, 0, NULL, NULL, EWC_CLASS_WEIGHTS_NONE                     \
     }
 
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:
@@ -187,6 +224,10 @@ EWC_API const double *ewc_trainer_validation(const ewc_trainer *trainer);
 EWC_API const int64_t *ewc_trainer_accuracy_samples(const ewc_trainer *trainer);
 EWC_API const int64_t *ewc_trainer_baseline_samples(const ewc_trainer *trainer);
 EWC_API const int64_t *ewc_trainer_validation_samples(const ewc_trainer *trainer);
+
+/* Of the last evaluation at a task's end of ewc_trainer_run; as long as the trainer. NULL for NULL.
+ */
+EWC_API const ewc_confusion *ewc_trainer_confusion(const ewc_trainer *trainer);
 
 /* The first four of ewc/measures.h, of a sequence of T tasks; NaN where undefined (all but acc at
  * T = 1) or not evaluated.

@@ -106,7 +106,8 @@ class Program
                 EWCI_TRY(ops->gemm(be, z, x, theta, rows, kClasses, kPixels, 0, 1, 0.0f));
                 EWCI_TRY(
                     ops->bias_activation(be, z, nullptr, b, rows, kClasses, EWCK_ACTIVATION_TANH));
-                EWCI_TRY(ops->nll(be, loss, nullptr, d, z, y, rows, kClasses, nullptr, 1.0f));
+                EWCI_TRY(ops->nll(
+                    be, loss, nullptr, nullptr, d, z, y, nullptr, rows, kClasses, nullptr, 1.0f));
                 EWCI_TRY(ops->accumulate(be, total, loss, rows));
                 EWCI_TRY(ops->activation_backward(
                     be, d, z, nullptr, 1, rows, kClasses, EWCK_ACTIVATION_TANH));
@@ -343,8 +344,9 @@ TEST_F(Emulated, TheFirstOfTheLargestLogitsCounts)
     ASSERT_OK(ewci_backend_emulated_create(&be));
     const int64_t cols = 101;
     float *z, *hit;
-    int32_t *label;
+    int32_t *label, *answer;
     ASSERT_OK(ewci_device_alloc(be, &z, cols, sizeof *z));
+    ASSERT_OK(ewci_device_alloc(be, &answer, 1, sizeof *answer));
     ASSERT_OK(ewci_device_alloc(be, &hit, 1, sizeof *hit));
     ASSERT_OK(ewci_device_alloc(be, &label, 1, sizeof *label));
     for (const std::vector<int32_t> &largest :
@@ -359,13 +361,18 @@ TEST_F(Emulated, TheFirstOfTheLargestLogitsCounts)
         for (const int32_t j : largest) {
             float got;
             ASSERT_OK(be->ops->upload(be, label, &j, sizeof j));
-            ASSERT_OK(be->ops->nll(be, nullptr, hit, nullptr, z, label, 1, cols, nullptr, 1.0f));
+            ASSERT_OK(be->ops->nll(
+                be, nullptr, hit, answer, nullptr, z, label, nullptr, 1, cols, nullptr, 1.0f));
             ASSERT_OK(be->ops->download(be, &got, hit, sizeof got));
             EXPECT_EQ(j == first ? 1.0f : 0.0f, got) << "label " << j << ", first " << first;
+            int32_t answered;
+            ASSERT_OK(be->ops->download(be, &answered, answer, sizeof answered));
+            EXPECT_EQ(first, answered);
         }
     }
     ewci_device_free(be, label);
     ewci_device_free(be, hit);
+    ewci_device_free(be, answer);
     ewci_device_free(be, z);
 }
 } // namespace

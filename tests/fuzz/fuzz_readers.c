@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What libFuzzer calls: one reader on a file with the bytes given, the reader that the program is
- * called after (argv[0]: idx, npy, npz, csv, cifar, png, jpeg, gz, xz or json). Whatever a reader
- * accepts must be whole and finite, and what it says must be one line.
+ * called after (argv[0]: idx, npy, npz, csv, cifar, png, jpeg, gz, xz, json or sequence). Whatever
+ * a reader accepts must be whole and finite, and what it says must be one line.
  *
  * Formats with checksums of their own are mutated with those put right, so that a mutation reaches
  * what lies behind them. */
@@ -14,8 +14,10 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "../../host/base/file.h"
 #include "../../host/data/data_idx.h"
 #include "../../host/data/rows.h"
+#include "../../host/data/sequence_json.h"
 #include "ewc/options.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -283,6 +285,55 @@ static void fuzz_json(const char *path)
     free(first);
 }
 
+/* ---- Sequences ---- */
+
+/* Tasks are read without data here: no class has a name. */
+const char *ewc_dataset_class_name(const ewc_dataset *dataset, int64_t c)
+{
+    (void)dataset, (void)c;
+    return NULL;
+}
+
+static void check_task(const ewc_sequence *sequence)
+{
+    ewc_task task, again;
+    const json_t *data, *classes;
+    MUST(
+        ewc_sequence_get(sequence, ewc_sequence_count(sequence) - 1, &task, sizeof task) == EWC_OK);
+    json_t *const said = ewci_task_to_json(&task);
+    MUST(said && ewci_task_from_json(&again, said, &data, &classes) == EWC_OK);
+    MUST(isfinite(task.rotate) && isfinite(task.lambda_factor));
+    MUST(memcmp(&again.rotate, &task.rotate, sizeof task.rotate) == 0 && again.pad == task.pad &&
+         again.permute_seed == task.permute_seed && again.rows == task.rows);
+    json_decref(said);
+}
+
+/* A task that may be is told as it was said. */
+static void fuzz_sequence(const char *path)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    json_t *root = NULL;
+    ewc_sequence *sequence = NULL;
+    MUST(ewci_file_read(&text, &bytes, path, 1 << 20) == EWC_OK);
+    MUST(ewc_sequence_create(&sequence) == EWC_OK);
+    if (ewci_json_parse(&root, text, bytes, path, EWC_ERR_CONFIG) == EWC_OK) {
+        const json_t *const tasks = json_object_get(root, "tasks");
+        for (size_t t = 0; t < json_array_size(tasks); t++) {
+            ewc_task task;
+            const json_t *data, *classes;
+            ewc_status status =
+                ewci_task_from_json(&task, json_array_get(tasks, t), &data, &classes);
+            if (status == EWC_OK) status = ewc_sequence_add(sequence, &task);
+            if (status == EWC_OK) check_task(sequence);
+            MUST(status == EWC_OK || strchr(ewc_last_error(), '\n') == NULL);
+        }
+    }
+    json_decref(root);
+    ewc_sequence_free(sequence);
+    free(text);
+}
+
 /* ---- Checksums put right ---- */
 
 static uint32_t big(const uint8_t *p)
@@ -328,7 +379,7 @@ static const struct reader {
 } readers[] = {{"idx", fuzz_idx, NULL}, {"npy", fuzz_npy, NULL}, {"npz", fuzz_npz, NULL},
     {"csv", fuzz_csv, NULL}, {"cifar", fuzz_cifar, NULL}, {"png", fuzz_image, mend_png},
     {"jpeg", fuzz_image, NULL}, {"gz", fuzz_bytes, NULL}, {"xz", fuzz_bytes, mend_xz},
-    {"json", fuzz_json, NULL}};
+    {"json", fuzz_json, NULL}, {"sequence", fuzz_sequence, NULL}};
 
 static const struct reader *reader;
 

@@ -139,6 +139,7 @@ struct DataShape {
     int64_t train = 96, test = 64, height = 4, width = 4, classes = 4;
     int noise = 60;      /* of each byte, uniform; the classes differ by up to 255 */
     bool floats = false; /* the same values as floats */
+    bool skewed = false; /* training rows: class c has c + 1 shares of them */
 };
 
 /* Images around one random prototype per class; labels in turn. Easy to learn. */
@@ -160,7 +161,12 @@ inline Handle<ewc_dataset> MakeDataset(ewc_backend *be, const DataShape &shape =
     for (int split = 0; split < 2; split++) {
         source.rows[split] = split ? shape.test : shape.train;
         for (int64_t row = 0; row < source.rows[split]; row++) {
-            const int64_t label = row % shape.classes;
+            int64_t label = row % shape.classes;
+            if (shape.skewed && split == 0) {
+                int64_t share = row % (shape.classes * (shape.classes + 1) / 2);
+                for (label = 0; share > label; label++)
+                    share -= label + 1;
+            }
             labels[split].push_back((uint8_t)label);
             for (int64_t i = 0; i < pixels; i++) {
                 const int64_t noise = rng.Below(2 * shape.noise + 1) - shape.noise;

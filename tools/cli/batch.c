@@ -171,7 +171,8 @@ static int is_same_data(const ewc_run_options *options, const json_t *result)
 }
 
 /* Whether the job's folder holds a finished run of these options: 1, and its result in the job. -1:
- * it has another one, which the job's message says. */
+ * it has another one, which the job's message says. 0: neither; job->resumes says whether it has
+ * one that was interrupted. */
 static int is_done(cli_job *job)
 {
     const char *const folder = job->options.out;
@@ -186,10 +187,14 @@ static int is_done(cli_job *job)
     there = json_load_file(path, 0, NULL);
     if (ewc_options_to_json(&options, &text) == EWC_OK) wanted = json_loads(text, 0, NULL);
     const int whole = cli_json_integer(result, "tasks_done", 0) == (int64_t)options.tasks;
-    if (whole && json_is_object(there) && wanted != NULL) {
+    const char *key = "";
+    if (json_is_object(there) && wanted != NULL) {
         json_object_del(there, "threads"); /* nothing depends on them */
         json_object_del(wanted, "threads");
-        const char *const key = first_difference(there, wanted);
+        key = first_difference(there, wanted);
+    }
+    job->resumes = key == NULL && ewc_run_is_resumable(folder);
+    if (whole && json_is_object(there) && wanted != NULL) {
         done = key == NULL ? 1 : -1;
         if (key != NULL)
             snprintf(job->message, sizeof job->message,
@@ -255,7 +260,8 @@ static ewc_status execute(worker *w, int threads, json_t **result)
     callbacks.log = on_log;
     callbacks.log_user = w;
     if (options.threads == 0) options.threads = threads;
-    ewc_status status = ewc_run_create(&run, &options, &callbacks);
+    ewc_status status = job->resumes ? ewc_run_resume(&run, options.out, &options, &callbacks)
+                                     : ewc_run_create(&run, &options, &callbacks);
     if (status == EWC_OK) status = ewc_run_execute(run);
     if (status == EWC_OK) status = ewc_run_result_json(run, &text);
     if (status != EWC_OK) snprintf(job->message, sizeof job->message, "%s", cli_last_error());
@@ -308,7 +314,7 @@ static void *work(void *user)
                 finish(b, job, "(done before)");
                 continue;
             }
-            if (done < 0 || put_aside(b, job) != 0) {
+            if (done < 0 || (!job->resumes && put_aside(b, job) != 0)) {
                 job->status = EWC_ERR_CONFIG;
                 finish(b, job, "");
                 continue;

@@ -16,13 +16,15 @@ typedef struct cli_job {
     char message[640]; /* why it failed */
     json_t *result;    /* what result.json holds; NULL until it is finished */
     int started;
+    int resumes; /* an interrupted run of the same options is there */
     double part; /* that is done, 0..1 */
     cli_watch watch;
     int64_t done; /* tasks trained and evaluated */
 } cli_job;
 
 /* Runs all jobs. A job whose folder, options.out, holds the finished result of the same options is
- * not done again; what an interrupted run left there is put aside as FOLDER.old. The folder in
+ * not done again; an interrupted run of the same options is gone on with; what another one left
+ * there is put aside as FOLDER.old. The folder in
  * which theirs are is locked meanwhile, and must be the same for all. A run that diverges
  * (EWC_ERR_UNSTABLE, EWC_ERR_NONFINITE) does not stop the others; any other failure does, once
  * those under way are finished. --jobs N of `args` sets how many go on at a time. Returns the exit

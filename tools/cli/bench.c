@@ -197,6 +197,16 @@ static ewc_status train_a_little(bench_network *network, int64_t steps)
     return status;
 }
 
+/* "Fisher exact, 1e-06": a tolerance is of the exact pass alone. */
+static void name_pass(
+    char *name, size_t size, const char *estimator, const ewc_run_options *options)
+{
+    char tolerance[32] = "";
+    if (options->estimator == (int)EWC_FISHER_EXACT && options->fisher_tolerance > 0.0)
+        snprintf(tolerance, sizeof tolerance, ", %g", options->fisher_tolerance);
+    snprintf(name, size, "Fisher %s%s", estimator, tolerance);
+}
+
 static ewc_status add_passes(bench *b, bench_device *device, ewc_run_options *options)
 {
     bench_network *const network = &b->trained[b->trained_count++];
@@ -207,12 +217,13 @@ static ewc_status add_passes(bench *b, bench_device *device, ewc_run_options *op
         for (int i = 0; i < b->fisher_batches.count; i++) {
             choose(options, "fisher-batch", b->fisher_batches.values[i]);
             bench_case *const c = add_case(b, BENCH_FISHER, device);
-            snprintf(c->work.name, sizeof c->work.name, "Fisher %s", b->estimators.values[e]);
+            name_pass(c->work.name, sizeof c->work.name, b->estimators.values[e], options);
             c->work.network = network;
             c->work.batch = options->fisher_batch;
             c->work.pass = (ewc_fisher_options)EWC_FISHER_OPTIONS_DEFAULTS;
             c->work.pass.estimator = (ewc_estimator)options->estimator;
             c->work.pass.batch = options->fisher_batch;
+            c->work.pass.tolerance = options->fisher_tolerance;
         }
     }
     return status;

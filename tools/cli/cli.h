@@ -91,6 +91,8 @@ int cli_failed(const cli_args *args, ewc_status status);
 int cli_usage(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void cli_catch_signals(void);
 int cli_signal(void); /* the signal that asks to stop, or 0 */
+/* Whether SIGUSR1 has asked for a state to be written; once for each time. */
+int cli_state_asked(void);
 
 /* advice.c: the share of the penalty in the loss as it was reported last, 0..1; NaN without. */
 typedef struct cli_watch {
@@ -106,8 +108,10 @@ typedef struct cli_progress {
     double start, last; /* times of the first event and of the last line */
     double loss;
     cli_watch watch;
-    int started; /* an event has been seen */
-    int shown;   /* a line is on the terminal that must go before another */
+    int started;  /* an event has been seen */
+    ewc_run *run; /* whose state SIGUSR1 asks for; or NULL */
+    double begin; /* the part that was done at the first event, as of a run that goes on */
+    int shown;    /* a line is on the terminal that must go before another */
 } cli_progress;
 void cli_progress_init(cli_progress *progress, const cli_args *args);
 /* The part of a run that is done, 0..1, at a step or at a task's end. */
@@ -131,6 +135,7 @@ double cli_now(void);
 
 /* The verbs. */
 int cli_train(cli_args *args);
+int cli_resume(cli_args *args);
 int cli_compare(cli_args *args);
 int cli_sweep(cli_args *args);
 int cli_paper(cli_args *args);

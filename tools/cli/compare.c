@@ -173,13 +173,31 @@ static void find_intransigence(const comparison *c)
 
 /* ---- Differences between methods ---- */
 
-/* Method a against method b, by seed. */
-static cli_paired test_pair(const comparison *c, int a, int b)
+/* What is compared. Those from AIA on are in a table of their own, the last of them only where it
+ * is known of a run; of a table that is too wide the ones that are needed least are left out. */
+static const struct measure {
+    const char *title, *key;
+    int need;
+} measures[] = {{"ACC", "acc", CLI_NEEDED}, {"BWT", "bwt", 60}, {"forgetting", "forgetting", 70},
+    {"AIA", "incremental_acc", 40}, {"LA", "learning_acc", 50}, {"min-ACC", "min_acc", 30},
+    {"gap", "stability_gap", 10}, {"intransigence", "intransigence", 20},
+    {"recency", "recency_bias", 25}};
+enum { MEASURES = sizeof measures / sizeof measures[0], AIA = 3, RECENCY = MEASURES - 1 };
+
+static int is_known(const comparison *c, int i)
+{
+    for (int k = 0; k < c->methods * c->seeds; k++)
+        if (isfinite(cli_job_number(&c->jobs[k], measures[i].key))) return 1;
+    return 0;
+}
+
+/* Measure i of method a against that of method b, by seed. */
+static cli_paired test_pair(const comparison *c, int a, int b, int i)
 {
     double left[CLI_COUNT_MAX], right[CLI_COUNT_MAX];
     for (int k = 0; k < c->seeds; k++) {
-        left[k] = cli_job_number(&c->jobs[a * c->seeds + k], "acc");
-        right[k] = cli_job_number(&c->jobs[b * c->seeds + k], "acc");
+        left[k] = cli_job_number(&c->jobs[a * c->seeds + k], measures[i].key);
+        right[k] = cli_job_number(&c->jobs[b * c->seeds + k], measures[i].key);
     }
     return cli_paired_test(left, right, c->seeds);
 }
@@ -187,11 +205,17 @@ static cli_paired test_pair(const comparison *c, int a, int b)
 static json_t *pairs_json(const comparison *c)
 {
     json_t *const pairs = json_array();
-    for (int a = 0; a < c->methods; a++)
-        for (int b = a + 1; b < c->methods; b++)
-            json_array_append_new(
-                pairs, cli_paired_json(test_pair(c, a, b), json_string(c->jobs[a * c->seeds].label),
-                           json_string(c->jobs[b * c->seeds].label)));
+    for (int a = 0; a < c->methods; a++) {
+        for (int b = a + 1; b < c->methods; b++) {
+            for (int i = 0; i < MEASURES; i++) {
+                const cli_paired test = test_pair(c, a, b, i);
+                if (i > 0 && test.count == 0) continue;
+                json_array_append_new(pairs,
+                    cli_paired_json(test, measures[i].key, json_string(c->jobs[a * c->seeds].label),
+                        json_string(c->jobs[b * c->seeds].label)));
+            }
+        }
+    }
     return json_pack("{s:o}", "paired_tests", pairs);
 }
 
@@ -200,26 +224,34 @@ static void print_pairs(const comparison *c)
 {
     int most = 0;
     if (c->methods < 2 || c->seeds < 2) return;
-    cli_table *const table = cli_table_new(0);
+    cli_table *const table = cli_table_new(1);
     cli_table_column(table, "difference", "difference", CLI_NEEDED, CLI_LEFT);
     cli_table_column(table, "seeds", "seeds", 1, CLI_RIGHT);
-    cli_table_column(table, "ACC", "ACC", CLI_NEEDED, CLI_RIGHT);
-    cli_table_column(table, "p", "p", CLI_NEEDED, CLI_RIGHT);
+    for (int i = 0; i < MEASURES; i++) {
+        char p[48];
+        snprintf(p, sizeof p, "p of %s", measures[i].title);
+        if (i > 0 && !is_known(c, i)) continue;
+        cli_table_column(table, measures[i].title, measures[i].title, measures[i].need, CLI_RIGHT);
+        cli_table_column(table, "p", p, measures[i].need, CLI_BESIDE);
+    }
     for (int a = 0; a < c->methods; a++) {
         for (int b = a + 1; b < c->methods; b++) {
-            const cli_paired test = test_pair(c, a, b);
-            most = test.count > most ? test.count : most;
             cli_table_cell(
                 table, "%s - %s", c->jobs[a * c->seeds].label, c->jobs[b * c->seeds].label);
-            cli_table_cell(table, "%d", test.count);
-            cli_table_number(table, 100.0 * test.difference, 2);
-            if (isfinite(test.p))
-                cli_table_cell(table, "%.3g", test.p);
-            else
-                cli_table_cell(table, "-");
+            for (int i = 0; i < MEASURES; i++) {
+                const cli_paired test = test_pair(c, a, b, i);
+                if (i == 0) cli_table_cell(table, "%d", test.count);
+                if (i > 0 && !is_known(c, i)) continue;
+                most = test.count > most ? test.count : most;
+                cli_table_number(table, 100.0 * test.difference, 2);
+                if (isfinite(test.p))
+                    cli_table_cell(table, "%.3g", test.p);
+                else
+                    cli_table_cell(table, "-");
+            }
         }
     }
-    char *const note = cli_paired_note(most, c->methods * (c->methods - 1) / 2);
+    char *const note = cli_paired_note(most);
     printf("\n");
     cli_table_print(table);
     if (note != NULL) cli_print_words("%s", note);
@@ -231,23 +263,16 @@ static void print_pairs(const comparison *c)
 /* The measures that the first table has no room for. */
 static void print_measures(const comparison *c)
 {
-    enum { AIA = 40, LA = 50, GAP = 10, INTRANSIGENCE = 20, MIN_ACC = 30 };
-    static const struct {
-        const char *title, *key;
-        int need;
-    } columns[] = {{"AIA", "incremental_acc", AIA}, {"LA", "learning_acc", LA},
-        {"min-ACC", "min_acc", MIN_ACC}, {"gap", "stability_gap", GAP},
-        {"intransigence", "intransigence", INTRANSIGENCE}};
-    enum { COLUMNS = sizeof columns / sizeof columns[0] };
+    const int count = is_known(c, RECENCY) ? MEASURES : RECENCY;
     cli_table *const table = cli_table_new(1);
     cli_table_column(table, "method", "method", CLI_NEEDED, CLI_LEFT);
-    for (int i = 0; i < COLUMNS; i++)
-        cli_add_measure(table, columns[i].title, columns[i].need, c->seeds);
+    for (int i = AIA; i < count; i++)
+        cli_add_measure(table, measures[i].title, measures[i].need, c->seeds);
     for (int k = 0; k < c->methods; k++) {
         const cli_job *const jobs = &c->jobs[k * c->seeds];
         cli_table_cell(table, "%s", jobs->label);
-        for (int i = 0; i < COLUMNS; i++)
-            cli_add_mean(table, cli_mean_number(jobs, c->seeds, columns[i].key), c->seeds);
+        for (int i = AIA; i < count; i++)
+            cli_add_mean(table, cli_mean_number(jobs, c->seeds, measures[i].key), c->seeds);
     }
     printf("\n");
     cli_table_print(table);

@@ -94,7 +94,7 @@ static void print_set(
     enum { SHOWN = 20 };
     char text[1024];
     snprintf(text, sizeof text, "%s in %.512s", i->format, i->folder);
-    put_line(i->name, "");
+    printf("%s\n", i->name);
     put_line("  format", text);
     snprintf(text, sizeof text, "%lld training, %lld test%s", (long long)i->rows[0],
         (long long)i->rows[1], i->is_held_out ? ", held out of each class" : "");

@@ -9,9 +9,11 @@ static const char *const all_groups[] = {
     "Run", "Tasks", "Model", "Method", "Fisher", "Optimizer", "Training", NULL};
 static const char *const eval_keys[] = {
     "device", "threads", "data-dir", "data", "eval-samples", NULL};
+static const char *const resume_keys[] = {
+    "device", "threads", "checkpoint-every", "checkpoint-minutes", NULL};
 static const char *const data_keys[] = {"Tasks", "preset", "seed", NULL};
 static const char *const bench_keys[] = {
-    "device", "threads", "dataset", "data-dir", "activation", NULL};
+    "device", "threads", "dataset", "data-dir", "activation", "fisher-tolerance", NULL};
 
 /* Flags that short helps show. */
 static const char *const train_usual[] = {"preset", "seed", "device", "out", "tasks", "scenario",
@@ -94,6 +96,10 @@ static const cli_verb verbs[] = {
     {"train", "", "train on a sequence of tasks with one method",
         "Without any flag: permuted MNIST with EWC on the best device found.", all_groups,
         train_flags, train_usual, cli_train},
+    {"resume", "RUN", "go on with a run that was stopped, or that died",
+        "RUN is the run's folder. What comes of it is what the run would have come to without the "
+        "stop.",
+        resume_keys, no_flags, NULL, cli_resume},
     {"compare", "", "train with several methods on the same sequence, for one table",
         "--methods sgd,l2:0.5,ewc:200 gives l2 and ewc a lambda of their own.", all_groups,
         compare_flags, compare_usual, cli_compare},

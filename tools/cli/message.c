@@ -19,6 +19,19 @@ int cli_signal(void)
     return signal_seen;
 }
 
+static atomic_int state_asked;
+
+int cli_state_asked(void)
+{
+    return atomic_exchange(&state_asked, 0);
+}
+
+static void on_state_signal(int number)
+{
+    (void)number;
+    state_asked = 1;
+}
+
 static void on_signal(int number)
 {
     if (signal_seen != 0) _exit(128 + number); /* the second one does not wait */
@@ -31,6 +44,8 @@ void cli_catch_signals(void)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL);
+    action.sa_handler = on_state_signal;
+    sigaction(SIGUSR1, &action, NULL);
 }
 
 /* ---- Sentences of the library ---- */

@@ -48,19 +48,17 @@ static json_t *number(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
-json_t *cli_paired_json(cli_paired test, json_t *a, json_t *b)
+json_t *cli_paired_json(cli_paired test, const char *measure, json_t *a, json_t *b)
 {
     const int tested = isfinite(test.p);
-    return json_pack("{s:o, s:o, s:s, s:i, s:o, s:o, s:o}", "a", a, "b", b, "measure", "acc",
+    return json_pack("{s:o, s:o, s:s, s:i, s:o, s:o, s:o}", "a", a, "b", b, "measure", measure,
         "seeds", test.count, "difference", number(test.difference), "p", number(test.p),
         "smallest_p", tested ? json_real(cli_paired_least(test.count)) : json_null());
 }
 
-char *cli_paired_note(int seeds, int pairs)
+char *cli_paired_note(int seeds)
 {
     char *text = NULL;
-    const char *const many =
-        pairs > 1 ? "; each is of its pair alone, not corrected for their number" : "";
     const int used =
         seeds > CLI_PAIRED_MAX
             ? asprintf(&text,
@@ -70,7 +68,8 @@ char *cli_paired_note(int seeds, int pairs)
                   CLI_PAIRED_MAX, seeds)
             : asprintf(&text,
                   "p: exact permutation test of the differences by seed, two-sided; with %d seed%s "
-                  "it is 2/2^%d = %.3g at the smallest%s",
-                  seeds, seeds == 1 ? "" : "s", seeds, cli_paired_least(seeds), many);
+                  "it is 2/2^%d = %.3g at the smallest; each is of its pair and measure alone, not "
+                  "corrected for their number",
+                  seeds, seeds == 1 ? "" : "s", seeds, cli_paired_least(seeds));
     return used >= 0 ? text : NULL;
 }

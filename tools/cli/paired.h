@@ -19,11 +19,11 @@ typedef struct cli_paired {
 cli_paired cli_paired_test(const double *a, const double *b, int count);
 /* The smallest p that so many pairs can have: 2 / 2^n. */
 double cli_paired_least(int count);
-/* {"a", "b", "measure": "acc", "seeds": n, "difference", "p", "smallest_p"}: null is what is not
- * known. The names a and b are taken. */
-json_t *cli_paired_json(cli_paired test, json_t *a, json_t *b);
+/* {"a", "b", "measure", "seeds": n, "difference", "p", "smallest_p"}: null is what is not known.
+ * The names a and b are taken. */
+json_t *cli_paired_json(cli_paired test, const char *measure, json_t *a, json_t *b);
 /* "p: ..." for people: the test, and how small p can be with so many seeds, the most of any pair;
- * to be freed, or NULL. `pairs`: how many were tested. */
-char *cli_paired_note(int seeds, int pairs);
+ * to be freed, or NULL. */
+char *cli_paired_note(int seeds);
 
 #endif

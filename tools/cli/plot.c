@@ -27,7 +27,9 @@ enum {
     PNG_SCALE = 2,
     PDF_DPI = 125,   /* pixels of the SVG on an inch of the PDF: the width of a page */
     NAMED_TICS = 16, /* names along an axis, at most */
-    CELLS_MAX = 12   /* columns that leave room for numbers */
+    NAMES_ROOM = 54, /* characters of them beside each other; more are turned */
+    NAME_TIC_MAX = 24,
+    CELLS_MAX = 12 /* columns that leave room for numbers */
 };
 
 /* Text and axes: a colour of no data, which fit_svg replaces by currentColor. */
@@ -181,10 +183,16 @@ static void put_axis(FILE *out, const char *name, const cli_axis *axis, const do
 static void put_names(FILE *out, char axis, const char *const *names, int64_t count, int most)
 {
     const int64_t every = (count + most - 1) / most;
-    fprintf(out, "set %ctics scale 0 (", axis);
+    int64_t widest = 0, shown = 0;
+    for (int64_t i = 0; i < count; i += every, shown++) {
+        const int64_t length = cli_characters(names[i]);
+        if (length > widest) widest = length < NAME_TIC_MAX ? length : NAME_TIC_MAX;
+    }
+    const int turned = axis == 'x' && (widest + 1) * shown > NAMES_ROOM;
+    fprintf(out, "set %ctics scale 0 %s (", axis, turned ? "rotate by 45 right" : "norotate");
     for (int64_t i = 0; i < count; i += every) {
         fprintf(out, i > 0 ? ", " : "");
-        put_quoted(out, names[i], 24, "%%");
+        put_quoted(out, names[i], NAME_TIC_MAX, "%%");
         fprintf(out, " %lld", (long long)i + 1);
     }
     fprintf(out, ")\n");

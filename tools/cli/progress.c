@@ -70,6 +70,12 @@ void cli_spell_left(char *text, size_t size, double elapsed, double part)
         snprintf(text, size, "%ld:%02ld left", s / 60, s % 60);
 }
 
+/* The time left, by the part done since the run was begun or gone on with. */
+static void spell_left(const cli_progress *p, char *text, size_t size, double part)
+{
+    cli_spell_left(text, size, cli_now() - p->start, (part - p->begin) / (1.0 - p->begin));
+}
+
 /* "12.3k samples/s" */
 static void spell_rate(char *text, size_t size, const cli_progress *p, const ewc_event *e)
 {
@@ -120,7 +126,7 @@ static void show(cli_progress *p, const ewc_event *e, const char *phase)
         snprintf(parts[LOSS].text, sizeof parts->text, "loss %.4f", e->loss);
         spell_rate(parts[RATE].text, sizeof parts->text, p, e);
     }
-    cli_spell_left(parts[LEFT].text, sizeof parts->text, cli_now() - p->start, part);
+    spell_left(p, parts[LEFT].text, sizeof parts->text, part);
     cli_progress_line(p, part, parts, PARTS);
 }
 
@@ -147,8 +153,7 @@ static void show_task(cli_progress *p, const ewc_event *e)
     if (used >= size || taken + 2 + (int)used > width)
         snprintf(parts[ACCURACY].text, size, "accuracy %.2f (mean)",
             cli_round(100.0 * sum / (double)(e->task + 1), 2));
-    if (!p->terminal)
-        cli_spell_left(parts[LEFT].text, size, cli_now() - p->start, cli_fraction(p->options, e));
+    if (!p->terminal) spell_left(p, parts[LEFT].text, size, cli_fraction(p->options, e));
     cli_join_parts(line, sizeof line, width, parts, PARTS);
     cli_progress_clear(p);
     fprintf(stderr, "%s\n", line);
@@ -158,8 +163,13 @@ int cli_progress_event(void *user, const ewc_event *e)
 {
     cli_progress *const p = user;
     const double now = cli_now();
-    p->started = 1;
+    if (!p->started && e->task >= 0) {
+        p->begin = e->kind == EWC_EVENT_TASK_BEGIN ? (double)e->task / (double)p->options->tasks
+                                                   : cli_fraction(p->options, e);
+        p->started = 1;
+    }
     cli_watch_event(&p->watch, e);
+    if (p->run != NULL && cli_state_asked()) (void)ewc_run_save(p->run);
     if (p->quiet) return cli_signal() != 0;
     switch (e->kind) {
     case EWC_EVENT_FISHER:

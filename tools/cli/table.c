@@ -140,18 +140,20 @@ static void print_measure(const char *name, double value, const char *after)
 void cli_print_measures(const ewc_run_result *result)
 {
     enum { ONE_LINE = 60 };
+    const char *const turn = cli_width(stdout) < ONE_LINE ? "\n" : "   ";
     char samples[64] = "";
     printf("%s", cli_bold(1));
     print_measure("ACC", result->metrics.acc, "   ");
-    print_measure("BWT", result->metrics.bwt, cli_width(stdout) < ONE_LINE ? "\n" : "   ");
+    print_measure("BWT", result->metrics.bwt, turn);
     print_measure("FWT", result->metrics.fwt, "   ");
     print_measure("forgetting", result->metrics.forgetting, "");
     printf("%s\n", cli_bold(0));
     print_measure("AIA", result->measures->incremental_acc, "   ");
-    print_measure(
-        "LA", result->measures->learning_acc, cli_width(stdout) < ONE_LINE ? "\n" : "   ");
+    print_measure("LA", result->measures->learning_acc, turn);
     print_measure("min-ACC", result->measures->min_acc, "   ");
-    print_measure("gap", result->measures->stability_gap, "\n");
+    const double recency = result->measures->recency_bias;
+    print_measure("gap", result->measures->stability_gap, isfinite(recency) ? turn : "\n");
+    if (isfinite(recency)) print_measure("recency", recency, "\n");
     if (result->fisher_samples > 0 && result->seconds_fisher > 0.0)
         snprintf(samples, sizeof samples, " (%.0f samples/s)",
             (double)result->fisher_samples / result->seconds_fisher);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* ewc train: one method on a sequence of tasks. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,18 +78,53 @@ static void advise(const cli_args *args, const char *text, const cli_watch *watc
     json_decref(result);
 }
 
+/* A line on how to go on with a run that was stopped. */
+static void tell_way_on(const ewc_run_result *result, ewc_status status)
+{
+    if (status == EWC_ERR_STOPPED && result != NULL && ewc_run_is_resumable(result->folder))
+        cli_say("to go on: ewc resume %s", result->folder);
+}
+
+/* Trains what was made with `status`, prints what comes of it, and frees it. */
+static int run_to_end(cli_args *args, ewc_run *run, ewc_status status, cli_progress *progress)
+{
+    char *json = NULL;
+    int code = 0;
+    progress->run = run;
+    if (status == EWC_OK) status = ewc_run_execute(run);
+    cli_progress_end(progress);
+    if (status == EWC_OK) status = ewc_run_result_json(run, &json);
+    const ewc_run_result *const result = run != NULL ? ewc_run_get_result(run) : NULL;
+    if (status != EWC_OK) {
+        code = cli_failed(args, status);
+        tell_saved(&args->options, result);
+        tell_way_on(result, status);
+    } else if (args->json)
+        fputs(json, stdout);
+    else
+        print_result(&args->options, result);
+    if (status == EWC_OK) advise(args, json, &progress->watch);
+    free(json);
+    ewc_run_free(run);
+    return code;
+}
+
+static ewc_run_callbacks callbacks_of(cli_progress *progress)
+{
+    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+    callbacks.on_event = cli_progress_event;
+    callbacks.event_user = progress;
+    callbacks.log = cli_progress_log;
+    callbacks.log_user = progress;
+    return callbacks;
+}
+
 int cli_train(cli_args *args)
 {
     ewc_run *run = NULL;
-    char *json = NULL;
     cli_progress progress;
-    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
-    callbacks.on_event = cli_progress_event;
-    callbacks.event_user = &progress;
-    callbacks.log = cli_progress_log;
-    callbacks.log_user = &progress;
-
-    int code = cli_apply(args);
+    const ewc_run_callbacks callbacks = callbacks_of(&progress);
+    const int code = cli_apply(args);
     if (code != 0) return code;
     const char *const key = ewc_method_strength((ewc_method)args->options.method);
     if (key != NULL && strcmp(key, "lambda") != 0 && cli_value(args, "lambda") != NULL)
@@ -96,19 +132,28 @@ int cli_train(cli_args *args)
 
     cli_progress_init(&progress, args);
     progress.options = &args->options;
-    ewc_status status = ewc_run_create(&run, &args->options, &callbacks);
-    if (status == EWC_OK) status = ewc_run_execute(run);
-    cli_progress_end(&progress);
-    if (status == EWC_OK) status = ewc_run_result_json(run, &json);
-    if (status != EWC_OK) {
-        code = cli_failed(args, status);
-        tell_saved(&args->options, run != NULL ? ewc_run_get_result(run) : NULL);
-    } else if (args->json)
-        fputs(json, stdout);
-    else
-        print_result(&args->options, ewc_run_get_result(run));
-    if (status == EWC_OK) advise(args, json, &progress.watch);
-    free(json);
-    ewc_run_free(run);
-    return code;
+    const ewc_status status = ewc_run_create(&run, &args->options, &callbacks);
+    return run_to_end(args, run, status, &progress);
+}
+
+int cli_resume(cli_args *args)
+{
+    char config[PATH_MAX];
+    ewc_run *run = NULL;
+    cli_progress progress;
+    const ewc_run_callbacks callbacks = callbacks_of(&progress);
+    const char *const folder = args->operand;
+    if (folder == NULL) return cli_usage("resume", "names no run; see ewc resume --help");
+    if (!ewc_run_is_resumable(folder))
+        return cli_usage("resume", "%s: has no state to go on from", folder);
+    if (snprintf(config, sizeof config, "%s/config.json", folder) >= (int)sizeof config)
+        return cli_usage("resume", "the path is too long");
+    ewc_status status = ewc_options_load_json(&args->options, config);
+    if (status != EWC_OK) return cli_failed(args, status);
+    const int code = cli_apply(args);
+    if (code != 0) return code;
+    cli_progress_init(&progress, args);
+    progress.options = &args->options;
+    status = ewc_run_resume(&run, folder, &args->options, &callbacks);
+    return run_to_end(args, run, status, &progress);
 }

@@ -102,10 +102,13 @@ static json_t *pairs_json(const report *r)
     json_t *const pairs = json_array();
     for (int64_t a = 0; a < r->group_count; a++) {
         for (int64_t b = a + 1; b < r->group_count; b++) {
-            const cli_paired test = report_test_pair(&r->groups[a], &r->groups[b]);
-            if (test.count < 2) continue;
-            json_array_append_new(pairs, cli_paired_json(test, json_path(r->groups[a].label),
-                                             json_path(r->groups[b].label)));
+            for (int64_t i = 0; i < REPORT_MEASURES; i++) {
+                const cli_paired test = report_test_pair(&r->groups[a], &r->groups[b], i);
+                if (test.count < 2) continue;
+                json_array_append_new(
+                    pairs, cli_paired_json(test, report_measures[i].key,
+                               json_path(r->groups[a].label), json_path(r->groups[b].label)));
+            }
         }
     }
     return pairs;

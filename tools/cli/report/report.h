@@ -10,6 +10,16 @@
 #include "../paired.h"
 #include "../plot.h"
 
+/* What is known of classes after the last task done; names and order as in ewc_confusion. */
+typedef struct report_classes {
+    int64_t count;    /* 0: nothing */
+    double *accuracy; /* (count) 0..1; NaN: not evaluated */
+    double *samples;  /* (count) that this rests on */
+    int64_t *task;    /* (count) the task that brings it, from 1; 0: not known */
+    char **names;     /* (count) each another one */
+    double *counts;   /* (count, count) what each is taken for; NULL: not recorded */
+} report_classes;
+
 /* One run. Tasks count from 0 here and from 1 for people. */
 typedef struct report_run {
     cli_folder folder;
@@ -22,6 +32,7 @@ typedef struct report_run {
     double *start;         /* (tasks + 1) training steps of all tasks before a task */
     const json_t **fisher; /* (tasks) what was recorded of each task's Fisher pass; NULL: nothing */
     ewc_measures measures; /* of the tasks done so far, in 0..1 */
+    report_classes classes;
 } report_run;
 
 /* What is measured of a run: the measures of the sequence, and ACC on validation samples. */
@@ -35,11 +46,12 @@ enum {
     REPORT_MIN_ACC,
     REPORT_GAP,
     REPORT_INTRANSIGENCE,
+    REPORT_RECENCY,
     REPORT_VALIDATION,
     REPORT_MEASURES
 };
 extern const struct report_measure_name {
-    const char *name, *unit;
+    const char *name, *unit, *key; /* key: in JSON */
 } report_measures[REPORT_MEASURES];
 
 /* Runs that differ by nothing that matters but their seed. */
@@ -105,8 +117,9 @@ char *report_safe_name(const report_run *run, int64_t i);
 /* Sets the intransigence of the runs that have a joint run of the same tasks and seed beside them.
  */
 void report_find_intransigence(report *r);
-/* ACC of group a against group b over the seeds that both have, on the same tasks. */
-cli_paired report_test_pair(const report_group *a, const report_group *b);
+/* Measure i of group a against that of group b, in 0..1, over the seeds that both have, on the same
+ * tasks. */
+cli_paired report_test_pair(const report_group *a, const report_group *b, int64_t i);
 
 /* report_figures.c: draws all figures and fills r->items. 0, or an exit code. */
 int report_draw(report *r);
@@ -122,10 +135,20 @@ char *report_task_name(const report_run *run, int64_t t);
 /* The same of `count` tasks, each `every`-th. */
 char **report_task_names(const report_run *run, int64_t count, int64_t every);
 void report_free_names(char **names, int64_t count);
+/* A series for each group: the measure of 0..count-1, with errors where there are seeds. */
+cli_series *report_series(const report *r, report_measure measure, int64_t count);
 /* Frees series whose x, y and error lie in one piece, which begins with x. */
 void report_free_series(cli_series *series, int64_t count);
 /* A sentence on what bands and bars are, to end a caption with; "" if there are none. */
 const char *report_band(const report *r);
+
+/* report_classes.c */
+void report_read_classes(report_run *run);
+void report_free_classes(report_run *run);
+/* Draw the accuracy on each class of all groups, and a group's confusion matrix: 0, or an exit
+ * code. */
+int report_draw_class_accuracy(report *r);
+int report_draw_confusion(report *r, int64_t g);
 
 /* report_fisher.c: draws those of a group's Fisher information. 0, or an exit code. */
 int report_draw_fisher(report *r, int64_t group);

@@ -213,6 +213,7 @@ static int read_run(report_run *run, const char *path)
     find_starts(run);
     find_fishers(run);
     measure(run);
+    report_read_classes(run);
     return 0;
 }
 
@@ -499,6 +500,7 @@ void report_free(report *r)
     }
     for (int64_t i = 0; i < r->run_count; i++) {
         report_run *const run = &r->runs[i];
+        report_free_classes(run);
         free((void *)run->fisher);
         free(run->start);
         free(run->baseline);
@@ -526,17 +528,18 @@ cli_mean report_group_mean(const report_group *group, report_measure measure_of,
     return out;
 }
 
-const struct report_measure_name report_measures[REPORT_MEASURES] = {{"ACC", "%"},
-    {"BWT", "points"}, {"FWT", "points"}, {"Forgetting", "points"}, {"AIA", "%"}, {"LA", "%"},
-    {"min-ACC", "%"}, {"Stability gap", "points"}, {"Intransigence", "points"},
-    {"Validation ACC", "%"}};
+const struct report_measure_name report_measures[REPORT_MEASURES] = {{"ACC", "%", "acc"},
+    {"BWT", "points", "bwt"}, {"FWT", "points", "fwt"}, {"Forgetting", "points", "forgetting"},
+    {"AIA", "%", "incremental_acc"}, {"LA", "%", "learning_acc"}, {"min-ACC", "%", "min_acc"},
+    {"Stability gap", "points", "stability_gap"}, {"Intransigence", "points", "intransigence"},
+    {"Recency bias", "%", "recency_bias"}, {"Validation ACC", "%", "validation_acc"}};
 
 double report_measure_of(const report_run *run, int64_t i)
 {
     const ewc_measures *const m = &run->measures;
     const double values[REPORT_MEASURES] = {m->acc, m->bwt, m->fwt, m->forgetting,
         m->incremental_acc, m->learning_acc, m->min_acc, m->stability_gap, m->intransigence,
-        cli_json_number(run->folder.result, "validation_acc")};
+        m->recency_bias, cli_json_number(run->folder.result, "validation_acc")};
     return 100.0 * values[i];
 }
 

@@ -115,8 +115,7 @@ static double forgetting(const report_run *run, int64_t j)
     return 100.0 * (best - run->accuracy[(run->done - 1) * run->tasks + j]);
 }
 
-/* A series for each group: the measure of tasks 0..count-1. */
-static cli_series *task_series(const report *r, report_measure measure, int64_t count)
+cli_series *report_series(const report *r, report_measure measure, int64_t count)
 {
     cli_series *const series = report_alloc(r->group_count, sizeof *series);
     for (int64_t g = 0; g < r->group_count; g++) {
@@ -151,7 +150,7 @@ static int draw_mean_accuracy(report *r)
 {
     const int64_t count = most_done(r);
     if (count < 2) return 0; /* a point is no curve, and is in the summary */
-    cli_series *const series = task_series(r, mean_accuracy, count);
+    cli_series *const series = report_series(r, mean_accuracy, count);
     cli_figure figure = {.name = "mean-accuracy",
         .title = "Mean accuracy over the tasks seen",
         .x = {.label = "tasks seen", .whole = 1},
@@ -175,7 +174,7 @@ static int draw_final_accuracy(report *r)
 {
     const int64_t count = most_done(r);
     if (count < 2 || r->run_count < 2) return 0;
-    cli_series *const series = task_series(r, final_accuracy, count);
+    cli_series *const series = report_series(r, final_accuracy, count);
     for (int64_t g = 0; g < r->group_count; g++)
         series[g].style |= CLI_SERIES_BARS;
     cli_figure figure = {.name = "final-accuracy",
@@ -195,7 +194,7 @@ static int draw_forgetting(report *r)
 {
     const int64_t count = most_done(r) - 1;
     if (count < 2) return 0; /* that of one task is the measure in the summary */
-    cli_series *const series = task_series(r, forgetting, count);
+    cli_series *const series = report_series(r, forgetting, count);
     char **const names = report_task_names(r->groups[0].runs[0], count, 1);
     const int bars = count * r->group_count <= BARS_MAX;
     cli_figure figure = {.name = "forgetting",
@@ -539,6 +538,7 @@ int report_draw(report *r)
     if (code == 0) code = draw_mean_accuracy(r);
     if (code == 0) code = draw_final_accuracy(r);
     if (code == 0) code = draw_forgetting(r);
+    if (code == 0) code = report_draw_class_accuracy(r);
     if (code == 0)
         code = draw_curves(r, &penalty, "Training", penalty_share,
             "The part of the training loss that holds the weights of earlier tasks in place.");
@@ -548,6 +548,7 @@ int report_draw(report *r)
     for (int64_t g = 0; g < r->group_count && code == 0; g++) {
         code = draw_matrix(r, g);
         if (code == 0) code = draw_task_curves(r, g);
+        if (code == 0) code = report_draw_confusion(r, g);
         if (code == 0) code = report_draw_fisher(r, g);
     }
     return code;

@@ -180,7 +180,9 @@ static void put_cards(FILE *out, const report *r)
           "<code>--eval-samples</code> 0 or N: the worst accuracy of an old task while later ones "
           "are trained, and how far it dips there below what it had before and has after. "
           "Intransigence: what a joint run of the same tasks and seed, where it is beside, learns "
-          "of a task that the run does not. Formulas and sources: <code>ewc help measures</code>. "
+          "of a task that the run does not. Recency bias, where tasks are class-incremental: how "
+          "often samples of earlier tasks are taken for a class of the last one. Formulas and "
+          "sources: <code>ewc help measures</code>. "
           "Differences are in percentage points; \xc2\xb1 is one standard error over seeds. As "
           "tables: "
           "<a href=\"summary.csv\">summary.csv</a>, <a href=\"summary.tex\">summary.tex</a>, "
@@ -223,22 +225,55 @@ static void put_comparison(FILE *out, const report *r)
     fputs("</tbody></table></div>\n", out);
 }
 
-/* Two groups in a row of the table of differences; of how many seeds. */
-static int put_pair(FILE *out, const report_group *a, const report_group *b)
+/* A difference and its p, in a cell. */
+static void put_test(FILE *out, cli_paired test)
 {
-    const cli_paired test = report_test_pair(a, b);
-    if (test.count < 2) return 0;
+    fputs("<td>", out);
+    put_number(out, 100.0 * test.difference, 2);
+    if (isfinite(test.p)) fprintf(out, " <span class=\"soft\">p&nbsp;%.3g</span>", test.p);
+    fputs("</td>", out);
+}
+
+/* Two groups in a row of the table of differences; of how many seeds, 0: there is no row. */
+static int put_pair(FILE *out, const report_group *a, const report_group *b, const int *shown)
+{
+    cli_paired of[REPORT_MEASURES];
+    int seeds = 0;
+    for (int64_t i = 0; i < REPORT_MEASURES; i++) {
+        of[i] = report_test_pair(a, b, i);
+        seeds = of[i].count > seeds ? of[i].count : seeds;
+    }
+    if (seeds < 2) return 0;
     fputs("<tr><td>", out);
     cli_put_html(out, a->label);
     fputs("</td><td>", out);
     cli_put_html(out, b->label);
-    fprintf(out, "</td><td>%d</td><td>", test.count);
-    put_number(out, 100.0 * test.difference, 2);
-    if (isnan(test.p))
-        fputs("</td><td>\xe2\x80\x93</td></tr>\n", out);
-    else
-        fprintf(out, "</td><td>%.3g</td></tr>\n", test.p);
-    return test.count;
+    fprintf(out, "</td><td>%d</td>", seeds);
+    for (int64_t i = 0; i < REPORT_MEASURES; i++)
+        if (shown[i]) put_test(out, of[i]);
+    fputs("</tr>\n", out);
+    return seeds;
+}
+
+/* Whether measure i can be tested between any two groups. */
+static int is_tested(const report *r, int64_t i)
+{
+    for (int64_t a = 0; a < r->group_count; a++)
+        for (int64_t b = a + 1; b < r->group_count; b++)
+            if (report_test_pair(&r->groups[a], &r->groups[b], i).count >= 2) return 1;
+    return 0;
+}
+
+static void put_pairs_table(FILE *out, const int *shown, const char *rows)
+{
+    fputs("<h3>Differences over the same seeds</h3>\n<div class=\"scroll\" tabindex=\"0\" "
+          "role=\"region\" aria-label=\"Differences\"><table><thead><tr>"
+          "<th scope=\"col\">runs</th><th scope=\"col\">less these</th>"
+          "<th scope=\"col\">seeds</th>",
+        out);
+    for (int64_t i = 0; i < REPORT_MEASURES; i++)
+        if (shown[i]) fprintf(out, "<th scope=\"col\">%s (points)</th>", report_measures[i].name);
+    fprintf(out, "</tr></thead>\n<tbody>\n%s</tbody></table></div>\n", rows);
 }
 
 /* Whether the groups of several seeds differ; nothing where there are no two such groups. */
@@ -247,7 +282,7 @@ static void put_pairs(FILE *out, const report *r)
     enum { GROUPS_MAX = 16 };
     size_t bytes = 0;
     char *rows = NULL;
-    int pairs = 0, most = 0;
+    int most = 0, shown[REPORT_MEASURES];
     FILE *const table = r->group_count <= GROUPS_MAX ? open_memstream(&rows, &bytes) : NULL;
     if (table == NULL) {
         fprintf(out,
@@ -256,23 +291,17 @@ static void put_pairs(FILE *out, const report *r)
             GROUPS_MAX);
         return;
     }
+    for (int64_t i = 0; i < REPORT_MEASURES; i++)
+        shown[i] = is_tested(r, i);
     for (int64_t a = 0; a < r->group_count; a++) {
         for (int64_t b = a + 1; b < r->group_count; b++) {
-            const int seeds = put_pair(table, &r->groups[a], &r->groups[b]);
-            pairs += seeds > 0;
+            const int seeds = put_pair(table, &r->groups[a], &r->groups[b], shown);
             most = seeds > most ? seeds : most;
         }
     }
-    char *const note = cli_paired_note(most, pairs);
-    if (fclose(table) == 0 && pairs > 0) {
-        fputs("<h3>Differences over the same seeds</h3>\n<div class=\"scroll\" tabindex=\"0\" "
-              "role=\"region\" aria-label=\"Differences\"><table><thead><tr>"
-              "<th scope=\"col\">runs</th><th scope=\"col\">less these</th>"
-              "<th scope=\"col\">seeds</th><th scope=\"col\">ACC (points)</th>"
-              "<th scope=\"col\">p</th></tr></thead>\n<tbody>\n",
-            out);
-        fputs(rows, out);
-        fputs("</tbody></table></div>\n", out);
+    char *const note = cli_paired_note(most);
+    if (fclose(table) == 0 && most > 0) {
+        put_pairs_table(out, shown, rows);
         if (note != NULL) put_element(out, "p", note);
         fputc('\n', out);
     }

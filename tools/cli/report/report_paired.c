@@ -57,7 +57,7 @@ void report_find_intransigence(report *r)
 
 /* ---- Group against group ---- */
 
-cli_paired report_test_pair(const report_group *a, const report_group *b)
+cli_paired report_test_pair(const report_group *a, const report_group *b, int64_t measure)
 {
     double *const left = report_alloc(a->count, sizeof *left), *const right = report_alloc(
                                                                    a->count, sizeof *right);
@@ -65,8 +65,8 @@ cli_paired report_test_pair(const report_group *a, const report_group *b)
     for (int k = 0; k < a->count && same_sequence(a->runs[0], b->runs[0]); k++) {
         for (int i = 0; i < b->count; i++) {
             if (!same_seed(a->runs[k], b->runs[i])) continue;
-            left[count] = a->runs[k]->measures.acc;
-            right[count++] = b->runs[i]->measures.acc;
+            left[count] = report_measure_of(a->runs[k], measure) / 100.0;
+            right[count++] = report_measure_of(b->runs[i], measure) / 100.0;
         }
     }
     const cli_paired out = cli_paired_test(left, right, count);

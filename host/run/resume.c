@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+/* States to go on from: RUN/resume/N.safetensors, N counting up, the last two of them. Each has all
+ * that changes in a run, and how long the record was. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../base/enter.h"
+#include "../base/file.h"
+#include "../data/dataset.h"
+#include "run.h"
+
+enum { KEPT_STATES = 2, NUMBER_DIGITS = 8, SLACK_BYTES = 1 << 26 };
+#define FOLDER "resume"
+#define EXTENSION ".safetensors"
+
+/* ---- What is in a state ---- */
+
+/* Text of any length; *text is owned by the caller where it is read. */
+static ewc_status exchange_text(ewci_state *state, const char *name, char **text)
+{
+    const int reads = ewci_state_is_read(state);
+    const int64_t bytes = reads ? ewci_state_count(state, name) : (int64_t)strlen(*text);
+    if (reads && bytes < 0)
+        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: there is no such block", name);
+    if (reads) *text = ewci_calloc((size_t)bytes + 1, 1);
+    if (*text == NULL) return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", name);
+    return ewci_state_exchange(state, name, EWCI_U8, bytes, *text);
+}
+
+/* What the run was begun with: network, tasks, and the checksums of their sets. */
+static char *spell_identity(const ewc_run *run)
+{
+    json_t *const what = ewci_sequence_describe(run->tasks);
+    if (what != NULL) json_object_set_new(what, "model", json_string(run->model_text));
+    for (size_t s = 0; s < json_array_size(json_object_get(what, "sets")); s++)
+        json_object_del(json_array_get(json_object_get(what, "sets"), s), "folder");
+    char *const text = what != NULL ? json_dumps(what, JSON_COMPACT) : NULL;
+    json_decref(what);
+    return text;
+}
+
+static ewc_status exchange_identity(ewc_run *run, ewci_state *state)
+{
+    char *const own = spell_identity(run), *other = own;
+    ewc_status status = EWC_OK;
+    if (own == NULL) return ewci_fail(EWC_ERR_MEMORY, "run.identity: out of memory");
+    EWCI_TRY(exchange_text(state, "run.identity", &other));
+    if (ewci_state_is_read(state) && strcmp(own, other) != 0)
+        status = ewci_fail(EWC_ERR_DATA,
+            "%s: was begun with other data, tasks or network than there are now", run->folder);
+done:
+    if (other != own) free(other);
+    free(own);
+    return status;
+}
+
+static ewc_status exchange_fishers(ewc_run *run, ewci_state *state)
+{
+    char *text = NULL;
+    ewc_status status;
+    if (!ewci_state_is_read(state)) text = json_dumps(run->fishers, JSON_COMPACT);
+    EWCI_TRY(exchange_text(state, "run.fishers", &text));
+    if (!ewci_state_is_read(state)) goto done;
+    json_t *const fishers = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    if (!json_is_array(fishers)) {
+        json_decref(fishers);
+        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "run.fishers: expected an array"));
+    }
+    json_decref(run->fishers);
+    run->fishers = fishers;
+done:
+    free(text);
+    return status;
+}
+
+/* What the finished tasks have left. */
+static ewc_status exchange_kept(ewc_run *run, ewci_state *state)
+{
+    const int64_t n = ewc_model_parameter_count(run->model);
+    kept_model *const kept = &run->kept;
+    ewc_status status = EWC_OK;
+    if (kept->theta == NULL || run->result.done == 0) return EWC_OK;
+    EWCI_TRY(ewci_state_exchange(state, "kept.theta", EWCI_F32, n, kept->theta));
+    if (kept->s == NULL) goto done;
+    EWCI_TRY(ewci_state_exchange(state, "kept.S", EWCI_F32, n, kept->s));
+    EWCI_TRY(ewci_state_exchange(state, "kept.mu", EWCI_F32, n, kept->mu));
+    EWCI_TRY(ewci_state_exchange(state, "kept.r", EWCI_F64, 1, &kept->info.r));
+    EWCI_TRY(ewci_state_exchange(state, "kept.tasks", EWCI_I64, 1, &kept->info.tasks));
+done:
+    return status;
+}
+
+/* The run's own numbers; `record` is how long the record is. */
+static ewc_status exchange_numbers(ewc_run *run, ewci_state *state, int64_t *record)
+{
+    ewc_run_result *const r = &run->result;
+    int64_t *const integers[] = {
+        record, &r->done, &r->saved, &r->fisher_samples, &r->proximal_from};
+    double seconds = ewci_run_now() - run->start;
+    double *const reals[] = {&seconds, &r->seconds_fisher, &r->seconds_evaluation};
+    int64_t counts[5];
+    double times[3];
+    ewc_status status;
+    for (int i = 0; i < 5; i++)
+        counts[i] = *integers[i];
+    for (int i = 0; i < 3; i++)
+        times[i] = *reals[i];
+    EWCI_TRY(ewci_state_exchange(state, "run.numbers", EWCI_I64, 5, counts));
+    EWCI_TRY(ewci_state_exchange(state, "run.seconds", EWCI_F64, 3, times));
+    if (!ewci_state_is_read(state)) goto done;
+    if (counts[0] < 0 || counts[1] < 0 || counts[1] > r->tasks || counts[2] < 0 ||
+        counts[2] > counts[1])
+        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "run.numbers: %lld of %lld tasks, %lld saved",
+            (long long)counts[1], (long long)r->tasks, (long long)counts[2]));
+    for (int i = 0; i < 5; i++)
+        *integers[i] = counts[i];
+    for (int i = 0; i < 3; i++)
+        *reals[i] = times[i];
+    run->start = ewci_run_now() - seconds;
+done:
+    return status;
+}
+
+static ewc_status exchange(ewc_run *run, ewci_state *state, int64_t *record)
+{
+    ewc_status status;
+    EWCI_TRY(exchange_numbers(run, state, record));
+    EWCI_TRY(ewci_trainer_exchange(run->trainer, state));
+    EWCI_TRY(exchange_kept(run, state));
+    EWCI_TRY(exchange_fishers(run, state));
+    EWCI_TRY(exchange_identity(run, state));
+done:
+    return status;
+}
+
+/* ---- Files ---- */
+
+static char *state_path(const char *folder, int64_t number)
+{
+    char name[64];
+    snprintf(name, sizeof name, FOLDER "/%0*lld" EXTENSION, NUMBER_DIGITS, (long long)number);
+    return ewci_run_path(folder, name);
+}
+
+/* The numbers of the last states in a folder, the newest first; returns how many there are. */
+static int find_states(const char *folder, int64_t numbers[KEPT_STATES])
+{
+    char *const path = ewci_run_path(folder, FOLDER);
+    DIR *const list = path != NULL ? opendir(path) : NULL;
+    int count = 0;
+    for (const struct dirent *e; list != NULL && (e = readdir(list)) != NULL;) {
+        char digits[NUMBER_DIGITS + 1];
+        int64_t number;
+        if (strlen(e->d_name) != NUMBER_DIGITS + strlen(EXTENSION) ||
+            strcmp(e->d_name + NUMBER_DIGITS, EXTENSION) != 0)
+            continue;
+        memcpy(digits, e->d_name, NUMBER_DIGITS);
+        digits[NUMBER_DIGITS] = '\0';
+        if (!ewci_parse_integer(&number, digits)) continue;
+        int at = count < KEPT_STATES ? count++ : KEPT_STATES;
+        for (; at > 0 && numbers[at - 1] < number; at--)
+            if (at < KEPT_STATES) numbers[at] = numbers[at - 1];
+        if (at < KEPT_STATES) numbers[at] = number;
+    }
+    if (list != NULL) closedir(list);
+    free(path);
+    return count;
+}
+
+int ewc_run_is_resumable(const char *folder)
+{
+    int64_t numbers[KEPT_STATES];
+    return folder != NULL && find_states(folder, numbers) > 0;
+}
+
+static void delete_state(const char *folder, int64_t number)
+{
+    char *const path = state_path(folder, number);
+    if (path != NULL) unlink(path);
+    free(path);
+}
+
+void ewci_run_drop_states(const ewc_run *run)
+{
+    int64_t numbers[KEPT_STATES];
+    for (int count; (count = find_states(run->folder, numbers)) > 0;)
+        for (int i = 0; i < count; i++)
+            delete_state(run->folder, numbers[i]);
+    char *const path = ewci_run_path(run->folder, FOLDER);
+    if (path != NULL) rmdir(path);
+    free(path);
+}
+
+static ewc_status make_folder(const ewc_run *run)
+{
+    char *const path = ewci_run_path(run->folder, FOLDER);
+    ewc_status status = EWC_OK;
+    if (path == NULL) return ewci_fail(EWC_ERR_MEMORY, FOLDER ": out of memory");
+    if (mkdir(path, 0777) != 0 && errno != EEXIST)
+        status = ewci_fail(EWC_ERR_IO, "%s: cannot create: %s", path, strerror(errno));
+    free(path);
+    return status;
+}
+
+ewc_status ewci_run_save_state(ewc_run *run)
+{
+    const double begin = ewci_run_now();
+    int64_t bytes = 0;
+    char *path = NULL;
+    ewc_status status = EWC_OK;
+    ewci_state *const state = ewci_state_new();
+    run->save_asked = 0;
+    if (state == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, FOLDER ": out of memory"));
+    EWCI_TRY(ewci_record_sync(run->record, &bytes));
+    EWCI_TRY(exchange(run, state, &bytes));
+    if (run->states == 0) EWCI_TRY(make_folder(run));
+    path = state_path(run->folder, run->states + 1);
+    if (path == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, FOLDER ": out of memory"));
+    EWCI_TRY(ewci_state_write(state, path));
+    run->states++;
+    if (run->states > KEPT_STATES) delete_state(run->folder, run->states - KEPT_STATES);
+    run->state_step = ewci_trainer_steps(run->trainer);
+    run->state_at = ewci_run_now();
+    run->state_cost = run->state_at - begin;
+done:
+    free(path);
+    ewci_state_free(state);
+    return status;
+}
+
+/* The most that a state of this run may have. */
+static size_t most_bytes(const ewc_run *run)
+{
+    enum { BUFFERS = 16 }; /* of the size of the model: fewer */
+    const size_t parameters = (size_t)ewc_model_parameter_count(run->model) * sizeof(float);
+    const size_t tasks = (size_t)run->result.tasks;
+    const size_t overlaps = run->options.fisher_overlap ? tasks : 0;
+    return SLACK_BYTES + (BUFFERS + overlaps) * parameters + 64 * tasks * tasks +
+           16 * (size_t)run->options.memory;
+}
+
+static ewc_status load_state(ewc_run *run, int64_t number)
+{
+    ewci_state *state = NULL;
+    int64_t bytes = 0;
+    ewc_status status;
+    char *const path = state_path(run->folder, number);
+    if (path == NULL) return ewci_fail(EWC_ERR_MEMORY, FOLDER ": out of memory");
+    EWCI_TRY(ewci_state_read(&state, path, most_bytes(run)));
+    status = exchange(run, state, &bytes);
+    if (status == EWC_ERR_CHECKPOINT) status = ewci_fail(status, "%s: %s", path, ewc_last_error());
+    if (status != EWC_OK) goto done;
+    EWCI_TRY(ewci_record_cut(run->record, bytes));
+    run->states = number;
+    run->state_step = ewci_trainer_steps(run->trainer);
+    run->state_at = ewci_run_now();
+done:
+    ewci_state_free(state);
+    free(path);
+    return status;
+}
+
+ewc_status ewci_run_load_state(ewc_run *run)
+{
+    int64_t numbers[KEPT_STATES];
+    const int count = find_states(run->folder, numbers);
+    if (count == 0) return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from", run->folder);
+    ewc_status status = EWC_OK;
+    for (int i = 0; i < count; i++) {
+        status = load_state(run, numbers[i]);
+        if (status != EWC_ERR_CHECKPOINT && status != EWC_ERR_IO) break;
+        if (i + 1 < count)
+            ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_WARNING,
+                "%s; going on from the state before", ewc_last_error());
+    }
+    return status;
+}
+
+/* ---- When ---- */
+
+ewc_status ewc_run_save(ewc_run *run)
+{
+    EWCI_ENTER(run);
+    run->save_asked = 1;
+    return EWC_OK;
+}
+
+int ewci_run_state_is_due(ewc_run *run, const ewc_event *e)
+{
+    static const double share = 0.01, least = 1.0; /* of the time; seconds */
+    const ewc_run_options *const o = &run->options;
+    const double since = ewci_run_now() - run->state_at;
+    if (!o->checkpoint) return 0;
+    if (run->save_asked) return 1;
+    if (e->kind == EWC_EVENT_STEP && o->checkpoint_every > 0 &&
+        ewci_trainer_steps(run->trainer) - run->state_step >= o->checkpoint_every)
+        return 1;
+    if (o->checkpoint_minutes == 0.0) return 0;
+    if (since >= 60.0 * o->checkpoint_minutes) return 1;
+    return e->kind == EWC_EVENT_EVALUATED && e->task_end && e->task + 1 < run->result.tasks &&
+           since >= least && run->state_cost <= share * since;
+}

@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: MIT */
+/* Runs that stop and go on: what comes of them is what comes of runs that do not stop. */
+#include <csignal>
+#include <filesystem>
+#include <regex>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ewc/ewc.h"
+#include "host/base/state.h"
+#include "support/files.hpp"
+#include "support/world.hpp"
+
+using namespace test;
+namespace fs = std::filesystem;
+
+namespace
+{
+using Settings = std::vector<std::pair<const char *, std::string>>;
+
+/* Stops at the n-th event, from 1; 0: never. */
+struct Stop {
+    int at = 0, events = 0;
+    ewc_run *run = nullptr;
+    std::vector<std::string> messages;
+    bool only_saves = false; /* asks for a state in place of stopping */
+    bool in_fisher = false;  /* counts what a Fisher pass tells while it is at work, alone */
+
+    static int Listen(void *user, const ewc_event *event)
+    {
+        Stop *const stop = (Stop *)user;
+        const bool polls = event->kind == EWC_EVENT_FISHER && !event->stats;
+        if (event->kind == EWC_EVENT_POLL || polls != stop->in_fisher) return 0;
+        const int here = ++stop->events == stop->at;
+        if (here && stop->only_saves) {
+            EXPECT_OK(ewc_run_save(stop->run));
+        }
+        return here && !stop->only_saves;
+    }
+    static void Log(void *user, ewc_log_level, const char *message)
+    {
+        ((Stop *)user)->messages.push_back(message);
+    }
+};
+
+/* Without what depends on the clock and on the folder. */
+std::string Timeless(const std::string &text)
+{
+    static const std::regex times("\"(seconds|folder|fisher_samples_per_second)\": ?"
+                                  "(\\{[^}]*\\}|\"[^\"]*\"|[^,}\n]*)");
+    return std::regex_replace(text, times, "\"$1\":0");
+}
+
+class Resume : public ::testing::Test
+{
+  protected:
+    Folder folder;
+    int runs = 0;
+
+    void SetUp() override { WriteTinyMnist(folder.path(), 60, 30); }
+
+    ewc_run_options Options(const Settings &settings)
+    {
+        ewc_run_options o;
+        EXPECT_OK(ewc_options_init(&o, sizeof o));
+        Settings all = {{"dataset", "custom"}, {"data-dir", folder.path()}, {"device", "cpu"},
+            {"threads", "1"}, {"tasks", "3"}, {"hidden", "5"}, {"iterations", "5"}, {"batch", "8"},
+            {"lambda", "5"}, {"report-every", "2"}, {"eval-every", "3"}, {"eval-samples", "0"},
+            {"out", folder / ("run" + std::to_string(runs++))}};
+        all.insert(all.end(), settings.begin(), settings.end());
+        for (const auto &[key, value] : all)
+            EXPECT_OK(ewc_options_set(&o, key, value.c_str()));
+        return o;
+    }
+    static ewc_run_callbacks Callbacks(Stop *stop)
+    {
+        ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+        callbacks.on_event = Stop::Listen;
+        callbacks.event_user = callbacks.log_user = stop;
+        callbacks.log = Stop::Log;
+        return callbacks;
+    }
+    static ewc_status Execute(ewc_run *run, Stop *stop)
+    {
+        stop->run = run;
+        const ewc_status status = ewc_run_execute(run);
+        ewc_run_free(run);
+        return status;
+    }
+    static ewc_status Begin(const ewc_run_options &o, Stop *stop)
+    {
+        const ewc_run_callbacks callbacks = Callbacks(stop);
+        ewc_run *run = nullptr;
+        const ewc_status status = ewc_run_create(&run, &o, &callbacks);
+        return status == EWC_OK ? Execute(run, stop) : status;
+    }
+    static ewc_status GoOn(
+        const std::string &path, Stop *stop, const ewc_run_options *options = nullptr)
+    {
+        const ewc_run_callbacks callbacks = Callbacks(stop);
+        ewc_run *run = nullptr;
+        const ewc_status status = ewc_run_resume(&run, path.c_str(), options, &callbacks);
+        return status == EWC_OK ? Execute(run, stop) : status;
+    }
+    /* All that a run leaves. */
+    static std::vector<std::string> Left(const std::string &path)
+    {
+        EXPECT_FALSE(fs::exists(path + "/resume")) << "a finished run keeps no states";
+        return {Timeless(ReadFile(path + "/metrics.jsonl")),
+            Timeless(ReadFile(path + "/result.json")),
+            ReadFile(path + "/checkpoint/model.safetensors")};
+    }
+    static void ExpectSame(const std::vector<std::string> &want, const std::string &path)
+    {
+        const std::vector<std::string> got = Left(path);
+        ASSERT_EQ(want[0], got[0]);
+        ASSERT_EQ(want[1], got[1]);
+        ASSERT_TRUE(want[2] == got[2]) << "the model differs";
+    }
+};
+
+/* At every event of a run by every method, and with all that has a state of its own. */
+TEST_F(Resume, FromEveryEventOfEveryMethod)
+{
+    const std::vector<Settings> cases = {
+        {{"method", "sgd"}, {"optimizer", "sgd"}, {"momentum", "0.9"}},
+        {{"method", "ewc"}, {"fisher-overlap", "true"}},
+        {{"method", "ewc"}, {"epochs", "1"}, {"dropout-hidden", "0.5"}, {"schedule", "cosine"}},
+        {{"method", "ewc-online"}, {"gamma", "0.5"}, {"estimator", "sampled"},
+            {"reset-optimizer", "true"}},
+        {{"method", "l2"}},
+        {{"method", "joint"}},
+        {{"method", "si"}},
+        {{"method", "si"}, {"si-total", "true"}, {"validation", "10"}, {"patience", "1"},
+            {"validate-every", "2"}},
+        {{"method", "mas"}},
+        {{"method", "lwf"}, {"kind", "split"}, {"scenario", "class"}},
+        {{"method", "er"}, {"memory", "20"}},
+        {{"method", "agem"}, {"memory", "20"}, {"kind", "split"}, {"scenario", "task"}},
+        {{"method", "dropout"}, {"validation", "10"}, {"patience", "1"}, {"validate-every", "2"}},
+    };
+    for (const Settings &settings : cases) {
+        SCOPED_TRACE(settings[0].second + (settings.size() > 1 ? ", " + settings[1].second : ""));
+        const ewc_run_options whole = Options(settings);
+        Stop never;
+        ASSERT_OK(Begin(whole, &never));
+        const std::vector<std::string> want = Left(whole.out);
+        ASSERT_GT(never.events, 15);
+        for (int n = 1; n <= never.events; n++) {
+            SCOPED_TRACE(n);
+            const ewc_run_options o = Options(settings);
+            Stop once, rest;
+            once.at = n;
+            ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+            ASSERT_TRUE(ewc_run_is_resumable(o.out));
+            ASSERT_OK(GoOn(o.out, &rest));
+            EXPECT_EQ(never.events, once.events + rest.events);
+            ExpectSame(want, o.out);
+            if (HasFatalFailure()) return;
+            fs::remove_all(o.out);
+        }
+    }
+}
+
+/* In the middle of a Fisher pass, which is then made again. */
+TEST_F(Resume, FromTheMiddleOfAFisherPass)
+{
+    const Settings settings = {{"method", "ewc"}, {"fisher-batch", "16"}};
+    const ewc_run_options whole = Options(settings);
+    Stop never;
+    never.in_fisher = true;
+    ASSERT_OK(Begin(whole, &never));
+    const std::vector<std::string> want = Left(whole.out);
+    ASSERT_GE(never.events, 9);
+    for (int n = 1; n <= never.events; n += 2) {
+        const ewc_run_options o = Options(settings);
+        Stop once, rest;
+        once.at = n;
+        once.in_fisher = true;
+        ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+        ASSERT_OK(GoOn(o.out, &rest));
+        ExpectSame(want, o.out);
+    }
+}
+
+/* In the middle of an evaluation: one that begins a while after the last event asks at once. */
+TEST_F(Resume, FromTheMiddleOfAnEvaluation)
+{
+    const Settings settings = {{"method", "ewc"}, {"validation", "10"}};
+    const ewc_run_options whole = Options(settings);
+    Stop never, rest;
+    ASSERT_OK(Begin(whole, &never));
+    for (const int task : {0, 1, 2}) {
+        const ewc_run_options o = Options(settings);
+        ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+        callbacks.event_user = (void *)&task;
+        callbacks.on_event = [](void *user, const ewc_event *e) {
+            const bool is_folded = e->kind == EWC_EVENT_FOLDED && e->task == *(const int *)user;
+            if (is_folded) usleep(120000);
+            return (int)(e->kind == EWC_EVENT_POLL && e->task == *(const int *)user && e->task_end);
+        };
+        ewc_run *run = nullptr;
+        ASSERT_OK(ewc_run_create(&run, &o, &callbacks));
+        EXPECT_FAILS(EWC_ERR_STOPPED,
+            ("stopped at the end of task " + std::to_string(task + 1)).c_str(),
+            ewc_run_execute(run));
+        ewc_run_free(run);
+        ASSERT_OK(GoOn(o.out, &rest));
+        ExpectSame(Left(whole.out), o.out);
+    }
+}
+
+/* Stopped again and again: one event at a time. */
+TEST_F(Resume, OneEventAtATime)
+{
+    const Settings settings = {{"method", "ewc"}, {"validation", "5"}};
+    const ewc_run_options whole = Options(settings), o = Options(settings);
+    Stop never;
+    ASSERT_OK(Begin(whole, &never));
+    Stop first;
+    first.at = 1;
+    ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &first));
+    for (int n = 2; n <= never.events; n++) {
+        Stop next;
+        next.at = 1;
+        ASSERT_EQ(EWC_ERR_STOPPED, GoOn(o.out, &next)) << n;
+    }
+    Stop last;
+    ASSERT_OK(GoOn(o.out, &last));
+    EXPECT_EQ(0, last.events);
+    ExpectSame(Left(whole.out), o.out);
+}
+
+/* Other threads; and a run that dies: what it did after its last state is done again. */
+TEST_F(Resume, AfterADeath)
+{
+    const Settings settings = {{"method", "ewc"}, {"checkpoint-every", "2"}, {"iterations", "7"}};
+    const ewc_run_options whole = Options(settings);
+    Stop never;
+    ASSERT_OK(Begin(whole, &never));
+    for (int n = 4; n <= never.events; n += 3) {
+        SCOPED_TRACE(n);
+        ewc_run_options o = Options(settings);
+        const pid_t child = fork();
+        if (child == 0) {
+            static int left;
+            left = n;
+            ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+            callbacks.on_event = [](void *, const ewc_event *e) {
+                if (e->kind != EWC_EVENT_POLL && --left == 0) kill(getpid(), SIGKILL);
+                return 0;
+            };
+            ewc_run *run = nullptr;
+            if (ewc_run_create(&run, &o, &callbacks) == EWC_OK) (void)ewc_run_execute(run);
+            _exit(1);
+        }
+        int status = 0;
+        ASSERT_EQ(child, waitpid(child, &status, 0));
+        ASSERT_TRUE(WIFSIGNALED(status));
+        if (!ewc_run_is_resumable(o.out)) continue; /* before the first report */
+        Stop rest;
+        o.threads = 2;
+        ASSERT_OK(GoOn(o.out, &rest, &o));
+        std::vector<std::string> want = Left(whole.out), got = Left(o.out);
+        ASSERT_TRUE(want[2] == got[2]);
+        want[0] = want[0].substr(want[0].find('\n')); /* the first line says how many threads */
+        got[0] = got[0].substr(got[0].find('\n'));
+        EXPECT_EQ(want[0], got[0]);
+    }
+}
+
+TEST_F(Resume, ASequenceGoesOnWithoutItsFile)
+{
+    const std::string path = folder / "tasks.json";
+    WriteFile(path, R"({"scenario": "class", "tasks": [{"classes": [0, 1, 2], "epochs": 2},
+        {"classes": [3], "rows": 5}, {"classes": [1, 4], "lambda-factor": 2}]})");
+    const Settings settings = {{"sequence", path}, {"method", "ewc"}};
+    const ewc_run_options whole = Options(settings), o = Options(settings);
+    Stop never, once, rest;
+    ASSERT_OK(Begin(whole, &never));
+    once.at = never.events / 2;
+    ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+    fs::remove(path);
+    ASSERT_OK(GoOn(o.out, &rest));
+    ExpectSame(Left(whole.out), o.out);
+}
+
+/* A state on request; the last two are kept; a damaged one is passed over. */
+TEST_F(Resume, StatesThatAreDamaged)
+{
+    const Settings settings = {{"method", "ewc"}, {"checkpoint-minutes", "0"}};
+    const ewc_run_options whole = Options(settings), o = Options(settings);
+    Stop never, once;
+    ASSERT_OK(Begin(whole, &never));
+    once.at = 5;
+    ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+    const std::string states = std::string(o.out) + "/resume/";
+    EXPECT_TRUE(fs::exists(states + "00000001.safetensors"));
+    for (int n = 2; n <= 4; n++) {
+        Stop next;
+        next.at = 2;
+        ASSERT_EQ(EWC_ERR_STOPPED, GoOn(o.out, &next));
+        const std::string name = "0000000" + std::to_string(n) + ".safetensors";
+        EXPECT_TRUE(fs::exists(states + name));
+        EXPECT_EQ(2, std::distance(fs::directory_iterator(states), fs::directory_iterator()));
+    }
+    const std::string newest = states + "00000004.safetensors";
+    const std::string good = ReadFile(newest);
+    for (const size_t at : {(size_t)0, (size_t)9, good.size() / 2, good.size() - 1}) {
+        std::string bad = good;
+        bad[at] = (char)(bad[at] ^ 4);
+        WriteFile(newest, bad);
+        ewc_run *run = nullptr;
+        Stop stop;
+        const ewc_run_callbacks callbacks = Callbacks(&stop);
+        ASSERT_OK(ewc_run_resume(&run, o.out, nullptr, &callbacks));
+        ewc_run_free(run);
+        ASSERT_EQ(1u, stop.messages.size());
+        EXPECT_NE(std::string::npos, stop.messages[0].find("going on from the state before"));
+    }
+    WriteFile(newest, good.substr(0, good.size() - 3));
+    Stop rest;
+    ASSERT_OK(GoOn(o.out, &rest));
+    ExpectSame(Left(whole.out), o.out);
+}
+
+TEST_F(Resume, WhatIsRefused)
+{
+    ewc_run *run = nullptr;
+    const std::string nowhere = folder / "nowhere";
+    EXPECT_EQ(0, ewc_run_is_resumable(nullptr));
+    EXPECT_EQ(0, ewc_run_is_resumable(nowhere.c_str()));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "nowhere: has no state to go on from",
+        ewc_run_resume(&run, nowhere.c_str(), nullptr, nullptr));
+    ewc_run_options o = Options({{"method", "ewc"}});
+    Stop once;
+    once.at = 6;
+    ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "exists already; to go on with it: ewc resume",
+        ewc_run_create(&run, &o, nullptr));
+    ewc_run_options other = o;
+    EXPECT_OK(ewc_options_set(&other, "lambda", "6"));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "lambda: 6, the run was begun with 5",
+        ewc_run_resume(&run, o.out, &other, nullptr));
+    /* Two at once. */
+    ASSERT_OK(ewc_run_resume(&run, o.out, nullptr, nullptr));
+    ewc_run *second = nullptr;
+    EXPECT_FAILS(EWC_ERR_CONFIG, "another process is at work on this run",
+        ewc_run_resume(&second, o.out, nullptr, nullptr));
+    EXPECT_EQ(nullptr, second);
+    ewc_run_free(run);
+    run = nullptr;
+    /* A record that was cut. */
+    const std::string record = std::string(o.out) + "/metrics.jsonl", lines = ReadFile(record);
+    WriteFile(record, lines.substr(0, 100));
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "100 bytes, the state was written after",
+        ewc_run_resume(&run, o.out, nullptr, nullptr));
+    WriteFile(record, lines);
+    /* Other data. */
+    WriteTinyMnist(folder.path(), 70, 30);
+    EXPECT_FAILS(EWC_ERR_DATA, "was begun with other data, tasks or network",
+        ewc_run_resume(&run, o.out, nullptr, nullptr));
+    WriteTinyMnist(folder.path(), 60, 30);
+    Stop rest;
+    EXPECT_OK(GoOn(o.out, &rest));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "has no state to go on from",
+        ewc_run_resume(&run, o.out, nullptr, nullptr));
+}
+
+/* Numbers that are not finite leave the states as they are, and write none. */
+TEST_F(Resume, NothingIsWrittenOfNumbersThatAreNotFinite)
+{
+    const ewc_run_options o = Options({{"method", "sgd"}, {"optimizer", "sgd"}, {"lr", "1000"},
+        {"iterations", "60"}, {"activation", "none"}, {"checkpoint-every", "1"}});
+    Stop never;
+    const ewc_status status = Begin(o, &never);
+    if (status == EWC_OK) GTEST_SKIP() << "it did not diverge";
+    EXPECT_EQ(EWC_ERR_NONFINITE, status);
+    if (!ewc_run_is_resumable(o.out)) return;
+    Stop again;
+    EXPECT_EQ(EWC_ERR_NONFINITE, GoOn(o.out, &again));
+}
+
+/* ---- States ---- */
+
+TEST(State, BlocksAreTheSameInAFile)
+{
+    Folder folder;
+    const std::string path = folder / "a.safetensors";
+    float f[3] = {1.5f, -2, 3};
+    double d[1] = {M_PI};
+    int64_t i[2] = {INT64_MIN, 7};
+    char text[] = "some";
+    ewci_state *state = ewci_state_new();
+    EXPECT_EQ(0, ewci_state_is_read(state));
+    EXPECT_OK(ewci_state_exchange(state, "d", EWCI_F64, 1, d));
+    EXPECT_OK(ewci_state_exchange(state, "f", EWCI_F32, 3, f));
+    EXPECT_OK(ewci_state_exchange(state, "i", EWCI_I64, 2, i));
+    EXPECT_OK(ewci_state_exchange(state, "none", EWCI_F64, 0, nullptr));
+    EXPECT_OK(ewci_state_exchange(state, "text", EWCI_U8, 4, text));
+    EXPECT_OK(ewci_state_write(state, path.c_str()));
+    ewci_state_free(state);
+
+    const std::string file = ReadFile(path);
+    ASSERT_OK(ewci_state_read(&state, path.c_str(), file.size()));
+    EXPECT_EQ(1, ewci_state_is_read(state));
+    float f2[3] = {};
+    double d2[1] = {};
+    int64_t i2[2] = {};
+    char text2[5] = {};
+    EXPECT_OK(ewci_state_exchange(state, "text", EWCI_U8, 4, text2));
+    EXPECT_OK(ewci_state_exchange(state, "i", EWCI_I64, 2, i2));
+    EXPECT_OK(ewci_state_exchange(state, "f", EWCI_F32, 3, f2));
+    EXPECT_OK(ewci_state_exchange(state, "d", EWCI_F64, 1, d2));
+    EXPECT_EQ(0, std::memcmp(f, f2, sizeof f));
+    EXPECT_EQ(d[0], d2[0]);
+    EXPECT_EQ(0, std::memcmp(i, i2, sizeof i));
+    EXPECT_STREQ("some", text2);
+    EXPECT_EQ(4, ewci_state_count(state, "text"));
+    EXPECT_EQ(0, ewci_state_count(state, "none"));
+    EXPECT_EQ(-1, ewci_state_count(state, "x"));
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "x: 0 numbers , expected 1 F64",
+        ewci_state_exchange(state, "x", EWCI_F64, 1, d2));
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "f: 3 numbers F32, expected 2 F32",
+        ewci_state_exchange(state, "f", EWCI_F32, 2, f2));
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "f: 3 numbers F32, expected 3 I32",
+        ewci_state_exchange(state, "f", EWCI_I32, 3, f2));
+    ewci_state_free(state);
+
+    /* Any byte that is another one, and any end that comes too soon. */
+    for (size_t at = 0; at < file.size(); at += 5) {
+        std::string bad = file;
+        bad[at] = (char)(bad[at] ^ 1);
+        WriteFile(path, bad);
+        const ewc_status status = ewci_state_read(&state, path.c_str(), file.size());
+        const size_t header =
+            8 + (size_t)(unsigned char)file[0] + 256 * (size_t)(unsigned char)file[1];
+        if (at >= header) {
+            EXPECT_EQ(EWC_ERR_CHECKPOINT, status) << at;
+        }
+        if (status == EWC_OK) ewci_state_free(state); /* a name, or a space */
+        WriteFile(path, file.substr(0, at));
+        EXPECT_EQ(EWC_ERR_CHECKPOINT, ewci_state_read(&state, path.c_str(), file.size())) << at;
+        EXPECT_EQ(nullptr, state);
+    }
+    WriteFile(path, file);
+    EXPECT_FAILS(EWC_ERR_IO, "larger", ewci_state_read(&state, path.c_str(), file.size() - 1));
+}
+} // namespace

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT */
+/* What a report says of classes: the accuracy on each after the last task that is done, and what
+ * their samples were taken for. Shares are in %. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report.h"
+
+enum {
+    CLASSES_MAX = 1024, /* with a place in a figure */
+    BARS_MAX = 60,      /* in one figure; more become points */
+    PAIRS_SHOWN = 5
+};
+
+static const char heading[] = "Classes";
+
+/* ---- Reading ---- */
+
+/* The object that has the evaluation after the last task done: the result, or the record's line. */
+static const json_t *find_evaluation(const report_run *run)
+{
+    const json_t *last = NULL;
+    json_t *event;
+    size_t i;
+    if (json_object_get(run->folder.result, "class_accuracy") != NULL) return run->folder.result;
+    json_array_foreach(run->folder.events, i, event)
+    {
+        if (cli_event_is(event, "evaluated") && json_object_get(event, "class_accuracy") != NULL)
+            last = event;
+    }
+    return last;
+}
+
+/* Whether two of the names are the same. */
+static int is_ambiguous(const json_t *names)
+{
+    int same = 0;
+    json_t *const seen = json_object();
+    for (size_t i = 0; i < json_array_size(names) && !same; i++) {
+        const char *const name = json_string_value(json_array_get(names, i));
+        same = name != NULL && json_object_get(seen, name) != NULL;
+        if (name != NULL) json_object_set_new(seen, name, json_true());
+    }
+    json_decref(seen);
+    return same;
+}
+
+/* Names classes as in the data; by their task, too, where several tasks have classes so called; and
+ * by a number where they have no name. */
+static void name_classes(report_classes *c, const json_t *head)
+{
+    const json_t *const names = json_object_get(head, "classes"), *const tasks = json_object_get(
+                                                                      head, "class_tasks");
+    const int ambiguous = is_ambiguous(names);
+    for (int64_t k = 0; k < c->count; k++) {
+        const char *const name = json_string_value(json_array_get(names, (size_t)k));
+        const double task = cli_json_item(tasks, k);
+        c->task[k] = task >= 1.0 && task < 1e9 ? (int64_t)task : 0;
+        if (name == NULL)
+            c->names[k] = report_format("%lld", (long long)k + 1);
+        else if (ambiguous && c->task[k] > 0)
+            c->names[k] = report_format("%lld: %s", (long long)c->task[k], name);
+        else
+            c->names[k] = report_format("%s", name);
+    }
+}
+
+/* The counts (count, count), or nothing: not all of them are there. */
+static void read_counts(report_classes *c, const json_t *rows)
+{
+    if ((int64_t)json_array_size(rows) != c->count || c->count > CLASSES_MAX) return;
+    c->counts = report_alloc(c->count * c->count, sizeof *c->counts);
+    for (int64_t i = 0; i < c->count * c->count; i++) {
+        const json_t *const row = json_array_get(rows, (size_t)(i / c->count));
+        c->counts[i] = cli_json_item(row, i % c->count);
+    }
+}
+
+void report_read_classes(report_run *run)
+{
+    report_classes *const c = &run->classes;
+    const json_t *const evaluation = find_evaluation(run);
+    const json_t *const accuracy = json_object_get(evaluation, "class_accuracy");
+    c->count = (int64_t)json_array_size(accuracy);
+    c->accuracy = report_alloc(c->count, sizeof *c->accuracy);
+    c->samples = report_alloc(c->count, sizeof *c->samples);
+    c->names = report_alloc(c->count, sizeof *c->names);
+    c->task = report_alloc(c->count, sizeof *c->task);
+    for (int64_t k = 0; k < c->count; k++) {
+        c->accuracy[k] = cli_json_item(accuracy, k);
+        c->samples[k] = cli_json_item(json_object_get(evaluation, "class_samples"), k);
+    }
+    name_classes(
+        c, run->folder.result != NULL ? run->folder.result : json_array_get(run->folder.events, 0));
+    read_counts(c, json_object_get(evaluation, "confusion"));
+}
+
+void report_free_classes(report_run *run)
+{
+    report_classes *const c = &run->classes;
+    free(c->counts);
+    free(c->task);
+    report_free_names(c->names, c->count);
+    free(c->samples);
+    free(c->accuracy);
+}
+
+/* ---- Accuracy on each class, of all groups ---- */
+
+static double class_accuracy(const report_run *run, int64_t k)
+{
+    return k < run->classes.count ? 100.0 * run->classes.accuracy[k] : NAN;
+}
+
+int report_draw_class_accuracy(report *r)
+{
+    const report_classes *most = &r->runs[0].classes;
+    for (int64_t i = 1; i < r->run_count; i++)
+        if (r->runs[i].classes.count > most->count) most = &r->runs[i].classes;
+    const int64_t count = most->count;
+    if (count < 2) return 0;
+    if (count > CLASSES_MAX) {
+        report_add_text(r, -1, heading,
+            report_format("Of %lld classes no figure is drawn; result.json has the accuracy on "
+                          "each, as class_accuracy.",
+                (long long)count));
+        return 0;
+    }
+    const int bars = count * r->group_count <= BARS_MAX;
+    cli_series *const series = report_series(r, class_accuracy, count);
+    for (int64_t g = 0; g < r->group_count; g++)
+        series[g].style = bars ? 0 : CLI_SERIES_POINTS | CLI_SERIES_BARS;
+    cli_figure figure = {.name = "class-accuracy",
+        .title = "Accuracy on each class at the end",
+        .kind = bars ? CLI_BARS : CLI_LINES,
+        .x = {.label = bars ? "class" : "number of the class", .whole = !bars},
+        .y = {.label = "accuracy (%)", .low = 0.0, .high = 100.0},
+        .series = series,
+        .series_count = r->group_count,
+        .columns = count,
+        .x_names = (const char *const *)most->names};
+    const int code = report_add_figure(r, -1, heading, &figure,
+        report_format("The share of the test samples of each class that were taken for it after "
+                      "the last task was trained%s.%s",
+            bars ? "" : "; classes in the order of the tasks that bring them", report_band(r)));
+    report_free_series(series, r->group_count);
+    return code;
+}
+
+/* ---- What they are taken for, of a group ---- */
+
+/* A square of shares: of the samples of the row, those taken for the column. */
+typedef struct square {
+    int64_t side;
+    double *share; /* (side, side) mean over the runs; NaN in rows without samples */
+    char **names;
+    int by_task; /* classes of a task are put together */
+} square;
+
+/* Adds a run's shares to those of the runs before; class k is in row and column place[k], or in
+ * none if that is -1. */
+static void add_shares(square *s, const report_classes *c, const int64_t *place)
+{
+    double *const counts = report_alloc(s->side * s->side, sizeof *counts);
+    double *const sums = report_alloc(s->side, sizeof *sums);
+    for (int64_t k = 0; k < c->count; k++)
+        if (place[k] >= 0) sums[place[k]] += c->samples[k];
+    for (int64_t i = 0; i < c->count * c->count; i++) {
+        const int64_t row = place[i / c->count], column = place[i % c->count];
+        if (row >= 0 && column >= 0) counts[row * s->side + column] += c->counts[i];
+    }
+    for (int64_t i = 0; i < s->side * s->side; i++) /* 0 / 0 is NaN */
+        s->share[i] += 100.0 * counts[i] / sums[i / s->side];
+    free(sums);
+    free(counts);
+}
+
+/* Whether `c` can be drawn beside `first`: it has as many classes, and counts of them. */
+static int is_alike(const report_classes *first, const report_classes *c)
+{
+    return c->counts != NULL && c->count == first->count;
+}
+
+static square make_square(
+    const report_group *group, const int64_t *place, int64_t side, int by_task)
+{
+    const report_classes *const first = &group->runs[0]->classes;
+    square s = {.side = side, .by_task = by_task};
+    int64_t runs = 0;
+    s.share = report_alloc(side * side, sizeof *s.share);
+    for (int k = 0; k < group->count; k++) {
+        if (!is_alike(first, &group->runs[k]->classes)) continue;
+        add_shares(&s, &group->runs[k]->classes, place);
+        runs++;
+    }
+    for (int64_t i = 0; i < side * side; i++)
+        s.share[i] /= (double)runs;
+    s.names =
+        by_task ? report_task_names(group->runs[0], side, 1) : report_alloc(side, sizeof *s.names);
+    for (int64_t k = 0; k < first->count && !by_task; k++)
+        if (place[k] >= 0) s.names[place[k]] = report_format("%s", first->names[k]);
+    return s;
+}
+
+/* The confusions that are most frequent, as words; "" if there is none. To be freed. */
+static char *spell_pairs(const square *s)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    double last = INFINITY; /* shares that have been told are this or above, */
+    int64_t told = -1;      /* those equal to it up to this place */
+    FILE *const out = open_memstream(&text, &bytes);
+    if (out == NULL) return report_format("%s", "");
+    for (int n = 0; n < PAIRS_SHOWN; n++) {
+        int64_t best = -1;
+        for (int64_t i = 0; i < s->side * s->side; i++) {
+            const double share = s->share[i];
+            if (i / s->side == i % s->side || !(share > 0.0)) continue;
+            if (share > last || (share == last && i <= told)) continue;
+            if (best < 0 || share > s->share[best]) best = i;
+        }
+        if (best < 0) break;
+        last = s->share[best];
+        told = best;
+        fprintf(out, "%s%s for %s (%.1f %%)", n == 0 ? " Most often: " : ", ",
+            s->names[best / s->side], s->names[best % s->side], last);
+    }
+    if (told >= 0) fputc('.', out);
+    return fclose(out) == 0 ? text : report_format("%s", "");
+}
+
+static int draw_square(report *r, int64_t g, const square *s)
+{
+    const report_group *const group = &r->groups[g];
+    char *const pairs = spell_pairs(s);
+    cli_figure figure = {.name = "confusion",
+        .title = s->by_task ? "Confusion of tasks at the end" : "Confusion matrix at the end",
+        .kind = CLI_HEAT,
+        .x = {.label = s->by_task ? "taken for a class of task" : "taken for class"},
+        .y = {.label = s->by_task ? "task" : "class"},
+        .z = {.label = "share of the row (%)", .low = 0.0, .high = 100.0},
+        .rows = s->side,
+        .columns = s->side,
+        .x_names = (const char *const *)s->names,
+        .y_names = (const char *const *)s->names,
+        .cells = s->share,
+        .cell_decimals = 1};
+    const int code = report_add_figure(r, g, heading, &figure,
+        report_format("What test samples are taken for after the last task%s%s.%s",
+            group->count > 1 ? ", mean over seeds" : "",
+            s->by_task ? "; there are so many classes that those of a task are put together" : "",
+            pairs));
+    free(pairs);
+    return code;
+}
+
+/* The places of classes that have samples, side by side or with those of their task; how many
+ * places there are. */
+static int64_t find_places(int64_t *place, const report_classes *c, int by_task)
+{
+    int64_t count = 0, tasks = 0;
+    for (int64_t k = 0; k < c->count; k++) {
+        place[k] = !isfinite(c->accuracy[k]) ? -1 : by_task ? c->task[k] - 1 : count++;
+        if (place[k] >= tasks) tasks = place[k] + 1;
+    }
+    return by_task ? tasks : count;
+}
+
+int report_draw_confusion(report *r, int64_t g)
+{
+    const report_classes *const c = &r->groups[g].runs[0]->classes;
+    int code = 0;
+    if (c->counts == NULL && c->count > CLASSES_MAX)
+        report_add_text(r, g, heading,
+            report_format(
+                "Of more than %d classes it is not counted what they are taken for.", CLASSES_MAX));
+    if (c->counts == NULL) return 0;
+    int64_t *const place = report_alloc(c->count, sizeof *place);
+    const int64_t count = find_places(place, c, 0);
+    const int by_task = count > REPORT_SIDE_MAX;
+    const int64_t side = by_task ? find_places(place, c, 1) : count;
+    if (side >= 2 && side <= REPORT_SIDE_MAX) {
+        square s = make_square(&r->groups[g], place, side, by_task);
+        code = draw_square(r, g, &s);
+        report_free_names(s.names, side);
+        free(s.share);
+    } else if (count >= 2) {
+        report_add_text(r, g, heading,
+            report_format("The confusion matrix of %lld classes is not drawn; result.json has it, "
+                          "as confusion.",
+                (long long)count));
+    }
+    free(place);
+    return code;
+}
