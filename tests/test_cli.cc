@@ -856,8 +856,19 @@ TEST_F(Cli, MeasuresAreExplained)
         printed.find("AIA " + percent("incremental_acc") + " LA " + percent("learning_acc") +
                      " min-ACC " + percent("min_acc") + " gap " + percent("stability_gap") + " "))
         << printed;
-    /* Intransigence, and recency bias, which is of class-incremental runs. */
-    EXPECT_EQ(2u, json_object_size(json_object_get(result.get(), "undefined")));
+    const json_t *const undefined = json_object_get(result.get(), "undefined");
+    EXPECT_EQ(2u, json_object_size(undefined));
+    for (const char *key : {"intransigence", "recency_bias"})
+        EXPECT_TRUE(json_is_string(json_object_get(undefined, key))) << key;
+    EXPECT_EQ(std::string::npos, printed.find("recency")) << printed;
+
+    const Words by_class = Tiny({"--scenario", "class", "--out", "by-class"});
+    const std::string with = Flat(Ewc(by_class).out);
+    const Json other = ParseJson(ReadFile(folder / "by-class/result.json"));
+    char text[32];
+    snprintf(text, sizeof text, " recency %.2f ",
+        100.0 * json_number_value(json_object_get(other.get(), "recency_bias")));
+    EXPECT_NE(std::string::npos, with.find(text)) << text << " in " << with;
 }
 
 /* The short help fits a screen, has the flags that people use, and says where the others are. */

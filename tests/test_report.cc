@@ -612,6 +612,7 @@ TEST_F(Report, ShowsWhatClassesAreTakenFor)
         }
         EXPECT_NEAR(hits, accuracy[std::to_string(i)], 1e-4) << i;
     }
+    EXPECT_TRUE(Has(page, "Of each class 10 samples."));
     ASSERT_GT(most, 1.0) << "nothing is taken for another";
     char text[64];
     snprintf(text, sizeof text, "(%.1f %%)", most);
@@ -685,6 +686,7 @@ TEST_F(Report, ShowsManyClasses)
     EXPECT_TRUE(Has(write(20, 2, true, "<b>&'%"), "1: &lt;b&gt;&amp;&#39;% for") ||
                 Has(Page("run"), "for 1: &lt;b&gt;"));
     EXPECT_EQ(1u + 400u, ReadCsv(folder / "run/figures/confusion.csv").size());
+    EXPECT_TRUE(Has(Page("run"), "Of each class 3 to 6 samples."));
     EXPECT_TRUE(Has(write(200, 10, true, "a"), "put together"));
     auto rows = ReadCsv(folder / "run/figures/confusion.csv");
     ASSERT_EQ(1u + 100u, rows.size());

@@ -138,6 +138,8 @@ TEST_F(Resume, FromEveryEventOfEveryMethod)
         {{"method", "lwf"}, {"kind", "split"}, {"scenario", "class"}},
         {{"method", "er"}, {"memory", "20"}},
         {{"method", "agem"}, {"memory", "20"}, {"kind", "split"}, {"scenario", "task"}},
+        {{"method", "er"}, {"memory", "20"}, {"kind", "split"}, {"scenario", "class"},
+            {"class-weights", "balanced"}, {"validation", "5"}},
         {{"method", "dropout"}, {"validation", "10"}, {"patience", "1"}, {"validate-every", "2"}},
     };
     for (const Settings &settings : cases) {

@@ -86,6 +86,11 @@ done:
     return status;
 }
 
+ewc_status ewci_balance_exchange(ewci_balance *b, ewci_state *state)
+{
+    return ewci_state_exchange(state, "class-weights", EWCI_F32, b->outputs, b->host);
+}
+
 const float *ewci_balance_weights(const ewci_balance *b)
 {
     return b->weights;

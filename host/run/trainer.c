@@ -1251,6 +1251,7 @@ ewc_status ewci_trainer_exchange(ewc_trainer *trainer, ewci_state *state)
         EWCI_TRY(
             ewci_state_exchange(state, rows[i].name, rows[i].type, rows[i].count, rows[i].data));
     EWCI_TRY(ewci_confusion_exchange(trainer->confusion, state));
+    if (trainer->balance) EWCI_TRY(ewci_balance_exchange(trainer->balance, state));
     EWCI_TRY(ewci_model_exchange(trainer->model, state, "theta", trainer->model->theta));
     EWCI_TRY(ewci_optimizer_exchange(trainer->optimizer, state));
     if (trainer->state) EWCI_TRY(ewci_consolidation_exchange(trainer->state, state));

@@ -130,7 +130,6 @@ void cli_progress_end(cli_progress *progress); /* before results are printed */
 void cli_print_run(const ewc_run_options *options, const ewc_run_result *result);
 void cli_print_accuracy(const ewc_run_result *result);
 void cli_print_measures(const ewc_run_result *result);
-const char *cli_bold(int on); /* "" unless stdout is a terminal and NO_COLOR is not set */
 double cli_now(void);
 
 /* The verbs. */

@@ -126,7 +126,8 @@ static void print_measures(void)
     cli_print_words(
         "R[i][j]: accuracy on task j after training task i of T; b[j]: of the untrained "
         "model; a_i[j]: at the evaluations in the middle of task i; R*: R of a joint "
-        "run. In %% in tables; - or null: undefined.");
+        "run; N[j]: share of samples of task j that after task T are taken for a class that came "
+        "with that. In %% in tables; - or null: undefined.");
 #define PUT(field, name, formula, meaning, source, needs)                                          \
     print_flag(name, meaning " = " formula " (" source "). Needs " needs ".", "");
     EWC_MEASURES(PUT)

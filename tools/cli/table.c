@@ -13,13 +13,6 @@
 /* Tasks of which all accuracies are shown; characters of a name. */
 enum { MATRIX_MAX = 20, TASK_WIDTH = 14 };
 
-const char *cli_bold(int on)
-{
-    const char *const no_color = getenv("NO_COLOR");
-    if (!cli_is_terminal(stdout) || (no_color != NULL && no_color[0] != '\0')) return "";
-    return on ? "\033[1m" : "\033[0m";
-}
-
 void cli_print_run(const ewc_run_options *options, const ewc_run_result *result)
 {
     char kind[32], scenario[32], more[40] = "";

@@ -32,6 +32,13 @@ int cli_is_terminal(FILE *out)
     return isatty(fileno(out)) && (term == NULL || strcmp(term, "dumb") != 0);
 }
 
+const char *cli_bold(int on)
+{
+    const char *const no_color = getenv("NO_COLOR");
+    if (!cli_is_terminal(stdout) || (no_color != NULL && no_color[0] != '\0')) return "";
+    return on ? "\033[1m" : "\033[0m";
+}
+
 static void put_words(FILE *out, int width, int at, int indent, const char *text)
 {
     for (; *text == ' '; text++)

@@ -19,6 +19,7 @@ int cli_width(FILE *out);
 
 /* Whether lines can be written over and escape sequences are understood. */
 int cli_is_terminal(FILE *out);
+const char *cli_bold(int on); /* "" unless stdout is a terminal and NO_COLOR is not set */
 
 /* Words between single spaces, as many on a line as fit, on a line of which `at` columns are taken;
  * further lines begin with `indent` spaces. Spaces at the beginning of `text` stay. A word that is

@@ -154,6 +154,27 @@ static void print_text(const report *r, int tensorboard)
         r->folder, (long long)figures, (long long)drawn, tensorboard ? ", TensorBoard" : "");
 }
 
+/* Runs, what is said of them beside each other, and groups in their order. */
+static int read_all(report *r, const cli_args *args)
+{
+    const int code = report_read(r, args->operands, args->operand_count);
+    if (code != 0) return code;
+    for (int64_t i = 0; i < r->run_count; i++)
+        report_read_classes(&r->runs[i]);
+    report_find_intransigence(r);
+    report_form_groups(r);
+    report_sort(r);
+    report_name_groups(r);
+    return 0;
+}
+
+static void free_all(report *r)
+{
+    for (int64_t i = 0; i < r->run_count; i++)
+        report_free_classes(&r->runs[i]);
+    report_free(r);
+}
+
 int cli_report(cli_args *args)
 {
     report r = {0};
@@ -164,7 +185,7 @@ int cli_report(cli_args *args)
     if (args->operand_count == 0) code = cli_usage("report", "names no run; see ewc report --help");
     if (tensorboard != NULL && !with_tensorboard && strcmp(tensorboard, "false") != 0)
         code = cli_usage("report", "--tensorboard: \"%s\", expected true or false", tensorboard);
-    if (code == 0) code = report_read(&r, args->operands, args->operand_count);
+    if (code == 0) code = read_all(&r, args);
     if (code == 0) code = make_folder(&r, cli_value(args, "out"));
     if (code == 0) code = report_draw(&r);
     if (code == 0) code = report_write_evaluations(&r);
@@ -177,6 +198,6 @@ int cli_report(cli_args *args)
     else if (code == 0)
         print_text(&r, with_tensorboard);
     json_decref(events);
-    report_free(&r);
+    free_all(&r);
     return code;
 }

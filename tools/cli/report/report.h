@@ -86,9 +86,11 @@ typedef struct report {
 /* Memory of zeros; the command ends where there is none. */
 void *report_alloc(int64_t count, size_t size);
 char *report_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Reads the runs named, and those in a folder that is named, and forms the groups: 0, or the exit
- * code after a line on stderr. What an interrupted command has put aside is left out. */
+/* Reads the runs named, and those in a folder that is named: 0, or the exit code after a line on
+ * stderr. What an interrupted command has put aside is left out. */
 int report_read(report *out, const char *const *paths, int64_t count);
+void report_form_groups(report *r);
+void report_name_groups(report *r);
 void report_free(report *r);
 /* A setting of the run as text; "" if there is none. */
 const char *report_setting(const report_run *run, const char *key);
@@ -123,6 +125,8 @@ cli_paired report_test_pair(const report_group *a, const report_group *b, int64_
 
 /* report_figures.c: draws all figures and fills r->items. 0, or an exit code. */
 int report_draw(report *r);
+
+/* report_items.c */
 /* Draws a figure whose name and title have still to be told from those of other groups, and puts it
  * on the page. Takes `caption`. */
 int report_add_figure(
@@ -135,6 +139,8 @@ char *report_task_name(const report_run *run, int64_t t);
 /* The same of `count` tasks, each `every`-th. */
 char **report_task_names(const report_run *run, int64_t count, int64_t every);
 void report_free_names(char **names, int64_t count);
+/* The legend's name of a group; NULL: a single run needs none. */
+const char *report_series_name(const report *r, const report_group *group);
 /* A series for each group: the measure of 0..count-1, with errors where there are seeds. */
 cli_series *report_series(const report *r, report_measure measure, int64_t count);
 /* Frees series whose x, y and error lie in one piece, which begins with x. */

@@ -114,6 +114,23 @@ static double class_accuracy(const report_run *run, int64_t k)
     return k < run->classes.count ? 100.0 * run->classes.accuracy[k] : NAN;
 }
 
+/* " Of each class 40 to 120 samples." in all runs together; to be freed. */
+static char *spell_samples(const report *r)
+{
+    double least = INFINITY, most = 0.0;
+    for (int64_t i = 0; i < r->run_count; i++) {
+        const report_classes *const c = &r->runs[i].classes;
+        for (int64_t k = 0; k < c->count; k++) {
+            if (!(c->samples[k] > 0.0)) continue;
+            least = fmin(least, c->samples[k]);
+            most = fmax(most, c->samples[k]);
+        }
+    }
+    if (!(most > 0.0)) return report_format("%s", "");
+    if (least == most) return report_format(" Of each class %.0f samples.", most);
+    return report_format(" Of each class %.0f to %.0f samples.", least, most);
+}
+
 int report_draw_class_accuracy(report *r)
 {
     const report_classes *most = &r->runs[0].classes;
@@ -141,10 +158,13 @@ int report_draw_class_accuracy(report *r)
         .series_count = r->group_count,
         .columns = count,
         .x_names = (const char *const *)most->names};
+    char *const samples = spell_samples(r);
     const int code = report_add_figure(r, -1, heading, &figure,
         report_format("The share of the test samples of each class that were taken for it after "
-                      "the last task was trained%s.%s",
-            bars ? "" : "; classes in the order of the tasks that bring them", report_band(r)));
+                      "the last task was trained%s.%s%s",
+            bars ? "" : "; classes in the order of the tasks that bring them", samples,
+            report_band(r)));
+    free(samples);
     report_free_series(series, r->group_count);
     return code;
 }

@@ -213,7 +213,6 @@ static int read_run(report_run *run, const char *path)
     find_starts(run);
     find_fishers(run);
     measure(run);
-    report_read_classes(run);
     return 0;
 }
 
@@ -299,7 +298,7 @@ static int takes(const report_group *group, const report_run *run)
     return same_group(group->runs[0], run);
 }
 
-static void form_groups(report *r)
+void report_form_groups(report *r)
 {
     r->groups = report_alloc(r->run_count, sizeof *r->groups);
     for (int64_t i = 0; i < r->run_count; i++) {
@@ -370,6 +369,12 @@ static void name_group(const report *r, report_group *group)
         free(group->label);
         group->label = longer;
     }
+}
+
+void report_name_groups(report *r)
+{
+    for (int64_t g = 0; g < r->group_count; g++)
+        name_group(r, &r->groups[g]);
 }
 
 /* ---- Which runs ---- */
@@ -478,13 +483,7 @@ int report_read(report *out, const char *const *paths, int64_t count)
     for (int64_t i = 0; i < list.count; i++)
         free(list.paths[i]);
     free(list.paths);
-    if (code != 0) return code;
-    report_find_intransigence(out);
-    form_groups(out);
-    report_sort(out);
-    for (int64_t g = 0; g < out->group_count; g++)
-        name_group(out, &out->groups[g]);
-    return 0;
+    return code;
 }
 
 void report_free(report *r)
@@ -500,7 +499,6 @@ void report_free(report *r)
     }
     for (int64_t i = 0; i < r->run_count; i++) {
         report_run *const run = &r->runs[i];
-        report_free_classes(run);
         free((void *)run->fisher);
         free(run->start);
         free(run->baseline);

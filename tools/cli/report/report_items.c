@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of figures share: items of the page, names of tasks, series of all groups. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "report.h"
+
+/* ---- Items of the page ---- */
+
+static report_item *add_item(report *r, int64_t group, const char *heading, char *text)
+{
+    report_item *const items = report_alloc(r->item_count + 1, sizeof *items);
+    if (r->item_count > 0) memcpy(items, r->items, (size_t)r->item_count * sizeof *items);
+    free(r->items);
+    r->items = items;
+    report_item *const item = &items[r->item_count++];
+    *item = (report_item){.group = group, .heading = heading, .text = text};
+    return item;
+}
+
+void report_add_text(report *r, int64_t group, const char *heading, char *text)
+{
+    (void)add_item(r, group, heading, text);
+}
+
+int report_add_figure(
+    report *r, int64_t group, const char *heading, cli_figure *figure, char *caption)
+{
+    report_item *const item = add_item(r, group, heading, caption);
+    const int several = group >= 0 && r->group_count > 1;
+    item->name = several ? report_format("%s-%lld", figure->name, (long long)group + 1)
+                         : report_format("%s", figure->name);
+    item->title = several ? report_format("%s: %s", figure->title, r->groups[group].label)
+                          : report_format("%s", figure->title);
+    figure->name = item->name;
+    figure->title = item->title;
+    item->drawn = cli_plot_available();
+    return cli_plot("report", figure, r->figures);
+}
+
+const char *report_series_name(const report *r, const report_group *group)
+{
+    return r->group_count > 1 || group->count > 1 ? group->label : NULL;
+}
+
+const char *report_band(const report *r)
+{
+    for (int64_t g = 0; g < r->group_count; g++)
+        if (r->groups[g].count > 1) return " Bands and bars: one standard error over seeds.";
+    return "";
+}
+
+/* ---- Names and series ---- */
+
+char **report_task_names(const report_run *run, int64_t count, int64_t every)
+{
+    char **const names = report_alloc(count, sizeof *names);
+    for (int64_t i = 0; i < count; i++)
+        names[i] = report_task_name(run, i * every);
+    return names;
+}
+
+void report_free_names(char **names, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        free(names[i]);
+    free(names);
+}
+
+cli_series *report_series(const report *r, report_measure measure, int64_t count)
+{
+    cli_series *const series = report_alloc(r->group_count, sizeof *series);
+    for (int64_t g = 0; g < r->group_count; g++) {
+        const report_group *const group = &r->groups[g];
+        double *const x = report_alloc(3 * count, sizeof *x), *const y = x + count,
+                      *const error = y + count;
+        for (int64_t i = 0; i < count; i++) {
+            const cli_mean mean = report_group_mean(group, measure, i);
+            x[i] = (double)i + 1.0;
+            y[i] = mean.mean;
+            error[i] = mean.error;
+        }
+        series[g] = (cli_series){.name = report_series_name(r, group),
+            .count = count,
+            .x = x,
+            .y = y,
+            .error = group->count > 1 ? error : NULL,
+            .style = count <= 50 ? CLI_SERIES_MARKERS : 0,
+            .color = group->color};
+    }
+    return series;
+}
+
+void report_free_series(cli_series *series, int64_t count)
+{
+    for (int64_t s = 0; s < count; s++)
+        free((void *)series[s].x);
+    free(series);
+}
