@@ -119,6 +119,26 @@ extern "C" cudaError_t ewck_planes_delta_square_sum(
 
 static constexpr int kGatherBlock = 256, kGatherRows = 16; /* of a block at a time */
 
+/* Features [col, col + 4) of a row of a task; 0 beyond the last. */
+template <class Pixel>
+static __device__ __forceinline__ void weigh_four(
+    float (&value)[4], const ewck_view &part, int64_t source, int64_t col)
+{
+    const Pixel *const image = pixels_of<Pixel>(part, source);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float sum = 0.0f;
+        if (col + i < part.features) {
+            sum = part.bias[col + i];
+            for (int64_t tap = 0; tap < part.taps; tap++) {
+                const int64_t at = tap * part.features + col + i;
+                sum = fmaf(part.weight[at], (float)image[part.index[at]], sum);
+            }
+        }
+        value[i] = sum;
+    }
+}
+
 /* One thread for four neighbours, padding included, of every row of a block: where they come from
  * is the same for all rows of a task, and read once. Out: x and xx, its squares and a column of
  * ones (rows, view.features), labels and samples (rows). */
@@ -157,23 +177,20 @@ static __global__ void __launch_bounds__(kGatherBlock)
         __syncthreads();
         const int here = x.rows - top < kGatherRows ? (int)(x.rows - top) : kGatherRows;
         for (int r = 0; r < here && col < x.leading; r++) {
-            const ewck_view part = ewci_view_part(&view, parts[r]);
-            const Pixel *const image = pixels_of<Pixel>(part, sources[r]);
             float value[4], square[4];
+            if (is_simple) {
+                const Pixel *const image = pixels_of<Pixel>(view, sources[r]);
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                value[i] = bias[i];
-                if (is_simple) {
+                for (int i = 0; i < 4; i++)
                     value[i] = fmaf(weight[i], (float)image[index[i]], bias[i]);
-                } else if (col + i < view.features) {
-                    if (view.parts) value[i] = part.bias[col + i];
-                    for (int64_t tap = 0; tap < part.taps; tap++) {
-                        const int64_t at = tap * view.features + col + i;
-                        value[i] = fmaf(part.weight[at], (float)image[part.index[at]], value[i]);
-                    }
-                }
-                square[i] = fmaf(value[i], value[i], rest[i]);
+            } else if (view.parts) {
+                weigh_four<Pixel>(value, view.parts[parts[r]], sources[r], col);
+            } else {
+                weigh_four<Pixel>(value, view, sources[r], col);
             }
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                square[i] = fmaf(value[i], value[i], rest[i]);
             store_four(x, top + r, col, value);
             store_four(xx, top + r, col, square);
         }
