@@ -826,6 +826,32 @@ TEST_F(SequenceFiles, WhatARunLeaves)
     }
     EXPECT_NEAR(first[0], (double)hits / of, 1e-6);
     ewc_predictor_free(predictor);
+
+    /* What the file says of its tasks must be what its tensors are of. */
+    const auto say = [&](const std::string &was, const std::string &is) {
+        std::string file = ReadFile(checkpoint);
+        const size_t at = file.find(was);
+        EXPECT_NE(std::string::npos, at) << was;
+        file.replace(at, was.size(), is);
+        uint64_t header = 0;
+        std::memcpy(&header, file.data(), sizeof header);
+        header += is.size() - was.size();
+        std::memcpy(file.data(), &header, sizeof header);
+        const size_t sum = file.find("\"ewc.crc32\""); /* files of others have none */
+        file.replace(sum, 11, "\"ewc.crc33\"");
+        WriteFile(folder / "other.safetensors", file);
+    };
+    const std::string other = folder / "other.safetensors";
+    say("ewc.task.count\":\"3\"", "ewc.task.count\":\"9\"");
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "9 tasks of 3 classes",
+        ewc_predictor_create(&predictor, be, other.c_str()));
+    say("\\\"height\\\":6", "\\\"height\\\":9");
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "other.safetensors: task",
+        ewc_predictor_create(&predictor, be, other.c_str()));
+    say("\\\"data\\\":2", "\\\"data\\\":3");
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "task 3 is of no set",
+        ewc_predictor_create(&predictor, be, other.c_str()));
+    EXPECT_EQ(nullptr, predictor);
     ewc_backend_free(be);
 }
 

@@ -172,7 +172,7 @@ static int add_block(
         return 0;
     const int type = find_type(type_name);
     if (type < 0 || strlen(name) >= NAME_SIZE || state->count == BLOCKS_MAX || count < 0 ||
-        (uint64_t)count > bytes / types[type].bytes || begin != (json_int_t)*at ||
+        (uint64_t)count > bytes / types[type].bytes || begin != (json_int_t)*at || end < begin ||
         end - begin != count * (json_int_t)types[type].bytes || (uint64_t)end > bytes)
         return 0;
     block *const b = &state->blocks[state->count++];

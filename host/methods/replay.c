@@ -195,12 +195,20 @@ done:
 ewc_status ewci_replay_exchange(ewci_replay *replay, ewci_state *state)
 {
     ewci_reservoir *const memory = &replay->memory;
+    int64_t offered;
     ewc_status status;
     EWCI_TRY(ewci_state_exchange(state, "replay.tasks", EWCI_I64, 1, &replay->remembered));
     EWCI_TRY(ewci_state_exchange(state, "replay.count", EWCI_I64, 1, &memory->count));
     EWCI_TRY(ewci_state_exchange(state, "replay.offered", EWCI_I64, 1, &memory->offered));
     EWCI_TRY(ewci_state_exchange(state, "replay.samples", EWCI_I64, memory->room, memory->samples));
     if (!ewci_state_is_read(state)) goto done;
+    if (replay->remembered < 0 || replay->remembered > ewc_tasks_count(replay->tasks))
+        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "replay.tasks: %lld, expected 0..%lld",
+            (long long)replay->remembered, (long long)ewc_tasks_count(replay->tasks)));
+    EWCI_TRY(count_samples(replay->tasks, replay->remembered, &offered));
+    if (memory->offered != offered)
+        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "replay.offered: %lld, expected %lld",
+            (long long)memory->offered, (long long)offered));
     if (memory->count < 0 || memory->count > memory->room)
         EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "replay.count: %lld, expected 0..%lld",
             (long long)memory->count, (long long)memory->room));

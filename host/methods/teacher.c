@@ -75,6 +75,10 @@ ewc_status ewci_teacher_exchange(ewci_teacher *teacher, ewci_state *state)
     EWCI_TRY(ewci_model_exchange(teacher->model, state, "teacher.theta", teacher->theta));
     EWCI_TRY(ewci_state_exchange(state, "teacher.tasks", EWCI_I64, 1, &teacher->tasks));
     EWCI_TRY(ewci_state_exchange(state, "teacher.outputs", EWCI_I64, 1, &teacher->outputs));
+    if (teacher->tasks < 0 || teacher->outputs < 0 || teacher->outputs > teacher->model->outputs)
+        status = ewci_fail(EWC_ERR_CHECKPOINT, "teacher: %lld tasks, %lld logits of %lld",
+            (long long)teacher->tasks, (long long)teacher->outputs,
+            (long long)teacher->model->outputs);
 done:
     return status;
 }

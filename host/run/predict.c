@@ -110,14 +110,18 @@ static ewc_status check_images(const ewc_checkpoint_info *i, const char *path)
         (long long)i->inputs);
 }
 
-static ewc_status check_outputs(const ewc_predictor *p, const char *path)
+static ewc_status check_tasks(const ewc_predictor *p, const char *path)
 {
     const ewc_checkpoint_info *const i = &p->info;
-    if (ewc_tasks_outputs(p->tasks) == i->outputs && ewc_tasks_classes(p->tasks) == i->classes)
+    const ewc_tasks *const tasks = p->tasks;
+    if (ewc_tasks_count(tasks) == i->tasks && ewc_tasks_inputs(tasks) == i->inputs &&
+        ewc_tasks_outputs(tasks) == i->outputs && ewc_tasks_classes(tasks) == i->classes)
         return EWC_OK;
     return ewci_fail(EWC_ERR_CHECKPOINT,
-        "%s: %lld tasks of %lld classes for a network of %lld outputs", path, (long long)i->tasks,
-        (long long)i->classes, (long long)i->outputs);
+        "%s: %lld tasks of %lld classes, %lld inputs and %lld outputs for a network of %lld and "
+        "%lld",
+        path, (long long)i->tasks, (long long)i->classes, (long long)ewc_tasks_inputs(tasks),
+        (long long)ewc_tasks_outputs(tasks), (long long)i->inputs, (long long)i->outputs);
 }
 
 /* A description that is false makes no tasks or no model: it is the file that is at fault then, not
@@ -143,7 +147,7 @@ ewc_status ewc_predictor_create(ewc_predictor **out, ewc_backend *backend, const
     if (p->info.kind != EWC_TASKS_SEQUENCE) EWCI_TRY(check_images(&p->info, path));
     EWCI_TRY(of_file(create_tasks(p, backend, path), path));
     EWCI_TRY(ewci_checkpoint_standardize(path, p->tasks));
-    EWCI_TRY(check_outputs(p, path));
+    EWCI_TRY(check_tasks(p, path));
     EWCI_TRY(of_file(create_model(p, backend), path));
     EWCI_TRY(ewc_checkpoint_load(path, p->model, NULL));
     *out = p;

@@ -24,6 +24,7 @@ enum { KEPT_STATES = 2, NUMBER_DIGITS = 8, SLACK_BYTES = 1 << 26 };
 static ewc_status exchange_text(ewci_state *state, const char *name, char **text)
 {
     const int reads = ewci_state_is_read(state);
+    if (!reads && *text == NULL) return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", name);
     const int64_t bytes = reads ? ewci_state_count(state, name) : (int64_t)strlen(*text);
     if (reads && bytes < 0)
         return ewci_fail(EWC_ERR_CHECKPOINT, "%s: there is no such block", name);
@@ -129,11 +130,13 @@ done:
 static ewc_status exchange(ewc_run *run, ewci_state *state, int64_t *record)
 {
     ewc_status status;
+    if (ewci_state_is_read(state))
+        EWCI_TRY(exchange_identity(run, state)); /* before sizes differ */
     EWCI_TRY(exchange_numbers(run, state, record));
     EWCI_TRY(ewci_trainer_exchange(run->trainer, state));
     EWCI_TRY(exchange_kept(run, state));
     EWCI_TRY(exchange_fishers(run, state));
-    EWCI_TRY(exchange_identity(run, state));
+    if (!ewci_state_is_read(state)) EWCI_TRY(exchange_identity(run, state)); /* text, so the last */
 done:
     return status;
 }
@@ -161,7 +164,8 @@ static int find_states(const char *folder, int64_t numbers[KEPT_STATES])
             continue;
         memcpy(digits, e->d_name, NUMBER_DIGITS);
         digits[NUMBER_DIGITS] = '\0';
-        if (!ewci_parse_integer(&number, digits)) continue;
+        if (strspn(digits, "0123456789") != NUMBER_DIGITS || !ewci_parse_integer(&number, digits))
+            continue;
         int at = count < KEPT_STATES ? count++ : KEPT_STATES;
         for (; at > 0 && numbers[at - 1] < number; at--)
             if (at < KEPT_STATES) numbers[at] = numbers[at - 1];
@@ -178,19 +182,24 @@ int ewc_run_is_resumable(const char *folder)
     return folder != NULL && find_states(folder, numbers) > 0;
 }
 
-static void delete_state(const char *folder, int64_t number)
+/* Whether it is gone. */
+static int delete_state(const char *folder, int64_t number)
 {
     char *const path = state_path(folder, number);
-    if (path != NULL) unlink(path);
+    const int is_gone = path != NULL && unlink(path) == 0;
     free(path);
+    return is_gone;
 }
 
 void ewci_run_drop_states(const ewc_run *run)
 {
     int64_t numbers[KEPT_STATES];
-    for (int count; (count = find_states(run->folder, numbers)) > 0;)
+    for (int deleted = 1; deleted;) { /* as long as any can be */
+        const int count = find_states(run->folder, numbers);
+        deleted = 0;
         for (int i = 0; i < count; i++)
-            delete_state(run->folder, numbers[i]);
+            deleted |= delete_state(run->folder, numbers[i]);
+    }
     char *const path = ewci_run_path(run->folder, FOLDER);
     if (path != NULL) rmdir(path);
     free(path);
@@ -223,7 +232,7 @@ ewc_status ewci_run_save_state(ewc_run *run)
     if (path == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, FOLDER ": out of memory"));
     EWCI_TRY(ewci_state_write(state, path));
     run->states++;
-    if (run->states > KEPT_STATES) delete_state(run->folder, run->states - KEPT_STATES);
+    if (run->states > KEPT_STATES) (void)delete_state(run->folder, run->states - KEPT_STATES);
     run->state_step = ewci_trainer_steps(run->trainer);
     run->state_at = ewci_run_now();
     run->state_cost = run->state_at - begin;
@@ -286,6 +295,8 @@ ewc_status ewci_run_load_state(ewc_run *run)
 ewc_status ewc_run_save(ewc_run *run)
 {
     EWCI_ENTER(run);
+    if (!run->options.checkpoint)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_save: checkpoint: false");
     run->save_asked = 1;
     return EWC_OK;
 }

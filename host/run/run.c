@@ -187,6 +187,7 @@ static void keep_state(ewc_run *run)
         "no state to go on from was written: %s", ewc_last_error());
     ewci_forget_error();
     run->state_at = ewci_run_now();
+    run->state_step = ewci_trainer_steps(run->trainer);
 }
 
 /* Counts, records and passes on. */
@@ -376,6 +377,7 @@ static ewc_status create_run(
 
     EWCI_TRY(ewc_backend_describe(run->backend, &run->device, sizeof run->device));
     run->fishers = json_array();
+    if (run->fishers == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory"));
     run->result.device = &run->device;
     run->result.folder = "";
     run->result.model = run->model_text;

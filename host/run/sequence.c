@@ -188,17 +188,20 @@ done:
     return status;
 }
 
-/* Adds a blank set like the one described, of at most BLANK_VALUES_MAX values. */
-static ewc_status restore_set(ewci_sets *sets, ewc_backend *backend, const json_t *given)
+/* Adds a blank set like the one described; *left values are the most, of which its own are taken
+ * off. */
+static ewc_status restore_set(
+    ewci_sets *sets, ewc_backend *backend, const json_t *given, int64_t *left)
 {
-    const int64_t most = BLANK_VALUES_MAX;
+    const int64_t most = *left;
     ewc_dataset_info info = {0};
     const char *name = NULL;
     json_int_t element, channels, height, width, classes;
+    int image;
     const json_t *const labels = json_object_get(given, "labels");
-    if (json_unpack((json_t *)(uintptr_t)given, "{s:s, s:I, s:I, s:I, s:I, s:I}", "name", &name,
-            "element", &element, "channels", &channels, "height", &height, "width", &width,
-            "classes", &classes) != 0 ||
+    if (json_unpack((json_t *)(uintptr_t)given, "{s:s, s:I, s:I, s:I, s:I, s:I, s:b}", "name",
+            &name, "element", &element, "channels", &channels, "height", &height, "width", &width,
+            "classes", &classes, "image", &image) != 0 ||
         element < 0 || element > 1 || channels < 1 || channels > most || height < 1 ||
         height > most || width < 1 || width > most || channels * height > most ||
         channels * height * width > most || classes < 2 || classes > EWC_CLASSES_MAX ||
@@ -210,7 +213,10 @@ static ewc_status restore_set(ewci_sets *sets, ewc_backend *backend, const json_
     info.height = height;
     info.width = width;
     info.classes = classes;
-    return ewci_sets_blank(sets, backend, &info, labels);
+    const ewc_status status = ewci_sets_blank(sets, backend, &info, labels);
+    if (status == EWC_OK) sets->sets[sets->count - 1]->info.is_image = image;
+    *left -= classes * channels * height * width;
+    return status;
 }
 
 /* Adds the task that `object` says, of a set that is there. */
@@ -234,10 +240,13 @@ ewc_status ewci_sequence_restore(
 {
     const json_t *const given = json_object_get(description, "sets");
     const json_t *const tasks = json_object_get(description, "tasks");
+    int64_t left = BLANK_VALUES_MAX;
     ewc_status status = EWC_OK;
+    if (json_array_size(given) > json_array_size(tasks))
+        return ewci_fail(EWC_ERR_CHECKPOINT, "more sets than tasks");
     EWCI_TRY(ewc_sequence_create(out));
     for (size_t s = 0; s < json_array_size(given); s++)
-        EWCI_TRY(restore_set(sets, backend, json_array_get(given, s)));
+        EWCI_TRY(restore_set(sets, backend, json_array_get(given, s), &left));
     for (size_t t = 0; t < json_array_size(tasks); t++) {
         ewc_task task;
         const json_t *data, *classes;

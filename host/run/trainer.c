@@ -1200,8 +1200,11 @@ int64_t ewci_trainer_steps(const ewc_trainer *trainer)
 
 static ewc_status check_position(const ewc_trainer *trainer, const position *at)
 {
-    if (at->task >= 0 && at->task <= trainer->count && at->phase >= 0 && at->phase < PHASES &&
-        at->step >= 0 && at->samples_since >= 0 &&
+    const int has_phase = (at->phase != FOLD || trainer->fisher) &&
+                          (at->phase != VALIDATION ||
+                              ewc_tasks_rows(trainer->tasks, at->task, EWC_SPLIT_VALIDATION) > 0);
+    if (has_phase && at->task >= 0 && at->task <= trainer->count && at->phase >= 0 &&
+        at->phase < PHASES && at->step >= 0 && at->samples_since >= 0 &&
         (at->task < trainer->count || at->phase == BEGIN))
         return EWC_OK;
     return ewci_fail(EWC_ERR_CHECKPOINT, "trainer.at: task %lld, phase %lld, step %lld",

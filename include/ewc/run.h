@@ -48,9 +48,10 @@ EWC_API void ewc_run_free(ewc_run *run);
 /* The run in `folder`, which was stopped, or died: ewc_run_execute goes on where its last state was
  * written, in the middle of a task or not, and what comes of it is what would have come of a run
  * that was not stopped, bit for bit on a CPU and on each kind of GPU, but for the times. `options`,
- * NULL for those of the run's config.json, may differ from these in device and threads. Data and
- * tasks must be those it was begun with. A state that is damaged is passed over, with a warning,
- * for the one before.
+ * NULL for those of the run's config.json, may differ from these in device, threads,
+ * checkpoint-every and checkpoint-minutes; `out` is left aside, and the sequence is the run's own.
+ * Data and tasks must be those it was begun with. A state that is damaged is passed over, with a
+ * warning, for the one before.
  * @return EWC_OK; EWC_ERR_CONFIG: there is no state, the run has finished, another process is at
  *         work on it, an option differs (it is named); EWC_ERR_DATA: other data or tasks; as
  *         ewc_run_create; EWC_ERR_CHECKPOINT */
@@ -60,8 +61,8 @@ EWC_API ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_r
 /* Whether there is a state in the folder to go on from. */
 EWC_API int ewc_run_is_resumable(const char *folder);
 
-/* Asks for a state to go on from to be written at the next event; also from a callback of the run.
- * @return EWC_OK; EWC_ERR_ARGUMENT: NULL */
+/* Asks for a state to go on from to be written at the next event that is recorded; also from a
+ * callback of the run. @return EWC_OK; EWC_ERR_ARGUMENT: NULL, or the option `checkpoint` is off */
 EWC_API ewc_status ewc_run_save(ewc_run *run);
 
 /* Makes the run's folder and trains the whole sequence; once for each run. What ends it early is

@@ -187,10 +187,14 @@ static int is_done(cli_job *job)
     there = json_load_file(path, 0, NULL);
     if (ewc_options_to_json(&options, &text) == EWC_OK) wanted = json_loads(text, 0, NULL);
     const int whole = cli_json_integer(result, "tasks_done", 0) == (int64_t)options.tasks;
+    static const char *const without[] = {/* what no result depends on */
+        "threads", "checkpoint-every", "checkpoint-minutes"};
     const char *key = "";
     if (json_is_object(there) && wanted != NULL) {
-        json_object_del(there, "threads"); /* nothing depends on them */
-        json_object_del(wanted, "threads");
+        for (size_t i = 0; i < sizeof without / sizeof without[0]; i++) {
+            json_object_del(there, without[i]);
+            json_object_del(wanted, without[i]);
+        }
         key = first_difference(there, wanted);
     }
     job->resumes = key == NULL && ewc_run_is_resumable(folder);
@@ -260,8 +264,14 @@ static ewc_status execute(worker *w, int threads, json_t **result)
     callbacks.log = on_log;
     callbacks.log_user = w;
     if (options.threads == 0) options.threads = threads;
-    ewc_status status = job->resumes ? ewc_run_resume(&run, options.out, &options, &callbacks)
-                                     : ewc_run_create(&run, &options, &callbacks);
+    ewc_status status = EWC_ERR_CHECKPOINT;
+    if (job->resumes) status = ewc_run_resume(&run, options.out, &options, &callbacks);
+    if (status == EWC_ERR_CHECKPOINT) { /* nothing to go on from, or nothing that is whole */
+        pthread_mutex_lock(&w->all->mutex);
+        if (job->resumes) (void)put_aside(w->all, job); /* else creating says what is in the way */
+        pthread_mutex_unlock(&w->all->mutex);
+        status = ewc_run_create(&run, &options, &callbacks);
+    }
     if (status == EWC_OK) status = ewc_run_execute(run);
     if (status == EWC_OK) status = ewc_run_result_json(run, &text);
     if (status != EWC_OK) snprintf(job->message, sizeof job->message, "%s", cli_last_error());
