@@ -119,20 +119,20 @@ extern "C" cudaError_t ewck_planes_delta_square_sum(
 
 static constexpr int kGatherBlock = 256, kGatherRows = 16; /* of a block at a time */
 
-/* Features [col, col + 4) of a row of a task; 0 beyond the last. */
+/* Features [col, col + 4) of a row; 0 beyond the last. */
 template <class Pixel>
 static __device__ __forceinline__ void weigh_four(
-    float (&value)[4], const ewck_view &part, int64_t source, int64_t col)
+    float (&value)[4], const ewck_view &view, int64_t source, int64_t col)
 {
-    const Pixel *const image = pixels_of<Pixel>(part, source);
+    const Pixel *const image = pixels_of<Pixel>(view, source);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         float sum = 0.0f;
-        if (col + i < part.features) {
-            sum = part.bias[col + i];
-            for (int64_t tap = 0; tap < part.taps; tap++) {
-                const int64_t at = tap * part.features + col + i;
-                sum = fmaf(part.weight[at], (float)image[part.index[at]], sum);
+        if (col + i < view.features) {
+            sum = view.bias[col + i];
+            for (int64_t tap = 0; tap < view.taps; tap++) {
+                const int64_t at = tap * view.features + col + i;
+                sum = fmaf(view.weight[at], (float)image[view.index[at]], sum);
             }
         }
         value[i] = sum;
@@ -148,19 +148,18 @@ static __global__ void __launch_bounds__(kGatherBlock)
         int64_t *__restrict__ samples, ewck_view view, const ewck_step *__restrict__ step)
 {
     EWC_SHARED(int64_t, sources, kGatherRows); /* rows of the dataset */
-    EWC_SHARED(int64_t, parts, kGatherRows);   /* of a joint view */
     const int64_t col = ((int64_t)blockIdx.y * kGatherBlock + threadIdx.x) * 4;
     float bias[4], weight[4], rest[4];
     int32_t index[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) { /* of a task's first tap */
-        const bool inside = !view.parts && col + i < view.features;
+        const bool inside = col + i < view.features;
         bias[i] = inside ? view.bias[col + i] : 0.0f;
         weight[i] = inside ? view.weight[col + i] : 0.0f;
         index[i] = inside ? view.index[col + i] : 0;
         rest[i] = col + i == view.features ? 1.0f : 0.0f;
     }
-    const bool is_simple = !view.parts && view.taps == 1;
+    const bool is_simple = view.taps == 1;
     for (int64_t top = (int64_t)blockIdx.x * kGatherRows; top < x.rows;
          top += (int64_t)gridDim.x * kGatherRows) {
         __syncthreads(); /* all have read the former ones */
@@ -168,7 +167,6 @@ static __global__ void __launch_bounds__(kGatherBlock)
             const int64_t row = top + threadIdx.x;
             const ewck_origin origin = ewci_view_origin(&view, step, row);
             sources[threadIdx.x] = origin.source;
-            parts[threadIdx.x] = origin.part;
             if (blockIdx.y == 0) {
                 samples[row] = origin.sample;
                 labels[row] = origin.label;
@@ -183,8 +181,6 @@ static __global__ void __launch_bounds__(kGatherBlock)
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     value[i] = fmaf(weight[i], (float)image[index[i]], bias[i]);
-            } else if (view.parts) {
-                weigh_four<Pixel>(value, view.parts[parts[r]], sources[r], col);
             } else {
                 weigh_four<Pixel>(value, view, sources[r], col);
             }
@@ -206,8 +202,7 @@ extern "C" cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t
         return cudaErrorInvalidValue;
     if (x.rows == 0) return cudaSuccess;
     const int64_t across = (x.leading + 4 * kGatherBlock - 1) / (4 * kGatherBlock);
-    if (view.count <= 0 || (view.parts && view.part_count <= 0) ||
-        (view.chosen && view.chosen_count <= 0) || across > 65535)
+    if (view.count <= 0 || view.parts || (view.chosen && view.chosen_count <= 0) || across > 65535)
         return cudaErrorInvalidValue;
     const auto kernel = view.floats ? gather_kernel<float> : gather_kernel<uint8_t>;
     EWC_LAUNCH(kernel, dim3(ewck_grid(x.rows, kGatherRows), (unsigned)across), kGatherBlock, 0,
