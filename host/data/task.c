@@ -113,31 +113,30 @@ ewc_status ewci_shape_of(const ewc_tasks *tasks, ewci_shape *shape, int64_t t)
     return status;
 }
 
-/* Data that task t may be of. */
-static ewc_status check_data(const ewc_tasks *tasks, int64_t t)
+/* Data that task t may be of, and the shape that its inputs have. */
+static ewc_status check_data(const ewc_tasks *tasks, int64_t t, ewci_shape *shape)
 {
     static const char *const elements[] = {"bytes", "floats"};
     const ewc_dataset_info *const info = &data_of(tasks, t)->info;
     const ewc_dataset_info *const first = &data_of(tasks, 0)->info;
-    ewci_shape shape;
     char advice[96];
     if (info->element != first->element)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "task %lld: %s has %s, %s of task 1 %s: a sequence is all of one or all of the other",
             (long long)t + 1, info->name, elements[info->element], first->name,
             elements[first->element]);
-    const ewc_status status = ewci_shape_of(tasks, &shape, t);
+    const ewc_status status = ewci_shape_of(tasks, shape, t);
     if (status != EWC_OK) return status;
     const ewci_shape *const want = &tasks->shape;
-    if (shape.out_channels != want->out_channels || shape.out_height != want->out_height ||
-        shape.out_width != want->out_width)
+    if (shape->out_channels != want->out_channels || shape->out_height != want->out_height ||
+        shape->out_width != want->out_width)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "task %lld: inputs of %lld x %lld x %lld from %s, those of task 1 are %lld x %lld x "
             "%lld%s",
-            (long long)t + 1, (long long)shape.out_channels, (long long)shape.out_height,
-            (long long)shape.out_width, info->name, (long long)want->out_channels,
+            (long long)t + 1, (long long)shape->out_channels, (long long)shape->out_height,
+            (long long)shape->out_width, info->name, (long long)want->out_channels,
             (long long)want->out_height, (long long)want->out_width,
-            shape_advice(&shape, want, advice));
+            shape_advice(shape, want, advice));
     for (int64_t k = 0; k < ewci_classes_of(tasks, t); k++)
         if (ewci_class_at(tasks, t, k) >= info->classes)
             return ewci_fail(EWC_ERR_ARGUMENT, "task %lld: classes: %lld, %s has 0..%lld",
@@ -154,8 +153,7 @@ static ewc_status check_sequence(ewc_tasks *tasks)
     EWCI_TRY(ewci_shape_of(tasks, &tasks->shape, 0));
     tasks->features = tasks->shape.out_channels * tasks->shape.out_height * tasks->shape.out_width;
     for (int64_t t = 0; t < count_of(tasks); t++) {
-        EWCI_TRY(check_data(tasks, t));
-        EWCI_TRY(ewci_shape_of(tasks, &shape, t));
+        EWCI_TRY(check_data(tasks, t, &shape));
         const int64_t taps = ewci_transform_taps(&shape, task_at(tasks, t));
         if (taps > tasks->taps) tasks->taps = taps;
     }

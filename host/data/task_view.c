@@ -65,10 +65,10 @@ static ewc_status upload_pixels(const ewc_tasks *tasks, const task_maps *maps, i
 {
     const task_maps *const host = &tasks->host;
     const size_t bytes = (size_t)tasks->features * sizeof(float);
-    const size_t taps = (size_t)taps_of(tasks, t);
     ewci_shape shape;
     ewc_status status;
     EWCI_TRY(ewci_shape_of(tasks, &shape, t));
+    const size_t taps = (size_t)ewci_transform_taps(&shape, task_at(tasks, t));
     ewci_transform_map(&shape, task_at(tasks, t), tasks->o.seed, host->index, host->weight,
         host->bias, tasks->order);
     EWCI_TRY(tasks->be->ops->upload(tasks->be, maps->index, host->index, taps * bytes));
@@ -105,14 +105,20 @@ done:
     return status;
 }
 
+/* Makes task t's list of a set and uploads it. */
+static ewc_status upload_list(const ewc_tasks *tasks, int32_t *list, int64_t t, int set)
+{
+    ewci_list_rows(tasks, tasks->host_list, t, set);
+    return tasks->be->ops->upload(
+        tasks->be, list, tasks->host_list, (size_t)ewci_set_rows(tasks, t, set) * sizeof *list);
+}
+
 /* Puts task t's list of a set into its slot, unless it is there. */
 static ewc_status fill_list(ewc_tasks *tasks, int64_t t, int set)
 {
     if (!ewci_is_listed(tasks, t, set) || tasks->list_task[set] == t) return EWC_OK;
     tasks->list_task[set] = -1;
-    ewci_list_rows(tasks, tasks->host_list, t, set);
-    const ewc_status status = tasks->be->ops->upload(tasks->be, tasks->list[set], tasks->host_list,
-        (size_t)ewci_set_rows(tasks, t, set) * sizeof(int32_t));
+    const ewc_status status = upload_list(tasks, tasks->list[set], t, set);
     if (status == EWC_OK) tasks->list_task[set] = t;
     return status;
 }
@@ -164,7 +170,7 @@ done:
 
 /* What the joint maps of tasks 0..seen-1 take. */
 typedef struct joint_sizes {
-    int64_t taps, biases, labels, listed, longest;
+    int64_t taps, biases, labels, listed;
 } joint_sizes;
 
 static joint_sizes measure_joint(const ewc_tasks *tasks, int64_t seen)
@@ -203,12 +209,9 @@ static ewc_status add_part(
     maps->label_map += data_of(tasks, t)->info.classes;
     const int32_t *own_list = NULL;
     if (ewci_is_listed(tasks, t, 0)) {
-        const int64_t listed = ewci_set_rows(tasks, t, 0);
-        ewci_list_rows(tasks, tasks->host_list, t, 0);
-        EWCI_TRY(tasks->be->ops->upload(
-            tasks->be, *list, tasks->host_list, (size_t)listed * sizeof **list));
+        EWCI_TRY(upload_list(tasks, *list, t, 0));
         own_list = *list;
-        *list += listed;
+        *list += ewci_set_rows(tasks, t, 0);
     }
     *part = make_view(tasks, t, &own, own_list, 0, rows, 0);
     part->begin = *begin;

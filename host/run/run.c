@@ -343,18 +343,13 @@ static ewc_status create_trainer(ewc_run *run)
         &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
 }
 
-/* The run of these options, in no folder yet. */
+/* The run of these options, which have been checked, in no folder yet. */
 static ewc_status create_run(
     ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
 {
     ewc_status status = EWC_OK;
-    ewc_run *run = NULL;
-    EWCI_TRY(ewc_options_check(options));
-    run = ewci_calloc(1, sizeof *run);
-    if (run == NULL) {
-        status = ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory");
-        goto done;
-    }
+    ewc_run *run = ewci_calloc(1, sizeof *run);
+    if (run == NULL) return ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory");
     const ewc_run_options *const o = &run->options;
     EWCI_TRY(ewci_options_import(&run->options, options, "ewc_run_create"));
     EWCI_TRY(ewc_options_set(&run->options, "data-dir", o->data_dir)); /* absolute */
@@ -480,6 +475,7 @@ ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_optio
     if (!ewc_run_is_resumable(folder))
         return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from", folder);
     EWCI_TRY(take_options(&options, folder, given));
+    EWCI_TRY(ewc_options_check(&options));
     EWCI_TRY(create_run(&run, &options, callbacks));
     run->resumes = 1;
     run->folder = strdup(folder);

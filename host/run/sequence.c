@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../base/enter.h"
 #include "../base/file.h"
 
 enum { BLANK_VALUES_MAX = 1 << 28, VALUE_SIZE = 2 * EWC_OPTION_TEXT_SIZE };
@@ -337,9 +336,9 @@ static ewc_status set_data_key(
 
 static int is_known_set(const char *name)
 {
-    ewc_run_options options;
-    return ewc_options_init(&options, sizeof options) == EWC_OK &&
-           ewc_options_set(&options, "dataset", name) == EWC_OK;
+    for (int i = 0; i < ewc_dataset_known_count(); i++)
+        if (strcmp(name, ewc_dataset_known_name(i)) == 0) return 1;
+    return 0;
 }
 
 /* The run's options with a task's data in the place of the run's. */
@@ -353,9 +352,7 @@ static ewc_status set_data(const reader *r, ewc_run_options *options, const json
     EWCI_TRY(ewc_options_set(options, "dataset", "mnist"));
     if (json_is_string(data)) {
         const char *const text = json_string_value(data);
-        const int is_name = strcmp(text, "custom") != 0 && is_known_set(text);
-        ewci_forget_error();
-        if (is_name) return ewc_options_set(options, "dataset", text);
+        if (is_known_set(text)) return ewc_options_set(options, "dataset", text);
         EWCI_TRY(ewc_options_set(options, "data-dir", ""));
         return set_path(r, options, "data", text);
     }
