@@ -194,12 +194,14 @@ EWCI_FN float ewci_activation(float z, int kind)
         return tanhf(z);
     case EWCK_ACTIVATION_GELU:
         return 0.5f * z * (1.0f + erff(z * 0.70710678f));
+    case EWCK_ACTIVATION_SILU:
+        return z / (1.0f + expf(-z));
     default:
         return z;
     }
 }
 
-/* Derivative, from the output y; for GELU from the input z. */
+/* Derivative, from the output y; where it needs it from the input z. */
 EWCI_FN float ewci_activation_slope(float y, float z, int kind)
 {
     switch (kind) {
@@ -209,6 +211,10 @@ EWCI_FN float ewci_activation_slope(float y, float z, int kind)
         return 1.0f - y * y;
     case EWCK_ACTIVATION_GELU:
         return 0.5f * (1.0f + erff(z * 0.70710678f)) + z * 0.39894228f * expf(-0.5f * z * z);
+    case EWCK_ACTIVATION_SILU: {
+        const float s = 1.0f / (1.0f + expf(-z));
+        return s * (1.0f + z * (1.0f - s));
+    }
     default:
         return 1.0f;
     }

@@ -558,7 +558,7 @@ static __global__ void __launch_bounds__(kThreads)
 
 struct Head {
     const float *in;     /* (rows, depth) padded */
-    const float *z;      /* of the layer below, for GELU, else NULL */
+    const float *z;      /* of the layer below, where its slope needs it, else NULL */
     const float *weight; /* (columns, depth) */
     const float *bias;   /* (columns) */
     const int32_t *labels;
@@ -919,7 +919,7 @@ static __global__ void __launch_bounds__(kThreads, 2)
 struct Layer {
     ewck_layer at; /* its offsets and sizes */
     float *y;      /* (rows, out) padded; of the last layer NULL: nothing reads its logits */
-    float *z;      /* the same before the activation; for GELU, else NULL */
+    float *z;      /* the same before the activation, where the slope needs it, else NULL */
     float *delta;  /* (rows, out) padded: gradient at z */
 };
 
@@ -974,7 +974,7 @@ static Net net_of(const ewck_mlp &given)
         layer.at = given.host_layers[i];
         const int64_t size = rows * padded(layer.at.out);
         if (i < last) layer.y = pieces.take<float>(size);
-        if (i < last && layer.at.activation == EWCK_ACTIVATION_GELU)
+        if (i < last && ewck_activation_needs_z(layer.at.activation))
             layer.z = pieces.take<float>(size);
         layer.delta = pieces.take<float>(size);
     }

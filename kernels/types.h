@@ -19,7 +19,29 @@ enum {
     EWCK_STREAM_EVAL = 8    /* order of samples in an evaluation of some of them */
 };
 
-enum { EWCK_ACTIVATION_NONE = 0, EWCK_ACTIVATION_RELU, EWCK_ACTIVATION_TANH, EWCK_ACTIVATION_GELU };
+enum {
+    EWCK_ACTIVATION_NONE = 0,
+    EWCK_ACTIVATION_RELU,
+    EWCK_ACTIVATION_TANH,
+    EWCK_ACTIVATION_GELU,
+    EWCK_ACTIVATION_SILU,
+    EWCK_ACTIVATIONS
+};
+/* Whether the derivative needs the value before the activation, not after it. */
+static inline int ewck_activation_needs_z(int kind)
+{
+    return kind == EWCK_ACTIVATION_GELU || kind == EWCK_ACTIVATION_SILU;
+}
+
+/* What a backward pass does with the gradient of parameters. */
+enum {
+    EWCK_MODE_OVERWRITE = 0, /* g = that of the batch */
+    EWCK_MODE_ACCUMULATE,    /* g += that of the batch */
+    EWCK_MODE_SQUARE,        /* g += sum over samples and repeats of the squared per-sample ones */
+    EWCK_MODE_MAGNITUDE,     /* g += sum over samples of the absolute per-sample ones, repeats 1 */
+    EWCK_MODES
+};
+enum { EWCK_POOL_MAX = 0, EWCK_POOL_MEAN };
 enum { EWCK_FISHER_EXACT = 0, EWCK_FISHER_SAMPLED, EWCK_FISHER_EMPIRICAL, EWCK_FISHER_ARGMAX };
 enum { EWCK_OPTIMIZER_SGD = 0, EWCK_OPTIMIZER_ADAM, EWCK_OPTIMIZER_ADAMW };
 enum { EWCK_PENALTY_NONE = 0, EWCK_PENALTY_EXPLICIT, EWCK_PENALTY_PROXIMAL };
@@ -85,6 +107,28 @@ typedef struct ewck_layer {
     int64_t weight, bias;
     int32_t activation; /* EWCK_ACTIVATION_* */
 } ewck_layer;
+
+/* A convolution, or a pooling, of samples (channels, height, width): what is [0] is along the
+ * height, [1] along the width. Output (filters, out[0], out[1]); each group of filters sees its own
+ * group of channels. Of a pooling filters and groups are channels. out[i] = (size + 2 padding -
+ * dilation (kernel - 1) - 1) / stride + 1, rounded down, at least 1. */
+typedef struct ewck_conv {
+    int64_t channels, size[2];
+    int64_t filters, out[2];
+    int64_t kernel[2], stride[2], padding[2], dilation[2];
+    int64_t groups;
+} ewck_conv;
+
+/* A normalisation of samples (positions, channels, inner): over `groups` groups of channels and all
+ * of inner, for each position of each sample; or, where `batch` is 1, of each channel over all
+ * samples, positions and inner. Instances have groups = channels, a layer's norm of a sequence has
+ * inner 1 and one group, that of an image positions 1. One scale and shift for each channel. */
+typedef struct ewck_norm {
+    int64_t positions, channels, inner;
+    int64_t groups;
+    int32_t batch;
+    float epsilon; /* added to the variance */
+} ewck_norm;
 
 /* Statistics of the spans of a float buffer: a span is cut into parts of at most `per_part`
  * entries, which are summed up first. */

@@ -259,8 +259,8 @@ TEST_P(Checkpoint, AnotherArchitectureIsRefusedByName)
 TEST_P(Checkpoint, AnotherActivationIsRefusedByName)
 {
     const std::pair<ewc_activation, const char *> all[] = {{EWC_ACTIVATION_NONE, "none"},
-        {EWC_ACTIVATION_RELU, "relu"}, {EWC_ACTIVATION_TANH, "tanh"},
-        {EWC_ACTIVATION_GELU, "gelu"}};
+        {EWC_ACTIVATION_RELU, "relu"}, {EWC_ACTIVATION_TANH, "tanh"}, {EWC_ACTIVATION_GELU, "gelu"},
+        {EWC_ACTIVATION_SILU, "silu"}};
     for (const auto &[activation, name] : all) {
         Handle<ewc_model> other = MakeModel(be, {5, {7, 3}, 4, activation, 0.5f, 0.5f});
         EXPECT_EQ(activation, ewc_model_activation(other.get()));

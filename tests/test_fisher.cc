@@ -126,6 +126,7 @@ TEST_P(Fisher, MatchesPerSampleLoop)
     const Shape shapes[] = {
         {0, {}, 0, EWC_ACTIVATION_NONE}, {0, {9}, 0, EWC_ACTIVATION_RELU},
         {0, {31, 7}, 0, EWC_ACTIVATION_TANH}, {0, {8, 5, 11}, 0, EWC_ACTIVATION_GELU},
+        {0, {8, 5}, 0, EWC_ACTIVATION_SILU},
         {0, {9}, 0, EWC_ACTIVATION_TANH, 0.2f, 0.5f}, /* dropout is off in a Fisher pass */
     };
     for (const Shape &shape : shapes)

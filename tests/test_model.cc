@@ -26,6 +26,7 @@ const Shape kShapes[] = {
     {16, {12, 10, 8}, 3, EWC_ACTIVATION_TANH},
     {7, {9, 11, 5, 13}, 2, EWC_ACTIVATION_GELU},
     {10, {8, 8}, 5, EWC_ACTIVATION_NONE},
+    {11, {6, 9}, 4, EWC_ACTIVATION_SILU},
 };
 
 Batch RandomBatch(Rng &rng, int64_t rows, int64_t inputs, Window window)

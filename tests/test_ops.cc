@@ -258,7 +258,8 @@ TEST_P(Ops, RefuseWhatTheirCommentsExclude)
     refuses("gemm: beta=0.5", ops->gemm(be, x, y, y, 2, 2, 2, 0, 0, 0.5f));
     refuses("gemm: beta=nan", ops->gemm(be, x, y, y, 2, 2, 2, 0, 0, kNan));
     refuses("bias_activation: 2 rows of -2", ops->bias_activation(be, x, y, y, 2, -2, 0));
-    refuses("bias_activation: activation=4", ops->bias_activation(be, x, y, y, 2, 2, 4));
+    refuses(
+        "bias_activation: activation=5", ops->bias_activation(be, x, y, y, 2, 2, EWCK_ACTIVATIONS));
     refuses("activation_backward: -1", ops->activation_backward(be, x, y, y, -1, 2, 2, 1));
     refuses("activation=-1", ops->activation_backward(be, x, y, y, 1, 2, 2, -1));
     refuses(
@@ -651,7 +652,7 @@ TEST_P(Ops, BiasAndActivation)
 {
     Rng rng(6);
     const int64_t shapes[][2] = {{1, 1}, {3, 31}, {33, 33}, {7, 257}, {13, 1000}, {1009, 65}};
-    for (int activation = 0; activation < 4; activation++)
+    for (int activation = 0; activation < EWCK_ACTIVATIONS; activation++)
         for (const auto &[rows, cols] : shapes)
             for (const bool keep : {false, true}) {
                 SCOPED_TRACE(testing::Message()
@@ -679,7 +680,7 @@ TEST_P(Ops, BiasAndActivation)
 TEST_P(Ops, ActivationsAtTheEdges)
 {
     const std::vector<float> in = {kNan, kInf, -kInf, 1e30f, -1e30f, 0.0f, -0.0f, 1e-40f};
-    for (int activation = 0; activation < 4; activation++) {
+    for (int activation = 0; activation < EWCK_ACTIVATIONS; activation++) {
         Buffer<float> y(be, in), bias(be, 1, -0.0f) /* leaves even -0 as it is */,
             d(be, in.size(), 1.0f), z(be, in.size(), 0.0f);
         EXPECT_OK(ops->bias_activation(be, y, z, bias, (int64_t)in.size(), 1, activation));
@@ -702,7 +703,7 @@ TEST_P(Ops, ActivationBackward)
 {
     Rng rng(7);
     const int64_t shapes[][3] = {{1, 1, 1}, {1, 33, 31}, {3, 7, 257}, {9, 31, 100}, {2, 1, 65537}};
-    for (int activation = 0; activation < 4; activation++)
+    for (int activation = 0; activation < EWCK_ACTIVATIONS; activation++)
         for (const auto &[repeats, rows, cols] : shapes) {
             SCOPED_TRACE(testing::Message() << "activation " << activation << ", " << repeats
                                             << " x " << rows << " x " << cols);
@@ -720,7 +721,7 @@ TEST_P(Ops, ActivationBackward)
             }
             Buffer<float> d_d(be, d), d_y(be, y), d_z(be, z);
             EXPECT_OK(ops->activation_backward(be, d_d, d_y,
-                activation == reference::kGelu ? d_z.get() : nullptr, repeats, rows, cols,
+                activation >= reference::kGelu ? d_z.get() : nullptr, repeats, rows, cols,
                 activation));
             if (activation <= reference::kRelu)
                 ExpectBits("d", d_d.Read(), want32);

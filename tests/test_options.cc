@@ -158,6 +158,7 @@ TEST(Options, ChoicesAreTheEnums)
         {"activation", "relu", &ewc_run_options::activation, EWC_ACTIVATION_RELU},
         {"activation", "tanh", &ewc_run_options::activation, EWC_ACTIVATION_TANH},
         {"activation", "gelu", &ewc_run_options::activation, EWC_ACTIVATION_GELU},
+        {"activation", "silu", &ewc_run_options::activation, EWC_ACTIVATION_SILU},
         {"init", "he", &ewc_run_options::init, EWC_INIT_HE},
         {"init", "glorot", &ewc_run_options::init, EWC_INIT_GLOROT},
         {"init", "fan-in", &ewc_run_options::init, EWC_INIT_FAN_IN},

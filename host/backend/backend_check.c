@@ -23,6 +23,12 @@
 #define REQUIRE_BETA(operation, beta)                                                              \
     REQUIRE(                                                                                       \
         (beta) == 0.0f || (beta) == 1.0f, operation ": beta=%g, expected 0 or 1", (double)(beta))
+#define REQUIRE_ACTIVATION(operation, activation)                                                  \
+    REQUIRE((unsigned)(activation) < EWCK_ACTIVATIONS,                                             \
+        operation ": activation=%d, expected 0..%d", (int)(activation), EWCK_ACTIVATIONS - 1)
+#define REQUIRE_MODE(operation, mode, repeats)                                                     \
+    REQUIRE((unsigned)(mode) < EWCK_MODES && ((repeats) == 1 || (mode) == EWCK_MODE_SQUARE),       \
+        operation ": mode=%d with %lld repeats", (int)(mode), (long long)(repeats))
 
 /* ---- Memory ---- */
 
@@ -86,8 +92,7 @@ static ewc_status check_bias_activation(ewc_backend *be, float *y, float *z, con
     int64_t rows, int64_t cols, int activation)
 {
     REQUIRE_BLOCK("bias_activation", rows, cols);
-    REQUIRE((unsigned)activation <= EWCK_ACTIVATION_GELU,
-        "bias_activation: activation=%d, expected 0..3", activation);
+    REQUIRE_ACTIVATION("bias_activation", activation);
     return be->inner->bias_activation(be, y, z, bias, rows, cols, activation);
 }
 
@@ -95,9 +100,9 @@ static ewc_status check_activation_backward(ewc_backend *be, float *d, const flo
     const float *z, int64_t repeats, int64_t rows, int64_t cols, int activation)
 {
     REQUIRE_BLOCKS("activation_backward", repeats, rows, cols);
-    REQUIRE((unsigned)activation <= EWCK_ACTIVATION_GELU,
-        "activation_backward: activation=%d, expected 0..3", activation);
-    REQUIRE(z || activation != EWCK_ACTIVATION_GELU, "activation_backward: GELU needs z");
+    REQUIRE_ACTIVATION("activation_backward", activation);
+    REQUIRE(z || !ewck_activation_needs_z(activation), "activation_backward: %s needs z",
+        activation == EWCK_ACTIVATION_GELU ? "GELU" : "SiLU");
     return be->inner->activation_backward(be, d, y, z, repeats, rows, cols, activation);
 }
 
@@ -136,6 +141,201 @@ static ewc_status check_initialize(
     REQUIRE_COUNT("initialize", first);
     REQUIRE_COUNT("initialize", n);
     return be->inner->initialize(be, theta, first, n, seed, bound);
+}
+
+static ewc_status check_add(ewc_backend *be, float *out, const float *in, int64_t n)
+{
+    REQUIRE_COUNT("add", n);
+    return be->inner->add(be, out, in, n);
+}
+
+static ewc_status check_add_activation(
+    ewc_backend *be, float *y, float *z, const float *a, const float *b, int64_t n, int activation)
+{
+    REQUIRE_COUNT("add_activation", n);
+    REQUIRE_ACTIVATION("add_activation", activation);
+    return be->inner->add_activation(be, y, z, a, b, n, activation);
+}
+
+/* ---- Layers in which a parameter is used at several places of a sample ---- */
+
+/* That sizes and windows are those of a convolution; a pooling has as many groups as channels. */
+static ewc_status check_geometry(const char *operation, const ewck_conv *c, int64_t rows)
+{
+    REQUIRE(rows >= 0, "%s: rows=%lld, expected 0 or more", operation, (long long)rows);
+    REQUIRE(c->groups >= 1 && c->channels >= 1 && c->filters >= 1 && c->channels % c->groups == 0 &&
+                c->filters % c->groups == 0,
+        "%s: %lld channels to %lld filters in %lld groups", operation, (long long)c->channels,
+        (long long)c->filters, (long long)c->groups);
+    for (int i = 0; i < 2; i++) {
+        REQUIRE(c->size[i] >= 1 && c->kernel[i] >= 1 && c->stride[i] >= 1 && c->padding[i] >= 0 &&
+                    c->dilation[i] >= 1,
+            "%s: size %lld, kernel %lld, stride %lld, padding %lld, dilation %lld", operation,
+            (long long)c->size[i], (long long)c->kernel[i], (long long)c->stride[i],
+            (long long)c->padding[i], (long long)c->dilation[i]);
+        const int64_t room = c->size[i] + 2 * c->padding[i] - c->dilation[i] * (c->kernel[i] - 1);
+        REQUIRE(room >= 1 && c->out[i] == (room - 1) / c->stride[i] + 1,
+            "%s: %lld of %lld windows fit", operation, (long long)c->out[i],
+            (long long)(room < 1 ? 0 : (room - 1) / c->stride[i] + 1));
+    }
+    return EWC_OK;
+}
+
+static ewc_status check_conv_forward(ewc_backend *be, float *y, float *z, const float *x,
+    const float *w, const float *bias, const ewck_conv *conv, int64_t rows, int activation,
+    void *memory)
+{
+    REQUIRE_ACTIVATION("conv_forward", activation);
+    const ewc_status status = check_geometry("conv_forward", conv, rows);
+    if (status != EWC_OK) return status;
+    return be->inner->conv_forward(be, y, z, x, w, bias, conv, rows, activation, memory);
+}
+
+static ewc_status check_conv_backward_data(ewc_backend *be, float *dx, const float *d,
+    const float *w, const ewck_conv *conv, int64_t rows, void *memory)
+{
+    const ewc_status status = check_geometry("conv_backward_data", conv, rows);
+    if (status != EWC_OK) return status;
+    return be->inner->conv_backward_data(be, dx, d, w, conv, rows, memory);
+}
+
+static ewc_status check_conv_backward_weight(ewc_backend *be, float *g, float *g_bias,
+    const float *d, const float *x, const ewck_conv *conv, int64_t repeats, int64_t rows, int mode,
+    void *memory)
+{
+    REQUIRE_MODE("conv_backward_weight", mode, repeats);
+    const ewc_status status = check_geometry("conv_backward_weight", conv, rows);
+    if (status != EWC_OK) return status;
+    return be->inner->conv_backward_weight(be, g, g_bias, d, x, conv, repeats, rows, mode, memory);
+}
+
+static ewc_status check_sample_products(ewc_backend *be, float *g, float *g_bias, const float *d,
+    const float *x, int64_t repeats, int64_t rows, int64_t positions, int64_t out, int64_t in,
+    int mode, void *memory)
+{
+    REQUIRE_BLOCKS("sample_products", repeats, rows, positions);
+    REQUIRE_BLOCK("sample_products", out, in);
+    REQUIRE_MODE("sample_products", mode, repeats);
+    REQUIRE(mode == EWCK_MODE_SQUARE || mode == EWCK_MODE_MAGNITUDE,
+        "sample_products: mode=%d, expected one that takes samples apart", mode);
+    return be->inner->sample_products(
+        be, g, g_bias, d, x, repeats, rows, positions, out, in, mode, memory);
+}
+
+static ewc_status check_pool(const char *operation, const ewck_conv *pool, int64_t rows, int kind)
+{
+    REQUIRE(kind == EWCK_POOL_MAX || kind == EWCK_POOL_MEAN, "%s: kind=%d, expected 0 or 1",
+        operation, kind);
+    const ewc_status status = check_geometry(operation, pool, rows);
+    if (status != EWC_OK) return status;
+    REQUIRE(pool->filters == pool->channels && pool->groups == pool->channels,
+        "%s: %lld channels to %lld in %lld groups", operation, (long long)pool->channels,
+        (long long)pool->filters, (long long)pool->groups);
+    for (int i = 0; i < 2; i++) /* else a window may lie in the padding alone */
+        REQUIRE(2 * pool->padding[i] <= pool->kernel[i],
+            "%s: padding %lld, expected at most half the kernel of %lld", operation,
+            (long long)pool->padding[i], (long long)pool->kernel[i]);
+    return EWC_OK;
+}
+
+static ewc_status check_pool_forward(
+    ewc_backend *be, float *y, const float *x, const ewck_conv *pool, int64_t rows, int kind)
+{
+    const ewc_status status = check_pool("pool_forward", pool, rows, kind);
+    return status != EWC_OK ? status : be->inner->pool_forward(be, y, x, pool, rows, kind);
+}
+
+static ewc_status check_pool_backward(ewc_backend *be, float *dx, const float *d, const float *x,
+    const ewck_conv *pool, int64_t repeats, int64_t rows, int kind)
+{
+    REQUIRE_COUNT("pool_backward", repeats);
+    const ewc_status status = check_pool("pool_backward", pool, rows, kind);
+    if (status != EWC_OK) return status;
+    return be->inner->pool_backward(be, dx, d, x, pool, repeats, rows, kind);
+}
+
+static ewc_status check_norm(const char *operation, const ewck_norm *n, int64_t rows)
+{
+    REQUIRE(rows >= 0, "%s: rows=%lld, expected 0 or more", operation, (long long)rows);
+    REQUIRE(n->positions >= 1 && n->channels >= 1 && n->inner >= 1 && n->groups >= 1 &&
+                n->channels % n->groups == 0,
+        "%s: %lld positions of %lld channels in %lld groups of %lld", operation,
+        (long long)n->positions, (long long)n->channels, (long long)n->groups, (long long)n->inner);
+    REQUIRE(n->epsilon > 0.0f, "%s: epsilon=%g, expected a number above 0", operation,
+        (double)n->epsilon);
+    return EWC_OK;
+}
+
+static ewc_status check_norm_moments(ewc_backend *be, float *mean, float *variance, const float *x,
+    const ewck_norm *norm, int64_t rows)
+{
+    const ewc_status status = check_norm("norm_moments", norm, rows);
+    return status != EWC_OK ? status : be->inner->norm_moments(be, mean, variance, x, norm, rows);
+}
+
+static ewc_status check_norm_keep(ewc_backend *be, float *kept_mean, float *kept_variance,
+    const float *mean, const float *variance, int64_t channels, int64_t n, float momentum)
+{
+    REQUIRE_COUNT("norm_keep", channels);
+    REQUIRE(n >= 1, "norm_keep: n=%lld, expected 1 or more", (long long)n);
+    REQUIRE(momentum >= 0.0f && momentum <= 1.0f, "norm_keep: momentum=%g, expected 0..1",
+        (double)momentum);
+    return be->inner->norm_keep(
+        be, kept_mean, kept_variance, mean, variance, channels, n, momentum);
+}
+
+static ewc_status check_norm_forward(ewc_backend *be, float *y, float *z, const float *x,
+    const float *mean, const float *variance, const float *w, const float *bias,
+    const ewck_norm *norm, int64_t rows, int activation)
+{
+    REQUIRE_ACTIVATION("norm_forward", activation);
+    const ewc_status status = check_norm("norm_forward", norm, rows);
+    if (status != EWC_OK) return status;
+    return be->inner->norm_forward(be, y, z, x, mean, variance, w, bias, norm, rows, activation);
+}
+
+static ewc_status check_norm_backward_data(ewc_backend *be, float *dx, const float *d,
+    const float *x, const float *mean, const float *variance, const float *w, const ewck_norm *norm,
+    int64_t repeats, int64_t rows, int fixed, float *sums)
+{
+    REQUIRE_COUNT("norm_backward_data", repeats);
+    REQUIRE(repeats == 1 || fixed || !norm->batch,
+        "norm_backward_data: %lld repeats of a batch's moments", (long long)repeats);
+    const ewc_status status = check_norm("norm_backward_data", norm, rows);
+    if (status != EWC_OK) return status;
+    return be->inner->norm_backward_data(
+        be, dx, d, x, mean, variance, w, norm, repeats, rows, fixed, sums);
+}
+
+static ewc_status check_norm_backward_weight(ewc_backend *be, float *g, float *g_bias,
+    const float *d, const float *x, const float *mean, const float *variance, const ewck_norm *norm,
+    int64_t repeats, int64_t rows, int mode)
+{
+    REQUIRE_MODE("norm_backward_weight", mode, repeats);
+    const ewc_status status = check_norm("norm_backward_weight", norm, rows);
+    if (status != EWC_OK) return status;
+    return be->inner->norm_backward_weight(
+        be, g, g_bias, d, x, mean, variance, norm, repeats, rows, mode);
+}
+
+static ewc_status check_embed_forward(ewc_backend *be, float *y, const float *x, const float *w,
+    int64_t rows, int64_t positions, int64_t vocabulary, int64_t width)
+{
+    REQUIRE_BLOCK("embed_forward", rows, positions);
+    REQUIRE(vocabulary >= 1 && width >= 1, "embed_forward: %lld words of %lld",
+        (long long)vocabulary, (long long)width);
+    return be->inner->embed_forward(be, y, x, w, rows, positions, vocabulary, width);
+}
+
+static ewc_status check_embed_backward(ewc_backend *be, float *g, const float *d, const float *x,
+    int64_t repeats, int64_t rows, int64_t positions, int64_t vocabulary, int64_t width, int mode)
+{
+    REQUIRE_BLOCKS("embed_backward", repeats, rows, positions);
+    REQUIRE_MODE("embed_backward", mode, repeats);
+    REQUIRE(vocabulary >= 1 && width >= 1, "embed_backward: %lld words of %lld",
+        (long long)vocabulary, (long long)width);
+    return be->inner->embed_backward(
+        be, g, d, x, repeats, rows, positions, vocabulary, width, mode);
 }
 
 /* ---- Likelihood ---- */
@@ -297,6 +497,10 @@ static ewc_status check_mlp_steps(ewc_backend *be, const ewck_mlp *net, const ew
     return be->inner->mlp_steps(be, net, view, rule, steps, rows, count);
 }
 
+/* A slot that a backend may lack, so that who needs it finds out. */
+#define CHECK_IF_THERE(slot)                                                                       \
+    if (be->inner->slot) be->checked.slot = check_##slot
+
 void ewci_backend_check(ewc_backend *be)
 {
     be->inner = be->ops;
@@ -313,6 +517,21 @@ void ewci_backend_check(ewc_backend *be)
     be->checked.column_sum = check_column_sum;
     be->checked.magnitude = check_magnitude;
     be->checked.square_sum = check_square_sum;
+    CHECK_IF_THERE(add);
+    CHECK_IF_THERE(add_activation);
+    CHECK_IF_THERE(conv_forward);
+    CHECK_IF_THERE(conv_backward_data);
+    CHECK_IF_THERE(conv_backward_weight);
+    CHECK_IF_THERE(sample_products);
+    CHECK_IF_THERE(pool_forward);
+    CHECK_IF_THERE(pool_backward);
+    CHECK_IF_THERE(norm_moments);
+    CHECK_IF_THERE(norm_keep);
+    CHECK_IF_THERE(norm_forward);
+    CHECK_IF_THERE(norm_backward_data);
+    CHECK_IF_THERE(norm_backward_weight);
+    CHECK_IF_THERE(embed_forward);
+    CHECK_IF_THERE(embed_backward);
     be->checked.nll = check_nll;
     be->checked.distill = check_distill;
     be->checked.seeds = check_seeds;

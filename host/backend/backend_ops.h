@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 10 };
+enum { EWCI_BACKEND_ABI = 11 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
@@ -77,7 +77,7 @@ struct ewci_backend_ops {
     ewc_status (*bias_activation)(ewc_backend *be, float *y, float *z, const float *bias,
         int64_t rows, int64_t cols, int activation);
     /* d (repeats, rows, cols) *= act', in place; all repeats have the same y (and z, which is read
-     * for GELU only), each (rows, cols). */
+     * for GELU and SiLU only), each (rows, cols). */
     ewc_status (*activation_backward)(ewc_backend *be, float *d, const float *y, const float *z,
         int64_t repeats, int64_t rows, int64_t cols, int activation);
     /* out = in times the step's mask of this layer; the same call goes forward and backward. */
@@ -92,6 +92,80 @@ struct ewci_backend_ops {
     /* out (n) = sum over repeats of in (repeats, n) squared. */
     ewc_status (*square_sum)(
         ewc_backend *be, float *out, const float *in, int64_t repeats, int64_t n);
+
+    /* out (n) += in (n) */
+    ewc_status (*add)(ewc_backend *be, float *out, const float *in, int64_t n);
+    /* y (n) = act(a + b); z (n), unless NULL, gets a + b */
+    ewc_status (*add_activation)(ewc_backend *be, float *y, float *z, const float *a,
+        const float *b, int64_t n, int activation);
+
+    /* ---- Layers in which a parameter is used at several places of a sample ---- */
+    /* Of modes that take samples apart, SQUARE and MAGNITUDE, the places of one sample are summed
+     * first: no per-sample gradient is stored but in tiles. repeats 1 in all modes but SQUARE;
+     * sample n of each repeat has row n of x. `memory` is scratch of the bytes that the *_memory
+     * beside says for at most so many rows of gradients. */
+    /* Of a convolution as it goes forward (gradients 0) and back. */
+    size_t (*conv_memory)(
+        ewc_backend *be, const ewck_conv *host_conv, int64_t rows, int64_t gradients);
+    /* y (rows, filters, out) = act(x (rows, channels, size) * w + bias); w (filters, channels /
+     * groups, kernel) as a correlation; bias (filters) or NULL; z as y, unless NULL, gets the value
+     * before act. */
+    ewc_status (*conv_forward)(ewc_backend *be, float *y, float *z, const float *x, const float *w,
+        const float *bias, const ewck_conv *host_conv, int64_t rows, int activation, void *memory);
+    /* dx (rows, channels, size) = the gradient at x of d (rows, filters, out) */
+    ewc_status (*conv_backward_data)(ewc_backend *be, float *dx, const float *d, const float *w,
+        const ewck_conv *host_conv, int64_t rows, void *memory);
+    /* g as w, g_bias (filters) or NULL, by `mode` from d (repeats, rows, filters, out) */
+    ewc_status (*conv_backward_weight)(ewc_backend *be, float *g, float *g_bias, const float *d,
+        const float *x, const ewck_conv *host_conv, int64_t repeats, int64_t rows, int mode,
+        void *memory);
+    /* Of linear layers with `positions` rows a sample: g (out, in), g_bias (out) or NULL, by SQUARE
+     * or MAGNITUDE from d (repeats, rows, positions, out) and x (rows, positions, in). The other
+     * modes are gemm and column_sum. */
+    size_t (*products_memory)(
+        ewc_backend *be, int64_t gradients, int64_t positions, int64_t out, int64_t in);
+    ewc_status (*sample_products)(ewc_backend *be, float *g, float *g_bias, const float *d,
+        const float *x, int64_t repeats, int64_t rows, int64_t positions, int64_t out, int64_t in,
+        int mode, void *memory);
+    /* y (rows, channels, out) = maximum, padding left out, or mean, padding counted as 0, of each
+     * window of x (rows, channels, size); a NaN is a maximum. */
+    ewc_status (*pool_forward)(ewc_backend *be, float *y, const float *x,
+        const ewck_conv *host_pool, int64_t rows, int kind);
+    /* dx (repeats, rows, channels, size) from d (repeats, rows, channels, out); of equal maxima the
+     * first of the window in rows and columns counts. */
+    ewc_status (*pool_backward)(ewc_backend *be, float *dx, const float *d, const float *x,
+        const ewck_conv *host_pool, int64_t repeats, int64_t rows, int kind);
+    /* mean and variance (divided by their number) of x (rows, positions, channels, inner): (rows,
+     * positions, groups) each, or (channels) of a batch's. Two passes. */
+    ewc_status (*norm_moments)(ewc_backend *be, float *mean, float *variance, const float *x,
+        const ewck_norm *host_norm, int64_t rows);
+    /* kept_mean, kept_variance (channels) = (1 - momentum) kept + momentum of a batch's moments
+     * over n values a channel, the variance times n / (n - 1); n = 1: the variance stays. */
+    ewc_status (*norm_keep)(ewc_backend *be, float *kept_mean, float *kept_variance,
+        const float *mean, const float *variance, int64_t channels, int64_t n, float momentum);
+    /* y = act(w (x - mean) / sqrt(variance + epsilon) + bias), w, bias (channels) or NULL; z as y,
+     * unless NULL, gets the value before act. */
+    ewc_status (*norm_forward)(ewc_backend *be, float *y, float *z, const float *x,
+        const float *mean, const float *variance, const float *w, const float *bias,
+        const ewck_norm *host_norm, int64_t rows, int activation);
+    /* dx (repeats, rows, positions, channels, inner) from d of that shape. fixed 1: the moments are
+     * constants; 0: of x itself, of a batch's with repeats 1; then sums (2, channels) is scratch.
+     */
+    ewc_status (*norm_backward_data)(ewc_backend *be, float *dx, const float *d, const float *x,
+        const float *mean, const float *variance, const float *w, const ewck_norm *host_norm,
+        int64_t repeats, int64_t rows, int fixed, float *sums);
+    /* g, g_bias (channels) by `mode` */
+    ewc_status (*norm_backward_weight)(ewc_backend *be, float *g, float *g_bias, const float *d,
+        const float *x, const float *mean, const float *variance, const ewck_norm *host_norm,
+        int64_t repeats, int64_t rows, int mode);
+    /* y (rows, positions, width) = rows of w (vocabulary, width) that x (rows, positions) names:
+     * whole numbers 0..vocabulary - 1; any other value gives NaN. */
+    ewc_status (*embed_forward)(ewc_backend *be, float *y, const float *x, const float *w,
+        int64_t rows, int64_t positions, int64_t vocabulary, int64_t width);
+    /* g as w, by `mode` from d (repeats, rows, positions, width) */
+    ewc_status (*embed_backward)(ewc_backend *be, float *g, const float *d, const float *x,
+        int64_t repeats, int64_t rows, int64_t positions, int64_t vocabulary, int64_t width,
+        int mode);
 
     /* ---- Likelihood: softmax cross-entropy over the last dimension ---- */
     /* Of logits (rows, cols) and labels (rows): loss (rows) = -w log p(label); answer (rows) = the

@@ -9,10 +9,10 @@
 
 /* What backward does with the parameters' gradient. */
 typedef enum ewci_mode {
-    EWCI_MODE_OVERWRITE,  /* g = gradient of the batch */
-    EWCI_MODE_ACCUMULATE, /* g += gradient of the batch */
-    EWCI_MODE_SQUARE,   /* g += sum over samples and repeats of the squared per-sample gradients */
-    EWCI_MODE_MAGNITUDE /* g += sum over samples of the absolute per-sample gradients, repeats 1 */
+    EWCI_MODE_OVERWRITE = EWCK_MODE_OVERWRITE,
+    EWCI_MODE_ACCUMULATE = EWCK_MODE_ACCUMULATE,
+    EWCI_MODE_SQUARE = EWCK_MODE_SQUARE,
+    EWCI_MODE_MAGNITUDE = EWCK_MODE_MAGNITUDE
 } ewci_mode;
 
 /* Gradients of which only those that carry F go back, packed as the backend's pack_rows says. */

@@ -31,9 +31,9 @@ static ewc_status check_options(const ewc_model_options *o)
             return ewci_fail(EWC_ERR_ARGUMENT,
                 "ewc_model_create: hidden[%lld]=%lld, expected 1..%d", (long long)i,
                 (long long)o->hidden[i], MAX_WIDTH);
-    if ((unsigned)o->activation > EWC_ACTIVATION_GELU)
+    if ((unsigned)o->activation > EWC_ACTIVATION_SILU)
         return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_model_create: activation=%d, expected 0..3", (int)o->activation);
+            EWC_ERR_ARGUMENT, "ewc_model_create: activation=%d, expected 0..4", (int)o->activation);
     if ((unsigned)o->init > EWC_INIT_FAN_IN)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "ewc_model_create: init=%d, expected 0..2", (int)o->init);
@@ -85,7 +85,7 @@ static void add_linear(ewc_model *model, int64_t in, int64_t out, int activation
         .bias = bias,
         .activation = activation,
         .is_head = is_head,
-        .keeps_z = activation == EWCK_ACTIVATION_GELU,
+        .keeps_z = ewck_activation_needs_z(activation),
         .index = (uint32_t)model->layer_count};
     model->layer_count++;
 }

@@ -82,7 +82,7 @@ typedef struct entry_row {
             sizeof((ewc_checkpoint_info *)NULL)->field, choices, low, high                         \
     }
 static const entry_row activation_row =
-    ROW("ewc.activation", CHOICE, activation, "none|relu|tanh|gelu", 0, 0);
+    ROW("ewc.activation", CHOICE, activation, "none|relu|tanh|gelu|silu", 0, 0);
 static const entry_row task_rows[] = {
     ROW("ewc.task.count", INTEGER, tasks, NULL, 1, 1000000),
     ROW("ewc.task.trained", INTEGER, trained, NULL, 0, 1000000),

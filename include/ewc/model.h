@@ -18,7 +18,8 @@ typedef enum ewc_activation {
     EWC_ACTIVATION_NONE = 0,
     EWC_ACTIVATION_RELU = 1,
     EWC_ACTIVATION_TANH = 2,
-    EWC_ACTIVATION_GELU = 3 /* x Phi(x), with erf (Hendrycks & Gimpel, arXiv 1606.08415) */
+    EWC_ACTIVATION_GELU = 3, /* x Phi(x), with erf (Hendrycks & Gimpel, arXiv 1606.08415) */
+    EWC_ACTIVATION_SILU = 4  /* x / (1 + exp(-x)) (Elfwing et al., arXiv 1702.03118) */
 } ewc_activation;
 
 typedef enum ewc_init {

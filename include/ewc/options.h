@@ -99,7 +99,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
                                                                                                    \
     X(LIST, hidden, "400,400", "[1,1048576]", "Model",                                             \
         "widths of the hidden layers; none: softmax regression")                                   \
-    X(CHOICE, activation, "relu", "none|relu|tanh|gelu", "Model", "of the hidden layers")          \
+    X(CHOICE, activation, "relu", "none|relu|tanh|gelu|silu", "Model", "of the hidden layers")          \
     X(CHOICE, init, "he", "he|glorot|fan-in", "Model",                                             \
         "initial weights; fan-in: as torch.nn.Linear")                                             \
     X(REAL, dropout_input, "0", "[0,1)", "Model", "probability to drop an input")                  \

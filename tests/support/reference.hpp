@@ -113,7 +113,7 @@ T Sum(const Vec<T> &x)
 
 /* ---- Activations ---- */
 
-enum Activation { kNone = 0, kRelu = 1, kTanh = 2, kGelu = 3 };
+enum Activation { kNone = 0, kRelu = 1, kTanh = 2, kGelu = 3, kSilu = 4 };
 
 template <typename T>
 T Activate(T z, int activation)
@@ -125,6 +125,8 @@ T Activate(T z, int activation)
         return std::tanh(z);
     case kGelu: /* z Phi(z) */
         return z * T(0.5) * (T(1) + std::erf(z / std::sqrt(T(2))));
+    case kSilu:
+        return z / (T(1) + std::exp(-z));
     default:
         return z;
     }
@@ -143,6 +145,10 @@ T Slope(T z, int activation)
     case kGelu: { /* Phi(z) + z phi(z) */
         const T phi = std::exp(-z * z / T(2)) / std::sqrt(T(2) * std::acos(T(-1)));
         return T(0.5) * (T(1) + std::erf(z / std::sqrt(T(2)))) + z * phi;
+    }
+    case kSilu: {
+        const T sigma = T(1) / (T(1) + std::exp(-z));
+        return sigma + z * sigma * (T(1) - sigma);
     }
     default:
         return T(1);

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* A network as a list of nodes with their shapes, before there is memory for it: what a file, a
+ * name or the widths of a multilayer perceptron say. The model makes layers of it. */
+#ifndef EWCI_NETWORK_H
+#define EWCI_NETWORK_H
+
+#include "../backend/backend_ops.h"
+#include "ewc/network.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum ewci_kind {
+    EWCI_LINEAR, /* of each position: weight (out, in), bias (out) */
+    EWCI_CONV,   /* weight (filters, channels / groups, kernel), bias (filters) */
+    EWCI_MAX_POOL,
+    EWCI_MEAN_POOL,
+    EWCI_NORM,       /* groups, layer or batch: weight, bias (channels) */
+    EWCI_ADD,        /* of two nodes of one shape */
+    EWCI_ACTIVATION, /* by itself */
+    EWCI_DROPOUT,
+    EWCI_EMBEDDING, /* weight (vocabulary, width) */
+    EWCI_KINDS
+} ewci_kind;
+
+/* Floats of a sample: (positions, channels, size[0], size[1]). An image has one position, a
+ * sequence size 1, a vector both. */
+typedef struct ewci_shape {
+    int64_t positions, channels, size[2];
+} ewci_shape;
+
+enum { EWCI_NODE_NAME = 24 };
+
+typedef struct ewci_node {
+    ewci_kind kind;
+    char name[EWCI_NODE_NAME]; /* of its parameters; "" without */
+    int64_t from, other;       /* nodes whose output it reads; -1: the input. other: of ADD */
+    ewci_shape in, out;
+    int activation; /* EWCK_ACTIVATION_*, of its output */
+    int bias;       /* 1: it has one; of a norm: weight and bias */
+    float p;        /* DROPOUT */
+    ewck_conv conv; /* CONV and pools */
+    ewck_norm norm; /* NORM */
+    float momentum; /* NORM of a batch: of the statistics that are kept */
+    int64_t vocabulary;
+} ewci_node;
+
+struct ewc_network {
+    ewci_shape in;
+    int64_t outputs;
+    int64_t count; /* nodes, in an order in which each reads earlier ones; the last is the head */
+    ewci_node *nodes; /* (count) */
+    char *text;       /* the JSON that it was made of; NULL: widths */
+};
+
+int64_t ewci_shape_features(const ewci_shape *shape);
+
+/* What a node has: floats of its weight and bias, and of statistics that no gradient moves (the
+ * mean and variance that a batch's norm keeps). */
+int64_t ewci_node_weights(const ewci_node *node);
+int64_t ewci_node_biases(const ewci_node *node);
+int64_t ewci_node_statistics(const ewci_node *node);
+
+/* act(W x + b) of these widths, dropout where p > 0: nodes fc1, fc2, ... and head. */
+ewc_status ewci_network_mlp(ewc_network **out, int64_t inputs, const int64_t *hidden,
+    int64_t hidden_count, int64_t outputs, int activation, float dropout_input,
+    float dropout_hidden);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
