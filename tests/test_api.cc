@@ -449,6 +449,16 @@ std::vector<Call> Calls(Small &w)
         CALL(ewc_predictor_predict(w.predictor, 0, f.data(), labels.data(), nullptr, 1)));
     add("ewc_predictor_predict",
         CALL(ewc_predictor_predict(w.predictor, 0, nullptr, nullptr, bytes.data(), 1)), allowed);
+    add("ewc_predictor_predict_dataset",
+        CALL(ewc_predictor_predict_dataset(
+            nullptr, 0, f.data(), labels.data(), labels.data(), w.data, EWC_SPLIT_TEST, 0, 1)));
+    add("ewc_predictor_predict_dataset",
+        CALL(ewc_predictor_predict_dataset(w.predictor, 0, f.data(), labels.data(), labels.data(),
+            nullptr, EWC_SPLIT_TEST, 0, 1)));
+    add("ewc_predictor_predict_dataset",
+        CALL(ewc_predictor_predict_dataset(
+            w.predictor, 0, nullptr, nullptr, nullptr, w.data, EWC_SPLIT_TEST, 0, 1)),
+        allowed);
 
     add("ewc_options_init", CALL(ewc_options_init(nullptr, sizeof options)));
     add("ewc_options_init", CALL(ewc_options_init(&options, sizeof options)), allowed);
@@ -602,6 +612,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     nothing("ewc_tasks_name", ewc_tasks_name(nullptr, 0)[0] == '\0');
     GIVES(0, ewc_sequence_count, nullptr);
     GIVES(0, ewc_predictor_class_count, nullptr);
+    GIVES(0, ewc_predictor_task_count, nullptr);
     GIVES(0, ewc_tasks_rows, nullptr, 0, EWC_SPLIT_TRAIN);
     GIVES(-1, ewc_tasks_class, nullptr, 0, 0);
     GIVES(0, ewc_model_inputs, nullptr);

@@ -391,6 +391,14 @@ TEST_F(Open, Tables)
     EXPECT_EQ(other, Info(Load(folder / "many.tsv")).checksum);
     options.test_share = 0.5;
     EXPECT_EQ(25 - 1, Info(Load(folder / "many.tsv")).rows[1] / 2 * 2 - 2);
+
+    /* Without a test split, on request. */
+    const int64_t all = info.rows[0] + info.rows[1];
+    options.whole = 1;
+    const ewc_dataset_info whole = Info(Load(folder / "many.tsv"));
+    EXPECT_EQ(all, whole.rows[0]);
+    EXPECT_EQ(0, whole.rows[1]);
+    EXPECT_EQ(0, whole.is_held_out);
 }
 
 /* ---- xz ---- */
@@ -570,7 +578,8 @@ TEST_F(OpenImages, FromAFolderToAReport)
                                  .c_str()))
         << ReadFile(folder / "output");
     EXPECT_TRUE(fs::exists(folder / "runs/mine/report.html"));
-    EXPECT_EQ(4, std::count(readme.begin() + (long)begin, readme.begin() + (long)end, '\n'));
+    EXPECT_TRUE(fs::exists(folder / "mine.csv"));
+    EXPECT_EQ(5, std::count(readme.begin() + (long)begin, readme.begin() + (long)end, '\n'));
 }
 
 /* ---- What is wrong ---- */
@@ -827,6 +836,10 @@ TEST_F(Open, WrongBytesGetTheirSentence)
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "image_size=4097",
         ewc_dataset_open(&out, be, folder.path().c_str(), &options));
     options.image_size = 0;
+    options.whole = 2;
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "whole=2, expected 0 or 1",
+        ewc_dataset_open(&out, be, folder.path().c_str(), &options));
+    options.whole = 0;
     options.test_share = -0.1;
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "test_share=-0.1",
         ewc_dataset_open(&out, be, folder.path().c_str(), &options));

@@ -250,6 +250,74 @@ TEST_P(Predict, ManyRowsAtATime)
 }
 
 /* The trainer's map is its own again after a look at other images. */
+/* Rows of a dataset are predicted as the same rows in memory; they may be of other classes. */
+TEST_P(Predict, RowsOfADataset)
+{
+    MakeWorld({EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN});
+    Save();
+    const Predictor predictor = Open();
+    EXPECT_EQ(3, ewc_predictor_task_count(predictor.get()));
+    EXPECT_EQ(0, ewc_predictor_task_count(nullptr));
+    std::vector<uint8_t> reversed(images.rbegin(), images.rend()), others(labels);
+    for (uint8_t &label : others)
+        label = (uint8_t)(label % 2);
+    const ewc_dataset_source source = SourceOf({kRows, 10}, {images.data(), reversed.data()},
+        {others.data(), labels.data() + 3}, kChannels, kHeight, kWidth, kClasses, "other");
+    const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+    for (const int split : {0, 1}) {
+        const int64_t first = split ? 2 : 7, rows = split ? 8 : 30;
+        std::vector<float> want((size_t)(rows * kClasses)), got(want);
+        std::vector<int32_t> want_classes((size_t)rows), classes(want_classes), said(classes);
+        ASSERT_OK(ewc_predictor_predict(predictor.get(), 1, want.data(), want_classes.data(),
+            (split ? reversed : images).data() + first * kPixels, rows));
+        ASSERT_OK(ewc_predictor_predict_dataset(predictor.get(), 1, got.data(), classes.data(),
+            said.data(), set.get(), (ewc_split)split, first, rows));
+        ExpectBits("probabilities", got, want);
+        EXPECT_EQ(want_classes, classes);
+        for (int64_t i = 0; i < rows; i++)
+            EXPECT_EQ(split ? labels[(size_t)(3 + first + i)] : others[(size_t)(first + i)],
+                said[(size_t)i]);
+    }
+    const auto predict = [&](const ewc_dataset *of, int64_t t, int split, int64_t first,
+                             int64_t rows) {
+        return ewc_predictor_predict_dataset(
+            predictor.get(), t, nullptr, nullptr, nullptr, of, (ewc_split)split, first, rows);
+    };
+    EXPECT_OK(predict(set.get(), 0, 1, 10, 0));
+    EXPECT_OK(predict(set.get(), 0, 1, 9, 1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL", predict(nullptr, 0, 0, 0, 1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "t=3, expected 0..2", predict(set.get(), 3, 0, 0, 1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "split=2", predict(set.get(), 0, 2, 0, 1));
+    EXPECT_FAILS(
+        EWC_ERR_ARGUMENT, "first=9, rows=2, expected within 10", predict(set.get(), 0, 1, 9, 2));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "first=-1", predict(set.get(), 0, 1, -1, 2));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "rows=-1", predict(set.get(), 0, 1, 0, -1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL",
+        ewc_predictor_predict_dataset(
+            nullptr, 0, nullptr, nullptr, nullptr, set.get(), EWC_SPLIT_TEST, 0, 1));
+    ewc_dataset_source narrow = SourceOf({10, 10}, {images.data(), images.data()},
+        {labels.data(), labels.data()}, 1, kHeight, kWidth, kClasses, "narrow");
+    const Handle<ewc_dataset> other = Make(ewc_dataset_create, be, &narrow);
+    EXPECT_FAILS(EWC_ERR_DATA,
+        "narrow: rows are 1 x 4 x 5 of uint8, the model was trained on 2 x 4 x 5 of uint8",
+        predict(other.get(), 0, 0, 0, 1));
+    const std::vector<float> floats(images.begin(), images.end());
+    narrow.channels = kChannels;
+    for (const int split : {0, 1}) {
+        narrow.images[split] = nullptr;
+        narrow.floats[split] = floats.data();
+    }
+    const Handle<ewc_dataset> real = Make(ewc_dataset_create, be, &narrow);
+    EXPECT_FAILS(EWC_ERR_DATA, "of float32, the model", predict(real.get(), 0, 0, 0, 1));
+    ewc_backend *foreign = nullptr;
+    ASSERT_OK(ewc_backend_create(&foreign, "cpu", nullptr));
+    ewc_dataset *there = nullptr;
+    ASSERT_OK(ewc_dataset_create(&there, foreign, &source));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "another backend", predict(there, 0, 0, 0, 1));
+    ewc_dataset_free(there);
+    ewc_backend_free(foreign);
+}
+
 TEST_P(Predict, TransformLeavesTheTasksAsTheyWere)
 {
     MakeWorld({EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS});

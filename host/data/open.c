@@ -646,7 +646,8 @@ static ewc_status make_dataset(
         w->rows[split].values = NULL;
     }
     EWCI_TRY(ewci_set_classes(&set, &w->labels, ids));
-    if (info->rows[1] == 0) EWCI_TRY(ewci_set_hold_out(&set, w->o.test_share, w->o.seed));
+    if (info->rows[1] == 0 && !w->o.whole)
+        EWCI_TRY(ewci_set_hold_out(&set, w->o.test_share, w->o.seed));
     EWCI_TRY(ewci_set_upload(out, backend, &set));
 done:
     ewci_set_free(&set);
@@ -668,6 +669,9 @@ static ewc_status check_open(opening *w)
     if (o->image_size < 0 || o->image_size > 4096)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_open: image_size=%lld, expected 0..4096",
             (long long)o->image_size);
+    if (o->whole != 0 && o->whole != 1)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_dataset_open: whole=%lld, expected 0 or 1", (long long)o->whole);
     if (!o->format || !*o->format || strcmp(o->format, "auto") == 0) return EWC_OK;
     for (int i = 0; i < FORMATS; i++)
         if (strcmp(o->format, format_names[i]) == 0) w->wanted = (format)i;

@@ -9,6 +9,7 @@
 
 #include "../base/enter.h"
 #include "../base/internal.h"
+#include "../data/dataset.h"
 #include "checkpoint.h"
 #include "sequence.h"
 
@@ -198,6 +199,13 @@ static int64_t judge(const ewc_predictor *p, int64_t t, float *probabilities, co
     return ewc_tasks_class(p->tasks, t, best);
 }
 
+static ewc_status check_task(const ewc_predictor *p, int64_t t, const char *function)
+{
+    if (t >= 0 && t < p->info.trained) return EWC_OK;
+    return ewci_fail(EWC_ERR_ARGUMENT, "%s: t=%lld, expected 0..%lld", function, (long long)t,
+        (long long)p->info.trained - 1);
+}
+
 /* One of `images` and `values`, the other one NULL. */
 static ewc_status predict(ewc_predictor *p, int64_t t, float *probabilities, int32_t *classes,
     const uint8_t *images, const float *values, int64_t rows, const char *function)
@@ -205,14 +213,12 @@ static ewc_status predict(ewc_predictor *p, int64_t t, float *probabilities, int
     enum { CHUNK = 1024 };
     if (rows < 0 || (rows > 0 && images == NULL && values == NULL))
         return ewci_fail(EWC_ERR_ARGUMENT, "%s: NULL, or rows=%lld", function, (long long)rows);
-    if (t < 0 || t >= p->info.trained)
-        return ewci_fail(EWC_ERR_ARGUMENT, "%s: t=%lld, expected 0..%lld", function, (long long)t,
-            (long long)p->info.trained - 1);
+    ewc_status status = check_task(p, t, function);
+    if (status != EWC_OK) return status;
     const int64_t n = rows < CHUNK ? rows : CHUNK, outputs = p->info.outputs;
     const ewc_dataset_info *const set = &ewc_tasks_dataset(p->tasks, t)->info;
     const int64_t pixels = set->channels * set->height * set->width;
     const int64_t all = ewci_tasks_data_classes(p->tasks);
-    ewc_status status = EWC_OK;
     int64_t first = 0, count = 0;
     float *const inputs = ewci_calloc((size_t)(n * p->info.inputs), sizeof *inputs);
     float *const logits = ewci_calloc((size_t)(n * outputs), sizeof *logits);
@@ -251,6 +257,70 @@ ewc_status ewc_predictor_predict_floats(ewc_predictor *p, int64_t t, float *prob
     EWCI_ENTER_AS("predictor", p);
     return predict(
         p, t, probabilities, classes, NULL, values, rows, "ewc_predictor_predict_floats");
+}
+
+/* "1 x 28 x 28 of uint8" */
+static void spell_rows(char *text, size_t size, const ewc_dataset_info *i)
+{
+    snprintf(text, size, "%lld x %lld x %lld of %s", (long long)i->channels, (long long)i->height,
+        (long long)i->width, i->element == EWC_ELEMENT_U8 ? "uint8" : "float32");
+}
+
+/* Whether a set has rows like those that task t was trained on. */
+static ewc_status check_rows(const ewc_predictor *p, int64_t t, const ewc_dataset *given)
+{
+    const ewc_dataset_info *const is = &given->info;
+    const ewc_dataset_info *const was = &ewc_tasks_dataset(p->tasks, t)->info;
+    char have[96], want[96];
+    if (is->channels == was->channels && is->height == was->height && is->width == was->width &&
+        is->element == was->element)
+        return EWC_OK;
+    spell_rows(have, sizeof have, is);
+    spell_rows(want, sizeof want, was);
+    return ewci_fail(
+        EWC_ERR_DATA, "%s: rows are %s, the model was trained on %s", is->name, have, want);
+}
+
+ewc_status ewc_predictor_predict_dataset(ewc_predictor *p, int64_t t, float *probabilities,
+    int32_t *classes, int32_t *labels, const ewc_dataset *dataset, ewc_split split, int64_t first,
+    int64_t rows)
+{
+    EWCI_ENTER_AS("predictor, dataset", p, dataset);
+    ewc_status status;
+    void *values = NULL; /* (rows, channels, height, width) of the set's element */
+    EWCI_TRY(check_task(p, t, "ewc_predictor_predict_dataset"));
+    if (split != EWC_SPLIT_TRAIN && split != EWC_SPLIT_TEST)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_predictor_predict_dataset: split=%d", (int)split);
+    if (first < 0 || rows < 0 || first > dataset->info.rows[split] - rows)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_predictor_predict_dataset: first=%lld, rows=%lld, expected within %lld",
+            (long long)first, (long long)rows, (long long)dataset->info.rows[split]);
+    if (dataset->backend != ewci_tasks_backend(p->tasks))
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_predictor_predict_dataset: a dataset of another backend");
+    EWCI_TRY(check_rows(p, t, dataset));
+    const int is_bytes = dataset->info.element == EWC_ELEMENT_U8;
+    const int64_t pixels = dataset->info.channels * dataset->info.height * dataset->info.width;
+    const size_t bytes = (size_t)(rows * pixels) * (is_bytes ? 1 : sizeof(float));
+    values = ewci_calloc(bytes + 1, 1);
+    if (values == NULL)
+        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_predictor_predict_dataset: out of memory"));
+    const void *const source = is_bytes ? (const void *)(dataset->images[split] + first * pixels)
+                                        : dataset->floats[split] + first * pixels;
+    if (rows > 0)
+        EWCI_TRY(dataset->backend->ops->download(dataset->backend, values, source, bytes));
+    EWCI_TRY(predict(p, t, probabilities, classes, is_bytes ? values : NULL,
+        is_bytes ? NULL : values, rows, "ewc_predictor_predict_dataset"));
+    for (int64_t i = 0; labels != NULL && i < rows; i++)
+        labels[i] = dataset->host_labels[split][first + i];
+done:
+    free(values);
+    return status;
+}
+
+int64_t ewc_predictor_task_count(const ewc_predictor *p)
+{
+    return p != NULL ? p->info.trained : 0;
 }
 
 int64_t ewc_predictor_class_count(const ewc_predictor *p)

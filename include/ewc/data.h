@@ -84,10 +84,11 @@ typedef struct ewc_dataset_open_options {
     int64_t image_size; /* images of a folder are scaled to so many pixels a side; 0: all have one
                          * size already */
     int64_t coarse_labels; /* CIFAR-100: 1 for its 20 classes of classes */
+    int64_t whole;         /* 1: a set that comes without a test split stays without test rows */
 } ewc_dataset_open_options;
 #define EWC_DATASET_OPEN_OPTIONS_DEFAULTS                                                          \
     {                                                                                              \
-        sizeof(ewc_dataset_open_options), NULL, NULL, 0.2, 0, 0, 0                                 \
+        sizeof(ewc_dataset_open_options), NULL, NULL, 0.2, 0, 0, 0, 0                              \
     }
 
 /* Reads the set at `path`, a file or a folder, plain or compressed by gzip or, where the build has

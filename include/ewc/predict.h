@@ -42,6 +42,20 @@ EWC_API ewc_status ewc_predictor_predict(ewc_predictor *predictor, int64_t t, fl
 EWC_API ewc_status ewc_predictor_predict_floats(ewc_predictor *predictor, int64_t t,
     float *probabilities, int32_t *classes, const float *values, int64_t rows);
 
+/* The same of rows [first, first + rows) of a split of a dataset, EWC_SPLIT_TRAIN or _TEST, which
+ * is on the predictor's backend and has rows like those of task t's own set: shape and element. Its
+ * classes may be others. `labels` (rows), unless NULL, gets what the rows are in the dataset: see
+ * ewc_dataset_class_name.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t or rows out of range, another backend; EWC_ERR_DATA:
+ *         rows of another shape or element, the sentence says both; EWC_ERR_MEMORY;
+ *         EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_predictor_predict_dataset(ewc_predictor *predictor, int64_t t,
+    float *probabilities, int32_t *classes, int32_t *labels, const ewc_dataset *dataset,
+    ewc_split split, int64_t first, int64_t rows);
+
+/* Tasks that were learnt: t is below it. 0 for NULL. */
+EWC_API int64_t ewc_predictor_task_count(const ewc_predictor *predictor);
+
 /* Classes of the data: of all sets together, where tasks are of several (ewc/sequence.h); 0 for
  * NULL. */
 EWC_API int64_t ewc_predictor_class_count(const ewc_predictor *predictor);

@@ -139,6 +139,7 @@ int cli_compare(cli_args *args);
 int cli_sweep(cli_args *args);
 int cli_paper(cli_args *args);
 int cli_eval(cli_args *args);
+int cli_predict(cli_args *args);
 int cli_report(cli_args *args);
 int cli_bench(cli_args *args);
 int cli_data(cli_args *args);

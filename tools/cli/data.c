@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli.h"
+#include "saved.h"
 
 static const char *state(const ewc_dataset_location *l)
 {
@@ -36,20 +36,10 @@ static void report(const ewc_dataset_location *l, json_t *list)
 static ewc_status open_set(
     ewc_dataset **set, ewc_backend **backend, const ewc_run_options *o, const char *path)
 {
-    char format[32];
-    ewc_dataset_open_options options = EWC_DATASET_OPEN_OPTIONS_DEFAULTS;
-    ewc_status status = ewc_options_get(o, "format", format, sizeof format);
-    options.format = format;
-    options.label_column = o->label_column;
-    options.test_share = o->test_share;
-    options.seed = (uint64_t)o->seed;
-    options.image_size = o->image_size;
-    options.coarse_labels = o->coarse_labels;
     *set = NULL;
     *backend = NULL;
-    if (status == EWC_OK) status = ewc_backend_create(backend, "cpu", NULL);
-    if (status == EWC_OK) status = ewc_dataset_open(set, *backend, path, &options);
-    return status;
+    const ewc_status status = ewc_backend_create(backend, "cpu", NULL);
+    return status == EWC_OK ? cli_open_path(set, *backend, o, path, 0) : status;
 }
 
 int cli_data_checksum(const ewc_run_options *options, char checksum[40])

@@ -1,45 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* ewc eval: the accuracy of a finished run's model on each of its tasks. */
 #include <jansson.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "cli.h"
+#include "saved.h"
 #include "text.h"
-
-/* Finds config.json and checkpoint of `operand`, a run's folder or a file in its folder checkpoint.
- */
-static int find_files(const char *operand, char *config, char *checkpoint)
-{
-    struct stat info;
-    int used, room = PATH_MAX;
-    if (stat(operand, &info) != 0) return cli_usage("eval", "%s: no such run", operand);
-    if (S_ISDIR(info.st_mode)) {
-        used = snprintf(config, PATH_MAX, "%s/config.json", operand);
-        room = snprintf(checkpoint, PATH_MAX, "%s/checkpoint/model.safetensors", operand);
-    } else {
-        const char *const slash = strrchr(operand, '/');
-        used = snprintf(config, PATH_MAX, "%.*s/../config.json",
-            slash == NULL ? 1 : (int)(slash - operand), slash == NULL ? "." : operand);
-        room = snprintf(checkpoint, PATH_MAX, "%s", operand);
-    }
-    if (used >= PATH_MAX || room >= PATH_MAX) return cli_usage("eval", "the path is too long");
-    return 0;
-}
-
-/* The file that the tasks came from may have changed since: the run has kept them. */
-static ewc_status use_own_sequence(ewc_run_options *options, const char *config)
-{
-    char own[PATH_MAX + 16];
-    const char *const slash = strrchr(config, '/');
-    snprintf(own, sizeof own, "%.*s/sequence.json", (int)(slash - config), config);
-    const int is_there = options->sequence[0] != '\0' && access(own, R_OK) == 0;
-    return is_there ? ewc_options_set(options, "sequence", own) : EWC_OK;
-}
 
 static void print_json(const ewc_run_result *result, const char *checkpoint, const double *accuracy)
 {
@@ -74,7 +40,7 @@ static void print_table(
 
 int cli_eval(cli_args *args)
 {
-    static char config[PATH_MAX], checkpoint[PATH_MAX];
+    cli_saved saved;
     double *accuracy = NULL;
     ewc_run *run = NULL;
     cli_progress progress;
@@ -83,12 +49,11 @@ int cli_eval(cli_args *args)
     callbacks.log_user = &progress;
     cli_progress_init(&progress, args);
 
-    if (args->operand == NULL) return cli_usage("eval", "names no run; see ewc eval --help");
-    int code = find_files(args->operand, config, checkpoint), other_data = 0;
+    int code = cli_find_saved(&saved, args), other_data = 0;
     if (code == 0) code = cli_own_flag(args, "other-data", &other_data);
     if (code != 0) return code;
-    ewc_status status = ewc_options_load_json(&args->options, config);
-    if (status == EWC_OK) status = use_own_sequence(&args->options, config);
+    const char *const checkpoint = saved.checkpoint;
+    ewc_status status = cli_load_saved(args, &saved);
     if (status != EWC_OK) return cli_failed(args, status);
     code = cli_apply(args);
     if (code != 0) return code;

@@ -9,6 +9,8 @@ static const char *const all_groups[] = {
     "Run", "Tasks", "Model", "Method", "Fisher", "Optimizer", "Training", NULL};
 static const char *const eval_keys[] = {
     "device", "threads", "data-dir", "data", "eval-samples", NULL};
+static const char *const predict_keys[] = {"device", "threads", "dataset", "data-dir", "data",
+    "format", "label-column", "image-size", "coarse-labels", NULL};
 static const char *const resume_keys[] = {
     "device", "threads", "checkpoint-every", "checkpoint-minutes", NULL};
 static const char *const data_keys[] = {"Tasks", "preset", "seed", NULL};
@@ -70,6 +72,15 @@ static const cli_flag report_flags[] = {
 static const cli_flag eval_flags[] = {
     {"other-data", EWC_OPTION_FLAG, "", "measure on other data than the run was trained on, too"},
     END};
+static const cli_flag predict_flags[] = {
+    {"task", EWC_OPTION_TEXT, "N",
+        "as a sample of this task, from 1 (default the last that was learnt)"},
+    {"split", EWC_OPTION_TEXT, "train|test",
+        "of a set that has both (default test; of one that has no test rows, train)"},
+    {"out", EWC_OPTION_TEXT, "FILE",
+        "where to write: .csv, or .npy with the fields class and probability (default CSV on "
+        "stdout)"},
+    END};
 static const cli_flag data_flags[] = {
     {"verify", EWC_OPTION_FLAG, "", "read the files and compare checksums (default true)"},
     {"sequence", EWC_OPTION_FLAG, "",
@@ -116,6 +127,11 @@ static const cli_verb verbs[] = {
     {"eval", "RUN", "accuracy of a finished run on each task",
         "RUN is a run's folder, or a checkpoint file in one.", eval_keys, eval_flags, NULL,
         cli_eval},
+    {"predict", "RUN|FILE", "the class that a finished run's model takes each row of some data for",
+        "RUN is a run's folder, FILE a checkpoint. Rows are those of "
+        "--data, or of --dataset, or else of the run's own set; each gets its class and the "
+        "probability of every class.",
+        predict_keys, predict_flags, NULL, cli_predict},
     {"report", "RUN...", "a page with figures and tables of one run or several",
         "RUN is a run's folder, or one with the folders of runs in it, as compare and sweep make. "
         "Writes report.html, figures/ (SVG, PNG, PDF and the numbers as CSV), summary.csv, "
@@ -168,7 +184,7 @@ int cli_help_run(cli_args *args)
 static int unknown_verb(const char *name)
 {
     char nearest[EWC_OPTION_KEY_SIZE];
-    const char *names[16];
+    const char *names[sizeof verbs / sizeof verbs[0]];
     int count = 0;
     for (const cli_verb *verb = verbs; verb->name != NULL; verb++)
         names[count++] = verb->name;

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/* ewc predict: what a model that was trained before takes each row of a set for. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <ewc/predict.h>
+
+#include "file.h"
+#include "saved.h"
+#include "text.h"
+
+/* Rows that are predicted at a time. */
+enum { CHUNK = 4096 };
+
+/* What is predicted, and where it goes. */
+typedef struct work {
+    ewc_predictor *predictor;
+    ewc_dataset *set;
+    ewc_split split;
+    int64_t task; /* from 0 */
+    int64_t rows, classes;
+    int32_t *predicted, *labels; /* (CHUNK) */
+    float *probabilities;        /* (CHUNK, classes) */
+    json_t *list;                /* or NULL: names of the classes, a row after the other */
+    FILE *out;                   /* or NULL */
+} work;
+
+/* ---- Formats ---- */
+
+static void put_csv_head(const work *w)
+{
+    fputs("row,label,class", w->out);
+    for (int64_t c = 0; c < w->classes; c++) {
+        fputc(',', w->out);
+        cli_put_csv(w->out, ewc_predictor_class_name(w->predictor, c));
+    }
+    fputc('\n', w->out);
+}
+
+static void put_csv_row(const work *w, int64_t row, int64_t i)
+{
+    fprintf(w->out, "%lld,", (long long)row);
+    cli_put_csv(w->out, ewc_dataset_class_name(w->set, w->labels[i]));
+    fputc(',', w->out);
+    cli_put_csv(w->out, ewc_predictor_class_name(w->predictor, w->predicted[i]));
+    for (int64_t c = 0; c < w->classes; c++) {
+        fputc(',', w->out);
+        cli_put_csv_number(w->out, (double)w->probabilities[i * w->classes + c]);
+    }
+    fputc('\n', w->out);
+}
+
+/* Format 1.0: the header ends at a multiple of 64 bytes. */
+static void put_npy_head(const work *w)
+{
+    enum { PREFIX = 10, ALIGNMENT = 64 };
+    char header[256];
+    int used = snprintf(header, sizeof header,
+        "{'descr': [('class', '<i4'), ('probability', '<f4', (%lld,))], 'fortran_order': False, "
+        "'shape': (%lld,), }",
+        (long long)w->classes, (long long)w->rows);
+    while ((PREFIX + used + 1) % ALIGNMENT != 0)
+        header[used++] = ' ';
+    header[used++] = '\n';
+    fwrite("\x93NUMPY\1", 1, 7, w->out);
+    fputc(0, w->out);
+    fputc(used & 255, w->out);
+    fputc(used >> 8, w->out);
+    fwrite(header, 1, (size_t)used, w->out);
+}
+
+/* Little-endian, as the header says and every machine that this is built for is. */
+static void put_npy_row(const work *w, int64_t row, int64_t i)
+{
+    (void)row;
+    fwrite(&w->predicted[i], sizeof *w->predicted, 1, w->out);
+    fwrite(w->probabilities + i * w->classes, sizeof(float), (size_t)w->classes, w->out);
+}
+
+typedef struct file_format {
+    const char *ending;
+    void (*put_head)(const work *w);
+    void (*put_row)(const work *w, int64_t row, int64_t i);
+} file_format;
+static const file_format formats[] = {
+    {".csv", put_csv_head, put_csv_row}, {".npy", put_npy_head, put_npy_row}};
+
+/* By the end of the name; NULL: neither. */
+static const file_format *find_format(const char *path)
+{
+    const size_t length = strlen(path);
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
+        if (length > 4 && strcmp(path + length - 4, formats[i].ending) == 0) return &formats[i];
+    return NULL;
+}
+
+/* ---- Predicting ---- */
+
+static ewc_status predict_rows(work *w, const file_format *kind)
+{
+    for (int64_t first = 0; first < w->rows; first += CHUNK) {
+        const int64_t rows = w->rows - first < CHUNK ? w->rows - first : CHUNK;
+        const ewc_status status = ewc_predictor_predict_dataset(w->predictor, w->task,
+            w->probabilities, w->predicted, w->labels, w->set, w->split, first, rows);
+        if (status != EWC_OK) return status;
+        if (w->out != NULL && first == 0) kind->put_head(w);
+        for (int64_t i = 0; i < rows; i++) {
+            if (w->out != NULL) kind->put_row(w, first + i, i);
+            if (w->list != NULL)
+                json_array_append_new(
+                    w->list, json_string(ewc_predictor_class_name(w->predictor, w->predicted[i])));
+        }
+    }
+    return EWC_OK;
+}
+
+/* Sets *value of --task or the last task that was learnt. */
+static int choose_task(const cli_args *args, work *w)
+{
+    const long long most = (long long)ewc_predictor_task_count(w->predictor);
+    const char *const text = cli_value(args, "task");
+    char *end = NULL;
+    errno = 0;
+    const long long task = text != NULL ? strtoll(text, &end, 10) : most;
+    if (text != NULL && (*text == '\0' || *end != '\0' || errno != 0 || task < 1 || task > most))
+        return cli_usage("predict",
+            "--task: \"%.40s\", expected 1 to %lld, of tasks that were learnt", text, most);
+    w->task = task - 1;
+    return 0;
+}
+
+static int choose_split(const cli_args *args, work *w, const ewc_dataset_info *set)
+{
+    const char *const text = cli_value(args, "split");
+    w->split = set->rows[EWC_SPLIT_TEST] > 0 ? EWC_SPLIT_TEST : EWC_SPLIT_TRAIN;
+    if (text != NULL) {
+        w->split = strcmp(text, "test") == 0 ? EWC_SPLIT_TEST : EWC_SPLIT_TRAIN;
+        if (w->split == EWC_SPLIT_TRAIN && strcmp(text, "train") != 0)
+            return cli_usage("predict", "--split: \"%.40s\", expected train or test", text);
+        if (set->rows[w->split] == 0)
+            return cli_usage("predict", "--split: %s has no test rows", set->name);
+    }
+    w->rows = set->rows[w->split];
+    return 0;
+}
+
+/* Model and data, and the memory for a chunk. */
+static int open_work(cli_args *args, work *w, ewc_backend *backend, const char *checkpoint)
+{
+    ewc_dataset_info set;
+    ewc_status status = ewc_predictor_create(&w->predictor, backend, checkpoint);
+    if (status == EWC_OK) status = cli_open_data(&w->set, backend, &args->options);
+    if (status == EWC_OK) status = ewc_dataset_describe(w->set, &set, sizeof set);
+    if (status != EWC_OK) return cli_failed(args, status);
+    int code = choose_task(args, w);
+    if (code == 0) code = choose_split(args, w, &set);
+    if (code != 0) return code;
+    w->classes = ewc_predictor_class_count(w->predictor);
+    w->predicted = calloc(CHUNK, sizeof *w->predicted);
+    w->labels = calloc(CHUNK, sizeof *w->labels);
+    w->probabilities = calloc((size_t)(CHUNK * w->classes), sizeof *w->probabilities);
+    if (w->predicted != NULL && w->labels != NULL && w->probabilities != NULL) return 0;
+    cli_say("ewc predict: out of memory");
+    return 1;
+}
+
+static void close_work(work *w)
+{
+    free(w->probabilities);
+    free(w->labels);
+    free(w->predicted);
+    json_decref(w->list);
+    ewc_dataset_free(w->set);
+    ewc_predictor_free(w->predictor);
+}
+
+static void print_json(const work *w, const char *checkpoint, const char *path)
+{
+    json_t *const out = json_pack("{s:s, s:I, s:I}", "checkpoint", checkpoint, "task",
+        (json_int_t)w->task + 1, "rows", (json_int_t)w->rows);
+    json_object_set_new(out, "out", path != NULL ? json_string(path) : json_null());
+    if (w->list != NULL) json_object_set(out, "classes", w->list);
+    json_dumpf(out, stdout, JSON_INDENT(2));
+    printf("\n");
+    json_decref(out);
+}
+
+/* Predicts into `path`, or stdout where it is NULL. */
+static int predict(cli_args *args, work *w, const char *checkpoint, const char *path)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    int code = 0;
+    const file_format *const kind = path != NULL ? find_format(path) : &formats[0];
+    if (path != NULL)
+        w->out = open_memstream(&text, &bytes);
+    else if (!args->json)
+        w->out = stdout;
+    else
+        w->list = json_array();
+    if (w->out == NULL && w->list == NULL) {
+        cli_say("ewc predict: out of memory");
+        return 1;
+    }
+    const ewc_status status = predict_rows(w, kind);
+    if (path != NULL && fclose(w->out) != 0 && status == EWC_OK) {
+        cli_say("ewc predict: out of memory");
+        code = 1;
+    }
+    if (status != EWC_OK) code = cli_failed(args, status);
+    if (code == 0 && path != NULL) code = cli_file_write("predict", path, text, bytes);
+    if (code == 0 && args->json) print_json(w, checkpoint, path);
+    free(text);
+    return code;
+}
+
+int cli_predict(cli_args *args)
+{
+    cli_saved saved;
+    work w = {0};
+    ewc_backend *backend = NULL;
+    ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
+    ewc_status status = EWC_OK;
+    const char *const path = cli_value(args, "out");
+    int code = cli_find_saved(&saved, args);
+    if (code != 0) return code;
+    if (path != NULL && find_format(path) == NULL)
+        return cli_usage(
+            "predict", "--out: %.200s: expected a name that ends in .csv or .npy", path);
+    if (saved.is_of_run) status = cli_load_saved(args, &saved);
+    if (status != EWC_OK) return cli_failed(args, status);
+    const int is_given = cli_value(args, "data") != NULL || cli_value(args, "dataset") != NULL;
+    if (!is_given && (!saved.is_of_run || args->options.sequence[0] != '\0'))
+        return cli_usage("predict", "--data: expected a set, as %s names %s", args->operand,
+            saved.is_of_run ? "one for each task" : "none");
+    code = cli_apply_data(args);
+    if (code != 0) return code;
+    options.threads = (int)args->options.threads;
+    status = ewc_backend_create(&backend, args->options.device, &options);
+    if (status != EWC_OK) return cli_failed(args, status);
+    code = open_work(args, &w, backend, saved.checkpoint);
+    if (code == 0) code = predict(args, &w, saved.checkpoint, path);
+    close_work(&w);
+    ewc_backend_free(backend);
+    return code;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* A model that was trained before: a run's folder, or a file. */
+#ifndef EWC_CLI_SAVED_H
+#define EWC_CLI_SAVED_H
+
+#include <limits.h>
+
+#include "cli.h"
+
+typedef struct cli_saved {
+    char config[PATH_MAX]; /* the run's config.json */
+    char checkpoint[PATH_MAX];
+    int is_of_run; /* the first can be read */
+} cli_saved;
+
+/* Finds the files of the verb's operand, a run's folder or a file, which may lie in a run's folder
+ * checkpoint. 0, or the exit code after a line on stderr. */
+int cli_find_saved(cli_saved *out, const cli_args *args);
+
+/* The options that the run was made with, into args->options; its tasks are those that it has kept,
+ * as the file that they came from may have changed since. */
+ewc_status cli_load_saved(cli_args *args, const cli_saved *saved);
+
+/* Applies the flags, of which one that says what data there is takes the place of all that the run
+ * says of it. 0, or the exit code after a line on stderr. */
+int cli_apply_data(cli_args *args);
+
+/* The set at `path`, as the options say it is to be read; `test_share` takes the place of theirs.
+ */
+ewc_status cli_open_path(ewc_dataset **set, ewc_backend *backend, const ewc_run_options *options,
+    const char *path, int whole);
+
+/* The set that options mean by data, or by dataset and data-dir, with all of its rows in the split
+ * that they have in its files. */
+ewc_status cli_open_data(ewc_dataset **set, ewc_backend *backend, const ewc_run_options *options);
+
+#endif
