@@ -220,6 +220,35 @@ EWCI_FN float ewci_activation_slope(float y, float z, int kind)
     }
 }
 
+/* ---- Layers in which a parameter is used at several places ---- */
+
+/* What a mode makes of a sum when the gradient of a sample, or of a batch, is added to it. */
+EWCI_FN float ewci_add_gradient(float sum, float gradient, int mode)
+{
+    if (mode == EWCK_MODE_SQUARE) return fmaf(gradient, gradient, sum);
+    return sum + (mode == EWCK_MODE_MAGNITUDE ? fabsf(gradient) : gradient);
+}
+
+/* 1 / sqrt(variance + epsilon) */
+EWCI_FN float ewci_norm_factor(float variance, float epsilon)
+{
+    return 1.0f / sqrtf(variance + epsilon);
+}
+
+/* A kept statistic after another batch's. */
+EWCI_FN float ewci_norm_keep(float kept, float value, float momentum)
+{
+    return fmaf(momentum, value - kept, kept);
+}
+
+/* The row of a table of so many that a value names; -1: none. */
+EWCI_FN int64_t ewci_word(float x, int64_t vocabulary)
+{
+    return x >= 0.0f && x < (float)vocabulary && x == floorf(x) ? (int64_t)x : -1;
+}
+
+/* ---- Dropout ---- */
+
 /* The words of elements 4 group to 4 group + 3 of a dropout layer. */
 EWCI_FN ewci_words ewci_dropout_words(const ewck_step *step, uint32_t layer, int64_t group)
 {

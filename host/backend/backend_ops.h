@@ -149,7 +149,8 @@ struct ewci_backend_ops {
         const float *mean, const float *variance, const float *w, const float *bias,
         const ewck_norm *host_norm, int64_t rows, int activation);
     /* dx (repeats, rows, positions, channels, inner) from d of that shape. fixed 1: the moments are
-     * constants; 0: of x itself, of a batch's with repeats 1; then sums (2, channels) is scratch.
+     * constants; 0: of x itself, of a batch's with repeats 1. Then sums (2, channels) gets what
+     * norm_backward_weight would overwrite g_bias and, behind it, g with; else it is not touched.
      */
     ewc_status (*norm_backward_data)(ewc_backend *be, float *dx, const float *d, const float *x,
         const float *mean, const float *variance, const float *w, const ewck_norm *host_norm,

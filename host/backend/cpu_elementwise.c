@@ -208,6 +208,52 @@ ewc_status CPU(dropout)(ewc_backend *be, float *out, const float *in, int64_t n,
     return EWC_OK;
 }
 
+static void add_chunk(void *context, int64_t i)
+{
+    const vector_job *const job = context;
+    const range r = chunk_range(i, GRAIN, job->n);
+    for (int64_t j = r.begin; j < r.end; j++)
+        job->x[j] += job->y[j];
+}
+
+ewc_status CPU(add)(ewc_backend *be, float *out, const float *in, int64_t n)
+{
+    vector_job job = {out, in, 0.0f, n, 1};
+    ewci_pool_run(pool_of(be), add_chunk, &job, ceil_div(n, GRAIN));
+    return EWC_OK;
+}
+
+static inline __attribute__((always_inline)) void add_row(float *restrict y, float *restrict z,
+    const float *restrict a, const float *restrict b, int64_t n, int activation)
+{
+    if (z)
+        for (int64_t j = 0; j < n; j++)
+            z[j] = a[j] + b[j];
+    for (int64_t j = 0; j < n; j++)
+        y[j] = ewci_activation(a[j] + b[j], activation);
+}
+
+static void add_activation_chunk(void *context, int64_t i)
+{
+    const layer_job *const job = context;
+    const range r = chunk_range(i, GRAIN, job->cols);
+    float *const z = job->z ? job->z + r.begin : NULL;
+    if (job->activation == EWCK_ACTIVATION_RELU) /* a constant in the call */
+        add_row(job->y + r.begin, z, job->in + r.begin, job->in_z + r.begin, r.end - r.begin,
+            EWCK_ACTIVATION_RELU);
+    else
+        add_row(job->y + r.begin, z, job->in + r.begin, job->in_z + r.begin, r.end - r.begin,
+            job->activation);
+}
+
+ewc_status CPU(add_activation)(
+    ewc_backend *be, float *y, float *z, const float *a, const float *b, int64_t n, int activation)
+{
+    layer_job job = {.y = y, .z = z, .in = a, .in_z = b, .cols = n, .activation = activation};
+    ewci_pool_run(pool_of(be), add_activation_chunk, &job, ceil_div(n, GRAIN));
+    return EWC_OK;
+}
+
 /* ---- Initial weights ---- */
 
 typedef struct initialize_job {
