@@ -156,7 +156,9 @@ TEST_P(LayerOps, AddActivation)
         for (const int64_t n : {1, 33, 4099}) {
             SCOPED_TRACE(testing::Message() << "activation " << activation << ", n " << n);
             Rng rng(2);
-            const auto a = rng.Uniforms(n, 0, 2), b = rng.Uniforms(n, -2, 1);
+            auto a = rng.Uniforms(n, 0, 2), b = rng.Uniforms(n, -2, 1);
+            a[0] = 2.0f; /* one place, one active unit */
+            b[0] = 0.5f;
             std::vector<float> z32, y32;
             std::vector<double> y64;
             for (size_t i = 0; i < a.size(); i++) {
@@ -1032,7 +1034,7 @@ std::vector<std::vector<float>> Everything(ewc_backend *be)
     const ewci_backend_ops *const ops = be->ops;
     Rng rng(20);
     const ewck_conv c = Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {9, 8}), 12, 20, 1);
-    const ewck_conv pool = Channels(Geometry({3, 2}, {2, 1}, {1, 0}, {1, 1}, {9, 8}), 12, 12, 12);
+    const ewck_conv pool = Channels(Geometry({3, 2}, {2, 1}, {1, 0}, {1, 1}, {9, 7}), 12, 12, 12);
     const int64_t rows = 37, x_size = rows * reference::InSize(c);
     const int64_t y_size = rows * reference::OutSize(c), positions = 6;
     Buffer<float> x(be, rng.Uniforms(x_size, -1, 1)), d(be, rng.Uniforms(2 * y_size, -1, 1));

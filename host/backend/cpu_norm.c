@@ -38,18 +38,25 @@ static float sum_row(const float *x, int64_t n)
     return sum_of(sum) + rest;
 }
 
-static float square_row(const float *x, float mean, int64_t n)
+/* The sum of squared distances from where the mean is nearly: x0; *rest gets that of the distances,
+ * which would be 0 at the mean. */
+static float square_row(const float *x, float x0, int64_t n, float *rest)
 {
-    vec sum = {0};
+    vec squares = {0}, sum = {0};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        const vec distance = load(x + i) - mean;
-        sum = multiply_add(distance, distance, sum);
+        const vec distance = load(x + i) - x0;
+        squares = multiply_add(distance, distance, squares);
+        sum += distance;
     }
-    float rest = 0.0f;
-    for (; i < n; i++)
-        rest = fmaf(x[i] - mean, x[i] - mean, rest);
-    return sum_of(sum) + rest;
+    float last = 0.0f;
+    *rest = 0.0f;
+    for (; i < n; i++) {
+        last = fmaf(x[i] - x0, x[i] - x0, last);
+        *rest += x[i] - x0;
+    }
+    *rest += sum_of(sum);
+    return sum_of(squares) + last;
 }
 
 enum { MOMENT_PART = 4096 }; /* values that stay in the first-level cache for their second pass */
@@ -58,9 +65,12 @@ static void add_moments(moments *all, const float *x, int64_t n)
 {
     for (int64_t first = 0; first < n; first += MOMENT_PART) {
         const int64_t count = min_i64(MOMENT_PART, n - first);
-        const float mean = sum_row(x + first, count) / (float)count;
-        const double squares = (double)square_row(x + first, mean, count);
-        const double distance = (double)mean - all->mean, total = (double)(all->count + count);
+        const float near = sum_row(x + first, count) / (float)count;
+        float rest;
+        double squares = (double)square_row(x + first, near, count, &rest);
+        squares -= (double)rest * (double)rest / (double)count;
+        const double mean = (double)near + (double)rest / (double)count;
+        const double distance = mean - all->mean, total = (double)(all->count + count);
         all->squares += squares + distance * distance * (double)all->count * (double)count / total;
         all->mean += distance * (double)count / total;
         all->count += count;

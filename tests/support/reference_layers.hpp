@@ -122,7 +122,7 @@ void ConvBackwardWeight(Vec<T> &g, Vec<T> &g_bias, const Vec<T> &d, const Vec<T>
         const T *const delta = d.data() + n * out;
         const T *const input = x.data() + n % rows * in;
         EachTap(c, [&](size_t o, size_t k, size_t i) { own[k] += delta[o] * input[i]; });
-        for (int64_t o = 0; o < out; o++)
+        for (int64_t o = 0; o < out && !g_bias.empty(); o++)
             own_bias[(size_t)(o / places)] += delta[o];
         AddByMode(g, own, mode);
         AddByMode(g_bias, own_bias, mode);
@@ -140,7 +140,7 @@ void SampleProducts(Vec<T> &g, Vec<T> &g_bias, const Vec<T> &d, const Vec<T> &x,
         for (int64_t p = 0; p < positions; p++)
             for (int64_t o = 0; o < out; o++) {
                 const T delta = d[(size_t)((n * positions + p) * out + o)];
-                own_bias[(size_t)o] += delta;
+                if (!g_bias.empty()) own_bias[(size_t)o] += delta;
                 for (int64_t i = 0; i < in; i++)
                     own[(size_t)(o * in + i)] +=
                         delta * x[(size_t)((n % rows * positions + p) * in + i)];
