@@ -130,6 +130,7 @@ std::vector<Call> Calls(Small &w)
     static ewc_dataset *data;
     static ewc_tasks *tasks;
     static ewc_model *model;
+    static ewc_network *net;
     static ewc_optimizer *optimizer;
     static ewc_consolidation *state;
     static ewc_fisher *fisher;
@@ -167,6 +168,8 @@ std::vector<Call> Calls(Small &w)
 #define ewc_tasks_create_FREE ewc_tasks_free
 #define ewc_tasks_create_sequence_FREE ewc_tasks_free
 #define ewc_model_create_FREE ewc_model_free
+#define ewc_network_create_FREE ewc_network_free
+#define ewc_network_parse_FREE ewc_network_free
 #define ewc_optimizer_create_FREE ewc_optimizer_free
 #define ewc_consolidation_create_FREE ewc_consolidation_free
 #define ewc_fisher_create_FREE ewc_fisher_free
@@ -293,6 +296,14 @@ std::vector<Call> Calls(Small &w)
         network.hidden_count = 1;
         return ewc_model_create(&model, w.backend, &network);
     });
+    static const char *const layers = "{\"layers\": []}";
+    add("ewc_network_create", CALL(ewc_network_create(nullptr, "cnn", 3, 32, 32, 2)));
+    add("ewc_network_create", CREATE(net, ewc_network_create, nullptr, 3, 32, 32, 2));
+    add("ewc_network_create", CREATE(net, ewc_network_create, "cnn", 3, 32, 32, 2), allowed);
+    add("ewc_network_parse", CALL(ewc_network_parse(nullptr, layers, 3, 32, 32, 2)));
+    add("ewc_network_parse", CREATE(net, ewc_network_parse, nullptr, 3, 32, 32, 2));
+    add("ewc_network_parse", CREATE(net, ewc_network_parse, layers, 3, 32, 32, 2), allowed);
+
     add("ewc_model_read", CALL(ewc_model_read(nullptr, f.data(), n)));
     add("ewc_model_read", CALL(ewc_model_read(w.model, nullptr, n)));
     add("ewc_model_read", CALL(ewc_model_read(w.model, f.data(), n)), allowed);
@@ -595,6 +606,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     FREES(ewc_tasks_free);
     FREES(ewc_sequence_free);
     FREES(ewc_model_free);
+    FREES(ewc_network_free);
     FREES(ewc_fisher_free);
     FREES(ewc_consolidation_free);
     FREES(ewc_optimizer_free);
@@ -656,7 +668,8 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     /* These take no pointer. */
     const std::set<std::string> no_pointer = {"ewc_version", "ewc_status_name",
         "ewc_status_sentence", "ewc_last_error", "ewc_dataset_known_count",
-        "ewc_dataset_known_name", "ewc_options_count", "ewc_options_preset_count",
+        "ewc_dataset_known_name", "ewc_network_known_count", "ewc_network_known_name",
+        "ewc_network_known_help", "ewc_options_count", "ewc_options_preset_count",
         "ewc_options_preset_name", "ewc_options_preset_help", "ewc_method_strength"};
     called.insert(no_pointer.begin(), no_pointer.end());
     std::set<std::string> missing;

@@ -62,6 +62,15 @@ int64_t ewci_node_weights(const ewci_node *node);
 int64_t ewci_node_biases(const ewci_node *node);
 int64_t ewci_node_statistics(const ewci_node *node);
 
+/* A network without nodes, and what adds to it; a failed network is freed by the caller. */
+ewc_status ewci_network_start(ewc_network **out, const ewci_shape *in, int64_t outputs);
+ewc_status ewci_network_add(ewc_network *network, const ewci_node *node);
+ewci_node ewci_node_linear(const char *name, int64_t from, const ewci_shape *in, int64_t units);
+ewci_node ewci_node_dropout(int64_t from, const ewci_shape *in, float p);
+
+/* The JSON text of the network of a known name, static storage; NULL: there is none. */
+const char *ewci_network_known(const char *name);
+
 /* act(W x + b) of these widths, dropout where p > 0: nodes fc1, fc2, ... and head. */
 ewc_status ewci_network_mlp(ewc_network **out, int64_t inputs, const int64_t *hidden,
     int64_t hidden_count, int64_t outputs, int activation, float dropout_input,

@@ -83,6 +83,7 @@
 #ifndef EWC_EWC_H
 #define EWC_EWC_H
 
+#include "ewc/network.h"
 #include "ewc/predict.h"
 #include "ewc/run.h"
 #include "ewc/sequence.h"

@@ -1,8 +1,47 @@
 /* SPDX-License-Identifier: MIT */
 /* Networks of convolutions, pooling, normalisation, residual blocks, embeddings and linear layers,
- * by name or as JSON. */
+ * by name or as JSON.
+ *
+ * A file is an object with a list of layers, from the input up; the last layer, "head", which is
+ * linear and has the logits, is not among them:
+ *
+ *     {"layers": [
+ *       {"type": "conv", "filters": 32, "kernel": 3, "padding": 1, "activation": "relu"},
+ *       {"type": "max-pool", "kernel": 2},
+ *       {"type": "residual", "activation": "relu", "layers": [
+ *         {"type": "conv", "filters": 32, "kernel": 3, "padding": "same"},
+ *         {"type": "group-norm", "groups": 8}]},
+ *       {"type": "global-mean-pool"}]}
+ *
+ * Types and their keys, with what they are where they are left out ("=": no default):
+ *
+ *     conv              filters=, kernel=, stride 1, padding 0 (or "same"), dilation 1, groups 1,
+ *                       bias true, activation "none"
+ *     max-pool          kernel=, stride (as kernel), padding 0; mean-pool likewise, padding is 0s
+ *     global-mean-pool  of each channel; of a sequence over its positions
+ *     group-norm        groups=, epsilon 1e-5, affine true, activation "none"
+ *     layer-norm        epsilon, affine, activation; over all of an image, each position of a
+ *                       sequence
+ *     batch-norm        momentum 0.1, epsilon, affine, activation
+ *     residual          layers=, shortcut (a list; none: the identity), activation of their sum
+ *     linear            units=, bias true, activation "none"; of an image as one vector, of each
+ *                       position of a sequence
+ *     embedding         vocabulary=, width=; at the input, whose values are the numbers of words
+ *     sequence          positions=: the values as so many positions, one after the other
+ *     flatten           the values as one vector
+ *     dropout           p=
+ *     activation        activation=: none, relu, tanh, gelu or silu
+ *
+ * kernel, stride, padding and dilation are a number, or two: along the height, along the width.
+ * What has parameters, and a residual block, may have a name; without, it is called by counting
+ * those of its type in its list: conv1, fc2, gn1, ln1, bn1, embed1, block1; in a shortcut by its
+ * place there. A block's name stands before those in it: "block1.conv2", "block1.shortcut.0". So
+ * parameters have the names that a PyTorch module gives them. A name has at most 23 bytes, with
+ * those of blocks. */
 #ifndef EWC_NETWORK_H
 #define EWC_NETWORK_H
+
+#include <stdint.h>
 
 #include "ewc/status.h"
 
@@ -22,6 +61,12 @@ EWC_API ewc_status ewc_network_create(ewc_network **out, const char *name, int64
 EWC_API ewc_status ewc_network_parse(ewc_network **out, const char *text, int64_t channels,
     int64_t height, int64_t width, int64_t outputs);
 EWC_API void ewc_network_free(ewc_network *network);
+
+/* The known names, and what each is: of whom, and how many parameters; NULL if i is out of range.
+ * Static storage. */
+EWC_API int ewc_network_known_count(void);
+EWC_API const char *ewc_network_known_name(int i);
+EWC_API const char *ewc_network_known_help(int i);
 
 #ifdef __cplusplus
 }
