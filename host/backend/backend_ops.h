@@ -95,7 +95,7 @@ struct ewci_backend_ops {
 
     /* out (n) += in (n) */
     ewc_status (*add)(ewc_backend *be, float *out, const float *in, int64_t n);
-    /* y (n) = act(a + b); z (n), unless NULL, gets a + b */
+    /* y (n) = act(a + b); z (n), unless NULL, gets a + b. b may be NULL: 0; y may be a. */
     ewc_status (*add_activation)(ewc_backend *be, float *y, float *z, const float *a,
         const float *b, int64_t n, int activation);
 
@@ -286,7 +286,8 @@ struct ewc_backend {               /* the first member of each implementation's 
     int precision;          /* EWC_PRECISION_*, but not AUTO */
     int has_tensor_cores;   /* for BF16X3 and TF32; set by the implementation, like the next two */
     int64_t pass_rows;      /* samples that one pass over layers does well to have at a time, */
-    int64_t pass_gradients; /* and rows of gradients */
+    int64_t pass_gradients; /* and rows of gradients, */
+    size_t pass_bytes;      /* and bytes of values; 0: what there is */
 };
 
 /* From now on `ops` refuses arguments whose relations are not those stated above, with

@@ -223,27 +223,27 @@ ewc_status CPU(add)(ewc_backend *be, float *out, const float *in, int64_t n)
     return EWC_OK;
 }
 
-static inline __attribute__((always_inline)) void add_row(float *restrict y, float *restrict z,
-    const float *restrict a, const float *restrict b, int64_t n, int activation)
+static inline __attribute__((always_inline)) void add_row(
+    float *y, float *restrict z, const float *a, const float *restrict b, int64_t n, int activation)
 {
     if (z)
         for (int64_t j = 0; j < n; j++)
-            z[j] = a[j] + b[j];
+            z[j] = b ? a[j] + b[j] : a[j];
     for (int64_t j = 0; j < n; j++)
-        y[j] = ewci_activation(a[j] + b[j], activation);
+        y[j] = ewci_activation(b ? a[j] + b[j] : a[j], activation);
 }
 
 static void add_activation_chunk(void *context, int64_t i)
 {
     const layer_job *const job = context;
     const range r = chunk_range(i, GRAIN, job->cols);
-    float *const z = job->z ? job->z + r.begin : NULL;
-    if (job->activation == EWCK_ACTIVATION_RELU) /* a constant in the call */
-        add_row(job->y + r.begin, z, job->in + r.begin, job->in_z + r.begin, r.end - r.begin,
-            EWCK_ACTIVATION_RELU);
+    const int64_t n = r.end - r.begin;
+    float *const y = job->y + r.begin, *const z = job->z ? job->z + r.begin : NULL;
+    const float *const a = job->in + r.begin, *const b = job->in_z ? job->in_z + r.begin : NULL;
+    if (job->activation == EWCK_ACTIVATION_RELU && b) /* constants in the call */
+        add_row(y, z, a, b, n, EWCK_ACTIVATION_RELU);
     else
-        add_row(job->y + r.begin, z, job->in + r.begin, job->in_z + r.begin, r.end - r.begin,
-            job->activation);
+        add_row(y, z, a, b, n, job->activation);
 }
 
 ewc_status CPU(add_activation)(

@@ -283,7 +283,7 @@ ewc_status ewc_fisher_fill(ewc_fisher *fisher, float value)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "ewc_fisher_fill: value=%g, expected 0 or more", (double)value);
     ewc_backend *const be = fisher->model->be;
-    return be->ops->fill(be, ewci_fisher_rewrite(fisher), value, fisher->model->count);
+    return be->ops->fill(be, ewci_fisher_rewrite(fisher), value, fisher->model->trained);
 }
 
 ewc_status ewc_fisher_read(ewc_fisher *fisher, float *values, int64_t count)

@@ -45,7 +45,7 @@ static ewc_status drop_rows(ewci_pass *pass, int64_t repeats, double tolerance, 
     ewc_status status;
     EWCI_TRY(be->ops->drop_rows(
         be, pass->delta, pass->norms, kept, repeats, pass->rows, pass->outputs, tolerance));
-    if (!be->ops->pack_rows) goto done;
+    if (!be->ops->pack_rows || !pass->model->is_mlp) goto done;
     EWCI_TRY(be->ops->pack_rows(be, pass->delta2, pass->packed.order, pass->packed.counts,
         pass->delta, repeats, pass->rows, pass->outputs));
     float *const packed = pass->delta2;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Multilayer perceptrons: layers, the segment table, initial weights, passes forward and back. */
+/* A model of a network's nodes: layers, the segment table, initial weights, where values and
+ * gradients lie, passes forward and back. */
 #include "model.h"
 
 #include <math.h>
@@ -15,6 +16,12 @@ enum { MAX_WIDTH = 1 << 24, MAX_DEPTH = 1024, LEAST_ROWS = 32 };
 
 static ewc_status check_options(const ewc_model_options *o)
 {
+    if (o->network &&
+        (o->hidden_count != 0 || o->dropout_input != 0.0f || o->dropout_hidden != 0.0f))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_model_create: hidden_count=%lld beside a network, or dropout, expected 0",
+            (long long)o->hidden_count);
+    if (o->network && (unsigned)o->init <= EWC_INIT_FAN_IN) return EWC_OK; /* has all the rest */
     if (o->inputs < 1 || o->inputs > MAX_WIDTH)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_model_create: inputs=%lld, expected 1..%d",
             (long long)o->inputs, MAX_WIDTH);
@@ -47,77 +54,257 @@ static ewc_status check_options(const ewc_model_options *o)
 }
 
 /* A backend may lack an operation that a later one has; better found here than in a step. */
-static ewc_status check_backend(const ewc_backend *be)
+static ewc_status check_backend(const ewc_model *model)
 {
-    const ewci_backend_ops *const o = be->ops;
-    if (o->gemm && o->bias_activation && o->activation_backward && o->dropout && o->column_sum &&
-        o->magnitude && o->square_sum && o->nll && o->seeds)
-        return EWC_OK;
+    const ewci_backend_ops *const o = model->be->ops;
+    int is_possible = o->nll && o->seeds;
+    for (int64_t i = 0; is_possible && i < model->layer_count; i++)
+        is_possible = model->layers[i].ops->is_possible(o);
+    if (is_possible) return EWC_OK;
     return ewci_fail(EWC_ERR_DEVICE, "ewc_model_create: backend %s lacks an operation", o->name);
 }
 
-static void add_segment(ewc_model *model, const char *layer, const char *tensor, int64_t rows,
-    int64_t cols, unsigned flags)
+/* Appends a tensor of the given shape, which ends with the first 0. */
+static int64_t add_segment(
+    ewc_model *model, const char *layer, const char *tensor, const int64_t shape[4], unsigned flags)
 {
     ewc_segment *const s = &model->segments[model->segment_count++];
     snprintf(s->name, sizeof s->name, "%s.%s", layer, tensor);
     s->offset = model->count;
-    s->count = rows * (cols ? cols : 1);
-    s->rank = cols ? 2 : 1;
-    s->shape[0] = rows;
-    s->shape[1] = cols;
+    s->count = 1;
+    for (s->rank = 0; s->rank < 4 && shape[s->rank] > 0; s->rank++) {
+        s->shape[s->rank] = shape[s->rank];
+        s->count *= shape[s->rank];
+    }
     s->flags = flags;
     model->count += s->count;
+    return s->offset;
 }
 
-static void add_linear(ewc_model *model, int64_t in, int64_t out, int activation, int is_head)
+static const ewci_layer_ops *const tables[EWCI_KINDS] = {[EWCI_LINEAR] = &ewci_layer_linear,
+    [EWCI_CONV] = &ewci_layer_conv,
+    [EWCI_MAX_POOL] = &ewci_layer_pool,
+    [EWCI_MEAN_POOL] = &ewci_layer_pool,
+    [EWCI_NORM] = &ewci_layer_norm,
+    [EWCI_ADD] = &ewci_layer_add,
+    [EWCI_ACTIVATION] = &ewci_layer_activation,
+    [EWCI_DROPOUT] = &ewci_layer_dropout,
+    [EWCI_EMBEDDING] = &ewci_layer_embedding};
+
+/* The shape of a node's weight. */
+static void weight_shape(const ewci_node *node, int64_t shape[4])
 {
-    char name[24] = "head";
-    if (!is_head) snprintf(name, sizeof name, "fc%lld", (long long)model->segment_count / 2 + 1);
+    memset(shape, 0, 4 * sizeof *shape);
+    switch (node->kind) {
+    case EWCI_LINEAR:
+        shape[0] = node->out.channels;
+        shape[1] = ewci_shape_features(&node->in) / node->in.positions;
+        break;
+    case EWCI_CONV:
+        shape[0] = node->conv.filters;
+        shape[1] = node->conv.channels / node->conv.groups;
+        shape[2] = node->conv.kernel[0];
+        shape[3] = node->conv.kernel[1];
+        break;
+    case EWCI_NORM:
+        shape[0] = node->norm.channels;
+        break;
+    case EWCI_EMBEDDING:
+        shape[0] = node->vocabulary;
+        shape[1] = node->out.channels;
+        break;
+    default:
+        break;
+    }
+}
+
+static void add_layer(ewc_model *model, const ewci_node *node, int is_head)
+{
+    ewci_layer *const layer = &model->layers[model->layer_count];
     const unsigned flags = is_head ? EWC_SEGMENT_HEAD : 0;
-    const int64_t weight = model->count, bias = weight + in * out;
-    add_segment(model, name, "weight", out, in, flags);
-    add_segment(model, name, "bias", out, 0, flags | EWC_SEGMENT_BIAS);
-    model->layers[model->layer_count] = (ewci_layer){.ops = &ewci_layer_linear,
-        .in = in,
-        .out = out,
-        .weight = weight,
-        .bias = bias,
-        .activation = activation,
+    int64_t shape[4];
+    *layer = (ewci_layer){.ops = tables[node->kind],
+        .kind = node->kind,
+        .from = node->from,
+        .other = node->kind == EWCI_ADD ? node->other : -1,
+        .in = ewci_shape_features(&node->in),
+        .out = ewci_shape_features(&node->out),
+        .positions = node->out.positions,
+        .weight = -1,
+        .bias = -1,
+        .statistics = -1,
+        .activation = node->activation,
         .is_head = is_head,
-        .keeps_z = ewck_activation_needs_z(activation),
-        .index = (uint32_t)model->layer_count};
+        .training_only = node->kind == EWCI_DROPOUT,
+        .keeps_z = ewck_activation_needs_z(node->activation),
+        .index = (uint32_t)model->layer_count,
+        .p = node->p,
+        .momentum = node->momentum,
+        .vocabulary = node->vocabulary,
+        .conv = node->conv,
+        .norm = node->norm};
+    weight_shape(node, shape);
+    if (ewci_node_weights(node) > 0)
+        layer->weight = add_segment(model, node->name, "weight", shape, flags);
+    shape[1] = shape[2] = shape[3] = 0;
+    if (ewci_node_biases(node) > 0)
+        layer->bias = add_segment(model, node->name, "bias", shape, flags | EWC_SEGMENT_BIAS);
     model->layer_count++;
 }
 
-static void add_dropout(ewc_model *model, int64_t width, float p)
+/* Behind all that is trained, so that a step passes them by. */
+static void add_statistics(ewc_model *model, const ewci_node *node, ewci_layer *layer)
 {
-    if (p == 0.0f) return;
-    model->layers[model->layer_count] = (ewci_layer){.ops = &ewci_layer_dropout,
-        .in = width,
-        .out = width,
-        .training_only = 1,
-        .p = p,
-        .index = (uint32_t)model->layer_count};
-    model->layer_count++;
+    const int64_t shape[4] = {node->norm.channels};
+    if (ewci_node_statistics(node) == 0) return;
+    layer->statistics =
+        add_segment(model, node->name, "running_mean", shape, EWC_SEGMENT_STATISTIC);
+    add_segment(model, node->name, "running_var", shape, EWC_SEGMENT_STATISTIC);
+}
+
+/* The bound of a layer's uniform weights, or biases, of which each output sees so many inputs. */
+static double bound_of(const ewci_layer *layer, ewc_init init, int is_bias)
+{
+    const ewck_conv *const c = &layer->conv;
+    const double taps = (double)(layer->kind == EWCI_CONV ? c->kernel[0] * c->kernel[1] : 1);
+    const double in = layer->kind == EWCI_CONV ? (double)(c->channels / c->groups) * taps
+                                               : (double)(layer->in / layer->positions);
+    const double out = layer->kind == EWCI_CONV ? (double)(c->filters / c->groups) * taps
+                                                : (double)(layer->out / layer->positions);
+    if (layer->kind == EWCI_EMBEDDING) return sqrt(3.0); /* variance 1, as torch.nn.Embedding */
+    return init == EWC_INIT_FAN_IN ? 1.0 / sqrt(in)
+           : is_bias               ? 0.0
+           : init == EWC_INIT_HE   ? sqrt(6.0 / in)
+                                   : sqrt(6.0 / (in + out));
 }
 
 static ewc_status init_weights(ewc_model *model, ewc_init init, uint64_t seed)
 {
+    ewc_backend *const be = model->be;
+    const ewci_layer *layer = model->layers;
     ewc_status status = EWC_OK;
     for (int64_t i = 0; status == EWC_OK && i < model->segment_count; i++) {
         const ewc_segment *const s = &model->segments[i];
         const int is_bias = (s->flags & EWC_SEGMENT_BIAS) != 0;
-        const ewc_segment *const weight = is_bias ? s - 1 : s;
-        const double out = (double)weight->shape[0], in = (double)weight->shape[1];
-        const double bound = init == EWC_INIT_FAN_IN ? 1.0 / sqrt(in)
-                             : is_bias               ? 0.0
-                             : init == EWC_INIT_HE   ? sqrt(6.0 / in)
-                                                     : sqrt(6.0 / (in + out));
-        status =
-            model->be->ops->initialize(model->be, model->theta, s->offset, s->count, seed, bound);
+        if (s->flags & EWC_SEGMENT_STATISTIC) {
+            if (strstr(s->name, ".running_var"))
+                status = be->ops->fill(be, model->theta + s->offset, 1.0f, s->count);
+            continue;
+        }
+        while (layer->weight != s->offset && layer->bias != s->offset)
+            layer++;
+        if (layer->kind != EWCI_NORM)
+            status = be->ops->initialize(
+                be, model->theta, s->offset, s->count, seed, bound_of(layer, init, is_bias));
+        else if (!is_bias)
+            status = be->ops->fill(be, model->theta + s->offset, 1.0f, s->count);
     }
     return status;
+}
+
+/* ---- Where values and gradients lie ---- */
+
+/* Slots that are free, and what each must hold. */
+typedef struct slots {
+    int count, taken[EWCI_SLOTS];
+    int64_t widths[EWCI_SLOTS];
+} slots;
+
+/* A free slot for so many floats; -1: there are too many. */
+static int take_slot(slots *s, int64_t width)
+{
+    int k = 0;
+    while (k < s->count && s->taken[k])
+        k++;
+    if (k == EWCI_SLOTS) return -1;
+    if (k == s->count) s->count++;
+    s->taken[k] = 1;
+    if (width > s->widths[k]) s->widths[k] = width;
+    return k;
+}
+
+/* Of a pass that goes forward only: a layer's values stay until the last that reads them, past
+ * layers that may be skipped. */
+static int place_values(ewc_model *model, int64_t *last)
+{
+    slots s = {0};
+    for (int64_t i = 0; i < model->layer_count; i++)
+        last[i] = i;
+    for (int64_t i = model->layer_count; i-- > 0;) { /* last[i] is known */
+        const ewci_layer *const layer = &model->layers[i];
+        const int64_t until = layer->training_only ? last[i] : i;
+        if (layer->from >= 0 && until > last[layer->from]) last[layer->from] = until;
+        if (layer->other >= 0 && until > last[layer->other]) last[layer->other] = until;
+    }
+    for (int64_t i = 0; i < model->layer_count; i++) {
+        ewci_layer *const layer = &model->layers[i];
+        layer->value_slot = take_slot(&s, layer->out);
+        if (layer->value_slot < 0) return 0;
+        for (int64_t j = 0; j <= i; j++)
+            if (last[j] == i && i + 1 < model->layer_count)
+                s.taken[model->layers[j].value_slot] = 0;
+    }
+    model->value_slots = s.count;
+    memcpy(model->value_widths, s.widths, sizeof s.widths);
+    return 1;
+}
+
+static int is_needed(const ewc_model *model, int64_t i)
+{
+    return i >= 0 && model->layers[i].is_needed;
+}
+
+/* Of a pass back: the slot of a layer's gradient is taken by the first of those that read it, from
+ * the top down, and free once the layer has passed it on. */
+static int place_gradients(ewc_model *model)
+{
+    slots s = {0};
+    for (int64_t i = 0; i < model->layer_count; i++) {
+        ewci_layer *const layer = &model->layers[i];
+        layer->slot = layer->in_slot = -1;
+        layer->is_needed =
+            layer->weight >= 0 || is_needed(model, layer->from) || is_needed(model, layer->other);
+    }
+    model->layers[model->layer_count - 1].slot =
+        take_slot(&s, model->layers[model->layer_count - 1].out);
+    for (int64_t i = model->layer_count; i-- > 0;) {
+        ewci_layer *const layer = &model->layers[i];
+        ewci_layer *const from = layer->from >= 0 ? &model->layers[layer->from] : NULL;
+        ewci_layer *const other = layer->other >= 0 ? &model->layers[layer->other] : NULL;
+        if (!layer->is_needed) continue;
+        int passed_on = 0;
+        if (from && from->is_needed) {
+            layer->in_adds = from->slot >= 0;
+            layer->in_slot = layer->ops->in_place ? layer->slot : take_slot(&s, layer->in);
+            if (layer->in_slot < 0) return 0;
+            if (!layer->in_adds) from->slot = layer->in_slot;
+            passed_on = layer->in_slot == layer->slot && !layer->in_adds;
+        }
+        if (other && other->is_needed) {
+            layer->other_adds = other->slot >= 0;
+            if (!layer->other_adds) other->slot = take_slot(&s, layer->out);
+            if (other->slot < 0) return 0;
+        }
+        if (layer->in_slot >= 0 && layer->in_adds && layer->in_slot != layer->slot)
+            s.taken[layer->in_slot] = 0;
+        if (!passed_on) s.taken[layer->slot] = 0;
+    }
+    if (s.count < 2) s.count = 2; /* the pair that takes turns when rows are packed */
+    s.widths[0] = s.widths[1] = s.widths[0] > s.widths[1] ? s.widths[0] : s.widths[1];
+    model->slots = s.count;
+    memcpy(model->widths, s.widths, sizeof s.widths);
+    return 1;
+}
+
+static ewc_status place_buffers(ewc_model *model)
+{
+    int64_t *const last = ewci_calloc((size_t)model->layer_count, sizeof *last);
+    if (!last) return ewci_fail(EWC_ERR_MEMORY, "ewc_model_create: out of memory");
+    const int fits = place_values(model, last) && place_gradients(model);
+    free(last);
+    if (fits) return EWC_OK;
+    return ewci_fail(EWC_ERR_ARGUMENT,
+        "ewc_model_create: more than %d outputs of layers are needed at a time", EWCI_SLOTS);
 }
 
 static ewc_status make_spans(ewc_model *model)
@@ -132,41 +319,66 @@ static ewc_status make_spans(ewc_model *model)
     return status;
 }
 
+static int find_mlp(const ewc_model *model)
+{
+    for (int64_t i = 0; i < model->layer_count; i++) {
+        const ewci_layer *const layer = &model->layers[i];
+        if (layer->from != i - 1 ||
+            (layer->kind != EWCI_DROPOUT &&
+                (layer->kind != EWCI_LINEAR || layer->bias < 0 || layer->positions > 1)))
+            return 0;
+    }
+    return 1;
+}
+
+/* Layers and segments of a network's nodes. */
+static ewc_status build(ewc_model *model, const ewc_network *network)
+{
+    model->layers = ewci_calloc((size_t)network->count, sizeof *model->layers);
+    model->segments = ewci_calloc((size_t)network->count, 4 * sizeof *model->segments);
+    if (network->text) model->network = ewci_calloc(strlen(network->text) + 1, 1);
+    if (!model->layers || !model->segments || (network->text && !model->network))
+        return ewci_fail(EWC_ERR_MEMORY, "ewc_model_create: out of memory");
+    if (network->text) memcpy(model->network, network->text, strlen(network->text));
+    model->shape = network->in;
+    model->inputs = ewci_shape_features(&network->in);
+    model->outputs = network->outputs;
+    for (int64_t i = 0; i < network->count; i++)
+        add_layer(model, &network->nodes[i], i == network->count - 1);
+    model->trained = model->count;
+    for (int64_t i = 0; i < network->count; i++)
+        add_statistics(model, &network->nodes[i], &model->layers[i]);
+    model->is_mlp = find_mlp(model);
+    return place_buffers(model);
+}
+
 ewc_status ewc_model_create(ewc_model **out, ewc_backend *backend, const ewc_model_options *given)
 {
     if (out) *out = NULL;
     EWCI_ENTER_AS("out, backend, options", out, backend, given);
     ewc_model_options o = EWC_MODEL_OPTIONS_DEFAULTS;
+    ewc_network *widths = NULL;
     ewc_model *model = NULL;
     ewc_status status;
     EWCI_TRY(ewci_copy_options("ewc_model_options", &o, given, "ewc_model_create"));
     EWCI_TRY(check_options(&o));
-    EWCI_TRY(check_backend(backend));
+    if (!o.network)
+        EWCI_TRY(ewci_network_mlp(&widths, o.inputs, o.hidden, o.hidden_count, o.outputs,
+            (int)o.activation, o.dropout_input, o.dropout_hidden));
     model = ewci_calloc(1, sizeof *model);
-    if (model) {
-        model->be = backend;
-        model->layers = ewci_calloc((size_t)(2 * o.hidden_count + 2), sizeof *model->layers);
-        model->segments = ewci_calloc((size_t)(2 * o.hidden_count + 2), sizeof *model->segments);
-    }
-    if (!model || !model->layers || !model->segments) {
+    if (!model) {
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_model_create: out of memory");
         goto done;
     }
-    model->inputs = o.inputs;
-    model->outputs = o.outputs;
-    add_dropout(model, o.inputs, o.dropout_input);
-    int64_t width = o.inputs;
-    for (int64_t i = 0; i < o.hidden_count; i++) {
-        add_linear(model, width, o.hidden[i], (int)o.activation, 0);
-        width = o.hidden[i];
-        add_dropout(model, width, o.dropout_hidden);
-    }
-    add_linear(model, width, o.outputs, EWCK_ACTIVATION_NONE, 1);
+    model->be = backend;
+    EWCI_TRY(build(model, o.network ? o.network : widths));
+    EWCI_TRY(check_backend(model));
     EWCI_TRY(ewci_device_alloc(backend, &model->theta, model->count, sizeof(float)));
     EWCI_TRY(init_weights(model, o.init, o.seed));
     EWCI_TRY(make_spans(model));
     *out = model;
 done:
+    ewc_network_free(widths);
     if (status != EWC_OK) ewc_model_free(model);
     return status;
 }
@@ -176,6 +388,7 @@ void ewc_model_free(ewc_model *model)
     if (!model) return;
     ewci_spans_free(&model->spans, model->be);
     ewci_device_free(model->be, model->theta);
+    free(model->network);
     free(model->segments);
     free(model->layers);
     free(model);
@@ -194,7 +407,7 @@ int64_t ewc_model_outputs(const ewc_model *model)
 ewc_activation ewc_model_activation(const ewc_model *model)
 {
     for (int64_t i = 0; model && i < model->layer_count; i++)
-        if (model->layers[i].ops == &ewci_layer_linear && !model->layers[i].is_head)
+        if (model->is_mlp && model->layers[i].kind == EWCI_LINEAR && !model->layers[i].is_head)
             return (ewc_activation)model->layers[i].activation;
     return EWC_ACTIVATION_NONE;
 }
@@ -251,13 +464,19 @@ ewc_status ewci_batch_memory(ewc_backend *be, size_t *bytes)
 
 int64_t ewci_model_batch(const ewc_model *model, int64_t repeats, size_t limit)
 {
-    int64_t row = 2 * model->inputs, widest = model->inputs; /* floats of a sample */
+    const int64_t gradients = repeats > 0 ? repeats : 1;
+    int64_t row = 2 * model->inputs; /* floats of a sample */
     for (int64_t i = 0; i < model->layer_count; i++) {
-        row += model->layers[i].out;
-        widest = model->layers[i].out > widest ? model->layers[i].out : widest;
+        const ewci_layer *const layer = &model->layers[i];
+        if (repeats > 0)
+            row += (1 + layer->keeps_z) * layer->out + 2 * ewci_layer_moments(layer, 1);
     }
-    row += (2 + 2 * repeats) * widest;
-    int64_t batch = model->be->pass_gradients / (repeats > 0 ? repeats : 1);
+    for (int k = 0; repeats == 0 && k < model->value_slots; k++)
+        row += model->value_widths[k];
+    for (int k = 0; k < model->slots; k++)
+        row += (repeats + (k < 2)) * model->widths[k];
+    if (model->be->pass_bytes > 0 && limit > model->be->pass_bytes) limit = model->be->pass_bytes;
+    int64_t batch = model->be->pass_gradients / gradients;
     const int64_t most = model->be->pass_rows, fitting = (int64_t)(limit / sizeof(float)) / row;
     batch = batch < most ? batch : most;
     batch = batch < fitting ? batch : fitting;
@@ -287,7 +506,7 @@ int64_t ewci_model_layers(
     const ewc_model *model, int64_t first, int64_t outputs, ewck_layer *layers)
 {
     int64_t count = 0;
-    for (int64_t i = 0; i < model->layer_count; i++) {
+    for (int64_t i = 0; model->is_mlp && i < model->layer_count; i++) {
         const ewci_layer *const layer = &model->layers[i];
         if (layer->training_only) continue;
         layers[count++] = (ewck_layer){.in = layer->in,
@@ -301,6 +520,58 @@ int64_t ewci_model_layers(
 
 /* ---- Passes ---- */
 
+/* Buffers of layer i's values; of a pass that goes forward only some layers take turns. */
+static ewc_status make_values(ewci_pass *pass, int64_t i)
+{
+    ewc_backend *const be = pass->model->be;
+    const ewci_layer *const layer = &pass->model->layers[i];
+    ewci_values *const values = &pass->values[i];
+    const int64_t n = pass->max_rows * layer->out;
+    const int64_t moments = ewci_layer_moments(layer, pass->max_rows);
+    ewc_status status;
+    if (pass->max_gradients == 0)
+        values->out = pass->shared[layer->value_slot];
+    else
+        EWCI_TRY(ewci_device_alloc(be, &values->out, n, sizeof(float)));
+    if (layer->keeps_z && pass->max_gradients > 0)
+        EWCI_TRY(ewci_device_alloc(be, &values->z, n, sizeof(float)));
+    EWCI_TRY(ewci_device_alloc(be, &values->moments, 2 * moments, sizeof(float)));
+done:
+    return status;
+}
+
+/* Scratch for the largest layer. */
+static ewc_status make_scratch(ewci_pass *pass, int squares)
+{
+    const ewc_model *const model = pass->model;
+    int64_t widest_in = 0, widest_out = 0;
+    size_t most = 0;
+    ewc_status status = EWC_OK;
+    for (int64_t i = 0; i < model->layer_count; i++) {
+        const ewci_layer *const layer = &model->layers[i];
+        const size_t bytes = layer->ops->memory ? layer->ops->memory(layer, model->be,
+                                                      pass->max_rows, pass->max_gradients)
+                                                : 0;
+        most = bytes > most ? bytes : most;
+        if (layer->kind != EWCI_LINEAR || layer->positions > 1) continue;
+        widest_in = layer->in > widest_in ? layer->in : widest_in;
+        widest_out = layer->out > widest_out ? layer->out : widest_out;
+    }
+    if (most > 0) EWCI_TRY(ewci_device_alloc(model->be, &pass->memory, (int64_t)most, 1));
+    if (!squares) goto done;
+    EWCI_TRY(
+        ewci_device_alloc(model->be, &pass->square_in, pass->max_rows * widest_in, sizeof(float)));
+    EWCI_TRY(ewci_device_alloc(
+        model->be, &pass->square_out, pass->max_rows * widest_out, sizeof(float)));
+done:
+    return status;
+}
+
+static float **slot_of(ewci_pass *pass, int k)
+{
+    return k == 0 ? &pass->delta : k == 1 ? &pass->delta2 : &pass->more[k];
+}
+
 ewc_status ewci_pass_create(
     ewci_pass **out, ewc_model *model, int64_t max_rows, int64_t max_gradients, int squares)
 {
@@ -311,9 +582,8 @@ ewc_status ewci_pass_create(
     if (pass) {
         pass->model = model;
         pass->values = ewci_calloc((size_t)model->layer_count, sizeof *pass->values);
-        pass->before = ewci_calloc((size_t)model->layer_count, sizeof *pass->before);
     }
-    if (!pass || !pass->values || !pass->before) {
+    if (!pass || !pass->values) {
         status =
             ewci_fail(EWC_ERR_MEMORY, "out of memory for a pass of %lld rows", (long long)max_rows);
         goto done;
@@ -322,30 +592,21 @@ ewc_status ewci_pass_create(
     pass->max_rows = max_rows;
     pass->max_gradients = max_gradients;
     pass->outputs = model->outputs;
-    int64_t widest_in = 0, widest_out = 0;
     EWCI_TRY(ewci_device_alloc(be, &pass->step, 1, sizeof *pass->step));
     EWCI_TRY(ewci_device_alloc(be, &pass->x, max_rows * model->inputs, sizeof(float)));
     EWCI_TRY(ewci_device_alloc(be, &pass->labels, max_rows, sizeof *pass->labels));
     EWCI_TRY(ewci_device_alloc(be, &pass->samples, max_rows, sizeof *pass->samples));
     EWCI_TRY(ewci_device_alloc(be, &pass->loss, max_rows, sizeof(float)));
     EWCI_TRY(ewci_device_alloc(be, &pass->hits, max_rows, sizeof(float)));
-    for (int64_t i = 0; i < model->layer_count; i++) {
-        const ewci_layer *const layer = &model->layers[i];
-        EWCI_TRY(ewci_device_alloc(be, &pass->values[i], max_rows * layer->out, sizeof(float)));
-        if (layer->keeps_z)
-            EWCI_TRY(ewci_device_alloc(be, &pass->before[i], max_rows * layer->out, sizeof(float)));
-        widest_in = layer->in > widest_in ? layer->in : widest_in;
-        widest_out = layer->out > widest_out ? layer->out : widest_out;
-    }
-    if (max_gradients > 0) {
-        const int64_t n = max_gradients * widest_out;
-        EWCI_TRY(ewci_device_alloc(be, &pass->delta, n, sizeof(float)));
-        EWCI_TRY(ewci_device_alloc(be, &pass->delta2, n, sizeof(float)));
-    }
-    if (squares) {
-        EWCI_TRY(ewci_device_alloc(be, &pass->square_in, max_rows * widest_in, sizeof(float)));
-        EWCI_TRY(ewci_device_alloc(be, &pass->square_out, max_rows * widest_out, sizeof(float)));
-    }
+    for (int k = 0; max_gradients == 0 && k < model->value_slots; k++)
+        EWCI_TRY(ewci_device_alloc(
+            be, &pass->shared[k], max_rows * model->value_widths[k], sizeof(float)));
+    for (int64_t i = 0; i < model->layer_count; i++)
+        EWCI_TRY(make_values(pass, i));
+    for (int k = 0; max_gradients > 0 && k < model->slots; k++)
+        EWCI_TRY(ewci_device_alloc(
+            be, slot_of(pass, k), max_gradients * model->widths[k], sizeof(float)));
+    EWCI_TRY(make_scratch(pass, squares));
     *out = pass;
 done:
     if (status != EWC_OK) ewci_pass_free(pass);
@@ -359,7 +620,7 @@ ewc_status ewci_pass_reserve_drop(ewci_pass *pass)
     ewc_status status = EWC_OK;
     if (!pass->norms)
         EWCI_TRY(ewci_device_alloc(be, &pass->norms, pass->max_gradients, sizeof(float)));
-    if (!be->ops->pack_rows) goto done;
+    if (!be->ops->pack_rows || !pass->model->is_mlp) goto done;
     if (!packed->order)
         EWCI_TRY(ewci_device_alloc(be, &packed->order, 2 * pass->max_rows, sizeof(int32_t)));
     if (!packed->counts)
@@ -380,35 +641,42 @@ void ewci_pass_free(ewci_pass *pass)
     ewci_device_free(be, pass->norms);
     ewci_device_free(be, pass->square_out);
     ewci_device_free(be, pass->square_in);
-    ewci_device_free(be, pass->delta2);
-    ewci_device_free(be, pass->delta);
-    for (int64_t i = 0; pass->values && pass->before && i < pass->model->layer_count; i++) {
-        ewci_device_free(be, pass->before[i]);
-        ewci_device_free(be, pass->values[i]);
+    ewci_device_free(be, pass->memory);
+    for (int k = EWCI_SLOTS; k-- > 0;)
+        ewci_device_free(be, *slot_of(pass, k));
+    for (int64_t i = 0; pass->values && i < pass->model->layer_count; i++) {
+        ewci_device_free(be, pass->values[i].moments);
+        ewci_device_free(be, pass->values[i].z);
+        if (pass->max_gradients > 0) ewci_device_free(be, pass->values[i].out);
     }
+    for (int k = 0; k < EWCI_SLOTS; k++)
+        ewci_device_free(be, pass->shared[k]);
     ewci_device_free(be, pass->hits);
     ewci_device_free(be, pass->loss);
     ewci_device_free(be, pass->samples);
     ewci_device_free(be, pass->labels);
     ewci_device_free(be, pass->x);
     ewci_device_free(be, pass->step);
-    free(pass->before);
     free(pass->values);
     free(pass);
 }
 
 static ewci_flow flow_of(const ewci_pass *pass, int64_t repeats)
 {
-    return (ewci_flow){.be = pass->model->be,
+    ewc_model *const model = pass->model;
+    return (ewci_flow){.be = model->be,
         .theta = pass->theta,
+        .kept = pass->training && pass->theta == model->theta ? model->theta : NULL,
         .step = pass->step,
         .rows = pass->rows,
         .repeats = repeats,
         .first = pass->first,
         .outputs = pass->outputs,
+        .training = pass->training,
         .packed = pass->is_packed ? &pass->packed : NULL,
         .square_in = pass->square_in,
-        .square_out = pass->square_out};
+        .square_out = pass->square_out,
+        .memory = pass->memory};
 }
 
 static int is_skipped(const ewci_pass *pass, int64_t i)
@@ -416,12 +684,20 @@ static int is_skipped(const ewci_pass *pass, int64_t i)
     return pass->model->layers[i].training_only && !pass->training;
 }
 
-/* What layer i reads: the output of the nearest layer below that acts, or the input. */
-static const float *input_of(const ewci_pass *pass, int64_t i)
+/* The output of layer i, or, where it is skipped, of the nearest below it that acts. */
+static const float *output_of(const ewci_pass *pass, int64_t i)
 {
-    for (i--; i >= 0; i--)
-        if (!is_skipped(pass, i)) return pass->values[i];
-    return pass->x;
+    while (i >= 0 && is_skipped(pass, i))
+        i = pass->model->layers[i].from;
+    return i >= 0 ? pass->values[i].out : pass->x;
+}
+
+/* What layer i reads, which depends on what is skipped. */
+static void find_inputs(ewci_pass *pass, int64_t i)
+{
+    const ewci_layer *const layer = &pass->model->layers[i];
+    pass->values[i].in = output_of(pass, layer->from);
+    pass->values[i].other = layer->kind == EWCI_ADD ? output_of(pass, layer->other) : NULL;
 }
 
 ewc_status ewci_pass_forward(ewci_pass *pass)
@@ -430,8 +706,8 @@ ewc_status ewci_pass_forward(ewci_pass *pass)
     for (int64_t i = 0; i < pass->model->layer_count; i++) {
         if (is_skipped(pass, i)) continue;
         const ewci_layer *const layer = &pass->model->layers[i];
-        const ewc_status status =
-            layer->ops->forward(layer, &flow, pass->values[i], pass->before[i], input_of(pass, i));
+        find_inputs(pass, i);
+        const ewc_status status = layer->ops->forward(layer, &flow, &pass->values[i]);
         if (status != EWC_OK) return status;
     }
     return EWC_OK;
@@ -439,23 +715,43 @@ ewc_status ewci_pass_forward(ewci_pass *pass)
 
 const float *ewci_pass_logits(const ewci_pass *pass)
 {
-    return pass->values[pass->model->layer_count - 1];
+    return pass->values[pass->model->layer_count - 1].out;
+}
+
+/* What has come back to layer i goes on to those that it reads. */
+static ewc_status hand_on(ewci_pass *pass, const ewci_layer *layer, int64_t rows)
+{
+    ewc_backend *const be = pass->model->be;
+    const ewci_layer *const layers = pass->model->layers;
+    const float *const own = layer->slot >= 0 ? *slot_of(pass, layer->slot) : NULL;
+    ewc_status status = EWC_OK;
+    if (layer->in_slot >= 0 && layer->in_adds)
+        EWCI_TRY(be->ops->add(be, *slot_of(pass, layers[layer->from].slot),
+            *slot_of(pass, layer->in_slot), rows * layer->in));
+    if (layer->other < 0 || !layers[layer->other].is_needed) goto done;
+    float *const other = *slot_of(pass, layers[layer->other].slot);
+    if (layer->other_adds)
+        EWCI_TRY(be->ops->add(be, other, own, rows * layer->out));
+    else
+        EWCI_TRY(be->ops->copy(be, other, own, (size_t)(rows * layer->out) * sizeof(float)));
+done:
+    return status;
 }
 
 ewc_status ewci_pass_backward(ewci_pass *pass, float *gradient, ewci_mode mode, int64_t repeats)
 {
     const ewci_flow flow = flow_of(pass, repeats);
-    const int64_t lowest = pass->model->layers[0].training_only ? 1 : 0; /* with parameters */
-    float *d_out = pass->delta, *d_in = pass->delta2;
-    for (int64_t i = pass->model->layer_count - 1; i >= lowest; i--) {
-        if (is_skipped(pass, i)) continue;
+    for (int64_t i = pass->model->layer_count - 1; i >= 0; i--) {
         const ewci_layer *const layer = &pass->model->layers[i];
-        const ewc_status status = layer->ops->backward(layer, &flow, gradient, mode,
-            i > lowest ? d_in : NULL, d_out, input_of(pass, i), pass->values[i], pass->before[i]);
+        ewc_status status = EWC_OK;
+        if (!layer->is_needed) continue;
+        find_inputs(pass, i);
+        if (!is_skipped(pass, i))
+            status = layer->ops->backward(layer, &flow, &pass->values[i], gradient, mode,
+                layer->in_slot >= 0 ? *slot_of(pass, layer->in_slot) : NULL,
+                *slot_of(pass, layer->slot));
+        if (status == EWC_OK) status = hand_on(pass, layer, repeats * pass->rows);
         if (status != EWC_OK) return status;
-        float *const above = d_out;
-        d_out = d_in;
-        d_in = above;
     }
     return EWC_OK;
 }

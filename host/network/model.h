@@ -11,14 +11,25 @@
 extern "C" {
 #endif
 
+enum { EWCI_SLOTS = 16 };
+
 struct ewc_model {
     ewc_backend *be;
     int64_t inputs, outputs, count;
+    int64_t trained; /* of count, those before the statistics that batches' norms keep */
     int64_t layer_count, segment_count;
     ewci_layer *layers;
     ewc_segment *segments;
     float *theta;     /* (count), device */
     ewck_spans spans; /* the segments */
+    int is_mlp;       /* linear layers one above the other, with biases, and dropout alone */
+    char *network;    /* what it was made of, as JSON; NULL: widths */
+    ewci_shape shape; /* of an input */
+
+    /* Buffers that layers share in a pass: values of one that goes forward only, and gradients;
+     * floats of a sample that each must hold. */
+    int value_slots, slots;
+    int64_t value_widths[EWCI_SLOTS], widths[EWCI_SLOTS];
 };
 
 /* Statistics of each segment of x, which has the model's layout; waits. */
@@ -37,20 +48,22 @@ typedef struct ewci_pass {
     ewc_model *model;
     const float *theta; /* (count) device: the model's, unless changed */
     int64_t max_rows, max_gradients;
-    int64_t rows;           /* in flight */
-    int64_t first, outputs; /* logits that take part */
-    int training;           /* dropout acts */
-    ewck_step *step;        /* device; owned */
-    float *x;               /* (max_rows, inputs) device, as all below */
-    int32_t *labels;        /* (max_rows) */
-    int64_t *samples;       /* (max_rows) */
-    float *loss;            /* (max_rows) */
-    float *hits;            /* (max_rows) 1 or 0 */
-    const float *weights;   /* (outputs) of the loss, by label; NULL: 1 each. Not owned */
-    float **values;         /* (layer_count) host array: output of each layer (max_rows, out) */
-    float **before;         /* (layer_count) host array: before the activation, or NULL */
-    float *delta;           /* (max_gradients, widest) gradients at the logits, for backward */
-    float *delta2;          /* the same, the other one of the pair */
+    int64_t rows;              /* in flight */
+    int64_t first, outputs;    /* logits that take part */
+    int training;              /* dropout acts, and norms have the moments of their batch */
+    ewck_step *step;           /* device; owned */
+    float *x;                  /* (max_rows, inputs) device, as all below */
+    int32_t *labels;           /* (max_rows) */
+    int64_t *samples;          /* (max_rows) */
+    float *loss;               /* (max_rows) */
+    float *hits;               /* (max_rows) 1 or 0 */
+    const float *weights;      /* (outputs) of the loss, by label; NULL: 1 each. Not owned */
+    ewci_values *values;       /* (layer_count) host array: what each layer has */
+    float *shared[EWCI_SLOTS]; /* values that take turns, of a pass that goes forward only */
+    float *delta;              /* (max_gradients, widest) gradients at the logits, for backward */
+    float *delta2;             /* the same, the other one of the pair */
+    float *more[EWCI_SLOTS];   /* gradients of networks that are no chain */
+    void *memory;              /* scratch of the layers */
     float *square_in, *square_out; /* scratch for EWCI_MODE_SQUARE, or NULL */
     float *norms;                  /* (max_gradients) likewise, of drop_rows, */
     ewci_packed packed;            /* and of pack_rows */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Multilayer perceptrons: act(W x + b) of any depth and width, with dropout.
+/* Multilayer perceptrons, act(W x + b) of any depth and width, with dropout; and the networks of
+ * ewc/network.h.
  *
  * All parameters of a model lie in one flat float buffer; the segment table says what is where.
  * Gradients, Fisher information, anchors and moments have the same layout. */
@@ -7,6 +8,7 @@
 #define EWC_MODEL_H
 
 #include "ewc/backend.h"
+#include "ewc/network.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -39,10 +41,13 @@ typedef struct ewc_model_options {
     float dropout_input, dropout_hidden; /* probability to drop, 0 <= p < 1 */
     ewc_init init;
     uint64_t seed;
+    /* In place of all above but init and seed, or NULL; borrowed for the call. */
+    const ewc_network *network;
 } ewc_model_options;
 #define EWC_MODEL_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
-        sizeof(ewc_model_options), 0, 0, 0, NULL, EWC_ACTIVATION_RELU, 0.0f, 0.0f, EWC_INIT_HE, 1  \
+        sizeof(ewc_model_options), 0, 0, 0, NULL, EWC_ACTIVATION_RELU, 0.0f, 0.0f, EWC_INIT_HE, 1, \
+            NULL                                                                                   \
     }
 
 /* @return EWC_OK; EWC_ERR_ARGUMENT: a size or probability out of range; EWC_ERR_MEMORY;
@@ -52,7 +57,8 @@ EWC_API ewc_status ewc_model_create(
 
 EWC_API void ewc_model_free(ewc_model *model);
 
-enum { EWC_SEGMENT_BIAS = 1, EWC_SEGMENT_HEAD = 2 };
+/* STATISTIC: what a batch norm keeps, a running mean or variance, which no gradient moves. */
+enum { EWC_SEGMENT_BIAS = 1, EWC_SEGMENT_HEAD = 2, EWC_SEGMENT_STATISTIC = 4 };
 
 /* One tensor of the flat buffer. Names are those of a PyTorch module with the attributes fc1, fc2,
  * ... (torch.nn.Linear) and head: "fc1.weight", "fc1.bias", ..., "head.weight", "head.bias". */
