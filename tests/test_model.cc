@@ -385,7 +385,7 @@ TEST_P(Model, RefusesBadOptions)
     refuses("hidden", [](auto &o) { o.hidden = nullptr; });
     const int64_t empty[] = {4, 0};
     refuses("hidden", [&](auto &o) { o.hidden = empty; });
-    refuses("activation", [](auto &o) { Force(o.activation, 4); });
+    refuses("activation", [](auto &o) { Force(o.activation, 5); });
     refuses("init", [](auto &o) { Force(o.init, -1); });
     refuses("dropout_input", [](auto &o) { o.dropout_input = 1.0f; });
     refuses("dropout_hidden", [](auto &o) { o.dropout_hidden = -0.1f; });
@@ -412,7 +412,7 @@ TEST_P(Model, SurvivesFailingAllocations)
         return status;
     });
     const Handle<ewc_model> model = Make(ewc_model_create, be, &o);
-    FailEveryAllocation(3, [&] {
+    FailEveryAllocation(2, [&] {
         const float x[2] = {1, 2};
         float logits[2];
         return ewc_model_predict(model.get(), logits, x, 1);

@@ -21,12 +21,14 @@
 #include "cpu_vector.h"
 
 enum {
-    TILE = 2 * LANES,     /* positions that are made at once */
-    GROUP = 256,          /* positions of the samples of a group, at least */
-    MAX_RANGES = 64,      /* of samples */
-    RANGE_ROOM = 8 << 20, /* floats for the ranges' sums, if two of them fit */
-    COLUMNS_ROOM = 65536, /* floats of the unfolded input that is summed at a time: 256 KiB */
-    BLAS_BELOW = 128      /* positions below which the sums over one sample are BLAS's */
+    TILE = 2 * LANES,       /* positions that are made at once */
+    GROUP = 256,            /* positions of the samples of a group, at least */
+    MAX_RANGES = 64,        /* of samples */
+    RANGE_ROOM = 8 << 20,   /* floats for the ranges' sums, if two of them fit */
+    COLUMNS_ROOM = 65536,   /* floats of the unfolded input that is summed at a time: 256 KiB */
+    RANGE_POSITIONS = 1024, /* of a range, at least: else its sums cost more than they spare */
+    FILTERS = 48,           /* that share an unfolded input, nearly, where there are more */
+    BLAS_BELOW = 128        /* positions below which the sums over one sample are BLAS's */
 };
 
 static int64_t positions_of(const ewck_conv *conv)
@@ -44,8 +46,8 @@ static int64_t round_up(int64_t n, int64_t to)
 
 /* ---- Scratch: one part for each thread, taken for a chunk ----
  *
- * Memory begins with a lock for each thread, 64 bytes apart, which are 0 at first and whenever no
- * operation runs; then come what all threads share, and the parts. */
+ * Memory begins with a lock for each thread, 64 bytes apart; then come what all threads share, and
+ * the parts. */
 
 enum { LOCK_FLOATS = 16 };
 
@@ -67,8 +69,10 @@ static float *shared_of(ewc_backend *be, void *memory)
     return (float *)memory + ((backend_cpu *)be)->threads * LOCK_FLOATS;
 }
 
+/* At the start of an operation: all parts are free. */
 static scratch scratch_of(ewc_backend *be, void *memory, int64_t shared, int64_t size)
 {
+    memset(memory, 0, (size_t)((backend_cpu *)be)->threads * LOCK_FLOATS * sizeof(float));
     return (scratch){.locks = memory,
         .parts = shared_of(be, memory) + shared,
         .size = size,
@@ -131,58 +135,35 @@ typedef struct grid {
     int64_t origin[2];   /* from here on */
 } grid;
 
-static inline __attribute__((always_inline)) void copy_run(
-    float *restrict to, const float *restrict from, int64_t count, int64_t step)
+/* What one run sees through one tap. */
+static void copy_run(float *restrict to, const float *restrict from, int64_t count, int64_t step)
 {
-    for (int64_t i = 0; i < count; i++)
+    int64_t i = 0;
+    for (; step == 1 && i + LANES <= count; i += LANES)
+        store(to + i, load(from + i));
+    for (; i < count; i++)
         to[i] = from[i * step];
 }
 
-/* to (taps) rows of `pitch`: what each of the runs' positions sees through each tap of a channel;
- * `count` runs of `length`, a constant where it is called with one. */
-static inline __attribute__((always_inline)) void unfold_channel(float *to, int64_t pitch,
-    const float *plane, const int64_t *offset, int64_t taps, const run *runs, int64_t count,
-    int64_t length, int64_t step)
-{
-    for (int64_t t = 0; t < taps; t++) {
-        float *row = to + t * pitch;
-        for (int64_t i = 0; i < count; i++, row += length)
-            copy_run(row, plane + runs[i].from + offset[t], length, step);
-    }
-}
-
-/* The same of runs that may differ in length. */
-static void unfold_uneven(float *to, int64_t pitch, const float *plane, const int64_t *offset,
-    int64_t taps, const run *runs, int64_t count, int64_t step)
-{
-    for (int64_t t = 0; t < taps; t++) {
-        float *row = to + t * pitch;
-        for (int64_t i = 0; i < count; row += runs[i++].count)
-            copy_run(row, plane + runs[i].from + offset[t], runs[i].count, step);
-    }
-}
-
+/* to (taps) rows of `pitch`: what each of the runs' positions sees through each tap of a channel.
+ * In whole vectors where the next runs overwrite what is too much; behind the planes there is room
+ * to read. */
 static void unfold(float *to, int64_t pitch, const float *plane, const int64_t *offset,
     int64_t taps, const run *runs, int64_t count, int64_t step)
 {
-    int even = step == 1;
-    for (int64_t i = 1; even && i < count; i++)
-        even = runs[i].count == runs[0].count;
-    switch (even ? runs[0].count : 0) { /* the widths of images that are powers of two */
-    case 32:
-        unfold_channel(to, pitch, plane, offset, taps, runs, count, 32, 1);
-        break;
-    case 16:
-        unfold_channel(to, pitch, plane, offset, taps, runs, count, 16, 1);
-        break;
-    case 8:
-        unfold_channel(to, pitch, plane, offset, taps, runs, count, 8, 1);
-        break;
-    case 4:
-        unfold_channel(to, pitch, plane, offset, taps, runs, count, 4, 1);
-        break;
-    default:
-        unfold_uneven(to, pitch, plane, offset, taps, runs, count, step);
+    int64_t all = 0;
+    for (int64_t i = 0; i < count; i++)
+        all += runs[i].count;
+    for (int64_t t = 0; t < taps; t++) {
+        float *row = to + t * pitch, *const end = row + all;
+        for (int64_t i = 0; i < count; row += runs[i++].count) {
+            const float *const from = plane + runs[i].from + offset[t];
+            if (step == 1 && end - row >= round_up(runs[i].count, LANES))
+                for (int64_t j = 0; j < runs[i].count; j += LANES)
+                    store(row + j, load(from + j));
+            else
+                copy_run(row, from, runs[i].count, step);
+        }
     }
 }
 
@@ -209,14 +190,15 @@ static int64_t find_runs(run *runs, const grid *g, int64_t pitch, int64_t out_pi
 /* ---- Forward, and back to the input ---- */
 
 /* out (block, TILE), `pitch` from row to row, = w (depth, block) transposed times panel (depth,
- * TILE). */
+ * TILE) plus bias (block), at least 0 if `relu`. */
 static inline __attribute__((always_inline)) void multiply_tile(float *restrict out, int64_t pitch,
-    const float *restrict w, const float *restrict panel, int64_t depth, int block)
+    const float *restrict w, const float *restrict panel, const float *restrict bias, int relu,
+    int64_t depth, int block)
 {
     vec sum[12][2];
 #pragma GCC unroll 12
     for (int f = 0; f < block; f++)
-        sum[f][0] = sum[f][1] = (vec){0};
+        sum[f][0] = sum[f][1] = (vec){0} + bias[f];
     for (int64_t k = 0; k < depth; k++) {
         const vec left = load(panel), right = load(panel + LANES);
 #pragma GCC unroll 12
@@ -230,8 +212,8 @@ static inline __attribute__((always_inline)) void multiply_tile(float *restrict 
     }
 #pragma GCC unroll 12
     for (int f = 0; f < block; f++) {
-        store(out + f * pitch, sum[f][0]);
-        store(out + f * pitch + LANES, sum[f][1]);
+        store(out + f * pitch, relu ? not_negative(sum[f][0]) : sum[f][0]);
+        store(out + f * pitch + LANES, relu ? not_negative(sum[f][1]) : sum[f][1]);
     }
 }
 
@@ -256,30 +238,30 @@ static int choose_block(int64_t filters)
     return best;
 }
 
-static void multiply(
-    float *out, int64_t pitch, const float *w, const float *panel, int64_t depth, int block)
+static void multiply(float *out, int64_t pitch, const float *w, const float *panel,
+    const float *bias, int relu, int64_t depth, int block)
 {
     switch (block) { /* a constant in each call */
     case 12:
-        multiply_tile(out, pitch, w, panel, depth, 12);
+        multiply_tile(out, pitch, w, panel, bias, relu, depth, 12);
         break;
     case 10:
-        multiply_tile(out, pitch, w, panel, depth, 10);
+        multiply_tile(out, pitch, w, panel, bias, relu, depth, 10);
         break;
     case 8:
-        multiply_tile(out, pitch, w, panel, depth, 8);
+        multiply_tile(out, pitch, w, panel, bias, relu, depth, 8);
         break;
     case 6:
-        multiply_tile(out, pitch, w, panel, depth, 6);
+        multiply_tile(out, pitch, w, panel, bias, relu, depth, 6);
         break;
     case 4:
-        multiply_tile(out, pitch, w, panel, depth, 4);
+        multiply_tile(out, pitch, w, panel, bias, relu, depth, 4);
         break;
     case 2:
-        multiply_tile(out, pitch, w, panel, depth, 2);
+        multiply_tile(out, pitch, w, panel, bias, relu, depth, 2);
         break;
     default:
-        multiply_tile(out, pitch, w, panel, depth, 1);
+        multiply_tile(out, pitch, w, panel, bias, relu, depth, 1);
     }
 }
 
@@ -331,6 +313,13 @@ static void scatter(float *out, int64_t plane, const float *tile, int64_t filter
     }
 }
 
+/* Whether tiles have bias and activation before they are stored. */
+static int is_fused(const sweep_job *job)
+{
+    return !job->z &&
+           (job->activation == EWCK_ACTIVATION_NONE || job->activation == EWCK_ACTIVATION_RELU);
+}
+
 /* Positions [first, first + count) of a phase, count <= TILE, of all filters of one group. */
 static void sweep_tile(const sweep_job *job, const phase *p, float *out, const float *padded,
     float *panel, int64_t g, int64_t first, int64_t count)
@@ -338,6 +327,7 @@ static void sweep_tile(const sweep_job *job, const phase *p, float *out, const f
     const int64_t plane = plane_of(&job->planes), out_plane = job->out_size[0] * job->out_size[1];
     const int64_t depth = job->channels * p->taps, blocks = ceil_div(job->filters, job->block);
     float *const tile = panel + depth * TILE;
+    const int relu = job->activation == EWCK_ACTIVATION_RELU && is_fused(job);
     run runs[TILE];
     const int64_t found = find_runs(runs, &p->at, job->planes.padded[1], job->out_size[1],
         job->planes.channels * plane, job->groups * job->filters * out_plane, first, count);
@@ -349,38 +339,31 @@ static void sweep_tile(const sweep_job *job, const phase *p, float *out, const f
         const int64_t filter = b * job->block;
         float *const to = out + (g * job->filters + filter) * out_plane;
         const int64_t filters = min_i64(job->block, job->filters - filter);
+        float bias[12] = {0};
+        for (int64_t f = 0; job->bias && is_fused(job) && f < filters; f++)
+            bias[f] = job->bias[g * job->filters + filter + f];
         if (found == 1 && count == TILE && filters == job->block && p->at.out_step[1] == 1) {
-            multiply(to + runs[0].at, out_plane, w, panel, depth, job->block);
+            multiply(to + runs[0].at, out_plane, w, panel, bias, relu, depth, job->block);
         } else {
-            multiply(tile, TILE, w, panel, depth, job->block);
+            multiply(tile, TILE, w, panel, bias, relu, depth, job->block);
             scatter(to, out_plane, tile, filters, runs, found, p->at.out_step[1]);
         }
     }
 }
 
-static inline __attribute__((always_inline)) void finish_plane(
-    float *restrict y, float *restrict z, float bias, int64_t n, int activation)
-{
-    if (z)
-        for (int64_t i = 0; i < n; i++)
-            z[i] = y[i] + bias;
-    for (int64_t i = 0; i < n; i++)
-        y[i] = ewci_activation(y[i] + bias, activation);
-}
-
-/* Bias and activation of the samples that have just been made. */
+/* Bias and activation of the samples that have just been made, where tiles have not had them. */
 static void finish(const sweep_job *job, int64_t first, int64_t rows)
 {
     const int64_t filters = job->groups * job->filters;
     const int64_t n = job->out_size[0] * job->out_size[1];
-    if (!job->bias && !job->z && job->activation == EWCK_ACTIVATION_NONE) return;
+    if (is_fused(job)) return;
     for (int64_t i = first * filters; i < (first + rows) * filters; i++) {
         float *const y = job->out + i * n, *const z = job->z ? job->z + i * n : NULL;
         const float bias = job->bias ? job->bias[i % filters] : 0.0f;
-        if (job->activation == EWCK_ACTIVATION_RELU) /* a constant in the call */
-            finish_plane(y, z, bias, n, EWCK_ACTIVATION_RELU);
-        else
-            finish_plane(y, z, bias, n, job->activation);
+        for (int64_t j = 0; z && j < n; j++)
+            z[j] = y[j] + bias;
+        for (int64_t j = 0; j < n; j++)
+            y[j] = ewci_activation(y[j] + bias, job->activation);
     }
 }
 
@@ -493,6 +476,7 @@ typedef struct cut {
     int64_t group, ranges; /* samples of a group; ranges of groups */
     int64_t columns;       /* positions of a group, filled up to whole vectors */
     int64_t rows;          /* of the unfolded input that are summed at a time */
+    int64_t parts;         /* of each group's filters, that chunks have by themselves */
     int by_blas;           /* samples apart, with few positions */
 } cut;
 
@@ -505,7 +489,9 @@ static cut cut_gradient(const ewck_conv *conv, int64_t rows, int apart)
     c.by_blas = apart && positions < BLAS_BELOW;
     if (c.by_blas) c.rows = depth_of(conv);
     c.ranges = max_i64(2, min_i64(MAX_RANGES, RANGE_ROOM / weights));
+    c.ranges = min_i64(c.ranges, rows * positions / RANGE_POSITIONS);
     c.ranges = max_i64(1, min_i64(c.ranges, ceil_div(rows, c.group)));
+    c.parts = max_i64(1, conv->filters / conv->groups / FILTERS);
     return c;
 }
 
@@ -730,12 +716,12 @@ static int is_apart(int mode)
     return mode == EWCK_MODE_SQUARE || mode == EWCK_MODE_MAGNITUDE;
 }
 
-/* to (filters, columns) from d (samples, filters, positions): what belongs to one filter, sample by
- * sample, then zeros. */
-static void join_samples(
-    float *to, const float *d, int64_t samples, int64_t filters, int64_t positions, int64_t columns)
+/* to (count, columns) from d (samples, filters, positions) and the first `count` of its filters:
+ * what belongs to one, sample by sample, then zeros. */
+static void join_samples(float *to, const float *d, int64_t samples, int64_t count, int64_t filters,
+    int64_t positions, int64_t columns)
 {
-    for (int64_t f = 0; f < filters; f++, to += columns) {
+    for (int64_t f = 0; f < count; f++, to += columns) {
         for (int64_t s = 0; s < samples; s++)
             memcpy(to + s * positions, d + (s * filters + f) * positions,
                 (size_t)positions * sizeof *to);
@@ -798,63 +784,67 @@ static void add_by_blas(float *g, float *tile, const float *d, const float *colu
             g[i] += fabsf(tile[i]);
 }
 
-/* One group of samples, all repeats. */
-static void add_group(
-    const gradient_job *job, float *sums, float *own, int64_t row, int64_t samples)
+/* One group of samples, all repeats: what filters [begin, end) of one group of channels get. */
+static void add_group(const gradient_job *job, float *sums, float *own, int64_t g, range filters,
+    int64_t row, int64_t samples)
 {
     const ewck_conv *const conv = job->conv;
     const cut *const c = &job->cut;
-    const int64_t filters = conv->filters / conv->groups, depth = depth_of(conv);
+    const int64_t count = filters.end - filters.begin, depth = depth_of(conv);
+    const int64_t filter = g * (conv->filters / conv->groups) + filters.begin;
     const int64_t positions = positions_of(conv), columns = c->columns;
-    const int64_t image = conv->channels * conv->size[0] * conv->size[1];
+    const int direct = samples == 1 && positions == columns;
     float *const padded = own;
     float *const unfolded =
         padded + round_up(c->group * job->planes.channels * plane_of(&job->planes), 16);
     float *const joined = unfolded + unfolded_size(conv, c);
     float *const tile = joined + round_up(conv->filters * columns, 16);
-    pad_samples(padded, job->x + row * image, &job->planes, samples);
-    for (int64_t g = 0; g < conv->groups; g++)
-        for (int64_t first = 0; first < depth; first += c->rows) {
-            const int64_t count = min_i64(c->rows, depth - first);
-            unfold_rows(unfolded, job, padded, g, first, count, samples);
-            for (int64_t repeat = 0; repeat < job->repeats; repeat++) {
-                const float *const d =
-                    job->d + (repeat * job->rows + row) * conv->filters * positions;
-                const int direct = samples == 1 && positions == columns;
-                /* of one repeat they stay from the first rows of the first group on */
-                if (!direct && (job->repeats > 1 || (g == 0 && first == 0)))
-                    join_samples(joined, d, samples, conv->filters, positions, columns);
-                const float *const rows = direct ? d : joined;
-                if (job->has_bias && g == 0 && first == 0)
-                    add_biases(
-                        sums + conv->filters * depth, rows, conv->filters, columns, job->mode);
-                float *const to = sums + g * filters * depth + first;
-                if (c->by_blas)
-                    add_by_blas(to, tile, rows + g * filters * columns, unfolded, filters, depth,
-                        columns, job->mode);
-                else
-                    add_products(to, depth, rows + g * filters * columns, unfolded, filters, count,
-                        columns, job->mode);
-            }
+    for (int64_t first = 0; first < depth; first += c->rows) {
+        const int64_t rows = min_i64(c->rows, depth - first);
+        unfold_rows(unfolded, job, padded, g, first, rows, samples);
+        for (int64_t repeat = 0; repeat < job->repeats; repeat++) {
+            const float *const d =
+                job->d + ((repeat * job->rows + row) * conv->filters + filter) * positions;
+            if (!direct && (job->repeats > 1 || first == 0)) /* of one repeat they stay */
+                join_samples(joined, d, samples, count, conv->filters, positions, columns);
+            const float *const left = direct ? d : joined;
+            if (job->has_bias && first == 0)
+                add_biases(sums + conv->filters * depth + filter, left, count, columns, job->mode);
+            float *const to = sums + filter * depth + first;
+            if (c->by_blas)
+                add_by_blas(to, tile, left, unfolded, count, depth, columns, job->mode);
+            else
+                add_products(to, depth, left, unfolded, count, rows, columns, job->mode);
         }
+    }
 }
 
+/* One part of the filters of each group of channels, over one range of samples. */
 static void gradient_chunk(void *context, int64_t i)
 {
     const gradient_job *const job = context;
+    const ewck_conv *const conv = job->conv;
     const cut *const c = &job->cut;
-    const int64_t weights = job->conv->filters * (depth_of(job->conv) + 1);
-    const int64_t groups = ceil_div(job->rows, c->group);
-    const int64_t begin = groups * i / c->ranges, end = groups * (i + 1) / c->ranges;
-    float *const sums = job->sums + i * weights;
-    int part;
-    float *const own = scratch_take(&job->room, &part);
-    memset(sums, 0, (size_t)weights * sizeof *sums);
-    for (int64_t group = begin; group < end; group++) {
-        const range r = chunk_range(group, c->group, job->rows);
-        add_group(job, sums, own, r.begin, r.end - r.begin);
+    const int64_t image = conv->channels * conv->size[0] * conv->size[1];
+    const int64_t filters = conv->filters / conv->groups, depth = depth_of(conv);
+    const int64_t at = i / c->parts, groups = ceil_div(job->rows, c->group);
+    const range part = {
+        filters * (i % c->parts) / c->parts, filters * (i % c->parts + 1) / c->parts};
+    float *const sums = job->sums + at * conv->filters * (depth + 1);
+    int taken;
+    float *const own = scratch_take(&job->room, &taken);
+    for (int64_t g = 0; g < conv->groups; g++) {
+        const int64_t filter = g * filters + part.begin, count = part.end - part.begin;
+        memset(sums + filter * depth, 0, (size_t)(count * depth) * sizeof *sums);
+        memset(sums + conv->filters * depth + filter, 0, (size_t)count * sizeof *sums);
     }
-    scratch_give(&job->room, part);
+    for (int64_t k = groups * at / c->ranges; k < groups * (at + 1) / c->ranges; k++) {
+        const range r = chunk_range(k, c->group, job->rows);
+        pad_samples(own, job->x + r.begin * image, &job->planes, r.end - r.begin);
+        for (int64_t g = 0; g < conv->groups; g++)
+            add_group(job, sums, own, g, part, r.begin, r.end - r.begin);
+    }
+    scratch_give(&job->room, taken);
 }
 
 typedef struct total_job {
@@ -895,7 +885,7 @@ ewc_status CPU(conv_backward_weight)(ewc_backend *be, float *g, float *g_bias, c
         cut_gradient(conv, max_i64(rows, 1), is_apart(mode)), frame_of(conv), {0}};
     if (rows == 0) job.cut.ranges = 0;
     job.room = scratch_of(be, memory, sums_size(conv, &job.cut), gradient_room(conv, &job.cut));
-    ewci_pool_run(pool_of(be), gradient_chunk, &job, job.cut.ranges);
+    ewci_pool_run(pool_of(be), gradient_chunk, &job, job.cut.ranges * job.cut.parts);
     add_ranges(be, g, job.sums, weights, job.cut.ranges, weights + conv->filters, mode);
     if (g_bias)
         add_ranges(be, g_bias, job.sums + weights, conv->filters, job.cut.ranges,

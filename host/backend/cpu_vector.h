@@ -41,6 +41,14 @@ static inline vec multiply_add(vec a, vec b, vec c)
 #endif
 }
 
+typedef int vec_mask __attribute__((vector_size(LANES * sizeof(float))));
+
+/* 0 in place of what is below it; NaN stays. */
+static inline vec not_negative(vec x)
+{
+    return (vec)((vec_mask)x & ~(vec_mask)(x <= 0.0f));
+}
+
 /* The sum over lanes, halves first. */
 static inline float sum_of(vec x)
 {
