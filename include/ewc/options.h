@@ -51,6 +51,12 @@ typedef enum ewc_method {
                                 * Kirkpatrick et al., figure 2B */
 } ewc_method;
 
+/* The choice of `keep`. */
+typedef enum ewc_keep {
+    EWC_KEEP_LAST = 0, /* the last two states, the last model */
+    EWC_KEEP_ALL = 1   /* and those of each finished task */
+} ewc_keep;
+
 /* The key of the option that says how strongly a method holds what was learnt, by a penalty or by
  * distillation, static storage; NULL: it has none. */
 EWC_API const char *ewc_method_strength(ewc_method method);
@@ -59,7 +65,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
  * that word is a value, too (the number EWC_OPTION_AUTO), or the choices,
  * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
  * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule,
- * ewc_precision, ewc_class_weights, ewc_likelihood). */
+ * ewc_precision, ewc_class_weights, ewc_likelihood, ewc_keep). */
 /* clang-format off */
 #define EWC_RUN_OPTIONS(X)                                                                         \
     X(TEXT, preset, "", "", "Run",                                                                 \
@@ -218,7 +224,10 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(REAL, sigma, "1", "[1e-15,1e15]", "Model",                                                   \
         "gaussian: standard deviation; the loss is sum (z - t)^2 / (2 sigma^2)")                   \
     X(TEXT, target_columns, "", "", "Tasks",                                                       \
-        "--data of a table: names or numbers of the columns of targets, such as price,area")
+        "--data of a table: names or numbers of the columns of targets, such as price,area")       \
+    X(CHOICE, keep, "last", "last|all", "Run",                                                     \
+        "states to go on from: the last two; all: one of each task, too, with its model in "       \
+        "checkpoint/task-N.safetensors")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field
