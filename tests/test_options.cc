@@ -195,6 +195,8 @@ TEST(Options, ChoicesAreTheEnums)
         {"likelihood", "softmax", &ewc_run_options::likelihood, EWC_LIKELIHOOD_SOFTMAX},
         {"likelihood", "gaussian", &ewc_run_options::likelihood, EWC_LIKELIHOOD_GAUSSIAN},
         {"likelihood", "bernoulli", &ewc_run_options::likelihood, EWC_LIKELIHOOD_BERNOULLI},
+        {"keep", "last", &ewc_run_options::keep, EWC_KEEP_LAST},
+        {"keep", "all", &ewc_run_options::keep, EWC_KEEP_ALL},
     };
     std::set<std::string> covered;
     for (const auto &c : cases) {
