@@ -190,6 +190,9 @@ TEST(Options, ChoicesAreTheEnums)
         {"schedule", "constant", &ewc_run_options::schedule, EWC_SCHEDULE_CONSTANT},
         {"schedule", "cosine", &ewc_run_options::schedule, EWC_SCHEDULE_COSINE},
         {"schedule", "step", &ewc_run_options::schedule, EWC_SCHEDULE_STEP},
+        {"batch-norm", "shared", &ewc_run_options::batch_norm, EWC_BATCH_NORM_SHARED},
+        {"batch-norm", "freeze", &ewc_run_options::batch_norm, EWC_BATCH_NORM_FREEZE},
+        {"batch-norm", "reset", &ewc_run_options::batch_norm, EWC_BATCH_NORM_RESET},
         {"class-weights", "none", &ewc_run_options::class_weights, EWC_CLASS_WEIGHTS_NONE},
         {"class-weights", "balanced", &ewc_run_options::class_weights, EWC_CLASS_WEIGHTS_BALANCED},
     };

@@ -217,6 +217,7 @@ std::string ByHand(const ewc_run_options &o)
     train.validate_every = o.validate_every;
     train.fisher_overlap = o.fisher_overlap;
     train.class_weights = o.class_weights;
+    train.batch_norm = o.batch_norm;
     train.on_event = Story::Listen;
     train.event_user = &story;
     const Handle<ewc_trainer> trainer =

@@ -2244,6 +2244,8 @@ TEST_P(Trainer, RefusesBadOptions)
         o.joint = 1;
     });
     refuses("replay", [](O &o) { Force(o.replay, 3); });
+    refuses("batch-norm: 3", [](O &o) { o.batch_norm = 3; });
+    refuses("batch-norm: -1", [](O &o) { o.batch_norm = -1; });
     refuses("class-weights: 2", [](O &o) { o.class_weights = 2; });
     refuses("class-weights: -1", [](O &o) { o.class_weights = -1; });
     refuses("memory", [](O &o) { o.memory = 0; });

@@ -98,6 +98,11 @@ typedef struct ewci_range {
 } ewci_range;
 int ewci_model_ranges(const ewc_model *model, int64_t first, int64_t outputs, ewci_range ranges[3]);
 
+/* Whether batch norms have their kept statistics in training, too, which then stay; and the
+ * statistics of an untrained network. */
+void ewci_model_freeze(ewc_model *model, int freezes);
+ewc_status ewci_model_reset_statistics(ewc_model *model);
+
 /* Puts a device buffer of the model's layout into a state, or takes it out. NULL: there is none. */
 ewc_status ewci_model_exchange(
     const ewc_model *model, ewci_state *state, const char *name, float *buffer);

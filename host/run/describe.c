@@ -130,6 +130,7 @@ json_t *ewci_run_describe(const ewc_run *run)
         json_object_set_new(out, "standardize", json_boolean(o->standardize));
         json_object_set_new(out, "task_names", describe_names(run));
         json_object_set_new(out, "class_weights", option_text(o, "class-weights"));
+        json_object_set_new(out, "batch_norm", option_text(o, "batch-norm"));
         describe_classes(out, run);
     }
     if (out != NULL && o->sequence[0] != '\0') { /* "sets" and "tasks" */

@@ -339,6 +339,7 @@ static ewc_status create_trainer(ewc_run *run)
     training.on_event = on_event;
     training.event_user = run;
     training.class_weights = o->class_weights;
+    training.batch_norm = o->batch_norm;
     return ewc_trainer_create(
         &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
 }

@@ -151,6 +151,9 @@ static ewc_status check_options(const ewc_train_options *o)
     if (o->class_weights < 0 || o->class_weights > EWC_CLASS_WEIGHTS_BALANCED)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "class-weights: %lld, expected 0 or 1", (long long)o->class_weights);
+    if (o->batch_norm < 0 || o->batch_norm > EWC_BATCH_NORM_RESET)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "batch-norm: %lld, expected 0..2", (long long)o->batch_norm);
     if (o->memory < 1)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "memory: %lld, expected 1 or more", (long long)o->memory);
@@ -668,6 +671,7 @@ static ewc_status begin_task(ewc_trainer *trainer, task_run *run, int64_t t)
     trainer->pass->first = run->task.first;
     trainer->pass->outputs = run->task.outputs;
     trainer->pass->training = 1;
+    ewci_model_freeze(trainer->model, o->batch_norm == EWC_BATCH_NORM_FREEZE && t > 0);
     return EWC_OK;
 }
 
@@ -911,6 +915,8 @@ static ewc_status enter_task(ewc_trainer *trainer, const task_run *run, ewc_even
     EWCI_TRY(check_stability(trainer));
     if (trainer->options.reset_optimizer && run->t > 0)
         EWCI_TRY(ewc_optimizer_reset(trainer->optimizer));
+    if (trainer->options.batch_norm == EWC_BATCH_NORM_RESET && run->t > 0)
+        EWCI_TRY(ewci_model_reset_statistics(trainer->model));
     if (trainer->path) EWCI_TRY(ewci_path_begin(trainer->path));
     if (trainer->stopping) ewci_stopping_begin(trainer->stopping);
     EWCI_TRY(

@@ -59,7 +59,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
  * that word is a value, too (the number EWC_OPTION_AUTO), or the choices,
  * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
  * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule,
- * ewc_precision, ewc_class_weights). */
+ * ewc_precision, ewc_class_weights, ewc_batch_norm). */
 /* clang-format off */
 #define EWC_RUN_OPTIONS(X)                                                                         \
     X(TEXT, preset, "", "", "Run",                                                                 \
@@ -212,7 +212,9 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "steps from one state to go on from to the next, at the reports between; 0: by time alone")\
     X(REAL, checkpoint_minutes, "10", "[0,100000]", "Run",                                         \
         "the longest time between them; at the end of a task they are a hundredth of the time at " \
-        "most; 0: at stops alone")
+        "most; 0: at stops alone")                                                          \
+    X(CHOICE, batch_norm, "shared", "shared|freeze|reset", "Training",                             \
+        "statistics of batch norms: those of all tasks, of the first, or of each task by itself")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field
