@@ -103,6 +103,17 @@ class Resume : public ::testing::Test
         const ewc_status status = ewc_run_resume(&run, path.c_str(), options, &callbacks);
         return status == EWC_OK ? Execute(run, stop) : status;
     }
+    /* What is said when a run is about to go on. */
+    static std::string Said(const std::string &path)
+    {
+        Stop stop;
+        const ewc_run_callbacks callbacks = Callbacks(&stop);
+        ewc_run *run = nullptr;
+        EXPECT_OK(ewc_run_resume(&run, path.c_str(), nullptr, &callbacks));
+        ewc_run_free(run);
+        EXPECT_LE(stop.messages.size(), 1u);
+        return stop.messages.empty() ? "" : stop.messages[0];
+    }
     /* All that a run leaves. */
     static std::vector<std::string> Left(const std::string &path)
     {
@@ -110,6 +121,14 @@ class Resume : public ::testing::Test
         return {Timeless(ReadFile(path + "/metrics.jsonl")),
             Timeless(ReadFile(path + "/result.json")),
             ReadFile(path + "/checkpoint/model.safetensors")};
+    }
+    static std::vector<std::string> Names(const std::string &path)
+    {
+        std::vector<std::string> out;
+        for (const auto &entry : fs::directory_iterator(path))
+            out.push_back(entry.path().filename().string());
+        std::sort(out.begin(), out.end());
+        return out;
     }
     static void ExpectSame(const std::vector<std::string> &want, const std::string &path)
     {
@@ -288,7 +307,7 @@ TEST_F(Resume, ASequenceGoesOnWithoutItsFile)
     ExpectSame(Left(whole.out), o.out);
 }
 
-/* A state on request; the last two are kept; a damaged one is passed over. */
+/* The last two are kept; a damaged one, or another than the manifest has, is passed over. */
 TEST_F(Resume, StatesThatAreDamaged)
 {
     const Settings settings = {{"method", "ewc"}, {"checkpoint-minutes", "0"}};
@@ -305,26 +324,131 @@ TEST_F(Resume, StatesThatAreDamaged)
         ASSERT_EQ(EWC_ERR_STOPPED, GoOn(o.out, &next));
         const std::string name = "0000000" + std::to_string(n) + ".safetensors";
         EXPECT_TRUE(fs::exists(states + name));
-        EXPECT_EQ(2, std::distance(fs::directory_iterator(states), fs::directory_iterator()));
+        const std::string before = "0000000" + std::to_string(n - 1) + ".safetensors";
+        EXPECT_EQ((std::vector<std::string>{before, name, "manifest.json"}), Names(states));
     }
     const std::string newest = states + "00000004.safetensors";
     const std::string good = ReadFile(newest);
+    const std::string record = std::string(o.out) + "/metrics.jsonl", lines = ReadFile(record);
     for (const size_t at : {(size_t)0, (size_t)9, good.size() / 2, good.size() - 1}) {
         std::string bad = good;
         bad[at] = (char)(bad[at] ^ 4);
         WriteFile(newest, bad);
-        ewc_run *run = nullptr;
-        Stop stop;
-        const ewc_run_callbacks callbacks = Callbacks(&stop);
-        ASSERT_OK(ewc_run_resume(&run, o.out, nullptr, &callbacks));
-        ewc_run_free(run);
-        ASSERT_EQ(1u, stop.messages.size());
-        EXPECT_NE(std::string::npos, stop.messages[0].find("going on from the state before"));
+        const std::string said = Said(o.out);
+        EXPECT_NE(std::string::npos, said.find("going on from the state before")) << said;
     }
+    WriteFile(newest, ReadFile(states + "00000003.safetensors")); /* whole, but another one */
+    std::string said = Said(o.out);
+    EXPECT_NE(std::string::npos, said.find(", the manifest has ")) << said;
+    fs::remove(newest);
+    said = Said(o.out);
+    EXPECT_NE(std::string::npos, said.find("No such file")) << said;
+    /* Where the manifest is damaged or gone, what lies there counts. */
+    WriteFile(newest, good);
+    WriteFile(record, lines); /* which was cut back to the state before */
+    EXPECT_EQ("", Said(o.out));
+    const std::string manifest = states + "manifest.json", list = ReadFile(manifest);
+    WriteFile(manifest, list.substr(0, list.size() / 2));
+    said = Said(o.out);
+    EXPECT_NE(std::string::npos, said.find("taking the states that lie beside it")) << said;
+    fs::remove(manifest);
+    EXPECT_EQ("", Said(o.out));
     WriteFile(newest, good.substr(0, good.size() - 3));
     Stop rest;
     ASSERT_OK(GoOn(o.out, &rest));
     ExpectSame(Left(whole.out), o.out);
+}
+
+/* One state and one model of each task, whatever else is written; the models stay. */
+TEST_F(Resume, AllTasksAreKeptOnRequest)
+{
+    const Settings settings = {{"method", "ewc"}, {"keep", "all"}, {"tasks", "4"},
+        {"checkpoint-minutes", "0"}, {"checkpoint-every", "2"}};
+    const ewc_run_options whole = Options(settings), o = Options(settings);
+    const std::vector<std::string> models = {"model.safetensors", "task-0001.safetensors",
+        "task-0002.safetensors", "task-0003.safetensors", "task-0004.safetensors"};
+    Stop never, once;
+    ASSERT_OK(Begin(whole, &never));
+    EXPECT_EQ(models, Names(std::string(whole.out) + "/checkpoint"));
+
+    once.at = never.events - 1; /* in the last task */
+    ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+    const std::string out = o.out;
+    const Json manifest = ParseJson(ReadFile(out + "/resume/manifest.json"));
+    const json_t *const states = json_object_get(manifest.get(), "states");
+    std::vector<int64_t> ends;
+    std::vector<std::string> files = {"manifest.json"};
+    for (size_t i = 0; i < json_array_size(states); i++) {
+        const json_t *const state = json_array_get(states, i);
+        const std::string file = json_string_value(json_object_get(state, "file"));
+        files.insert(files.end() - 1, file);
+        EXPECT_EQ(fs::file_size(out + "/resume/" + file),
+            (uintmax_t)json_integer_value(json_object_get(state, "bytes")));
+        const int64_t tasks = json_integer_value(json_object_get(state, "tasks"));
+        const int64_t step = json_integer_value(json_object_get(state, "step"));
+        if (!json_is_true(json_object_get(state, "at_end"))) continue;
+        ends.push_back(tasks);
+        EXPECT_EQ(5 * tasks, step);
+    }
+    EXPECT_EQ((std::vector<int64_t>{1, 2, 3}), ends);
+    EXPECT_EQ(files, Names(out + "/resume")) << "what the manifest does not have is deleted";
+    EXPECT_GE(files.size(), 5u);
+
+    /* The two newest are damaged: on from a task's end. */
+    for (size_t i = files.size() - 3; i < files.size() - 1; i++)
+        WriteFile(out + "/resume/" + files[i], "damaged");
+    Stop rest;
+    ASSERT_OK(GoOn(out, &rest));
+    ExpectSame(Left(whole.out), out);
+    EXPECT_EQ(models, Names(out + "/checkpoint"));
+    for (const std::string &name : models)
+        EXPECT_TRUE(ReadFile(out + "/checkpoint/" + name) ==
+                    ReadFile(std::string(whole.out) + "/checkpoint/" + name))
+            << name;
+
+    /* Each is the model after its task. */
+    EXPECT_TRUE(ReadFile(out + "/checkpoint/task-0004.safetensors") ==
+                ReadFile(out + "/checkpoint/model.safetensors"));
+    const Json result = ParseJson(ReadFile(out + "/result.json"));
+    ewc_run_options again = whole;
+    again.out[0] = '\0';
+    for (size_t t = 0; t < 4; t++) {
+        ewc_run *run = nullptr;
+        double accuracy[4];
+        ASSERT_OK(ewc_run_create(&run, &again, nullptr));
+        ASSERT_OK(ewc_run_evaluate(run, (out + "/checkpoint/" + models[t + 1]).c_str(), accuracy));
+        ewc_run_free(run);
+        const json_t *const row = json_array_get(json_object_get(result.get(), "accuracy"), t);
+        for (size_t k = 0; k <= t; k++)
+            EXPECT_NEAR(json_number_value(json_array_get(row, k)), accuracy[k], 1e-6) << t << k;
+    }
+}
+
+/* What a process left half written when it was killed is gone when another one goes on. */
+TEST_F(Resume, StraysAreDeleted)
+{
+    const ewc_run_options o = Options({{"method", "ewc"}});
+    Stop once, again, rest;
+    once.at = 12;
+    ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+    const std::string out = o.out;
+    const auto litter = [&] {
+        for (const char *place : {"/", "/resume/", "/checkpoint/"})
+            WriteFile(out + place + ".ewc-17-5-0.tmp", "half");
+    };
+    litter();
+    WriteFile(out + "/resume/00000002.safetensors", "not in the manifest");
+    again.at = 1;
+    ASSERT_EQ(EWC_ERR_STOPPED, GoOn(out, &again));
+    EXPECT_EQ(
+        (std::vector<std::string>{"00000001.safetensors", "00000002.safetensors", "manifest.json"}),
+        Names(out + "/resume"));
+    EXPECT_EQ(1u, Names(out + "/checkpoint").size());
+    litter();
+    ASSERT_OK(GoOn(out, &rest));
+    EXPECT_EQ(
+        (std::vector<std::string>{"checkpoint", "config.json", "metrics.jsonl", "result.json"}),
+        Names(out));
 }
 
 TEST_F(Resume, WhatIsRefused)

@@ -84,21 +84,23 @@ ewc_status ewci_safetensors_check(
 /* ---- Files ---- */
 
 ewc_status ewci_safetensors_write(
-    const char *path, const json_t *header, const ewci_piece *tensors, int count)
+    const char *path, const json_t *header, const ewci_piece *tensors, int count, int64_t *length)
 {
     ewc_status status = EWC_ERR_MEMORY;
-    const size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
-    const uint64_t padded = (length + 7) / 8 * 8; /* the tensors begin at a multiple of 8 */
-    char *const text = length > 0 ? ewci_calloc(padded, 1) : NULL;
+    const size_t used = json_dumpb(header, NULL, 0, JSON_COMPACT);
+    const uint64_t padded = (used + 7) / 8 * 8; /* the tensors begin at a multiple of 8 */
+    char *const text = used > 0 ? ewci_calloc(padded, 1) : NULL;
     ewci_piece *const pieces = ewci_calloc((size_t)count + 2, sizeof *pieces);
+    size_t bytes = sizeof padded + padded;
     if (text != NULL && pieces != NULL) {
         memset(text, ' ', padded);
-        json_dumpb(header, text, length, JSON_COMPACT);
+        json_dumpb(header, text, used, JSON_COMPACT);
         pieces[0] = (ewci_piece){&padded, sizeof padded};
         pieces[1] = (ewci_piece){text, padded};
         for (int i = 0; i < count; i++)
-            pieces[i + 2] = tensors[i];
+            bytes += (pieces[i + 2] = tensors[i]).bytes;
         status = ewci_file_write(path, pieces, count + 2);
+        if (length != NULL) *length = (int64_t)bytes;
     } else {
         ewci_fail(status, "%s: out of memory", path);
     }

@@ -28,9 +28,10 @@ json_t *ewci_safetensors_describe(const char *type, json_t *shape, int64_t begin
 int ewci_safetensors_seal(
     char sum[EWCI_SEAL_SIZE], json_t *header, const ewci_piece *tensors, int count);
 
-/* Writes the file in one step, as ewci_file_write. @return EWC_OK; EWC_ERR_IO; EWC_ERR_MEMORY */
+/* Writes the file in one step, as ewci_file_write; *length is how long it is, NULL: not asked.
+ * @return EWC_OK; EWC_ERR_IO; EWC_ERR_MEMORY */
 ewc_status ewci_safetensors_write(
-    const char *path, const json_t *header, const ewci_piece *tensors, int count);
+    const char *path, const json_t *header, const ewci_piece *tensors, int count, int64_t *length);
 
 /* The header, which json_decref frees, of a file whose first `bytes` bytes are here, and where its
  * tensors begin. No header has more than `most` bytes.

@@ -25,7 +25,8 @@ typedef struct block {
 struct ewci_state {
     block blocks[BLOCKS_MAX];
     int count;
-    char *file; /* what was read; NULL: the state is being filled */
+    char *file;    /* what was read; NULL: the state is being filled */
+    int64_t bytes; /* of the file */
     char seal[EWCI_SEAL_SIZE];
 };
 
@@ -51,6 +52,11 @@ int ewci_state_is_read(const ewci_state *state)
 const char *ewci_state_seal(const ewci_state *state)
 {
     return state->seal;
+}
+
+int64_t ewci_state_bytes(const ewci_state *state)
+{
+    return state->bytes;
 }
 
 static const block *find(const ewci_state *state, const char *name)
@@ -137,7 +143,7 @@ ewc_status ewci_state_write(ewci_state *state, const char *path)
     for (int i = 0; i < state->count; i++)
         pieces[i] = (ewci_piece){state->blocks[i].data, bytes_of(&state->blocks[i])};
     if (header != NULL && ewci_safetensors_seal(state->seal, header, pieces, state->count))
-        status = ewci_safetensors_write(path, header, pieces, state->count);
+        status = ewci_safetensors_write(path, header, pieces, state->count, &state->bytes);
     else
         ewci_fail(status, "%s: out of memory", path);
     json_decref(header);
@@ -182,6 +188,7 @@ static ewc_status parse(ewci_state *state, const char *path, size_t bytes)
     const char *name;
     size_t at = 0, begin = 0;
     ewc_status status;
+    state->bytes = (int64_t)bytes;
     EWCI_TRY(ewci_safetensors_read(&root, &begin, path, state->file, bytes, HEADER_MAX));
     char *const data = state->file + begin;
     bytes -= begin;

@@ -38,8 +38,9 @@ int64_t ewci_state_count(const ewci_state *state, const char *name);
 /* Writes the file in one step, as ewci_file_write. @return EWC_OK; EWC_ERR_IO; EWC_ERR_MEMORY */
 ewc_status ewci_state_write(ewci_state *state, const char *path);
 
-/* The checksum of the file that was read, or written last; "": neither. */
+/* Checksum and length of the file that was read, or written last; "" and 0: neither. */
 const char *ewci_state_seal(const ewci_state *state);
+int64_t ewci_state_bytes(const ewci_state *state);
 
 /* Reads a file of at most `limit` bytes and checks that it is whole.
  * @return EWC_OK; EWC_ERR_IO; EWC_ERR_CHECKPOINT; EWC_ERR_MEMORY */

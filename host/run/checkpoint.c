@@ -332,6 +332,74 @@ static ewc_status check_tasks(const ewc_model *model, const ewc_tasks *tasks, in
     return EWC_OK;
 }
 
+struct ewci_checkpoint {
+    char *path;
+    json_t *header;
+    float *data; /* (parts, count) */
+    size_t bytes;
+};
+
+void ewci_checkpoint_free(ewci_checkpoint *checkpoint)
+{
+    if (checkpoint == NULL) return;
+    json_decref(checkpoint->header);
+    free(checkpoint->data);
+    free(checkpoint->path);
+    free(checkpoint);
+}
+
+/* Takes weights and, of several parts, the EWC state off the device. */
+static ewc_status read_parts(ewci_checkpoint *c, ewc_model *model, ewc_consolidation *state,
+    const ewc_consolidation_info *info, int parts)
+{
+    const int64_t count = ewc_model_parameter_count(model);
+    ewc_status status = EWC_OK;
+    c->bytes = (size_t)count * (size_t)parts * sizeof *c->data;
+    c->data = ewci_calloc(c->bytes, 1);
+    if (c->data == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", c->path));
+    EWCI_TRY(ewc_model_read(model, c->data, count));
+    if (parts > 1)
+        EWCI_TRY(ewc_consolidation_read(state, c->data + count, c->data + 2 * count, count));
+    if (!all_finite(c->data, count * parts) || !isfinite(info->r))
+        status = ewci_fail(EWC_ERR_NONFINITE, "%s: weights or EWC state are not finite", c->path);
+done:
+    return status;
+}
+
+ewc_status ewci_checkpoint_make(ewci_checkpoint **out, const char *path, ewc_model *model,
+    ewc_consolidation *state, const ewc_tasks *tasks, int64_t trained)
+{
+    ewc_status status = EWC_OK;
+    ewc_consolidation_info info = {0};
+    ewc_checkpoint_info what;
+    ewci_checkpoint *c = *out = NULL;
+    EWCI_TRY(check_tasks(model, tasks, trained));
+    if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info, sizeof info));
+    const int parts = info.tasks > 0 ? PARTS : 1;
+    c = ewci_calloc(1, sizeof *c);
+    if (c != NULL) c->path = strdup(path);
+    if (c == NULL || c->path == NULL)
+        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path));
+    EWCI_TRY(read_parts(c, model, state, &info, parts));
+    describe(&what, model, tasks, trained);
+    c->header = make_header(model, make_metadata(model, &info, &what, tasks), parts);
+    if (c->header == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path));
+    *out = c;
+    c = NULL;
+done:
+    ewci_checkpoint_free(c);
+    return status;
+}
+
+ewc_status ewci_checkpoint_write(const ewci_checkpoint *checkpoint)
+{
+    const ewci_piece tensors = {checkpoint->data, checkpoint->bytes};
+    char seal[EWCI_SEAL_SIZE];
+    if (!ewci_safetensors_seal(seal, checkpoint->header, &tensors, 1))
+        return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", checkpoint->path);
+    return ewci_safetensors_write(checkpoint->path, checkpoint->header, &tensors, 1, NULL);
+}
+
 ewc_status ewc_checkpoint_save(const char *path, ewc_model *model, ewc_consolidation *state)
 {
     EWCI_ENTER(path, model);
@@ -342,38 +410,10 @@ ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model, ewc_con
     const ewc_tasks *tasks, int64_t trained)
 {
     EWCI_ENTER(path, model);
-    ewc_status status = EWC_OK;
-    ewc_consolidation_info info = {0};
-    ewc_checkpoint_info what;
-    float *data = NULL; /* (parts, count) */
-    json_t *header = NULL;
-    char sum[EWCI_SEAL_SIZE];
-    EWCI_TRY(check_tasks(model, tasks, trained));
-
-    const int64_t count = ewc_model_parameter_count(model);
-    if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info, sizeof info));
-    const int parts = info.tasks > 0 ? PARTS : 1;
-    data = ewci_calloc((size_t)count * (size_t)parts, sizeof *data);
-    if (data == NULL) {
-        status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
-        goto done;
-    }
-    EWCI_TRY(ewc_model_read(model, data, count));
-    if (parts > 1) EWCI_TRY(ewc_consolidation_read(state, data + count, data + 2 * count, count));
-    if (!all_finite(data, count * parts) || !isfinite(info.r)) {
-        status = ewci_fail(EWC_ERR_NONFINITE, "%s: weights or EWC state are not finite", path);
-        goto done;
-    }
-
-    const ewci_piece tensors = {data, (size_t)count * (size_t)parts * sizeof *data};
-    describe(&what, model, tasks, trained);
-    header = make_header(model, make_metadata(model, &info, &what, tasks), parts);
-    if (header == NULL || !ewci_safetensors_seal(sum, header, &tensors, 1))
-        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path));
-    EWCI_TRY(ewci_safetensors_write(path, header, &tensors, 1));
-done:
-    json_decref(header);
-    free(data);
+    ewci_checkpoint *checkpoint;
+    ewc_status status = ewci_checkpoint_make(&checkpoint, path, model, state, tasks, trained);
+    if (status == EWC_OK) status = ewci_checkpoint_write(checkpoint);
+    ewci_checkpoint_free(checkpoint);
     return status;
 }
 
