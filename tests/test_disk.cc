@@ -10,12 +10,12 @@
 #include <filesystem>
 #include <map>
 #include <pthread.h>
-#include <regex>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "ewc/run.h"
 #include "support/files.hpp"
+#include "support/runs.hpp"
 
 namespace
 {
@@ -135,13 +135,6 @@ struct Outcome {
     long calls = 0;
     std::vector<std::string> said; /* messages, then the sentence of an error */
 };
-
-std::string Timeless(const std::string &text)
-{
-    static const std::regex times("\"(seconds|folder|fisher_samples_per_second)\": ?"
-                                  "(\\{[^}]*\\}|\"[^\"]*\"|[^,}\n]*)");
-    return std::regex_replace(text, times, "\"$1\":0");
-}
 
 class Disk : public ::testing::Test
 {

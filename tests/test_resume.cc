@@ -2,7 +2,6 @@
 /* Runs that stop and go on: what comes of them is what comes of runs that do not stop. */
 #include <csignal>
 #include <filesystem>
-#include <regex>
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,7 +9,22 @@
 #include "ewc/ewc.h"
 #include "host/base/state.h"
 #include "support/files.hpp"
+#include "support/runs.hpp"
 #include "support/world.hpp"
+
+/* Runs open their device through this (the linker's --wrap), so that they can have the emulated
+ * GPU. */
+static bool emulates = false;
+extern "C" {
+ewc_status __real_ewc_backend_create(
+    ewc_backend **out, const char *device, const ewc_backend_options *options);
+ewc_status __wrap_ewc_backend_create(
+    ewc_backend **out, const char *device, const ewc_backend_options *options)
+{
+    return emulates ? test::Open(out, "cuda-emulated")
+                    : __real_ewc_backend_create(out, device, options);
+}
+}
 
 using namespace test;
 namespace fs = std::filesystem;
@@ -43,14 +57,6 @@ struct Stop {
         ((Stop *)user)->messages.push_back(message);
     }
 };
-
-/* Without what depends on the clock and on the folder. */
-std::string Timeless(const std::string &text)
-{
-    static const std::regex times("\"(seconds|folder|fisher_samples_per_second)\": ?"
-                                  "(\\{[^}]*\\}|\"[^\"]*\"|[^,}\n]*)");
-    return std::regex_replace(text, times, "\"$1\":0");
-}
 
 class Resume : public ::testing::Test
 {
@@ -183,6 +189,57 @@ TEST_F(Resume, FromEveryEventOfEveryMethod)
         }
     }
 }
+
+/* The same on each device, at some of the events. */
+class ResumeOn : public Resume, public ::testing::WithParamInterface<std::string>
+{
+  protected:
+    void SetUp() override
+    {
+        ewc_backend *be = nullptr;
+        const ewc_status status = Open(&be, GetParam());
+        ewc_backend_free(be);
+        if (status == EWC_ERR_NO_DEVICE) GTEST_SKIP() << ewc_last_error();
+        ASSERT_OK(status);
+        Resume::SetUp();
+        emulates = GetParam() == "cuda-emulated";
+    }
+    void TearDown() override { emulates = false; }
+};
+
+TEST_P(ResumeOn, FromSomeEvents)
+{
+    const std::vector<Settings> cases = {
+        {{"method", "ewc"}, {"optimizer", "sgd"}, {"momentum", "0.9"}, {"dropout-hidden", "0.5"}},
+        {{"method", "si"}, {"validation", "10"}, {"patience", "1"}, {"validate-every", "2"}},
+        {{"method", "lwf"}, {"kind", "split"}, {"scenario", "class"}},
+        {{"method", "agem"}, {"memory", "20"}, {"kind", "split"}, {"scenario", "task"}},
+    };
+    for (size_t c = 0; c < cases.size(); c++) {
+        Settings settings = cases[c];
+        SCOPED_TRACE(settings[0].second);
+        settings.insert(
+            settings.end(), {{"device", GetParam() == "cpu" ? "cpu" : "cuda"}, {"tasks", "2"},
+                                {"iterations", "3"}, {"checkpoint-every", "2"}});
+        const ewc_run_options whole = Options(settings);
+        Stop never;
+        ASSERT_OK(Begin(whole, &never));
+        const std::vector<std::string> want = Left(whole.out);
+        EXPECT_EQ(GetParam() == "cpu", want[0].find("\"device\":\"cpu\"") != std::string::npos);
+        for (int n = 1 + (int)c; n <= never.events; n += 4) {
+            SCOPED_TRACE(n);
+            const ewc_run_options o = Options(settings);
+            Stop once, rest;
+            once.at = n;
+            ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+            ASSERT_OK(GoOn(o.out, &rest));
+            ExpectSame(want, o.out);
+            if (HasFatalFailure()) return;
+        }
+    }
+}
+
+INSTANTIATE_ON_BACKENDS(ResumeOn);
 
 /* In the middle of a Fisher pass, which is then made again. */
 TEST_F(Resume, FromTheMiddleOfAFisherPass)
