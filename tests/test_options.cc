@@ -192,6 +192,8 @@ TEST(Options, ChoicesAreTheEnums)
         {"schedule", "step", &ewc_run_options::schedule, EWC_SCHEDULE_STEP},
         {"class-weights", "none", &ewc_run_options::class_weights, EWC_CLASS_WEIGHTS_NONE},
         {"class-weights", "balanced", &ewc_run_options::class_weights, EWC_CLASS_WEIGHTS_BALANCED},
+        {"keep", "last", &ewc_run_options::keep, EWC_KEEP_LAST},
+        {"keep", "all", &ewc_run_options::keep, EWC_KEEP_ALL},
     };
     std::set<std::string> covered;
     for (const auto &c : cases) {
