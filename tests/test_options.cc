@@ -195,6 +195,8 @@ TEST(Options, ChoicesAreTheEnums)
         {"batch-norm", "reset", &ewc_run_options::batch_norm, EWC_BATCH_NORM_RESET},
         {"class-weights", "none", &ewc_run_options::class_weights, EWC_CLASS_WEIGHTS_NONE},
         {"class-weights", "balanced", &ewc_run_options::class_weights, EWC_CLASS_WEIGHTS_BALANCED},
+        {"keep", "last", &ewc_run_options::keep, EWC_KEEP_LAST},
+        {"keep", "all", &ewc_run_options::keep, EWC_KEEP_ALL},
     };
     std::set<std::string> covered;
     for (const auto &c : cases) {

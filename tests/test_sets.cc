@@ -647,7 +647,7 @@ TEST_P(Standardize, IsInTheCheckpoint)
     ASSERT_NE(std::string::npos, at);
     std::string lost = file;
     lost[at] = 'x';
-    lost.replace(lost.find("ewc.crc32"), 9, "ewc.crc31");
+    lost.replace(lost.find("ewc.xxh3"), 8, "ewc.xxh4");
     WriteFile(path, lost);
     ewc_predictor *made = nullptr;
     EXPECT_FAILS(EWC_ERR_CHECKPOINT, "ewc.input.standard: mean and std of 0 sets, there are 1",

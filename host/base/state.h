@@ -5,7 +5,7 @@
 #ifndef EWCI_STATE_H
 #define EWCI_STATE_H
 
-#include "internal.h"
+#include "safetensors.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -36,7 +36,11 @@ ewc_status ewci_state_exchange(
 int64_t ewci_state_count(const ewci_state *state, const char *name);
 
 /* Writes the file in one step, as ewci_file_write. @return EWC_OK; EWC_ERR_IO; EWC_ERR_MEMORY */
-ewc_status ewci_state_write(const ewci_state *state, const char *path);
+ewc_status ewci_state_write(ewci_state *state, const char *path);
+
+/* Checksum and length of the file that was read, or written last; "" and 0: neither. */
+const char *ewci_state_seal(const ewci_state *state);
+int64_t ewci_state_bytes(const ewci_state *state);
 
 /* Reads a file of at most `limit` bytes and checks that it is whole.
  * @return EWC_OK; EWC_ERR_IO; EWC_ERR_CHECKPOINT; EWC_ERR_MEMORY */

@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A model and its EWC state as one safetensors file:
- *
- *   8 bytes  length N of the header, little-endian
- *   N bytes  JSON: name -> {"dtype", "shape", "data_offsets"}, and "__metadata__" of strings
- *   the rest tensors without holes, here float32: the parameters, then S, then mu
+/* A model and its EWC state as one safetensors file: the parameters, then S, then mu, float32.
  *
  * The metadata holds what the network is, and its tasks and data (one table below), r, the number
- * of folded tasks, and the CRC-32 of the tensors' bytes and of the metadata themselves. */
+ * of folded tasks, and the checksum of it all (safetensors.h; once a CRC-32). */
 #include "checkpoint.h"
 
 #include <math.h>
@@ -17,17 +13,13 @@
 #include <zlib.h>
 
 #include "../base/enter.h"
-#include "../base/file.h"
-#include "../base/json.h"
+#include "../base/safetensors.h"
 #include "sequence.h"
-
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "safetensors are little-endian, and are written from memory as they are"
-#endif
 
 /* Format 2 says what network, tasks and data it is of; format 1 had the architecture alone. */
 enum {
     HEADER_MAX = 1 << 23,
+    HEAD_MAX = HEADER_MAX + 8, /* with its length */
     PARTS = 3,
     NAME_SIZE = 64,
     FORMAT_VERSION = 2,
@@ -42,24 +34,6 @@ static const char *entry(const json_t *metadata, const char *key)
 {
     const char *const text = json_string_value(json_object_get(metadata, key));
     return text != NULL ? text : "";
-}
-
-/* CRC-32 of the tensors and, from format 2 on, of the metadata in the order of their keys, without
- * "ewc.crc32"; 0 if out of memory. */
-static int find_checksum(char sum[16], const json_t *metadata, const void *data, size_t bytes)
-{
-    uLong crc = crc32_z(crc32_z(0, NULL, 0), data, bytes);
-    if (strcmp(entry(metadata, "ewc.version"), "1") != 0) {
-        json_t *const rest = json_copy((json_t *)(uintptr_t)metadata);
-        json_object_del(rest, "ewc.crc32");
-        char *const text = json_dumps(rest, JSON_COMPACT | JSON_SORT_KEYS);
-        json_decref(rest);
-        if (text == NULL) return 0;
-        crc = crc32_z(crc, (const Bytef *)text, strlen(text));
-        free(text);
-    }
-    snprintf(sum, 16, "%08x", (uint32_t)crc);
-    return 1;
 }
 
 /* ---- What a file says of itself ---- */
@@ -255,15 +229,13 @@ static void spell_architecture(char *text, size_t size, const ewc_model *model)
     }
 }
 
-/* {"dtype": "F32", "shape": [...], "data_offsets": [first, end]} */
 static json_t *describe_tensor(const ewc_segment *segment, int64_t first)
 {
     json_t *const shape = json_array();
     for (int k = 0; k < segment->rank; k++)
         json_array_append_new(shape, json_integer(segment->shape[k]));
     const int64_t begin = first + segment->offset * 4;
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape, "data_offsets",
-        (json_int_t)begin, (json_int_t)(begin + segment->count * 4));
+    return ewci_safetensors_describe("F32", shape, begin, begin + segment->count * 4);
 }
 
 /* Adds `value`, which is taken, as text of at most `most` bytes. Returns 0 if out of memory. */
@@ -293,11 +265,11 @@ static int add_tasks(json_t *metadata, const ewc_tasks *tasks)
            add_json(metadata, SEQUENCE_KEY, ewci_sequence_describe(tasks), SEQUENCE_MAX);
 }
 
-/* All metadata of the file, whose tensors are `data`; NULL if out of memory. */
+/* All metadata of the file but its checksum; NULL if out of memory. */
 static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_info *state,
-    const ewc_checkpoint_info *info, const ewc_tasks *tasks_said, const float *data, size_t bytes)
+    const ewc_checkpoint_info *info, const ewc_tasks *tasks_said)
 {
-    char architecture[ARCHITECTURE_SIZE], version[16], tasks[32], r[32], sum[16], value[VALUE_SIZE];
+    char architecture[ARCHITECTURE_SIZE], version[16], tasks[32], r[32], value[VALUE_SIZE];
     spell_architecture(architecture, sizeof architecture, model);
     snprintf(version, sizeof version, "%d", FORMAT_VERSION);
     snprintf(tasks, sizeof tasks, "%lld", (long long)state->tasks);
@@ -312,17 +284,13 @@ static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_inf
         spell_entry(value, info, &task_rows[i]);
         failed |= json_object_set_new(metadata, task_rows[i].key, json_string(value));
     }
-    failed = failed || !add_tasks(metadata, tasks_said) ||
-             !find_checksum(sum, metadata, data, bytes) ||
-             json_object_set_new(metadata, "ewc.crc32", json_string(sum)) != 0;
-    if (!failed) return metadata;
+    if (!failed && add_tasks(metadata, tasks_said)) return metadata;
     json_decref(metadata);
     return NULL;
 }
 
-/* The header's JSON padded with spaces, so that the tensors begin at a multiple of 8; NULL if out
- * of memory. Takes `metadata`, which may be NULL for the same reason. */
-static char *make_header(const ewc_model *model, json_t *metadata, int parts, size_t *bytes)
+/* The header; NULL if out of memory. Takes `metadata`, which may be NULL for the same reason. */
+static json_t *make_header(const ewc_model *model, json_t *metadata, int parts)
 {
     const int64_t count = ewc_model_parameter_count(model);
     json_t *const root = json_object();
@@ -335,16 +303,9 @@ static char *make_header(const ewc_model *model, json_t *metadata, int parts, si
             failed |= json_object_set_new(root, name, describe_tensor(segment, part * count * 4));
         }
     }
-    const size_t length = failed ? 0 : json_dumpb(root, NULL, 0, JSON_COMPACT);
-    char *header = NULL;
-    *bytes = (length + 7) / 8 * 8;
-    if (length > 0) header = ewci_calloc(*bytes, 1);
-    if (header != NULL) {
-        memset(header, ' ', *bytes);
-        json_dumpb(root, header, length, JSON_COMPACT);
-    }
+    if (!failed) return root;
     json_decref(root);
-    return header;
+    return NULL;
 }
 
 static int all_finite(const float *x, int64_t n)
@@ -371,6 +332,74 @@ static ewc_status check_tasks(const ewc_model *model, const ewc_tasks *tasks, in
     return EWC_OK;
 }
 
+struct ewci_checkpoint {
+    char *path;
+    json_t *header;
+    float *data; /* (parts, count) */
+    size_t bytes;
+};
+
+void ewci_checkpoint_free(ewci_checkpoint *checkpoint)
+{
+    if (checkpoint == NULL) return;
+    json_decref(checkpoint->header);
+    free(checkpoint->data);
+    free(checkpoint->path);
+    free(checkpoint);
+}
+
+/* Takes weights and, of several parts, the EWC state off the device. */
+static ewc_status read_parts(ewci_checkpoint *c, ewc_model *model, ewc_consolidation *state,
+    const ewc_consolidation_info *info, int parts)
+{
+    const int64_t count = ewc_model_parameter_count(model);
+    ewc_status status = EWC_OK;
+    c->bytes = (size_t)count * (size_t)parts * sizeof *c->data;
+    c->data = ewci_calloc(c->bytes, 1);
+    if (c->data == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", c->path));
+    EWCI_TRY(ewc_model_read(model, c->data, count));
+    if (parts > 1)
+        EWCI_TRY(ewc_consolidation_read(state, c->data + count, c->data + 2 * count, count));
+    if (!all_finite(c->data, count * parts) || !isfinite(info->r))
+        status = ewci_fail(EWC_ERR_NONFINITE, "%s: weights or EWC state are not finite", c->path);
+done:
+    return status;
+}
+
+ewc_status ewci_checkpoint_make(ewci_checkpoint **out, const char *path, ewc_model *model,
+    ewc_consolidation *state, const ewc_tasks *tasks, int64_t trained)
+{
+    ewc_status status = EWC_OK;
+    ewc_consolidation_info info = {0};
+    ewc_checkpoint_info what;
+    ewci_checkpoint *c = *out = NULL;
+    EWCI_TRY(check_tasks(model, tasks, trained));
+    if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info, sizeof info));
+    const int parts = info.tasks > 0 ? PARTS : 1;
+    c = ewci_calloc(1, sizeof *c);
+    if (c != NULL) c->path = strdup(path);
+    if (c == NULL || c->path == NULL)
+        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path));
+    EWCI_TRY(read_parts(c, model, state, &info, parts));
+    describe(&what, model, tasks, trained);
+    c->header = make_header(model, make_metadata(model, &info, &what, tasks), parts);
+    if (c->header == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path));
+    *out = c;
+    c = NULL;
+done:
+    ewci_checkpoint_free(c);
+    return status;
+}
+
+ewc_status ewci_checkpoint_write(const ewci_checkpoint *checkpoint)
+{
+    const ewci_piece tensors = {checkpoint->data, checkpoint->bytes};
+    char seal[EWCI_SEAL_SIZE];
+    if (!ewci_safetensors_seal(seal, checkpoint->header, &tensors, 1))
+        return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", checkpoint->path);
+    return ewci_safetensors_write(checkpoint->path, checkpoint->header, &tensors, 1, NULL);
+}
+
 ewc_status ewc_checkpoint_save(const char *path, ewc_model *model, ewc_consolidation *state)
 {
     EWCI_ENTER(path, model);
@@ -381,43 +410,10 @@ ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model, ewc_con
     const ewc_tasks *tasks, int64_t trained)
 {
     EWCI_ENTER(path, model);
-    ewc_status status = EWC_OK;
-    ewc_consolidation_info info = {0};
-    ewc_checkpoint_info what;
-    float *data = NULL; /* (parts, count) */
-    char *header = NULL;
-    EWCI_TRY(check_tasks(model, tasks, trained));
-
-    const int64_t count = ewc_model_parameter_count(model);
-    if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info, sizeof info));
-    const int parts = info.tasks > 0 ? PARTS : 1;
-    data = ewci_calloc((size_t)count * (size_t)parts, sizeof *data);
-    if (data == NULL) {
-        status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
-        goto done;
-    }
-    EWCI_TRY(ewc_model_read(model, data, count));
-    if (parts > 1) EWCI_TRY(ewc_consolidation_read(state, data + count, data + 2 * count, count));
-    if (!all_finite(data, count * parts) || !isfinite(info.r)) {
-        status = ewci_fail(EWC_ERR_NONFINITE, "%s: weights or EWC state are not finite", path);
-        goto done;
-    }
-
-    const size_t bytes = (size_t)count * (size_t)parts * sizeof *data;
-    size_t header_bytes = 0;
-    describe(&what, model, tasks, trained);
-    header = make_header(
-        model, make_metadata(model, &info, &what, tasks, data, bytes), parts, &header_bytes);
-    if (header == NULL) {
-        status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
-        goto done;
-    }
-    const uint64_t length = header_bytes;
-    const ewci_piece pieces[] = {{&length, sizeof length}, {header, header_bytes}, {data, bytes}};
-    EWCI_TRY(ewci_file_write(path, pieces, 3));
-done:
-    free(header);
-    free(data);
+    ewci_checkpoint *checkpoint;
+    ewc_status status = ewci_checkpoint_make(&checkpoint, path, model, state, tasks, trained);
+    if (status == EWC_OK) status = ewci_checkpoint_write(checkpoint);
+    ewci_checkpoint_free(checkpoint);
     return status;
 }
 
@@ -520,14 +516,25 @@ static ewc_status check_header(const char *path, const json_t *root, const ewc_m
     return EWC_OK;
 }
 
-static ewc_status check_sum(
+/* Before XXH3: the CRC-32 of the tensors and, from format 2 on, of the metadata in the order of
+ * their keys, without "ewc.crc32". */
+static ewc_status check_former_sum(
     const char *path, const json_t *metadata, const char *bytes, size_t count)
 {
     const char *const given = entry(metadata, "ewc.crc32");
+    uLong crc = crc32_z(crc32_z(0, NULL, 0), (const Bytef *)bytes, count);
     char sum[16];
-    if (given[0] == '\0') return EWC_OK; /* other writers give none */
-    if (!find_checksum(sum, metadata, bytes, count))
-        return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+    if (given[0] == '\0') return EWC_OK;
+    if (strcmp(entry(metadata, "ewc.version"), "1") != 0) {
+        json_t *const rest = json_copy((json_t *)(uintptr_t)metadata);
+        json_object_del(rest, "ewc.crc32");
+        char *const text = json_dumps(rest, JSON_COMPACT | JSON_SORT_KEYS);
+        json_decref(rest);
+        if (text == NULL) return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+        crc = crc32_z(crc, (const Bytef *)text, strlen(text));
+        free(text);
+    }
+    snprintf(sum, sizeof sum, "%08x", (uint32_t)crc);
     if (strcmp(given, sum) == 0) return EWC_OK;
     return ewci_fail(
         EWC_ERR_CHECKPOINT, "%s: damaged: checksum %s, expected %.16s", path, sum, given);
@@ -554,19 +561,6 @@ static ewc_status check_values(const char *path, const json_t *metadata, const f
     return EWC_OK;
 }
 
-/* Where header and tensors of a file are whose first `bytes` bytes are here. */
-static ewc_status find_header(
-    const char *path, const char *file, size_t bytes, uint64_t *length, json_t **root)
-{
-    *length = 0;
-    if (bytes >= sizeof *length) memcpy(length, file, sizeof *length);
-    if (bytes < sizeof *length || *length > HEADER_MAX || *length > bytes - sizeof *length)
-        return ewci_fail(EWC_ERR_CHECKPOINT,
-            "%s: not a safetensors file: a header of %llu bytes in a file of %zu", path,
-            (unsigned long long)*length, bytes);
-    return ewci_json_parse(root, file + sizeof *length, (size_t)*length, path, EWC_ERR_CHECKPOINT);
-}
-
 /* The file's network must be the model's in what its tensors do not show. */
 static ewc_status check_network(const char *path, const json_t *metadata, const ewc_model *model)
 {
@@ -590,22 +584,22 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     float *data = NULL; /* (parts, count) */
     place *places = NULL;
     json_t *root = NULL;
-    size_t bytes = 0;
-    uint64_t length = 0;
+    size_t bytes = 0, begin = 0;
     int parts = 0;
     double r = 0.0;
     int64_t tasks = 0;
 
     /* Bound by what this model can have, whatever the file claims. */
     const int64_t count = ewc_model_parameter_count(model);
-    const size_t limit = sizeof length + HEADER_MAX + (size_t)count * PARTS * sizeof *data;
+    const size_t limit = HEAD_MAX + (size_t)count * PARTS * sizeof *data;
     EWCI_TRY(ewci_file_read(&file, &bytes, path, limit));
-    EWCI_TRY(find_header(path, file, bytes, &length, &root));
+    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, file, bytes, HEADER_MAX));
     const json_t *const metadata = json_object_get(root, "__metadata__");
-    bytes -= sizeof length + (size_t)length;
-    const char *const tensors = file + sizeof length + length;
+    const char *const tensors = file + begin;
+    bytes -= begin;
     EWCI_TRY(check_header(path, root, model, bytes, &places, &parts));
-    EWCI_TRY(check_sum(path, metadata, tensors, bytes));
+    EWCI_TRY(ewci_safetensors_check(path, root, tensors, bytes));
+    EWCI_TRY(check_former_sum(path, metadata, tensors, bytes));
     EWCI_TRY(check_network(path, metadata, model));
 
     data = ewci_calloc(bytes, 1);
@@ -696,12 +690,11 @@ ewc_status ewc_checkpoint_describe(const char *path, ewc_checkpoint_info *out, s
     char *head = NULL;
     json_t *root = NULL;
     ewc_checkpoint_info info;
-    size_t bytes = 0;
+    size_t bytes = 0, begin;
     int64_t length = 0;
-    uint64_t header = 0;
     EWCI_TRY(ewci_check_size("ewc_checkpoint_info", size, "ewc_checkpoint_describe"));
-    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, sizeof header + HEADER_MAX));
-    EWCI_TRY(find_header(path, head, bytes, &header, &root));
+    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, HEAD_MAX));
+    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, head, bytes, HEADER_MAX));
     EWCI_TRY(describe_file(&info, path, root, length));
     EWCI_TRY(ewci_copy_out("ewc_checkpoint_info", out, size, &info, "ewc_checkpoint_describe"));
 done:
@@ -716,12 +709,11 @@ static ewc_status read_json(const char *path, const char *key, json_t **out)
     ewc_status status = EWC_OK;
     char *head = NULL;
     json_t *root = NULL;
-    size_t bytes = 0;
+    size_t bytes = 0, begin;
     int64_t length = 0;
-    uint64_t header = 0;
     *out = NULL;
-    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, sizeof header + HEADER_MAX));
-    EWCI_TRY(find_header(path, head, bytes, &header, &root));
+    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, HEAD_MAX));
+    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, head, bytes, HEADER_MAX));
     const char *const text = entry(json_object_get(root, "__metadata__"), key);
     if (text[0] == '\0') goto done;
     *out = json_loads(text, JSON_REJECT_DUPLICATES, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Whether a checkpoint is of the tasks at hand. */
+/* Checkpoints in two steps, and whether one is of the tasks at hand. */
 #ifndef EWCI_CHECKPOINT_H
 #define EWCI_CHECKPOINT_H
 
@@ -10,6 +10,15 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* A file that is ready to be written, by whatever thread. */
+typedef struct ewci_checkpoint ewci_checkpoint;
+
+/* What ewc_checkpoint_save_tasks would write to `path`. @return as it, but for EWC_ERR_IO */
+ewc_status ewci_checkpoint_make(ewci_checkpoint **out, const char *path, ewc_model *model,
+    ewc_consolidation *state, const ewc_tasks *tasks, int64_t trained);
+ewc_status ewci_checkpoint_write(const ewci_checkpoint *checkpoint);
+void ewci_checkpoint_free(ewci_checkpoint *checkpoint);
 
 /* A file that says what its tasks are must have these, and their data unless `other_data`;
  * *trained is how many of them it has learnt, all where it does not say.

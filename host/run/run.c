@@ -47,19 +47,31 @@ static ewc_status write_text(const ewc_run *run, const char *name, const char *t
     return status;
 }
 
-static ewc_status save_checkpoint(ewc_run *run)
+/* The model as it is, ready to be written to checkpoint/NAME. */
+static ewc_status make_checkpoint(ewc_run *run, const char *name, ewci_checkpoint **out)
 {
     ewc_status status = EWC_OK;
     char *const folder = ewci_run_path(run->folder, "checkpoint");
-    char *const path = ewci_run_path(run->folder, "checkpoint/model.safetensors");
-    if (folder == NULL || path == NULL) {
-        status = ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory");
-        goto done;
-    }
-    if (access(folder, F_OK) != 0) EWCI_TRY(ewci_folder_make(folder));
-    EWCI_TRY(ewc_checkpoint_save_tasks(path, run->model, run->state, run->tasks, run->result.done));
+    char *const path = folder != NULL ? ewci_run_path(folder, name) : NULL;
+    if (path == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory"));
+    EWCI_TRY(ewci_checkpoint_make(out, path, run->model, run->state, run->tasks, run->result.done));
 done:
     free(path);
+    free(folder);
+    return status;
+}
+
+static ewc_status save_checkpoint(ewc_run *run)
+{
+    ewci_checkpoint *checkpoint = NULL;
+    ewc_status status = EWC_OK;
+    char *const folder = ewci_run_path(run->folder, "checkpoint");
+    if (folder == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory"));
+    if (access(folder, F_OK) != 0) EWCI_TRY(ewci_folder_make(folder));
+    EWCI_TRY(make_checkpoint(run, "model.safetensors", &checkpoint));
+    EWCI_TRY(ewci_checkpoint_write(checkpoint));
+done:
+    ewci_checkpoint_free(checkpoint);
     free(folder);
     return status;
 }
@@ -114,8 +126,34 @@ static void free_kept(kept_model *kept)
     free(kept->theta);
 }
 
+/* The model of the task that was finished, in a file of its own where all are kept. */
+static ewc_status make_task_model(ewc_run *run)
+{
+    char name[48];
+    if (!run->options.checkpoint || run->options.keep != EWC_KEEP_ALL) return EWC_OK;
+    snprintf(name, sizeof name, "task-%04lld.safetensors", (long long)run->result.done);
+    ewci_checkpoint_free(run->task_model);
+    run->task_model = NULL;
+    return make_checkpoint(run, name, &run->task_model);
+}
+
+/* Writes it, and one that was late, where no state takes them along. */
+static ewc_status save_task_models(ewc_run *run)
+{
+    const ewci_saving saving = {.model = run->task_model};
+    ewc_status status = EWC_OK;
+    double seconds;
+    if (run->options.keep != EWC_KEEP_ALL || run->states == NULL) return EWC_OK;
+    ewci_run_settle(run, 1);
+    run->task_model = NULL;
+    ewci_states_begin(run->states, &saving);
+    (void)ewci_states_end(run->states, 1, &status, &seconds);
+    return status;
+}
+
 /* After a task: keeps model and state in host memory, and leaves them in the folder after the first
- * task and then now and then, for an end that nothing can be done about (SIGKILL, a power cut). */
+ * task and then now and then, for an end that nothing can be done about (SIGKILL, a power cut). A
+ * file that cannot be written now is written later. */
 static ewc_status keep_finished(ewc_run *run)
 {
     static const double between_saves = 60.0; /* seconds; a save takes a fraction of one */
@@ -123,6 +161,7 @@ static ewc_status keep_finished(ewc_run *run)
     kept_model *const kept = &run->kept;
     ewc_status status = EWC_OK;
     if (run->result.done == run->result.tasks) return EWC_OK; /* the end saves itself */
+    EWCI_TRY(make_task_model(run));
     if (kept->theta != NULL) EWCI_TRY(ewc_model_read(run->model, kept->theta, n));
     if (kept->s != NULL) {
         EWCI_TRY(ewc_consolidation_read(run->state, kept->s, kept->mu, n));
@@ -131,7 +170,9 @@ static ewc_status keep_finished(ewc_run *run)
     if (run->result.saved == 0 || ewci_run_now() - run->saved_at >= between_saves)
         EWCI_TRY(save_finished(run));
 done:
-    return status;
+    if (status != EWC_ERR_IO) return status;
+    ewci_run_complain(run);
+    return EWC_OK;
 }
 
 /* Puts back what was kept, and saves it. */
@@ -178,18 +219,6 @@ static int keep_cause(ewc_run *run, ewc_status status)
     return status != EWC_OK;
 }
 
-/* A state that cannot be written, as on a full disk, is no reason to stop: the one before is there,
- * and it is tried again. */
-static void keep_state(ewc_run *run)
-{
-    if (ewci_run_save_state(run) == EWC_OK) return;
-    ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_WARNING,
-        "no state to go on from was written: %s", ewc_last_error());
-    ewci_forget_error();
-    run->state_at = ewci_run_now();
-    run->state_step = ewci_trainer_steps(run->trainer);
-}
-
 /* Counts, records and passes on. */
 static int on_event(void *user, const ewc_event *e)
 {
@@ -213,14 +242,15 @@ static int on_event(void *user, const ewc_event *e)
         json_array_append_new(run->fishers, copy);
     }
     if (keep_cause(run, ewci_record_add(run->record, line))) return 1;
-    if (e->kind == EWC_EVENT_EVALUATED && e->task_end) {
+    if (ewci_run_is_at_end(e)) {
         result->done = e->task + 1;
         if (keep_cause(run, keep_finished(run))) return 1;
     }
     const int stop = run->callbacks.on_event != NULL &&
                      run->callbacks.on_event(run->callbacks.event_user, e) != 0;
+    ewci_run_settle(run, 0);
     /* A stop writes a state when training has returned. */
-    if (!stop && ewci_run_state_is_due(run, e)) keep_state(run);
+    if (!stop && ewci_run_state_is_due(run, e)) ewci_run_save_state(run, ewci_run_is_at_end(e));
     return stop;
 }
 
@@ -430,7 +460,7 @@ static ewc_status take_options(
     ewc_run_options *options, const char *folder, const ewc_run_options *given)
 {
     static const char *const free_keys[] = {
-        "device", "threads", "out", "checkpoint-every", "checkpoint-minutes"};
+        "device", "threads", "out", "checkpoint-every", "checkpoint-minutes", "keep"};
     ewc_run_options own;
     ewc_option_info info;
     ewc_status status;
@@ -464,6 +494,15 @@ done:
     return status;
 }
 
+/* Deletes what a process that was killed has left half written. */
+static void tidy(const ewc_run *run)
+{
+    char *const checkpoints = ewci_run_path(run->folder, "checkpoint");
+    ewci_folder_tidy(run->folder);
+    if (checkpoints != NULL) ewci_folder_tidy(checkpoints);
+    free(checkpoints);
+}
+
 ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_options *given,
     const ewc_run_callbacks *callbacks)
 {
@@ -485,7 +524,9 @@ ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_optio
         EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_run_resume: out of memory"));
     run->result.folder = run->folder;
     EWCI_TRY(ewci_record_open(&run->record, record));
+    EWCI_TRY(ewci_run_open_states(run));
     EWCI_TRY(ewci_run_load_state(run));
+    tidy(run);
     *out = run;
     run = NULL;
 done:
@@ -497,6 +538,8 @@ done:
 void ewc_run_free(ewc_run *run)
 {
     if (run == NULL) return;
+    ewci_states_free(run->states); /* first: it writes to the record */
+    ewci_checkpoint_free(run->task_model);
     ewci_record_free(run->record);
     free_kept(&run->kept);
     json_decref(run->fishers);
@@ -597,6 +640,7 @@ static ewc_status begin(ewc_run *run)
     json_object_update(line, what);
     json_decref(what);
     EWCI_TRY(ewci_record_add(run->record, line));
+    EWCI_TRY(ewci_run_open_states(run));
 done:
     free(path);
     free(text);
@@ -607,6 +651,9 @@ done:
 static ewc_status finish(ewc_run *run)
 {
     ewc_status status = EWC_OK;
+    int64_t bytes = 0;
+    EWCI_TRY(make_task_model(run));
+    EWCI_TRY(save_task_models(run));
     EWCI_TRY(save_finished(run));
     json_t *const line = json_pack("{s:s}", "event", "end");
     json_t *const measures = ewci_run_describe_measures(&run->measures);
@@ -614,7 +661,9 @@ static ewc_status finish(ewc_run *run)
     json_decref(measures);
     json_object_set_new(line, "seconds", ewci_json_real(run->result.seconds));
     EWCI_TRY(ewci_record_add(run->record, line));
-    ewci_run_drop_states(run);
+    EWCI_TRY(ewci_record_length(run->record, &bytes)); /* which is still there */
+    ewci_run_settle(run, 1);
+    ewci_states_drop(run->states);
 done:
     return status;
 }
@@ -656,7 +705,11 @@ static ewc_status end_early(ewc_run *run, ewc_status status)
 {
     char cause[512];
     snprintf(cause, sizeof cause, "%s", ewc_last_error()); /* what follows may fail, too */
-    if (status == EWC_ERR_STOPPED && run->options.checkpoint) keep_state(run);
+    const int is_trained = status == EWC_ERR_IO && run->event_status == EWC_OK;
+    if ((status == EWC_ERR_STOPPED || is_trained) && run->options.checkpoint)
+        ewci_run_save_state(run, 0);
+    ewci_run_settle(run, 1);
+    (void)save_task_models(run);
     /* Beyond the end of the record that the state knows: who goes on from it cuts this off. */
     if (run->event_status == EWC_OK)
         (void)ewci_record_add(run->record, json_pack("{s:s, s:s, s:s}", "event", "error", "status",

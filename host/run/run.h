@@ -7,6 +7,7 @@
 #include "ewc/run.h"
 #include "record.h"
 #include "sequence.h"
+#include "states.h"
 #include "trainer.h"
 
 #ifdef __cplusplus
@@ -42,10 +43,12 @@ struct ewc_run {
     const char **names;     /* (tasks), borrowed from `tasks` */
     int resumes;            /* made by ewc_run_resume */
     int executed;
-    int64_t states;     /* to go on from: written so far */
-    int64_t state_step; /* training steps done when the last one was written */
-    double state_at;    /* seconds: when that was, or the run begun */
-    double state_cost;  /* seconds that it took */
+    ewci_states *states;         /* to go on from */
+    int64_t state_step;          /* training steps done when the last one was begun to be written */
+    double state_at;             /* seconds: when that was, or the run begun */
+    double state_cost;           /* seconds that it took, the writer's included */
+    char complaint[512];         /* what was said last of what could not be written */
+    ewci_checkpoint *task_model; /* to be written with the next state; NULL: none */
     int save_asked;
     char *folder;
     char model_text[1024];
@@ -65,20 +68,31 @@ double ewci_run_now(void);
 /* folder/name; NULL if out of memory. free() it. */
 char *ewci_run_path(const char *folder, const char *name);
 
+/* Whether the event is the one that finishes a task. */
+int ewci_run_is_at_end(const ewc_event *e);
+
+/* Logs ewc_last_error, of something that could not be written: once, until something else cannot
+ * be, or a state is written. */
+void ewci_run_complain(ewc_run *run);
+
 /* Whether a state is to be written after an event that has been recorded. */
 int ewci_run_state_is_due(ewc_run *run, const ewc_event *e);
 
-/* Writes one into the folder, and deletes all but the one before.
- * @return EWC_OK; EWC_ERR_IO; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
-ewc_status ewci_run_save_state(ewc_run *run);
+/* The run's folder is there. @return EWC_OK; EWC_ERR_MEMORY */
+ewc_status ewci_run_open_states(ewc_run *run);
+
+/* Begins to write one, `at_end` of a task or not, while the run goes on. What goes wrong is no
+ * reason to stop, as there is the state before: it is logged, and tried again when the next one is
+ * due. */
+void ewci_run_save_state(ewc_run *run, int at_end);
+
+/* Sees what has become of the last one; `wait`: until it is written. */
+void ewci_run_settle(ewc_run *run, int wait);
 
 /* Takes the newest state that is whole out of the folder, and cuts the record back to it.
  * @return EWC_OK; EWC_ERR_CONFIG: there is none; EWC_ERR_DATA: of other data or tasks;
  *         EWC_ERR_CHECKPOINT; EWC_ERR_IO; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 ewc_status ewci_run_load_state(ewc_run *run);
-
-/* Deletes all of them: the run has finished. */
-void ewci_run_drop_states(const ewc_run *run);
 
 #ifdef __cplusplus
 }

@@ -3,8 +3,8 @@
  *
  * Parameters have the names of a PyTorch state_dict ("fc1.weight", ...); S and mu of the same
  * tensors are "ewc.S.fc1.weight" and "ewc.mu.fc1.weight". The metadata (strings, all named "ewc.")
- * say what ewc_checkpoint_info has: network, tasks, data. ewc/predict.h needs no more than the
- * file. */
+ * say what ewc_checkpoint_info has: network, tasks, data; "ewc.xxh3" is the checksum of tensors and
+ * header. ewc/predict.h needs no more than the file. */
 #ifndef EWC_CHECKPOINT_H
 #define EWC_CHECKPOINT_H
 

@@ -51,6 +51,12 @@ typedef enum ewc_method {
                                 * Kirkpatrick et al., figure 2B */
 } ewc_method;
 
+/* The choice of `keep`. */
+typedef enum ewc_keep {
+    EWC_KEEP_LAST = 0, /* the last two states, the last model */
+    EWC_KEEP_ALL = 1   /* and those of each finished task */
+} ewc_keep;
+
 /* The key of the option that says how strongly a method holds what was learnt, by a penalty or by
  * distillation, static storage; NULL: it has none. */
 EWC_API const char *ewc_method_strength(ewc_method method);
@@ -59,7 +65,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
  * that word is a value, too (the number EWC_OPTION_AUTO), or the choices,
  * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
  * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule,
- * ewc_precision, ewc_class_weights, ewc_batch_norm). */
+ * ewc_precision, ewc_class_weights, ewc_batch_norm, ewc_keep). */
 /* clang-format off */
 #define EWC_RUN_OPTIONS(X)                                                                         \
     X(TEXT, preset, "", "", "Run",                                                                 \
@@ -212,9 +218,12 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "steps from one state to go on from to the next, at the reports between; 0: by time alone")\
     X(REAL, checkpoint_minutes, "10", "[0,100000]", "Run",                                         \
         "the longest time between them; at the end of a task they are a hundredth of the time at " \
-        "most; 0: at stops alone")                                                          \
+        "most; 0: at stops alone")                                                                 \
     X(CHOICE, batch_norm, "shared", "shared|freeze|reset", "Training",                             \
-        "statistics of batch norms: those of all tasks, of the first, or of each task by itself")
+        "statistics of batch norms: those of all tasks, of the first, or of each task by itself")  \
+    X(CHOICE, keep, "last", "last|all", "Run",                                                     \
+        "states to go on from: the last two; all: one of each task, too, with its model in "       \
+        "checkpoint/task-N.safetensors")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field

@@ -3,7 +3,8 @@
  *
  * The folder holds config.json (all options; ewc_options_load_json reads it), metrics.jsonl (one
  * JSON object a line, written as it happens; the first says what was run), result.json (accuracies,
- * measures, times) and checkpoint/model.safetensors (ewc/checkpoint.h).
+ * measures, times) and checkpoint/model.safetensors (ewc/checkpoint.h), with the option `keep`
+ * "all" also the model after each task, checkpoint/task-0001.safetensors and so on.
  *
  * Of an evaluation at a task's end metrics.jsonl has the accuracy on each class and how many
  * samples it rests on, as long as there are no more than EWC_CONFUSION_MAX classes, and the
@@ -49,9 +50,9 @@ EWC_API void ewc_run_free(ewc_run *run);
  * written, in the middle of a task or not, and what comes of it is what would have come of a run
  * that was not stopped, bit for bit on a CPU and on each kind of GPU, but for the times. `options`,
  * NULL for those of the run's config.json, may differ from these in device, threads,
- * checkpoint-every and checkpoint-minutes; `out` is left aside, and the sequence is the run's own.
- * Data and tasks must be those it was begun with. A state that is damaged is passed over, with a
- * warning, for the one before.
+ * checkpoint-every, checkpoint-minutes and keep; `out` is left aside, and the sequence is the run's
+ * own. Data and tasks must be those it was begun with. A state that is damaged, or not the one that
+ * resume/manifest.json has, is passed over, with a warning, for the one before.
  * @return EWC_OK; EWC_ERR_CONFIG: there is no state, the run has finished, another process is at
  *         work on it, an option differs (it is named); EWC_ERR_DATA: other data or tasks; as
  *         ewc_run_create; EWC_ERR_CHECKPOINT */
@@ -62,13 +63,17 @@ EWC_API ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_r
 EWC_API int ewc_run_is_resumable(const char *folder);
 
 /* Asks for a state to go on from to be written at the next event that is recorded; also from a
- * callback of the run. @return EWC_OK; EWC_ERR_ARGUMENT: NULL, or the option `checkpoint` is off */
+ * callback of the run. It is copied there, and written by a thread of the library while the run
+ * goes on; what goes wrong with that is a warning to the log. @return EWC_OK; EWC_ERR_ARGUMENT:
+ * NULL, or the option `checkpoint` is off */
 EWC_API ewc_status ewc_run_save(ewc_run *run);
 
 /* Makes the run's folder and trains the whole sequence; once for each run. What ends it early is
  * recorded and leaves checkpoint and result.json of the tasks that are finished (trained,
  * consolidated and evaluated; none: neither). They lie there after the first task, too, and again
- * once a minute, for ends such as SIGKILL.
+ * once a minute, for ends such as SIGKILL; where these cannot be written, or a state, that is a
+ * warning to the log, and they are tried again. What cannot be written at the end is an error, and
+ * ewc_run_resume writes it when there is room again.
  * @return EWC_OK; EWC_ERR_CONFIG: the folder exists; EWC_ERR_IO; EWC_ERR_STOPPED, EWC_ERR_UNSTABLE,
  *         EWC_ERR_NONFINITE, EWC_ERR_MEMORY, EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_run_execute(ewc_run *run);

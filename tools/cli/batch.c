@@ -188,7 +188,7 @@ static int is_done(cli_job *job)
     if (ewc_options_to_json(&options, &text) == EWC_OK) wanted = json_loads(text, 0, NULL);
     const int whole = cli_json_integer(result, "tasks_done", 0) == (int64_t)options.tasks;
     static const char *const without[] = {/* what no result depends on */
-        "threads", "checkpoint-every", "checkpoint-minutes"};
+        "threads", "checkpoint-every", "checkpoint-minutes", "keep"};
     const char *key = "";
     if (json_is_object(there) && wanted != NULL) {
         for (size_t i = 0; i < sizeof without / sizeof without[0]; i++) {

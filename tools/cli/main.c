@@ -12,7 +12,7 @@ static const char *const eval_keys[] = {
 static const char *const predict_keys[] = {"device", "threads", "dataset", "data-dir", "data",
     "format", "label-column", "image-size", "coarse-labels", NULL};
 static const char *const resume_keys[] = {
-    "device", "threads", "checkpoint-every", "checkpoint-minutes", NULL};
+    "device", "threads", "checkpoint-every", "checkpoint-minutes", "keep", NULL};
 static const char *const data_keys[] = {"Tasks", "preset", "seed", NULL};
 static const char *const bench_keys[] = {
     "device", "threads", "dataset", "data-dir", "activation", "fisher-tolerance", NULL};

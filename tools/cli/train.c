@@ -78,10 +78,11 @@ static void advise(const cli_args *args, const char *text, const cli_watch *watc
     json_decref(result);
 }
 
-/* A line on how to go on with a run that was stopped. */
+/* A line on how to go on with a run that was stopped, or could not write what it left. */
 static void tell_way_on(const ewc_run_result *result, ewc_status status)
 {
-    if (status == EWC_ERR_STOPPED && result != NULL && ewc_run_is_resumable(result->folder))
+    const int would_go_on = status == EWC_ERR_STOPPED || status == EWC_ERR_IO;
+    if (would_go_on && result != NULL && ewc_run_is_resumable(result->folder))
         cli_say("to go on: ewc resume %s", result->folder);
 }
 
