@@ -195,19 +195,22 @@ done:
 
 /* ---- Listening ---- */
 
-/* The first fold that makes the explicit step unstable: said once, and recorded. */
-static void note_form(ewc_run *run, const ewc_event *e)
+/* The first state that makes the explicit step unstable: said once, and recorded. `task`, from 1,
+ * is the next one. */
+static void note_form(ewc_run *run, int64_t task)
 {
     const ewc_run_options *const o = &run->options;
     const ewci_method *const method = ewci_method_of(o);
-    if (o->penalty != EWC_PENALTY_AUTO || e->form != EWC_PENALTY_PROXIMAL ||
-        run->result.proximal_from > 0 || e->task + 1 == run->result.tasks)
+    if (run->state == NULL || o->penalty != EWC_PENALTY_AUTO || run->result.proximal_from > 0 ||
+        task > run->result.tasks ||
+        ewc_optimizer_penalty(run->optimizer, run->state) != EWC_PENALTY_PROXIMAL)
         return;
-    run->result.proximal_from = e->task + 2; /* from 1, and the task after this one */
+    const double safe = ewc_optimizer_safe_lambda(run->optimizer, run->state, (float)o->lr);
+    run->result.proximal_from = task;
     ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_INFO,
         "penalty: proximal from task %lld on (%s %g; explicit is stable up to %.4g)",
         (long long)run->result.proximal_from, method->strength,
-        ewci_method_lambda(o) / method->factor, e->safe_lambda / method->factor);
+        ewci_method_lambda(o) / method->factor, safe / method->factor);
 }
 
 /* Keeps the first thing that goes wrong. */
@@ -226,14 +229,14 @@ static int on_event(void *user, const ewc_event *e)
     ewc_run_result *const result = &run->result;
     const int unfinished = e->kind == EWC_EVENT_POLL ||
                            (e->kind == EWC_EVENT_FISHER && e->stats == NULL); /* only time passes */
-    if (unfinished)
+    if (unfinished || !run->executing) /* nothing is trained: ewc_run_consolidate */
         return run->callbacks.on_event != NULL
                    ? run->callbacks.on_event(run->callbacks.event_user, e)
                    : 0;
     json_t *const line = ewci_run_describe_event(run, e);
     if (e->kind == EWC_EVENT_EVALUATED || e->kind == EWC_EVENT_VALIDATED)
         result->seconds_evaluation += e->seconds;
-    if (e->kind == EWC_EVENT_FOLDED) note_form(run, e);
+    if (e->kind == EWC_EVENT_FOLDED) note_form(run, e->task + 2);
     if (e->kind == EWC_EVENT_FISHER) {
         result->seconds_fisher += e->seconds;
         result->fisher_samples += e->samples;
@@ -331,11 +334,24 @@ done:
     return status;
 }
 
+ewc_fisher_options ewci_run_fisher_options(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
+    fisher.estimator = ewci_method_estimator(o);
+    fisher.samples = o->fisher_samples;
+    fisher.draws = o->fisher_draws;
+    fisher.batch = o->fisher_batch;
+    fisher.tolerance = o->fisher_tolerance;
+    fisher.seed = (uint64_t)o->seed;
+    return fisher;
+}
+
 static ewc_status create_trainer(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
     ewc_train_options training = EWC_TRAIN_OPTIONS_DEFAULTS;
-    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
+    const ewc_fisher_options fisher = ewci_run_fisher_options(run);
     training.epochs = o->epochs;
     training.iterations = o->iterations;
     training.batch = o->batch;
@@ -352,12 +368,6 @@ static ewc_status create_trainer(ewc_run *run)
     training.replay = ewci_method_of(o)->replay;
     training.memory = o->memory;
     training.replay_batch = o->replay_batch;
-    fisher.estimator = ewci_method_estimator(o);
-    fisher.samples = o->fisher_samples;
-    fisher.draws = o->fisher_draws;
-    fisher.batch = o->fisher_batch;
-    fisher.tolerance = o->fisher_tolerance;
-    fisher.seed = (uint64_t)o->seed;
     training.fisher = &fisher;
     training.report_every = o->report_every;
     training.eval_every = o->eval_every;
@@ -726,7 +736,9 @@ ewc_status ewc_run_execute(ewc_run *run)
     ewc_status status = EWC_OK;
     if (!run->resumes) {
         run->start = run->state_at = ewci_run_now();
-        status = begin(run);
+        status = ewci_run_start(run);
+        if (status == EWC_OK) status = begin(run);
+        if (status == EWC_OK) note_form(run, 1); /* of a state that the run starts with */
     }
     if (status != EWC_OK) return status;
     status = train(run);

@@ -62,6 +62,13 @@ json_t *ewci_run_describe_measures(const ewc_measures *measures);
 /* An event as a line of the record. */
 json_t *ewci_run_describe_event(const ewc_run *run, const ewc_event *event);
 
+/* What the options say of a Fisher pass. */
+ewc_fisher_options ewci_run_fisher_options(const ewc_run *run);
+
+/* weights.c: what the options say that the run starts from.
+ * @return as ewc_run_execute; EWC_ERR_DATA: it cannot be read */
+ewc_status ewci_run_start(ewc_run *run);
+
 /* Seconds of a clock that only goes on. */
 double ewci_run_now(void);
 

@@ -74,7 +74,8 @@ EWC_API ewc_status ewc_run_save(ewc_run *run);
  * once a minute, for ends such as SIGKILL; where these cannot be written, or a state, that is a
  * warning to the log, and they are tried again. What cannot be written at the end is an error, and
  * ewc_run_resume writes it when there is room again.
- * @return EWC_OK; EWC_ERR_CONFIG: the folder exists; EWC_ERR_IO; EWC_ERR_STOPPED, EWC_ERR_UNSTABLE,
+ * @return EWC_OK; EWC_ERR_CONFIG: the folder exists; as ewc_checkpoint_start, of init_from and
+ *         init_map; EWC_ERR_IO; EWC_ERR_STOPPED, EWC_ERR_UNSTABLE,
  *         EWC_ERR_NONFINITE, EWC_ERR_MEMORY, EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_run_execute(ewc_run *run);
 
@@ -88,6 +89,32 @@ EWC_API ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double
 /* The same on whatever data the run has. */
 EWC_API ewc_status ewc_run_evaluate_other_data(
     ewc_run *run, const char *checkpoint, double *accuracy);
+
+/* ---- A model that was trained elsewhere ----
+ *
+ * The option init_from lets a run start from any safetensors file, which is read, as
+ * ewc_checkpoint_start says, when ewc_run_execute begins; EWC state in it goes on, so that the
+ * penalty holds from the first task on. The two functions below stand in place of ewc_run_execute,
+ * too, and take such a file as `weights`; init_map says names for all three. */
+
+/* F of task t at those weights by the options of the Fisher group, bit for bit as a run that comes
+ * to them computes it after that task. *out is of the run's model: free it before the run.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t out of range, called from a callback of the run; as
+ *         ewc_checkpoint_start, whose output layer must be as wide as the tasks need;
+ * EWC_ERR_CONFIG: of init_map; as ewc_fisher_compute */
+EWC_API ewc_status ewc_run_fisher(ewc_fisher **out, ewc_run *run, const char *weights, int64_t t);
+
+/* Folds tasks [first, end) at those weights, which have learnt them somehow, into the EWC state
+ * that the file has, or an empty one, and writes model and state to `out`: what a run can start
+ * from by init_from. By method ewc, ewc-online, l2 or mas. Events are told, none is recorded.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, no such tasks, called from a callback; EWC_ERR_CONFIG:
+ *         another method, a strength of 0, init_map; as ewc_run_fisher and ewc_consolidation_fold;
+ *         EWC_ERR_STOPPED; EWC_ERR_IO */
+EWC_API ewc_status ewc_run_consolidate(
+    ewc_run *run, const char *weights, int64_t first, int64_t end, const char *out);
+
+/* The run's model, borrowed; NULL for NULL. */
+EWC_API ewc_model *ewc_run_model(ewc_run *run);
 
 /* What a run is and, after ewc_run_execute, what came of it. Owned by the run. */
 typedef struct ewc_run_result {
