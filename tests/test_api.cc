@@ -178,6 +178,7 @@ std::vector<Call> Calls(Small &w)
 #define ewc_predictor_create_FREE ewc_predictor_free
 #define ewc_run_create_FREE ewc_run_free
 #define ewc_run_resume_FREE ewc_run_free
+#define ewc_run_continue_FREE ewc_run_free
 #define CALL(...)                                                                                  \
     [&w, path, config, n] {                                                                        \
         (void)w, (void)path, (void)config, (void)n;                                                \
@@ -548,6 +549,13 @@ std::vector<Call> Calls(Small &w)
     add("ewc_run_resume", CREATE(run, ewc_run_resume, nullptr, nullptr, nullptr));
     add("ewc_run_resume", CREATE(run, ewc_run_resume, w.stopped.c_str(), nullptr, nullptr),
         allowed);
+    static std::string finished;
+    finished = w.folder / "run";
+    add("ewc_run_continue",
+        CALL(ewc_run_continue(nullptr, finished.c_str(), nullptr, 1, nullptr, nullptr)));
+    add("ewc_run_continue", CREATE(run, ewc_run_continue, nullptr, nullptr, 1, nullptr, nullptr));
+    add("ewc_run_continue",
+        CREATE(run, ewc_run_continue, finished.c_str(), nullptr, 1, nullptr, nullptr), allowed);
     add("ewc_run_sequence_json", CALL(ewc_run_sequence_json(nullptr, &json)));
     add("ewc_run_sequence_json", CALL(ewc_run_sequence_json(w.run, nullptr)));
     add(

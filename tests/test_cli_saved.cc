@@ -351,6 +351,67 @@ TEST_F(CliSaved, FisherAsJson)
             .out);
 }
 
+/* More tasks for a run that has finished; those of a sequence may be of other data. */
+TEST_F(CliSaved, TasksAreAdded)
+{
+    WriteSet("idx");
+    Train("idx", "first", {"--tasks", "2"});
+    Train("idx", "whole", {"--tasks", "3"});
+    if (HasFatalFailure()) return;
+    const Outcome second = Ewc({"train", "--continue", "first", "--tasks", "1", "--out", "second",
+        "--threads", "1", "--json"});
+    ASSERT_EQ(0, second.code) << second.err;
+    const Json said = ParseJson(second.out);
+    EXPECT_EQ(3, json_integer_value(json_object_get(said.get(), "tasks_done")));
+    const auto model = [&](const char *run) {
+        return ReadFile(folder / (std::string(run) + "/checkpoint/model.safetensors"));
+    };
+    EXPECT_TRUE(model("whole") == model("second"));
+
+    /* 4 x 4 pixels, as the first set has, by a path that begins where the file lies. */
+    fs::create_directory(folder / "sub");
+    fs::rename(folder / "idx", folder / "sub/own");
+    fs::create_symlink(folder / "sub/own", folder / "idx");
+    WriteSet("npy");
+    WriteFile(folder / "sub/more.json", "{\"tasks\": [{\"data\": \"own\", \"permute\": 9}]}");
+    const Outcome third =
+        Ewc({"train", "--continue", "second", "--sequence", "sub/more.json", "--out", "third"});
+    ASSERT_EQ(0, third.code) << third.err;
+    EXPECT_NE(std::string::npos, third.out.find("4 tasks")) << third.out;
+    EXPECT_EQ(0, Ewc({"eval", "third", "--device", "cpu"}).code);
+    const Json config = ParseJson(ReadFile(folder / "third/config.json"));
+    EXPECT_EQ(folder / "third/sequence.json",
+        json_string_value(json_object_get(config.get(), "sequence")));
+
+    const std::tuple<int, const char *, Words> cases[] = {
+        {2, "--continue: expected --sequence or --tasks", {"train", "--continue", "first"}},
+        {2, "--continue: expected --sequence or --tasks",
+            {"train", "--continue", "first", "--tasks", "1", "--sequence", "x"}},
+        {2, "--config: nowhere/config.json", {"train", "--continue", "nowhere", "--tasks", "1"}},
+        {2, "--hidden: 7, the run was begun with 6",
+            {"train", "--continue", "first", "--tasks", "1", "--hidden", "7"}},
+        {2, "--sequence: no.json", {"train", "--continue", "first", "--sequence", "no.json"}},
+        {2, "--out: second exists already",
+            {"train", "--continue", "first", "--tasks", "1", "--out", "second"}},
+        {2, "--tasks: the tasks of third are given one by one",
+            {"train", "--continue", "third", "--tasks", "1"}},
+    };
+    for (const auto &[code, culprit, words] : cases)
+        ExpectRefused(code, culprit, words);
+
+    /* The runs of a comparison keep nothing for it unless they are told to. */
+    for (const bool keeps : {false, true}) {
+        Words words = OnSet("compare", "idx",
+            {"--methods", "ewc", "--tasks", "1", "--iterations", "1", "--hidden", "6", "--out",
+                keeps ? "all" : "none", "--quiet"});
+        if (keeps) words.push_back("--continuable");
+        EXPECT_EQ(0, Ewc(words).code);
+        EXPECT_EQ(keeps,
+            fs::exists(folder / ((keeps ? "all" : "none") +
+                                    std::string("/ewc-s1/checkpoint/continue.safetensors"))));
+    }
+}
+
 /* A run begins at the file's weights, of whatever names: one that learns nothing ends there. */
 TEST_F(CliSaved, ARunStartsFromAFile)
 {

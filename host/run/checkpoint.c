@@ -435,7 +435,7 @@ ewc_status ewc_checkpoint_save_fisher(const char *path, ewc_fisher *fisher)
     header = make_header(model, json_pack("{s:s}", "format", "pt"), 1);
     if (header == NULL || !ewci_safetensors_seal(sum, header, &tensors, 1))
         EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path));
-    EWCI_TRY(ewci_safetensors_write(path, header, &tensors, 1));
+    EWCI_TRY(ewci_safetensors_write(path, header, &tensors, 1, NULL));
 done:
     json_decref(header);
     free(data);

@@ -221,12 +221,14 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "most; 0: at stops alone")                                                                 \
     X(CHOICE, keep, "last", "last|all", "Run",                                                     \
         "states to go on from: the last two; all: one of each task, too, with its model in "       \
-        "checkpoint/task-N.safetensors")                           \
+        "checkpoint/task-N.safetensors")                                                           \
     X(TEXT, init_from, "", "", "Model",                                                            \
         "weights to start from, a safetensors file of any program; with its EWC state, if it has " \
         "one")                                                                                     \
     X(TEXT, init_map, "", "", "Model",                                                             \
-        "--init-from: a JSON file, {name here: name there, ...}, of tensors called otherwise there")
+        "--init-from: a JSON file, {name here: name there, ...}, of tensors called otherwise there")\
+    X(FLAG, continuable, "true", "", "Run",                                                        \
+        "keep what train --continue goes on from, with Adam and EWC 20 bytes a weight")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field

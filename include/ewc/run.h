@@ -3,8 +3,9 @@
  *
  * The folder holds config.json (all options; ewc_options_load_json reads it), metrics.jsonl (one
  * JSON object a line, written as it happens; the first says what was run), result.json (accuracies,
- * measures, times) and checkpoint/model.safetensors (ewc/checkpoint.h), with the option `keep`
- * "all" also the model after each task, checkpoint/task-0001.safetensors and so on.
+ * measures, times), checkpoint/model.safetensors (ewc/checkpoint.h), with the option `keep` "all"
+ * also the model after each task, checkpoint/task-0001.safetensors and so on, and, when it has
+ * finished, checkpoint/continue.safetensors (for ewc_run_continue).
  *
  * Of an evaluation at a task's end metrics.jsonl has the accuracy on each class and how many
  * samples it rests on, as long as there are no more than EWC_CONFUSION_MAX classes, and the
@@ -58,6 +59,22 @@ EWC_API void ewc_run_free(ewc_run *run);
  *         ewc_run_create; EWC_ERR_CHECKPOINT */
 EWC_API ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_options *options,
     const ewc_run_callbacks *callbacks);
+
+/* A new run that adds tasks to the run in `folder`, which has finished with the option
+ * `continuable` and stays as it is: those of the file `sequence`, or else so many more of its kind.
+ * What comes of it is what one run of all these tasks would have come to, bit for bit but for
+ * times: state, moments, accuracy matrix and record go on. With eval_samples at auto the last row
+ * of the former run, which rests on all samples, becomes one that rests on drawn ones, as it would
+ * have there. In task- and class-incremental sequences the output layer grows: the record keeps
+ * what was said of F of the narrower one, and with a weight decay, or another init than he, the new
+ * rows are not those of that one run. `options` as of ewc_run_resume, but `out` counts: a new
+ * folder. The number of tasks and the sequence in them are left aside.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: neither a sequence nor a number of tasks, or both;
+ *         EWC_ERR_CONFIG: the run has not finished or has nothing to go on from, another network,
+ *         other tasks than it had, an option differs (it is named); EWC_ERR_DATA: other data; as
+ *         ewc_run_create; EWC_ERR_CHECKPOINT */
+EWC_API ewc_status ewc_run_continue(ewc_run **out, const char *folder, const char *sequence,
+    int64_t tasks, const ewc_run_options *options, const ewc_run_callbacks *callbacks);
 
 /* Whether there is a state in the folder to go on from. */
 EWC_API int ewc_run_is_resumable(const char *folder);

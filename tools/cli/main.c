@@ -54,7 +54,10 @@ static const char *const paper_usual[] = {"seed", "device", "lambda", "epochs", 
         NULL, EWC_OPTION_FLAG, "", ""                                                              \
     }
 static const cli_flag no_flags[] = {END};
-static const cli_flag train_flags[] = {CONFIG, END};
+static const cli_flag train_flags[] = {
+    {"continue", EWC_OPTION_TEXT, "RUN",
+        "add the tasks of --sequence, or --tasks more of its kind, to a run that has finished"},
+    CONFIG, END};
 static const cli_flag compare_flags[] = {
     {"methods", EWC_OPTION_TEXT, "LIST",
         "methods, each with a strength of its own if you like (default sgd,l2,ewc)"},
