@@ -25,7 +25,8 @@ typedef struct block {
 struct ewci_state {
     block blocks[BLOCKS_MAX];
     int count;
-    char *file;    /* what was read; NULL: the state is being filled */
+    char *file;    /* what was read, and holds the blocks; or NULL */
+    int is_read;   /* blocks are taken from; else the state is being filled */
     int64_t bytes; /* of the file */
     char seal[EWCI_SEAL_SIZE];
 };
@@ -38,7 +39,7 @@ ewci_state *ewci_state_new(void)
 void ewci_state_free(ewci_state *state)
 {
     if (!state) return;
-    for (int i = 0; i < state->count && !state->file; i++)
+    for (int i = 0; i < state->count && !state->file; i++) /* else they lie in it */
         free(state->blocks[i].data);
     free(state->file);
     free(state);
@@ -46,7 +47,7 @@ void ewci_state_free(ewci_state *state)
 
 int ewci_state_is_read(const ewci_state *state)
 {
-    return state->file != NULL;
+    return state->is_read;
 }
 
 const char *ewci_state_seal(const ewci_state *state)
@@ -76,7 +77,7 @@ ewc_status ewci_state_block(
     ewci_state *state, const char *name, ewci_number type, int64_t count, void **data)
 {
     *data = NULL;
-    if (state->file) {
+    if (state->is_read) {
         const block *const b = find(state, name);
         if (!b || b->type != type || b->count != count)
             return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %lld numbers %s, expected %lld %s", name,
@@ -105,8 +106,38 @@ ewc_status ewci_state_exchange(
     const ewc_status status = ewci_state_block(state, name, type, count, &own);
     if (status != EWC_OK || count == 0) return status;
     const size_t bytes = (size_t)count * types[type].bytes;
-    memcpy(state->file ? data : own, state->file ? own : data, bytes);
+    memcpy(state->is_read ? data : own, state->is_read ? own : data, bytes);
     return EWC_OK;
+}
+
+static int show(const block *b, ewci_block *out)
+{
+    if (!b) return 0;
+    *out = (ewci_block){b->name, b->type, b->count, types[b->type].bytes, b->data};
+    return 1;
+}
+
+int ewci_state_item(const ewci_state *state, int i, ewci_block *out)
+{
+    return show(i < state->count ? &state->blocks[i] : NULL, out);
+}
+
+int ewci_state_find(const ewci_state *state, const char *name, ewci_block *out)
+{
+    return show(find(state, name), out);
+}
+
+char *ewci_state_text(const ewci_state *state, const char *name)
+{
+    const block *const b = find(state, name);
+    char *const text = b && b->type == EWCI_U8 ? ewci_calloc((size_t)b->count + 1, 1) : NULL;
+    if (text) memcpy(text, b->data, (size_t)b->count);
+    return text;
+}
+
+void ewci_state_turn(ewci_state *state)
+{
+    state->is_read = 1;
 }
 
 /* ---- Files ---- */
@@ -220,6 +251,7 @@ ewc_status ewci_state_read(ewci_state **out, const char *path, size_t limit)
     *out = NULL;
     ewci_state *const state = ewci_state_new();
     if (!state) return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+    state->is_read = 1;
     ewc_status status = ewci_file_read(&state->file, &bytes, path, limit);
     if (status == EWC_OK) status = parse(state, path, bytes);
     if (status == EWC_OK)

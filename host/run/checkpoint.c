@@ -14,20 +14,21 @@
 
 #include "../base/enter.h"
 #include "../base/safetensors.h"
+#include "../ewc/fisher.h"
 #include "sequence.h"
 
 /* Format 2 says what network, tasks and data it is of; format 1 had the architecture alone. */
 enum {
-    HEADER_MAX = 1 << 23,
+    HEADER_MAX = EWCI_CHECKPOINT_HEADER_MAX,
     HEAD_MAX = HEADER_MAX + 8, /* with its length */
-    PARTS = 3,
+    PARTS = EWCI_PARTS,
     NAME_SIZE = 64,
     FORMAT_VERSION = 2,
     ARCHITECTURE_SIZE = 1 << 14
 };
 
-/* The parts of a file, each in the model's layout, and how their tensors' names begin. */
-static const char *const prefixes[PARTS] = {"", "ewc.S.", "ewc.mu."};
+/* Each part is in the model's layout. */
+const char *const ewci_checkpoint_prefixes[PARTS] = {"", "ewc.S.", "ewc.mu."};
 
 /* A metadata entry, or "" if it is missing or no string. */
 static const char *entry(const json_t *metadata, const char *key)
@@ -299,7 +300,7 @@ static json_t *make_header(const ewc_model *model, json_t *metadata, int parts)
         for (int64_t i = 0; i < ewc_model_segment_count(model); i++) {
             const ewc_segment *const segment = ewc_model_segment(model, i);
             char name[NAME_SIZE];
-            snprintf(name, sizeof name, "%s%s", prefixes[part], segment->name);
+            snprintf(name, sizeof name, "%s%s", ewci_checkpoint_prefixes[part], segment->name);
             failed |= json_object_set_new(root, name, describe_tensor(segment, part * count * 4));
         }
     }
@@ -417,6 +418,30 @@ ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model, ewc_con
     return status;
 }
 
+ewc_status ewc_checkpoint_save_fisher(const char *path, ewc_fisher *fisher)
+{
+    EWCI_ENTER(path, fisher);
+    const ewc_model *const model = fisher->model;
+    const int64_t count = ewc_model_parameter_count(model);
+    ewc_status status = EWC_OK;
+    json_t *header = NULL;
+    char sum[EWCI_SEAL_SIZE];
+    float *const data = ewci_calloc((size_t)count, sizeof *data);
+    const ewci_piece tensors = {data, (size_t)count * sizeof *data};
+    if (data == NULL) return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+    EWCI_TRY(ewc_fisher_read(fisher, data, count));
+    if (!all_finite(data, count))
+        EWCI_TRY(ewci_fail(EWC_ERR_NONFINITE, "%s: F is not finite", path));
+    header = make_header(model, json_pack("{s:s}", "format", "pt"), 1);
+    if (header == NULL || !ewci_safetensors_seal(sum, header, &tensors, 1))
+        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path));
+    EWCI_TRY(ewci_safetensors_write(path, header, &tensors, 1, NULL));
+done:
+    json_decref(header);
+    free(data);
+    return status;
+}
+
 /* ---- Reading ---- */
 
 /* Where a tensor's bytes lie in the file, and which place in the model's layout they are for. */
@@ -494,7 +519,7 @@ static ewc_status check_header(const char *path, const json_t *root, const ewc_m
     for (int64_t k = 0; k < known; k++) {
         const ewc_segment *const segment = ewc_model_segment(model, k % segments);
         char name[NAME_SIZE];
-        snprintf(name, sizeof name, "%s%s", prefixes[k / segments], segment->name);
+        snprintf(name, sizeof name, "%s%s", ewci_checkpoint_prefixes[k / segments], segment->name);
         const ewc_status status = check_tensor(path, root, name, segment, &p[k]);
         if (status != EWC_OK) return status;
         p[k].target = k / segments * count + segment->offset;
@@ -540,24 +565,26 @@ static ewc_status check_former_sum(
         EWC_ERR_CHECKPOINT, "%s: damaged: checksum %s, expected %.16s", path, sum, given);
 }
 
-/* Checks the values; S is never negative. */
-static ewc_status check_values(const char *path, const json_t *metadata, const float *data,
-    int64_t count, int parts, double *r, int64_t *tasks)
+ewc_status ewci_checkpoint_folded(const char *path, const json_t *header, double *r, int64_t *tasks)
 {
-    if (!all_finite(data, count * parts))
-        return ewci_fail(EWC_ERR_NONFINITE, "%s: holds values that are not finite", path);
-    *r = 0.0;
-    *tasks = 0;
-    if (parts == 1) return EWC_OK;
-    for (int64_t i = 0; i < count; i++)
-        if (!(data[count + i] >= 0.0f))
-            return ewci_fail(EWC_ERR_NONFINITE, "%s: S is negative at %lld", path, (long long)i);
+    const json_t *const metadata = json_object_get(header, "__metadata__");
     if (!ewci_parse_integer(tasks, entry(metadata, "ewc.tasks")) || *tasks < 1)
         return ewci_fail(EWC_ERR_CHECKPOINT, "%s: ewc.tasks: \"%.32s\", expected at least 1", path,
             entry(metadata, "ewc.tasks"));
     if (!ewci_parse_real(r, entry(metadata, "ewc.r")) || !(*r >= 0.0))
         return ewci_fail(EWC_ERR_CHECKPOINT, "%s: ewc.r: \"%.32s\", expected a number >= 0", path,
             entry(metadata, "ewc.r"));
+    return EWC_OK;
+}
+
+/* Checks the values; S is never negative. */
+static ewc_status check_values(const char *path, const float *data, int64_t count, int parts)
+{
+    if (!all_finite(data, count * parts))
+        return ewci_fail(EWC_ERR_NONFINITE, "%s: holds values that are not finite", path);
+    for (int64_t i = 0; i < count && parts > 1; i++)
+        if (!(data[count + i] >= 0.0f))
+            return ewci_fail(EWC_ERR_NONFINITE, "%s: S is negative at %lld", path, (long long)i);
     return EWC_OK;
 }
 
@@ -574,6 +601,15 @@ static ewc_status check_network(const char *path, const json_t *metadata, const 
     spell_entry(want, &ours, &activation_row);
     return ewci_fail(
         EWC_ERR_CHECKPOINT, "%s: activation is %s, this model's is %s", path, have, want);
+}
+
+ewc_status ewci_checkpoint_check(const char *path, const json_t *header, const ewc_model *model,
+    const void *tensors, size_t bytes)
+{
+    const json_t *const metadata = json_object_get(header, "__metadata__");
+    ewc_status status = ewci_safetensors_check(path, header, tensors, bytes);
+    if (status == EWC_OK) status = check_former_sum(path, metadata, tensors, bytes);
+    return status == EWC_OK ? check_network(path, metadata, model) : status;
 }
 
 ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolidation *state)
@@ -594,13 +630,10 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     const size_t limit = HEAD_MAX + (size_t)count * PARTS * sizeof *data;
     EWCI_TRY(ewci_file_read(&file, &bytes, path, limit));
     EWCI_TRY(ewci_safetensors_read(&root, &begin, path, file, bytes, HEADER_MAX));
-    const json_t *const metadata = json_object_get(root, "__metadata__");
     const char *const tensors = file + begin;
     bytes -= begin;
     EWCI_TRY(check_header(path, root, model, bytes, &places, &parts));
-    EWCI_TRY(ewci_safetensors_check(path, root, tensors, bytes));
-    EWCI_TRY(check_former_sum(path, metadata, tensors, bytes));
-    EWCI_TRY(check_network(path, metadata, model));
+    EWCI_TRY(ewci_checkpoint_check(path, root, model, tensors, bytes));
 
     data = ewci_calloc(bytes, 1);
     if (data == NULL) {
@@ -610,7 +643,8 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     for (int64_t k = 0; k < parts * ewc_model_segment_count(model); k++)
         memcpy(data + places[k].target, tensors + places[k].begin,
             (size_t)(places[k].end - places[k].begin));
-    EWCI_TRY(check_values(path, metadata, data, count, parts, &r, &tasks));
+    EWCI_TRY(check_values(path, data, count, parts));
+    if (parts > 1) EWCI_TRY(ewci_checkpoint_folded(path, root, &r, &tasks));
 
     EWCI_TRY(ewc_model_write(model, data, count));
     if (state == NULL) goto done;

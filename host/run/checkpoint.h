@@ -20,6 +20,25 @@ ewc_status ewci_checkpoint_make(ewci_checkpoint **out, const char *path, ewc_mod
 ewc_status ewci_checkpoint_write(const ewci_checkpoint *checkpoint);
 void ewci_checkpoint_free(ewci_checkpoint *checkpoint);
 
+/* The parts of a file, and how the names of their tensors begin. */
+enum { EWCI_PART_WEIGHTS, EWCI_PART_S, EWCI_PART_MU, EWCI_PARTS };
+enum { EWCI_TENSOR_NAME = 128, EWCI_CHECKPOINT_HEADER_MAX = 1 << 23 };
+extern const char *const ewci_checkpoint_prefixes[EWCI_PARTS];
+
+/* Whether a file of this header, and `bytes` bytes of tensors, is whole, and of a network that is
+ * the model's in what tensors do not show.
+ * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_MEMORY */
+ewc_status ewci_checkpoint_check(const char *path, const json_t *header, const ewc_model *model,
+    const void *tensors, size_t bytes);
+
+/* What a file with an EWC state says of it. @return EWC_OK; EWC_ERR_CHECKPOINT */
+ewc_status ewci_checkpoint_folded(
+    const char *path, const json_t *header, double *r, int64_t *tasks);
+
+/* As ewc_checkpoint_start, of an output layer that has all of its rows unless `wider`. */
+ewc_status ewci_checkpoint_start(const char *path, ewc_model *model, ewc_consolidation *state,
+    const ewc_tensor_name *names, int64_t count, int wider);
+
 /* A file that says what its tasks are must have these, and their data unless `other_data`;
  * *trained is how many of them it has learnt, all where it does not say.
  * @return EWC_OK; EWC_ERR_DATA: other data, both are named; EWC_ERR_CHECKPOINT: other tasks, the

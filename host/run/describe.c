@@ -293,12 +293,11 @@ static json_t *describe_overlap(const ewc_run *run, const ewc_event *e)
  * every task, and of more of them the last line has it. */
 static void describe_event_classes(json_t *line, const ewc_run *run, const ewc_event *e)
 {
-    enum { MATRIX_MAX = 32 };
     const ewc_confusion *const c = e->confusion;
     if (c == NULL) return;
     const int is_last = e->task + 1 == run->result.tasks;
     if (is_last || c->classes <= EWC_CONFUSION_MAX)
-        describe_confusion(line, c, is_last || c->classes <= MATRIX_MAX);
+        describe_confusion(line, c, is_last || c->classes <= EWCI_RECORD_MATRIX);
     json_object_set_new(line, "recency_bias", ewci_json_real(c->recency_bias));
 }
 

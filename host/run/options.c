@@ -69,10 +69,12 @@ static const struct row *find_row(const char *key)
     return NULL;
 }
 
-/* Edit distance (Levenshtein) of two names of at most EWC_OPTION_KEY_SIZE - 1 characters. */
+enum { NEAREST_MAX = 128 };
+
+/* Edit distance (Levenshtein) of two names of less than NEAREST_MAX characters. */
 static int edit_distance(const char *a, const char *b)
 {
-    int cost[EWC_OPTION_KEY_SIZE];
+    int cost[NEAREST_MAX];
     const int columns = (int)strlen(b);
     for (int j = 0; j <= columns; j++)
         cost[j] = j;
@@ -89,21 +91,29 @@ static int edit_distance(const char *a, const char *b)
     return cost[columns];
 }
 
+int ewci_nearest(const char *name, const char *const *names, int count, size_t most)
+{
+    const size_t length = strlen(name);
+    int best = (int)length / 2 + 1; /* as far off as half the letters says nothing */
+    int out = -1;
+    for (int i = 0; i < count && length < NEAREST_MAX; i++) {
+        if (strlen(names[i]) >= (most < NEAREST_MAX ? most : NEAREST_MAX)) continue;
+        const int distance = edit_distance(name, names[i]);
+        if (distance >= best) continue;
+        best = distance;
+        out = i;
+    }
+    return out;
+}
+
 int ewc_options_nearest(char *out, const char *name, const char *const *names, int count)
 {
     if (out == NULL) return 0;
     out[0] = '\0';
-    if (name == NULL || names == NULL) return 0;
-    const size_t length = strlen(name);
-    int best = (int)length / 2 + 1; /* as far off as half the letters says nothing */
-    for (int i = 0; i < count && length < EWC_OPTION_KEY_SIZE; i++) {
-        if (strlen(names[i]) >= EWC_OPTION_KEY_SIZE) continue;
-        const int distance = edit_distance(name, names[i]);
-        if (distance >= best) continue;
-        best = distance;
-        strcpy(out, names[i]);
-    }
-    return out[0] != '\0';
+    if (name == NULL || names == NULL || strlen(name) >= EWC_OPTION_KEY_SIZE) return 0;
+    const int i = ewci_nearest(name, names, count, EWC_OPTION_KEY_SIZE);
+    if (i >= 0) strcpy(out, names[i]);
+    return i >= 0;
 }
 
 /* Fails for a name that is not among those known, naming the nearest one that is. */
@@ -265,8 +275,9 @@ static ewc_status set_row(ewc_run_options *options, const struct row *row, const
     case EWC_OPTION_TEXT: {
         char path[EWC_OPTION_TEXT_SIZE];
         const char *text = value;
-        const int is_path =
-            field == options->data_dir || field == options->data || field == options->sequence;
+        const int is_path = field == options->data_dir || field == options->data ||
+                            field == options->sequence || field == options->init_from ||
+                            field == options->init_map;
         if (is_path && value[0] != '\0') { /* a run is used elsewhere, too */
             if (!ewci_path_absolute(path, sizeof path, value)) break;
             text = path;
@@ -774,6 +785,8 @@ ewc_status ewc_options_check(const ewc_run_options *options)
             "patience: early stopping needs validation samples, such as --validation 5000");
     if (o->epochs == 0 && o->iterations == 0)
         return ewci_fail(EWC_ERR_CONFIG, "epochs: 0, expected epochs or iterations above 0");
+    if (o->init_map[0] != '\0' && o->init_from[0] == '\0')
+        return ewci_fail(EWC_ERR_CONFIG, "init-map: says names in a file that init-from names");
     if (o->nesterov && o->optimizer == EWC_OPTIMIZER_SGD && !(o->momentum > 0.0))
         return ewci_fail(EWC_ERR_CONFIG, "nesterov: needs momentum above 0");
     return EWC_OK;

@@ -27,8 +27,7 @@ static ewc_status exchange_text(ewci_state *state, const char *name, char **text
     return ewci_state_exchange(state, name, EWCI_U8, bytes, *text);
 }
 
-/* What the run was begun with: network, tasks, and the checksums of their sets. */
-static char *spell_identity(const ewc_run *run)
+char *ewci_run_identity(const ewc_run *run)
 {
     json_t *const what = ewci_sequence_describe(run->tasks);
     if (what != NULL) json_object_set_new(what, "model", json_string(run->model_text));
@@ -41,7 +40,7 @@ static char *spell_identity(const ewc_run *run)
 
 static ewc_status exchange_identity(ewc_run *run, ewci_state *state)
 {
-    char *const own = spell_identity(run), *other = own;
+    char *const own = ewci_run_identity(run), *other = own;
     ewc_status status = EWC_OK;
     if (own == NULL) return ewci_fail(EWC_ERR_MEMORY, "run.identity: out of memory");
     EWCI_TRY(exchange_text(state, "run.identity", &other));
@@ -135,6 +134,18 @@ done:
     return status;
 }
 
+ewc_status ewci_run_exchange_end(ewc_run *run, ewci_state *state)
+{
+    ewc_run_result *const r = &run->result;
+    const int64_t done = r->done, saved = r->saved;
+    int64_t record = 0;
+    r->done = r->saved = 0; /* so that what an early end would save is left out */
+    const ewc_status status = exchange(run, state, &record);
+    r->done = done;
+    r->saved = saved;
+    return status;
+}
+
 /* ---- Writing ---- */
 
 int ewc_run_is_resumable(const char *folder)
@@ -206,8 +217,7 @@ void ewci_run_save_state(ewc_run *run, int at_end)
 
 /* ---- Going on ---- */
 
-/* The most that a state of this run may have. */
-static size_t most_bytes(const ewc_run *run)
+size_t ewci_run_state_bytes(const ewc_run *run)
 {
     enum { BUFFERS = 16 }; /* of the size of the model: fewer */
     const size_t parameters = (size_t)ewc_model_parameter_count(run->model) * sizeof(float);
@@ -222,7 +232,7 @@ static ewc_status load_state(ewc_run *run, int64_t i)
     ewci_state *state = NULL;
     int64_t bytes = 0;
     ewc_status status;
-    EWCI_TRY(ewci_states_read(run->states, i, most_bytes(run), &state));
+    EWCI_TRY(ewci_states_read(run->states, i, ewci_run_state_bytes(run), &state));
     status = exchange(run, state, &bytes);
     if (status == EWC_ERR_CHECKPOINT)
         status = ewci_fail(

@@ -151,22 +151,29 @@ static ewc_status save_task_models(ewc_run *run)
     return status;
 }
 
+ewc_status ewci_run_keep(ewc_run *run)
+{
+    const int64_t n = ewc_model_parameter_count(run->model);
+    kept_model *const kept = &run->kept;
+    ewc_status status = EWC_OK;
+    if (kept->theta != NULL) EWCI_TRY(ewc_model_read(run->model, kept->theta, n));
+    if (kept->s == NULL) goto done;
+    EWCI_TRY(ewc_consolidation_read(run->state, kept->s, kept->mu, n));
+    EWCI_TRY(ewc_consolidation_describe(run->state, &kept->info, sizeof kept->info));
+done:
+    return status;
+}
+
 /* After a task: keeps model and state in host memory, and leaves them in the folder after the first
  * task and then now and then, for an end that nothing can be done about (SIGKILL, a power cut). A
  * file that cannot be written now is written later. */
 static ewc_status keep_finished(ewc_run *run)
 {
     static const double between_saves = 60.0; /* seconds; a save takes a fraction of one */
-    const int64_t n = ewc_model_parameter_count(run->model);
-    kept_model *const kept = &run->kept;
     ewc_status status = EWC_OK;
     if (run->result.done == run->result.tasks) return EWC_OK; /* the end saves itself */
     EWCI_TRY(make_task_model(run));
-    if (kept->theta != NULL) EWCI_TRY(ewc_model_read(run->model, kept->theta, n));
-    if (kept->s != NULL) {
-        EWCI_TRY(ewc_consolidation_read(run->state, kept->s, kept->mu, n));
-        EWCI_TRY(ewc_consolidation_describe(run->state, &kept->info, sizeof kept->info));
-    }
+    EWCI_TRY(ewci_run_keep(run));
     if (run->result.saved == 0 || ewci_run_now() - run->saved_at >= between_saves)
         EWCI_TRY(save_finished(run));
 done:
@@ -195,19 +202,22 @@ done:
 
 /* ---- Listening ---- */
 
-/* The first fold that makes the explicit step unstable: said once, and recorded. */
-static void note_form(ewc_run *run, const ewc_event *e)
+/* The first state that makes the explicit step unstable: said once, and recorded. `task`, from 1,
+ * is the next one. */
+static void note_form(ewc_run *run, int64_t task)
 {
     const ewc_run_options *const o = &run->options;
     const ewci_method *const method = ewci_method_of(o);
-    if (o->penalty != EWC_PENALTY_AUTO || e->form != EWC_PENALTY_PROXIMAL ||
-        run->result.proximal_from > 0 || e->task + 1 == run->result.tasks)
+    if (run->state == NULL || o->penalty != EWC_PENALTY_AUTO || run->result.proximal_from > 0 ||
+        task > run->result.tasks ||
+        ewc_optimizer_penalty(run->optimizer, run->state) != EWC_PENALTY_PROXIMAL)
         return;
-    run->result.proximal_from = e->task + 2; /* from 1, and the task after this one */
+    const double safe = ewc_optimizer_safe_lambda(run->optimizer, run->state, (float)o->lr);
+    run->result.proximal_from = task;
     ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_INFO,
         "penalty: proximal from task %lld on (%s %g; explicit is stable up to %.4g)",
         (long long)run->result.proximal_from, method->strength,
-        ewci_method_lambda(o) / method->factor, e->safe_lambda / method->factor);
+        ewci_method_lambda(o) / method->factor, safe / method->factor);
 }
 
 /* Keeps the first thing that goes wrong. */
@@ -226,14 +236,14 @@ static int on_event(void *user, const ewc_event *e)
     ewc_run_result *const result = &run->result;
     const int unfinished = e->kind == EWC_EVENT_POLL ||
                            (e->kind == EWC_EVENT_FISHER && e->stats == NULL); /* only time passes */
-    if (unfinished)
+    if (unfinished || !run->executing) /* nothing is trained: ewc_run_consolidate */
         return run->callbacks.on_event != NULL
                    ? run->callbacks.on_event(run->callbacks.event_user, e)
                    : 0;
     json_t *const line = ewci_run_describe_event(run, e);
     if (e->kind == EWC_EVENT_EVALUATED || e->kind == EWC_EVENT_VALIDATED)
         result->seconds_evaluation += e->seconds;
-    if (e->kind == EWC_EVENT_FOLDED) note_form(run, e);
+    if (e->kind == EWC_EVENT_FOLDED) note_form(run, e->task + 2);
     if (e->kind == EWC_EVENT_FISHER) {
         result->seconds_fisher += e->seconds;
         result->fisher_samples += e->samples;
@@ -256,7 +266,7 @@ static int on_event(void *user, const ewc_event *e)
 
 /* ---- Making a run ---- */
 
-static ewc_status create_data(ewc_run *run)
+ewc_status ewci_run_create_data(ewc_run *run, const json_t *sequence)
 {
     const ewc_run_options *const o = &run->options;
     ewc_status status = EWC_OK;
@@ -277,7 +287,7 @@ static ewc_status create_data(ewc_run *run)
     tasks.std = (float)o->std;
     tasks.standardize = o->standardize;
     if (o->sequence[0] != '\0')
-        return ewci_sequence_open(&run->tasks, &run->sets, run->backend, o, &tasks);
+        return ewci_sequence_open(&run->tasks, &run->sets, run->backend, o, &tasks, sequence);
     EWCI_TRY(ewci_sets_load(&run->sets, run->backend, o));
     EWCI_TRY(ewc_tasks_create(&run->tasks, run->sets.sets[0], &tasks));
 done:
@@ -331,11 +341,24 @@ done:
     return status;
 }
 
+ewc_fisher_options ewci_run_fisher_options(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
+    fisher.estimator = ewci_method_estimator(o);
+    fisher.samples = o->fisher_samples;
+    fisher.draws = o->fisher_draws;
+    fisher.batch = o->fisher_batch;
+    fisher.tolerance = o->fisher_tolerance;
+    fisher.seed = (uint64_t)o->seed;
+    return fisher;
+}
+
 static ewc_status create_trainer(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
     ewc_train_options training = EWC_TRAIN_OPTIONS_DEFAULTS;
-    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
+    const ewc_fisher_options fisher = ewci_run_fisher_options(run);
     training.epochs = o->epochs;
     training.iterations = o->iterations;
     training.batch = o->batch;
@@ -352,12 +375,6 @@ static ewc_status create_trainer(ewc_run *run)
     training.replay = ewci_method_of(o)->replay;
     training.memory = o->memory;
     training.replay_batch = o->replay_batch;
-    fisher.estimator = ewci_method_estimator(o);
-    fisher.samples = o->fisher_samples;
-    fisher.draws = o->fisher_draws;
-    fisher.batch = o->fisher_batch;
-    fisher.tolerance = o->fisher_tolerance;
-    fisher.seed = (uint64_t)o->seed;
     training.fisher = &fisher;
     training.report_every = o->report_every;
     training.eval_every = o->eval_every;
@@ -374,9 +391,8 @@ static ewc_status create_trainer(ewc_run *run)
         &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
 }
 
-/* The run of these options, which have been checked, in no folder yet. */
-static ewc_status create_run(
-    ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
+ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
+    const ewc_run_callbacks *callbacks, const json_t *sequence)
 {
     ewc_status status = EWC_OK;
     ewc_run *run = ewci_calloc(1, sizeof *run);
@@ -396,7 +412,7 @@ static ewc_status create_run(
     backend.log = run->callbacks.log;
     backend.log_user = run->callbacks.log_user;
     EWCI_TRY(ewc_backend_create(&run->backend, o->device, &backend));
-    EWCI_TRY(create_data(run));
+    EWCI_TRY(ewci_run_create_data(run, sequence));
     EWCI_TRY(create_model(run));
     EWCI_TRY(create_trainer(run));
     EWCI_TRY(create_kept(run));
@@ -435,6 +451,15 @@ done:
     return status;
 }
 
+ewc_status ewci_run_check_out(const ewc_run_options *options)
+{
+    struct stat existing;
+    const int resumes = ewc_run_is_resumable(options->out);
+    if (options->out[0] == '\0' || lstat(options->out, &existing) != 0) return EWC_OK;
+    return ewci_fail(EWC_ERR_CONFIG, "out: %s exists already%s%s", options->out,
+        resumes ? "; to go on with it: ewc resume " : "", resumes ? options->out : "");
+}
+
 ewc_status ewc_run_create(
     ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
 {
@@ -442,25 +467,19 @@ ewc_status ewc_run_create(
     EWCI_ENTER(out, options);
     ewc_run_options given;
     ewc_status status;
-    struct stat existing;
     EWCI_TRY(ewc_options_check(options));
     EWCI_TRY(ewci_options_import(&given, options, "ewc_run_create"));
-    if (given.out[0] != '\0' && lstat(given.out, &existing) == 0)
-        EWCI_TRY(ewci_fail(EWC_ERR_CONFIG, "out: %s exists already%s%s", given.out,
-            ewc_run_is_resumable(given.out) ? "; to go on with it: ewc resume " : "",
-            ewc_run_is_resumable(given.out) ? given.out : ""));
-    EWCI_TRY(create_run(out, options, callbacks));
+    EWCI_TRY(ewci_run_check_out(&given));
+    EWCI_TRY(ewci_run_make(out, options, callbacks, NULL));
 done:
     return status;
 }
 
-/* The options of a run's config.json, or those given, which may differ in what results do not
- * depend on. */
-static ewc_status take_options(
+ewc_status ewci_run_take_options(
     ewc_run_options *options, const char *folder, const ewc_run_options *given)
 {
-    static const char *const free_keys[] = {
-        "device", "threads", "out", "checkpoint-every", "checkpoint-minutes", "keep"};
+    static const char *const free_keys[] = {"device", "threads", "out", "checkpoint-every",
+        "checkpoint-minutes", "keep", "continuable"};
     ewc_run_options own;
     ewc_option_info info;
     ewc_status status;
@@ -514,9 +533,9 @@ ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_optio
     char *record = NULL;
     if (!ewc_run_is_resumable(folder))
         return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from", folder);
-    EWCI_TRY(take_options(&options, folder, given));
+    EWCI_TRY(ewci_run_take_options(&options, folder, given));
     EWCI_TRY(ewc_options_check(&options));
-    EWCI_TRY(create_run(&run, &options, callbacks));
+    EWCI_TRY(ewci_run_make(&run, &options, callbacks, NULL));
     run->resumes = 1;
     run->folder = strdup(folder);
     record = ewci_run_path(folder, "metrics.jsonl");
@@ -551,6 +570,8 @@ void ewc_run_free(ewc_run *run)
     ewci_sets_free(&run->sets);
     ewc_backend_free(run->backend);
     free(run->names);
+    ewci_state_free(run->former);
+    free(run->former_folder);
     free(run->folder);
     free(run);
 }
@@ -626,6 +647,13 @@ static ewc_status begin(ewc_run *run)
 
     EWCI_TRY(make_folder(run));
     run->result.folder = run->folder;
+    if (run->former != NULL && resolved.sequence[0] != '\0') { /* no file has these tasks yet */
+        path = ewci_run_path(run->folder, "sequence.json");
+        if (path == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "out: out of memory"));
+        EWCI_TRY(ewc_options_set(&resolved, "sequence", path));
+        free(path);
+        path = NULL;
+    }
     EWCI_TRY(ewc_options_to_json(&resolved, &text));
     EWCI_TRY(write_text(run, "config.json", text));
     if (run->options.sequence[0] != '\0') EWCI_TRY(write_sequence(run));
@@ -663,6 +691,8 @@ static ewc_status finish(ewc_run *run)
     EWCI_TRY(ewci_record_add(run->record, line));
     EWCI_TRY(ewci_record_length(run->record, &bytes)); /* which is still there */
     ewci_run_settle(run, 1);
+    if (run->options.checkpoint && run->options.continuable && ewci_run_keep_end(run) != EWC_OK)
+        ewci_run_complain(run);
     ewci_states_drop(run->states);
 done:
     return status;
@@ -686,8 +716,9 @@ static ewc_status train(ewc_run *run)
 {
     const ewci_method *const method = ewci_method_of(&run->options);
     run->executing = 1;
-    ewc_status status =
-        run->resumes ? ewci_trainer_go_on(run->trainer) : ewc_trainer_run(run->trainer);
+    ewc_status status = run->resumes || run->former_folder != NULL
+                            ? ewci_trainer_go_on(run->trainer)
+                            : ewc_trainer_run(run->trainer);
     run->executing = 0;
     if (run->event_status != EWC_OK)
         return ewci_fail(run->event_status, "%s", run->event_sentence); /* why it was stopped */
@@ -727,7 +758,11 @@ ewc_status ewc_run_execute(ewc_run *run)
     ewc_status status = EWC_OK;
     if (!run->resumes) {
         run->start = run->state_at = ewci_run_now();
-        status = begin(run);
+        status = ewci_run_start(run);
+        if (status == EWC_OK) status = begin(run);
+        if (status == EWC_OK && run->former != NULL) status = ewci_run_take_former(run);
+        /* Of a state that the run starts with. */
+        if (status == EWC_OK) note_form(run, run->result.done + 1);
     }
     if (status != EWC_OK) return status;
     status = train(run);

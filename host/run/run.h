@@ -50,6 +50,8 @@ struct ewc_run {
     char complaint[512];         /* what was said last of what could not be written */
     ewci_checkpoint *task_model; /* to be written with the next state; NULL: none */
     int save_asked;
+    ewci_state *former; /* of the run that this one goes on from, until it is executed; or NULL */
+    char *former_folder;
     char *folder;
     char model_text[1024];
 };
@@ -59,8 +61,59 @@ struct ewc_run {
 json_t *ewci_run_describe(const ewc_run *run);
 /* {"acc", ...}: null where undefined. */
 json_t *ewci_run_describe_measures(const ewc_measures *measures);
+/* The most classes of which the record has a confusion matrix after each task. */
+enum { EWCI_RECORD_MATRIX = 32 };
 /* An event as a line of the record. */
 json_t *ewci_run_describe_event(const ewc_run *run, const ewc_event *event);
+
+/* What the options say of a Fisher pass. */
+ewc_fisher_options ewci_run_fisher_options(const ewc_run *run);
+
+/* weights.c: what the options say that the run starts from.
+ * @return as ewc_run_execute; EWC_ERR_DATA: it cannot be read */
+ewc_status ewci_run_start(ewc_run *run);
+
+/* ---- Parts of making a run, which continue.c has, too ---- */
+
+/* The tasks that the options say, or, of a sequence, `sequence` unless that is NULL. */
+ewc_status ewci_run_create_data(ewc_run *run, const json_t *sequence);
+
+/* The run of these options, which have been checked, in no folder yet; of tasks as above. */
+ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
+    const ewc_run_callbacks *callbacks, const json_t *sequence);
+
+/* The options of a run's config.json, or those given, which may differ in what results do not
+ * depend on. */
+ewc_status ewci_run_take_options(
+    ewc_run_options *options, const char *folder, const ewc_run_options *given);
+
+/* The option `out` must name no folder that exists. */
+ewc_status ewci_run_check_out(const ewc_run_options *options);
+
+/* Keeps model and state of the tasks that are finished in host memory. */
+ewc_status ewci_run_keep(ewc_run *run);
+
+/* ---- continue.c ---- */
+
+/* Writes what more tasks would begin with. @return EWC_OK; EWC_ERR_IO; EWC_ERR_MEMORY;
+ *         EWC_ERR_DEVICE */
+ewc_status ewci_run_keep_end(ewc_run *run);
+
+/* What a new run that goes on from another one has of it: evaluates the untrained model on all
+ * tasks, then takes state and record over. */
+ewc_status ewci_run_take_former(ewc_run *run);
+
+/* ---- resume.c ---- */
+
+/* What the run was begun with: network, tasks, and the checksums of their sets. NULL: out of
+ * memory. free() it. */
+char *ewci_run_identity(const ewc_run *run);
+
+/* The most that a state of this run may have. */
+size_t ewci_run_state_bytes(const ewc_run *run);
+
+/* All that a finished run has changed, into a state or out of it. */
+ewc_status ewci_run_exchange_end(ewc_run *run, ewci_state *state);
 
 /* Seconds of a clock that only goes on. */
 double ewci_run_now(void);

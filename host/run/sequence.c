@@ -492,7 +492,7 @@ static ewc_status fail_in_file(ewc_status status, const char *path)
 }
 
 ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *backend,
-    const ewc_run_options *options, const ewc_task_options *tasks)
+    const ewc_run_options *options, const ewc_task_options *tasks, const json_t *given)
 {
     ewc_sequence *sequence = NULL;
     const char *const path = options->sequence;
@@ -505,10 +505,15 @@ ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *bac
     char copy[EWC_OPTION_TEXT_SIZE];
     snprintf(copy, sizeof copy, "%s", path);
     snprintf(r.folder, sizeof r.folder, "%s", dirname(copy));
-    status = ewci_file_read(&text, &bytes, path, EWCI_SEQUENCE_BYTES_MAX);
-    if (status == EWC_ERR_IO) status = ewci_fail(EWC_ERR_CONFIG, "sequence: %s", ewc_last_error());
-    if (status != EWC_OK) goto done;
-    EWCI_TRY(ewci_json_parse(&root, text, bytes, path, EWC_ERR_CONFIG));
+    if (given == NULL) {
+        status = ewci_file_read(&text, &bytes, path, EWCI_SEQUENCE_BYTES_MAX);
+        if (status == EWC_ERR_IO)
+            status = ewci_fail(EWC_ERR_CONFIG, "sequence: %s", ewc_last_error());
+        if (status != EWC_OK) goto done;
+        EWCI_TRY(ewci_json_parse(&root, text, bytes, path, EWC_ERR_CONFIG));
+    } else {
+        root = json_incref((json_t *)(uintptr_t)given);
+    }
     EWCI_TRY(ewc_sequence_create(&sequence));
     status = read_tasks(&r, sequence, root, &own);
     if (status == EWC_OK) status = ewc_tasks_create_sequence(out, sequence, NULL, tasks);

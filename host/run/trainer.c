@@ -1192,18 +1192,6 @@ ewc_status ewc_trainer_run(ewc_trainer *trainer)
     return enter(trainer, "ewc_trainer_run", (position){.phase = UNTRAINED}, 0, run_sequence);
 }
 
-ewc_status ewci_trainer_go_on(ewc_trainer *trainer)
-{
-    return enter(trainer, "ewci_trainer_go_on", trainer->at, 0, run_sequence);
-}
-
-/* ---- Stopping and going on ---- */
-
-int64_t ewci_trainer_steps(const ewc_trainer *trainer)
-{
-    return (int64_t)trainer->step;
-}
-
 static ewc_status check_position(const ewc_trainer *trainer, const position *at)
 {
     const int has_phase = (at->phase != FOLD || trainer->fisher) &&
@@ -1215,6 +1203,37 @@ static ewc_status check_position(const ewc_trainer *trainer, const position *at)
         return EWC_OK;
     return ewci_fail(EWC_ERR_CHECKPOINT, "trainer.at: task %lld, phase %lld, step %lld",
         (long long)at->task, (long long)at->phase, (long long)at->step);
+}
+
+static ewc_status look_before(ewc_trainer *trainer, int64_t t)
+{
+    (void)t;
+    return evaluates_unseen(trainer) ? evaluate_untrained(trainer) : EWC_OK;
+}
+
+ewc_status ewci_trainer_untrained(ewc_trainer *trainer)
+{
+    return enter(trainer, "ewci_trainer_untrained", (position){.phase = UNTRAINED}, 0, look_before);
+}
+
+ewc_status ewci_trainer_reopen(ewc_trainer *trainer, int64_t t)
+{
+    const position at = {.task = t, .phase = EVALUATION};
+    const ewc_status status = check_position(trainer, &at);
+    if (status == EWC_OK) trainer->at = at;
+    return status;
+}
+
+ewc_status ewci_trainer_go_on(ewc_trainer *trainer)
+{
+    return enter(trainer, "ewci_trainer_go_on", trainer->at, 0, run_sequence);
+}
+
+/* ---- Stopping and going on ---- */
+
+int64_t ewci_trainer_steps(const ewc_trainer *trainer)
+{
+    return (int64_t)trainer->step;
 }
 
 /* The sum of losses since the last report. */

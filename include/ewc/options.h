@@ -223,7 +223,14 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "statistics of batch norms: those of all tasks, of the first, or of each task by itself")  \
     X(CHOICE, keep, "last", "last|all", "Run",                                                     \
         "states to go on from: the last two; all: one of each task, too, with its model in "       \
-        "checkpoint/task-N.safetensors")
+        "checkpoint/task-N.safetensors")                                                           \
+    X(TEXT, init_from, "", "", "Model",                                                            \
+        "weights to start from, a safetensors file of any program; with its EWC state, if it has " \
+        "one")                                                                                     \
+    X(TEXT, init_map, "", "", "Model",                                                             \
+        "--init-from: a JSON file, {name here: name there, ...}, of tensors called otherwise there")\
+    X(FLAG, continuable, "true", "", "Run",                                                        \
+        "keep what train --continue goes on from, with Adam and EWC 20 bytes a weight")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field
@@ -277,7 +284,7 @@ EWC_API ewc_status ewc_options_preset(ewc_run_options *options, const char *name
 /* Sets one option from text. Numbers are decimal and complete: "1e400", "0x10", "1,5" and "" are
  * refused. Setting epochs above 0 sets iterations to 0, and the other way round; setting method to
  * dropout sets what is 0 of dropout_input and dropout_hidden (both) to 0.2 and 0.5, patience to 5
- * and validation to 5000; data_dir and data are made absolute; setting preset is
+ * and validation to 5000; the paths of files are made absolute; setting preset is
  * ewc_options_preset. The sentence of an error begins with the key.
  * @return EWC_OK; EWC_ERR_CONFIG: an unknown key, with the nearest known one; a value out of limits
  *         (the option keeps its value) */

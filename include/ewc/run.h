@@ -3,8 +3,9 @@
  *
  * The folder holds config.json (all options; ewc_options_load_json reads it), metrics.jsonl (one
  * JSON object a line, written as it happens; the first says what was run), result.json (accuracies,
- * measures, times) and checkpoint/model.safetensors (ewc/checkpoint.h), with the option `keep`
- * "all" also the model after each task, checkpoint/task-0001.safetensors and so on.
+ * measures, times), checkpoint/model.safetensors (ewc/checkpoint.h), with the option `keep` "all"
+ * also the model after each task, checkpoint/task-0001.safetensors and so on, and, when it has
+ * finished, checkpoint/continue.safetensors (for ewc_run_continue).
  *
  * Of an evaluation at a task's end metrics.jsonl has the accuracy on each class and how many
  * samples it rests on, as long as there are no more than EWC_CONFUSION_MAX classes, and the
@@ -59,6 +60,22 @@ EWC_API void ewc_run_free(ewc_run *run);
 EWC_API ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_options *options,
     const ewc_run_callbacks *callbacks);
 
+/* A new run that adds tasks to the run in `folder`, which has finished with the option
+ * `continuable` and stays as it is: those of the file `sequence`, or else so many more of its kind.
+ * What comes of it is what one run of all these tasks would have come to, bit for bit but for
+ * times: state, moments, accuracy matrix and record go on. With eval_samples at auto the last row
+ * of the former run, which rests on all samples, becomes one that rests on drawn ones, as it would
+ * have there. In task- and class-incremental sequences the output layer grows: the record keeps
+ * what was said of F of the narrower one, and with a weight decay, or another init than he, the new
+ * rows are not those of that one run. `options` as of ewc_run_resume, but `out` counts: a new
+ * folder. The number of tasks and the sequence in them are left aside.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: neither a sequence nor a number of tasks, or both;
+ *         EWC_ERR_CONFIG: the run has not finished or has nothing to go on from, another network,
+ *         other tasks than it had, an option differs (it is named); EWC_ERR_DATA: other data; as
+ *         ewc_run_create; EWC_ERR_CHECKPOINT */
+EWC_API ewc_status ewc_run_continue(ewc_run **out, const char *folder, const char *sequence,
+    int64_t tasks, const ewc_run_options *options, const ewc_run_callbacks *callbacks);
+
 /* Whether there is a state in the folder to go on from. */
 EWC_API int ewc_run_is_resumable(const char *folder);
 
@@ -74,7 +91,8 @@ EWC_API ewc_status ewc_run_save(ewc_run *run);
  * once a minute, for ends such as SIGKILL; where these cannot be written, or a state, that is a
  * warning to the log, and they are tried again. What cannot be written at the end is an error, and
  * ewc_run_resume writes it when there is room again.
- * @return EWC_OK; EWC_ERR_CONFIG: the folder exists; EWC_ERR_IO; EWC_ERR_STOPPED, EWC_ERR_UNSTABLE,
+ * @return EWC_OK; EWC_ERR_CONFIG: the folder exists; as ewc_checkpoint_start, of init_from and
+ *         init_map; EWC_ERR_IO; EWC_ERR_STOPPED, EWC_ERR_UNSTABLE,
  *         EWC_ERR_NONFINITE, EWC_ERR_MEMORY, EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_run_execute(ewc_run *run);
 
@@ -88,6 +106,32 @@ EWC_API ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double
 /* The same on whatever data the run has. */
 EWC_API ewc_status ewc_run_evaluate_other_data(
     ewc_run *run, const char *checkpoint, double *accuracy);
+
+/* ---- A model that was trained elsewhere ----
+ *
+ * The option init_from lets a run start from any safetensors file, which is read, as
+ * ewc_checkpoint_start says, when ewc_run_execute begins; EWC state in it goes on, so that the
+ * penalty holds from the first task on. The two functions below stand in place of ewc_run_execute,
+ * too, and take such a file as `weights`; init_map says names for all three. */
+
+/* F of task t at those weights by the options of the Fisher group, bit for bit as a run that comes
+ * to them computes it after that task. *out is of the run's model: free it before the run.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t out of range, called from a callback of the run; as
+ *         ewc_checkpoint_start, whose output layer must be as wide as the tasks need;
+ * EWC_ERR_CONFIG: of init_map; as ewc_fisher_compute */
+EWC_API ewc_status ewc_run_fisher(ewc_fisher **out, ewc_run *run, const char *weights, int64_t t);
+
+/* Folds tasks [first, end) at those weights, which have learnt them somehow, into the EWC state
+ * that the file has, or an empty one, and writes model and state to `out`: what a run can start
+ * from by init_from. By method ewc, ewc-online, l2 or mas. Events are told, none is recorded.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, no such tasks, called from a callback; EWC_ERR_CONFIG:
+ *         another method, a strength of 0, init_map; as ewc_run_fisher and ewc_consolidation_fold;
+ *         EWC_ERR_STOPPED; EWC_ERR_IO */
+EWC_API ewc_status ewc_run_consolidate(
+    ewc_run *run, const char *weights, int64_t first, int64_t end, const char *out);
+
+/* The run's model, borrowed; NULL for NULL. */
+EWC_API ewc_model *ewc_run_model(ewc_run *run);
 
 /* What a run is and, after ewc_run_execute, what came of it. Owned by the run. */
 typedef struct ewc_run_result {
