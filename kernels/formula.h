@@ -138,17 +138,23 @@ EWCI_FN ewck_view ewci_view_part(const ewck_view *view, int64_t part)
     return view->parts ? view->parts[part] : *view;
 }
 
-/* What stands in row `row` of that batch. */
-EWCI_FN ewck_origin ewci_view_origin(const ewck_view *view, const ewck_step *step, int64_t row)
+/* Where a sample of the view comes from. */
+EWCI_FN ewck_origin ewci_view_origin_of(const ewck_view *view, int64_t sample)
 {
     ewck_origin origin;
-    origin.sample = ewci_view_sample(view, step, row);
+    origin.sample = sample;
     origin.part = view->parts ? ewci_view_part_of(view, origin.sample) : 0;
     const ewck_view part = ewci_view_part(view, origin.part);
     const int64_t place = view->parts ? origin.sample - part.begin : origin.sample;
     origin.source = part.list ? part.list[place] : place;
     origin.label = part.label_map[part.labels[origin.source]];
     return origin;
+}
+
+/* What stands in row `row` of that batch. */
+EWCI_FN ewck_origin ewci_view_origin(const ewck_view *view, const ewck_step *step, int64_t row)
+{
+    return ewci_view_origin_of(view, ewci_view_sample(view, step, row));
 }
 
 /* The logits, of `cols`, that compete with a label's: those of its head. */
@@ -300,6 +306,96 @@ EWCI_FN float ewci_draw(const ewck_step *step, int64_t sample, int64_t draw)
     const ewci_words words =
         ewci_random(step->seed, EWCK_STREAM_DRAW, step->task, (uint32_t)draw, (uint64_t)sample);
     return ewci_uniform(words.w[0]);
+}
+
+/* ---- Likelihoods of numbers (see include/ewc/likelihood.h): of a target t, by the output z ----
+ */
+
+/* 1 / (1 + exp(-z)), which keeps its digits where it is small. */
+EWCI_FN float ewci_logistic(float z)
+{
+    const float e = expf(-fabsf(z));
+    return (z < 0.0f ? e : 1.0f) / (1.0f + e);
+}
+
+/* -log p(t | z), without what does not depend on z. */
+EWCI_FN float ewci_target_loss(ewck_likelihood likelihood, float z, float t)
+{
+    if (likelihood.kind == EWCK_LIKELIHOOD_GAUSSIAN) {
+        const float distance = (z - t) / likelihood.sigma;
+        return 0.5f * (distance * distance);
+    }
+    return (z > 0.0f ? z : 0.0f) - z * t + log1pf(expf(-fabsf(z)));
+}
+
+/* Its derivative by z. p - t as two terms, of which one is 0 for t = 0 and t = 1: nothing cancels.
+ */
+EWCI_FN float ewci_target_slope(ewck_likelihood likelihood, float z, float t)
+{
+    if (likelihood.kind == EWCK_LIKELIHOOD_GAUSSIAN)
+        return (z - t) / likelihood.sigma / likelihood.sigma;
+    return (1.0f - t) * ewci_logistic(z) - t * ewci_logistic(-z);
+}
+
+/* How far an output misses its target, for a score: squared, or for labels 1 on the wrong side of
+ * 0. A NaN is on the wrong side. */
+EWCI_FN double ewci_target_miss(ewck_likelihood likelihood, float z, float t)
+{
+    if (likelihood.kind == EWCK_LIKELIHOOD_BERNOULLI)
+        return (t > 0.5f ? z > 0.0f : z <= 0.0f) ? 0.0 : 1.0;
+    const double distance = (double)z - (double)t;
+    return distance * distance;
+}
+
+/* The words that draw number `draw` < 1024 of a sample has for target j < 2^22. */
+EWCI_FN ewci_words ewci_target_words(const ewck_step *step, int64_t sample, int64_t draw, int64_t j)
+{
+    return ewci_random(
+        step->seed, EWCK_STREAM_DRAW, step->task, (uint32_t)(draw + 1024 * j), (uint64_t)sample);
+}
+
+/* cos(2 pi u), 0 <= u < 1, from its first quarter: Taylor's series to x^12, of which 1e-8 is left.
+ * The one of the C library takes local memory on a GPU. */
+EWCI_FN float ewci_cos_turn(float u)
+{
+    const float half = u < 0.5f ? u : 1.0f - u;
+    const float x = 6.28318531f * (half < 0.25f ? half : 0.5f - half), y = x * x;
+    float sum = fmaf(y, 2.08767570e-9f, -2.75573192e-7f);
+    sum = fmaf(y, sum, 2.48015873e-5f);
+    sum = fmaf(y, sum, -1.38888889e-3f);
+    sum = fmaf(y, sum, 4.16666667e-2f);
+    sum = fmaf(y, sum, -0.5f);
+    sum = fmaf(y, sum, 1.0f);
+    return half < 0.25f ? sum : -sum;
+}
+
+/* A standard normal number (Box & Muller, Ann. Math. Stat. 1958). */
+EWCI_FN float ewci_normal(ewci_words words)
+{
+    const float radius = sqrtf(-2.0f * logf(1.0f - ewci_uniform(words.w[0])));
+    return radius * ewci_cos_turn(ewci_uniform(words.w[1]));
+}
+
+/* d log p / dz_j of an observed, drawn or most probable target: 1 / sqrt(draws) of it. EXACT: entry
+ * j of row `repeat` of the diagonal factor of their covariance, which is diag(1 / sigma^2) or
+ * diag(p (1 - p)). ARGMAX is of labels alone. */
+EWCI_FN float ewci_target_seed(ewck_likelihood likelihood, float z, float t, int64_t j,
+    int64_t repeat, int64_t repeats, int estimator, const ewck_step *step, int64_t sample)
+{
+    const int is_gaussian = likelihood.kind == EWCK_LIKELIHOOD_GAUSSIAN;
+    if (estimator == EWCK_FISHER_EXACT) {
+        if (j != repeat) return 0.0f;
+        return is_gaussian ? 1.0f / likelihood.sigma : sqrtf(ewci_logistic(z) * ewci_logistic(-z));
+    }
+    if (estimator == EWCK_FISHER_ARGMAX) t = z > 0.0f ? 1.0f : 0.0f;
+    if (estimator == EWCK_FISHER_SAMPLED) {
+        const ewci_words words = ewci_target_words(step, sample, repeat, j);
+        const float share = 1.0f / sqrtf((float)repeats);
+        if (is_gaussian) return share * (ewci_normal(words) / likelihood.sigma);
+        t = ewci_uniform(words.w[0]) < ewci_logistic(z) ? 1.0f : 0.0f;
+        return -share * ewci_target_slope(likelihood, z, t);
+    }
+    return -ewci_target_slope(likelihood, z, t);
 }
 
 /* ---- The fold (see include/ewc/consolidation.h) ---- */

@@ -135,6 +135,18 @@ cudaError_t ewck_nll(float *loss, float *hit, int32_t *answer, float *gradient, 
     const int32_t *labels, const float *weights, int64_t rows, int64_t cols, const ewck_head *heads,
     float scale, cudaStream_t stream);
 
+/* ---- targets.cu ---- */
+cudaError_t ewck_gather_targets(float *targets, const int64_t *samples, const ewck_view *host_view,
+    int64_t rows, cudaStream_t stream);
+cudaError_t ewck_target_nll(float *loss, float *gradient, const float *outputs,
+    const int32_t *labels, const float *targets, int64_t rows, int64_t cols, int64_t count,
+    const ewck_head *heads, ewck_likelihood likelihood, float scale, cudaStream_t stream);
+cudaError_t ewck_target_scores(double *sums, const float *outputs, const float *targets,
+    int64_t rows, int64_t cols, ewck_likelihood likelihood, cudaStream_t stream);
+cudaError_t ewck_target_seeds(float *seeds, const float *outputs, const float *targets,
+    const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols, ewck_likelihood likelihood,
+    int estimator, const ewck_step *step, cudaStream_t stream);
+
 /* ---- distill.cu ---- */
 cudaError_t ewck_distill(float *gradient, const float *logits, const float *teacher, int64_t rows,
     int64_t cols, int64_t old, float temperature, float keep, float share, cudaStream_t stream);

@@ -43,6 +43,7 @@ enum {
 };
 enum { EWCK_POOL_MAX = 0, EWCK_POOL_MEAN };
 enum { EWCK_FISHER_EXACT = 0, EWCK_FISHER_SAMPLED, EWCK_FISHER_EMPIRICAL, EWCK_FISHER_ARGMAX };
+enum { EWCK_LIKELIHOOD_SOFTMAX = 0, EWCK_LIKELIHOOD_GAUSSIAN, EWCK_LIKELIHOOD_BERNOULLI };
 enum { EWCK_OPTIMIZER_SGD = 0, EWCK_OPTIMIZER_ADAM, EWCK_OPTIMIZER_ADAMW };
 enum { EWCK_PENALTY_NONE = 0, EWCK_PENALTY_EXPLICIT, EWCK_PENALTY_PROXIMAL };
 enum { EWCK_POLICY_SUM = 0, EWCK_POLICY_ONLINE };
@@ -85,6 +86,8 @@ typedef struct ewck_view {
     int64_t part_count;
     const int64_t *chosen; /* (chosen_count) samples or NULL */
     int64_t chosen_count;
+    const float *targets; /* (rows, target_count), or NULL where labels are all that is learnt */
+    int64_t target_count; /* of a joint view, too: all its parts have as many */
 } ewck_view;
 
 /* Where a row of a batch comes from. */
@@ -99,6 +102,13 @@ typedef struct ewck_origin {
 typedef struct ewck_head {
     int32_t first, width;
 } ewck_head;
+
+/* A likelihood of numbers: EWCK_LIKELIHOOD_GAUSSIAN, whose standard deviation is sigma, or
+ * _BERNOULLI. */
+typedef struct ewck_likelihood {
+    int32_t kind;
+    float sigma;
+} ewck_likelihood;
 
 /* A linear layer y = act(x W^T + b) of a multilayer perceptron; of the head the part that takes
  * part. `weight` (out, in) and `bias` (out): offsets in the flat buffer of parameters. */

@@ -44,6 +44,8 @@ struct Small {
     ewc_dataset *floats_data = nullptr;
     ewc_tasks *floats_tasks = nullptr;
     ewc_predictor *floats_predictor = nullptr;
+    ewc_dataset *targets_data = nullptr; /* the same, each row its own target */
+    ewc_tasks *targets_tasks = nullptr;
     ewc_run *run = nullptr;
     ewc_model_options network = EWC_MODEL_OPTIONS_DEFAULTS;
     ewc_run_options options;
@@ -75,6 +77,15 @@ struct Small {
         source.images[0] = source.images[1] = nullptr;
         source.floats[0] = source.floats[1] = values;
         EXPECT_OK(ewc_dataset_create(&floats_data, backend, &source));
+        ewc_dataset_source numbers = source;
+        numbers.classes = 0;
+        numbers.target_count = 1;
+        for (int split = 0; split < 2; split++) {
+            numbers.labels[split] = nullptr;
+            numbers.targets[split] = values;
+        }
+        EXPECT_OK(ewc_dataset_create(&targets_data, backend, &numbers));
+        EXPECT_OK(ewc_tasks_create(&targets_tasks, targets_data, &kind));
         source.images[0] = source.images[1] = images;
         source.floats[0] = source.floats[1] = nullptr;
         EXPECT_OK(ewc_tasks_create(&floats_tasks, floats_data, &kind));
@@ -102,6 +113,8 @@ struct Small {
         ewc_run_free(run);
         ewc_predictor_free(floats_predictor);
         ewc_sequence_free(sequence);
+        ewc_tasks_free(targets_tasks);
+        ewc_dataset_free(targets_data);
         ewc_tasks_free(floats_tasks);
         ewc_dataset_free(floats_data);
         ewc_predictor_free(predictor);
@@ -271,6 +284,12 @@ std::vector<Call> Calls(Small &w)
         CALL(ewc_tasks_read(nullptr, 0, EWC_SPLIT_TEST, 0, 4, f.data(), labels.data())));
     add("ewc_tasks_read", CALL(ewc_tasks_read(w.tasks, 0, EWC_SPLIT_TEST, 0, 4, nullptr, nullptr)),
         allowed);
+    add("ewc_tasks_read_targets",
+        CALL(ewc_tasks_read_targets(nullptr, 0, EWC_SPLIT_TEST, 0, 4, f.data())));
+    add("ewc_tasks_read_targets",
+        CALL(ewc_tasks_read_targets(w.targets_tasks, 0, EWC_SPLIT_TEST, 0, 4, nullptr)));
+    add("ewc_tasks_read_targets",
+        CALL(ewc_tasks_read_targets(w.targets_tasks, 0, EWC_SPLIT_TEST, 0, 4, f.data())), allowed);
     add("ewc_tasks_transform_floats",
         CALL(ewc_tasks_transform_floats(nullptr, 0, f.data(), w.values, 1)));
     add("ewc_tasks_transform_floats",
@@ -317,6 +336,16 @@ std::vector<Call> Calls(Small &w)
     add("ewc_model_predict", CALL(ewc_model_predict(w.model, f.data(), nullptr, 1)));
     add("ewc_model_predict", CALL(ewc_model_predict(w.model, f.data(), f.data() + 500, 1)),
         allowed);
+    add("ewc_model_backward",
+        CALL(ewc_model_backward(nullptr, f.data(), f.data() + 500, f.data() + 600, 1)));
+    add("ewc_model_backward",
+        CALL(ewc_model_backward(w.model, nullptr, f.data() + 500, f.data() + 600, 1)));
+    add("ewc_model_backward",
+        CALL(ewc_model_backward(w.model, f.data(), nullptr, f.data() + 600, 1)));
+    add("ewc_model_backward",
+        CALL(ewc_model_backward(w.model, f.data(), f.data() + 500, nullptr, 1)));
+    add("ewc_model_backward",
+        CALL(ewc_model_backward(w.model, f.data(), f.data() + 500, f.data() + 600, 1)), allowed);
 
     add("ewc_fisher_create", CALL(ewc_fisher_create(nullptr, w.model)));
     add("ewc_fisher_create", [] { return ewc_fisher_create(&fisher, nullptr); });
@@ -331,6 +360,13 @@ std::vector<Call> Calls(Small &w)
     add("ewc_fisher_compute", CALL(ewc_fisher_compute(nullptr, w.tasks, 0, nullptr)));
     add("ewc_fisher_compute", CALL(ewc_fisher_compute(w.fisher, nullptr, 0, nullptr)));
     add("ewc_fisher_compute", CALL(ewc_fisher_compute(w.fisher, w.tasks, 0, nullptr)), allowed);
+    add("ewc_fisher_add_seeds",
+        CALL(ewc_fisher_add_seeds(nullptr, f.data(), f.data() + 600, 1, 1, 1.0)));
+    add("ewc_fisher_add_seeds",
+        CALL(ewc_fisher_add_seeds(w.fisher, nullptr, f.data() + 600, 1, 1, 1.0)));
+    add("ewc_fisher_add_seeds", CALL(ewc_fisher_add_seeds(w.fisher, f.data(), nullptr, 1, 1, 1.0)));
+    add("ewc_fisher_add_seeds",
+        CALL(ewc_fisher_add_seeds(w.fisher, f.data(), f.data() + 600, 1, 1, 1.0)), allowed);
     add("ewc_fisher_fill", CALL(ewc_fisher_fill(nullptr, 1.0f)));
     add("ewc_fisher_fill", CALL(ewc_fisher_fill(w.fisher, 1.0f)), allowed);
     add("ewc_fisher_read", CALL(ewc_fisher_read(nullptr, f.data(), n)));
@@ -647,6 +683,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(0, ewc_tasks_inputs, nullptr);
     GIVES(0, ewc_tasks_outputs, nullptr);
     GIVES(0, ewc_tasks_classes, nullptr);
+    GIVES(0, ewc_tasks_targets, nullptr);
     GIVES(0, ewc_tasks_class_count, nullptr, 0);
     GIVES(nullptr, ewc_tasks_class_name, nullptr, 0);
     GIVES(nullptr, ewc_tasks_dataset, nullptr, 0);
@@ -659,6 +696,9 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(0, ewc_model_inputs, nullptr);
     GIVES(0, ewc_model_outputs, nullptr);
     GIVES(EWC_ACTIVATION_NONE, ewc_model_activation, nullptr);
+    GIVES(EWC_LIKELIHOOD_SOFTMAX, ewc_model_likelihood, nullptr);
+    GIVES(0.0f, ewc_model_sigma, nullptr);
+    GIVES(nullptr, ewc_likelihood_score, (ewc_likelihood)3);
     GIVES(0, ewc_model_parameter_count, nullptr);
     GIVES(0, ewc_model_segment_count, nullptr);
     GIVES(nullptr, ewc_model_segment, nullptr, 0);
@@ -667,6 +707,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(0, ewc_fisher_dropped, nullptr);
     GIVES(nullptr, ewc_trainer_accuracy, nullptr);
     GIVES(nullptr, ewc_trainer_baseline, nullptr);
+    GIVES(nullptr, ewc_trainer_rmse, nullptr);
     GIVES(nullptr, ewc_trainer_validation, nullptr);
     GIVES(nullptr, ewc_trainer_accuracy_samples, nullptr);
     GIVES(nullptr, ewc_trainer_confusion, nullptr);

@@ -39,16 +39,6 @@ class Ops : public OnBackend
         OnBackend::TearDown();
     }
 };
-
-/* A step block in device memory. */
-struct StepBlock {
-    Buffer<ewck_step> buffer;
-    StepBlock(ewc_backend *be, const ewck_step &step) : buffer(be, {ewck_step{}})
-    {
-        EXPECT_OK(be->ops->set_step(be, buffer, &step));
-    }
-    operator const ewck_step *() { return buffer.get(); }
-};
 } // namespace
 
 INSTANTIATE_ON_BACKENDS(Ops);

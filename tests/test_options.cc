@@ -197,6 +197,9 @@ TEST(Options, ChoicesAreTheEnums)
         {"class-weights", "balanced", &ewc_run_options::class_weights, EWC_CLASS_WEIGHTS_BALANCED},
         {"keep", "last", &ewc_run_options::keep, EWC_KEEP_LAST},
         {"keep", "all", &ewc_run_options::keep, EWC_KEEP_ALL},
+        {"likelihood", "softmax", &ewc_run_options::likelihood, EWC_LIKELIHOOD_SOFTMAX},
+        {"likelihood", "gaussian", &ewc_run_options::likelihood, EWC_LIKELIHOOD_GAUSSIAN},
+        {"likelihood", "bernoulli", &ewc_run_options::likelihood, EWC_LIKELIHOOD_BERNOULLI},
     };
     std::set<std::string> covered;
     for (const auto &c : cases) {
@@ -285,7 +288,8 @@ TEST(Options, LimitsHold)
         {"replay-batch", "-1"}, {"permute-size", "-1"}, {"permute-size", "4097"},
         {"validation", "-1"}, {"validation", "1000000001"}, {"patience", "-1"},
         {"patience", "1000001"}, {"validate-every", "-1"}, {"fisher-overlap", "1"},
-        {"method", "Dropout"}, {"class-weights", "balance"}, {"class-weights", "1"}};
+        {"method", "Dropout"}, {"class-weights", "balance"}, {"class-weights", "1"},
+        {"likelihood", "normal"}, {"sigma", "0"}, {"sigma", "-1"}, {"sigma", "nan"}};
     for (const auto &c : good) {
         ewc_run_options o = Defaults();
         EXPECT_OK(ewc_options_set(&o, c[0], c[1])) << c[0] << " " << c[1];
@@ -685,6 +689,40 @@ TEST(Check, RefusesWhatContradicts)
         EXPECT_OK(ewc_options_set(&o, "device", device));
         EXPECT_OK(ewc_options_check(&o));
     }
+}
+
+/* What a likelihood of targets does not have, and what it takes. */
+TEST(Check, RefusesWhatTheLikelihoodDoesNotHave)
+{
+    using Settings = std::vector<std::pair<const char *, const char *>>;
+    const auto check = [](const Settings &settings) {
+        ewc_run_options o = Defaults();
+        for (const auto &[key, value] : settings)
+            EXPECT_OK(ewc_options_set(&o, key, value)) << key;
+        return ewc_options_check(&o);
+    };
+    const struct {
+        const char *sentence, *key, *value;
+    } cases[] = {
+        {"label-column: x, expected --target-columns beside likelihood gaussian", "label-column",
+            "x"},
+        {"scenario: class, expected task or domain beside likelihood gaussian", "scenario",
+            "class"},
+        {"kind: split, expected another than split", "kind", "split"},
+        {"method: lwf, expected another than lwf", "method", "lwf"},
+        {"class-weights: balanced, expected none", "class-weights", "balanced"},
+        {"estimator: argmax, expected another than argmax", "estimator", "argmax"},
+    };
+    for (const auto &c : cases)
+        EXPECT_FAILS(EWC_ERR_CONFIG, c.sentence,
+            check({{"likelihood", "gaussian"}, {"data", "a.csv"}, {c.key, c.value}}));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "dataset: mnist, expected a set with targets",
+        check({{"likelihood", "bernoulli"}}));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "target-columns: y, expected none beside likelihood softmax",
+        check({{"data", "a.csv"}, {"target-columns", "y"}}));
+    EXPECT_OK(check({{"likelihood", "gaussian"}, {"data", "a.csv"}, {"target-columns", "y"}}));
+    EXPECT_OK(check({{"likelihood", "gaussian"}, {"sequence", "a.json"}}));
+    EXPECT_OK(check({{"likelihood", "bernoulli"}, {"data", "a"}, {"estimator", "argmax"}}));
 }
 
 /* Values may be written into the struct, past all text; a run reads none before this. */

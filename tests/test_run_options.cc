@@ -370,7 +370,7 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
     std::set<std::string> covered = {"preset", "dataset", "data-dir", "device", "precision", "out",
         "checkpoint", "data", "format", "label-column", "test-share", "image-size", "coarse-labels",
         "sequence", "checkpoint-every", "checkpoint-minutes", "keep", "init-from", "init-map",
-        "continuable"};
+        "continuable", "likelihood", "sigma", "target-columns"};
     for (const Case &c : cases) {
         SCOPED_TRACE(std::string(c.key) + ": " + c.one + ", " + c.other);
         covered.insert(c.key);

@@ -378,6 +378,67 @@ static ewc_status check_seeds(ewc_backend *be, float *seeds, const float *logits
         be, seeds, logits, labels, samples, repeats, rows, cols, estimator, step);
 }
 
+static ewc_status check_gather_targets(
+    ewc_backend *be, float *targets, const int64_t *samples, const ewck_view *view, int64_t rows)
+{
+    const ewc_status status = check_view("gather_targets", view, rows);
+    if (status != EWC_OK) return status;
+    REQUIRE_COUNT("gather_targets", view->target_count);
+    return be->inner->gather_targets(be, targets, samples, view, rows);
+}
+
+/* That it is one of numbers. */
+static ewc_status check_likelihood(const char *operation, ewck_likelihood likelihood)
+{
+    REQUIRE(
+        likelihood.kind == EWCK_LIKELIHOOD_GAUSSIAN || likelihood.kind == EWCK_LIKELIHOOD_BERNOULLI,
+        "%s: likelihood=%d, expected 1 or 2", operation, (int)likelihood.kind);
+    REQUIRE(likelihood.sigma > 0.0f, "%s: sigma=%g, expected a number above 0", operation,
+        (double)likelihood.sigma);
+    return EWC_OK;
+}
+
+static ewc_status check_target_nll(ewc_backend *be, float *loss, float *gradient,
+    const float *outputs, const int32_t *labels, const float *targets, int64_t rows, int64_t cols,
+    int64_t count, const ewck_head *heads, ewck_likelihood likelihood, float scale)
+{
+    REQUIRE_BLOCK("target_nll", rows, cols);
+    REQUIRE(count >= 0 && count <= cols, "target_nll: %lld targets, expected 0..%lld",
+        (long long)count, (long long)cols);
+    const ewc_status status = check_likelihood("target_nll", likelihood);
+    if (status != EWC_OK) return status;
+    return be->inner->target_nll(
+        be, loss, gradient, outputs, labels, targets, rows, cols, count, heads, likelihood, scale);
+}
+
+static ewc_status check_target_scores(ewc_backend *be, double *sums, const float *outputs,
+    const float *targets, int64_t rows, int64_t cols, ewck_likelihood likelihood)
+{
+    REQUIRE_BLOCK("target_scores", rows, cols);
+    const ewc_status status = check_likelihood("target_scores", likelihood);
+    if (status != EWC_OK) return status;
+    return be->inner->target_scores(be, sums, outputs, targets, rows, cols, likelihood);
+}
+
+static ewc_status check_target_seeds(ewc_backend *be, float *seeds, const float *outputs,
+    const float *targets, const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols,
+    ewck_likelihood likelihood, int estimator, const ewck_step *step)
+{
+    REQUIRE_BLOCKS("target_seeds", repeats, rows, cols);
+    const ewc_status status = check_likelihood("target_seeds", likelihood);
+    if (status != EWC_OK) return status;
+    const int has_argmax = likelihood.kind == EWCK_LIKELIHOOD_BERNOULLI;
+    REQUIRE((unsigned)estimator < EWCK_FISHER_ARGMAX + (unsigned)has_argmax,
+        "target_seeds: estimator=%d, expected 0..%d", estimator, 2 + has_argmax);
+    const int64_t most = estimator == EWCK_FISHER_EXACT     ? cols
+                         : estimator == EWCK_FISHER_SAMPLED ? repeats
+                                                            : 1;
+    REQUIRE(repeats == 0 || rows == 0 || cols == 0 || repeats == most,
+        "target_seeds: %lld repeats, expected %lld", (long long)repeats, (long long)most);
+    return be->inner->target_seeds(
+        be, seeds, outputs, targets, samples, repeats, rows, cols, likelihood, estimator, step);
+}
+
 static ewc_status check_drop_rows(ewc_backend *be, float *seeds, float *norms, ewck_kept *kept,
     int64_t repeats, int64_t rows, int64_t cols, double tolerance)
 {
@@ -535,6 +596,10 @@ void ewci_backend_check(ewc_backend *be)
     be->checked.nll = check_nll;
     be->checked.distill = check_distill;
     be->checked.seeds = check_seeds;
+    be->checked.gather_targets = check_gather_targets;
+    be->checked.target_nll = check_target_nll;
+    be->checked.target_scores = check_target_scores;
+    be->checked.target_seeds = check_target_seeds;
     be->checked.drop_rows = check_drop_rows;
     be->checked.accumulate = check_accumulate;
     be->checked.penalty = check_penalty;

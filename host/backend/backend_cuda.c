@@ -429,6 +429,38 @@ static ewc_status cuda_seeds(ewc_backend *be, float *seeds, const float *logits,
             seeds, logits, labels, samples, repeats, rows, cols, estimator, step, cuda->stream));
 }
 
+static ewc_status cuda_gather_targets(
+    ewc_backend *be, float *targets, const int64_t *samples, const ewck_view *view, int64_t rows)
+{
+    OPERATION(
+        be, "gather_targets", ewck_gather_targets(targets, samples, view, rows, cuda->stream));
+}
+
+static ewc_status cuda_target_nll(ewc_backend *be, float *loss, float *gradient,
+    const float *outputs, const int32_t *labels, const float *targets, int64_t rows, int64_t cols,
+    int64_t count, const ewck_head *heads, ewck_likelihood likelihood, float scale)
+{
+    OPERATION(be, "target_nll",
+        ewck_target_nll(loss, gradient, outputs, labels, targets, rows, cols, count, heads,
+            likelihood, scale, cuda->stream));
+}
+
+static ewc_status cuda_target_scores(ewc_backend *be, double *sums, const float *outputs,
+    const float *targets, int64_t rows, int64_t cols, ewck_likelihood likelihood)
+{
+    OPERATION(be, "target_scores",
+        ewck_target_scores(sums, outputs, targets, rows, cols, likelihood, cuda->stream));
+}
+
+static ewc_status cuda_target_seeds(ewc_backend *be, float *seeds, const float *outputs,
+    const float *targets, const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols,
+    ewck_likelihood likelihood, int estimator, const ewck_step *step)
+{
+    OPERATION(be, "target_seeds",
+        ewck_target_seeds(seeds, outputs, targets, samples, repeats, rows, cols, likelihood,
+            estimator, step, cuda->stream));
+}
+
 /* ---- The Fisher pass ---- */
 
 static ewc_status cuda_drop_rows(ewc_backend *be, float *seeds, float *norms, ewck_kept *kept,
@@ -626,6 +658,10 @@ static const ewci_backend_ops cuda_ops = {
     .nll = cuda_nll,
     .distill = cuda_distill,
     .seeds = cuda_seeds,
+    .gather_targets = cuda_gather_targets,
+    .target_nll = cuda_target_nll,
+    .target_scores = cuda_target_scores,
+    .target_seeds = cuda_target_seeds,
     .drop_rows = cuda_drop_rows,
     .fisher_memory = cuda_fisher_memory,
     .fisher_batch = cuda_fisher_batch,

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 11 };
+enum { EWCI_BACKEND_ABI = 12 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
@@ -190,6 +190,26 @@ struct ewci_backend_ops {
     ewc_status (*seeds)(ewc_backend *be, float *seeds, const float *logits, const int32_t *labels,
         const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols, int estimator,
         const ewck_step *step);
+
+    /* ---- Likelihoods of numbers, the targets, in the place of labels (formula.h) ---- */
+    /* targets (rows, view->target_count) = those of the samples (rows) that gather has given. */
+    ewc_status (*gather_targets)(ewc_backend *be, float *targets, const int64_t *samples,
+        const ewck_view *host_view, int64_t rows);
+    /* Of outputs (rows, cols) and targets (rows, count), count <= cols: loss (rows) = -log p, the
+     * sum over the targets; gradient (rows, cols) = scale times its derivative. Either may be NULL.
+     * With heads (cols) output first + j of the head that the row's label is in is of target j, and
+     * without of output j; the gradient is 0 elsewhere. */
+    ewc_status (*target_nll)(ewc_backend *be, float *loss, float *gradient, const float *outputs,
+        const int32_t *labels, const float *targets, int64_t rows, int64_t cols, int64_t count,
+        const ewck_head *heads, ewck_likelihood likelihood, float scale);
+    /* sums (cols, 3) += the sums over rows of {miss, t, t^2} of outputs z and targets t (rows,
+     * cols); miss is (z - t)^2, or 1 where z is on the wrong side of 0 for a label t. */
+    ewc_status (*target_scores)(ewc_backend *be, double *sums, const float *outputs,
+        const float *targets, int64_t rows, int64_t cols, ewck_likelihood likelihood);
+    /* As `seeds`, of outputs and targets (rows, cols). EXACT: cols repeats. ARGMAX: Bernoulli. */
+    ewc_status (*target_seeds)(ewc_backend *be, float *seeds, const float *outputs,
+        const float *targets, const int64_t *samples, int64_t repeats, int64_t rows, int64_t cols,
+        ewck_likelihood likelihood, int estimator, const ewck_step *step);
 
     /* ---- The rows that carry F ---- */
     /* Of EXACT's seeds (repeats, rows, cols), those whose squared norm is at most ewci_drop_limit

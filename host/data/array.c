@@ -18,6 +18,8 @@ enum { CHUNK = 1 << 13, TEXT_MAX = 4 * EWCI_LABEL_BYTES_MAX };
 
 void ewci_rows_free(ewci_rows *rows)
 {
+    ewci_names_free(&rows->target_names);
+    free(rows->targets);
     free(rows->ids);
     free(rows->values);
     *rows = (ewci_rows){0};
@@ -360,5 +362,46 @@ ewc_status ewci_array_labels(
                 add_label(a, items + i * a->item, labels, &rows->ids[first + i], first + i, fault);
     }
     rows->labels = a->items;
+    return status == EWC_OK ? ewci_bytes_end(a->bytes, fault) : status;
+}
+
+/* ---- Targets ---- */
+
+int ewci_is_target(double x, ewc_likelihood likelihood, const char **want)
+{
+    const int is_label = likelihood == EWC_LIKELIHOOD_BERNOULLI;
+    *want = is_label ? "0 or 1" : "a finite number";
+    return is_label ? x == 0.0 || x == 1.0 : isfinite((float)x);
+}
+
+ewc_status ewci_array_targets(
+    ewci_array *a, ewci_rows *rows, ewc_likelihood likelihood, char fault[EWCI_FAULT])
+{
+    uint8_t items[CHUNK];
+    const char *want;
+    if (a->kind == EWCI_KIND_BYTES || a->kind == EWCI_KIND_WIDE)
+        return FAULT("text, expected numbers: likelihood softmax learns words");
+    if (a->dims > 2 || a->size[1] > EWC_CLASSES_MAX)
+        return FAULT("targets in %d dimensions, %lld in a row, expected one or two, and at most %d",
+            a->dims, (long long)a->size[1], EWC_CLASSES_MAX);
+    const int64_t most = CHUNK / a->item, count = a->size[1];
+    ewc_status status = EWC_OK;
+    for (int64_t first = 0; status == EWC_OK && first < a->items; first += most) {
+        const int64_t here = a->items - first < most ? a->items - first : most;
+        status = pull_items(a, items, here, first, fault);
+        if (status != EWC_OK) break;
+        if (!ewci_bytes_grow(
+                &rows->targets, &rows->targets_room, first + here - 1, sizeof *rows->targets))
+            return NO_MEMORY();
+        for (int64_t i = 0; i < here; i++) {
+            const double x = item_value(a, items + i * a->item);
+            if (!ewci_is_target(x, likelihood, &want))
+                return FAULT("row %lld, column %lld: target %g, expected %s",
+                    (long long)((first + i) / count), (long long)((first + i) % count), x, want);
+            rows->targets[first + i] = (float)x;
+        }
+    }
+    rows->labels = a->size[0];
+    rows->target_count = count;
     return status == EWC_OK ? ewci_bytes_end(a->bytes, fault) : status;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Tables of numbers with a column of labels. Cells may be quoted, as "a, ""b"""; not over several
- * lines. Line numbers count from 1. */
+/* Tables of numbers with a column of labels, or several of targets. Cells may be quoted, as "a,
+ * ""b"""; not over several lines. Line numbers count from 1. */
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
@@ -16,6 +16,7 @@
 #define NO_MEMORY() EWCI_FAULT_OF(fault, EWC_ERR_MEMORY, "no memory for it")
 
 enum { LINE_MAX_BYTES = 1 << 24, CELLS_MAX = 1 << 20, CHUNK = 1 << 16 };
+enum { FEATURE = -1, LABEL = -2 }; /* what a column is; or the number of a target */
 
 /* Names that a label's column has, where none is given. */
 static const char *const usual_names[] = {
@@ -31,6 +32,9 @@ typedef struct table {
     int64_t *cells; /* owned; (count) where each cell begins in the line */
     int64_t cells_room, count;
     char separator;
+    const ewci_columns *columns;
+    int64_t *roles; /* owned; of each column */
+    int64_t others; /* columns that are no features */
 } table;
 
 /* Reads the next line, without what ends it; *more: 0 at the end. */
@@ -155,46 +159,152 @@ static int64_t find_usual(const table *t)
     return -1;
 }
 
-/* Whether the first line names the columns: the label's, or none of its cells is a number. */
-static int is_header(const table *t, const char *name)
+/* What a list with ',' between its names holds at `list`, which moves on; 0 at its end. */
+static int next_name(char name[64], const char **list)
 {
-    if (find_usual(t) >= 0 || (name && *name && !is_number(name) && find_name(t, name) >= 0))
-        return 1;
+    const size_t length = strcspn(*list, ",");
+    if (**list == '\0') return 0;
+    snprintf(name, 64, "%.*s", (int)(length < 63 ? length : 63), *list);
+    *list += length + ((*list)[length] == ',');
+    return 1;
+}
+
+static int is_column_name(const table *t, const char *name)
+{
+    return name && *name && !is_number(name) && find_name(t, name) >= 0;
+}
+
+/* Whether the first line names the columns: the label's, a target's, or none of its cells is a
+ * number. */
+static int is_header(const table *t)
+{
+    char name[64];
+    const char *list = t->columns->targets ? t->columns->targets : "";
+    if (find_usual(t) >= 0 || is_column_name(t, t->columns->label)) return 1;
+    while (next_name(name, &list))
+        if (is_column_name(t, name)) return 1;
     for (int64_t i = 0; i < t->count; i++)
         if (is_number(cell_at(t, i))) return 0;
     return 1;
 }
 
-/* Which column holds labels. */
-static ewc_status find_label(
-    const table *t, int64_t *column, const char *name, int has_header, char *fault)
+/* The column of that name or number. */
+static ewc_status find_column(
+    const table *t, int64_t *column, const char *name, const char *option, int has_header)
 {
+    char *const fault = t->fault;
     int64_t number = 0;
-    *column = -1;
-    if (name && *name) {
-        if (has_header) *column = find_name(t, name);
-        if (*column < 0 && ewci_parse_integer(&number, name) && number >= 1 && number <= t->count)
-            *column = number - 1;
-        if (*column >= 0) return EWC_OK;
-        return FAULT("no column %.40s: label-column is a name of the header or 1..%lld", name,
-            (long long)t->count);
-    }
-    if (has_header) *column = find_usual(t);
+    *column = has_header ? find_name(t, name) : -1;
+    if (*column < 0 && ewci_parse_integer(&number, name) && number >= 1 && number <= t->count)
+        *column = number - 1;
     if (*column >= 0) return EWC_OK;
-    if (has_header)
-        return FAULT("no column is called label, class or target: which one holds the labels? "
-                     "label-column NAME, one of %.30s, ..., %.30s",
-            cell_at(t, 0), cell_at(t, t->count - 1));
-    return FAULT("no line names the columns: which one holds the labels? label-column 1..%lld",
+    return FAULT("no column %.40s: %s is a name of the header or 1..%lld", name, option,
         (long long)t->count);
 }
 
-/* Adds the row in the line. */
-static ewc_status add_row(
-    table *t, ewci_rows *rows, ewci_labels *labels, int64_t label, int64_t columns)
+/* Which column holds labels, or the one target, if nothing says it. */
+static ewc_status find_unnamed(
+    const table *t, int64_t *column, const char *what, const char *option, int has_header)
 {
     char *const fault = t->fault;
-    const int64_t features = columns - 1, line = t->number;
+    *column = has_header ? find_usual(t) : -1;
+    if (*column >= 0) return EWC_OK;
+    if (has_header)
+        return FAULT("no column is called label, class or target: which one holds the %s? "
+                     "%s NAME, one of %.30s, ..., %.30s",
+            what, option, cell_at(t, 0), cell_at(t, t->count - 1));
+    return FAULT("no line names the columns: which one holds the %s? %s 1..%lld", what, option,
+        (long long)t->count);
+}
+
+/* Makes column `column` the next target. */
+static ewc_status add_target(table *t, ewci_rows *rows, int64_t column)
+{
+    char *const fault = t->fault;
+    if (t->roles[column] != FEATURE)
+        return FAULT("target-columns: column %lld twice", (long long)column + 1);
+    t->roles[column] = rows->target_count++;
+    t->others++;
+    return EWC_OK;
+}
+
+/* Whose names targets have: the header's. */
+static ewc_status name_targets(const table *t, ewci_rows *rows)
+{
+    char *const fault = t->fault;
+    const char **const words = ewci_calloc((size_t)rows->target_count, sizeof *words);
+    if (!words) return NO_MEMORY();
+    for (int64_t i = 0; i < t->count; i++)
+        if (t->roles[i] >= 0) words[t->roles[i]] = cell_at(t, i);
+    const ewc_status status = ewci_names_make(&rows->target_names, rows->target_count, words);
+    free(words);
+    return status == EWC_OK ? EWC_OK : NO_MEMORY();
+}
+
+/* Which columns hold targets. */
+static ewc_status find_targets(table *t, ewci_rows *rows, int has_header)
+{
+    char *const fault = t->fault;
+    char name[64];
+    const char *list = t->columns->targets ? t->columns->targets : "";
+    int64_t column;
+    ewc_status status = EWC_OK;
+    if (*list == '\0') {
+        status = find_unnamed(t, &column, "target", "target-columns", has_header);
+        if (status == EWC_OK) status = add_target(t, rows, column);
+    }
+    while (status == EWC_OK && next_name(name, &list)) {
+        status = find_column(t, &column, name, "target-columns", has_header);
+        if (status == EWC_OK) status = add_target(t, rows, column);
+    }
+    if (status != EWC_OK) return status;
+    if (rows->target_count > EWC_CLASSES_MAX)
+        return FAULT(
+            "%lld targets, expected at most %d", (long long)rows->target_count, EWC_CLASSES_MAX);
+    if (t->others == t->count) return FAULT("no column but targets: nothing to tell them by");
+    return has_header ? name_targets(t, rows) : EWC_OK;
+}
+
+/* What each column is. */
+static ewc_status find_roles(table *t, ewci_rows *rows, int has_header)
+{
+    char *const fault = t->fault;
+    const char *const label = t->columns->label;
+    int64_t column = 0;
+    t->roles = ewci_calloc((size_t)t->count, sizeof *t->roles);
+    if (!t->roles) return NO_MEMORY();
+    for (int64_t i = 0; i < t->count; i++)
+        t->roles[i] = FEATURE;
+    if (t->columns->likelihood != EWC_LIKELIHOOD_SOFTMAX) return find_targets(t, rows, has_header);
+    const ewc_status status = label && *label
+                                  ? find_column(t, &column, label, "label-column", has_header)
+                                  : find_unnamed(t, &column, "labels", "label-column", has_header);
+    if (status == EWC_OK) t->roles[column] = LABEL;
+    t->others = 1;
+    return status;
+}
+
+/* The number in column `column` of the line. */
+static ewc_status read_number(table *t, float *out, int64_t column)
+{
+    char *const fault = t->fault;
+    const long long line = t->number, place = column + 1;
+    const char *const text = cell_at(t, column), *want = "a finite number";
+    double x = 0.0;
+    if (*text == '\0')
+        return FAULT("line %lld, column %lld: an empty cell, expected a number", line, place);
+    const int good = ewci_parse_real(&x, text) && isfinite((float)x);
+    if (!good || (t->roles[column] >= 0 && !ewci_is_target(x, t->columns->likelihood, &want)))
+        return FAULT("line %lld, column %lld: \"%.40s\", expected %s", line, place, text, want);
+    *out = (float)x;
+    return EWC_OK;
+}
+
+/* Adds the row in the line. */
+static ewc_status add_row(table *t, ewci_rows *rows, ewci_labels *labels, int64_t columns)
+{
+    char *const fault = t->fault;
+    const int64_t features = columns - t->others, line = t->number;
     if (t->count != columns)
         return FAULT("line %lld: %lld columns, the lines before have %lld", (long long)line,
             (long long)t->count, (long long)columns);
@@ -204,38 +314,35 @@ static ewc_status add_row(
             (long long)EWCI_MAX_IMAGE_BYTES);
     if (!ewci_bytes_grow(
             &rows->values, &rows->room, (rows->rows + 1) * features - 1, sizeof(float)) ||
-        !ewci_bytes_grow(&rows->ids, &rows->ids_room, rows->rows, sizeof *rows->ids))
+        !ewci_bytes_grow(&rows->ids, &rows->ids_room, rows->rows, sizeof *rows->ids) ||
+        !ewci_bytes_grow(&rows->targets, &rows->targets_room, (rows->rows + 1) * rows->target_count,
+            sizeof *rows->targets))
         return NO_MEMORY();
     float *to = (float *)rows->values + rows->rows * features;
+    float *const targets = rows->targets + rows->rows * rows->target_count;
     for (int64_t i = 0; i < columns; i++) {
-        double x = 0.0;
-        const char *const text = cell_at(t, i);
-        if (i == label) {
-            const ewc_status status =
-                ewci_labels_add(labels, &rows->ids[rows->rows], text, strlen(text));
+        const int64_t role = t->roles[i];
+        ewc_status status;
+        if (role == LABEL) {
+            const char *const text = cell_at(t, i);
+            status = ewci_labels_add(labels, &rows->ids[rows->rows], text, strlen(text));
             char sentence[EWCI_FAULT - 32];
             snprintf(sentence, sizeof sentence, "%s", ewc_last_error());
             if (status != EWC_OK)
                 return EWCI_FAULT_OF(fault, status, "line %lld: %s", (long long)line, sentence);
             continue;
         }
-        if (*text == '\0')
-            return FAULT("line %lld, column %lld: an empty cell, expected a number",
-                (long long)line, (long long)i + 1);
-        if (!ewci_parse_real(&x, text) || !isfinite((float)x))
-            return FAULT("line %lld, column %lld: \"%.40s\", expected a finite number",
-                (long long)line, (long long)i + 1, text);
-        *to++ = (float)x;
+        status = read_number(t, role == FEATURE ? to++ : targets + role, i);
+        if (status != EWC_OK) return status;
     }
     rows->labels = ++rows->rows;
     return EWC_OK;
 }
 
-static ewc_status read_table(table *t, ewci_rows *rows, ewci_labels *labels, const char *name)
+static ewc_status read_table(table *t, ewci_rows *rows, ewci_labels *labels)
 {
     char *const fault = t->fault;
     int more = 0;
-    int64_t label = -1;
     ewc_status status = next_line(t, &more);
     if (status == EWC_OK && !more) return FAULT("an empty table");
     if (status != EWC_OK) return status;
@@ -245,32 +352,34 @@ static ewc_status read_table(table *t, ewci_rows *rows, ewci_labels *labels, con
     status = split_line(t);
     if (status != EWC_OK) return status;
     const int64_t columns = t->count;
-    const int has_header = is_header(t, name);
+    const int has_header = is_header(t);
     if (columns < 2)
         return FAULT("line %lld: one column, expected features and a label: is this a table?",
             (long long)t->number);
-    status = find_label(t, &label, name, has_header, fault);
+    status = find_roles(t, rows, has_header);
     if (status == EWC_OK && has_header) status = next_line(t, &more);
     if (status == EWC_OK && more && has_header) status = split_line(t);
     rows->element = EWC_ELEMENT_F32;
     rows->channels = rows->height = 1;
-    rows->width = columns - 1;
+    rows->width = columns - t->others;
     while (status == EWC_OK && more) {
-        status = add_row(t, rows, labels, label, columns);
+        status = add_row(t, rows, labels, columns);
         if (status == EWC_OK) status = next_line(t, &more);
         if (status == EWC_OK && more) status = split_line(t);
     }
     return status == EWC_OK && rows->rows == 0 ? FAULT("a table of names without a row") : status;
 }
 
-ewc_status ewci_csv_read(ewci_bytes *bytes, ewci_rows *rows, ewci_labels *labels, const char *label,
-    char fault[EWCI_FAULT])
+ewc_status ewci_csv_read(ewci_bytes *bytes, ewci_rows *rows, ewci_labels *labels,
+    const ewci_columns *columns, char fault[EWCI_FAULT])
 {
     table *const t = ewci_calloc(1, sizeof *t);
     if (!t) return NO_MEMORY();
     t->bytes = bytes;
     t->fault = fault;
-    const ewc_status status = read_table(t, rows, labels, label);
+    t->columns = columns;
+    const ewc_status status = read_table(t, rows, labels);
+    free(t->roles);
     free(t->cells);
     free(t->line);
     free(t);

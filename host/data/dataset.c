@@ -288,17 +288,43 @@ static ewc_status check_arrays(const char *name, const char *other, const void *
     return EWC_OK;
 }
 
+/* Targets in place of labels. */
+static ewc_status check_targets(const ewc_dataset_source *source, int splits)
+{
+    if (source->target_count < 1 || source->target_count > EWC_CLASSES_MAX || source->classes != 0)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_dataset_create: target_count=%lld, classes=%lld, expected 1..%d and 0",
+            (long long)source->target_count, (long long)source->classes, EWC_CLASSES_MAX);
+    for (int split = 0; split < 2; split++) {
+        if (source->labels[split] || source->numbers[split])
+            return ewci_fail(EWC_ERR_ARGUMENT,
+                "ewc_dataset_create: %s[%d] and targets, expected one of them",
+                source->labels[split] ? "labels" : "numbers", split);
+        if (split < splits && !source->targets[split])
+            return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_create: targets[%d] is NULL", split);
+        if (source->rows[split] >
+            EWCI_MAX_IMAGE_BYTES / (int64_t)sizeof(float) / source->target_count)
+            return ewci_fail(EWC_ERR_ARGUMENT,
+                "ewc_dataset_create: %lld rows of %lld targets, expected at most %lld bytes",
+                (long long)source->rows[split], (long long)source->target_count,
+                (long long)EWCI_MAX_IMAGE_BYTES);
+    }
+    return EWC_OK;
+}
+
 static ewc_status check_source(const ewc_dataset_source *source)
 {
     static const char function[] = "ewc_dataset_create";
+    const int has_targets = source->target_count != 0 || source->targets[0];
     const int is_counted = source->numbers[0] && source->classes == 0;
-    if (!is_counted && (source->classes < 2 || source->classes > EWC_CLASSES_MAX))
+    if (!is_counted && !has_targets && (source->classes < 2 || source->classes > EWC_CLASSES_MAX))
         return ewci_fail(EWC_ERR_ARGUMENT, "%s: classes=%lld, expected 2..%d", function,
             (long long)source->classes, EWC_CLASSES_MAX);
-    if (is_counted && source->class_names)
+    if (is_counted && !has_targets && source->class_names)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "%s: class_names of classes=0, which are called by their numbers", function);
-    for (int64_t c = 0; source->class_names && c < source->classes; c++)
+    const int64_t names = has_targets ? source->target_count : source->classes;
+    for (int64_t c = 0; source->class_names && c < names; c++)
         if (!source->class_names[c])
             return ewci_fail(
                 EWC_ERR_ARGUMENT, "%s: class_names[%lld] is NULL", function, (long long)c);
@@ -327,7 +353,9 @@ static ewc_status check_source(const ewc_dataset_source *source)
     const void *const labels[2] = {source->labels[0], source->labels[1]};
     const void *const numbers[2] = {source->numbers[0], source->numbers[1]};
     const ewc_status status = check_arrays("images", "floats", images, floats, splits);
-    return status != EWC_OK ? status : check_arrays("labels", "numbers", labels, numbers, splits);
+    if (status != EWC_OK) return status;
+    return has_targets ? check_targets(source, splits)
+                       : check_arrays("labels", "numbers", labels, numbers, splits);
 }
 
 static void spell_checksum(char text[EWCI_CHECKSUM_SIZE], const uint32_t crc[FILES])
@@ -390,6 +418,28 @@ done:
     return status;
 }
 
+/* A copy of the source's targets. */
+static ewc_status take_targets(ewci_set *set, const ewc_dataset_source *source)
+{
+    ewc_status status = EWC_OK;
+    ewci_names names = {0};
+    float *targets[2] = {NULL, NULL};
+    for (int split = 0; split < 2; split++) {
+        const size_t n = (size_t)(set->info.rows[split] * source->target_count);
+        targets[split] = ewci_calloc(n, sizeof(float));
+        if (!targets[split])
+            status = ewci_fail(EWC_ERR_MEMORY, "ewc_dataset_create: no memory for %zu targets", n);
+        else if (n > 0)
+            memcpy(targets[split], source->targets[split], n * sizeof(float));
+    }
+    if (status == EWC_OK && source->class_names)
+        status = ewci_names_make(&names, source->target_count, source->class_names);
+    if (status == EWC_OK) return ewci_set_targets(set, targets, source->target_count, &names);
+    free(targets[1]);
+    free(targets[0]);
+    return status;
+}
+
 /* Makes a dataset of a source that is complete. */
 static ewc_status create(
     ewc_dataset **out, ewc_backend *backend, const ewc_dataset_source *source, const char *folder)
@@ -410,7 +460,9 @@ static ewc_status create(
         set.values[split] = source->floats[0] ? (const void *)source->floats[split]
                                               : (const void *)source->images[split];
     }
-    EWCI_TRY(source->classes > 0 ? take_classes(&set, source) : count_classes(&set, source));
+    EWCI_TRY(source->target_count > 0 ? take_targets(&set, source)
+             : source->classes > 0    ? take_classes(&set, source)
+                                      : count_classes(&set, source));
     if (info->rows[1] == 0) EWCI_TRY(ewci_set_hold_out(&set, source->test_share, source->seed));
     EWCI_TRY(ewci_set_upload(out, backend, &set));
 done:
@@ -438,6 +490,7 @@ void ewc_dataset_free(ewc_dataset *set)
     if (!set) return;
     for (int split = 1; split >= 0; split--) {
         free(set->class_rows[split]);
+        ewci_device_free(set->backend, set->targets[split]);
         ewci_device_free(set->backend, set->labels[split]);
         ewci_device_free(set->backend, set->floats[split]);
         ewci_device_free(set->backend, set->images[split]);
@@ -461,7 +514,9 @@ const char *ewc_dataset_class_name(const ewc_dataset *set, int64_t c)
 
 int64_t ewc_dataset_class_rows(const ewc_dataset *set, int64_t c, ewc_split split)
 {
-    if (!set || c < 0 || c >= set->info.classes || (unsigned)split > EWC_SPLIT_TEST) return 0;
+    if (!set || c < 0 || c >= set->info.classes || (unsigned)split > EWC_SPLIT_TEST ||
+        set->info.targets > 0)
+        return 0;
     return set->class_rows[split][c];
 }
 

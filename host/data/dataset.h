@@ -31,7 +31,8 @@ struct ewc_dataset {
     ewc_dataset_info info;
     uint8_t *images[2];       /* device, (rows, channels, height, width); of floats: NULL */
     float *floats[2];         /* device, likewise; of bytes: NULL */
-    uint16_t *labels[2];      /* device, (rows) */
+    uint16_t *labels[2];      /* device, (rows); of targets: 0 */
+    float *targets[2];        /* device, (rows, targets) or NULL */
     uint16_t *host_labels[2]; /* (rows), for lists of rows by class */
     int64_t *class_rows[2];   /* (classes) rows of each class */
     ewci_names names;
@@ -44,6 +45,7 @@ typedef struct ewci_set {
     const void *values[2]; /* (rows, channels, height, width) of the set's element */
     void *owned[2];        /* values[i], or NULL where that is borrowed */
     uint16_t *labels[2];   /* owned; (rows), each below classes */
+    float *targets[2];     /* owned; (rows, targets) or NULL: the set is of labels */
     ewci_names names;
 } ewci_set;
 
@@ -52,6 +54,12 @@ typedef struct ewci_set {
 /* Gives the set its classes: ids[i] (rows) are labels of `labels`, which is emptied.
  * @return EWC_OK; EWC_ERR_DATA: fewer than two; EWC_ERR_MEMORY */
 ewc_status ewci_set_classes(ewci_set *set, ewci_labels *labels, int32_t *const ids[2]);
+
+/* Gives the set targets, owned from now on, of which there are `count` in a row: labels are 0, and
+ * names, taken, are what targets are called; without any "0", "1".
+ * @return EWC_OK; EWC_ERR_DATA: a target that is not finite; EWC_ERR_MEMORY */
+ewc_status ewci_set_targets(
+    ewci_set *set, float *const targets[2], int64_t count, ewci_names *names);
 
 /* Draws `share` of each class by `seed` from the training rows for the test split, which is empty.
  * @return EWC_OK; EWC_ERR_DATA: a split without rows; EWC_ERR_MEMORY */

@@ -329,6 +329,11 @@ static ewc_status fail_source(const source *s, ewc_status status, const char *fa
         s->is_member ? ": " : "", fault);
 }
 
+static int has_targets(const opening *w)
+{
+    return w->o.likelihood != EWC_LIKELIHOOD_SOFTMAX;
+}
+
 /* Puts an array where it belongs by name and header. */
 static ewc_status place(opening *w, const source *s)
 {
@@ -339,7 +344,9 @@ static ewc_status place(opening *w, const source *s)
     const ewc_status status = open_source(&a, s, fault);
     if (status != EWC_OK) return fail_source(s, status, fault);
     const int is_text = a.kind == EWCI_KIND_BYTES || a.kind == EWCI_KIND_WIDE;
-    const int role = ewci_array_is_labels(&a) || is_text || names_labels(name_of(s));
+    /* Features of one column can only be told from targets by their name. */
+    const int is_alone = ewci_array_is_labels(&a) && !has_targets(w);
+    const int role = is_alone || is_text || names_labels(name_of(s));
     ewci_array_close(&a);
     source **const slot = &w->sources[split][role];
     if (*slot)
@@ -391,8 +398,10 @@ static ewc_status read_array(opening *w, const source *s, int split, int role)
         status = EWCI_FAULT_OF(fault, EWC_ERR_DATA, "%lld rows, and %.60s has %lld labels",
             (long long)a.size[0], name_of(w->sources[split][1]), (long long)rows->labels);
     } else if (status == EWC_OK) {
-        status = role ? ewci_array_labels(&a, rows, &w->labels, fault)
-                      : ewci_array_values(&a, rows, fault);
+        status = !role ? ewci_array_values(&a, rows, fault)
+                 : has_targets(w)
+                     ? ewci_array_targets(&a, rows, (ewc_likelihood)w->o.likelihood, fault)
+                     : ewci_array_labels(&a, rows, &w->labels, fault);
         if (status == EWC_OK && s->is_member) status = ewci_npz_check(a.bytes, &s->member, fault);
     }
     ewci_array_close(&a);
@@ -422,13 +431,16 @@ static ewc_status read_table(opening *w, const char *path, int split)
 {
     char fault[EWCI_FAULT];
     ewci_bytes *bytes = NULL;
+    const ewci_columns columns = {
+        (ewc_likelihood)w->o.likelihood, w->o.label_column, w->o.target_columns};
     ewc_status status = ewci_bytes_open(&bytes, path, fault);
     if (status == EWC_OK)
-        status = ewci_csv_read(bytes, &w->rows[split], &w->labels, w->o.label_column, fault);
+        status = ewci_csv_read(bytes, &w->rows[split], &w->labels, &columns, fault);
     if (status == EWC_OK) status = ewci_bytes_end(bytes, fault);
     ewci_bytes_close(bytes);
     if (status == EWC_OK) return EWC_OK;
-    const int has_none = split && strstr(fault, "label-column") != NULL;
+    const int has_none =
+        split && (strstr(fault, "label-column") || strstr(fault, "target-columns"));
     return ewci_fail(status, "%.300s: %s%s", path, fault,
         has_none ? " (of a test table without labels: name the training table alone)" : "");
 }
@@ -527,6 +539,18 @@ static ewc_status read_images(opening *w)
 
 /* ---- The set ---- */
 
+/* Targets are in arrays and tables. */
+static ewc_status check_format(const opening *w)
+{
+    if (!has_targets(w) || w->format == CSV || w->format == NPY || w->format == NPZ ||
+        w->format == IDX)
+        return EWC_OK;
+    return ewci_fail(EWC_ERR_DATA,
+        "%.300s: likelihood: targets are read from csv, npy, npz or idx, and this is %s, which has "
+        "classes",
+        w->path, format_names[w->format]);
+}
+
 static ewc_status read_folder(opening *w)
 {
     ewc_status status = EWC_OK;
@@ -553,6 +577,7 @@ static ewc_status read_folder(opening *w)
             EWCI_TRY(
                 ewci_fail(EWC_ERR_DATA, "%.300s: %d archives: name one of them", folder, archives));
     }
+    EWCI_TRY(check_format(w));
     EWCI_TRY(w->format == CSV                                ? read_tables(w)
              : w->format == CIFAR10 || w->format == CIFAR100 ? read_cifar(w)
              : w->format == IMAGES                           ? read_images(w)
@@ -596,6 +621,9 @@ static ewc_status check_splits(const opening *w)
             "%.300s: test rows of %lld x %lld x %lld, the training rows have %lld x %lld x %lld",
             w->path, (long long)b->channels, (long long)b->height, (long long)b->width,
             (long long)a->channels, (long long)a->height, (long long)a->width);
+    if (a->target_count != b->target_count)
+        return ewci_fail(EWC_ERR_DATA, "%.300s: %lld targets in a test row, %lld in a training row",
+            w->path, (long long)b->target_count, (long long)a->target_count);
     if (a->element != b->element)
         return ewci_fail(
             EWC_ERR_DATA, "%.300s: bytes in one split and floats in the other", w->path);
@@ -645,7 +673,13 @@ static ewc_status make_dataset(
         set.values[split] = set.owned[split] = rows[split].values;
         w->rows[split].values = NULL;
     }
-    EWCI_TRY(ewci_set_classes(&set, &w->labels, ids));
+    if (has_targets(w)) {
+        float *const targets[2] = {w->rows[0].targets, w->rows[1].targets};
+        w->rows[0].targets = w->rows[1].targets = NULL;
+        EWCI_TRY(ewci_set_targets(&set, targets, rows->target_count, &w->rows[0].target_names));
+    } else {
+        EWCI_TRY(ewci_set_classes(&set, &w->labels, ids));
+    }
     if (info->rows[1] == 0 && !w->o.whole)
         EWCI_TRY(ewci_set_hold_out(&set, w->o.test_share, w->o.seed));
     EWCI_TRY(ewci_set_upload(out, backend, &set));
@@ -663,6 +697,9 @@ static ewc_status check_open(opening *w)
 {
     const ewc_dataset_open_options *const o = &w->o;
     w->format = w->wanted = NONE;
+    if ((uint64_t)o->likelihood > EWC_LIKELIHOOD_BERNOULLI)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_dataset_open: likelihood=%lld, expected 0..2",
+            (long long)o->likelihood);
     if (!(o->test_share >= 0.0 && o->test_share < 1.0))
         return ewci_fail(EWC_ERR_ARGUMENT,
             "ewc_dataset_open: test_share=%g, expected 0 or more and below 1", o->test_share);

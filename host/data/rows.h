@@ -21,6 +21,10 @@ typedef struct ewci_rows {
     int64_t labels; /* how many there are */
     int32_t *ids;   /* owned; (labels) of an ewci_labels */
     int64_t room, ids_room;
+    int64_t target_count; /* 0: it has labels; else `labels` rows of so many */
+    float *targets;       /* owned; (labels, target_count) */
+    int64_t targets_room;
+    ewci_names target_names; /* owned; none where they have no names */
 } ewci_rows;
 
 void ewci_rows_free(ewci_rows *rows);
@@ -65,6 +69,11 @@ int ewci_array_is_labels(const ewci_array *array);
 ewc_status ewci_array_values(ewci_array *array, ewci_rows *rows, char fault[EWCI_FAULT]);
 ewc_status ewci_array_labels(
     ewci_array *array, ewci_rows *rows, ewci_labels *labels, char fault[EWCI_FAULT]);
+/* Targets of a likelihood, (rows) or (rows, targets). */
+ewc_status ewci_array_targets(
+    ewci_array *array, ewci_rows *rows, ewc_likelihood likelihood, char fault[EWCI_FAULT]);
+/* Whether a number can be a target: else *want is what would be. */
+int ewci_is_target(double x, ewc_likelihood likelihood, const char **want);
 
 /* Of images whose channels come last, makes them come first. */
 ewc_status ewci_rows_planes(ewci_rows *rows, char fault[EWCI_FAULT]);
@@ -91,11 +100,17 @@ ewc_status ewci_npz_check(
 
 /* ---- Tables (data_csv.c) ---- */
 
-/* Reads a table whose column `label` (NULL, "": one that is called label, class, target or the
- * like), a name of the header or a number from 1, holds labels; all other columns are features.
- * Separators are tabs where the first line has one, else semicolons or commas. */
-ewc_status ewci_csv_read(ewci_bytes *bytes, ewci_rows *rows, ewci_labels *labels, const char *label,
-    char fault[EWCI_FAULT]);
+/* What columns of a table are. `label` (NULL, "": one that is called label, class, target or the
+ * like), a name of the header or a number from 1, holds labels; or, of a likelihood of numbers,
+ * those of `targets`, such with ',' between, targets; all others are features. */
+typedef struct ewci_columns {
+    ewc_likelihood likelihood;
+    const char *label, *targets;
+} ewci_columns;
+
+/* Separators are tabs where the first line has one, else semicolons or commas. */
+ewc_status ewci_csv_read(ewci_bytes *bytes, ewci_rows *rows, ewci_labels *labels,
+    const ewci_columns *columns, char fault[EWCI_FAULT]);
 
 /* ---- Images (data_images.c) ---- */
 

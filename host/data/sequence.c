@@ -234,6 +234,9 @@ static ewc_status check_kind(const ewc_task_options *o, const ewc_dataset_info *
     if (is_row && (o->kind == EWC_TASKS_ROTATED || o->pad > 0))
         return ewci_fail(EWC_ERR_ARGUMENT, "%s: of images only, and %s has rows of %lld features",
             o->pad > 0 ? "pad" : "kind: rotated", info->name, (long long)info->width);
+    if (o->kind == EWC_TASKS_SPLIT && info->targets > 0)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "kind: split by classes, and %s has targets", info->name);
     return o->kind == EWC_TASKS_SPLIT ? check_split(o, info->classes) : EWC_OK;
 }
 

@@ -28,6 +28,7 @@ static ewc_status no_memory(int64_t rows)
 void ewci_set_free(ewci_set *set)
 {
     for (int split = 1; split >= 0; split--) {
+        free(set->targets[split]);
         free(set->labels[split]);
         free(set->owned[split]);
     }
@@ -59,6 +60,44 @@ ewc_status ewci_set_classes(ewci_set *set, ewci_labels *labels, int32_t *const i
     set->info.is_mapped = !ewci_names_are_plain(&set->names);
 done:
     free(class_of);
+    return status;
+}
+
+/* ---- Targets ---- */
+
+/* Whether all are 0 or 1; all must be finite. */
+static ewc_status look_at_targets(ewci_set *set, int split)
+{
+    const int64_t count = set->info.targets;
+    for (int64_t i = 0; i < set->info.rows[split] * count; i++) {
+        const float t = set->targets[split][i];
+        if (!isfinite(t))
+            return ewci_fail(EWC_ERR_DATA,
+                "target %g in %s row %lld, column %lld, expected a finite number", (double)t,
+                split ? "test" : "training", (long long)(i / count), (long long)(i % count));
+        set->info.is_binary = set->info.is_binary && (t == 0.0f || t == 1.0f);
+    }
+    return EWC_OK;
+}
+
+ewc_status ewci_set_targets(
+    ewci_set *set, float *const targets[2], int64_t count, ewci_names *names)
+{
+    ewc_status status = EWC_OK;
+    set->info.targets = set->info.classes = count;
+    set->info.is_binary = 1;
+    for (int split = 0; split < 2; split++) {
+        const int64_t rows = set->info.rows[split];
+        set->targets[split] = targets[split];
+        set->labels[split] = ewci_calloc((size_t)rows, sizeof *set->labels[split]);
+        if (status == EWC_OK && !set->labels[split]) status = no_memory(rows);
+        if (status == EWC_OK) status = look_at_targets(set, split);
+    }
+    set->names = *names;
+    *names = (ewci_names){0};
+    if (status == EWC_OK && set->names.count == 0)
+        status = ewci_names_make(&set->names, count, NULL);
+    set->info.is_mapped = status == EWC_OK && !ewci_names_are_plain(&set->names);
     return status;
 }
 
@@ -108,10 +147,13 @@ ewc_status ewci_set_hold_out(ewci_set *set, double share, uint64_t seed)
 {
     const int64_t rows = set->info.rows[0];
     const size_t row_bytes = (size_t)row_values(set) * value_size(set);
+    const size_t target_bytes = (size_t)set->info.targets * sizeof(float);
     ewc_status status = EWC_OK;
     int64_t drawn = 0, next[2] = {0, 0};
     char *values[2] = {NULL, NULL};
-    uint16_t *labels = NULL; /* of the test split */
+    char *const old = (char *)set->targets[0]; /* where rows move up */
+    char *targets = NULL;                      /* of the test split */
+    uint16_t *labels = NULL;                   /* of the test split */
     uint8_t *const marks = ewci_calloc((size_t)rows, 1);
     if (!marks) EWCI_TRY(no_memory(rows));
     EWCI_TRY(draw_rows(set, marks, share, seed, &drawn));
@@ -123,25 +165,32 @@ ewc_status ewci_set_hold_out(ewci_set *set, double share, uint64_t seed)
     values[1] = ewci_calloc((size_t)drawn, row_bytes);
     values[0] = set->owned[0]; /* where rows move up */
     if (!values[0]) values[0] = ewci_calloc((size_t)(rows - drawn), row_bytes);
-    if (!labels || !values[0] || !values[1]) EWCI_TRY(no_memory(rows));
+    if (old) targets = ewci_calloc((size_t)drawn, target_bytes);
+    if (!labels || !values[0] || !values[1] || (old && !targets)) EWCI_TRY(no_memory(rows));
     for (int64_t row = 0; row < rows; row++) {
         const int split = marks[row];
         const int64_t to = next[split]++;
         memmove(values[split] + (size_t)to * row_bytes,
             (const char *)set->values[0] + (size_t)row * row_bytes, row_bytes);
         (split ? labels : set->labels[0])[to] = set->labels[0][row];
+        if (old)
+            memmove((split ? targets : old) + (size_t)to * target_bytes,
+                old + (size_t)row * target_bytes, target_bytes);
     }
     for (int split = 0; split < 2; split++) {
         set->values[split] = set->owned[split] = values[split];
         set->info.rows[split] = next[split];
     }
     free(set->labels[1]);
+    free(set->targets[1]);
     set->labels[1] = labels;
+    set->targets[1] = (float *)targets;
     set->info.is_held_out = 1;
 done:
     if (status != EWC_OK) {
         if (values[0] != set->owned[0]) free(values[0]);
         free(values[1]);
+        free(targets);
         free(labels);
     }
     free(marks);
@@ -163,7 +212,9 @@ static void sum_parts(char text[EWCI_CHECKSUM_SIZE], const ewci_set *set)
         crc[2 * split] = i->channels > 1 ? ewci_idx_crc(set->values[split], type, colour, 4)
                          : !i->is_image  ? ewci_idx_crc(set->values[split], type, flat, 2)
                                          : ewci_idx_crc(set->values[split], type, grey, 3);
-        crc[2 * split + 1] = ewci_idx_labels_crc(set->labels[split], rows, i->classes);
+        const int64_t goals[2] = {rows, i->targets};
+        crc[2 * split + 1] = i->targets ? ewci_idx_crc(set->targets[split], EWCI_IDX_F32, goals, 2)
+                                        : ewci_idx_labels_crc(set->labels[split], rows, i->classes);
     }
     snprintf(text, EWCI_CHECKSUM_SIZE, "%08x-%08x-%08x-%08x", crc[0], crc[1], crc[2], crc[3]);
 }
@@ -220,6 +271,12 @@ static ewc_status upload_split(ewc_dataset *to, const ewci_set *set, int split)
     EWCI_TRY(be->ops->upload(be, values, set->values[split], (size_t)n * value_size(set)));
     EWCI_TRY(be->ops->upload(
         be, to->labels[split], set->labels[split], (size_t)rows * sizeof(uint16_t)));
+    if (set->info.targets > 0) {
+        const int64_t all = rows * set->info.targets;
+        EWCI_TRY(ewci_device_alloc(be, &to->targets[split], all, sizeof(float)));
+        EWCI_TRY(be->ops->upload(
+            be, to->targets[split], set->targets[split], (size_t)all * sizeof(float)));
+    }
     to->class_rows[split] = ewci_calloc((size_t)set->info.classes, sizeof(int64_t));
     if (!to->class_rows[split]) EWCI_TRY(no_memory(set->info.classes));
     for (int64_t row = 0; row < rows; row++)

@@ -24,6 +24,11 @@ static ewc_status check_options(const ewc_tasks *tasks)
     if (!(o->std > 0.0f) || !isfinite(o->std) || !isfinite(scale) || !isfinite(shift))
         return ewci_fail(EWC_ERR_ARGUMENT,
             "std: %g, expected a positive number by which values can be divided", (double)o->std);
+    if (o->scenario == EWC_SCENARIO_CLASS && data_of(tasks, 0)->info.targets > 0)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "scenario: class, expected task or domain for %s, which has targets in the place of "
+            "classes",
+            data_of(tasks, 0)->info.name);
     if (o->standardize && (o->mean != 0.0f || o->std != 1.0f))
         return ewci_fail(EWC_ERR_ARGUMENT,
             "standardize: finds mean and std in the data, and they are given: %g and %g",
@@ -137,6 +142,15 @@ static ewc_status check_data(const ewc_tasks *tasks, int64_t t, ewci_shape *shap
             (long long)shape->out_width, info->name, (long long)want->out_channels,
             (long long)want->out_height, (long long)want->out_width,
             shape_advice(shape, want, advice));
+    if (info->targets != first->targets)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "task %lld: %s has %lld targets, %s of task 1 %lld: all tasks have as many, or labels",
+            (long long)t + 1, info->name, (long long)info->targets, first->name,
+            (long long)first->targets);
+    if (info->targets > 0 && task_at(tasks, t)->classes)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "task %lld: classes: %s has targets, and no classes to choose from", (long long)t + 1,
+            info->name);
     for (int64_t k = 0; k < ewci_classes_of(tasks, t); k++)
         if (ewci_class_at(tasks, t, k) >= info->classes)
             return ewci_fail(EWC_ERR_ARGUMENT, "task %lld: classes: %lld, %s has 0..%lld",
@@ -374,6 +388,10 @@ int64_t ewc_tasks_outputs(const ewc_tasks *tasks)
 int64_t ewc_tasks_classes(const ewc_tasks *tasks)
 {
     return tasks ? tasks->classes : 0;
+}
+int64_t ewc_tasks_targets(const ewc_tasks *tasks)
+{
+    return tasks ? data_of(tasks, 0)->info.targets : 0;
 }
 int64_t ewc_tasks_class_count(const ewc_tasks *tasks, int64_t t)
 {

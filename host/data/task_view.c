@@ -129,7 +129,7 @@ static ewck_view make_view(const ewc_tasks *tasks, int64_t t, const task_maps *m
 {
     const ewc_dataset *const data = data_of(tasks, t);
     const int64_t pixels = data->info.channels * data->info.height * data->info.width;
-    const int64_t skipped = list ? 0 : first * pixels;
+    const int64_t skipped = list ? 0 : first * pixels, targets = data->info.targets;
     return (ewck_view){
         .images = data->images[set] ? data->images[set] + skipped : NULL,
         .floats = data->floats[set] ? data->floats[set] + skipped : NULL,
@@ -143,6 +143,8 @@ static ewck_view make_view(const ewc_tasks *tasks, int64_t t, const task_maps *m
         .weight = maps->weight,
         .bias = maps->bias,
         .label_map = maps->label_map,
+        .targets = data->targets[set] ? data->targets[set] + (list ? 0 : first) * targets : NULL,
+        .target_count = targets,
     };
 }
 
@@ -261,6 +263,7 @@ ewc_status ewci_tasks_select_joint(ewc_tasks *tasks, ewci_task_view *out, int64_
         .features = tasks->features,
         .parts = tasks->joint.parts,
         .part_count = seen,
+        .target_count = parts->target_count,
     };
     out->first = 0;
     out->outputs = tasks->o.scenario == EWC_SCENARIO_DOMAIN  ? tasks->outputs
@@ -282,9 +285,10 @@ ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t
 
 /* ---- Reading ---- */
 
-/* Rows [first, first + rows) of a view, rows > 0, in host memory; labels count from its window. */
+/* Rows [first, first + rows) of a view, rows > 0, in host memory, each unless NULL; labels count
+ * from its window. */
 static ewc_status read_view(const ewc_tasks *tasks, const ewck_view *view, int64_t first,
-    int64_t rows, float *inputs, int32_t *labels)
+    int64_t rows, float *inputs, int32_t *labels, float *targets)
 {
     ewc_status status = EWC_OK;
     ewc_backend *const be = tasks->be;
@@ -293,6 +297,8 @@ static ewc_status read_view(const ewc_tasks *tasks, const ewck_view *view, int64
     int32_t *logits = NULL;  /* device, (chunk) */
     int64_t *samples = NULL; /* device, (chunk) */
     ewck_step *step = NULL;  /* device */
+    float *goals = NULL;     /* device, (chunk, target_count) */
+    EWCI_TRY(ewci_device_alloc(be, &goals, chunk * view->target_count, sizeof *goals));
     EWCI_TRY(ewci_device_alloc(be, &x, chunk * features, sizeof *x));
     EWCI_TRY(ewci_device_alloc(be, &logits, chunk, sizeof *logits));
     EWCI_TRY(ewci_device_alloc(be, &samples, chunk, sizeof *samples));
@@ -307,12 +313,36 @@ static ewc_status read_view(const ewc_tasks *tasks, const ewck_view *view, int64
                 be, inputs + done_rows * features, x, (size_t)(n * features) * sizeof *x));
         if (labels)
             EWCI_TRY(be->ops->download(be, labels + done_rows, logits, (size_t)n * sizeof *logits));
+        if (targets) {
+            const int64_t count = view->target_count;
+            EWCI_TRY(be->ops->gather_targets(be, goals, samples, view, n));
+            EWCI_TRY(be->ops->download(
+                be, targets + done_rows * count, goals, (size_t)(n * count) * sizeof *goals));
+        }
     }
 done:
     ewci_device_free(be, step);
     ewci_device_free(be, samples);
     ewci_device_free(be, logits);
     ewci_device_free(be, x);
+    ewci_device_free(be, goals);
+    return status;
+}
+
+/* As read_view, of a split of task t; labels are logits of the model. */
+static ewc_status read_rows(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t first,
+    int64_t rows, float *inputs, int32_t *labels, float *targets, const char *function)
+{
+    ewci_task_view task;
+    ewc_status status = ewci_tasks_select(tasks, &task, t, split, t + 1);
+    if (status != EWC_OK) return status;
+    if (first < 0 || rows < 0 || first > task.view.count || rows > task.view.count - first)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "%s: rows %lld from %lld on, expected to end at most at %lld", function,
+            (long long)rows, (long long)first, (long long)task.view.count);
+    if (rows > 0) status = read_view(tasks, &task.view, first, rows, inputs, labels, targets);
+    for (int64_t i = 0; status == EWC_OK && labels && i < rows; i++)
+        labels[i] += (int32_t)task.first;
     return status;
 }
 
@@ -320,17 +350,17 @@ ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t 
     float *inputs, int32_t *labels)
 {
     EWCI_ENTER(tasks);
-    ewci_task_view task;
-    ewc_status status = ewci_tasks_select(tasks, &task, t, split, t + 1);
-    if (status != EWC_OK) return status;
-    if (first < 0 || rows < 0 || first > task.view.count || rows > task.view.count - first)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_tasks_read: rows %lld from %lld on, expected to end at most at %lld",
-            (long long)rows, (long long)first, (long long)task.view.count);
-    if (rows > 0) status = read_view(tasks, &task.view, first, rows, inputs, labels);
-    for (int64_t i = 0; status == EWC_OK && labels && i < rows; i++)
-        labels[i] += (int32_t)task.first;
-    return status;
+    return read_rows(tasks, t, split, first, rows, inputs, labels, NULL, "ewc_tasks_read");
+}
+
+ewc_status ewc_tasks_read_targets(
+    ewc_tasks *tasks, int64_t t, ewc_split split, int64_t first, int64_t rows, float *targets)
+{
+    EWCI_ENTER(tasks, targets);
+    if (ewc_tasks_targets(tasks) == 0)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_tasks_read_targets: the tasks have labels, and no targets");
+    return read_rows(tasks, t, split, first, rows, NULL, NULL, targets, "ewc_tasks_read_targets");
 }
 
 /* `values`: bytes or floats, as the dataset has them. */
@@ -362,12 +392,15 @@ static ewc_status transform(ewc_tasks *tasks, int64_t t, float *inputs, const vo
     view.images = element == EWC_ELEMENT_U8 ? some : NULL;
     view.floats = element == EWC_ELEMENT_F32 ? some : NULL;
     view.labels = labels;
+    view.targets = NULL;
+    view.target_count = 0;
     view.list = NULL;
     for (int64_t row = 0; row < rows; row += chunk) {
         view.count = rows - row < chunk ? rows - row : chunk;
         EWCI_TRY(be->ops->upload(be, some, (const char *)values + (size_t)(row * pixels) * size,
             (size_t)(view.count * pixels) * size));
-        EWCI_TRY(read_view(tasks, &view, 0, view.count, inputs + row * tasks->features, NULL));
+        EWCI_TRY(
+            read_view(tasks, &view, 0, view.count, inputs + row * tasks->features, NULL, NULL));
     }
 done:
     ewci_device_free(be, labels);

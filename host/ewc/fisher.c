@@ -62,7 +62,8 @@ float *ewci_fisher_rewrite(ewc_fisher *fisher)
     return fisher->f;
 }
 
-static ewc_status resolve_options(ewc_fisher_options *o, const ewc_fisher_options *given)
+static ewc_status resolve_options(
+    const ewc_model *model, ewc_fisher_options *o, const ewc_fisher_options *given)
 {
     const ewc_status status =
         ewci_copy_options("ewc_fisher_options", o, given, "ewc_fisher_compute");
@@ -82,7 +83,12 @@ static ewc_status resolve_options(ewc_fisher_options *o, const ewc_fisher_option
     if (!(o->tolerance >= 0.0 && o->tolerance < 1.0))
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: tolerance=%g, expected 0 <= t < 1",
             o->tolerance);
-    if (o->estimator != EWC_FISHER_EXACT) o->tolerance = 0.0; /* whose rows are of one size */
+    if (o->estimator == EWC_FISHER_ARGMAX && ewci_likelihood_is_even(model))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "estimator: argmax, expected another one for likelihood gaussian, whose most probable "
+            "target is the output: its gradient is 0");
+    if (o->estimator != EWC_FISHER_EXACT || ewci_likelihood_is_even(model))
+        o->tolerance = 0.0; /* whose rows are of one size */
     return EWC_OK;
 }
 
@@ -103,9 +109,10 @@ static void make_plan(ewc_fisher *fisher, plan *out, const ewc_fisher_options *o
 {
     const ewc_model *const model = fisher->model;
     ewc_backend *const be = model->be;
-    *out = (plan){.repeats = ewci_likelihood_repeats(o->estimator, outputs, o->draws)};
+    *out = (plan){.repeats = ewci_likelihood_repeats(model, o->estimator, outputs, o->draws)};
     out->batch = o->batch > 0 ? o->batch : ewci_model_batch(model, out->repeats, fisher->limit);
-    if (be->ops->fisher_memory && o->estimator != EWC_FISHER_SENSITIVITY && samples > 0) {
+    if (be->ops->fisher_memory && o->estimator != EWC_FISHER_SENSITIVITY && samples > 0 &&
+        model->likelihood.kind == EWCK_LIKELIHOOD_SOFTMAX) {
         int64_t rows = o->batch > 0 ? o->batch : MAX_BATCH;
         rows = rows < samples ? rows : samples;
         out->layers = ewci_model_layers(model, first, outputs, fisher->layers);
@@ -150,7 +157,7 @@ ewc_status ewci_fisher_reserve(
     ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
     plan all, one;
     ewc_status status;
-    EWCI_TRY(resolve_options(&o, given));
+    EWCI_TRY(resolve_options(fisher->model, &o, given));
     make_plan(fisher, &all, &o, 0, outputs, samples);
     if (!all.is_whole) { /* fewer logits have more rows at a time: both are taken at their largest
                           */
@@ -179,8 +186,7 @@ static ewc_status add_batch(ewc_fisher *fisher, const plan *p, const ewc_fisher_
             fisher->kept, prepare);
     pass->rows = rows;
     EWCI_TRY(be->ops->copy(be, pass->step, fisher->step, sizeof *pass->step));
-    EWCI_TRY(be->ops->gather(
-        be, pass->x, pass->labels, pass->samples, &task->view, pass->step, pass->rows));
+    EWCI_TRY(ewci_likelihood_gather(pass, pass->labels, &task->view, pass->step, 0, rows));
     EWCI_TRY(ewci_pass_forward(pass));
     EWCI_TRY(ewci_likelihood_seeds(pass, o->estimator, p->repeats, o->tolerance, fisher->kept));
     EWCI_TRY(ewci_pass_backward(pass, fisher->f,
@@ -222,7 +228,8 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
     ewci_task_view task;
     ewc_status status;
-    EWCI_TRY(resolve_options(&o, given));
+    EWCI_TRY(ewci_likelihood_fits(model, tasks));
+    EWCI_TRY(resolve_options(model, &o, given));
     EWCI_TRY(ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
     const int64_t n = o.samples > 0 && o.samples < task.view.count ? o.samples : task.view.count;
     plan p;
@@ -274,6 +281,33 @@ ewc_status ewc_fisher_compute(
 {
     EWCI_ENTER(fisher, tasks);
     return ewci_fisher_compute(fisher, tasks, t, options, NULL, NULL);
+}
+
+ewc_status ewc_fisher_add_seeds(ewc_fisher *fisher, const float *seeds, const float *inputs,
+    int64_t rows, int64_t repeats, double weight)
+{
+    EWCI_ENTER(fisher);
+    enum { GRADIENTS = 4096 };
+    if (rows < 0 || (rows > 0 && (!seeds || !inputs)) || repeats < 1 || repeats > MAX_BATCH)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_fisher_add_seeds: NULL, or rows=%lld, repeats=%lld, expected 0 or more and 1..%d",
+            (long long)rows, (long long)repeats, MAX_BATCH);
+    if (!(weight >= 0.0) || isinf(weight))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_fisher_add_seeds: weight=%g, expected a finite number of 0 or more", weight);
+    const int64_t most = GRADIENTS / repeats > 0 ? GRADIENTS / repeats : 1;
+    const int64_t batch = rows < most ? rows : most;
+    ewci_pass *pass = NULL;
+    ewc_status status;
+    EWCI_TRY(ewci_pass_create(&pass, fisher->model, batch, batch * repeats, 1));
+    for (int64_t row = 0; row < rows; row += batch) {
+        pass->rows = rows - row < batch ? rows - row : batch;
+        EWCI_TRY(ewci_pass_take_seeds(pass, ewci_fisher_rewrite(fisher), EWCI_MODE_SQUARE, seeds,
+            inputs, repeats, row, rows, (float)sqrt(weight)));
+    }
+done:
+    ewci_pass_free(pass);
+    return status;
 }
 
 ewc_status ewc_fisher_fill(ewc_fisher *fisher, float value)

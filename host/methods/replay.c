@@ -155,13 +155,11 @@ ewc_status ewci_replay_draw(ewci_replay *replay, ewci_pass *pass, const ewck_ste
     return be->ops->set_step(be, replay->step, &block);
 }
 
-ewc_status ewci_replay_join(ewci_replay *replay, const ewci_pass *pass, int64_t batch_rows)
+ewc_status ewci_replay_join(ewci_replay *replay, ewci_pass *pass, int64_t batch_rows)
 {
-    ewc_backend *const be = replay->model->be;
     if (replay->mode != EWC_REPLAY_JOIN || replay->rows == 0) return EWC_OK;
-    return be->ops->gather(be, pass->x + batch_rows * replay->model->inputs,
-        pass->labels + batch_rows, pass->samples + batch_rows, &replay->samples.view, replay->step,
-        replay->rows);
+    return ewci_likelihood_gather(pass, pass->labels + batch_rows, &replay->samples.view,
+        replay->step, batch_rows, replay->rows);
 }
 
 ewc_status ewci_replay_project(ewci_replay *replay, const float *weights, float *gradient)
@@ -174,8 +172,8 @@ ewc_status ewci_replay_project(ewci_replay *replay, const float *weights, float 
     pass->first = replay->samples.first;
     pass->outputs = replay->samples.outputs;
     pass->weights = weights; /* both windows begin with the first logit */
-    EWCI_TRY(be->ops->gather(
-        be, pass->x, pass->labels, pass->samples, &replay->samples.view, pass->step, pass->rows));
+    EWCI_TRY(ewci_likelihood_gather(
+        pass, pass->labels, &replay->samples.view, pass->step, 0, pass->rows));
     EWCI_TRY(ewci_pass_forward(pass));
     EWCI_TRY(ewci_likelihood_gradient(pass, replay->samples.heads, NULL));
     EWCI_TRY(ewci_pass_backward(pass, replay->gradient, EWCI_MODE_OVERWRITE, 1));

@@ -52,7 +52,7 @@ ewc_status ewci_replay_draw(ewci_replay *replay, ewci_pass *pass, const ewck_ste
 /* Queued after the batch has been gathered, and after its gradient is there: each does its part of
  * one rule and nothing in the other, or while nothing is remembered. `weights` of the loss, as in
  * ewci_pass. */
-ewc_status ewci_replay_join(ewci_replay *replay, const ewci_pass *pass, int64_t batch_rows);
+ewc_status ewci_replay_join(ewci_replay *replay, ewci_pass *pass, int64_t batch_rows);
 ewc_status ewci_replay_project(ewci_replay *replay, const float *weights, float *gradient);
 
 /* After task t: its samples are offered to the memory, unless they or a later task's have been.

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Softmax cross-entropy at the logits of a pass: what goes into backward. */
+/* The likelihood at the outputs of a pass: what goes in with the batch, and what into backward. */
 #ifndef EWCI_LIKELIHOOD_H
 #define EWCI_LIKELIHOOD_H
 
+#include "../data/task.h"
 #include "ewc/fisher.h"
 #include "model.h"
 
@@ -10,17 +11,39 @@
 extern "C" {
 #endif
 
+/* Whether the tasks have what the model's likelihood learns: labels, targets, or such of 0 and 1.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: the sentence names both */
+ewc_status ewci_likelihood_fits(const ewc_model *model, const ewc_tasks *tasks);
+
+/* As the backend's gather, `rows` samples to the rows of the pass from `at` on, their labels to
+ * `labels` and with them what a likelihood of numbers learns. */
+ewc_status ewci_likelihood_gather(ewci_pass *pass, int32_t *labels, const ewck_view *view,
+    const ewck_step *step, int64_t at, int64_t rows);
+
 /* pass->delta = gradient of the mean loss over the batch, each row's loss times the weight of its
  * label; adds the batch's summed loss to *total unless that is NULL. */
 ewc_status ewci_likelihood_gradient(ewci_pass *pass, const ewck_head *heads, double *total);
 
-/* Adds the number of rows whose most probable class is their label to sums[0], and the batch's
- * summed loss, without weights, to sums[1]; answers (rows), unless NULL, gets those classes. */
+/* How many sums a score of these tasks is made of. */
+int64_t ewci_likelihood_sums(const ewc_model *model, const ewc_tasks *tasks);
+
+/* Adds the batch's summed loss, without weights, to sums[0], and to those after it what it scores:
+ * the number of rows whose most probable class is their label, answers (rows), unless NULL, getting
+ * those classes; or what target_scores adds. */
 ewc_status ewci_likelihood_score(
     ewci_pass *pass, const int32_t *labels, int32_t *answers, const ewck_head *heads, double *sums);
 
+/* Score and root mean squared error (of the Gaussian, else NaN), see ewc/likelihood.h, of the sums
+ * over so many rows with so many targets; NaN of none. */
+double ewci_likelihood_total(
+    const ewc_model *model, const double *host_sums, int64_t targets, int64_t rows, double *rmse);
+
 /* How many gradients per sample the estimator sends back. */
-int64_t ewci_likelihood_repeats(ewc_estimator estimator, int64_t outputs, int64_t draws);
+int64_t ewci_likelihood_repeats(
+    const ewc_model *model, ewc_estimator estimator, int64_t outputs, int64_t draws);
+
+/* Whether all rows of EXACT have one size, so that none can be left out. */
+int ewci_likelihood_is_even(const ewc_model *model);
 
 /* pass->delta = the estimator's gradients at the logits, (repeats, rows, outputs). With
  * tolerance > 0 and EWC_FISHER_EXACT those that the backend's drop_rows drops are 0, or packed

@@ -21,6 +21,12 @@ static ewc_status check_options(const ewc_model_options *o)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "ewc_model_create: hidden_count=%lld beside a network, or dropout, expected 0",
             (long long)o->hidden_count);
+    if ((unsigned)o->likelihood > EWC_LIKELIHOOD_BERNOULLI)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_model_create: likelihood=%d, expected 0..2", (int)o->likelihood);
+    if (!(o->sigma >= 1e-15f && o->sigma <= 1e15f))
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_model_create: sigma=%g, expected 1e-15..1e15", (double)o->sigma);
     if (o->network && (unsigned)o->init <= EWC_INIT_FAN_IN) return EWC_OK; /* has all the rest */
     if (o->inputs < 1 || o->inputs > MAX_WIDTH)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_model_create: inputs=%lld, expected 1..%d",
@@ -388,6 +394,7 @@ ewc_status ewc_model_create(ewc_model **out, ewc_backend *backend, const ewc_mod
         goto done;
     }
     model->be = backend;
+    model->likelihood = (ewck_likelihood){(int32_t)o.likelihood, o.sigma};
     EWCI_TRY(build(model, o.network ? o.network : widths));
     EWCI_TRY(check_backend(model));
     EWCI_TRY(ewci_device_alloc(backend, &model->theta, model->count, sizeof(float)));
@@ -428,6 +435,14 @@ ewc_activation ewc_model_activation(const ewc_model *model)
         if (model->is_mlp && model->layers[i].kind == EWCI_LINEAR && !model->layers[i].is_head)
             return (ewc_activation)model->layers[i].activation;
     return EWC_ACTIVATION_NONE;
+}
+ewc_likelihood ewc_model_likelihood(const ewc_model *model)
+{
+    return model ? (ewc_likelihood)model->likelihood.kind : EWC_LIKELIHOOD_SOFTMAX;
+}
+float ewc_model_sigma(const ewc_model *model)
+{
+    return model ? model->likelihood.sigma : 0.0f;
 }
 int64_t ewc_model_parameter_count(const ewc_model *model)
 {
@@ -614,6 +629,8 @@ ewc_status ewci_pass_create(
     EWCI_TRY(ewci_device_alloc(be, &pass->x, max_rows * model->inputs, sizeof(float)));
     EWCI_TRY(ewci_device_alloc(be, &pass->labels, max_rows, sizeof *pass->labels));
     EWCI_TRY(ewci_device_alloc(be, &pass->samples, max_rows, sizeof *pass->samples));
+    if (model->likelihood.kind != EWCK_LIKELIHOOD_SOFTMAX)
+        EWCI_TRY(ewci_device_alloc(be, &pass->targets, max_rows * model->outputs, sizeof(float)));
     EWCI_TRY(ewci_device_alloc(be, &pass->loss, max_rows, sizeof(float)));
     EWCI_TRY(ewci_device_alloc(be, &pass->hits, max_rows, sizeof(float)));
     for (int k = 0; max_gradients == 0 && k < model->value_slots; k++)
@@ -671,6 +688,7 @@ void ewci_pass_free(ewci_pass *pass)
         ewci_device_free(be, pass->shared[k]);
     ewci_device_free(be, pass->hits);
     ewci_device_free(be, pass->loss);
+    ewci_device_free(be, pass->targets);
     ewci_device_free(be, pass->samples);
     ewci_device_free(be, pass->labels);
     ewci_device_free(be, pass->x);
@@ -774,6 +792,61 @@ ewc_status ewci_pass_backward(ewci_pass *pass, float *gradient, ewci_mode mode, 
     return EWC_OK;
 }
 
+/* Rows [first, first + pass->rows) of inputs, forward. */
+static ewc_status run_rows(ewci_pass *pass, const float *inputs, int64_t first)
+{
+    const ewc_model *const model = pass->model;
+    const ewc_status status = model->be->ops->upload(model->be, pass->x,
+        inputs + first * model->inputs, (size_t)(pass->rows * model->inputs) * sizeof(float));
+    return status != EWC_OK ? status : ewci_pass_forward(pass);
+}
+
+ewc_status ewci_pass_take_seeds(ewci_pass *pass, float *gradient, ewci_mode mode,
+    const float *seeds, const float *inputs, int64_t repeats, int64_t first, int64_t all,
+    float factor)
+{
+    const ewc_model *const model = pass->model;
+    ewc_backend *const be = model->be;
+    const int64_t n = pass->rows * model->outputs;
+    ewc_status status;
+    EWCI_TRY(run_rows(pass, inputs, first));
+    for (int64_t k = 0; k < repeats; k++)
+        EWCI_TRY(be->ops->upload(be, pass->delta + k * n,
+            seeds + (k * all + first) * model->outputs, (size_t)n * sizeof(float)));
+    if (factor != 1.0f) EWCI_TRY(be->ops->scale(be, pass->delta, factor, repeats * n));
+    EWCI_TRY(ewci_pass_backward(pass, gradient, mode, repeats));
+done:
+    return status;
+}
+
+ewc_status ewc_model_backward(
+    ewc_model *model, float *gradient, const float *seeds, const float *inputs, int64_t rows)
+{
+    EWCI_ENTER(model, gradient);
+    enum { CHUNK = 1024 };
+    if (rows < 0 || (rows > 0 && (!seeds || !inputs)))
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_model_backward: NULL, or rows=%lld", (long long)rows);
+    ewc_backend *const be = model->be;
+    const int64_t batch = rows < CHUNK ? rows : CHUNK;
+    ewc_status status;
+    ewci_pass *pass = NULL;
+    float *sum = NULL; /* device, (count) */
+    EWCI_TRY(ewci_device_alloc(be, &sum, model->count, sizeof *sum));
+    EWCI_TRY(ewci_pass_create(&pass, model, batch, batch, 0));
+    for (int64_t row = 0; row < rows; row += batch) {
+        pass->rows = rows - row < batch ? rows - row : batch;
+        EWCI_TRY(
+            ewci_pass_take_seeds(pass, sum, row > 0 ? EWCI_MODE_ACCUMULATE : EWCI_MODE_OVERWRITE,
+                seeds, inputs, 1, row, rows, 1.0f));
+    }
+    EWCI_TRY(be->ops->download(be, gradient, sum, (size_t)model->count * sizeof *gradient));
+done:
+    ewci_pass_free(pass);
+    ewci_device_free(be, sum);
+    return status;
+}
+
 ewc_status ewc_model_predict(ewc_model *model, float *logits, const float *inputs, int64_t rows)
 {
     EWCI_ENTER(model);
@@ -786,9 +859,7 @@ ewc_status ewc_model_predict(ewc_model *model, float *logits, const float *input
     ewc_status status = ewci_pass_create(&pass, model, batch, 0, 0);
     for (int64_t row = 0; status == EWC_OK && row < rows; row += batch) {
         pass->rows = rows - row < batch ? rows - row : batch;
-        EWCI_TRY(model->be->ops->upload(model->be, pass->x, inputs + row * model->inputs,
-            (size_t)(pass->rows * model->inputs) * sizeof(float)));
-        EWCI_TRY(ewci_pass_forward(pass));
+        EWCI_TRY(run_rows(pass, inputs, row));
         EWCI_TRY(model->be->ops->download(model->be, logits + row * model->outputs,
             ewci_pass_logits(pass), (size_t)(pass->rows * model->outputs) * sizeof(float)));
     }

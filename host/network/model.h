@@ -20,7 +20,8 @@ struct ewc_model {
     int64_t layer_count, segment_count;
     ewci_layer *layers;
     ewc_segment *segments;
-    float *theta;     /* (count), device */
+    float *theta; /* (count), device */
+    ewck_likelihood likelihood;
     ewck_spans spans; /* the segments */
     int is_mlp;       /* linear layers one above the other, with biases, and dropout alone */
     char *network;    /* what it was made of, as JSON; NULL: widths */
@@ -55,6 +56,8 @@ typedef struct ewci_pass {
     float *x;                  /* (max_rows, inputs) device, as all below */
     int32_t *labels;           /* (max_rows) */
     int64_t *samples;          /* (max_rows) */
+    float *targets;            /* (max_rows, targets of a sample) or NULL: labels alone */
+    int64_t target_count;      /* of a sample of those in flight */
     float *loss;               /* (max_rows) */
     float *hits;               /* (max_rows) 1 or 0 */
     const float *weights;      /* (outputs) of the loss, by label; NULL: 1 each. Not owned */
@@ -85,6 +88,12 @@ const float *ewci_pass_logits(const ewci_pass *pass);
 /* From pass->delta, gradients at the logits (repeats, rows, outputs), to `gradient` in the model's
  * layout; entries of the head outside the window are left alone. */
 ewc_status ewci_pass_backward(ewci_pass *pass, float *gradient, ewci_mode mode, int64_t repeats);
+
+/* Of the caller's seeds (repeats, all, outputs) and inputs (all, inputs), in host memory, the rows
+ * [first, first + pass->rows): times `factor` from the outputs of the whole model back. */
+ewc_status ewci_pass_take_seeds(ewci_pass *pass, float *gradient, ewci_mode mode,
+    const float *seeds, const float *inputs, int64_t repeats, int64_t first, int64_t all,
+    float factor);
 
 /* The linear layers of the model in evaluation mode as the backend's whole passes want them, with
  * the window of the head; `layers` has room for all. Returns how many. */

@@ -58,6 +58,13 @@ typedef struct entry_row {
     }
 static const entry_row activation_row =
     ROW("ewc.activation", CHOICE, activation, "none|relu|tanh|gelu|silu", 0, 0);
+/* Left out where it is softmax, of labels; then sigma is 1 and there are no targets. */
+static const entry_row likelihood_rows[] = {
+    ROW("ewc.likelihood", CHOICE, likelihood, "softmax|gaussian|bernoulli", 0, 0),
+    ROW("ewc.sigma", REAL, sigma, NULL, 0, 0),
+    ROW("ewc.data.targets", INTEGER, targets, NULL, 0, EWC_CLASSES_MAX),
+};
+enum { LIKELIHOOD_ROWS = sizeof likelihood_rows / sizeof likelihood_rows[0] };
 static const entry_row task_rows[] = {
     ROW("ewc.task.count", INTEGER, tasks, NULL, 1, 1000000),
     ROW("ewc.task.trained", INTEGER, trained, NULL, 0, 1000000),
@@ -77,7 +84,7 @@ static const entry_row task_rows[] = {
     ROW("ewc.image.channels", INTEGER, channels, NULL, 1, INT32_MAX),
     ROW("ewc.image.height", INTEGER, height, NULL, 1, INT32_MAX),
     ROW("ewc.image.width", INTEGER, width, NULL, 1, INT32_MAX),
-    ROW("ewc.data.classes", INTEGER, data_classes, NULL, 2, EWC_CLASSES_MAX),
+    ROW("ewc.data.classes", INTEGER, data_classes, NULL, 1, EWC_CLASSES_MAX),
     ROW("ewc.data.name", TEXT, data_name, NULL, 0, 0),
     ROW("ewc.data.folder", TEXT, data_folder, NULL, 0, 0),
     ROW("ewc.data.checksum", TEXT, data_checksum, NULL, 0, 0),
@@ -168,8 +175,14 @@ static ewc_status read_entries(ewc_checkpoint_info *info, const json_t *metadata
         return ewci_fail(EWC_ERR_CHECKPOINT, "%s: format %.32s, this library reads 1 to %d", path,
             text, FORMAT_VERSION);
     info->activation = -1;
+    info->likelihood = EWC_LIKELIHOOD_SOFTMAX;
+    info->sigma = 1.0;
+    info->targets = 0;
     if (version < 2) return EWC_OK; /* or of another program */
     ewc_status status = read_entry(info, &activation_row, metadata, path);
+    const int has_likelihood = json_object_get(metadata, likelihood_rows[0].key) != NULL;
+    for (int i = 0; status == EWC_OK && i < LIKELIHOOD_ROWS && has_likelihood; i++)
+        status = read_entry(info, &likelihood_rows[i], metadata, path);
     if (entry(metadata, task_rows[0].key)[0] == '\0') return status;
     for (int i = 0; status == EWC_OK && i < TASK_ROWS; i++)
         if (i < TASK_ROWS - LATER_ROWS || json_object_get(metadata, task_rows[i].key) != NULL)
@@ -184,8 +197,11 @@ static ewc_status read_entries(ewc_checkpoint_info *info, const json_t *metadata
 static void describe(
     ewc_checkpoint_info *info, const ewc_model *model, const ewc_tasks *tasks, int64_t trained)
 {
-    *info = (ewc_checkpoint_info){.activation = ewc_model_activation(model)};
+    *info = (ewc_checkpoint_info){.activation = ewc_model_activation(model),
+        .likelihood = ewc_model_likelihood(model),
+        .sigma = (double)ewc_model_sigma(model)};
     if (tasks == NULL) return;
+    info->targets = ewc_tasks_targets(tasks);
     const ewc_task_options *const o = ewci_tasks_options(tasks);
     const ewc_dataset_info *const data = &ewci_tasks_set(tasks, 0, NULL)->info;
     float scale, shift;
@@ -281,6 +297,10 @@ static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_inf
         "ewc.version", version, "ewc.architecture", architecture, activation_row.key, value,
         "ewc.tasks", tasks, "ewc.r", r);
     int failed = metadata == NULL;
+    for (int i = 0; i < LIKELIHOOD_ROWS && info->likelihood != EWC_LIKELIHOOD_SOFTMAX; i++) {
+        spell_entry(value, info, &likelihood_rows[i]);
+        failed |= json_object_set_new(metadata, likelihood_rows[i].key, json_string(value));
+    }
     for (int i = 0; i < TASK_ROWS && info->tasks > 0; i++) {
         spell_entry(value, info, &task_rows[i]);
         failed |= json_object_set_new(metadata, task_rows[i].key, json_string(value));
@@ -596,11 +616,13 @@ static ewc_status check_network(const char *path, const json_t *metadata, const 
     const ewc_status status = read_entries(&theirs, metadata, path);
     if (status != EWC_OK || theirs.activation < 0) return status;
     describe(&ours, model, NULL, 0);
-    if (theirs.activation == ours.activation) return EWC_OK;
-    spell_entry(have, &theirs, &activation_row);
-    spell_entry(want, &ours, &activation_row);
-    return ewci_fail(
-        EWC_ERR_CHECKPOINT, "%s: activation is %s, this model's is %s", path, have, want);
+    const int is_active = theirs.activation == ours.activation;
+    if (is_active && theirs.likelihood == ours.likelihood) return EWC_OK;
+    const entry_row *const row = is_active ? &likelihood_rows[0] : &activation_row;
+    spell_entry(have, &theirs, row);
+    spell_entry(want, &ours, row);
+    return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s is %s, this model's is %s", path,
+        is_active ? "likelihood" : "activation", have, want);
 }
 
 ewc_status ewci_checkpoint_check(const char *path, const json_t *header, const ewc_model *model,

@@ -101,7 +101,7 @@ static json_t *describe_names(const ewc_run *run)
 static void describe_classes(json_t *out, const ewc_run *run)
 {
     const ewc_confusion *const c = ewc_trainer_confusion(run->trainer);
-    if (c->classes > EWC_CONFUSION_MAX) return;
+    if (c->classes > EWC_CONFUSION_MAX || ewc_tasks_targets(run->tasks) > 0) return;
     json_t *const names = json_array(), *const tasks = json_array();
     for (int64_t k = 0; k < c->classes; k++) {
         const int known = c->task[k] >= 0;
@@ -111,6 +111,19 @@ static void describe_classes(json_t *out, const ewc_run *run)
     }
     json_object_set_new(out, "classes", names);
     json_object_set_new(out, "class_tasks", tasks);
+}
+
+/* What is learnt, and what "accuracy" then stands for: the score, the higher the better. */
+static void describe_likelihood(json_t *out, const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    json_object_set_new(out, "likelihood", option_text(o, "likelihood"));
+    json_object_set_new(
+        out, "score", json_string(ewc_likelihood_score((ewc_likelihood)o->likelihood)));
+    if (o->likelihood == EWC_LIKELIHOOD_GAUSSIAN)
+        json_object_set_new(out, "sigma", ewci_json_real(o->sigma));
+    if (o->likelihood != EWC_LIKELIHOOD_SOFTMAX)
+        json_object_set_new(out, "targets", ewci_dataset_labels(run->sets.sets[0]));
 }
 
 json_t *ewci_run_describe(const ewc_run *run)
@@ -132,6 +145,7 @@ json_t *ewci_run_describe(const ewc_run *run)
         json_object_set_new(out, "class_weights", option_text(o, "class-weights"));
         json_object_set_new(out, "batch_norm", option_text(o, "batch-norm"));
         describe_classes(out, run);
+        describe_likelihood(out, run);
     }
     if (out != NULL && o->sequence[0] != '\0') { /* "sets" and "tasks" */
         json_t *const sequence = ewci_sequence_describe(run->tasks);
@@ -193,6 +207,15 @@ static json_t *describe_undefined(const ewc_measures *m)
     return out;
 }
 
+/* The errors beside R^2. */
+static void describe_rmse(json_t *out, const ewc_run_result *r)
+{
+    json_t *const rmse = json_array();
+    for (int64_t i = 0; i < r->tasks; i++)
+        json_array_append_new(rmse, ewci_json_reals(r->rmse + i * r->tasks, r->tasks));
+    json_object_set_new(out, "rmse", rmse);
+}
+
 static json_t *describe_result(const ewc_run *run)
 {
     const ewc_run_result *const r = &run->result;
@@ -226,6 +249,7 @@ static json_t *describe_result(const ewc_run *run)
     json_object_set_new(
         out, "validation_samples", describe_counts(r->validation_samples, r->tasks));
     if (r->confusion->tasks == r->done) describe_confusion(out, r->confusion, 1);
+    if (r->rmse != NULL) describe_rmse(out, r);
     if (out != NULL && run->state != NULL)
         json_object_set_new(out, "proximal_from",
             r->proximal_from > 0 ? json_integer(r->proximal_from) : json_null());
@@ -345,5 +369,7 @@ json_t *ewci_run_describe_event(const ewc_run *run, const ewc_event *e)
 {
     json_t *const line = describe_event(run, e);
     if (line != NULL) describe_event_classes(line, run, e);
+    if (line != NULL && e->rmse != NULL)
+        json_object_set_new(line, "rmse", ewci_json_reals(e->rmse, e->tasks));
     return line;
 }

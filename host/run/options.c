@@ -757,6 +757,42 @@ static ewc_status check_split(const ewc_run_options *o)
     return EWC_OK;
 }
 
+/* What is of classes alone, beside another likelihood, and what is of targets beside softmax. */
+static ewc_status check_likelihood(const ewc_run_options *o)
+{
+    char name[EWC_OPTION_KEY_SIZE];
+    get_row(name, sizeof name, o, find_row("likelihood"));
+    if (o->likelihood == EWC_LIKELIHOOD_SOFTMAX)
+        return o->target_columns[0] == '\0'
+                   ? EWC_OK
+                   : ewci_fail(EWC_ERR_CONFIG,
+                         "target-columns: %.64s, expected none beside likelihood softmax, which "
+                         "learns label-column: --likelihood gaussian or bernoulli",
+                         o->target_columns);
+    const struct {
+        int is_wrong;
+        const char *key, *expected;
+    } refused[] = {
+        {o->data[0] == '\0' && o->sequence[0] == '\0', "dataset",
+            "a set with targets, --data PATH with --target-columns or arrays of numbers"},
+        {o->label_column[0] != '\0', "label-column", "--target-columns"},
+        {o->scenario == EWC_SCENARIO_CLASS, "scenario", "task or domain"},
+        {o->sequence[0] == '\0' && o->kind == EWC_TASKS_SPLIT, "kind", "another than split"},
+        {o->method == EWC_METHOD_LWF, "method", "another than lwf, which distils softmaxes"},
+        {o->class_weights != EWC_CLASS_WEIGHTS_NONE, "class-weights", "none"},
+        {o->likelihood == EWC_LIKELIHOOD_GAUSSIAN && o->estimator == EWC_FISHER_ARGMAX, "estimator",
+            "another than argmax: what is most probable has the gradient 0"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        char value[VALUE_SIZE];
+        if (!refused[i].is_wrong) continue;
+        get_row(value, sizeof value, o, find_row(refused[i].key));
+        return ewci_fail(EWC_ERR_CONFIG, "%s: %.64s, expected %s beside likelihood %s",
+            refused[i].key, value, refused[i].expected, name);
+    }
+    return EWC_OK;
+}
+
 ewc_status ewc_options_check(const ewc_run_options *options)
 {
     EWCI_ENTER(options);
@@ -773,6 +809,8 @@ ewc_status ewc_options_check(const ewc_run_options *options)
         return ewci_fail(EWC_ERR_CONFIG,
             "data: %.200s, expected none beside %s, which says what to load, too", o->data,
             o->dataset != 0 ? "dataset" : "data-dir");
+    status = check_likelihood(o);
+    if (status != EWC_OK) return status;
     if (o->sequence[0] != '\0')
         status = check_sequence(o);
     else if (o->kind == EWC_TASKS_SPLIT)

@@ -10,6 +10,7 @@
 #include "../base/enter.h"
 #include "../base/internal.h"
 #include "../data/dataset.h"
+#include "../network/likelihood.h"
 #include "checkpoint.h"
 #include "sequence.h"
 
@@ -42,6 +43,7 @@ static ewc_status create_kind(ewc_predictor *p, ewc_backend *backend, const char
         .height = i->height,
         .width = i->width,
         .classes = i->data_classes,
+        .targets = i->targets,
         .element = i->data_element};
     strcpy(data.name, i->data_name);
     EWCI_TRY(ewci_checkpoint_labels(path, &labels));
@@ -94,6 +96,8 @@ static ewc_status create_model(ewc_predictor *p, ewc_backend *backend)
     model.hidden_count = i->hidden_count;
     model.hidden = i->hidden;
     model.activation = (ewc_activation)i->activation;
+    model.likelihood = (ewc_likelihood)i->likelihood;
+    model.sigma = (float)i->sigma;
     return ewc_model_create(&p->model, backend, &model);
 }
 
@@ -150,6 +154,7 @@ ewc_status ewc_predictor_create(ewc_predictor **out, ewc_backend *backend, const
     EWCI_TRY(ewci_checkpoint_standardize(path, p->tasks));
     EWCI_TRY(check_tasks(p, path));
     EWCI_TRY(of_file(create_model(p, backend), path));
+    EWCI_TRY(of_file(ewci_likelihood_fits(p->model, p->tasks), path));
     EWCI_TRY(ewc_checkpoint_load(path, p->model, NULL));
     *out = p;
 done:
@@ -174,6 +179,19 @@ ewc_model *ewc_predictor_model(ewc_predictor *p)
 ewc_tasks *ewc_predictor_tasks(ewc_predictor *p)
 {
     return p != NULL ? p->tasks : NULL;
+}
+
+/* What the outputs [first, first + count) say of the targets that they stand for. */
+static void estimate(const ewc_predictor *p, int64_t t, float *values, const float *outputs,
+    int64_t first, int64_t count)
+{
+    const int is_gaussian = ewc_model_likelihood(p->model) == EWC_LIKELIHOOD_GAUSSIAN;
+    for (int64_t c = 0; c < ewci_tasks_data_classes(p->tasks); c++)
+        values[c] = is_gaussian ? NAN : 0.0f;
+    for (int64_t k = first; k < first + count; k++) {
+        const double z = (double)outputs[k];
+        values[ewc_tasks_class(p->tasks, t, k)] = (float)(is_gaussian ? z : 1.0 / (1.0 + exp(-z)));
+    }
 }
 
 /* The softmax of logits [first, first + count) at the classes they stand for; the most probable
@@ -215,6 +233,10 @@ static ewc_status predict(ewc_predictor *p, int64_t t, float *probabilities, int
         return ewci_fail(EWC_ERR_ARGUMENT, "%s: NULL, or rows=%lld", function, (long long)rows);
     ewc_status status = check_task(p, t, function);
     if (status != EWC_OK) return status;
+    const int has_targets = ewc_model_likelihood(p->model) != EWC_LIKELIHOOD_SOFTMAX;
+    if (has_targets && classes != NULL)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "%s: classes, expected NULL: the model's likelihood is one of targets", function);
     const int64_t n = rows < CHUNK ? rows : CHUNK, outputs = p->info.outputs;
     const ewc_dataset_info *const set = &ewc_tasks_dataset(p->tasks, t)->info;
     const int64_t pixels = set->channels * set->height * set->width;
@@ -234,6 +256,10 @@ static ewc_status predict(ewc_predictor *p, int64_t t, float *probabilities, int
         EWCI_TRY(ewc_model_predict(p->model, logits, inputs, here));
         for (int64_t i = 0; i < here; i++) {
             float *const own = probabilities != NULL ? probabilities + (row + i) * all : NULL;
+            if (has_targets) {
+                if (own != NULL) estimate(p, t, own, logits + i * outputs, first, count);
+                continue;
+            }
             const int64_t best = judge(p, t, own, logits + i * outputs, first, count);
             if (classes != NULL) classes[row + i] = (int32_t)best;
         }

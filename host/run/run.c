@@ -308,6 +308,8 @@ static ewc_status create_model(ewc_run *run)
     model.dropout_hidden = (float)o->dropout_hidden;
     model.init = (ewc_init)o->init;
     model.seed = (uint64_t)o->seed;
+    model.likelihood = (ewc_likelihood)o->likelihood;
+    model.sigma = (float)o->sigma;
     EWCI_TRY(ewc_model_create(&run->model, run->backend, &model));
 
     size_t used =
@@ -427,6 +429,7 @@ ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
     run->result.parameters = ewc_model_parameter_count(run->model);
     run->result.tasks = ewc_tasks_count(run->tasks);
     run->result.accuracy = ewc_trainer_accuracy(run->trainer);
+    run->result.rmse = ewc_trainer_rmse(run->trainer);
     run->result.baseline = ewc_trainer_baseline(run->trainer);
     run->result.validation = ewc_trainer_validation(run->trainer);
     run->result.accuracy_samples = ewc_trainer_accuracy_samples(run->trainer);

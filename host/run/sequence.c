@@ -67,6 +67,8 @@ static json_t *describe_set(const ewc_dataset *set)
         (json_int_t)i->element, "channels", (json_int_t)i->channels, "height",
         (json_int_t)i->height, "width", (json_int_t)i->width, "classes", (json_int_t)i->classes,
         "image", (int)i->is_image);
+    if (out != NULL && i->targets > 0)
+        json_object_set_new(out, "targets", json_integer(i->targets));
     if (out != NULL && i->is_mapped) json_object_set_new(out, "labels", ewci_dataset_labels(set));
     return out;
 }
@@ -143,21 +145,24 @@ done:
 ewc_status ewci_sets_blank(
     ewci_sets *sets, ewc_backend *backend, const ewc_dataset_info *info, const json_t *labels)
 {
-    const int64_t classes = info->classes;
+    const int64_t classes = info->classes, targets = info->targets;
+    const int64_t rows = targets > 0 ? 1 : classes;
     const int is_bytes = info->element == EWC_ELEMENT_U8;
     ewc_status status = EWC_OK;
     ewc_dataset *out = NULL;
     const char **words = NULL; /* (classes), of labels */
     int64_t *numbers = NULL;   /* (classes) */
-    void *values = NULL;       /* (classes, channels, height, width) */
+    void *values = NULL;       /* (rows, channels, height, width) */
+    float *zeros = NULL;       /* (targets) */
     if (labels != NULL && (int64_t)json_array_size(labels) != classes)
         EWCI_TRY(ewci_fail(EWC_ERR_DATA, "names of %zu classes, there are %lld",
             json_array_size(labels), (long long)classes));
     words = ewci_calloc((size_t)classes, sizeof *words);
     numbers = ewci_calloc((size_t)classes, sizeof *numbers);
-    values = ewci_calloc((size_t)(classes * info->channels * info->height * info->width),
-        is_bytes ? 1 : sizeof(float));
-    if (words == NULL || numbers == NULL || values == NULL)
+    zeros = ewci_calloc((size_t)targets, sizeof *zeros);
+    values = ewci_calloc(
+        (size_t)(rows * info->channels * info->height * info->width), is_bytes ? 1 : sizeof(float));
+    if (words == NULL || numbers == NULL || zeros == NULL || values == NULL)
         EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "out of memory for a blank set"));
     for (int64_t c = 0; c < classes; c++) {
         numbers[c] = c;
@@ -166,15 +171,17 @@ ewc_status ewci_sets_blank(
     ewc_dataset_source source = {
         .struct_size = sizeof source,
         .name = info->name,
-        .rows = {classes, classes},
-        .numbers = {numbers, numbers},
+        .rows = {rows, rows},
         .class_names = labels != NULL ? words : NULL,
         .channels = info->channels,
         .height = info->height,
         .width = info->width,
-        .classes = classes,
+        .classes = targets > 0 ? 0 : classes,
+        .target_count = targets,
     };
     for (int split = 0; split < 2; split++) {
+        source.numbers[split] = targets > 0 ? NULL : numbers;
+        source.targets[split] = targets > 0 ? zeros : NULL;
         source.images[split] = is_bytes ? values : NULL;
         source.floats[split] = is_bytes ? NULL : values;
     }
@@ -182,6 +189,7 @@ ewc_status ewci_sets_blank(
     EWCI_TRY(add_set(sets, out, NULL));
 done:
     free(values);
+    free(zeros);
     free(numbers);
     free(words);
     return status;
@@ -198,12 +206,14 @@ static ewc_status restore_set(
     json_int_t element, channels, height, width, classes;
     int image;
     const json_t *const labels = json_object_get(given, "labels");
+    const json_int_t targets = json_integer_value(json_object_get(given, "targets"));
     if (json_unpack((json_t *)(uintptr_t)given, "{s:s, s:I, s:I, s:I, s:I, s:I, s:b}", "name",
             &name, "element", &element, "channels", &channels, "height", &height, "width", &width,
             "classes", &classes, "image", &image) != 0 ||
         element < 0 || element > 1 || channels < 1 || channels > most || height < 1 ||
         height > most || width < 1 || width > most || channels * height > most ||
-        channels * height * width > most || classes < 2 || classes > EWC_CLASSES_MAX ||
+        channels * height * width > most || (targets != 0 && targets != classes) ||
+        classes < 2 - (targets > 0) || classes > EWC_CLASSES_MAX ||
         classes * channels * height * width > most || (labels != NULL && !ewci_is_labels(labels)))
         return ewci_fail(EWC_ERR_CHECKPOINT, "a set that cannot be");
     snprintf(info.name, sizeof info.name, "%s", name);
@@ -212,6 +222,7 @@ static ewc_status restore_set(
     info.height = height;
     info.width = width;
     info.classes = classes;
+    info.targets = targets;
     const ewc_status status = ewci_sets_blank(sets, backend, &info, labels);
     if (status == EWC_OK) sets->sets[sets->count - 1]->info.is_image = image;
     *left -= classes * channels * height * width;
@@ -275,6 +286,8 @@ ewc_status ewci_sets_load(ewci_sets *sets, ewc_backend *backend, const ewc_run_o
     set.seed = (uint64_t)o->seed;
     set.image_size = o->image_size;
     set.coarse_labels = o->coarse_labels;
+    set.likelihood = o->likelihood;
+    set.target_columns = o->target_columns;
     EWCI_TRY(ewc_options_get(o, "dataset", name, sizeof name));
     if (o->data[0] != '\0')
         EWCI_TRY(ewc_dataset_open(&out, backend, o->data, &set));
@@ -297,7 +310,7 @@ typedef struct reader {
 
 /* The keys of an object that says what a task's data is: options of a run. */
 static const char *const data_keys[] = {"data", "dataset", "data-dir", "format", "label-column",
-    "test-share", "image-size", "coarse-labels"};
+    "test-share", "image-size", "coarse-labels", "target-columns"};
 enum { DATA_KEYS = sizeof data_keys / sizeof data_keys[0] };
 
 static ewc_status set_path(

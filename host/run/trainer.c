@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The loop over tasks: gather, forward, likelihood, backward, optimizer step with penalty; at a
- * task's end the Fisher pass, the fold, and a row of the accuracy matrix. */
+ * task's end the Fisher pass, the fold, and a row of the matrix of scores, called accuracies. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,8 +80,9 @@ struct ewc_trainer {
     ewci_pass *pass;         /* training */
     ewci_pass *eval;         /* evaluation */
     double *total;           /* (1) device: loss summed since the last report */
-    double *scores;          /* (count, 2) device: hits and loss of each task in an evaluation */
-    double *sums;            /* (count, 2) host: the same */
+    int64_t width;           /* of the next two: ewci_likelihood_sums */
+    double *scores;          /* (count, width) device: of each task in an evaluation */
+    double *sums;            /* (count, width) host: the same */
     int busy;                /* inside train or consolidate, which callbacks must not enter */
     int64_t count;           /* tasks */
     uint64_t step;           /* training steps done, over all tasks */
@@ -91,6 +92,8 @@ struct ewc_trainer {
     double *row;             /* (count) of a mid-task evaluation */
     double *lowest;          /* (count, count) on task j at those in the middle of task i */
     double *losses;          /* (count) of the last evaluation */
+    double *errors;          /* (count) root mean squared ones, likewise */
+    double *rmse;            /* (count, count) those beside accuracy */
     int64_t *accuracy_samples, *baseline_samples, *validation_samples; /* that these rest on */
     int64_t *row_samples;
     int64_t *fewest_samples; /* (count, count) that any of those rests on, of which `lowest` is */
@@ -166,6 +169,24 @@ static ewc_status check_options(const ewc_train_options *o)
     return EWC_OK;
 }
 
+/* What is of classes alone, where there are none. */
+static ewc_status check_likelihood(
+    const ewc_model *model, const ewc_train_options *o, ewc_estimator estimator)
+{
+    if (model->likelihood.kind == EWCK_LIKELIHOOD_SOFTMAX) return EWC_OK;
+    if (o->distill_temperature > 0.0f)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "distill-temperature: of softmaxes, expected 0 for another likelihood");
+    if (o->class_weights != EWC_CLASS_WEIGHTS_NONE)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "class-weights: of classes, expected none for another likelihood");
+    if (o->importance == EWC_IMPORTANCE_FISHER && estimator == EWC_FISHER_ARGMAX &&
+        ewci_likelihood_is_even(model))
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "estimator: argmax, expected another one for likelihood gaussian");
+    return EWC_OK;
+}
+
 static double *nan_array(int64_t n)
 {
     double *const values = ewci_calloc((size_t)n, sizeof *values);
@@ -226,6 +247,8 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
             (long long)ewc_tasks_outputs(tasks));
         goto done;
     }
+    EWCI_TRY(ewci_likelihood_fits(model, tasks));
+    EWCI_TRY(check_likelihood(model, &o, fisher.estimator));
     const int distills = o.distill_temperature > 0.0f;
     if (distills && (o.joint || ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK)) {
         status = ewci_fail(EWC_ERR_ARGUMENT,
@@ -247,7 +270,10 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         trainer->row = nan_array(count);
         trainer->lowest = nan_array(count * count);
         trainer->losses = nan_array(count);
-        trainer->sums = ewci_calloc((size_t)count, 2 * sizeof *trainer->sums);
+        trainer->errors = nan_array(count);
+        trainer->rmse = nan_array(count * count);
+        trainer->width = ewci_likelihood_sums(model, tasks);
+        trainer->sums = ewci_calloc((size_t)(count * trainer->width), sizeof *trainer->sums);
         trainer->accuracy_samples = ewci_calloc((size_t)(count * count), sizeof(int64_t));
         trainer->baseline_samples = ewci_calloc((size_t)count, sizeof(int64_t));
         trainer->validation_samples = ewci_calloc((size_t)count, sizeof(int64_t));
@@ -257,8 +283,9 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     }
     if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->validation ||
         !trainer->row || !trainer->lowest || !trainer->fewest_samples || !trainer->losses ||
-        !trainer->sums || !trainer->accuracy_samples || !trainer->baseline_samples ||
-        !trainer->validation_samples || !trainer->row_samples || !trainer->stats) {
+        !trainer->errors || !trainer->rmse || !trainer->sums || !trainer->accuracy_samples ||
+        !trainer->baseline_samples || !trainer->validation_samples || !trainer->row_samples ||
+        !trainer->stats) {
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_trainer_create: out of memory");
         goto done;
     }
@@ -274,7 +301,8 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
     EWCI_TRY(create_evaluation(trainer));
     EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
-    EWCI_TRY(ewci_device_alloc(be, &trainer->scores, 2 * count, sizeof *trainer->scores));
+    EWCI_TRY(
+        ewci_device_alloc(be, &trainer->scores, count * trainer->width, sizeof *trainer->scores));
     if (o.joint) { /* the maps of all tasks, so that those of fewer stay where they are */
         ewci_task_view all;
         EWCI_TRY(ewci_tasks_select_joint(tasks, &all, count));
@@ -304,7 +332,8 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         if (o.importance >= EWC_IMPORTANCE_PATH)
             EWCI_TRY(ewci_path_create(&trainer->path, model, o.patience > 0));
     }
-    if (!trainer->teacher && !trainer->replay && !trainer->path) {
+    if (!trainer->teacher && !trainer->replay && !trainer->path &&
+        model->likelihood.kind == EWCK_LIKELIHOOD_SOFTMAX) {
         const int64_t most = ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK && !o.joint
                                  ? ewc_tasks_classes(tasks)
                                  : model->outputs;
@@ -339,6 +368,8 @@ void ewc_trainer_free(ewc_trainer *trainer)
     free(trainer->baseline_samples);
     free(trainer->accuracy_samples);
     free(trainer->sums);
+    free(trainer->rmse);
+    free(trainer->errors);
     free(trainer->losses);
     free(trainer->lowest);
     free(trainer->row);
@@ -351,6 +382,12 @@ void ewc_trainer_free(ewc_trainer *trainer)
 const double *ewc_trainer_accuracy(const ewc_trainer *trainer)
 {
     return trainer ? trainer->accuracy : NULL;
+}
+
+const double *ewc_trainer_rmse(const ewc_trainer *trainer)
+{
+    const int is_gaussian = trainer && trainer->model->likelihood.kind == EWCK_LIKELIHOOD_GAUSSIAN;
+    return is_gaussian ? trainer->rmse : NULL;
 }
 
 const double *ewc_trainer_baseline(const ewc_trainer *trainer)
@@ -481,7 +518,7 @@ static ewc_status poll(ewc_trainer *trainer)
 
 /* ---- Evaluation ---- */
 
-/* Adds hits and loss on n samples of a split of task t to scores (2), as ewc_trainer_evaluate;
+/* Adds what scores n samples of a split of task t to scores (width), as ewc_trainer_evaluate;
  * labels and answers go to `confusion`, unless that is NULL. */
 static ewc_status queue_evaluation(ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen,
     int64_t n, double *scores, ewci_confusion *confusion, int polls)
@@ -502,8 +539,7 @@ static ewc_status queue_evaluation(ewc_trainer *trainer, int64_t t, ewc_split sp
         pass->rows = n - row < pass->max_rows ? n - row : pass->max_rows;
         if (confusion) EWCI_TRY(ewci_confusion_place(confusion, t, pass->rows, &labels, &answers));
         EWCI_TRY(be->ops->set_step(be, pass->step, &step));
-        EWCI_TRY(be->ops->gather(
-            be, pass->x, labels, pass->samples, &task.view, pass->step, pass->rows));
+        EWCI_TRY(ewci_likelihood_gather(pass, labels, &task.view, pass->step, 0, pass->rows));
         EWCI_TRY(ewci_pass_forward(pass));
         EWCI_TRY(ewci_likelihood_score(pass, labels, answers, task.heads, scores));
         if (polls) EWCI_TRY(poll(trainer));
@@ -521,7 +557,8 @@ static ewc_status evaluate(ewc_trainer *trainer, int64_t t, int64_t count, ewc_s
 {
     ewc_backend *const be = trainer->model->be;
     double *const sums = trainer->sums;
-    const size_t bytes = 2 * (size_t)count * sizeof *sums;
+    const int64_t width = trainer->width;
+    const size_t bytes = (size_t)(count * width) * sizeof *sums;
     ewc_status status;
     memset(sums, 0, bytes);
     EWCI_TRY(be->ops->upload(be, trainer->scores, sums, bytes));
@@ -530,14 +567,15 @@ static ewc_status evaluate(ewc_trainer *trainer, int64_t t, int64_t count, ewc_s
         rows += samples[j];
     if (confusion) ewci_confusion_begin(confusion, seen, rows);
     for (int64_t j = 0; j < count; j++)
-        EWCI_TRY(queue_evaluation(trainer, t + j, split, seen, samples[j], trainer->scores + 2 * j,
-            t + j < seen ? confusion : NULL, polls));
+        EWCI_TRY(queue_evaluation(trainer, t + j, split, seen, samples[j],
+            trainer->scores + width * j, t + j < seen ? confusion : NULL, polls));
     EWCI_TRY(be->ops->download(be, sums, trainer->scores, bytes));
     if (confusion) EWCI_TRY(ewci_confusion_end(confusion));
     for (int64_t j = 0; j < count; j++) {
         const double n = samples[j] > 0 ? (double)samples[j] : (double)NAN;
-        accuracy[j] = sums[2 * j] / n;
-        loss[j] = sums[2 * j + 1] / n;
+        accuracy[j] = ewci_likelihood_total(trainer->model, sums + width * j,
+            ewc_tasks_targets(trainer->tasks), samples[j], &trainer->errors[j]);
+        loss[j] = sums[width * j] / n;
     }
 done:
     return status;
@@ -590,8 +628,9 @@ static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const e
     const double begin = seconds_now();
     for (int64_t j = 0; j <= e->last; j++)
         e->samples[j] = samples_of(trainer, e, j);
-    ewci_confusion *const confusion =
-        event->task_end && e->split == EWC_SPLIT_TEST ? trainer->confusion : NULL;
+    const int is_counted = event->task_end && e->split == EWC_SPLIT_TEST &&
+                           trainer->model->likelihood.kind == EWCK_LIKELIHOOD_SOFTMAX;
+    ewci_confusion *const confusion = is_counted ? trainer->confusion : NULL;
     const ewc_status status = evaluate(trainer, 0, e->last + 1, e->split, e->seen, e->samples,
         e->row, trainer->losses, confusion, 1);
     if (status != EWC_OK) return status;
@@ -599,6 +638,7 @@ static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const e
     event->kind = e->split == EWC_SPLIT_VALIDATION ? EWC_EVENT_VALIDATED : EWC_EVENT_EVALUATED;
     event->accuracy = e->row;
     event->losses = trainer->losses;
+    event->rmse = ewc_trainer_rmse(trainer) ? trainer->errors : NULL;
     event->rests_on = e->samples;
     event->tasks = e->seen;
     event->seconds = seconds_now() - begin;
@@ -693,14 +733,12 @@ static double scheduled_lr(const ewc_trainer *trainer, const task_run *run, int6
 static ewc_status queue_steps(ewc_trainer *trainer, const task_run *run, int64_t count)
 {
     ewci_pass *const pass = trainer->pass;
-    ewc_backend *const be = trainer->model->be;
     ewc_optimizer *const optimizer = trainer->optimizer;
     ewc_status status;
     if (trainer->mlp)
         return ewci_mlp_train(trainer->mlp, trainer->state, &run->task, pass->weights,
             trainer->total, run->rows, count);
-    EWCI_TRY(be->ops->gather(
-        be, pass->x, pass->labels, pass->samples, &run->task.view, pass->step, run->rows));
+    EWCI_TRY(ewci_likelihood_gather(pass, pass->labels, &run->task.view, pass->step, 0, run->rows));
     if (trainer->replay) EWCI_TRY(ewci_replay_join(trainer->replay, pass, run->rows));
     EWCI_TRY(ewci_pass_forward(pass));
     EWCI_TRY(ewci_likelihood_gradient(pass, run->task.heads, trainer->total));
@@ -1147,6 +1185,8 @@ static ewc_status evaluate_task_end(ewc_trainer *trainer, int64_t t)
     ewc_status status = EWC_OK;
     if (trainer->at.phase == EVALUATION) {
         EWCI_TRY(evaluate_tasks(trainer, &event, &all));
+        memcpy(trainer->rmse + t * count, trainer->errors,
+            (size_t)(all.last + 1) * sizeof *trainer->rmse);
         if (is_held_out)
             trainer->at.phase = VALIDATION;
         else
@@ -1278,6 +1318,8 @@ ewc_status ewci_trainer_exchange(ewc_trainer *trainer, ewci_state *state)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         EWCI_TRY(
             ewci_state_exchange(state, rows[i].name, rows[i].type, rows[i].count, rows[i].data));
+    if (ewc_trainer_rmse(trainer))
+        EWCI_TRY(ewci_state_exchange(state, "rmse", EWCI_F64, n * n, trainer->rmse));
     EWCI_TRY(ewci_confusion_exchange(trainer->confusion, state));
     if (trainer->balance) EWCI_TRY(ewci_balance_exchange(trainer->balance, state));
     EWCI_TRY(ewci_model_exchange(trainer->model, state, "theta", trainer->model->theta));

@@ -8,6 +8,7 @@
 #define EWC_DATA_H
 
 #include "ewc/backend.h"
+#include "ewc/likelihood.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -48,6 +49,10 @@ typedef struct ewc_dataset_source {
      * `seed` from the training rows and becomes the test split; both keep the rows' order. */
     double test_share; /* [0, 1) */
     uint64_t seed;
+    /* (rows, target_count) in place of labels and numbers, all finite; classes is 0 then, and
+     * class_names, if not NULL, are those of the targets. */
+    const float *targets[2];
+    int64_t target_count; /* 1..EWC_CLASSES_MAX; 0 without targets */
 } ewc_dataset_source;
 
 /* @return EWC_OK; EWC_ERR_ARGUMENT: a NULL pointer, a size out of range; EWC_ERR_DATA: a label out
@@ -85,10 +90,16 @@ typedef struct ewc_dataset_open_options {
                          * size already */
     int64_t coarse_labels; /* CIFAR-100: 1 for its 20 classes of classes */
     int64_t whole;         /* 1: a set that comes without a test split stays without test rows */
+    /* An ewc_likelihood: of gaussian and bernoulli targets are read in the place of labels, from
+     * arrays or a table; those of bernoulli are 0 or 1. */
+    int64_t likelihood;
+    const char *target_columns; /* of a table: names or numbers from 1, with ',' between them; NULL,
+                                 * "": the one that label_column would be */
 } ewc_dataset_open_options;
 #define EWC_DATASET_OPEN_OPTIONS_DEFAULTS                                                          \
     {                                                                                              \
-        sizeof(ewc_dataset_open_options), NULL, NULL, 0.2, 0, 0, 0, 0                              \
+        sizeof(ewc_dataset_open_options), NULL, NULL, 0.2, 0, 0, 0, 0, EWC_LIKELIHOOD_SOFTMAX,     \
+            NULL                                                                                   \
     }
 
 /* Reads the set at `path`, a file or a folder, plain or compressed by gzip or, where the build has
@@ -105,7 +116,8 @@ typedef struct ewc_dataset_open_options {
  * Files with "test" or "t10k" in their names, or folders with it, are the test split; "val" or
  * "dev" is left alone. Of four dimensions the last is that of channels if it is 1, 3 or 4, and else
  * the second. Unsigned bytes and booleans stay bytes, all other numbers become floats. Labels are
- * whole numbers or words: the classes are the different ones in ascending order.
+ * whole numbers or words: the classes are the different ones in ascending order. Targets are what
+ * is called y, label or target among arrays, (rows) or (rows, targets), or columns of a table.
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, an option out of range; EWC_ERR_DATA: nothing to be read
  *         there, or not what it should be: the sentence names file, place and value;
  *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
@@ -134,6 +146,10 @@ typedef struct ewc_dataset_info {
     int64_t is_mapped;   /* 1: its labels were mapped, and ewc_dataset_class_name says from what */
     int64_t is_held_out; /* 1: the test split was drawn from the training rows */
     double low, high;    /* the least and the greatest value */
+    /* How many targets a row has, and whether all are 0 or 1. 0: it has a label. Of a set of
+     * targets `classes` is their number, ewc_dataset_class_name says what they are called, and the
+     * checksum has them where the labels are: floats of type 0x0d in two dimensions. */
+    int64_t targets, is_binary;
 } ewc_dataset_info;
 
 /* `size` is sizeof *out. @return EWC_OK; EWC_ERR_ARGUMENT: NULL, a size that the struct never had
@@ -145,7 +161,7 @@ EWC_API ewc_status ewc_dataset_describe(
  * dataset. */
 EWC_API const char *ewc_dataset_class_name(const ewc_dataset *dataset, int64_t c);
 
-/* Rows of class c in a split, EWC_SPLIT_TRAIN or _TEST; 0 for a bad argument. */
+/* Rows of class c in a split, EWC_SPLIT_TRAIN or _TEST; 0 for a bad argument, and of targets. */
 EWC_API int64_t ewc_dataset_class_rows(const ewc_dataset *dataset, int64_t c, ewc_split split);
 
 /* Where a known set lies, and whether it is the canonical one. Needs no backend. */
@@ -231,6 +247,8 @@ EWC_API int64_t ewc_tasks_count(const ewc_tasks *tasks);
 EWC_API int64_t ewc_tasks_inputs(const ewc_tasks *tasks);  /* features per sample after padding */
 EWC_API int64_t ewc_tasks_outputs(const ewc_tasks *tasks); /* logits a model needs for all tasks */
 EWC_API int64_t ewc_tasks_classes(const ewc_tasks *tasks); /* of the task that has most */
+/* Targets of each sample, of which each is that of an output of the task's window; 0: a label. */
+EWC_API int64_t ewc_tasks_targets(const ewc_tasks *tasks);
 /* Samples of a split of task t; 0 for a bad argument. */
 EWC_API int64_t ewc_tasks_rows(const ewc_tasks *tasks, int64_t t, ewc_split split);
 
@@ -263,6 +281,9 @@ EWC_API int64_t ewc_tasks_class(const ewc_tasks *tasks, int64_t t, int64_t logit
  * @return EWC_OK; EWC_ERR_ARGUMENT: task or range out of bounds; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t first,
     int64_t rows, float *inputs, int32_t *labels);
+/* The same of targets (rows, ewc_tasks_targets). */
+EWC_API ewc_status ewc_tasks_read_targets(
+    ewc_tasks *tasks, int64_t t, ewc_split split, int64_t first, int64_t rows, float *targets);
 
 #ifdef __cplusplus
 }

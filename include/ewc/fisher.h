@@ -3,7 +3,9 @@
  *
  *   F_i = (1/N) sum_n E_y[ (d log p(y | x_n, theta) / d theta_i)^2 ]
  *
- * F is of the likelihood, whatever weights the loss has (class_weights of ewc/train.h).
+ * F is of the model's likelihood (ewc/likelihood.h), whatever weights the loss has (class_weights
+ * of ewc/train.h). Of gaussian, exact, it is the sum over outputs k of (d z_k / d theta_i)^2 /
+ * sigma^2.
  *
  * Squares are taken per sample, never of a batch mean, and no per-sample gradient is stored: for a
  * linear layer sum_n (delta_n a_n^T)^2 = (D o D)^T (A o A). Evaluation mode: no dropout. */
@@ -20,10 +22,13 @@ extern "C" {
 typedef struct ewc_fisher ewc_fisher;
 
 typedef enum ewc_estimator {
-    EWC_FISHER_EXACT = 0,   /* expectation over all classes under the model */
-    EWC_FISHER_SAMPLED = 1, /* `draws` labels drawn from p(y | x_n), keyed by the sample's index */
-    EWC_FISHER_EMPIRICAL = 2, /* the observed label */
-    EWC_FISHER_ARGMAX = 3,    /* the model's most probable label, as some published rows do */
+    EWC_FISHER_EXACT = 0, /* expectation over all classes, or targets, under the model */
+    /* `draws` labels, or vectors of targets, drawn from p(y | x_n), keyed by the sample's index */
+    EWC_FISHER_SAMPLED = 1,
+    EWC_FISHER_EMPIRICAL = 2, /* what was observed */
+    /* The model's most probable label, as some published rows do, or vector of labels. Not of
+     * gaussian: what is most probable there has the gradient 0. */
+    EWC_FISHER_ARGMAX = 3,
     /* Not a Fisher information: memory aware synapses (Aljundi et al., ECCV 2018),
      *   F_i = (1/N) sum_n | d ||z(x_n, theta)||^2 / d theta_i |,  z the logits */
     EWC_FISHER_SENSITIVITY = 4
@@ -46,7 +51,8 @@ typedef struct ewc_fisher_options {
      * much: with 1e-6 by 5e-7 (Frobenius) on a network of 784-400-400-10 after 10 epochs of MNIST,
      * where it leaves 3.2 of 9 rows per sample, and none to one sample in five. The CPU passes over
      * the rows that are left alone, so that it is faster the surer the network is; on a GPU the
-     * others take part as zeros, and nothing is gained. */
+     * others take part as zeros, and nothing is gained. Of bernoulli the rows are one for each
+     * target, of squared norm p (1 - p); of gaussian all are of one size, and all are taken. */
     double tolerance;
 } ewc_fisher_options;
 #define EWC_FISHER_OPTIONS_DEFAULTS                                                                \
@@ -65,6 +71,18 @@ EWC_API void ewc_fisher_free(ewc_fisher *fisher);
  *         EWC_ERR_NONFINITE: F is not finite; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_fisher_compute(
     ewc_fisher *fisher, ewc_tasks *tasks, int64_t t, const ewc_fisher_options *options);
+
+/* Adds the F of any loss of one's own to what is there: of the caller's gradients at the outputs,
+ * seeds (repeats, rows, outputs), of inputs (rows, inputs), in host memory,
+ *   F_i += weight sum_n sum_r ( sum_k seeds[r][n][k] d z_k(x_n) / d theta_i )^2
+ * in evaluation mode. With the gradients of log p for one y of each of N samples (repeats 1), and
+ * weight 1 / N, it is the estimator of those y; the rows of a factor L^T, L L^T their expected
+ * outer product, give the expectation. ewc_fisher_fill with 0 begins, and batches may follow each
+ * other.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, rows < 0, repeats not in 1..65536, weight < 0 or not
+ *         finite; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_fisher_add_seeds(ewc_fisher *fisher, const float *seeds, const float *inputs,
+    int64_t rows, int64_t repeats, double weight);
 
 /* Sets every entry to `value` >= 0: with 1 the penalty is that of L2 anchoring.
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_DEVICE */
@@ -98,7 +116,7 @@ EWC_API ewc_status ewc_fisher_statistics(
 EWC_API int64_t ewc_fisher_samples(const ewc_fisher *fisher);
 
 /* Gradients per sample that F rests on after the last ewc_fisher_compute: with a tolerance the mean
- * number of rows kept, else classes - 1, draws, or 1; 0 before the first. */
+ * number of rows kept, else classes - 1 (or targets), draws, or 1; 0 before the first. */
 EWC_API double ewc_fisher_rows(const ewc_fisher *fisher);
 /* The share of the rows' squared norms that its tolerance left out, 0 without one. */
 EWC_API double ewc_fisher_dropped(const ewc_fisher *fisher);

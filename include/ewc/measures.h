@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Measures of what a sequence of T tasks leaves behind, as numbers in 0..1 and their differences.
  *
- * R[i][j] is the accuracy on task j after training task i, and b[j] that of the untrained model;
+ * R[i][j] is the accuracy on task j after training task i, and b[j] that of the untrained model; of
+ * numbers or labels that are learnt it is the score of ewc/likelihood.h, R^2 or the accuracy per
+ * label, wherever an accuracy is named: higher is better, and R^2, at most 1, may be below 0;
  * tasks count from 1 here. a_i[j] are the accuracies on task j at the evaluations in the middle of
  * task i (eval_every of ewc/train.h), and R* is R of a joint run of the same tasks, which is
  * trained on tasks 1..i together. N[j] is the share of the test samples of task j that, after task

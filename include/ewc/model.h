@@ -8,6 +8,7 @@
 #define EWC_MODEL_H
 
 #include "ewc/backend.h"
+#include "ewc/likelihood.h"
 #include "ewc/network.h"
 
 #ifdef __cplusplus
@@ -43,11 +44,14 @@ typedef struct ewc_model_options {
     uint64_t seed;
     /* In place of all above but init and seed, or NULL; borrowed for the call. */
     const ewc_network *network;
+    /* Of the outputs, for training, F and scores: must be one of the tasks' labels or targets. */
+    ewc_likelihood likelihood;
+    float sigma; /* EWC_LIKELIHOOD_GAUSSIAN: the standard deviation, 1e-15..1e15 */
 } ewc_model_options;
 #define EWC_MODEL_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_model_options), 0, 0, 0, NULL, EWC_ACTIVATION_RELU, 0.0f, 0.0f, EWC_INIT_HE, 1, \
-            NULL                                                                                   \
+            NULL, EWC_LIKELIHOOD_SOFTMAX, 1.0f                                                     \
     }
 
 /* @return EWC_OK; EWC_ERR_ARGUMENT: a size or probability out of range; EWC_ERR_MEMORY;
@@ -74,6 +78,8 @@ EWC_API int64_t ewc_model_inputs(const ewc_model *model);
 EWC_API int64_t ewc_model_outputs(const ewc_model *model);
 /* Of the hidden layers; EWC_ACTIVATION_NONE where there are none. */
 EWC_API ewc_activation ewc_model_activation(const ewc_model *model);
+EWC_API ewc_likelihood ewc_model_likelihood(const ewc_model *model);
+EWC_API float ewc_model_sigma(const ewc_model *model);
 EWC_API int64_t ewc_model_parameter_count(const ewc_model *model);
 EWC_API int64_t ewc_model_segment_count(const ewc_model *model);
 /* The i-th segment, owned by the model; NULL if i is out of range. Offsets ascend. */
@@ -89,6 +95,15 @@ EWC_API ewc_status ewc_model_write(ewc_model *model, const float *params, int64_
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_model_predict(
     ewc_model *model, float *logits, const float *inputs, int64_t rows);
+
+/* The gradient of any loss of one's own: of the caller's gradients at the outputs (rows, outputs)
+ * of inputs (rows, inputs) to `gradient` (ewc_model_parameter_count) in the model's layout, summed
+ * over rows, in evaluation mode:
+ *   gradient_i = sum_n sum_k seeds[n][k] d z_k(x_n) / d theta_i
+ * All in host memory. F of such a loss: ewc_fisher_add_seeds. No rows give 0.
+ * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_model_backward(
+    ewc_model *model, float *gradient, const float *seeds, const float *inputs, int64_t rows);
 
 #ifdef __cplusplus
 }

@@ -65,7 +65,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
  * that word is a value, too (the number EWC_OPTION_AUTO), or the choices,
  * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
  * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule,
- * ewc_precision, ewc_class_weights, ewc_batch_norm, ewc_keep). */
+ * ewc_precision, ewc_class_weights, ewc_batch_norm, ewc_keep, ewc_likelihood). */
 /* clang-format off */
 #define EWC_RUN_OPTIONS(X)                                                                         \
     X(TEXT, preset, "", "", "Run",                                                                 \
@@ -230,7 +230,13 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(TEXT, init_map, "", "", "Model",                                                             \
         "--init-from: a JSON file, {name here: name there, ...}, of tensors called otherwise there")\
     X(FLAG, continuable, "true", "", "Run",                                                        \
-        "keep what train --continue goes on from, with Adam and EWC 20 bytes a weight")
+        "keep what train --continue goes on from, with Adam and EWC 20 bytes a weight")            \
+    X(CHOICE, likelihood, "softmax", "softmax|gaussian|bernoulli", "Model",                        \
+        "of the outputs: classes, numbers, labels of 0 and 1; the last two learn --target-columns")\
+    X(REAL, sigma, "1", "[1e-15,1e15]", "Model",                                                   \
+        "gaussian: standard deviation; the loss is sum (z - t)^2 / (2 sigma^2)")                   \
+    X(TEXT, target_columns, "", "", "Tasks",                                                       \
+        "--data of a table: names or numbers of the columns of targets, such as price,area")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field

@@ -32,8 +32,11 @@ EWC_API void ewc_predictor_free(ewc_predictor *predictor);
 /* Classifies images (rows, channels, height, width), bytes as in the set that task t is of, by task
  * t, which is one of those that were learnt (from 0). `probabilities` (rows, classes of the data)
  * are the softmax over the logits that compete in task t, 0 for classes that are not among them;
- * `classes` (rows) the most probable. Either may be NULL.
- * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t or rows out of range; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ * `classes` (rows) the most probable. Either may be NULL. A model of targets (ewc/likelihood.h)
+ * says in `probabilities`, which stand at the targets' places, what they are: numbers, or for
+ * labels probabilities of 1; NaN, or 0, for targets that are not task t's; `classes` is NULL then.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t or rows out of range, classes of a model of targets;
+ * EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_predictor_predict(ewc_predictor *predictor, int64_t t, float *probabilities,
     int32_t *classes, const uint8_t *images, int64_t rows);
 
@@ -56,8 +59,8 @@ EWC_API ewc_status ewc_predictor_predict_dataset(ewc_predictor *predictor, int64
 /* Tasks that were learnt: t is below it. 0 for NULL. */
 EWC_API int64_t ewc_predictor_task_count(const ewc_predictor *predictor);
 
-/* Classes of the data: of all sets together, where tasks are of several (ewc/sequence.h); 0 for
- * NULL. */
+/* Classes, or targets, of the data: of all sets together, where tasks are of several
+ * (ewc/sequence.h); 0 for NULL. */
 EWC_API int64_t ewc_predictor_class_count(const ewc_predictor *predictor);
 
 /* What class c was called in the data, "7" or "cat"; NULL for a bad argument. Valid as long as the

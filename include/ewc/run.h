@@ -158,6 +158,7 @@ typedef struct ewc_run_result {
     const char *const *names;       /* (tasks) what each is called; "" where it has no name */
     int64_t sets;                   /* that the tasks are of; `data` is the first of them */
     const ewc_confusion *confusion; /* ewc_trainer_confusion */
+    const double *rmse;             /* (tasks, tasks) ewc_trainer_rmse, or NULL */
 } ewc_run_result;
 EWC_API const ewc_run_result *ewc_run_get_result(const ewc_run *run);
 

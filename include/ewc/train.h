@@ -66,7 +66,8 @@ typedef struct ewc_event {
     int task_end;   /* EWC_EVENT_EVALUATED, VALIDATED: 1 after the task's last step */
     int stopped_early;
     int64_t kept_step; /* whose weights are those of the task's end; without patience the last */
-    const double *accuracy; /* (tasks) in 0..1, borrowed for the call; NaN: not evaluated */
+    const double *accuracy; /* (tasks) scores of ewc/likelihood.h, in 0..1 but for R^2, borrowed for
+                             * the call; NaN: not evaluated */
     const double *losses;   /* (tasks) mean loss there, likewise */
     int64_t tasks;
     int64_t samples;               /* EWC_EVENT_FISHER */
@@ -83,6 +84,9 @@ typedef struct ewc_event {
     double rows, dropped; /* EWC_EVENT_FISHER: ewc_fisher_rows, ewc_fisher_dropped */
     /* EWC_EVENT_EVALUATED at a task's end, as ewc_trainer_confusion, borrowed; else NULL. */
     const ewc_confusion *confusion;
+    /* EWC_EVENT_EVALUATED, VALIDATED of EWC_LIKELIHOOD_GAUSSIAN: (tasks) root mean squared errors,
+     * borrowed for the call; else NULL. */
+    const double *rmse;
 } ewc_event;
 
 /* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED.
@@ -192,7 +196,8 @@ typedef struct ewc_train_options {
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:
  * fine-tuning. All memory is taken here, none inside a step.
  * @return EWC_OK; EWC_ERR_ARGUMENT: an option out of range, inputs or outputs of model and tasks
- *         differ; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ *         differ, a likelihood of what the tasks do not have, or one but softmax beside
+ *         distillation or class weights; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *tasks,
     ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *options);
 EWC_API void ewc_trainer_free(ewc_trainer *trainer);
@@ -210,8 +215,10 @@ EWC_API ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t);
  * ewc_consolidation_fold, EWC_ERR_STOPPED */
 EWC_API ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t);
 
-/* Accuracy in 0..1 on the test split of task t, with EWC_EVAL_SAMPLES_AUTO on all of it. For
- * class-incremental tasks all classes of tasks 0..seen-1 compete; otherwise `seen` is ignored.
+/* Accuracy in 0..1, or whatever is the score of the model's likelihood (ewc/likelihood.h), which
+ * takes its place in all that follows, on the test split of task t, with EWC_EVAL_SAMPLES_AUTO on
+ * all of it. For class-incremental tasks all classes of tasks 0..seen-1 compete; otherwise `seen`
+ * is ignored.
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_trainer_evaluate(
     ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy);
@@ -223,6 +230,9 @@ EWC_API ewc_status ewc_trainer_run(ewc_trainer *trainer);
 /* R (tasks, tasks), row-major: R[i][j] = accuracy on task j after training task i; NaN where not
  * evaluated. Owned by the trainer. */
 EWC_API const double *ewc_trainer_accuracy(const ewc_trainer *trainer);
+/* (tasks, tasks) root mean squared errors beside R; NULL unless the likelihood is gaussian. Owned
+ * by the trainer. */
+EWC_API const double *ewc_trainer_rmse(const ewc_trainer *trainer);
 /* (tasks) accuracy of the untrained model; NaN where not evaluated. Owned by the trainer. */
 EWC_API const double *ewc_trainer_baseline(const ewc_trainer *trainer);
 /* (tasks) accuracy on the validation rows of each task seen, after the last task of

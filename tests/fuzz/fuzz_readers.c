@@ -155,12 +155,13 @@ static ewc_status read_cifar(
         bytes, rows, labels, layouts[way][0], layouts[way][1], layouts[way][2], fault);
 }
 
-/* The labels' column by its usual name, by its number and by a name. */
+/* The labels' column by its usual name and by its number, and columns of targets. */
 static ewc_status read_csv(
     int way, ewci_bytes *bytes, ewci_rows *rows, ewci_labels *labels, char *fault)
 {
-    static const char *const columns[] = {NULL, "1", "x"};
-    return ewci_csv_read(bytes, rows, labels, columns[way], fault);
+    static const ewci_columns columns[] = {{EWC_LIKELIHOOD_SOFTMAX, NULL, NULL},
+        {EWC_LIKELIHOOD_SOFTMAX, "1", NULL}, {EWC_LIKELIHOOD_GAUSSIAN, NULL, "x,1"}};
+    return ewci_csv_read(bytes, rows, labels, &columns[way], fault);
 }
 
 static void fuzz_rows(const char *path, ewc_status (*read)(int way, ewci_bytes *bytes,

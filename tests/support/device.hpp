@@ -170,6 +170,17 @@ class Buffer
         return out;
     }
 };
+
+/* A step block in device memory. */
+struct StepBlock {
+    Buffer<ewck_step> buffer;
+    StepBlock(ewc_backend *be, const ewck_step &step) : buffer(be, {ewck_step{}})
+    {
+        EXPECT_OK(be->ops->set_step(be, buffer, &step));
+    }
+    operator const ewck_step *() { return buffer.get(); }
+};
+
 /* A joint view of the parts given, which lie one after the other. */
 class Joint
 {

@@ -474,6 +474,142 @@ Dropped<T> FisherWithTolerance(
     return out;
 }
 
+/* ---- Likelihoods of numbers: outputs z of a window, a target t for each ---- */
+
+enum Likelihood { kGaussian = 1, kBernoulli = 2 };
+
+/* log(1 + exp(x)) */
+template <typename T>
+T Softplus(T x)
+{
+    return x > T(0) ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
+}
+
+/* -log p(t), without the Gaussian's log(sigma sqrt(2 pi)). */
+template <typename T>
+T TargetLoss(const Vec<T> &z, const Vec<T> &t, Window window, int likelihood, T sigma)
+{
+    T sum = 0;
+    for (size_t j = 0; j < t.size(); j++) {
+        const T x = z[(size_t)window.first + j];
+        sum += likelihood == kGaussian ? (x - t[j]) * (x - t[j]) / (T(2) * sigma * sigma)
+                                       : t[j] * Softplus(-x) + (T(1) - t[j]) * Softplus(x);
+    }
+    return sum;
+}
+
+/* d log p(t) / dz, 0 outside of the window. */
+template <typename T>
+Vec<T> TargetSlope(const Vec<T> &z, const Vec<T> &t, Window window, int likelihood, T sigma)
+{
+    Vec<T> slope(z.size(), T(0));
+    for (size_t j = 0; j < t.size(); j++) {
+        const T x = z[(size_t)window.first + j];
+        slope[(size_t)window.first + j] = likelihood == kGaussian
+                                              ? (t[j] - x) / (sigma * sigma)
+                                              : t[j] - T(1) / (T(1) + std::exp(-x));
+    }
+    return slope;
+}
+
+/* Samples with targets (rows, of a sample). */
+struct Targets {
+    Vec<float> inputs, targets;
+    size_t rows = 0;
+
+    template <typename T>
+    static Vec<T> Part(const Vec<float> &all, size_t row, size_t rows)
+    {
+        const size_t n = all.size() / rows;
+        const auto begin = all.begin() + (std::ptrdiff_t)(row * n);
+        return Vec<T>(begin, begin + (std::ptrdiff_t)n);
+    }
+    template <typename T>
+    Vec<T> Input(size_t row) const
+    {
+        return Part<T>(inputs, row, rows);
+    }
+    template <typename T>
+    Vec<T> Target(size_t row) const
+    {
+        return Part<T>(targets, row, rows);
+    }
+};
+
+/* The gradient of the mean loss over the samples. */
+template <typename T>
+Vec<T> TargetGradient(const Net &net, const Vec<T> &theta, const Targets &batch, Window window,
+    int likelihood, T sigma)
+{
+    Vec<T> mean((size_t)net.parameters, T(0));
+    for (size_t n = 0; n < batch.rows; n++) {
+        const Pass<T> pass = Forward(net, theta, batch.Input<T>(n));
+        const Vec<T> g = Backward(net, theta, pass,
+            TargetSlope(pass.y.back(), batch.Target<T>(n), window, likelihood, sigma));
+        for (size_t i = 0; i < g.size(); i++)
+            mean[i] -= g[i] / T(batch.rows);
+    }
+    return mean;
+}
+
+/* What a draw of a sample is: normal numbers, or uniform ones that say which label is 1. */
+template <typename T>
+using Draw = std::function<T(size_t row, int64_t draw, size_t target)>;
+
+/* F, sample by sample. Exact: of labels the expectation over all 2^k vectors of them; of numbers
+ * the sum over outputs of the squared rows of the Jacobian. */
+template <typename T>
+Vec<T> TargetFisher(const Net &net, const Vec<T> &theta, const Targets &batch, Window window,
+    Estimator estimator, int likelihood, T sigma, int64_t draws = 1, const Draw<T> &draw = {})
+{
+    Vec<T> f((size_t)net.parameters, T(0));
+    const size_t k = (size_t)window.count, first = (size_t)window.first;
+    for (size_t n = 0; n < batch.rows; n++) {
+        const Pass<T> pass = Forward(net, theta, batch.Input<T>(n));
+        const Vec<T> &z = pass.y.back();
+        const auto add = [&](const Vec<T> &slope, T weight) {
+            const Vec<T> g = Backward(net, theta, pass, slope);
+            for (size_t i = 0; i < g.size(); i++)
+                f[i] += weight * g[i] * g[i] / T(batch.rows);
+        };
+        const auto observe = [&](const Vec<T> &t, T weight) {
+            add(TargetSlope(z, t, window, likelihood, sigma), weight);
+        };
+        const auto p = [&](size_t j) { return T(1) / (T(1) + std::exp(-z[first + j])); };
+        if (estimator == kEmpirical) observe(batch.Target<T>(n), T(1));
+        if (estimator == kArgmax) {
+            Vec<T> t(k);
+            for (size_t j = 0; j < k; j++)
+                t[j] = z[first + j] > T(0) ? T(1) : T(0);
+            observe(t, T(1));
+        }
+        for (int64_t d = 0; estimator == kSampled && d < draws; d++) {
+            Vec<T> t(k);
+            for (size_t j = 0; j < k; j++)
+                t[j] = likelihood == kGaussian ? z[first + j] + sigma * draw(n, d, j)
+                       : draw(n, d, j) < p(j)  ? T(1)
+                                               : T(0);
+            observe(t, T(1) / T(draws));
+        }
+        for (size_t j = 0; estimator == kExact && likelihood == kGaussian && j < k; j++) {
+            Vec<T> row(z.size(), T(0));
+            row[first + j] = T(1);
+            add(row, T(1) / (sigma * sigma));
+        }
+        const size_t vectors = (size_t)1 << k;
+        for (size_t v = 0; estimator == kExact && likelihood == kBernoulli && v < vectors; v++) {
+            Vec<T> t(k);
+            T probability = 1;
+            for (size_t j = 0; j < k; j++) {
+                t[j] = T(v >> j & 1);
+                probability *= v >> j & 1 ? p(j) : T(1) - p(j);
+            }
+            observe(t, probability);
+        }
+    }
+    return f;
+}
+
 /* ---- Consolidation ---- */
 
 /* One finished task: its Fisher information and its weights. */

@@ -128,8 +128,10 @@ void cli_progress_end(cli_progress *progress); /* before results are printed */
 
 /* table.c: results for people. */
 void cli_print_run(const ewc_run_options *options, const ewc_run_result *result);
-void cli_print_accuracy(const ewc_run_result *result);
+void cli_print_accuracy(const ewc_run_options *options, const ewc_run_result *result);
 void cli_print_measures(const ewc_run_result *result);
+/* What is measured in the place of accuracies: ewc_likelihood_score. */
+const char *cli_score_name(const ewc_run_options *options);
 double cli_now(void);
 
 /* The verbs. */

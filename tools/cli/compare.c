@@ -287,8 +287,8 @@ static void print_table(const comparison *c)
     for (int i = 0; i < c->methods; i++)
         done[i] = add_row(table, c, &c->jobs[i * c->seeds]);
     cli_print_runs(c->jobs, c->methods * c->seeds);
-    cli_print_words("accuracy in %% on each task after the last one, and measures of the "
-                    "sequence%s",
+    cli_print_words("%s in %% on each task after the last one, and measures of the sequence%s",
+        cli_score_name(&c->jobs[0].options),
         c->seeds > 1 ? ": means over seeds, +- standard error" : "");
     printf("\n");
     cli_table_print(table);

@@ -57,18 +57,21 @@ int cli_data_checksum(const ewc_run_options *options, char checksum[40])
 
 static json_t *set_json(const ewc_dataset *set, const ewc_dataset_info *i)
 {
-    json_t *const classes = json_array();
-    for (int64_t c = 0; c < i->classes; c++)
+    json_t *const classes = json_array(), *const targets = json_array();
+    for (int64_t c = 0; c < i->targets; c++)
+        json_array_append_new(targets, json_string(ewc_dataset_class_name(set, c)));
+    for (int64_t c = 0; c < i->classes && i->targets == 0; c++)
         json_array_append_new(
             classes, json_pack("{s:s, s:[I, I]}", "name", ewc_dataset_class_name(set, c), "rows",
                          (json_int_t)ewc_dataset_class_rows(set, c, EWC_SPLIT_TRAIN),
                          (json_int_t)ewc_dataset_class_rows(set, c, EWC_SPLIT_TEST)));
-    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:[I, I, I], s:[I, I], s:b, s:[f, f], s:s, s:o}",
-        "name", i->name, "format", i->format, "folder", i->folder, "type",
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:b, s:[I, I, I], s:[I, I], s:b, s:[f, f], s:s, s:o, s:o}", "name",
+        i->name, "format", i->format, "folder", i->folder, "type",
         i->element == EWC_ELEMENT_U8 ? "uint8" : "float32", "image", (int)i->is_image, "shape",
         (json_int_t)i->channels, (json_int_t)i->height, (json_int_t)i->width, "rows",
         (json_int_t)i->rows[0], (json_int_t)i->rows[1], "held_out", (int)i->is_held_out, "range",
-        i->low, i->high, "checksum", i->checksum, "classes", classes);
+        i->low, i->high, "checksum", i->checksum, "classes", classes, "targets", targets);
 }
 
 /* A line that begins with its title. */
@@ -103,9 +106,16 @@ static void print_set(
         i->element == EWC_ELEMENT_U8 ? "uint8" : "float32", i->low, i->high);
     put_line("  values", text);
     put_line("  checksum", i->checksum);
-    snprintf(text, sizeof text, "%lld, with rows of training and test:", (long long)i->classes);
-    put_line("  classes", text);
+    snprintf(text, sizeof text, "%lld%s:", (long long)i->classes,
+        i->targets == 0 ? ", with rows of training and test"
+        : i->is_binary  ? ", all 0 or 1"
+                        : "");
+    put_line(i->targets > 0 ? "  targets" : "  classes", text);
     for (int64_t c = 0; c < i->classes && c < SHOWN; c++) {
+        if (i->targets > 0) {
+            put_line("", ewc_dataset_class_name(set, c));
+            continue;
+        }
         snprintf(text, sizeof text, "%s: %lld, %lld", ewc_dataset_class_name(set, c),
             (long long)ewc_dataset_class_rows(set, c, EWC_SPLIT_TRAIN),
             (long long)ewc_dataset_class_rows(set, c, EWC_SPLIT_TEST));

@@ -28,7 +28,7 @@ static void print_table(
 {
     double sum = 0.0;
     cli_print_run(options, result);
-    printf("\n%s  task  accuracy, %%%s\n", cli_bold(1), cli_bold(0));
+    printf("\n%s  task  %s, %%%s\n", cli_bold(1), cli_score_name(options), cli_bold(0));
     for (int64_t t = 0; t < result->tasks; t++) {
         sum += accuracy[t];
         printf("%6lld  %11.2f%s%s\n", (long long)t + 1, cli_round(100.0 * accuracy[t], 2),

@@ -127,7 +127,11 @@ static void print_measures(void)
         "R[i][j]: accuracy on task j after training task i of T; b[j]: of the untrained "
         "model; a_i[j]: at the evaluations in the middle of task i; R*: R of a joint "
         "run; N[j]: share of samples of task j that after task T are taken for a class that came "
-        "with that. In %% in tables; - or null: undefined.");
+        "with that. In %% in tables; - or null: undefined. With --likelihood gaussian R2 takes the "
+        "place of the accuracy, 1 - sum (z - t)^2 / sum (t - mean t)^2, the mean over targets, 1 "
+        "at "
+        "most and below 0 where the mean of the task would be nearer; beside it the root mean "
+        "squared error. With bernoulli it is the accuracy per label, the mean over labels.");
 #define PUT(field, name, formula, meaning, source, needs)                                          \
     print_flag(name, meaning " = " formula " (" source "). Needs " needs ".", "");
     EWC_MEASURES(PUT)

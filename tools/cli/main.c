@@ -10,7 +10,7 @@ static const char *const all_groups[] = {
 static const char *const eval_keys[] = {
     "device", "threads", "data-dir", "data", "eval-samples", NULL};
 static const char *const predict_keys[] = {"device", "threads", "dataset", "data-dir", "data",
-    "format", "label-column", "image-size", "coarse-labels", NULL};
+    "format", "label-column", "target-columns", "image-size", "coarse-labels", NULL};
 static const char *const fisher_keys[] = {
     "device", "threads", "seed", "Tasks", "hidden", "activation", "init-map", "Fisher", NULL};
 static const char *const fisher_usual[] = {
@@ -19,7 +19,7 @@ static const char *const consolidate_keys[] = {"device", "threads", "seed", "Tas
     "activation", "init-map", "Fisher", "method", "exclude-heads", NULL};
 static const char *const resume_keys[] = {
     "device", "threads", "checkpoint-every", "checkpoint-minutes", "keep", NULL};
-static const char *const data_keys[] = {"Tasks", "preset", "seed", NULL};
+static const char *const data_keys[] = {"Tasks", "preset", "seed", "likelihood", NULL};
 static const char *const bench_keys[] = {
     "device", "threads", "dataset", "data-dir", "activation", "fisher-tolerance", NULL};
 
@@ -146,7 +146,7 @@ static const cli_verb verbs[] = {
     {"predict", "RUN|FILE", "the class that a finished run's model takes each row of some data for",
         "RUN is a run's folder, FILE a checkpoint. Rows are those of "
         "--data, or of --dataset, or else of the run's own set; each gets its class and the "
-        "probability of every class.",
+        "probability of every class, or what its targets are.",
         predict_keys, predict_flags, NULL, cli_predict},
     {"fisher", "RUN|FILE", "Fisher information of a model that was trained, here or elsewhere",
         "RUN is a run's folder, FILE safetensors of any program. Without a run the data is one "

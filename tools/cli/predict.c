@@ -2,6 +2,7 @@
 /* ewc predict: what a model that was trained before takes each row of a set for. */
 #include <errno.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,9 +23,9 @@ typedef struct work {
     ewc_split split;
     int64_t task; /* from 0 */
     int64_t rows, classes;
-    int32_t *predicted, *labels; /* (CHUNK) */
-    float *probabilities;        /* (CHUNK, classes) */
-    json_t *list;                /* or NULL: names of the classes, a row after the other */
+    int32_t *predicted, *labels; /* (CHUNK); predicted NULL: the model is one of targets */
+    float *probabilities;        /* (CHUNK, classes), or what the targets are */
+    json_t *list;                /* or NULL: what each row is taken for */
     FILE *out;                   /* or NULL */
 } work;
 
@@ -32,7 +33,7 @@ typedef struct work {
 
 static void put_csv_head(const work *w)
 {
-    fputs("row,label,class", w->out);
+    fputs(w->predicted != NULL ? "row,label,class" : "row", w->out);
     for (int64_t c = 0; c < w->classes; c++) {
         fputc(',', w->out);
         cli_put_csv(w->out, ewc_predictor_class_name(w->predictor, c));
@@ -42,10 +43,13 @@ static void put_csv_head(const work *w)
 
 static void put_csv_row(const work *w, int64_t row, int64_t i)
 {
-    fprintf(w->out, "%lld,", (long long)row);
-    cli_put_csv(w->out, ewc_dataset_class_name(w->set, w->labels[i]));
-    fputc(',', w->out);
-    cli_put_csv(w->out, ewc_predictor_class_name(w->predictor, w->predicted[i]));
+    fprintf(w->out, "%lld", (long long)row);
+    if (w->predicted != NULL) {
+        fputc(',', w->out);
+        cli_put_csv(w->out, ewc_dataset_class_name(w->set, w->labels[i]));
+        fputc(',', w->out);
+        cli_put_csv(w->out, ewc_predictor_class_name(w->predictor, w->predicted[i]));
+    }
     for (int64_t c = 0; c < w->classes; c++) {
         fputc(',', w->out);
         cli_put_csv_number(w->out, (double)w->probabilities[i * w->classes + c]);
@@ -59,8 +63,10 @@ static void put_npy_head(const work *w)
     enum { PREFIX = 10, ALIGNMENT = 64 };
     char header[256];
     int used = snprintf(header, sizeof header,
-        "{'descr': [('class', '<i4'), ('probability', '<f4', (%lld,))], 'fortran_order': False, "
-        "'shape': (%lld,), }",
+        w->predicted != NULL
+            ? "{'descr': [('class', '<i4'), ('probability', '<f4', (%lld,))], 'fortran_order': "
+              "False, 'shape': (%lld,), }"
+            : "{'descr': [('value', '<f4', (%lld,))], 'fortran_order': False, 'shape': (%lld,), }",
         (long long)w->classes, (long long)w->rows);
     while ((PREFIX + used + 1) % ALIGNMENT != 0)
         header[used++] = ' ';
@@ -76,7 +82,7 @@ static void put_npy_head(const work *w)
 static void put_npy_row(const work *w, int64_t row, int64_t i)
 {
     (void)row;
-    fwrite(&w->predicted[i], sizeof *w->predicted, 1, w->out);
+    if (w->predicted != NULL) fwrite(&w->predicted[i], sizeof *w->predicted, 1, w->out);
     fwrite(w->probabilities + i * w->classes, sizeof(float), (size_t)w->classes, w->out);
 }
 
@@ -99,6 +105,19 @@ static const file_format *find_format(const char *path)
 
 /* ---- Predicting ---- */
 
+/* What a row is taken for: a class, or all targets. */
+static json_t *describe_row(const work *w, int64_t i)
+{
+    if (w->predicted != NULL)
+        return json_string(ewc_predictor_class_name(w->predictor, w->predicted[i]));
+    json_t *const values = json_array();
+    for (int64_t c = 0; c < w->classes; c++) {
+        const double x = (double)w->probabilities[i * w->classes + c];
+        json_array_append_new(values, isfinite(x) ? json_real(x) : json_null());
+    }
+    return values;
+}
+
 static ewc_status predict_rows(work *w, const file_format *kind)
 {
     for (int64_t first = 0; first < w->rows; first += CHUNK) {
@@ -109,9 +128,7 @@ static ewc_status predict_rows(work *w, const file_format *kind)
         if (w->out != NULL && first == 0) kind->put_head(w);
         for (int64_t i = 0; i < rows; i++) {
             if (w->out != NULL) kind->put_row(w, first + i, i);
-            if (w->list != NULL)
-                json_array_append_new(
-                    w->list, json_string(ewc_predictor_class_name(w->predictor, w->predicted[i])));
+            if (w->list != NULL) json_array_append_new(w->list, describe_row(w, i));
         }
     }
     return EWC_OK;
@@ -152,6 +169,8 @@ static int open_work(cli_args *args, work *w, ewc_backend *backend, const char *
 {
     ewc_dataset_info set;
     ewc_status status = ewc_predictor_create(&w->predictor, backend, checkpoint);
+    const ewc_likelihood likelihood = ewc_model_likelihood(ewc_predictor_model(w->predictor));
+    args->options.likelihood = likelihood; /* a file without a run's options says it, too */
     if (status == EWC_OK) status = cli_open_data(&w->set, backend, &args->options);
     if (status == EWC_OK) status = ewc_dataset_describe(w->set, &set, sizeof set);
     if (status != EWC_OK) return cli_failed(args, status);
@@ -159,10 +178,12 @@ static int open_work(cli_args *args, work *w, ewc_backend *backend, const char *
     if (code == 0) code = choose_split(args, w, &set);
     if (code != 0) return code;
     w->classes = ewc_predictor_class_count(w->predictor);
-    w->predicted = calloc(CHUNK, sizeof *w->predicted);
+    const int has_classes = likelihood == EWC_LIKELIHOOD_SOFTMAX;
+    if (has_classes) w->predicted = calloc(CHUNK, sizeof *w->predicted);
     w->labels = calloc(CHUNK, sizeof *w->labels);
     w->probabilities = calloc((size_t)(CHUNK * w->classes), sizeof *w->probabilities);
-    if (w->predicted != NULL && w->labels != NULL && w->probabilities != NULL) return 0;
+    if ((w->predicted != NULL || !has_classes) && w->labels != NULL && w->probabilities != NULL)
+        return 0;
     cli_say("ewc predict: out of memory");
     return 1;
 }
@@ -182,7 +203,7 @@ static void print_json(const work *w, const char *checkpoint, const char *path)
     json_t *const out = json_pack("{s:s, s:I, s:I}", "checkpoint", checkpoint, "task",
         (json_int_t)w->task + 1, "rows", (json_int_t)w->rows);
     json_object_set_new(out, "out", path != NULL ? json_string(path) : json_null());
-    if (w->list != NULL) json_object_set(out, "classes", w->list);
+    if (w->list != NULL) json_object_set(out, w->predicted != NULL ? "classes" : "values", w->list);
     json_dumpf(out, stdout, JSON_INDENT(2));
     printf("\n");
     json_decref(out);

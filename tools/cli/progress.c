@@ -148,10 +148,10 @@ static void show_task(cli_progress *p, const ewc_event *e)
         sum += e->accuracy[t];
         if (used < size)
             used += (size_t)snprintf(parts[ACCURACY].text + used, size - used, "%s %.1f",
-                t > 0 ? "" : "accuracy", cli_round(100.0 * e->accuracy[t], 1));
+                t > 0 ? "" : cli_score_name(p->options), cli_round(100.0 * e->accuracy[t], 1));
     }
     if (used >= size || taken + 2 + (int)used > width)
-        snprintf(parts[ACCURACY].text, size, "accuracy %.2f (mean)",
+        snprintf(parts[ACCURACY].text, size, "%s %.2f (mean)", cli_score_name(p->options),
             cli_round(100.0 * sum / (double)(e->task + 1), 2));
     if (!p->terminal) spell_left(p, parts[LEFT].text, size, cli_fraction(p->options, e));
     cli_join_parts(line, sizeof line, width, parts, PARTS);

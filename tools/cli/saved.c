@@ -44,7 +44,8 @@ ewc_status cli_load_saved(cli_args *args, const cli_saved *saved)
 int cli_apply_data(cli_args *args)
 {
     static const char *const keys[][2] = {{"data", ""}, {"dataset", "mnist"}, {"data-dir", ""},
-        {"format", "auto"}, {"label-column", ""}, {"image-size", "0"}, {"coarse-labels", "false"}};
+        {"format", "auto"}, {"label-column", ""}, {"target-columns", ""}, {"image-size", "0"},
+        {"coarse-labels", "false"}};
     const int is_other = cli_value(args, "data") != NULL || cli_value(args, "dataset") != NULL;
     for (size_t i = 0; is_other && i < sizeof keys / sizeof keys[0]; i++)
         if (ewc_options_set(&args->options, keys[i][0], keys[i][1]) != EWC_OK)
@@ -66,6 +67,8 @@ ewc_status cli_open_path(
     options.seed = (uint64_t)o->seed;
     options.image_size = o->image_size;
     options.coarse_labels = o->coarse_labels;
+    options.likelihood = o->likelihood;
+    options.target_columns = o->target_columns;
     return ewc_dataset_open(set, backend, path, &options);
 }
 

@@ -202,9 +202,9 @@ static void print_best(const grid *g, int best)
     for (int a = 0; a < g->axis_count; a++)
         cli_put_flag(out, g->axes[a].key, value_of(g, best, a));
     printf("\n");
-    cli_print_words("* best by the accuracy on %lld validation samples of each task, which are not "
+    cli_print_words("* best by the %s on %lld validation samples of each task, which are not "
                     "trained on:",
-        (long long)chosen->options.validation);
+        cli_score_name(&chosen->options), (long long)chosen->options.validation);
     if (fclose(out) == 0) cli_put_words(stdout, 0, 2, flags);
     free(flags);
 }
@@ -223,7 +223,8 @@ static void print_table(const grid *g)
     for (int row = 0; row < g->rows; row++)
         failed[row] = add_row(table, g, row, best);
     cli_print_runs(g->jobs, g->rows * g->seeds);
-    cli_print_words("mean accuracy in %% over all tasks after the last one%s",
+    cli_print_words("mean %s in %% over all tasks after the last one%s",
+        cli_score_name(&g->jobs[0].options),
         g->seeds > 1 ? ": means over seeds, +- standard error" : "");
     printf("\n");
     cli_table_print(table);

@@ -27,10 +27,24 @@ void cli_print_run(const ewc_run_options *options, const ewc_run_result *result)
         result->device->threads == 1 ? "" : "s");
 }
 
+const char *cli_score_name(const ewc_run_options *options)
+{
+    return ewc_likelihood_score((ewc_likelihood)options->likelihood);
+}
+
 static void add_accuracy(cli_table *table, double accuracy)
 {
     if (isfinite(accuracy))
         cli_table_number(table, 100.0 * accuracy, 2);
+    else
+        cli_table_cell(table, ".");
+}
+
+/* A root mean squared error. */
+static void add_error(cli_table *table, double error)
+{
+    if (isfinite(error))
+        cli_table_cell(table, "%#.4g", error);
     else
         cli_table_cell(table, ".");
 }
@@ -45,8 +59,8 @@ static void spell_task(char *text, size_t size, const ewc_run_result *result, in
         snprintf(text, size, "%lld", (long long)t + 1);
 }
 
-/* Accuracy on each task, after each task. */
-static cli_table *make_matrix(const ewc_run_result *result)
+/* What the accuracy on each task is, after each task; or its error. */
+static cli_table *make_matrix(const ewc_run_result *result, int is_error)
 {
     const int64_t n = result->tasks;
     char name[64];
@@ -56,12 +70,13 @@ static cli_table *make_matrix(const ewc_run_result *result)
         spell_task(name, sizeof name, result, t);
         cli_table_column(table, name, "task", CLI_NEEDED, CLI_RIGHT);
     }
-    for (int64_t i = isfinite(result->baseline[n - 1]) ? -1 : 0; i < n; i++) {
-        const double *const row = i < 0 ? result->baseline : result->accuracy + i * n;
+    const double *const values = is_error ? result->rmse : result->accuracy;
+    for (int64_t i = isfinite(result->baseline[n - 1]) && !is_error ? -1 : 0; i < n; i++) {
+        const double *const row = i < 0 ? result->baseline : values + i * n;
         if (i >= 0) spell_task(name, sizeof name, result, i);
         cli_table_cell(table, i < 0 ? "untrained" : "after %s", name);
         for (int64_t t = 0; t < n; t++)
-            add_accuracy(table, row[t]);
+            (is_error ? add_error : add_accuracy)(table, row[t]);
     }
     return table;
 }
@@ -104,22 +119,37 @@ static void print_last_row(const ewc_run_result *result)
     }
 }
 
-/* The matrix of a short sequence; of a long one only what is left of each task at its end. */
-void cli_print_accuracy(const ewc_run_result *result)
+/* The errors of a regression, if there is room for them. */
+static void print_errors(const ewc_run_result *result)
 {
+    if (result->rmse == NULL) return;
+    cli_table *const matrix = make_matrix(result, 1);
+    if (!cli_table_fits(matrix)) {
+        cli_table_free(matrix);
+        return;
+    }
+    printf("\nroot mean squared error\n");
+    cli_table_print(matrix);
+}
+
+/* The matrix of a short sequence; of a long one only what is left of each task at its end. */
+void cli_print_accuracy(const ewc_run_options *options, const ewc_run_result *result)
+{
+    const char *const score = cli_score_name(options);
     if (result->tasks > MATRIX_MAX) {
-        printf("accuracy in %%, at the end, on tasks\n");
+        printf("%s in %%, at the end, on tasks\n", score);
         print_last_row(result);
         return;
     }
-    cli_table *const matrix = make_matrix(result);
-    printf("accuracy in %%\n");
+    cli_table *const matrix = make_matrix(result, 0);
+    printf("%s in %%\n", score);
     if (cli_table_fits(matrix)) {
         cli_table_print(matrix);
     } else {
         cli_table_free(matrix);
         print_by_task(result);
     }
+    print_errors(result);
 }
 
 static void print_measure(const char *name, double value, const char *after)

@@ -50,7 +50,7 @@ static void print_result(const ewc_run_options *options, const ewc_run_result *r
     cli_print_run(options, result);
     cli_print_words("method %s%s%s%s", method, strength, fisher, gamma);
     printf("\n");
-    cli_print_accuracy(result);
+    cli_print_accuracy(options, result);
     if (is_sampled(result))
         cli_print_words(
             "before the last row, other tasks on drawn samples (--eval-samples 0: all)");

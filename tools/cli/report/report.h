@@ -127,6 +127,10 @@ cli_paired report_test_pair(const report_group *a, const report_group *b, int64_
 int report_draw(report *r);
 
 /* report_items.c */
+/* What the runs' accuracies are: cli_score_name; "score" where it differs from run to run. */
+const char *report_score(const report *r);
+/* `text`, which is taken, with that in the place of "accuracy". */
+char *report_say(const report *r, char *text);
 /* Draws a figure whose name and title have still to be told from those of other groups, and puts it
  * on the page. Takes `caption`. */
 int report_add_figure(

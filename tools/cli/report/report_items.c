@@ -5,6 +5,36 @@
 
 #include "report.h"
 
+/* ---- Scores ---- */
+
+const char *report_score(const report *r)
+{
+    for (int64_t i = 1; i < r->run_count; i++)
+        if (r->runs[i].options.likelihood != r->runs[0].options.likelihood) return "score";
+    return r->run_count > 0 ? cli_score_name(&r->runs[0].options) : "accuracy";
+}
+
+/* Whether `word` stands here, small or with a capital. */
+static int begins_with(const char *text, const char *word)
+{
+    return (*text | 0x20) == *word && strncmp(text + 1, word + 1, strlen(word) - 1) == 0;
+}
+
+char *report_say(const report *r, char *text)
+{
+    static const char word[] = "accuracy";
+    const char *const score = report_score(r);
+    for (char *at = text; strcmp(score, word) != 0 && *at != '\0'; at++) {
+        if (!begins_with(at, word)) continue;
+        char *const said =
+            report_format("%.*s%s%s", (int)(at - text), text, score, at + strlen(word));
+        at = said + (at - text) + strlen(score) - 1;
+        free(text);
+        text = said;
+    }
+    return text;
+}
+
 /* ---- Items of the page ---- */
 
 static report_item *add_item(report *r, int64_t group, const char *heading, char *text)
@@ -14,7 +44,7 @@ static report_item *add_item(report *r, int64_t group, const char *heading, char
     free(r->items);
     r->items = items;
     report_item *const item = &items[r->item_count++];
-    *item = (report_item){.group = group, .heading = heading, .text = text};
+    *item = (report_item){.group = group, .heading = heading, .text = report_say(r, text)};
     return item;
 }
 
@@ -32,10 +62,21 @@ int report_add_figure(
                          : report_format("%s", figure->name);
     item->title = several ? report_format("%s: %s", figure->title, r->groups[group].label)
                           : report_format("%s", figure->title);
+    item->title = report_say(r, item->title);
+    char *const y =
+        figure->y.label != NULL ? report_say(r, report_format("%s", figure->y.label)) : NULL;
+    char *const z =
+        figure->z.label != NULL ? report_say(r, report_format("%s", figure->z.label)) : NULL;
     figure->name = item->name;
     figure->title = item->title;
+    figure->y.label = y;
+    figure->z.label = z;
     item->drawn = cli_plot_available();
-    return cli_plot("report", figure, r->figures);
+    const int code = cli_plot("report", figure, r->figures);
+    figure->y.label = figure->z.label = NULL;
+    free(z);
+    free(y);
+    return code;
 }
 
 const char *report_series_name(const report *r, const report_group *group)

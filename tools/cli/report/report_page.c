@@ -172,22 +172,28 @@ static void put_cards(FILE *out, const report *r)
         fputs("</dl></article>\n", out);
     }
     if (cards > 0) fputs("</div>\n", out);
-    fputs("<p class=\"soft\">ACC: mean accuracy over all tasks after the last one. BWT and "
-          "forgetting: what later training changed on earlier tasks, and what it lost of their "
-          "best. FWT: accuracy on a task before it is trained, less that of the untrained model. "
-          "AIA: mean accuracy on the tasks so far, mean over time. LA: accuracy on each task just "
-          "after it was trained. min-ACC and stability gap, with <code>--eval-every</code> and "
-          "<code>--eval-samples</code> 0 or N: the worst accuracy of an old task while later ones "
-          "are trained, and how far it dips there below what it had before and has after. "
-          "Intransigence: what a joint run of the same tasks and seed, where it is beside, learns "
-          "of a task that the run does not. Recency bias, where tasks are class-incremental: how "
-          "often samples of earlier tasks are taken for a class of the last one. Formulas and "
-          "sources: <code>ewc help measures</code>. "
-          "Differences are in percentage points; \xc2\xb1 is one standard error over seeds. As "
-          "tables: "
-          "<a href=\"summary.csv\">summary.csv</a>, <a href=\"summary.tex\">summary.tex</a>, "
-          "<a href=\"eval_results.csv\">eval_results.csv</a>.</p>\n",
-        out);
+    char *const text = report_say(r,
+        report_format("%s",
+            "<p class=\"soft\">ACC: mean accuracy over all tasks after the last one. BWT and "
+            "forgetting: what later training changed on earlier tasks, and what it lost of their "
+            "best. FWT: accuracy on a task before it is trained, less that of the untrained model. "
+            "AIA: mean accuracy on the tasks so far, mean over time. LA: accuracy on each task "
+            "just "
+            "after it was trained. min-ACC and stability gap, with <code>--eval-every</code> and "
+            "<code>--eval-samples</code> 0 or N: the worst accuracy of an old task while later "
+            "ones "
+            "are trained, and how far it dips there below what it had before and has after. "
+            "Intransigence: what a joint run of the same tasks and seed, where it is beside, "
+            "learns "
+            "of a task that the run does not. Recency bias, where tasks are class-incremental: how "
+            "often samples of earlier tasks are taken for a class of the last one. Formulas and "
+            "sources: <code>ewc help measures</code>. "
+            "Differences are in percentage points; \xc2\xb1 is one standard error over seeds. As "
+            "tables: "
+            "<a href=\"summary.csv\">summary.csv</a>, <a href=\"summary.tex\">summary.tex</a>, "
+            "<a href=\"eval_results.csv\">eval_results.csv</a>.</p>\n"));
+    fputs(text, out);
+    free(text);
 }
 
 static void put_measure_heads(FILE *out, const report *r)

@@ -175,9 +175,11 @@ static void put_events(FILE *file, const report_run *run, double begin)
         } else if (cli_event_is(event, "evaluated") || cli_event_is(event, "validated")) {
             const int64_t at = cli_json_integer(event, "step", 0);
             if (at > 0 && task > 0) step = run->start[task - 1] + (double)at;
-            put_accuracies(file, begin + spent + in_task, step,
-                cli_event_is(event, "evaluated") ? "accuracy" : "validation accuracy", event,
-                run->tasks);
+            char name[64];
+            snprintf(name, sizeof name, "%s%s",
+                cli_event_is(event, "evaluated") ? "" : "validation ",
+                cli_score_name(&run->options));
+            put_accuracies(file, begin + spent + in_task, step, name, event, run->tasks);
             if (in_task == 0.0 && seconds >= 0.0) spent += seconds;
         } else if (cli_event_is(event, "fisher")) {
             put_fisher(file, begin + spent, step, event);

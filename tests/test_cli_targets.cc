@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/* The command on numbers and labels in the place of classes: what it prints is called by its name.
+ */
+#include "support/cli.hpp"
+
+using namespace test;
+namespace fs = std::filesystem;
+
+namespace
+{
+class CliTargets : public Cli
+{
+  protected:
+    /* Columns x and y, and what a line through them says: a number, and a label. */
+    void SetUp() override
+    {
+        Rng rng(61);
+        std::string text = "x,y,sum,sign\n";
+        for (int i = 0; i < 120; i++) {
+            const double x = rng.Uniform(-1, 1), y = rng.Uniform(-1, 1);
+            char line[128];
+            std::snprintf(line, sizeof line, "%.6f,%.6f,%.6f,%d\n", x, y, x + y, x + y > 0.0);
+            text += line;
+        }
+        WriteFile(folder / "set.csv", text);
+    }
+    Words Train(const Words &more, const char *verb = "train")
+    {
+        Words words = {verb, "--data", "set.csv", "--device", "cpu", "--tasks", "2", "--hidden",
+            "8", "--batch", "10", "--epochs", "20", "--lr", "0.01"};
+        words.insert(words.end(), more.begin(), more.end());
+        return words;
+    }
+    static void ExpectHas(const std::string &text, const std::string &part)
+    {
+        EXPECT_NE(std::string::npos, text.find(part)) << part << " in: " << text;
+    }
+    static void ExpectHasNot(const std::string &text, const std::string &part)
+    {
+        EXPECT_EQ(std::string::npos, text.find(part)) << part << " in: " << text;
+    }
+};
+const Words kNumbers = {"--likelihood", "gaussian", "--target-columns", "sum,sign"};
+const Words kLabels = {"--likelihood", "bernoulli", "--target-columns", "sign"};
+
+Words operator+(Words a, const Words &b)
+{
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+}
+} // namespace
+
+TEST_F(CliTargets, TablesAndReportsNameTheScore)
+{
+    Outcome done = Ewc(Train(kNumbers + Words{"--out", "a"}));
+    ASSERT_EQ(0, done.code) << done.err;
+    ExpectHas(done.out, "R2 in %\n");
+    ExpectHas(done.out, "root mean squared error\n");
+    ExpectHas(done.err, "R2");
+    ExpectHasNot(done.out + done.err, "accuracy");
+    done = Ewc({"eval", "a", "--device", "cpu"});
+    ASSERT_EQ(0, done.code) << done.err;
+    ExpectHas(done.out, "R2, %");
+    ASSERT_EQ(0, Ewc({"report", "a", "--tensorboard"}).code);
+    for (const auto &entry : fs::recursive_directory_iterator(folder / "a"))
+        if (entry.path().filename().string().find("tfevents") != std::string::npos)
+            ExpectHas(ReadFile(entry.path().string()), "R2");
+    const std::string page = ReadFile(folder / "a/report.html");
+    ExpectHas(page, "mean R2 over all tasks");
+    ExpectHasNot(page, "mean accuracy");
+
+    done = Ewc(Train(kLabels + Words{"--out", "b"}));
+    ASSERT_EQ(0, done.code) << done.err;
+    ExpectHas(done.out, "accuracy per label in %\n");
+    ExpectHasNot(done.out, "root mean squared error");
+
+    done = Ewc(Train(kNumbers + Words{"--methods", "sgd,ewc", "--out", "c"}, "compare"));
+    ASSERT_EQ(0, done.code) << done.err;
+    ExpectHas(Flat(done.out), "R2 in % on each task after the last one");
+    done = Ewc(Train(kNumbers + Words{"--validation", "20", "--out", "d", "lambda=1,10"}, "sweep"));
+    ASSERT_EQ(0, done.code) << done.err;
+    ExpectHas(Flat(done.out), "mean R2 in % over all tasks");
+    ExpectHas(Flat(done.out), "best by the R2 on 20 validation samples");
+    ASSERT_EQ(0, Ewc({"report", "a", "b", "--out", "both"}).code); /* one of each */
+    ExpectHas(ReadFile(folder / "both/report.html"), "mean score over all tasks");
+    done = Ewc({"help", "measures"});
+    ExpectHas(Flat(done.out), "With --likelihood gaussian R2 takes the place of the accuracy");
+}
+
+TEST_F(CliTargets, DataSaysWhichTheTargetsAre)
+{
+    Outcome done =
+        Ewc({"data", "set.csv", "--likelihood", "gaussian", "--target-columns", "4,sum"});
+    ASSERT_EQ(0, done.code) << done.err;
+    ExpectHas(Flat(done.out), "targets 2: sign sum");
+    ExpectHas(done.out, "2 features");
+    done = Ewc(Words{"data", "set.csv", "--json"} + kLabels);
+    ASSERT_EQ(0, done.code) << done.err;
+    const Json set = ParseJson(done.out);
+    json_t *const targets = json_object_get(set.get(), "targets");
+    EXPECT_EQ(1u, json_array_size(targets));
+    EXPECT_STREQ("sign", json_string_value(json_array_get(targets, 0)));
+    EXPECT_EQ(0u, json_array_size(json_object_get(set.get(), "classes")));
+}
+
+TEST_F(CliTargets, PredictWritesValues)
+{
+    ASSERT_EQ(0, Ewc(Train(kNumbers + Words{"--out", "a"})).code);
+    Outcome done = Ewc({"predict", "a", "--device", "cpu", "--split", "train"});
+    ASSERT_EQ(0, done.code) << done.err;
+    ExpectHas(done.out, "row,sum,sign\n0,");
+    EXPECT_EQ(121, std::count(done.out.begin(), done.out.end(), '\n')); /* a head, all rows */
+    done = Ewc({"predict", "a/checkpoint/model.safetensors", "--data", "set.csv",
+        "--target-columns", "sum,sign", "--device", "cpu", "--json"});
+    ASSERT_EQ(0, done.code) << done.err;
+    const Json all = ParseJson(done.out);
+    json_t *const row = json_array_get(json_object_get(all.get(), "values"), 0);
+    EXPECT_EQ(2u, json_array_size(row));
+    done = Ewc({"predict", "a", "--device", "cpu", "--out", "values.npy"});
+    ASSERT_EQ(0, done.code) << done.err;
+    const std::string npy = ReadFile(folder / "values.npy");
+    ExpectHas(npy, "[('value', '<f4', (2,))]");
+    EXPECT_EQ(120u * 2u * sizeof(float), npy.size() - npy.find('\n') - 1);
+}
+
+TEST_F(CliTargets, RefusesWhatDoesNotFit)
+{
+    ExpectRefused(2, "sigma: \"0\", expected a number in [1e-15,1e15]",
+        Train(kNumbers + Words{"--sigma", "0"}));
+    ExpectRefused(2, "target-columns: sum, expected none beside likelihood softmax",
+        Train({"--target-columns", "sum"}));
+    ExpectRefused(
+        2, "method: lwf, expected another than lwf", Train(kNumbers + Words{"--method", "lwf"}));
+    ExpectRefused(3, "no column nothing: target-columns is a name of the header or 1..4",
+        Train({"--likelihood", "gaussian", "--target-columns", "nothing"}));
+    ExpectRefused(
+        3, "expected 0 or 1", Train({"--likelihood", "bernoulli", "--target-columns", "sum"}));
+}
