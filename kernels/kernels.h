@@ -69,7 +69,8 @@ cudaError_t ewck_planes_square_sum(
 cudaError_t ewck_planes_pad(ewck_matrix to, int ones, cudaStream_t stream);
 /* q (rows, cols) = the sum over repeats of d (repeats * rows, cols) squared */
 cudaError_t ewck_planes_delta_square_sum(ewck_matrix q, ewck_matrix d, cudaStream_t stream);
-/* ewck_gather of one task into planes, and the squares xx with their column of ones. */
+/* ewck_gather of one task, not augmented, into planes, and the squares xx with their column of
+ * ones. */
 cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t *labels, int64_t *samples,
     const ewck_view *host_view, const ewck_step *step, cudaStream_t stream);
 /* d (repeats * rows, n), unless its planes are NULL, = seeds (repeats, rows, classes) w (classes,

@@ -166,6 +166,9 @@ TEST_F(Resume, FromEveryEventOfEveryMethod)
         {{"method", "er"}, {"memory", "20"}, {"kind", "split"}, {"scenario", "class"},
             {"class-weights", "balanced"}, {"validation", "5"}},
         {{"method", "dropout"}, {"validation", "10"}, {"patience", "1"}, {"validate-every", "2"}},
+        {{"method", "er"}, {"augment", "flip+crop"}, {"memory", "20"}, {"mean", "0.1"}},
+        {{"method", "ewc"}, {"augment", "crop"}, {"crop-padding", "1"}, {"epochs", "1"},
+            {"channel-means", "0.3"}, {"channel-stds", "0.2"}},
     };
     for (const Settings &settings : cases) {
         SCOPED_TRACE(settings[0].second + (settings.size() > 1 ? ", " + settings[1].second : ""));

@@ -147,6 +147,15 @@ std::string ByHand(const ewc_run_options &o)
     t.mean = (float)o.mean;
     t.std = (float)o.std;
     t.standardize = o.standardize;
+    const std::vector<float> means(
+        o.channel_means.items, o.channel_means.items + o.channel_means.count);
+    const std::vector<float> stds(
+        o.channel_stds.items, o.channel_stds.items + o.channel_stds.count);
+    t.means = means.empty() ? nullptr : means.data();
+    t.stds = stds.empty() ? nullptr : stds.data();
+    t.units = 1; /* channel */
+    t.augment = o.augment;
+    t.crop_padding = o.crop_padding;
     t.validation = o.validation;
     const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, data.get(), &t);
 
@@ -297,6 +306,11 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
         {"mean", "0", "0.25"},
         {"std", "1", "0.5"},
         {"standardize", "false", "true"},
+        {"channel-means", "none", "0.25"},
+        {"channel-stds", "none", "0.5", {{"channel-means", "0.1"}}},
+        {"augment", "none", "flip"},
+        {"augment", "crop", "flip+crop", {{"crop-padding", "1"}}},
+        {"crop-padding", "1", "2", {{"augment", "crop"}}},
         {"validation", "0", "10"},
         {"hidden", "5", "6"},
         {"hidden", "5", "5,4"},

@@ -68,6 +68,9 @@ static ewc_status check_view(const char *operation, const ewck_view *view, int64
         view->parts ? "part_count" : "taps", (long long)inner);
     REQUIRE(rows == 0 || !view->chosen || view->chosen_count > 0,
         "%s: chosen_count=%lld, expected 1 or more", operation, (long long)view->chosen_count);
+    REQUIRE(rows == 0 || !view->augment || view->parts || (view->height > 0 && view->width > 0),
+        "%s: images of %d x %d to augment, expected 1 or more", operation, (int)view->height,
+        (int)view->width);
     return EWC_OK;
 }
 

@@ -91,14 +91,14 @@ static const entry_row task_rows[] = {
     /* Later than format 2: where they are missing, the data are four IDX files of bytes. */
     ROW("ewc.data.format", TEXT, data_format, NULL, 0, 0),
     ROW("ewc.data.element", CHOICE, data_element, "u8|f32", 0, 0),
-    ROW("ewc.input.standardize", INTEGER, standardize, NULL, 0, 1),
+    ROW("ewc.input.standardize", INTEGER, standardize, NULL, 0, 2),
 };
 enum { LATER_ROWS = 3 };
 /* What the classes are called, as a JSON array; left out where they are 0, 1, ... or too long. */
 #define LABELS_KEY "ewc.data.labels"
 /* Tasks that are no kind: what ewci_sequence_describe says; left out where that is too long. */
 #define SEQUENCE_KEY "ewc.task.sequence"
-/* Tasks that standardize: what ewci_standard_describe says. */
+/* Tasks whose units have their own mean and std: what ewci_standard_describe says. */
 #define STANDARD_KEY "ewc.input.standard"
 enum { LABELS_MAX = 1 << 18, SEQUENCE_MAX = 1 << 22, STANDARD_MAX = 1 << 22 };
 enum { TASK_ROWS = sizeof task_rows / sizeof task_rows[0], VALUE_SIZE = 512 };
@@ -230,7 +230,7 @@ static void describe(
     strcpy(info->data_checksum, data->checksum);
     strcpy(info->data_format, data->format);
     info->data_element = data->element;
-    info->standardize = o->standardize;
+    info->standardize = o->standardize ? 1 : ewci_tasks_standard(tasks, 0) != NULL ? 2 : 0;
 }
 
 /* ---- Writing ---- */
@@ -275,7 +275,7 @@ static int add_tasks(json_t *metadata, const ewc_tasks *tasks)
     if (data->info.is_mapped &&
         !add_json(metadata, LABELS_KEY, ewci_dataset_labels(data), LABELS_MAX))
         return 0;
-    if (ewci_tasks_options(tasks)->standardize &&
+    if (ewci_tasks_standard(tasks, 0) != NULL &&
         !add_json(metadata, STANDARD_KEY, ewci_standard_describe(tasks), STANDARD_MAX))
         return 0;
     return ewci_tasks_options(tasks)->kind != EWC_TASKS_SEQUENCE ||
@@ -798,7 +798,7 @@ ewc_status ewci_checkpoint_standardize(const char *path, ewc_tasks *tasks)
 {
     json_t *standard = NULL;
     ewc_status status = EWC_OK;
-    if (!ewci_tasks_options(tasks)->standardize) return EWC_OK;
+    if (ewci_tasks_standard(tasks, 0) == NULL) return EWC_OK;
     EWCI_TRY(read_json(path, STANDARD_KEY, &standard));
     status = ewci_standard_restore(tasks, standard);
     if (status == EWC_ERR_CHECKPOINT || status == EWC_ERR_DATA)
@@ -846,6 +846,28 @@ done:
     return status;
 }
 
+/* Mean and std of units, where they were given: those of the file must be these. */
+static ewc_status compare_standards(const char *path, const ewc_tasks *tasks)
+{
+    json_t *theirs = NULL;
+    json_t *const ours = ewci_standard_describe(tasks);
+    char *had = NULL, *have = NULL;
+    ewc_status status;
+    EWCI_TRY(read_json(path, STANDARD_KEY, &theirs));
+    if (ours != NULL && json_equal(theirs, ours)) goto done;
+    had = json_dumps(theirs, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(6));
+    have = json_dumps(ours, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(6));
+    EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT,
+        "%.120s: " STANDARD_KEY " is %.150s, these tasks' is %.150s", path,
+        had != NULL ? had : "missing", have != NULL ? have : "not to be had: out of memory"));
+done:
+    free(have);
+    free(had);
+    json_decref(ours);
+    json_decref(theirs);
+    return status;
+}
+
 ewc_status ewci_checkpoint_compare(const char *path, const ewc_model *model, const ewc_tasks *tasks,
     int other_data, int64_t *trained)
 {
@@ -869,5 +891,7 @@ ewc_status ewci_checkpoint_compare(const char *path, const ewc_model *model, con
             return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s is %s, these tasks' is %s", path,
                 task_rows[i].key, have, want);
     }
-    return theirs.kind == EWC_TASKS_SEQUENCE ? compare_sequences(path, tasks, other_data) : EWC_OK;
+    const ewc_status given = ours.standardize == 2 ? compare_standards(path, tasks) : EWC_OK;
+    if (given != EWC_OK || theirs.kind != EWC_TASKS_SEQUENCE) return given;
+    return compare_sequences(path, tasks, other_data);
 }

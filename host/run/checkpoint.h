@@ -54,7 +54,7 @@ ewc_status ewci_checkpoint_labels(const char *path, json_t **out);
  * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_IO; EWC_ERR_MEMORY */
 ewc_status ewci_checkpoint_sequence(const char *path, json_t **out);
 
-/* Tasks that standardize get mean and std of their sets as the file says them; others stay.
+/* Tasks whose units have a mean and std of their own get them as the file says; others stay.
  * @return EWC_OK; EWC_ERR_CHECKPOINT: it says none, or of other sets; EWC_ERR_IO; EWC_ERR_MEMORY */
 ewc_status ewci_checkpoint_standardize(const char *path, ewc_tasks *tasks);
 

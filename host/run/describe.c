@@ -126,6 +126,16 @@ static void describe_likelihood(json_t *out, const ewc_run *run)
         json_object_set_new(out, "targets", ewci_dataset_labels(run->sets.sets[0]));
 }
 
+/* One number, or that of each channel or feature. */
+static json_t *describe_units(double one, const ewc_option_reals *each)
+{
+    if (each->count == 0) return ewci_json_real(one);
+    json_t *const out = json_array();
+    for (int64_t i = 0; i < each->count; i++)
+        json_array_append_new(out, ewci_json_real(each->items[i]));
+    return out;
+}
+
 json_t *ewci_run_describe(const ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
@@ -141,6 +151,11 @@ json_t *ewci_run_describe(const ewc_run *run)
             out, "data_rows", json_pack("[I, I]", (json_int_t)data->rows[0], data->rows[1]));
         json_object_set_new(out, "data_labels", describe_labels(run));
         json_object_set_new(out, "standardize", json_boolean(o->standardize));
+        json_object_set_new(out, "mean", describe_units(o->mean, &o->channel_means));
+        json_object_set_new(out, "std", describe_units(o->std, &o->channel_stds));
+        json_object_set_new(out, "augment", option_text(o, "augment"));
+        if (o->augment & EWC_AUGMENT_CROP)
+            json_object_set_new(out, "crop_padding", json_integer(o->crop_padding));
         json_object_set_new(out, "task_names", describe_names(run));
         json_object_set_new(out, "class_weights", option_text(o, "class-weights"));
         json_object_set_new(out, "batch_norm", option_text(o, "batch-norm"));

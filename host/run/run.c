@@ -266,6 +266,14 @@ static int on_event(void *user, const ewc_event *e)
 
 /* ---- Making a run ---- */
 
+/* A list in `out`, or NULL if it is empty. */
+static const float *as_floats(float *out, const ewc_option_reals *list)
+{
+    for (int64_t i = 0; i < list->count; i++)
+        out[i] = (float)list->items[i];
+    return list->count > 0 ? out : NULL;
+}
+
 ewc_status ewci_run_create_data(ewc_run *run, const json_t *sequence)
 {
     const ewc_run_options *const o = &run->options;
@@ -286,6 +294,12 @@ ewc_status ewci_run_create_data(ewc_run *run, const json_t *sequence)
     tasks.mean = (float)o->mean;
     tasks.std = (float)o->std;
     tasks.standardize = o->standardize;
+    float means[EWC_OPTION_REALS_MAX], stds[EWC_OPTION_REALS_MAX];
+    tasks.means = as_floats(means, &o->channel_means);
+    tasks.stds = as_floats(stds, &o->channel_stds);
+    tasks.units = tasks.means != NULL ? o->channel_means.count : o->channel_stds.count;
+    tasks.augment = o->augment;
+    tasks.crop_padding = o->crop_padding;
     if (o->sequence[0] != '\0')
         return ewci_sequence_open(&run->tasks, &run->sets, run->backend, o, &tasks, sequence);
     EWCI_TRY(ewci_sets_load(&run->sets, run->backend, o));

@@ -95,14 +95,14 @@ json_t *ewci_standard_describe(const ewc_tasks *tasks)
     json_t *const out = json_array();
     int failed = out == NULL;
     for (int64_t s = 0; s < ewci_tasks_set_count(tasks) && !failed; s++) {
-        const ewc_dataset *const set = ewci_tasks_set(tasks, s, NULL);
-        const int64_t units = ewci_dataset_units(&set->info);
+        const float *const standard = ewci_tasks_standard(tasks, s); /* (2, units) */
+        const int64_t units = ewci_dataset_units(&ewci_tasks_set(tasks, s, NULL)->info);
         json_t *const pair = json_array();
         for (int part = 0; part < 2; part++) {
             json_t *const list = json_array();
             for (int64_t u = 0; u < units; u++)
                 failed |=
-                    json_array_append_new(list, json_real((double)set->standard[part * units + u]));
+                    json_array_append_new(list, json_real((double)standard[part * units + u]));
             failed |= json_array_append_new(pair, list);
         }
         failed |= json_array_append_new(out, pair);

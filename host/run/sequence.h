@@ -21,8 +21,8 @@ int ewci_is_labels(const json_t *labels);
 /* NULL if out of memory. */
 json_t *ewci_sequence_describe(const ewc_tasks *tasks);
 
-/* Mean and std of the units of each set, of tasks that standardize: [[mean...], [std...]] for each.
- * NULL if out of memory. */
+/* Mean and std of the units of each set, of tasks whose units have their own: [[mean...], [std...]]
+ * for each. NULL if out of memory. */
 json_t *ewci_standard_describe(const ewc_tasks *tasks);
 
 /* Gives them to the sets of such tasks.

@@ -670,9 +670,13 @@ typedef struct task_run {
 /* What task t is trained on. */
 static ewc_status select_samples(ewc_trainer *trainer, ewci_task_view *out, int64_t t)
 {
-    if (trainer->options.joint) return ewci_tasks_select_joint(trainer->tasks, out, t + 1);
-    if (trainer->replay) return ewci_replay_select(trainer->replay, out, t);
-    return ewci_tasks_select(trainer->tasks, out, t, EWC_SPLIT_TRAIN, t + 1);
+    ewc_tasks *const tasks = trainer->tasks;
+    const ewc_status status = trainer->options.joint ? ewci_tasks_select_joint(tasks, out, t + 1)
+                              : trainer->replay
+                                  ? ewci_replay_select(trainer->replay, out, t)
+                                  : ewci_tasks_select(tasks, out, t, EWC_SPLIT_TRAIN, t + 1);
+    if (status == EWC_OK) ewci_tasks_augment(tasks, out);
+    return status;
 }
 
 /* How long task t is trained: as its sequence says, or else as the options do. */

@@ -93,8 +93,9 @@ typedef struct ewc_checkpoint_info {
     char data_name[32], data_folder[512], data_checksum[40], data_format[16];
     int64_t data_element; /* an ewc_element */
 
-    int64_t standardize; /* 1: as in ewc_task_options, and scale and shift are 1 and 0: the file has
-                          * mean and std of each unit in its own metadata */
+    int64_t standardize; /* 1: as in ewc_task_options; 2: each unit has a mean and std that were
+                          * given. Either way the file has them in its own metadata, and scale and
+                          * shift are 1 and 0, mean and std 0 and 1 */
 
     int64_t likelihood; /* an ewc_likelihood; softmax where the file does not say */
     double sigma;       /* as in ewc_model_options */

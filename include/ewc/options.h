@@ -26,14 +26,25 @@ typedef enum ewc_option_type {
     EWC_OPTION_FLAG = 2,   /* 0 or 1; in text true or false */
     EWC_OPTION_CHOICE = 3, /* number of the choice, from 0 */
     EWC_OPTION_TEXT = 4,
-    EWC_OPTION_LIST = 5 /* positive integers; in text "400,400", or "none" for the empty list */
+    EWC_OPTION_LIST = 5, /* positive integers; in text "400,400", or "none" for the empty list */
+    EWC_OPTION_REALS = 6 /* likewise numbers: "0.49,0.48,0.45" */
 } ewc_option_type;
 
-enum { EWC_OPTION_TEXT_SIZE = 512, EWC_OPTION_LIST_MAX = 64, EWC_OPTION_AUTO = -1 };
+enum {
+    EWC_OPTION_TEXT_SIZE = 512,
+    EWC_OPTION_LIST_MAX = 64,
+    EWC_OPTION_REALS_MAX = 32,
+    EWC_OPTION_AUTO = -1
+};
 
 typedef struct ewc_option_list {
     int64_t count, items[EWC_OPTION_LIST_MAX];
 } ewc_option_list;
+
+typedef struct ewc_option_reals {
+    int64_t count;
+    double items[EWC_OPTION_REALS_MAX];
+} ewc_option_reals;
 
 /* The choice of `method`. */
 typedef enum ewc_method {
@@ -65,7 +76,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
  * that word is a value, too (the number EWC_OPTION_AUTO), or the choices,
  * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
  * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule,
- * ewc_precision, ewc_class_weights, ewc_batch_norm, ewc_keep, ewc_likelihood). */
+ * ewc_precision, ewc_class_weights, ewc_batch_norm, ewc_keep, ewc_likelihood, ewc_augment). */
 /* clang-format off */
 #define EWC_RUN_OPTIONS(X)                                                                         \
     X(TEXT, preset, "", "", "Run",                                                                 \
@@ -98,7 +109,9 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "split: classes of one task, or of each, such as 3,3,2,2")                                 \
     X(FLAG, shuffle_classes, "false", "", "Tasks",                                                 \
         "split: the seed says which classes go together")                                          \
-    X(REAL, mean, "0", "[-1000,1000]", "Tasks", "input = (byte / 255 - mean) / std, of floats (value - mean) / std")               \
+    X(REAL, mean, "0", "[-1000,1000]", "Tasks",                                                    \
+        "input = (byte / 255 - mean) / std, of floats (value - mean) / std; or one for each "      \
+        "channel: 0.49,0.48,0.45")                                                                 \
     X(REAL, std, "1", "[0.000001,1000000]", "Tasks", "see --mean")                                 \
     X(INTEGER, validation, "0", "[0,1000000000]", "Tasks",                                         \
         "training samples of each task that are held out for early stopping and choices")          \
@@ -236,7 +249,14 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(REAL, sigma, "1", "[1e-15,1e15]", "Model",                                                   \
         "gaussian: standard deviation; the loss is sum (z - t)^2 / (2 sigma^2)")                   \
     X(TEXT, target_columns, "", "", "Tasks",                                                       \
-        "--data of a table: names or numbers of the columns of targets, such as price,area")
+        "--data of a table: names or numbers of the columns of targets, such as price,area")       \
+    X(REALS, channel_means, "none", "[-1000,1000]", "Tasks",                                       \
+        "of each channel of images, or feature of a table; --mean 0.49,0.48,0.45 means the same")  \
+    X(REALS, channel_stds, "none", "[0.000001,1000000]", "Tasks", "likewise; see --mean")          \
+    X(CHOICE, augment, "none", "none|flip|crop|flip+crop", "Training",                             \
+        "of images that are trained on: left to right by a coin; a crop, anywhere, of the image "  \
+        "with zeros around it")                                                                    \
+    X(INTEGER, crop_padding, "4", "[1,64]", "Training", "augment: so many zeros on each side")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field
@@ -245,6 +265,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
 #define EWC_OPTION_C_CHOICE(field) int field
 #define EWC_OPTION_C_TEXT(field) char field[EWC_OPTION_TEXT_SIZE]
 #define EWC_OPTION_C_LIST(field) ewc_option_list field
+#define EWC_OPTION_C_REALS(field) ewc_option_reals field
 
 typedef struct ewc_run_options {
     size_t struct_size; /* set by ewc_options_init */
