@@ -12,6 +12,7 @@
 #include "kernels.h"
 
 #include "block.h"
+#include "conv.h"
 #include "formula.h"
 
 /* ---- Where the operands lie ---- */
@@ -277,21 +278,6 @@ static Axis plain(int64_t count, int64_t step)
     return {count, step, 0, 1, 1, 0, 0, 0, 0};
 }
 
-static int64_t area(const int64_t (&size)[2])
-{
-    return size[0] * size[1];
-}
-
-/* Rows, columns and what pads them are counted in 32 bits. */
-static bool is_too_large(const ewck_conv &c)
-{
-    const int64_t most = 1 << 28;
-    for (int i = 0; i < 2; i++)
-        if (c.size[i] + 2 * c.padding[i] > most || c.stride[i] > most || c.dilation[i] > most)
-            return true;
-    return area(c.kernel) > most || area(c.out) > most || area(c.size) > most;
-}
-
 static Gathered plane_operand(const float *from, const int64_t (&size)[2])
 {
     Gathered op = {};
@@ -315,14 +301,14 @@ static Gathered matrix_operand(const float *from, const Axis &outer, const Axis 
 /* Positions of the output: where their windows begin. */
 static Axis positions(const ewck_conv &c, int64_t samples, int64_t sample_size)
 {
-    return {samples * area(c.out), sample_size, 0, (int32_t)c.out[0], (int32_t)c.out[1],
+    return {samples * ewck_area(c.out), sample_size, 0, (int32_t)c.out[0], (int32_t)c.out[1],
         (int32_t)-c.padding[0], (int32_t)c.stride[0], (int32_t)-c.padding[1], (int32_t)c.stride[1]};
 }
 /* Taps of `planes` planes: how far from there they are, forward (sign 1) or back (-1). */
 static Axis taps(const ewck_conv &c, int64_t planes, int64_t plane_size, int sign)
 {
-    return {planes * area(c.kernel), plane_size, 0, (int32_t)c.kernel[0], (int32_t)c.kernel[1], 0,
-        (int32_t)(sign * c.dilation[0]), 0, (int32_t)(sign * c.dilation[1])};
+    return {planes * ewck_area(c.kernel), plane_size, 0, (int32_t)c.kernel[0], (int32_t)c.kernel[1],
+        0, (int32_t)(sign * c.dilation[0]), 0, (int32_t)(sign * c.dilation[1])};
 }
 
 /* Elements (samples, groups * m, places), as rows of one plane each, of a product whose columns are
@@ -354,20 +340,20 @@ extern "C" cudaError_t ewck_conv_forward(float *y, float *z, const float *x, con
     cudaStream_t stream)
 {
     const ewck_conv &c = *host_conv;
-    if (rows < 0 || is_too_large(c)) return cudaErrorInvalidValue;
+    if (rows < 0 || ewck_conv_is_too_large(c)) return cudaErrorInvalidValue;
     if (rows == 0) return cudaSuccess;
-    const int64_t channels = c.channels / c.groups, plane = area(c.size);
+    const int64_t channels = c.channels / c.groups, plane = ewck_area(c.size);
     GatheredProduct p = batch_product(c);
     p.m = c.filters / c.groups;
-    p.n = rows * area(c.out);
-    p.k = channels * area(c.kernel);
+    p.n = rows * ewck_area(c.out);
+    p.k = channels * ewck_area(c.kernel);
     p.a = matrix_operand(w, plain(p.m, p.k), plain(p.k, 1));
     p.a.group = p.m * p.k;
     p.b = plane_operand(x, c.size);
     p.b.outer = positions(c, rows, c.channels * plane);
     p.b.inner = taps(c, channels, plane, 1);
     p.b.group = channels * plane;
-    GatheredTarget target = planes_target(y, c.groups, p.m, area(c.out), rows);
+    GatheredTarget target = planes_target(y, c.groups, p.m, ewck_area(c.out), rows);
     target.z = z;
     target.bias = bias;
     target.activation = activation;
@@ -378,12 +364,13 @@ extern "C" cudaError_t ewck_conv_backward_data(float *dx, const float *d, const 
     const ewck_conv *host_conv, int64_t rows, cudaStream_t stream)
 {
     const ewck_conv &c = *host_conv;
-    if (rows < 0 || is_too_large(c)) return cudaErrorInvalidValue;
+    if (rows < 0 || ewck_conv_is_too_large(c)) return cudaErrorInvalidValue;
     if (rows == 0) return cudaSuccess;
-    const int64_t filters = c.filters / c.groups, out = area(c.out), kernel = area(c.kernel);
+    const int64_t filters = c.filters / c.groups, out = ewck_area(c.out),
+                  kernel = ewck_area(c.kernel);
     GatheredProduct p = batch_product(c);
     p.m = c.channels / c.groups;
-    p.n = rows * area(c.size);
+    p.n = rows * ewck_area(c.size);
     p.k = filters * kernel;
     p.a = matrix_operand(w, plain(p.m, kernel), plain(p.k, p.m * kernel));
     p.a.inner.cols = (int32_t)kernel;
@@ -396,14 +383,14 @@ extern "C" cudaError_t ewck_conv_backward_data(float *dx, const float *d, const 
     p.b.group = filters * out;
     for (int i = 0; i < 2; i++)
         p.b.step[i] = (int32_t)c.stride[i];
-    return launch<false, true>(p, planes_target(dx, c.groups, p.m, area(c.size), rows), 1, stream);
+    return launch<false, true>(
+        p, planes_target(dx, c.groups, p.m, ewck_area(c.size), rows), 1, stream);
 }
 
 /* ---- Gradients of weights, sample by sample ---- */
 
-/* Blocks of all tiles together: four for each multiprocessor of an H100 or H200, on every device,
- * so that sums have the same order everywhere. Not measured. */
-static constexpr int64_t kBlocksWanted = 4 * 132;
+/* Blocks of all tiles together: as many as are there at a time. Not measured. */
+static constexpr int64_t kBlocksWanted = 4 * EWCK_CONV_MULTIPROCESSORS;
 
 /* Into how many ranges samples are cut, each with sums of its own. */
 static int64_t range_count(int64_t groups, int64_t m, int64_t n, int64_t samples)
@@ -457,7 +444,7 @@ extern "C" size_t ewck_conv_memory(const ewck_conv *host_conv, int64_t gradients
 {
     const ewck_conv &c = *host_conv;
     return parts_bytes(
-        c.groups, c.filters / c.groups, c.channels / c.groups * area(c.kernel) + 1, gradients);
+        c.groups, c.filters / c.groups, c.channels / c.groups * ewck_area(c.kernel) + 1, gradients);
 }
 
 extern "C" cudaError_t ewck_conv_backward_weight(float *g, float *g_bias, const float *d,
@@ -465,8 +452,9 @@ extern "C" cudaError_t ewck_conv_backward_weight(float *g, float *g_bias, const 
     void *memory, cudaStream_t stream)
 {
     const ewck_conv &c = *host_conv;
-    if (repeats < 0 || rows < 0 || is_too_large(c)) return cudaErrorInvalidValue;
-    const int64_t channels = c.channels / c.groups, plane = area(c.size), out = area(c.out);
+    if (repeats < 0 || rows < 0 || ewck_conv_is_too_large(c)) return cudaErrorInvalidValue;
+    const int64_t channels = c.channels / c.groups, plane = ewck_area(c.size),
+                  out = ewck_area(c.out);
     GatheredProduct p = {};
     p.groups = c.groups;
     p.m = c.filters / c.groups;

@@ -413,28 +413,35 @@ static ewc_status cuda_add_activation(
 
 /* ---- Layers in which a parameter is used at several places of a sample ---- */
 
+/* Products in TF32 as in bf16x3: it is closer to what is asked for, and reads what is there. */
+static int is_fp32(const ewc_backend *be)
+{
+    return be->precision == EWC_PRECISION_FP32;
+}
+
 static size_t cuda_conv_memory(
     ewc_backend *be, const ewck_conv *conv, int64_t rows, int64_t gradients)
 {
-    (void)be, (void)rows;
-    return ewck_conv_memory(conv, gradients);
+    return is_fp32(be) ? ewck_conv_memory(conv, gradients)
+                       : ewck_conv_planes_memory(conv, rows, gradients);
 }
 
 static ewc_status cuda_conv_forward(ewc_backend *be, float *y, float *z, const float *x,
     const float *w, const float *bias, const ewck_conv *conv, int64_t rows, int activation,
     void *memory)
 {
-    (void)memory;
     OPERATION(be, "conv_forward",
-        ewck_conv_forward(y, z, x, w, bias, conv, rows, activation, cuda->stream));
+        is_fp32(be) ? ewck_conv_forward(y, z, x, w, bias, conv, rows, activation, cuda->stream)
+                    : ewck_conv_planes_forward(
+                          y, z, x, w, bias, conv, rows, activation, memory, cuda->stream));
 }
 
 static ewc_status cuda_conv_backward_data(ewc_backend *be, float *dx, const float *d,
     const float *w, const ewck_conv *conv, int64_t rows, void *memory)
 {
-    (void)memory;
-    OPERATION(
-        be, "conv_backward_data", ewck_conv_backward_data(dx, d, w, conv, rows, cuda->stream));
+    OPERATION(be, "conv_backward_data",
+        is_fp32(be) ? ewck_conv_backward_data(dx, d, w, conv, rows, cuda->stream)
+                    : ewck_conv_planes_backward_data(dx, d, w, conv, rows, memory, cuda->stream));
 }
 
 static ewc_status cuda_conv_backward_weight(ewc_backend *be, float *g, float *g_bias,
@@ -442,15 +449,15 @@ static ewc_status cuda_conv_backward_weight(ewc_backend *be, float *g, float *g_
     void *memory)
 {
     OPERATION(be, "conv_backward_weight",
-        ewck_conv_backward_weight(
+        (is_fp32(be) ? ewck_conv_backward_weight : ewck_conv_planes_backward_weight)(
             g, g_bias, d, x, conv, repeats, rows, mode, memory, cuda->stream));
 }
 
 static size_t cuda_products_memory(
     ewc_backend *be, int64_t gradients, int64_t positions, int64_t out, int64_t in)
 {
-    (void)be, (void)positions;
-    return ewck_products_memory(gradients, out, in);
+    return is_fp32(be) ? ewck_products_memory(gradients, out, in)
+                       : ewck_products_planes_memory(gradients, positions, out, in);
 }
 
 static ewc_status cuda_sample_products(ewc_backend *be, float *g, float *g_bias, const float *d,
@@ -458,7 +465,7 @@ static ewc_status cuda_sample_products(ewc_backend *be, float *g, float *g_bias,
     int mode, void *memory)
 {
     OPERATION(be, "sample_products",
-        ewck_sample_products(
+        (is_fp32(be) ? ewck_sample_products : ewck_sample_products_planes)(
             g, g_bias, d, x, repeats, rows, positions, out, in, mode, memory, cuda->stream));
 }
 
