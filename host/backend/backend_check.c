@@ -234,10 +234,14 @@ static ewc_status check_pool(const char *operation, const ewck_conv *pool, int64
     REQUIRE(pool->filters == pool->channels && pool->groups == pool->channels,
         "%s: %lld channels to %lld in %lld groups", operation, (long long)pool->channels,
         (long long)pool->filters, (long long)pool->groups);
-    for (int i = 0; i < 2; i++) /* else a window may lie in the padding alone */
+    for (int i = 0; i < 2; i++) { /* else a window may lie in the padding alone */
         REQUIRE(2 * pool->padding[i] <= pool->kernel[i],
             "%s: padding %lld, expected at most half the kernel of %lld", operation,
             (long long)pool->padding[i], (long long)pool->kernel[i]);
+        REQUIRE(pool->padding[i] == 0 || pool->dilation[i] <= pool->size[i],
+            "%s: dilation %lld, expected at most the padded size of %lld", operation,
+            (long long)pool->dilation[i], (long long)pool->size[i]);
+    }
     return EWC_OK;
 }
 
