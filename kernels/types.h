@@ -91,8 +91,8 @@ typedef struct ewck_view {
     int64_t part_count;
     const int64_t *chosen; /* (chosen_count) samples or NULL */
     int64_t chosen_count;
-    const float *targets; /* (rows, target_count), or NULL where labels are all that is learnt */
-    int64_t target_count; /* of a joint view, too: all its parts have as many */
+    const float *targets;  /* (rows, target_count), or NULL where labels are all that is learnt */
+    int64_t target_count;  /* of a joint view, too: all its parts have as many */
     int32_t height, width; /* of an image as stored, each below 65,536; its channels are planes */
     int32_t augment;       /* EWCK_AUGMENT_* or 0 */
     int32_t crop_padding;  /* zeros on each side of what is cropped to the image's size */

@@ -176,8 +176,8 @@ TEST_F(Continue, TwiceIsOneSequenceOfThreeParts)
 /* The same by files of tasks, of which the run keeps all. */
 TEST_F(Continue, BySequences)
 {
-    const std::vector<std::string> classes = {
-        "\"classes\": [0, 1]", "\"classes\": [2, 3, 4]", "\"classes\": [5, 8]", "\"classes\": [6, 7]"};
+    const std::vector<std::string> classes = {"\"classes\": [0, 1]", "\"classes\": [2, 3, 4]",
+        "\"classes\": [5, 8]", "\"classes\": [6, 7]"};
     const std::vector<std::string> maps = {"\"permute\": 0", "\"permute\": 3, \"iterations\": 4",
         "\"rotate\": 90", "\"permute\": 1, \"name\": \"last\""};
     for (const char *scenario : {"task", "class", "domain"}) {

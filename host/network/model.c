@@ -104,7 +104,7 @@ static void weight_shape(const ewci_node *node, int64_t shape[4])
     switch (node->kind) {
     case EWCI_LINEAR:
         shape[0] = node->out.channels;
-        shape[1] = ewci_shape_features(&node->in) / node->in.positions;
+        shape[1] = ewci_extent_features(&node->in) / node->in.positions;
         break;
     case EWCI_CONV:
         shape[0] = node->conv.filters;
@@ -133,8 +133,8 @@ static void add_layer(ewc_model *model, const ewci_node *node, int is_head)
         .kind = node->kind,
         .from = node->from,
         .other = node->kind == EWCI_ADD ? node->other : -1,
-        .in = ewci_shape_features(&node->in),
-        .out = ewci_shape_features(&node->out),
+        .in = ewci_extent_features(&node->in),
+        .out = ewci_extent_features(&node->out),
         .positions = node->out.positions,
         .weight = -1,
         .bias = -1,
@@ -364,7 +364,7 @@ static ewc_status build(ewc_model *model, const ewc_network *network)
         return ewci_fail(EWC_ERR_MEMORY, "ewc_model_create: out of memory");
     if (network->text) memcpy(model->network, network->text, strlen(network->text));
     model->shape = network->in;
-    model->inputs = ewci_shape_features(&network->in);
+    model->inputs = ewci_extent_features(&network->in);
     model->outputs = network->outputs;
     for (int64_t i = 0; i < network->count; i++)
         add_layer(model, &network->nodes[i], i == network->count - 1);

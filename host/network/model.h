@@ -22,10 +22,10 @@ struct ewc_model {
     ewc_segment *segments;
     float *theta; /* (count), device */
     ewck_likelihood likelihood;
-    ewck_spans spans; /* the segments */
-    int is_mlp;       /* linear layers one above the other, with biases, and dropout alone */
-    char *network;    /* what it was made of, as JSON; NULL: widths */
-    ewci_shape shape; /* of an input */
+    ewck_spans spans;  /* the segments */
+    int is_mlp;        /* linear layers one above the other, with biases, and dropout alone */
+    char *network;     /* what it was made of, as JSON; NULL: widths */
+    ewci_extent shape; /* of an input */
 
     /* Buffers that layers share in a pass: values of one that goes forward only, and gradients;
      * floats of a sample that each must hold. */
