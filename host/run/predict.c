@@ -10,7 +10,6 @@
 #include "../base/enter.h"
 #include "../base/internal.h"
 #include "../data/dataset.h"
-#include "../network/likelihood.h"
 #include "checkpoint.h"
 #include "sequence.h"
 
@@ -119,6 +118,11 @@ static ewc_status check_tasks(const ewc_predictor *p, const char *path)
 {
     const ewc_checkpoint_info *const i = &p->info;
     const ewc_tasks *const tasks = p->tasks;
+    const int64_t targets = ewc_tasks_targets(tasks);
+    if (targets != i->targets || (targets > 0) != (i->likelihood != EWC_LIKELIHOOD_SOFTMAX))
+        return ewci_fail(EWC_ERR_CHECKPOINT,
+            "%s: tasks with %lld targets for a likelihood (%lld) of %lld", path, (long long)targets,
+            (long long)i->likelihood, (long long)i->targets);
     if (ewc_tasks_count(tasks) == i->tasks && ewc_tasks_inputs(tasks) == i->inputs &&
         ewc_tasks_outputs(tasks) == i->outputs && ewc_tasks_classes(tasks) == i->classes)
         return EWC_OK;
@@ -154,7 +158,6 @@ ewc_status ewc_predictor_create(ewc_predictor **out, ewc_backend *backend, const
     EWCI_TRY(ewci_checkpoint_standardize(path, p->tasks));
     EWCI_TRY(check_tasks(p, path));
     EWCI_TRY(of_file(create_model(p, backend), path));
-    EWCI_TRY(of_file(ewci_likelihood_fits(p->model, p->tasks), path));
     EWCI_TRY(ewc_checkpoint_load(path, p->model, NULL));
     *out = p;
 done:
