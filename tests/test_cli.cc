@@ -1100,6 +1100,28 @@ TEST_F(Cli, SignalsStopIt)
     }
 }
 
+/* Numbers that are not finite: exit code 5, the option, and the command that goes on. */
+TEST_F(Cli, SaysHowToGoOnAfterNonFiniteNumbers)
+{
+    const Outcome result = Ewc({"train", "--dataset", "custom", "--data-dir", folder.path(),
+        "--device", "cpu", "--tasks", "2", "--hidden", "12", "--batch", "16", "--lambda", "1e30",
+        "--out", "a run", "--quiet"});
+    EXPECT_EQ(5, result.code);
+    std::istringstream lines(result.err);
+    std::string sentence, saved, way, end;
+    std::getline(lines, sentence);
+    std::getline(lines, saved);
+    std::getline(lines, way);
+    EXPECT_FALSE(std::getline(lines, end)) << end;
+    EXPECT_EQ(0u, sentence.find("ewc train: --lambda: 1e+30 is too large")) << sentence;
+    EXPECT_NE(std::string::npos, sentence.find(": task 2, step ")) << sentence;
+    EXPECT_NE(std::string::npos, sentence.find(" of fc1.weight")) << sentence;
+    EXPECT_EQ("a run: model and result of 1 of 2 tasks", saved);
+    EXPECT_EQ("to go on: ewc train --config 'a run/config.json' --penalty proximal", way);
+    const Outcome again = Ewc({"train", "--config", "a run/config.json", "--penalty", "proximal"});
+    EXPECT_EQ(0, again.code) << again.err;
+}
+
 /* Stopped by a signal, and gone on with: the model of a run that was not stopped. */
 TEST_F(Cli, ResumesWhatASignalStopped)
 {

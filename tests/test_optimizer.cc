@@ -3,6 +3,7 @@
  * explicit step diverges and the proximal one must not; lambda = 0 is fine-tuning, bit for bit. */
 #include <limits>
 
+#include "host/ewc/optimizer.h"
 #include "support/world.hpp"
 
 using namespace test;
@@ -357,6 +358,7 @@ TEST_P(Optimizer, ExplicitStepDivergesBeyondTheBound)
             EXPECT_NEAR(1.0 / (1.0 + c.a / 0.01), ReadWeights(model.get())[0], 1e-4);
         } else {
             EXPECT_EQ(EWC_ERR_NONFINITE, status);
+            EXPECT_EQ(0, std::strncmp(ewc_last_error(), "lambda: ", 8)) << ewc_last_error();
         }
     }
 }
@@ -388,17 +390,70 @@ TEST_P(Optimizer, SaysWhenNumbersEnd)
     const Vec<float> zero((size_t)n, 0.0f), start((size_t)n, 1.0f), huge((size_t)n, 1e25f);
     Consolidate(1e20f, EWC_PENALTY_EXPLICIT, start, Vec<float>((size_t)n, 50.0f));
     EXPECT_FAILS(EWC_ERR_NONFINITE,
-        "lambda: 1e+20 is too large for the explicit penalty (max S 1): the square of a gradient "
-        "overflows the second moment; a smaller one, or the proximal penalty",
+        "lambda: 1e+20 is too large for the explicit penalty (lr 0.001, max S 1): the square of a "
+        "gradient overflows the second moment of fc1.weight",
         Step(zero));
     Consolidate(1e20f, EWC_PENALTY_PROXIMAL, start, start); /* goes on, as it is told */
     EXPECT_OK(Step(zero));
     /* The gradient's own square: lambda has nothing to do with it. */
     Consolidate(1.0f, EWC_PENALTY_EXPLICIT, start, start);
     EXPECT_FAILS(EWC_ERR_NONFINITE,
-        "the square of a gradient overflows the second moment (lr 0.001)", Step(huge));
+        "lr: 0.001 is too large: the square of a gradient overflows the second moment of "
+        "fc1.weight",
+        Step(huge));
     Begin({"SGD", EWC_OPTIMIZER_SGD, 0.0f, 0, 0.0f}, 1e20f);
-    EXPECT_FAILS(EWC_ERR_NONFINITE, "a weight is no longer finite (lr 1e+20)", Step(huge));
+    Vec<float> one((size_t)n, 0.0f); /* the layer where it began is named */
+    one.back() = 1e25f;
+    EXPECT_FAILS(EWC_ERR_NONFINITE,
+        "lr: 1e+20 is too large: a weight of head.bias is no longer finite", Step(one));
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "a weight of fc1.weight is no longer finite", Step(huge));
+}
+
+/* The option that alone accounts for it, and the learning rate where none does. */
+TEST_P(Optimizer, BlamesTheOptionAtFault)
+{
+    const auto blames = [&](const Method &method, float lr, float lambda, ewc_penalty penalty) {
+        Begin(method, lr);
+        Consolidate(lambda, penalty, Vec<float>((size_t)n, 2.0f), Vec<float>((size_t)n, 0.0f));
+        ewci_fault fault = {};
+        ewci_optimizer_blame(optimizer.get(), state.get(), &fault);
+        std::string text = fault.option;
+        return text + " " + fault.why + "; " + fault.remedy + " " + fault.remedy_value;
+    };
+    const Method sgd = {"SGD", EWC_OPTIMIZER_SGD, 0.0f, 0, 0.0f};
+    const Method momentum = {"momentum", EWC_OPTIMIZER_SGD, 0.75f, 0, 0.0f};
+    const Method nesterov = {"Nesterov", EWC_OPTIMIZER_SGD, 0.75f, 1, 0.0f};
+    const Method adam = {"Adam", EWC_OPTIMIZER_ADAM, 0.0f, 0, 3.0f};
+    const auto decays = [](Method method, float decay) {
+        method.weight_decay = decay;
+        return method;
+    };
+    const ewc_penalty is_explicit = EWC_PENALTY_EXPLICIT;
+    /* SGD bears lr lambda S of 2, with momentum m of 2 (1 + m), of Nesterov's (1 + 2 m) less. */
+    const std::string penalty = "lambda is too large for the explicit penalty (lr 0.5, max S 2); "
+                                "penalty proximal";
+    EXPECT_EQ(penalty, blames(sgd, 0.5f, 1.01f, is_explicit));
+    EXPECT_EQ("lr is too large; lr 0.05", blames(sgd, 0.5f, 0.99f, is_explicit));
+    EXPECT_EQ("lr is too large; lr 0.05", blames(sgd, 0.5f, 1.01f, EWC_PENALTY_PROXIMAL));
+    EXPECT_EQ(penalty, blames(momentum, 0.5f, 1.76f, is_explicit));
+    EXPECT_EQ("lr is too large with momentum 0.75, which makes it 2; lr 0.05",
+        blames(momentum, 0.5f, 1.74f, is_explicit));
+    EXPECT_EQ(penalty, blames(nesterov, 0.5f, 0.71f, is_explicit));
+    EXPECT_EQ("lr is too large with momentum 0.75, which makes it 2; lr 0.05",
+        blames(nesterov, 0.5f, 0.69f, is_explicit));
+    EXPECT_EQ(penalty, blames(adam, 0.5f, 0.6e15f, is_explicit));
+    EXPECT_EQ("lr is too large; lr 0.05", blames(adam, 0.5f, 0.4e15f, is_explicit));
+    /* A weight is multiplied by 1 - lr decay. */
+    EXPECT_EQ("weight-decay makes weights grow at lr 0.5; weight-decay 0.2",
+        blames(decays(sgd, 4.1f), 0.5f, 0.0f, is_explicit));
+    EXPECT_EQ("lr is too large; lr 0.05", blames(decays(sgd, 3.9f), 0.5f, 0.0f, is_explicit));
+    EXPECT_EQ("weight-decay makes weights grow at lr 0.5; weight-decay 0.2",
+        blames(decays(momentum, 7.1f), 0.5f, 0.0f, is_explicit));
+    EXPECT_EQ("weight-decay makes weights grow at lr 0.5; weight-decay 0.2",
+        blames(
+            decays({"AdamW", EWC_OPTIMIZER_ADAMW, 0.0f, 0, 0.0f}, 4.1f), 0.5f, 0.0f, is_explicit));
+    EXPECT_EQ("lr is too large; lr 0.05", /* Adam's is a part of the gradient, whose size is 1 */
+        blames(decays(adam, 4.1f), 0.5f, 0.0f, is_explicit));
 }
 
 /* With the penalty "auto": explicit up to ewc_optimizer_safe_lambda, proximal above it. */

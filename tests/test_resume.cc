@@ -453,6 +453,24 @@ TEST_F(Resume, NothingIsWrittenOfNumbersThatAreNotFinite)
     EXPECT_EQ(EWC_ERR_NONFINITE, GoOn(o.out, &again));
 }
 
+/* Asked for between two reports, when nobody has looked at the numbers yet: not written either. */
+TEST_F(Resume, NothingIsWrittenBeforeNumbersAreLookedAt)
+{
+    const ewc_run_options o = Options({{"optimizer", "adam"}, {"lr", "0.001"}, {"lambda", "1e30"},
+        {"iterations", "20"}, {"report-every", "1000"}, {"checkpoint-minutes", "0.00000001"}});
+    Stop never;
+    EXPECT_EQ(EWC_ERR_NONFINITE, Begin(o, &never));
+    size_t said = 0;
+    for (const std::string &message : never.messages)
+        said +=
+            message == "no state to go on from was written: weights or loss are no longer finite";
+    EXPECT_GT(said, 0u);
+    ASSERT_TRUE(ewc_run_is_resumable(o.out)) << "one from before";
+    Stop again;
+    EXPECT_EQ(EWC_ERR_NONFINITE, GoOn(o.out, &again)) << "which is whole";
+    EXPECT_GT(again.events, 0);
+}
+
 /* ---- States ---- */
 
 TEST(State, BlocksAreTheSameInAFile)

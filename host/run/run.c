@@ -634,23 +634,44 @@ static ewc_status say_unstable(const ewc_run *run)
         safe / method->factor);
 }
 
+/* The trainer's names of what the method calls its strength. */
+static int is_strength(const char *option)
+{
+    return strcmp(option, "lambda") == 0 || strcmp(option, "distill-weight") == 0;
+}
+
+/* Numbers that are not finite, likewise. */
+static ewc_status say_fault(const ewc_run *run, const ewci_fault *fault)
+{
+    const ewci_method *const method = ewci_method_of(&run->options);
+    const double factor = method->factor > 0.0 ? method->factor : 1.0;
+    return is_strength(fault->option)
+               ? ewci_fault_say(fault, method->strength, fault->value / factor)
+               : ewci_fault_say(fault, fault->option, fault->value);
+}
+
+/* What would mend it, for whoever asks. */
+static void keep_remedy(ewc_run *run, const ewci_fault *fault)
+{
+    const ewci_method *const method = ewci_method_of(&run->options);
+    if (fault->remedy == NULL) return;
+    run->result.remedy = is_strength(fault->remedy) ? method->strength : fault->remedy;
+    run->result.remedy_value = fault->remedy_value;
+}
+
 /* What became of training, with the sentence of the first cause. */
 static ewc_status train(ewc_run *run)
 {
-    const ewci_method *const method = ewci_method_of(&run->options);
     run->executing = 1;
-    ewc_status status =
+    const ewc_status status =
         run->resumes ? ewci_trainer_go_on(run->trainer) : ewc_trainer_run(run->trainer);
     run->executing = 0;
     if (run->event_status != EWC_OK)
         return ewci_fail(run->event_status, "%s", run->event_sentence); /* why it was stopped */
-    if (method->strength == NULL || strcmp(method->strength, "lambda") == 0) return status;
-    if (status == EWC_ERR_UNSTABLE) return say_unstable(run);
-    if (status != EWC_ERR_NONFINITE || strstr(ewc_last_error(), "lambda: ") == NULL) return status;
-    if (method->factor == 1.0)
-        return ewci_fail(status, "%s (lambda is %s)", ewc_last_error(), method->strength);
-    return ewci_fail(
-        status, "%s (lambda is %g times %s)", ewc_last_error(), method->factor, method->strength);
+    if (status != EWC_ERR_UNSTABLE && status != EWC_ERR_NONFINITE) return status;
+    const ewci_fault *const fault = ewci_trainer_fault(run->trainer);
+    keep_remedy(run, fault);
+    return status == EWC_ERR_UNSTABLE ? say_unstable(run) : say_fault(run, fault);
 }
 
 /* The end that nobody wished for: what is finished is saved, the cause recorded, and returned. */

@@ -110,6 +110,9 @@ typedef struct ewc_run_result {
     int64_t sets;                   /* that the tasks are of; `data` is the first of them */
     const ewc_confusion *confusion; /* ewc_trainer_confusion */
     const double *rmse;             /* (tasks, tasks) ewc_trainer_rmse, or NULL */
+    /* After EWC_ERR_NONFINITE and EWC_ERR_UNSTABLE: an option, by its key, and the value of it with
+     * which such a run would go further; else NULL. */
+    const char *remedy, *remedy_value;
 } ewc_run_result;
 EWC_API const ewc_run_result *ewc_run_get_result(const ewc_run *run);
 
