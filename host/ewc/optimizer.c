@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../backend/paper.h"
 #include "../base/enter.h"
 #include "consolidation.h"
 
@@ -52,7 +53,9 @@ ewc_status ewc_optimizer_create(
     optimizer->model = model;
     optimizer->options = o;
     ewc_backend *const be = model->be;
+    ewci_purpose_set(EWCI_FOR_GRADIENT);
     EWCI_TRY(ewci_device_alloc(be, &optimizer->gradient, model->count, sizeof(float)));
+    ewci_purpose_set(EWCI_FOR_MOMENTS);
     if (o.kind != EWC_OPTIMIZER_SGD || o.momentum > 0.0f)
         EWCI_TRY(ewci_device_alloc(be, &optimizer->m, model->count, sizeof(float)));
     if (o.kind != EWC_OPTIMIZER_SGD)
@@ -104,8 +107,10 @@ double ewc_optimizer_safe_lambda(
     const ewc_optimizer *optimizer, const ewc_consolidation *state, float lr)
 {
     if (!optimizer) return NAN;
-    if (!state || optimizer->options.kind != EWC_OPTIMIZER_SGD || !(state->info.max > 0.0))
-        return INFINITY;
+    /* Of distances up to 1e4, the square of lambda S times that is a float. */
+    static const double adam_limit = 1e15;
+    if (!state || !(state->info.max > 0.0)) return INFINITY;
+    if (optimizer->options.kind != EWC_OPTIMIZER_SGD) return adam_limit / state->info.max;
     return stable_limit(&optimizer->options) / ((double)lr * state->info.max);
 }
 
@@ -170,15 +175,12 @@ ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidatio
 /* ---- Numbers that are not finite ---- */
 
 /* An explicit penalty is at fault where it takes up more than half of what steps bear, the rest
- * being the task's, or where its gradient, which is lambda S times a distance far below 1, comes
- * near 1.8e19, the square root of the largest float. */
+ * being the task's. */
 static int is_penalty_at_fault(const ewc_optimizer *optimizer, const ewc_consolidation *state)
 {
-    static const double suspicious = 1e15;
-    if (ewci_optimizer_rule(optimizer, state) != EWCK_PENALTY_EXPLICIT) return 0;
-    const double lambda = (double)state->options.lambda;
-    return lambda * state->info.max >= suspicious ||
-           lambda > 0.5 * ewc_optimizer_safe_lambda(optimizer, state, optimizer->options.lr);
+    return ewci_optimizer_rule(optimizer, state) == EWCK_PENALTY_EXPLICIT &&
+           (double)state->options.lambda >
+               0.5 * ewc_optimizer_safe_lambda(optimizer, state, optimizer->options.lr);
 }
 
 void ewci_optimizer_blame(
