@@ -456,8 +456,14 @@ TEST_F(Resume, NothingIsWrittenOfNumbersThatAreNotFinite)
 /* Asked for between two reports, when nobody has looked at the numbers yet: not written either. */
 TEST_F(Resume, NothingIsWrittenBeforeNumbersAreLookedAt)
 {
-    const ewc_run_options o = Options({{"optimizer", "adam"}, {"lr", "0.001"}, {"lambda", "1e30"},
-        {"iterations", "20"}, {"report-every", "1000"}, {"checkpoint-minutes", "0.00000001"}});
+    std::string table = "x,y,label\n"; /* the squares of whose gradients overflow */
+    for (int i = 0; i < 60; i++)
+        table += i % 2 ? "1e25,2e25,b\n" : "1e25,2e25,a\n";
+    WriteFile(folder / "large.csv", table);
+    const ewc_run_options o =
+        Options({{"dataset", "mnist"}, {"data-dir", ""}, {"data", folder / "large.csv"},
+            {"optimizer", "adam"}, {"activation", "none"}, {"report-every", "1000"},
+            {"checkpoint-minutes", "0.00000001"}});
     Stop never;
     EXPECT_EQ(EWC_ERR_NONFINITE, Begin(o, &never));
     size_t said = 0;

@@ -8,6 +8,8 @@
 
 #include "ewc/checkpoint.h"
 #include "ewc/run.h"
+#include "host/backend/backend_ops.h"
+#include "host/run/run.h"
 #include "support/files.hpp"
 
 using namespace test;
@@ -18,6 +20,15 @@ struct RunFree {
     void operator()(ewc_run *p) const { ewc_run_free(p); }
 };
 using RunHandle = std::unique_ptr<ewc_run, RunFree>;
+
+std::vector<std::string> Split(const std::string &text, char separator)
+{
+    std::vector<std::string> out;
+    std::istringstream in(text);
+    for (std::string part; std::getline(in, part, separator);)
+        out.push_back(part);
+    return out;
+}
 
 double Number(const json_t *object, const char *key)
 {
@@ -1029,12 +1040,10 @@ TEST_F(WholeRun, NonFiniteNumbersAreBlamedOnAnOption)
             {{"method", "sgd"}, {"lr", "8"}, {"momentum", "0.9"}}, "lr", "0.8"},
         {"weight-decay: 30 makes weights grow at lr 0.1: task 1, ",
             {{"method", "sgd"}, {"weight-decay", "30"}, {"epochs", "20"}}, "weight-decay", "1"},
-        {"lambda: 1e+30 is too large for the explicit penalty (lr 0.001, ",
-            {{"optimizer", "adam"}, {"lr", "0.001"}, {"lambda", "1e30"}}, "penalty", "proximal",
-            EWC_ERR_NONFINITE, 1},
-        {"si-c: 1e+30 is too large for the explicit penalty (lr 0.001, ",
-            {{"optimizer", "adam"}, {"lr", "0.001"}, {"method", "si"}, {"si-c", "1e30"}}, "penalty",
-            "proximal", EWC_ERR_NONFINITE, 1},
+        {"si-c: 1e+30 makes the explicit penalty step diverge (lr 0.001)",
+            {{"optimizer", "adam"}, {"lr", "0.001"}, {"method", "si"}, {"si-c", "1e30"},
+                {"penalty", "explicit"}},
+            "penalty", "proximal", EWC_ERR_UNSTABLE, 1},
         {"lambda: 1e+09 makes the explicit penalty step diverge",
             {{"lambda", "1e9"}, {"penalty", "explicit"}}, "penalty", "proximal", EWC_ERR_UNSTABLE,
             1},
@@ -1102,6 +1111,113 @@ TEST_F(WholeRun, TheStableStrengthIsInItsOwnUnits)
         EXPECT_EQ(EWC_OK, execute(std::to_string(0.999 * safe), "safe")) << ewc_last_error();
         EXPECT_EQ(EWC_ERR_UNSTABLE, execute(std::to_string(1.001 * safe), "more")) << safe;
     }
+}
+
+/* ---- Memory ---- */
+
+uint64_t Used(const ewc_run *run)
+{
+    return run->backend->used;
+}
+
+/* The parts of the plan, by method, and that they are what is taken. */
+TEST_F(WholeRun, KeepsToItsPlanOfMemory)
+{
+    ewc_option_info info;
+    std::vector<std::string> methods;
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++)
+        if (std::strcmp(info.key, "method") == 0) methods = Split(info.limits, '|');
+    ASSERT_GE(methods.size(), 11u);
+    const uint64_t parameters = 4 * (36 * 20 + 20 + 20 * 10 + 10);
+    Set("epochs", "1");
+    Set("optimizer", "adam");
+    for (const std::string &method : methods) {
+        SCOPED_TRACE(method);
+        std::filesystem::remove_all(folder / "run");
+        Set("method", method.c_str());
+        Set("patience", "0");
+        if (method == "dropout") {
+            Set("validation", "20");
+            Set("patience", "1");
+        }
+        ewc_memory_plan plan;
+        ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
+        EXPECT_EQ(parameters, plan.gradient);
+        EXPECT_GE(plan.parameters, parameters);
+        EXPECT_LT(plan.parameters, parameters + 16384) << "and the segment table";
+        EXPECT_GE(plan.moments, 2 * parameters);
+        EXPECT_LT(plan.moments, 2 * parameters + 256);
+        const bool penalised = ewc_method_strength((ewc_method)o.method) && method != "lwf";
+        EXPECT_EQ(penalised ? 2 * parameters : 0, plan.penalty);
+        EXPECT_EQ(penalised, plan.fisher >= parameters);
+        const bool remembers = method == "joint" || method == "si" || method == "lwf" ||
+                               method == "er" || method == "agem" || method == "dropout";
+        EXPECT_EQ(remembers, plan.method > 0);
+        EXPECT_EQ((penalised ? 3 : 1) * parameters, plan.host);
+        EXPECT_EQ(o.batch, plan.batch);
+        uint64_t sum = 0;
+#define SUM(field, what) sum += plan.field;
+        EWC_MEMORY_PARTS(SUM)
+#undef SUM
+        EXPECT_EQ(sum, plan.device);
+        const RunHandle run = Create();
+        EXPECT_EQ(plan.device, Used(run.get()));
+        EXPECT_EQ(plan.device, ewc_run_get_memory(run.get())->device);
+        EXPECT_OK(ewc_run_execute(run.get()));
+        EXPECT_EQ(plan.device, Used(run.get()));
+        const std::vector<Json> record = Record();
+        const json_t *const recorded = json_object_get(record[0].get(), "memory_bytes");
+        EXPECT_EQ((double)plan.device, Number(recorded, "device"));
+        EXPECT_EQ((double)plan.training, Number(recorded, "training"));
+    }
+    Set("method", "ewc");
+    Set("patience", "0");
+    Set("fisher-overlap", "true");
+    Set("checkpoint", "false");
+    ewc_memory_plan plan;
+    ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
+    EXPECT_EQ(3 * parameters, plan.host) << "F of each task";
+    EXPECT_EQ(nullptr, ewc_run_get_memory(nullptr));
+    EXPECT_FAILS(
+        EWC_ERR_ARGUMENT, "struct_size", ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan - 1));
+}
+
+/* What is too large is refused with its numbers, and the batch that is named does fit. */
+TEST_F(WholeRun, RefusesMoreMemoryThanThereIs)
+{
+    struct Limit {
+        Limit() { setenv("EWC_MEMORY_LIMIT", "8", 1); }
+        ~Limit() { unsetenv("EWC_MEMORY_LIMIT"); }
+    } limit;
+    ewc_run *run = nullptr;
+    Set("hidden", "200,200");
+    Set("batch", "65536");
+    EXPECT_FAILS(EWC_ERR_CONFIG, " MiB are needed (data ", ewc_run_create(&run, &o, nullptr));
+    const std::string sentence = ewc_last_error();
+    EXPECT_EQ(0u, sentence.find("batch: ")) << sentence;
+    EXPECT_NE(std::string::npos, sentence.find(", training ")) << sentence;
+    EXPECT_NE(std::string::npos, sentence.find(", copies on the host ")) << sentence;
+    EXPECT_NE(std::string::npos, sentence.find("), 8.0 are there: --batch ")) << sentence;
+    ewc_memory_plan plan;
+    ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
+    EXPECT_EQ(8u << 20, plan.limit);
+    EXPECT_GT(plan.device + plan.host, plan.limit);
+    ASSERT_GT(plan.batch, 0);
+    const auto with = [&](int64_t batch) {
+        Set("batch", std::to_string(batch).c_str());
+        const ewc_status status = ewc_run_create(&run, &o, nullptr);
+        ewc_run_free(run);
+        return status;
+    };
+    EXPECT_OK(with(plan.batch));
+    EXPECT_EQ(EWC_ERR_CONFIG, with(plan.batch + 1));
+    EXPECT_FALSE(std::filesystem::exists(folder / "run"));
+    Set("hidden", "2000,2000");
+    EXPECT_FAILS(EWC_ERR_CONFIG, "hidden: ", ewc_run_create(&run, &o, nullptr));
+    EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "no batch would fit")) << ewc_last_error();
+    setenv("EWC_MEMORY_LIMIT", "no number", 1);
+    ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
+    EXPECT_GT(plan.limit, 8u << 20);
 }
 
 TEST_F(WholeRun, DataThatIsTooSmall)

@@ -3,6 +3,7 @@
 #include "ewc/run.h"
 
 #include <limits.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../backend/paper.h"
 #include "../base/enter.h"
 #include "../base/file.h"
 #include "../methods/method.h"
@@ -87,6 +89,7 @@ static ewc_status save_finished(ewc_run *run)
     run->saved_at = ewci_run_now();
 done:
     free(text);
+    malloc_trim(0); /* of a long sequence the text is large */
     return status;
 }
 
@@ -105,6 +108,28 @@ static ewc_status create_kept(ewc_run *run)
     if (kept->theta != NULL && (run->state == NULL || (kept->s != NULL && kept->mu != NULL)))
         return EWC_OK;
     return ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory");
+}
+
+uint64_t ewci_run_host_bytes(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    const uint64_t parameters = (uint64_t)ewc_model_parameter_count(run->model) * sizeof(float);
+    const int has_penalty = run->state != NULL;
+    const uint64_t kept = o->checkpoint ? (has_penalty ? 3 : 1) * parameters : 0;
+    const int compares = o->fisher_overlap && has_penalty && ewci_method_lambda(o) > 0.0;
+    return kept + (compares ? (uint64_t)ewc_tasks_count(run->tasks) * parameters : 0);
+}
+
+void ewci_run_free_model(ewc_run *run)
+{
+    ewc_trainer_free(run->trainer);
+    ewc_consolidation_free(run->state);
+    ewc_optimizer_free(run->optimizer);
+    ewc_model_free(run->model);
+    run->trainer = NULL;
+    run->state = NULL;
+    run->optimizer = NULL;
+    run->model = NULL;
 }
 
 static void free_kept(kept_model *kept)
@@ -208,9 +233,6 @@ static int on_event(void *user, const ewc_event *e)
     if (e->kind == EWC_EVENT_FISHER) {
         result->seconds_fisher += e->seconds;
         result->fisher_samples += e->samples;
-        json_t *const copy = json_copy(line);
-        json_object_del(copy, "event");
-        json_array_append_new(run->fishers, copy);
     }
     if (keep_cause(run, ewci_record_add(run->record, line))) return 1;
     if (e->kind == EWC_EVENT_EVALUATED && e->task_end) {
@@ -254,7 +276,7 @@ done:
     return status;
 }
 
-static ewc_status create_model(ewc_run *run)
+ewc_status ewci_run_create_model(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
     ewc_status status = EWC_OK;
@@ -270,6 +292,7 @@ static ewc_status create_model(ewc_run *run)
     model.seed = (uint64_t)o->seed;
     model.likelihood = (ewc_likelihood)o->likelihood;
     model.sigma = (float)o->sigma;
+    ewci_purpose_set(EWCI_FOR_PARAMETERS);
     EWCI_TRY(ewc_model_create(&run->model, run->backend, &model));
 
     size_t used =
@@ -298,12 +321,13 @@ static ewc_status create_model(ewc_run *run)
     penalty.gamma = (float)ewci_method_gamma(o);
     penalty.penalty = (ewc_penalty)o->penalty;
     penalty.exclude_heads = o->exclude_heads;
+    ewci_purpose_set(EWCI_FOR_PENALTY);
     EWCI_TRY(ewc_consolidation_create(&run->state, run->model, &penalty));
 done:
     return status;
 }
 
-static ewc_status create_trainer(ewc_run *run)
+ewc_status ewci_run_create_trainer(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
     ewc_train_options training = EWC_TRAIN_OPTIONS_DEFAULTS;
@@ -345,9 +369,9 @@ static ewc_status create_trainer(ewc_run *run)
         &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
 }
 
-/* The run of these options, which have been checked, in no folder yet. */
-static ewc_status create_run(
-    ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
+/* The run of these options, which have been checked, in no folder yet; or data and plan of it. */
+static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
+    const ewc_run_callbacks *callbacks, int only_plans)
 {
     ewc_status status = EWC_OK;
     ewc_run *run = ewci_calloc(1, sizeof *run);
@@ -361,6 +385,7 @@ static ewc_status create_run(
         EWCI_TRY(
             ewci_copy_options("ewc_run_callbacks", &run->callbacks, callbacks, "ewc_run_create"));
 
+    EWCI_TRY(ewci_sequence_check(o));
     ewc_backend_options backend = EWC_BACKEND_OPTIONS_DEFAULTS;
     backend.threads = (int)o->threads;
     backend.precision = (ewc_precision)o->precision;
@@ -368,13 +393,14 @@ static ewc_status create_run(
     backend.log_user = run->callbacks.log_user;
     EWCI_TRY(ewc_backend_create(&run->backend, o->device, &backend));
     EWCI_TRY(create_data(run));
-    EWCI_TRY(create_model(run));
-    EWCI_TRY(create_trainer(run));
+    EWCI_TRY(ewci_run_plan(run));
+    if (only_plans) goto planned;
+    EWCI_TRY(ewci_run_check_plan(run));
+    EWCI_TRY(ewci_run_create_model(run));
+    EWCI_TRY(ewci_run_create_trainer(run));
     EWCI_TRY(create_kept(run));
 
     EWCI_TRY(ewc_backend_describe(run->backend, &run->device, sizeof run->device));
-    run->fishers = json_array();
-    if (run->fishers == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory"));
     run->result.device = &run->device;
     run->result.folder = "";
     run->result.model = run->model_text;
@@ -400,6 +426,7 @@ static ewc_status create_run(
         run->names[t] = ewc_tasks_name(run->tasks, t);
     run->result.names = run->names;
     run->result.sets = ewci_tasks_set_count(run->tasks);
+planned:
     *out = run;
     run = NULL;
 done:
@@ -421,9 +448,29 @@ ewc_status ewc_run_create(
         EWCI_TRY(ewci_fail(EWC_ERR_CONFIG, "out: %s exists already%s%s", given.out,
             ewc_run_is_resumable(given.out) ? "; to go on with it: ewc resume " : "",
             ewc_run_is_resumable(given.out) ? given.out : ""));
-    EWCI_TRY(create_run(out, options, callbacks));
+    EWCI_TRY(create_run(out, options, callbacks, 0));
 done:
     return status;
+}
+
+ewc_status ewc_run_plan_memory(const ewc_run_options *options, const ewc_run_callbacks *callbacks,
+    ewc_memory_plan *out, size_t size)
+{
+    EWCI_ENTER(options, out);
+    ewc_run *run = NULL;
+    ewc_status status;
+    EWCI_TRY(ewci_check_size("ewc_memory_plan", size, "ewc_run_plan_memory"));
+    EWCI_TRY(ewc_options_check(options));
+    EWCI_TRY(create_run(&run, options, callbacks, 1));
+    EWCI_TRY(ewci_copy_out("ewc_memory_plan", out, size, &run->plan, "ewc_run_plan_memory"));
+done:
+    ewc_run_free(run);
+    return status;
+}
+
+const ewc_memory_plan *ewc_run_get_memory(const ewc_run *run)
+{
+    return run != NULL ? &run->plan : NULL;
 }
 
 /* The options of a run's config.json, or those given, which may differ in what results do not
@@ -479,7 +526,7 @@ ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_optio
         return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from", folder);
     EWCI_TRY(take_options(&options, folder, given));
     EWCI_TRY(ewc_options_check(&options));
-    EWCI_TRY(create_run(&run, &options, callbacks));
+    EWCI_TRY(create_run(&run, &options, callbacks, 0));
     run->resumes = 1;
     run->folder = strdup(folder);
     record = ewci_run_path(folder, "metrics.jsonl");
@@ -501,11 +548,7 @@ void ewc_run_free(ewc_run *run)
     if (run == NULL) return;
     ewci_record_free(run->record);
     free_kept(&run->kept);
-    json_decref(run->fishers);
-    ewc_trainer_free(run->trainer);
-    ewc_consolidation_free(run->state);
-    ewc_optimizer_free(run->optimizer);
-    ewc_model_free(run->model);
+    ewci_run_free_model(run);
     ewc_tasks_free(run->tasks);
     ewci_sets_free(&run->sets);
     ewc_backend_free(run->backend);
@@ -597,6 +640,7 @@ static ewc_status begin(ewc_run *run)
     line = json_pack("{s:s}", "event", "begin");
     json_t *const what = ewci_run_describe(run);
     json_object_update(line, what);
+    json_object_set_new(line, "memory_bytes", ewci_run_describe_plan(run));
     json_decref(what);
     EWCI_TRY(ewci_record_add(run->record, line));
 done:

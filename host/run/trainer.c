@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "../backend/paper.h"
 #include "../base/enter.h"
 #include "../data/task.h"
 #include "../ewc/consolidation.h"
@@ -194,6 +195,14 @@ static double *nan_array(int64_t n)
     return values;
 }
 
+/* Written, so that it is there before the first step and not when a task comes to it. */
+static int64_t *zero_array(int64_t n)
+{
+    int64_t *const values = ewci_calloc((size_t)n, sizeof *values);
+    if (values) memset(values, 0, (size_t)n * sizeof *values);
+    return values;
+}
+
 /* Rows of the largest split that is evaluated; 1 at least. */
 static int64_t most_rows(const ewc_trainer *trainer)
 {
@@ -273,11 +282,11 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         trainer->rmse = nan_array(count * count);
         trainer->width = ewci_likelihood_sums(model, tasks);
         trainer->sums = ewci_calloc((size_t)(count * trainer->width), sizeof *trainer->sums);
-        trainer->accuracy_samples = ewci_calloc((size_t)(count * count), sizeof(int64_t));
-        trainer->baseline_samples = ewci_calloc((size_t)count, sizeof(int64_t));
-        trainer->validation_samples = ewci_calloc((size_t)count, sizeof(int64_t));
-        trainer->row_samples = ewci_calloc((size_t)count, sizeof(int64_t));
-        trainer->fewest_samples = ewci_calloc((size_t)(count * count), sizeof(int64_t));
+        trainer->accuracy_samples = zero_array(count * count);
+        trainer->baseline_samples = zero_array(count);
+        trainer->validation_samples = zero_array(count);
+        trainer->row_samples = zero_array(count);
+        trainer->fewest_samples = zero_array(count * count);
         trainer->stats = ewci_calloc((size_t)model->segment_count, sizeof *trainer->stats);
     }
     if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->validation ||
@@ -297,11 +306,14 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     trainer->count = count;
     const int64_t replayed = o.replay_batch > 0 ? o.replay_batch : o.batch;
     const int64_t rows = o.replay == EWC_REPLAY_JOIN ? o.batch + replayed : o.batch;
-    EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
+    ewci_purpose_set(EWCI_FOR_EVALUATION);
     EWCI_TRY(create_evaluation(trainer));
+    ewci_purpose_set(EWCI_FOR_TRAINING);
+    EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
     EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
     EWCI_TRY(
         ewci_device_alloc(be, &trainer->scores, count * trainer->width, sizeof *trainer->scores));
+    ewci_purpose_set(EWCI_FOR_METHOD);
     if (o.joint) { /* the maps of all tasks, so that those of fewer stay where they are */
         ewci_task_view all;
         EWCI_TRY(ewci_tasks_select_joint(tasks, &all, count));
@@ -316,6 +328,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         EWCI_TRY(ewci_replay_create(
             &trainer->replay, model, tasks, o.replay, o.memory, replayed, o.seed));
     if (state && state->options.lambda > 0.0f && !o.joint) {
+        ewci_purpose_set(EWCI_FOR_FISHER);
         EWCI_TRY(ewc_fisher_create(&trainer->fisher, model));
         if (o.fisher_overlap) EWCI_TRY(ewci_overlap_create(&trainer->overlap, model, count));
         const int64_t logits = ewci_tasks_scenario(tasks) == EWC_SCENARIO_CLASS
@@ -328,6 +341,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         }
         if (o.importance == EWC_IMPORTANCE_FISHER)
             EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &fisher, logits, most));
+        ewci_purpose_set(EWCI_FOR_METHOD);
         if (o.importance >= EWC_IMPORTANCE_PATH)
             EWCI_TRY(ewci_path_create(&trainer->path, model, o.patience > 0));
     }
@@ -336,6 +350,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         const int64_t most = ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK && !o.joint
                                  ? ewc_tasks_classes(tasks)
                                  : model->outputs;
+        ewci_purpose_set(EWCI_FOR_TRAINING);
         EWCI_TRY(ewci_mlp_create(&trainer->mlp, optimizer, o.batch, most));
     }
     *out = trainer;
