@@ -460,10 +460,9 @@ TEST_F(Resume, NothingIsWrittenBeforeNumbersAreLookedAt)
     for (int i = 0; i < 60; i++)
         table += i % 2 ? "1e25,2e25,b\n" : "1e25,2e25,a\n";
     WriteFile(folder / "large.csv", table);
-    const ewc_run_options o =
-        Options({{"dataset", "mnist"}, {"data-dir", ""}, {"data", folder / "large.csv"},
-            {"optimizer", "adam"}, {"activation", "none"}, {"report-every", "1000"},
-            {"checkpoint-minutes", "0.00000001"}});
+    const ewc_run_options o = Options({{"dataset", "mnist"}, {"data-dir", ""},
+        {"data", folder / "large.csv"}, {"optimizer", "adam"}, {"activation", "none"},
+        {"report-every", "1000"}, {"checkpoint-minutes", "0.00000001"}});
     Stop never;
     EXPECT_EQ(EWC_ERR_NONFINITE, Begin(o, &never));
     size_t said = 0;

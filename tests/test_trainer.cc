@@ -2220,7 +2220,9 @@ TEST_P(Trainer, EveryLambdaIsFiniteOrRefused)
                 EXPECT_OK(ewc_consolidation_read(
                     run.state.get(), s.data(), mu.data(), (int64_t)s.size()));
                 for (size_t i = 0; i < s.size(); i++) /* held where it was */
-                    if (s[i] > 1e-6f) ASSERT_NEAR(before[i], after[i], 1e-4) << i;
+                    if (s[i] > 1e-6f) {
+                        ASSERT_NEAR(before[i], after[i], 1e-4) << i;
+                    }
             }
 }
 
