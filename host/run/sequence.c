@@ -95,14 +95,14 @@ json_t *ewci_standard_describe(const ewc_tasks *tasks)
     json_t *const out = json_array();
     int failed = out == NULL;
     for (int64_t s = 0; s < ewci_tasks_set_count(tasks) && !failed; s++) {
-        const ewc_dataset *const set = ewci_tasks_set(tasks, s, NULL);
-        const int64_t units = ewci_dataset_units(&set->info);
+        const float *const standard = ewci_tasks_standard(tasks, s); /* (2, units) */
+        const int64_t units = ewci_dataset_units(&ewci_tasks_set(tasks, s, NULL)->info);
         json_t *const pair = json_array();
         for (int part = 0; part < 2; part++) {
             json_t *const list = json_array();
             for (int64_t u = 0; u < units; u++)
                 failed |=
-                    json_array_append_new(list, json_real((double)set->standard[part * units + u]));
+                    json_array_append_new(list, json_real((double)standard[part * units + u]));
             failed |= json_array_append_new(pair, list);
         }
         failed |= json_array_append_new(out, pair);
@@ -529,7 +529,7 @@ ewc_status ewci_sequence_check(const ewc_run_options *options)
 }
 
 ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *backend,
-    const ewc_run_options *options, const ewc_task_options *tasks)
+    const ewc_run_options *options, const ewc_task_options *tasks, const json_t *given)
 {
     ewc_sequence *sequence = NULL;
     const char *const path = options->sequence;
@@ -540,7 +540,10 @@ ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *bac
     char copy[EWC_OPTION_TEXT_SIZE];
     snprintf(copy, sizeof copy, "%s", path);
     snprintf(r.folder, sizeof r.folder, "%s", dirname(copy));
-    EWCI_TRY(read_file(&root, path));
+    if (given == NULL)
+        EWCI_TRY(read_file(&root, path));
+    else
+        root = json_incref((json_t *)(uintptr_t)given);
     EWCI_TRY(ewc_sequence_create(&sequence));
     status = read_tasks(&r, sequence, root, &own);
     if (status == EWC_OK) status = ewc_tasks_create_sequence(out, sequence, NULL, tasks);

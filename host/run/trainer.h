@@ -26,6 +26,12 @@ int64_t ewci_trainer_steps(const ewc_trainer *trainer);
 /* What ended training with EWC_ERR_NONFINITE or EWC_ERR_UNSTABLE. */
 const ewci_fault *ewci_trainer_fault(const ewc_trainer *trainer);
 
+/* The evaluation that ewc_trainer_run begins with, if it does. */
+ewc_status ewci_trainer_untrained(ewc_trainer *trainer);
+
+/* The end of task t, which has been folded, is evaluated next. */
+ewc_status ewci_trainer_reopen(ewc_trainer *trainer, int64_t t);
+
 /* What is left of ewc_trainer_run. */
 ewc_status ewci_trainer_go_on(ewc_trainer *trainer);
 
