@@ -486,6 +486,21 @@ ewc_status ewci_model_statistics(const ewc_model *model, ewck_statistics *host_o
     return model->be->ops->stats(model->be, host_out, x, &model->spans);
 }
 
+const char *ewci_model_find_bad(const ewc_model *model, const float *x)
+{
+    const char *name = NULL;
+    ewc_backend *const be = model->be;
+    float *const host = ewci_calloc((size_t)model->count, sizeof *host);
+    if (host && be->ops->download(be, host, x, (size_t)model->count * sizeof *host) == EWC_OK)
+        for (int64_t i = 0; !name && i < model->segment_count; i++) {
+            const ewc_segment *const s = &model->segments[i];
+            for (int64_t k = s->offset; !name && k < s->offset + s->count; k++)
+                if (!isfinite(host[k])) name = s->name;
+        }
+    free(host);
+    return name;
+}
+
 ewc_status ewci_batch_memory(ewc_backend *be, size_t *bytes)
 {
     ewc_backend_info info;

@@ -36,6 +36,10 @@ struct ewc_model {
 /* Statistics of each segment of x, which has the model's layout; waits. */
 ewc_status ewci_model_statistics(const ewc_model *model, ewck_statistics *host_out, const float *x);
 
+/* The first segment of x, likewise, with a number that is not finite; NULL: there is none, or that
+ * cannot be found out. Waits. */
+const char *ewci_model_find_bad(const ewc_model *model, const float *x);
+
 /* Samples that a pass layer by layer, with so many rows of gradients for each, does well to have at
  * a time: what the backend likes, as long as `limit` bytes hold it. */
 int64_t ewci_model_batch(const ewc_model *model, int64_t repeats, size_t limit);
