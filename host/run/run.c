@@ -809,8 +809,8 @@ static ewc_status train(ewc_run *run)
 {
     run->executing = 1;
     const ewc_status status = run->resumes || run->former_folder != NULL
-                            ? ewci_trainer_go_on(run->trainer)
-                            : ewc_trainer_run(run->trainer);
+                                  ? ewci_trainer_go_on(run->trainer)
+                                  : ewc_trainer_run(run->trainer);
     run->executing = 0;
     if (run->event_status != EWC_OK)
         return ewci_fail(run->event_status, "%s", run->event_sentence); /* why it was stopped */

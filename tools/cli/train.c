@@ -93,8 +93,8 @@ static void tell_remedy(const ewc_run_result *result)
     free(text);
 }
 
-/* A line on how to go on with a run that was stopped, could not write what it left, or ended because
- * of an option. */
+/* A line on how to go on with a run that was stopped, could not write what it left, or ended
+ * because of an option. */
 static void tell_way_on(const ewc_run_result *result, ewc_status status)
 {
     const int would_go_on = status == EWC_ERR_STOPPED || status == EWC_ERR_IO;
