@@ -709,6 +709,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(0, ewc_model_segment_count, nullptr);
     GIVES(nullptr, ewc_model_segment, nullptr, 0);
     GIVES(0, ewc_fisher_samples, nullptr);
+    GIVES(nullptr, ewc_fisher_model, nullptr);
     GIVES(0, ewc_fisher_rows, nullptr);
     GIVES(0, ewc_fisher_dropped, nullptr);
     GIVES(nullptr, ewc_trainer_accuracy, nullptr);
