@@ -66,7 +66,8 @@ typedef struct ewci_pass {
     float *delta;              /* (max_gradients, widest) gradients at the logits, for backward */
     float *delta2;             /* the same, the other one of the pair */
     float *more[EWCI_SLOTS];   /* gradients of networks that are no chain */
-    void *memory;              /* scratch of the layers */
+    void *memory;              /* scratch of the layers' operations */
+    float *sums;               /* scratch of norms */
     float *square_in, *square_out; /* scratch for EWCI_MODE_SQUARE, or NULL */
     float *norms;                  /* (max_gradients) likewise, of drop_rows, */
     ewci_packed packed;            /* and of pack_rows */
