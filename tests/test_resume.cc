@@ -423,11 +423,10 @@ TEST_F(Resume, StatesThatAreDamaged)
 TEST_F(Resume, AllTasksAreKeptOnRequest)
 {
     const Settings settings = {{"method", "ewc"}, {"keep", "all"}, {"tasks", "4"},
-        {"checkpoint-minutes", "0"}, {"checkpoint-every", "2"}};
+        {"checkpoint-minutes", "0"}, {"checkpoint-every", "2"}, {"continuable", "false"}};
     const ewc_run_options whole = Options(settings), o = Options(settings);
-    const std::vector<std::string> models = {"continue.safetensors", "model.safetensors",
-        "task-0001.safetensors", "task-0002.safetensors", "task-0003.safetensors",
-        "task-0004.safetensors"};
+    const std::vector<std::string> models = {"model.safetensors", "task-0001.safetensors",
+        "task-0002.safetensors", "task-0003.safetensors", "task-0004.safetensors"};
     Stop never, once;
     ASSERT_OK(Begin(whole, &never));
     EXPECT_EQ(models, Names(std::string(whole.out) + "/checkpoint"));
