@@ -178,27 +178,21 @@ static ewc_status read_flag(const reader *r, const layer *l, const char *key, in
     return EWC_OK;
 }
 
-static const char *const activations[EWCK_ACTIVATIONS] = {
-    [EWCK_ACTIVATION_NONE] = "none",
-    [EWCK_ACTIVATION_RELU] = "relu",
-    [EWCK_ACTIVATION_TANH] = "tanh",
-    [EWCK_ACTIVATION_GELU] = "gelu",
-    [EWCK_ACTIVATION_SILU] = "silu",
-};
-
 static ewc_status read_activation(const reader *r, const layer *l, int *out)
 {
     const json_t *const item = given(l, "activation");
+    const char *names[EWCK_ACTIVATIONS];
     *out = EWCK_ACTIVATION_NONE;
     if (item == NULL) return EWC_OK;
     if (!json_is_string(item)) return fail(r, l, "activation", "expected a string");
-    for (int i = 0; i < EWCK_ACTIVATIONS; i++)
-        if (strcmp(activations[i], json_string_value(item)) == 0) {
-            *out = i;
-            return EWC_OK;
-        }
+    for (int i = 0; i < EWCK_ACTIVATIONS; i++) {
+        names[i] = ewci_activation_name(i);
+        if (strcmp(names[i], json_string_value(item)) != 0) continue;
+        *out = i;
+        return EWC_OK;
+    }
     return fail_unknown(r, l, "activation", json_string_value(item),
-        "expected none, relu, tanh, gelu or silu", activations, EWCK_ACTIVATIONS);
+        "expected none, relu, tanh, gelu or silu", names, EWCK_ACTIVATIONS);
 }
 
 /* ---- Names ---- */

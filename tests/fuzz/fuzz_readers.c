@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What libFuzzer calls: one reader on a file with the bytes given, the reader that the program is
- * called after (argv[0]: idx, npy, npz, csv, cifar, png, jpeg, gz, xz, json or sequence). Whatever
+ * called after (argv[0]: idx, npy, npz, csv, cifar, png, jpeg, gz, xz, json, sequence or
+ * network). Whatever
  * a reader accepts must be whole and finite, and what it says must be one line.
  *
  * Formats with checksums of their own are mutated with those put right, so that a mutation reaches
@@ -19,16 +20,12 @@
 #include "../../host/data/rows.h"
 #include "../../host/data/sequence_json.h"
 #include "ewc/options.h"
+#include "fuzz.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t room);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t room, unsigned seed);
-
-#define MUST(condition)                                                                            \
-    do {                                                                                           \
-        if (!(condition)) __builtin_trap();                                                        \
-    } while (0)
 
 /* ---- What must hold of whatever was read ---- */
 
@@ -380,7 +377,7 @@ static const struct reader {
 } readers[] = {{"idx", fuzz_idx, NULL}, {"npy", fuzz_npy, NULL}, {"npz", fuzz_npz, NULL},
     {"csv", fuzz_csv, NULL}, {"cifar", fuzz_cifar, NULL}, {"png", fuzz_image, mend_png},
     {"jpeg", fuzz_image, NULL}, {"gz", fuzz_bytes, NULL}, {"xz", fuzz_bytes, mend_xz},
-    {"json", fuzz_json, NULL}, {"sequence", fuzz_sequence, NULL}};
+    {"json", fuzz_json, NULL}, {"sequence", fuzz_sequence, NULL}, {"network", fuzz_network, NULL}};
 
 static const struct reader *reader;
 
