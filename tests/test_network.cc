@@ -492,14 +492,14 @@ TEST(Network, WhatCannotBeIsSaid)
             "activation: rely: expected none, relu, tanh, gelu or silu, did you mean relu?"},
         {conv + R"("activation": 1})", "activation: expected a string"},
         {R"({"type": "conv", "filters": 3, "kernel": 33})",
-            "layers[0] (conv conv1): kernel: 33 x 33 with dilation 1 x 1 is larger than the padded "
+            "layers[0] (conv conv1): kernel: 33 x 33 is larger than the padded "
             "input of 32 x 32"},
         {R"({"type": "conv", "filters": 3, "kernel": [3, 5], "dilation": [1, 9],
             "padding": [0, 2]})",
             "kernel: 3 x 5 with dilation 1 x 9 is larger than the padded input of 32 x 36"},
         {R"({"type": "max-pool", "kernel": 16}, {"type": "max-pool", "kernel": 2},
             {"type": "conv", "filters": 3, "kernel": 2, "name": "last"})",
-            "layers[2] (conv last): kernel: 2 x 2 with dilation 1 x 1 is larger than the padded "
+            "layers[2] (conv last): kernel: 2 x 2 is larger than the padded "
             "input of 1 x 1"},
         {sequence + R"({"type": "conv", "filters": 3, "kernel": 1})",
             "layers[1] (conv conv1): expected channels x height x width, its input has 32 "
@@ -522,7 +522,7 @@ TEST(Network, WhatCannotBeIsSaid)
         {pool + R"("stride": [1, 0]})", "stride: 0, expected 1..16777216"},
         {R"({"type": "max-pool"})", "layers[0] (max-pool): kernel: is missing"},
         {R"({"type": "mean-pool", "kernel": 64, "padding": 8})",
-            "(mean-pool): kernel: 64 x 64 with dilation 1 x 1 is larger than the padded input of "
+            "(mean-pool): kernel: 64 x 64 is larger than the padded input of "
             "48 x 48"},
 
         {R"({"type": "group-norm"})", "layers[0] (group-norm gn1): groups: is missing"},

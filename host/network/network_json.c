@@ -294,11 +294,13 @@ static ewc_status fit_windows(const reader *r, const layer *l, ewck_conv *c)
         if (room[i] > 0) c->out[i] = (room[i] - 1) / c->stride[i] + 1;
     }
     if (room[0] > 0 && room[1] > 0) return EWC_OK;
-    return fail(r, l, "kernel",
-        "%lld x %lld with dilation %lld x %lld is larger than the padded input of %lld x %lld",
-        (long long)c->kernel[0], (long long)c->kernel[1], (long long)c->dilation[0],
-        (long long)c->dilation[1], (long long)(c->size[0] + 2 * c->padding[0]),
-        (long long)(c->size[1] + 2 * c->padding[1]));
+    char dilation[64] = "";
+    if (c->dilation[0] != 1 || c->dilation[1] != 1)
+        snprintf(dilation, sizeof dilation, " with dilation %lld x %lld", (long long)c->dilation[0],
+            (long long)c->dilation[1]);
+    return fail(r, l, "kernel", "%lld x %lld%s is larger than the padded input of %lld x %lld",
+        (long long)c->kernel[0], (long long)c->kernel[1], dilation,
+        (long long)(c->size[0] + 2 * c->padding[0]), (long long)(c->size[1] + 2 * c->padding[1]));
 }
 
 static const int64_t zeros[2] = {0, 0}, ones[2] = {1, 1};

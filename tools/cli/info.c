@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ewc info: the devices that can be used, and why others cannot; the build. */
+/* ewc info: the devices that can be used, and why others cannot; the build; or a network. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -51,8 +51,21 @@ static void print_device(const json_t *device)
     cli_put_words(stdout, at, at, text);
 }
 
+/* Flags say what network to describe, and what for. */
+static int describe_network(cli_args *args)
+{
+    const int code = cli_apply(args);
+    if (code != 0) return code;
+    if (args->options.network[0] != '\0') return cli_network(args);
+    return cli_usage("info", "--%s: needs --network, whose layers it is for",
+        args->given > 0 ? args->keys[0] : "network");
+}
+
 int cli_info(cli_args *args)
 {
+    for (int i = 0; i < args->given; i++)
+        if (strcmp(args->keys[i], "json") != 0 && strcmp(args->keys[i], "quiet") != 0)
+            return describe_network(args);
     json_t *const devices = json_array();
     json_array_append_new(devices, describe("cpu"));
     json_array_append_new(devices, describe("cuda"));

@@ -13,6 +13,8 @@ static const char *const predict_keys[] = {"device", "threads", "dataset", "data
     "format", "label-column", "target-columns", "image-size", "coarse-labels", NULL};
 static const char *const resume_keys[] = {
     "device", "threads", "checkpoint-every", "checkpoint-minutes", NULL};
+static const char *const info_keys[] = {"network", "dataset", "data-dir", "data", "format",
+    "label-column", "target-columns", "likelihood", "image-size", "coarse-labels", NULL};
 static const char *const data_keys[] = {"Tasks", "preset", "seed", "likelihood", NULL};
 static const char *const bench_keys[] = {
     "device", "threads", "dataset", "data-dir", "activation", "fisher-tolerance", NULL};
@@ -86,6 +88,10 @@ static const cli_flag data_flags[] = {
     {"sequence", EWC_OPTION_FLAG, "",
         "print the tasks of these options, or of the file PATH, as a file for train --sequence"},
     END};
+static const cli_flag info_flags[] = {
+    {"input", EWC_OPTION_TEXT, "C,H,W", "--network: channels, height and width of its inputs"},
+    {"outputs", EWC_OPTION_TEXT, "N", "--network: its logits (default the classes of the data)"},
+    END};
 static const cli_flag bench_flags[] = {
     {"work", EWC_OPTION_TEXT, "LIST",
         "what to measure (default training,fisher,step); step: the optimizer's alone"},
@@ -147,7 +153,10 @@ static const cli_verb verbs[] = {
         "what "
         "would be loaded is described. A name of a known set comes first; ./NAME is a folder.",
         data_keys, data_flags, NULL, cli_data},
-    {"info", "", "devices and build", "", NULL, no_flags, NULL, cli_info},
+    {"info", "", "devices and build; or the layers of a network",
+        "ewc info --network cnn: shapes, parameters and memory of its layers, for inputs of 3 x 32 "
+        "x 32 and 10 logits where nothing else is said.",
+        info_keys, info_flags, NULL, cli_info},
     {"help", "[VERB|TOPIC]", "this text, a verb's, or a topic's", "", NULL, no_flags, NULL,
         cli_help_run},
     {"version", "", "the version", "", NULL, no_flags, NULL, cli_version},
