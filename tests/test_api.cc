@@ -661,6 +661,9 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(0, ewc_tasks_count, nullptr);
     GIVES(0, ewc_tasks_inputs, nullptr);
     GIVES(0, ewc_tasks_outputs, nullptr);
+    int64_t shape[3] = {1, 2, 3};
+    ewc_tasks_input_shape(nullptr, shape);
+    nothing("ewc_tasks_input_shape", shape[0] == 0 && shape[1] == 0 && shape[2] == 0);
     GIVES(0, ewc_tasks_classes, nullptr);
     GIVES(0, ewc_tasks_targets, nullptr);
     GIVES(0, ewc_tasks_class_count, nullptr, 0);

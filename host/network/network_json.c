@@ -13,13 +13,15 @@
 #include "../base/json.h"
 #include "ewc/options.h"
 #include "network.h"
+#include "network_json.h"
 
 enum {
     TEXT_MAX = 1 << 20, /* bytes of a file */
     MOST = 1 << 24,     /* of any size, and of the values of a sample that leave a layer */
     LAYERS_MAX = 4096,
     DEPTH_MAX = EWCI_NODE_NAME / 2, /* of blocks: each adds two bytes or more to the names in it */
-    KEYS_MAX = 10                   /* of a layer */
+    KNOWN_MAX = 16,
+    KEYS_MAX = 10 /* of a layer */
 };
 #define PARAMETERS_MAX ((int64_t)1 << 40)
 
@@ -705,13 +707,15 @@ static ewc_status check_sizes(const char *function, const int64_t in[3], int64_t
         (long long)in[0], (long long)in[1], (long long)in[2], MOST);
 }
 
-static ewc_status read_text(
+ewc_status ewci_network_make(
     ewc_network **out, const char *text, const char *source, const int64_t in[3], int64_t outputs)
 {
     const ewci_shape shape = {1, in[0], {in[1], in[2]}};
     reader r = {NULL, source, 0};
     json_t *root = NULL;
     ewc_status status;
+    *out = NULL;
+    EWCI_TRY(check_sizes(source, in, outputs));
     EWCI_TRY(ewci_json_parse(&root, text, strlen(text), source, EWC_ERR_CONFIG));
     EWCI_TRY(ewci_network_start(&r.network, &shape, outputs));
     EWCI_TRY(read_root(&r, root));
@@ -725,23 +729,28 @@ done:
     return status;
 }
 
-/* Reads the file of that name. */
-static ewc_status read_file(char **text, const char *path)
+ewc_status ewci_network_read(char **text, const char *name)
 {
-    const char *names[16];
+    const char *const known = ewci_network_known(name);
+    const char *names[KNOWN_MAX];
     char nearest[EWC_OPTION_KEY_SIZE];
     size_t bytes;
-    const ewc_status status = ewci_file_read(text, &bytes, path, TEXT_MAX);
-    if (status != EWC_ERR_IO) return status;
-    if (strchr(path, '/') != NULL || access(path, F_OK) == 0)
-        return ewci_fail(EWC_ERR_CONFIG, "%s", ewc_last_error());
     int count = 0;
-    for (; count < ewc_network_known_count() && count < 16; count++)
+    *text = NULL;
+    if (known != NULL) {
+        *text = strdup(known);
+        return *text != NULL ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", name);
+    }
+    const ewc_status status = ewci_file_read(text, &bytes, name, TEXT_MAX);
+    if (status != EWC_ERR_IO) return status;
+    if (strchr(name, '/') != NULL || access(name, F_OK) == 0)
+        return ewci_fail(EWC_ERR_CONFIG, "%s", ewc_last_error());
+    for (; count < ewc_network_known_count() && count < KNOWN_MAX; count++)
         names[count] = ewc_network_known_name(count);
-    if (ewc_options_nearest(nearest, path, names, count))
+    if (ewc_options_nearest(nearest, name, names, count))
         return ewci_fail(EWC_ERR_CONFIG, "%.200s: neither a network nor a file, did you mean %s?",
-            path, nearest);
-    return ewci_fail(EWC_ERR_CONFIG, "%.200s: neither a network nor a file", path);
+            name, nearest);
+    return ewci_fail(EWC_ERR_CONFIG, "%.200s: neither a network nor a file", name);
 }
 
 ewc_status ewc_network_create(ewc_network **out, const char *name, int64_t channels, int64_t height,
@@ -750,12 +759,11 @@ ewc_status ewc_network_create(ewc_network **out, const char *name, int64_t chann
     if (out) *out = NULL;
     EWCI_ENTER(out, name);
     const int64_t in[] = {channels, height, width};
-    const char *const known = ewci_network_known(name);
     char *text = NULL;
     ewc_status status;
     EWCI_TRY(check_sizes(__func__, in, outputs));
-    if (known == NULL) EWCI_TRY(read_file(&text, name));
-    status = read_text(out, known != NULL ? known : text, name, in, outputs);
+    EWCI_TRY(ewci_network_read(&text, name));
+    status = ewci_network_make(out, text, name, in, outputs);
 done:
     free(text);
     return status;
@@ -768,5 +776,5 @@ ewc_status ewc_network_parse(ewc_network **out, const char *text, int64_t channe
     EWCI_ENTER(out, text);
     const int64_t in[] = {channels, height, width};
     const ewc_status status = check_sizes(__func__, in, outputs);
-    return status == EWC_OK ? read_text(out, text, "network", in, outputs) : status;
+    return status == EWC_OK ? ewci_network_make(out, text, "network", in, outputs) : status;
 }

@@ -146,6 +146,8 @@ json_t *ewci_run_describe(const ewc_run *run)
         describe_classes(out, run);
         describe_likelihood(out, run);
     }
+    if (out != NULL && run->network != NULL)
+        json_object_set_new(out, "network", option_text(o, "network"));
     if (out != NULL && o->sequence[0] != '\0') { /* "sets" and "tasks" */
         json_t *const sequence = ewci_sequence_describe(run->tasks);
         json_object_set_new(out, "kind", json_string("sequence"));

@@ -4,6 +4,7 @@
 #define EWCI_RUN_H
 
 #include "../base/json.h"
+#include "ewc/network.h"
 #include "ewc/run.h"
 #include "record.h"
 #include "sequence.h"
@@ -25,6 +26,7 @@ struct ewc_run {
     ewc_backend *backend;
     ewci_sets sets;
     ewc_tasks *tasks;
+    ewc_network *network; /* NULL: widths */
     ewc_model *model;
     ewc_optimizer *optimizer;
     ewc_consolidation *state; /* NULL: a method without penalty */
