@@ -684,6 +684,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(0, ewc_model_parameter_count, nullptr);
     GIVES(0, ewc_model_segment_count, nullptr);
     GIVES(nullptr, ewc_model_segment, nullptr, 0);
+    GIVES(0, ewc_network_inputs, nullptr);
     GIVES(0, ewc_network_layer_count, nullptr);
     GIVES(nullptr, ewc_network_text, nullptr);
     GIVES(0, ewc_fisher_samples, nullptr);

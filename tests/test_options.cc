@@ -351,9 +351,9 @@ TEST(Options, ANetworkTakesThePlaceOfWidths)
     }
     for (int network_first = 0; network_first < 2; network_first++) {
         ewc_run_options o = Defaults();
-        if (network_first) EXPECT_OK(ewc_options_set(&o, "network", "cnn"));
+        EXPECT_OK(ewc_options_set(&o, "network", network_first ? "cnn" : ""));
         EXPECT_OK(ewc_options_set(&o, "method", "dropout"));
-        if (!network_first) EXPECT_OK(ewc_options_set(&o, "network", "cnn"));
+        EXPECT_OK(ewc_options_set(&o, "network", "cnn"));
         EXPECT_EQ("0 0", Get(o, "dropout-input") + " " + Get(o, "dropout-hidden"));
         EXPECT_EQ("5 5000", Get(o, "patience") + " " + Get(o, "validation"));
         EXPECT_OK(ewc_options_check(&o));

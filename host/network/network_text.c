@@ -105,6 +105,11 @@ static void copy_shape(int64_t out[4], const ewci_shape *shape)
     out[3] = shape->size[1];
 }
 
+int64_t ewc_network_inputs(const ewc_network *network)
+{
+    return network != NULL ? ewci_shape_features(&network->in) : 0;
+}
+
 int64_t ewc_network_layer_count(const ewc_network *network)
 {
     return network != NULL ? network->count : 0;

@@ -19,6 +19,7 @@
 #include "../base/enter.h"
 #include "../base/file.h"
 #include "../base/json.h"
+#include "checkpoint_network.h"
 #include "sequence.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -332,7 +333,7 @@ static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_inf
         spell_entry(value, info, &task_rows[i]);
         failed |= json_object_set_new(metadata, task_rows[i].key, json_string(value));
     }
-    failed = failed || !add_tasks(metadata, tasks_said) ||
+    failed = failed || !ewci_checkpoint_say_network(metadata, model) || !add_tasks(metadata, tasks_said) ||
              !find_checksum(sum, metadata, data, bytes) ||
              json_object_set_new(metadata, "ewc.crc32", json_string(sum)) != 0;
     if (!failed) return metadata;
@@ -588,11 +589,14 @@ static ewc_status find_header(
 }
 
 /* The file's network must be the model's in what its tensors do not show. */
-static ewc_status check_network(const char *path, const json_t *metadata, const ewc_model *model)
+static ewc_status check_network(
+    const char *path, const json_t *root, int64_t length, const ewc_model *model)
 {
     ewc_checkpoint_info theirs, ours;
     char have[VALUE_SIZE], want[VALUE_SIZE];
-    const ewc_status status = read_entries(&theirs, metadata, path);
+    ewc_status status = ewci_checkpoint_check_network(path, root, length, model);
+    if (status == EWC_OK)
+        status = read_entries(&theirs, json_object_get(root, "__metadata__"), path);
     if (status != EWC_OK || theirs.activation < 0) return status;
     describe(&ours, model, NULL, 0);
     const int is_active = theirs.activation == ours.activation;
@@ -628,7 +632,7 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     const char *const tensors = file + sizeof length + length;
     EWCI_TRY(check_header(path, root, model, bytes, &places, &parts));
     EWCI_TRY(check_sum(path, metadata, tensors, bytes));
-    EWCI_TRY(check_network(path, metadata, model));
+    EWCI_TRY(check_network(path, root, (int64_t)bytes, model));
 
     data = ewci_calloc(bytes, 1);
     if (data == NULL) {
@@ -689,6 +693,18 @@ static int read_layers(ewc_checkpoint_info *info, const json_t *root, int64_t le
     return 1;
 }
 
+/* Takes a network of ewc/network.h, whose layers are more than widths. */
+static void describe_network(ewc_checkpoint_info *info, ewc_network *network)
+{
+    ewc_layer_info layer;
+    info->layers = ewc_network_layer_count(network);
+    (void)ewc_network_layer(network, info->layers - 1, &layer, sizeof layer);
+    info->outputs = layer.out[1];
+    info->inputs = ewc_network_inputs(network);
+    info->parameters = ewci_network_floats(network);
+    ewc_network_free(network);
+}
+
 /* The same for all of a file whose head is here. */
 static ewc_status describe_file(
     ewc_checkpoint_info *info, const char *path, const json_t *root, int64_t length)
@@ -698,7 +714,12 @@ static ewc_status describe_file(
     json_t *value;
     int has_state = 0;
     *info = (ewc_checkpoint_info){0};
-    if (!read_layers(info, root, length / 4))
+    ewc_network *network;
+    const ewc_status status = ewci_checkpoint_read_network(&network, path, root, length);
+    if (status != EWC_OK) return status;
+    if (network != NULL)
+        describe_network(info, network);
+    else if (!read_layers(info, root, length / 4))
         return ewci_fail(EWC_ERR_CHECKPOINT,
             "%s: its tensors are not those of a multilayer perceptron of its length", path);
     json_object_foreach((json_t *)(uintptr_t)root, key, value)
@@ -761,6 +782,24 @@ ewc_status ewci_checkpoint_labels(const char *path, json_t **out)
     json_decref(*out);
     *out = NULL;
     return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s: expected an array of names", path, LABELS_KEY);
+}
+
+ewc_status ewci_checkpoint_network(const char *path, ewc_network **out)
+{
+    ewc_status status = EWC_OK;
+    char *head = NULL;
+    json_t *root = NULL;
+    size_t bytes = 0;
+    int64_t length = 0;
+    uint64_t header = 0;
+    *out = NULL;
+    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, sizeof header + HEADER_MAX));
+    EWCI_TRY(find_header(path, head, bytes, &header, &root));
+    status = ewci_checkpoint_read_network(out, path, root, length);
+done:
+    json_decref(root);
+    free(head);
+    return status;
 }
 
 ewc_status ewci_checkpoint_sequence(const char *path, json_t **out)

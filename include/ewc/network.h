@@ -76,6 +76,8 @@ typedef struct ewc_layer_info {
     char options[128];     /* in words: "3 x 3, stride 2, relu" */
 } ewc_layer_info;
 
+/* Values of an input; 0 for NULL. */
+EWC_API int64_t ewc_network_inputs(const ewc_network *network);
 /* Layers, the head among them, in an order in which each reads earlier ones; 0 for NULL. */
 EWC_API int64_t ewc_network_layer_count(const ewc_network *network);
 /* Describes the i-th; `size` is sizeof *out.
