@@ -103,4 +103,70 @@ TEST_F(Cli, HelpOnNetworksHasAnExample)
     EXPECT_EQ(0, described.code) << described.err;
     EXPECT_NE(std::string::npos, described.out.find("block1.gn1")) << described.out;
 }
+
+/* The README's page on it, as it is written. */
+TEST_F(Cli, TheReadmesNetworkIsOne)
+{
+    const std::string readme = ReadFile(EWC_TEST_README);
+    const size_t begin = readme.find("{\"layers\": ["), end = readme.find("```", begin);
+    ASSERT_TRUE(begin != std::string::npos && end != std::string::npos);
+    WriteFile(folder / "net.json", readme.substr(begin, end - begin));
+    const Outcome described = Ewc({"info", "--network", folder / "net.json", "--json"});
+    EXPECT_EQ(0, described.code) << described.err;
+    EXPECT_NE(std::string::npos, described.out.find("\"layer1.0.shortcut.0\"")) << described.out;
+    for (const char *row : {"| `lenet5` | ", "| 61,706 for", "| `cnn` | ", "| 1,250,858 for",
+             "| `vgg-small` | ", "| 638,600 for", "| `resnet18-reduced` | ", "| 1,094,750 for"})
+        EXPECT_NE(std::string::npos, readme.find(row)) << row;
+}
+
+/* Trained, evaluated, reported and not trained again, by the copy that the run has of its file. */
+TEST_F(Cli, ANetworkIsTrained)
+{
+    const std::string file = folder / "net.json";
+    WriteFile(file, R"({"layers": [
+        {"type": "conv", "filters": 4, "kernel": 3, "activation": "relu"},
+        {"type": "residual", "name": "stage.0", "layers": [
+          {"type": "conv", "filters": 4, "kernel": 3, "padding": 1}, {"type": "batch-norm"}]},
+        {"type": "global-mean-pool"}]})");
+    const Words data = {"--dataset", "custom", "--data-dir", folder.path(), "--device", "cpu"};
+    Words sweep = {"sweep", "lambda=1", "--network", file, "--tasks", "2", "--iterations", "3",
+        "--batch", "10", "--fisher-samples", "10", "--validation", "20", "--method", "ewc",
+        "--fisher-overlap", "--out", "sweep", "--json"};
+    sweep.insert(sweep.end(), data.begin(), data.end());
+    const Outcome trained = Ewc(sweep);
+    ASSERT_EQ(0, trained.code) << trained.err;
+    std::string run;
+    for (const auto &entry : std::filesystem::recursive_directory_iterator(folder / "sweep"))
+        if (entry.path().filename() == "network.json") run = entry.path().parent_path();
+    ASSERT_NE("", run);
+    EXPECT_EQ(ReadFile(file), ReadFile(run + "/network.json"));
+    const Json result = ParseJson(ReadFile(run + "/result.json"));
+    EXPECT_STREQ("net.json", json_string_value(json_object_get(result.get(), "model")));
+    EXPECT_EQ(file, json_string_value(json_object_get(result.get(), "network")));
+
+    /* What a batch's norm keeps is no parameter, and no layer of the Fisher information. */
+    const int64_t parameters = 40 + 148 + 8 + 50;
+    EXPECT_EQ(parameters, Number(result, "parameters"));
+    EXPECT_EQ(parameters, Number(result, "parameters_covered"));
+    const std::string record = ReadFile(run + "/metrics.jsonl");
+    EXPECT_NE(std::string::npos, record.find("\"stage.0.bn1.weight\":{\"trace\""));
+    EXPECT_EQ(std::string::npos, record.find("running_mean"));
+
+    const Outcome reported = Ewc({"report", run});
+    EXPECT_EQ(0, reported.code) << reported.err;
+    EXPECT_NE(std::string::npos, ReadFile(run + "/report.html").find("stage.0.conv1"));
+
+    WriteFile(file, R"({"layers": []})");
+    const Outcome again = Ewc(sweep);
+    EXPECT_EQ(2, again.code);
+    EXPECT_NE(std::string::npos, again.err.find("holds a run of another network than what is in"))
+        << again.err;
+    std::filesystem::remove(file);
+    const Outcome evaluated = Ewc({"eval", run, "--json"});
+    EXPECT_EQ(0, evaluated.code) << evaluated.err;
+    WriteFile(run + "/network.json", R"({"layers": []})");
+    const Outcome other = Ewc({"eval", run});
+    EXPECT_EQ(3, other.code) << other.err;
+    EXPECT_NE(std::string::npos, other.err.find("tensor head.weight is")) << other.err;
+}
 } // namespace

@@ -376,7 +376,7 @@ TEST(Options, ANetworkIsANameOrAnAbsolutePath)
     ewc_run_options o = Defaults();
     for (const auto &[given, is] : std::vector<std::pair<std::string, std::string>>{{"cnn", "cnn"},
              {"cm", "cm"}, {"", ""}, {"net.json", std::filesystem::current_path() / "net.json"},
-             {"./cnn", std::filesystem::current_path() / "./cnn"},
+             {"./cnn", std::filesystem::current_path() / "cnn"},
              {"a/b", std::filesystem::current_path() / "a/b"}, {"/a/b.json", "/a/b.json"}}) {
         EXPECT_OK(ewc_options_set(&o, "network", given.c_str()));
         EXPECT_EQ(is, Get(o, "network"));

@@ -389,6 +389,17 @@ static ewc_status create_trainer(ewc_run *run)
         &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
 }
 
+/* Parameters without the statistics that batches' norms keep. */
+static int64_t count_trained(const ewc_model *model)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < ewc_model_segment_count(model); i++) {
+        const ewc_segment *const segment = ewc_model_segment(model, i);
+        if (!(segment->flags & EWC_SEGMENT_STATISTIC)) count += segment->count;
+    }
+    return count;
+}
+
 /* The run of these options, which have been checked: in no folder yet, or one that goes on in
  * `folder`. */
 static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
@@ -427,7 +438,7 @@ static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
     run->result.folder = "";
     run->result.model = run->model_text;
     run->result.data = &run->sets.sets[0]->info;
-    run->result.parameters = ewc_model_parameter_count(run->model);
+    run->result.parameters = count_trained(run->model);
     run->result.tasks = ewc_tasks_count(run->tasks);
     run->result.accuracy = ewc_trainer_accuracy(run->trainer);
     run->result.rmse = ewc_trainer_rmse(run->trainer);
