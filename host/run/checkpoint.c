@@ -333,8 +333,8 @@ static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_inf
         spell_entry(value, info, &task_rows[i]);
         failed |= json_object_set_new(metadata, task_rows[i].key, json_string(value));
     }
-    failed = failed || !ewci_checkpoint_say_network(metadata, model) || !add_tasks(metadata, tasks_said) ||
-             !find_checksum(sum, metadata, data, bytes) ||
+    failed = failed || !ewci_checkpoint_say_network(metadata, model) ||
+             !add_tasks(metadata, tasks_said) || !find_checksum(sum, metadata, data, bytes) ||
              json_object_set_new(metadata, "ewc.crc32", json_string(sum)) != 0;
     if (!failed) return metadata;
     json_decref(metadata);
