@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Operations that touch each element by itself: the step block, fill, scale, activations forward
- * and backward, dropout, initial weights, sums of squares over
+ * and backward, sums of two, dropout, initial weights, sums of squares over
  * repeats. Their formulas are in formula.h. */
 #include "kernels.h"
 
@@ -126,6 +126,43 @@ extern "C" cudaError_t ewck_activation_backward(float *d, const float *y, const 
     if (repeats == 0 || n == 0 || activation == EWCK_ACTIVATION_NONE) return cudaSuccess;
     EWC_LAUNCH(activation_backward_kernel, ewck_grid(n, kBlock), kBlock, 0, stream, d, y, z,
         repeats, n, activation);
+    return cudaGetLastError();
+}
+
+/* ---- Sums of two ---- */
+
+static __global__ void add_kernel(float *__restrict__ out, const float *__restrict__ in, int64_t n)
+{
+    for (int64_t i = first_item(); i < n; i += item_stride())
+        out[i] += in[i];
+}
+
+extern "C" cudaError_t ewck_add(float *out, const float *in, int64_t n, cudaStream_t stream)
+{
+    if (n < 0) return cudaErrorInvalidValue;
+    if (n == 0) return cudaSuccess;
+    EWC_LAUNCH(add_kernel, ewck_grid(n, kBlock), kBlock, 0, stream, out, in, n);
+    return cudaGetLastError();
+}
+
+/* Out: y and z (n), z may be NULL. In: a and b (n). */
+static __global__ void add_activation_kernel(float *__restrict__ y, float *__restrict__ z,
+    const float *__restrict__ a, const float *__restrict__ b, int64_t n, int activation)
+{
+    for (int64_t i = first_item(); i < n; i += item_stride()) {
+        const float sum = a[i] + b[i];
+        if (z) z[i] = sum;
+        y[i] = ewci_activation(sum, activation);
+    }
+}
+
+extern "C" cudaError_t ewck_add_activation(float *y, float *z, const float *a, const float *b,
+    int64_t n, int activation, cudaStream_t stream)
+{
+    if (n < 0) return cudaErrorInvalidValue;
+    if (n == 0) return cudaSuccess;
+    EWC_LAUNCH(
+        add_activation_kernel, ewck_grid(n, kBlock), kBlock, 0, stream, y, z, a, b, n, activation);
     return cudaGetLastError();
 }
 

@@ -157,6 +157,52 @@ EWCI_FN ewck_origin ewci_view_origin(const ewck_view *view, const ewck_step *ste
     return ewci_view_origin_of(view, ewci_view_sample(view, step, row));
 }
 
+/* ---- Augmentation: a crop of the image padded with zeros, then a flip left to right ---- */
+
+/* 2^40 / divisor, rounded up. */
+EWCI_FN uint64_t ewci_inverse(int32_t divisor)
+{
+    return (((uint64_t)1 << 40) + (uint64_t)divisor - 1) / (uint64_t)divisor;
+}
+
+/* n / divisor for 0 <= n < 2^24 and 0 < divisor < 2^16: the rounding adds less than n / 2^40, which
+ * is less than 1 / divisor. */
+EWCI_FN int32_t ewci_divide(int32_t n, uint64_t inverse)
+{
+    return (int32_t)((uint64_t)n * inverse >> 40);
+}
+
+/* How sample `sample` of the view, an image of `part`, is augmented in this epoch: every one of the
+ * (2 crop_padding + 1)^2 crops and either side are equally probable. */
+EWCI_FN ewck_augmentation ewci_augment(
+    const ewck_view *view, const ewck_view *part, const ewck_step *step, int64_t sample)
+{
+    const ewci_words words =
+        ewci_random(step->seed, EWCK_STREAM_AUGMENT, step->task, step->epoch, (uint64_t)sample);
+    const int32_t padding = view->augment & EWCK_AUGMENT_CROP ? view->crop_padding : 0;
+    const uint64_t places = 2 * (uint64_t)padding + 1;
+    ewck_augmentation a;
+    a.per_height = ewci_inverse(part->height);
+    a.per_width = ewci_inverse(part->width);
+    a.height = part->height;
+    a.width = part->width;
+    a.down = (int32_t)(words.w[0] * places >> 32) - padding;
+    a.right = (int32_t)(words.w[1] * places >> 32) - padding;
+    a.flip = view->augment & EWCK_AUGMENT_FLIP ? (int32_t)(words.w[2] >> 31) : 0;
+    return a;
+}
+
+/* The pixel of the image that stands at `pixel` of the augmented one, or -1: a zero. */
+EWCI_FN int32_t ewci_augmented(const ewck_augmentation *a, int32_t pixel)
+{
+    const int32_t row = ewci_divide(pixel, a->per_width); /* of all channels */
+    const int32_t channel = ewci_divide(row, a->per_height);
+    const int32_t x = pixel - row * a->width, y = row - channel * a->height + a->down;
+    const int32_t from = (a->flip ? a->width - 1 - x : x) + a->right;
+    const int inside = (uint32_t)y < (uint32_t)a->height && (uint32_t)from < (uint32_t)a->width;
+    return inside ? (row + a->down) * a->width + from : -1;
+}
+
 /* The logits, of `cols`, that compete with a label's: those of its head. */
 EWCI_FN ewck_head ewci_head(const ewck_head *heads, int64_t label, int64_t cols)
 {

@@ -42,6 +42,72 @@ cudaError_t ewck_magnitude(float *out, const float *in, int64_t n, cudaStream_t 
 cudaError_t ewck_square_sum(
     float *out, const float *in, int64_t repeats, int64_t n, cudaStream_t stream);
 
+/* out (n) += in (n) */
+cudaError_t ewck_add(float *out, const float *in, int64_t n, cudaStream_t stream);
+cudaError_t ewck_add_activation(float *y, float *z, const float *a, const float *b, int64_t n,
+    int activation, cudaStream_t stream);
+
+/* ---- conv.cu ---- */
+cudaError_t ewck_conv_forward(float *y, float *z, const float *x, const float *w, const float *bias,
+    const ewck_conv *host_conv, int64_t rows, int activation, cudaStream_t stream);
+cudaError_t ewck_conv_backward_data(float *dx, const float *d, const float *w,
+    const ewck_conv *host_conv, int64_t rows, cudaStream_t stream);
+/* Bytes of `memory` below for at most so many rows of gradients. */
+size_t ewck_conv_memory(const ewck_conv *host_conv, int64_t gradients);
+cudaError_t ewck_conv_backward_weight(float *g, float *g_bias, const float *d, const float *x,
+    const ewck_conv *host_conv, int64_t repeats, int64_t rows, int mode, void *memory,
+    cudaStream_t stream);
+size_t ewck_products_memory(int64_t gradients, int64_t out, int64_t in);
+cudaError_t ewck_sample_products(float *g, float *g_bias, const float *d, const float *x,
+    int64_t repeats, int64_t rows, int64_t positions, int64_t out, int64_t in, int mode,
+    void *memory, cudaStream_t stream);
+
+/* ---- conv_planes.cu: the same in nearly float32 on tensor cores of compute capability 8.0 or
+ * later; `memory` is aligned to 16 bytes ---- */
+
+/* As a convolution goes forward (gradients 0) and back. */
+size_t ewck_conv_planes_memory(const ewck_conv *host_conv, int64_t rows, int64_t gradients);
+cudaError_t ewck_conv_planes_forward(float *y, float *z, const float *x, const float *w,
+    const float *bias, const ewck_conv *host_conv, int64_t rows, int activation, void *memory,
+    cudaStream_t stream);
+cudaError_t ewck_conv_planes_backward_data(float *dx, const float *d, const float *w,
+    const ewck_conv *host_conv, int64_t rows, void *memory, cudaStream_t stream);
+cudaError_t ewck_conv_planes_backward_weight(float *g, float *g_bias, const float *d,
+    const float *x, const ewck_conv *host_conv, int64_t repeats, int64_t rows, int mode,
+    void *memory, cudaStream_t stream);
+size_t ewck_products_planes_memory(int64_t gradients, int64_t positions, int64_t out, int64_t in);
+cudaError_t ewck_sample_products_planes(float *g, float *g_bias, const float *d, const float *x,
+    int64_t repeats, int64_t rows, int64_t positions, int64_t out, int64_t in, int mode,
+    void *memory, cudaStream_t stream);
+
+/* ---- pool.cu ---- */
+cudaError_t ewck_pool_forward(float *y, const float *x, const ewck_conv *host_pool, int64_t rows,
+    int kind, cudaStream_t stream);
+cudaError_t ewck_pool_backward(float *dx, const float *d, const float *x,
+    const ewck_conv *host_pool, int64_t repeats, int64_t rows, int kind, cudaStream_t stream);
+
+/* ---- norm.cu; scratch (EWCK_SCRATCH) ---- */
+cudaError_t ewck_norm_moments(float *mean, float *variance, const float *x,
+    const ewck_norm *host_norm, int64_t rows, double *scratch, cudaStream_t stream);
+cudaError_t ewck_norm_keep(float *kept_mean, float *kept_variance, const float *mean,
+    const float *variance, int64_t channels, int64_t n, float momentum, cudaStream_t stream);
+cudaError_t ewck_norm_forward(float *y, float *z, const float *x, const float *mean,
+    const float *variance, const float *w, const float *bias, const ewck_norm *host_norm,
+    int64_t rows, int activation, cudaStream_t stream);
+cudaError_t ewck_norm_backward_data(float *dx, const float *d, const float *x, const float *mean,
+    const float *variance, const float *w, const ewck_norm *host_norm, int64_t repeats,
+    int64_t rows, int fixed, float *sums, double *scratch, cudaStream_t stream);
+cudaError_t ewck_norm_backward_weight(float *g, float *g_bias, const float *d, const float *x,
+    const float *mean, const float *variance, const ewck_norm *host_norm, int64_t repeats,
+    int64_t rows, int mode, double *scratch, cudaStream_t stream);
+
+/* ---- embed.cu ---- */
+cudaError_t ewck_embed_forward(float *y, const float *x, const float *w, int64_t rows,
+    int64_t positions, int64_t vocabulary, int64_t width, cudaStream_t stream);
+cudaError_t ewck_embed_backward(float *g, const float *d, const float *x, int64_t repeats,
+    int64_t rows, int64_t positions, int64_t vocabulary, int64_t width, int mode,
+    cudaStream_t stream);
+
 /* ---- gather.cu ---- */
 cudaError_t ewck_gather(float *x, int32_t *labels, int64_t *samples, const ewck_view *host_view,
     const ewck_step *step, int64_t rows, cudaStream_t stream);
@@ -69,7 +135,8 @@ cudaError_t ewck_planes_square_sum(
 cudaError_t ewck_planes_pad(ewck_matrix to, int ones, cudaStream_t stream);
 /* q (rows, cols) = the sum over repeats of d (repeats * rows, cols) squared */
 cudaError_t ewck_planes_delta_square_sum(ewck_matrix q, ewck_matrix d, cudaStream_t stream);
-/* ewck_gather of one task into planes, and the squares xx with their column of ones. */
+/* ewck_gather of one task, not augmented, into planes, and the squares xx with their column of
+ * ones. */
 cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t *labels, int64_t *samples,
     const ewck_view *host_view, const ewck_step *step, cudaStream_t stream);
 /* d (repeats * rows, n), unless its planes are NULL, = seeds (repeats, rows, classes) w (classes,

@@ -1054,10 +1054,12 @@ static cudaError_t launch_forward(const Net &net, int64_t i, int64_t rows, cudaS
     });
 }
 
-/* Whether the images of a tile are bytes, fit into shared memory and share one pixel map. */
+/* Whether the images of a tile are bytes, fit into shared memory, share one pixel map and are as
+ * they are stored. */
 static bool fuses_gather(const Net &net, const ewck_view &view)
 {
-    return net.given.count > 1 && !view.parts && view.pixels <= 1024 && !view.floats;
+    return net.given.count > 1 && !view.parts && view.pixels <= 1024 && !view.floats &&
+           !view.augment;
 }
 
 static cudaError_t launch_gather(const Net &net, const ewck_view &view, const ewck_step *step,

@@ -202,7 +202,8 @@ extern "C" cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t
         return cudaErrorInvalidValue;
     if (x.rows == 0) return cudaSuccess;
     const int64_t across = (x.leading + 4 * kGatherBlock - 1) / (4 * kGatherBlock);
-    if (view.count <= 0 || view.parts || (view.chosen && view.chosen_count <= 0) || across > 65535)
+    if (view.count <= 0 || view.parts || (view.chosen && view.chosen_count <= 0) || view.augment ||
+        across > 65535)
         return cudaErrorInvalidValue;
     const auto kernel = view.floats ? gather_kernel<float> : gather_kernel<uint8_t>;
     EWC_LAUNCH(kernel, dim3(ewck_grid(x.rows, kGatherRows), (unsigned)across), kGatherBlock, 0,

@@ -16,8 +16,12 @@ enum {
     EWCK_STREAM_DROPOUT = 5,
     EWCK_STREAM_DRAW = 6,   /* labels drawn for the sampled Fisher */
     EWCK_STREAM_REPLAY = 7, /* what is kept of a task, and the order of what is replayed */
-    EWCK_STREAM_EVAL = 8    /* order of samples in an evaluation of some of them */
+    EWCK_STREAM_EVAL = 8,   /* order of samples in an evaluation of some of them */
+    EWCK_STREAM_AUGMENT = 9 /* how an image is augmented */
 };
+
+/* What augments an image: bits. */
+enum { EWCK_AUGMENT_FLIP = 1, EWCK_AUGMENT_CROP = 2 };
 
 enum {
     EWCK_ACTIVATION_NONE = 0,
@@ -67,7 +71,8 @@ enum { EWCK_MAX_STEPS = 32 }; /* blocks that set_steps writes at once */
  * seen through its pixel map. Of several tasks together, a joint view: those of the first part come
  * first, then those of the second; of the joint view itself only features, count, parts and chosen
  * count. With `chosen` a batch has only the samples that stand there. All sets are bytes, or all
- * are floats, which the joint view says, too. */
+ * are floats, which the joint view says, too. Augmented are the images as stored, before the pixel
+ * map, as the view says and not its parts. */
 typedef struct ewck_view {
     const uint8_t *images;  /* (rows, pixels); of a set of floats: NULL */
     const float *floats;    /* (rows, pixels) in place of images, or NULL */
@@ -86,8 +91,11 @@ typedef struct ewck_view {
     int64_t part_count;
     const int64_t *chosen; /* (chosen_count) samples or NULL */
     int64_t chosen_count;
-    const float *targets; /* (rows, target_count), or NULL where labels are all that is learnt */
-    int64_t target_count; /* of a joint view, too: all its parts have as many */
+    const float *targets;  /* (rows, target_count), or NULL where labels are all that is learnt */
+    int64_t target_count;  /* of a joint view, too: all its parts have as many */
+    int32_t height, width; /* of an image as stored, each below 65,536; its channels are planes */
+    int32_t augment;       /* EWCK_AUGMENT_* or 0 */
+    int32_t crop_padding;  /* zeros on each side of what is cropped to the image's size */
 } ewck_view;
 
 /* Where a row of a batch comes from. */
@@ -97,6 +105,15 @@ typedef struct ewck_origin {
     int64_t source; /* row of the dataset */
     int32_t label;  /* logit */
 } ewck_origin;
+
+/* How an image is augmented: what is shown is the place `down` and `right` of where it was, of the
+ * image or, if `flip`, of its mirror image. */
+typedef struct ewck_augmentation {
+    uint64_t per_height, per_width; /* for division: ewci_inverse */
+    int32_t height, width;
+    int32_t down, right;
+    int32_t flip;
+} ewck_augmentation;
 
 /* The logits that compete with one: those of its head, of several in a row. */
 typedef struct ewck_head {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Hopper's own matrix product (wgmma), which reads both operands from shared memory while the
- * threads go on. Device code for sm_90a alone; the same product with mma.sync is in matmul.cu.
+ * threads go on. Device code for sm_90a alone; the same product with mma.sync is in engines.h.
  *
  * How operands lie there: PTX ISA, "Asynchronous warpgroup level matrix shared memory layout". */
 #ifndef EWCK_WGMMA_H

@@ -190,10 +190,12 @@ std::vector<Call> Calls(Small &w)
 #define ewc_optimizer_create_FREE ewc_optimizer_free
 #define ewc_consolidation_create_FREE ewc_consolidation_free
 #define ewc_fisher_create_FREE ewc_fisher_free
+#define ewc_run_fisher_FREE ewc_fisher_free
 #define ewc_trainer_create_FREE ewc_trainer_free
 #define ewc_predictor_create_FREE ewc_predictor_free
 #define ewc_run_create_FREE ewc_run_free
 #define ewc_run_resume_FREE ewc_run_free
+#define ewc_run_continue_FREE ewc_run_free
 #define CALL(...)                                                                                  \
     [&w, path, config, n] {                                                                        \
         (void)w, (void)path, (void)config, (void)n;                                                \
@@ -481,6 +483,14 @@ std::vector<Call> Calls(Small &w)
     add("ewc_checkpoint_load", CALL(ewc_checkpoint_load(nullptr, w.model, w.state)));
     add("ewc_checkpoint_load", CALL(ewc_checkpoint_load(path, nullptr, w.state)));
     add("ewc_checkpoint_load", CALL(ewc_checkpoint_load(path, w.model, nullptr)), allowed);
+    add("ewc_checkpoint_start", CALL(ewc_checkpoint_start(nullptr, w.model, w.state, nullptr, 0)));
+    add("ewc_checkpoint_start", CALL(ewc_checkpoint_start(path, nullptr, w.state, nullptr, 0)));
+    add("ewc_checkpoint_start", CALL(ewc_checkpoint_start(path, w.model, nullptr, nullptr, 0)),
+        allowed);
+    add("ewc_checkpoint_save_fisher", CALL(ewc_checkpoint_save_fisher(nullptr, w.fisher)));
+    add("ewc_checkpoint_save_fisher", CALL(ewc_checkpoint_save_fisher(path, nullptr)));
+    add("ewc_checkpoint_save_fisher",
+        CALL(ewc_checkpoint_save_fisher((w.folder / "f").c_str(), w.fisher)), allowed);
     add("ewc_checkpoint_describe",
         CALL(ewc_checkpoint_describe(nullptr, &checkpoint, sizeof checkpoint)));
     add("ewc_checkpoint_describe", CALL(ewc_checkpoint_describe(path, nullptr, sizeof checkpoint)));
@@ -553,6 +563,18 @@ std::vector<Call> Calls(Small &w)
     static std::vector<double> accuracy(2);
     static std::string saved;
     saved = w.folder / "run/checkpoint/model.safetensors";
+    add("ewc_run_fisher", CALL(ewc_run_fisher(nullptr, w.run, saved.c_str(), 0)));
+    add("ewc_run_fisher", CREATE(fisher, ewc_run_fisher, nullptr, saved.c_str(), 0));
+    add("ewc_run_fisher", CREATE(fisher, ewc_run_fisher, w.run, nullptr, 0));
+    add("ewc_run_fisher", CREATE(fisher, ewc_run_fisher, w.run, saved.c_str(), 0), allowed);
+    static std::string out_path;
+    out_path = w.folder / "state";
+    add("ewc_run_consolidate",
+        CALL(ewc_run_consolidate(nullptr, saved.c_str(), 0, 1, out_path.c_str())));
+    add("ewc_run_consolidate", CALL(ewc_run_consolidate(w.run, nullptr, 0, 1, out_path.c_str())));
+    add("ewc_run_consolidate", CALL(ewc_run_consolidate(w.run, saved.c_str(), 0, 1, nullptr)));
+    add("ewc_run_consolidate",
+        CALL(ewc_run_consolidate(w.run, saved.c_str(), 0, 1, out_path.c_str())), allowed);
     add("ewc_run_evaluate", CALL(ewc_run_evaluate(nullptr, saved.c_str(), accuracy.data())));
     add("ewc_run_evaluate", CALL(ewc_run_evaluate(w.run, nullptr, accuracy.data())));
     add("ewc_run_evaluate", CALL(ewc_run_evaluate(w.run, saved.c_str(), nullptr)));
@@ -571,6 +593,13 @@ std::vector<Call> Calls(Small &w)
     add("ewc_run_resume", CREATE(run, ewc_run_resume, nullptr, nullptr, nullptr));
     add("ewc_run_resume", CREATE(run, ewc_run_resume, w.stopped.c_str(), nullptr, nullptr),
         allowed);
+    static std::string finished;
+    finished = w.folder / "run";
+    add("ewc_run_continue",
+        CALL(ewc_run_continue(nullptr, finished.c_str(), nullptr, 1, nullptr, nullptr)));
+    add("ewc_run_continue", CREATE(run, ewc_run_continue, nullptr, nullptr, 1, nullptr, nullptr));
+    add("ewc_run_continue",
+        CREATE(run, ewc_run_continue, finished.c_str(), nullptr, 1, nullptr, nullptr), allowed);
     add("ewc_run_sequence_json", CALL(ewc_run_sequence_json(nullptr, &json)));
     add("ewc_run_sequence_json", CALL(ewc_run_sequence_json(w.run, nullptr)));
     add(
@@ -700,6 +729,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(nullptr, ewc_trainer_validation_samples, nullptr);
     nothing("ewc_trainer_metrics", std::isnan(ewc_trainer_metrics(nullptr, 1).acc));
     GIVES(nullptr, ewc_run_get_result, nullptr);
+    GIVES(nullptr, ewc_run_model, nullptr);
     GIVES(0, ewc_run_is_resumable, nullptr);
     GIVES(nullptr, ewc_dataset_class_name, nullptr, 0);
     nothing("ewc_dataset_format", ewc_dataset_format(0, nullptr) != nullptr);

@@ -4,6 +4,8 @@
 #include <csignal>
 #include <functional>
 #include <sys/resource.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 #include <zlib.h>
 
 #include "ewc/checkpoint.h"
@@ -107,11 +109,12 @@ class Checkpoint : public OnBackend
         std::free(text);
         return out;
     }
-    /* Rewrites the file with its header changed, and without its checksum. */
+    /* Rewrites the file with its header changed, and without its checksums. */
     void Edit(const std::function<void(json_t *)> &change)
     {
         const auto [header, tensors] = Split();
-        json_object_del(json_object_get(header.get(), "__metadata__"), "ewc.crc32");
+        for (const char *key : {"ewc.xxh3", "ewc.crc32"})
+            json_object_del(json_object_get(header.get(), "__metadata__"), key);
         change(header.get());
         Join(Dump(header), tensors);
     }
@@ -280,22 +283,22 @@ TEST_P(Checkpoint, AnotherActivationIsRefusedByName)
         ewc_checkpoint_load(path.c_str(), flat_too.get(), nullptr)); /* nothing to differ in */
 }
 
-/* Format 1 says nothing of the activation, and its checksum is that of the tensors alone. */
+/* Format 1 says nothing of the activation, and its checksum is a CRC-32 of the tensors alone. */
 TEST_P(Checkpoint, TheFormerFormatIsRead)
 {
     FoldTwo();
     ASSERT_OK(ewc_checkpoint_save(path.c_str(), model.get(), state.get()));
-    const auto [header, tensors] = Split();
-    const std::string tensors_of_file = tensors;
+    const std::string tensors = Split().second;
     const auto write = [&](const char *version, uLong crc) {
         char sum[16];
         std::snprintf(sum, sizeof sum, "%08lx", crc);
-        const Json copy(json_deep_copy(Split().first.get()));
+        const Json copy = Split().first;
         json_t *const metadata = json_object_get(copy.get(), "__metadata__");
         json_object_del(metadata, "ewc.activation");
+        json_object_del(metadata, "ewc.xxh3");
         json_object_set_new(metadata, "ewc.version", json_string(version));
         json_object_set_new(metadata, "ewc.crc32", json_string(sum));
-        Join(Dump(copy), tensors_of_file);
+        Join(Dump(copy), tensors);
     };
     const uLong crc = crc32(0, (const Bytef *)tensors.data(), (uInt)tensors.size());
     write("1", crc);
@@ -320,6 +323,59 @@ TEST_P(Checkpoint, TheFormerFormatIsRead)
     }
 }
 
+/* Format 2 had once the CRC-32 of the tensors and of the metadata. */
+TEST_P(Checkpoint, TheFormerChecksumIsRead)
+{
+    FoldTwo();
+    ASSERT_OK(ewc_checkpoint_save(path.c_str(), model.get(), state.get()));
+    const auto [header, tensors] = Split();
+    json_t *const metadata = json_object_get(header.get(), "__metadata__");
+    json_object_del(metadata, "ewc.xxh3");
+    char *const rest = json_dumps(metadata, JSON_COMPACT | JSON_SORT_KEYS);
+    const std::string summed = tensors + rest;
+    std::free(rest);
+    const auto write = [&](const std::string &tensors_written) {
+        char sum[16];
+        std::snprintf(
+            sum, sizeof sum, "%08lx", crc32(0, (const Bytef *)summed.data(), (uInt)summed.size()));
+        json_object_set_new(metadata, "ewc.crc32", json_string(sum));
+        Join(Dump(header), tensors_written);
+    };
+    write(tensors);
+    Handle<ewc_model> other = MakeModel(be, {5, {7, 3}, 4}, 99);
+    EXPECT_OK(ewc_checkpoint_load(path.c_str(), other.get(), nullptr));
+    ExpectBits("weights", ReadWeights(other.get()), ReadWeights(model.get()));
+    std::string damaged = tensors;
+    damaged[5] ^= 1;
+    write(damaged);
+    ExpectRefused(EWC_ERR_CHECKPOINT, "checksum");
+    json_object_set_new(metadata, "ewc.r", json_string("1.5"));
+    write(tensors);
+    ExpectRefused(EWC_ERR_CHECKPOINT, "checksum");
+}
+
+/* XXH3 by its published value of no bytes, and of what comes before it in the file. */
+TEST_P(Checkpoint, TheChecksumIsXxh3)
+{
+    FoldTwo();
+    ASSERT_OK(ewc_checkpoint_save(path.c_str(), model.get(), state.get()));
+    const auto [header, tensors] = Split();
+    json_t *const metadata = json_object_get(header.get(), "__metadata__");
+    const std::string given = json_string_value(json_object_get(metadata, "ewc.xxh3"));
+    json_object_del(metadata, "ewc.xxh3");
+    char *const rest = json_dumps(header.get(), JSON_COMPACT | JSON_SORT_KEYS);
+    const std::string summed = tensors + rest;
+    std::free(rest);
+    const auto sum = [](const std::string &bytes) {
+        char text[17];
+        std::snprintf(text, sizeof text, "%016llx",
+            (unsigned long long)XXH3_64bits(bytes.data(), bytes.size()));
+        return std::string(text);
+    };
+    EXPECT_EQ("2d06800538d394c2", sum(""));
+    EXPECT_EQ(sum(summed), given);
+}
+
 /* All that the file says of itself is under its checksum. */
 TEST_P(Checkpoint, EveryChangedEntryIsFound)
 {
@@ -333,7 +389,6 @@ TEST_P(Checkpoint, EveryChangedEntryIsFound)
     size_t changed = 0;
     json_object_foreach(json_object_get(header.get(), "__metadata__"), key, value)
     {
-        if (std::string(key) == "ewc.version") continue; /* of which the rules depend */
         const Json copy(json_deep_copy(header.get()));
         std::string text = json_string_value(value);
         text.back() = text.back() == '1' ? '2' : '1';

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Verbs that take a model that was trained before, on every format of data. */
+#include <set>
+
 #include "ewc/ewc.h"
 #include "ewc/predict.h"
 #include "support/cli.hpp"
+#include "support/world.hpp"
 
 using namespace test;
 namespace fs = std::filesystem;
@@ -91,9 +94,13 @@ class CliSaved : public Cli
     }
     void Train(const std::string &format, const std::string &run, const Words &more = {})
     {
-        Words words = {"--out", run, "--tasks", "1", "--hidden", "6", "--iterations", "20", "--lr",
-            "0.01", "--batch", "8", "--permute-first", "--eval-samples", "0", "--quiet"};
+        Words words = {"--out", run, "--hidden", "6", "--iterations", "20", "--batch", "8",
+            "--permute-first", "--eval-samples", "0", "--quiet"};
         words.insert(words.end(), more.begin(), more.end());
+        if (std::find(more.begin(), more.end(), "--lr") == more.end())
+            words.insert(words.end(), {"--lr", "0.01"});
+        if (std::find(more.begin(), more.end(), "--tasks") == more.end())
+            words.insert(words.end(), {"--tasks", "1"});
         const Outcome result = Ewc(OnSet("train", format, words));
         ASSERT_EQ(0, result.code) << result.err;
     }
@@ -209,7 +216,7 @@ TEST_F(CliSaved, PredictionsInNpyAndJson)
     EXPECT_TRUE(json_is_null(json_object_get(inside.get(), "out")));
 }
 
-TEST_F(CliSaved, PredictRefuses)
+TEST_F(CliSaved, WhatDoesNotFitIsRefused)
 {
     WriteSet("idx");
     WriteSet("csv");
@@ -218,6 +225,29 @@ TEST_F(CliSaved, PredictRefuses)
     WriteFile(folder / "alone.safetensors", ReadFile(folder / "run/checkpoint/model.safetensors"));
     const std::string csv = folder / "csv", idx = folder / "idx";
     const std::tuple<int, const char *, Words> cases[] = {
+        {2, "fisher: names no model", {"fisher"}},
+        {2, "nowhere: no such run or file", {"fisher", "nowhere"}},
+        {2, "--data: expected a set, as alone.safetensors names none",
+            {"fisher", "alone.safetensors"}},
+        {2, "--task: \"2\", expected 1 to 1", {"fisher", "run", "--task", "2"}},
+        {2, "--lambda: unknown flag", {"fisher", "run", "--lambda", "3"}},
+        {2, "--estimator", {"fisher", "run", "--estimator", "none"}},
+        {3, "fc1.weight is [6, 16], this model's fc1.weight is [6, 2]",
+            {"fisher", "run", "--data", csv}},
+        {3, "head.weight is [1, 6], this model's head.weight is [2, 6]",
+            {"fisher", "alone.safetensors", "--data", idx, "--quiet"}},
+        {2, "--out: expected a file to write", {"consolidate", "run"}},
+        {2, "run: has the EWC state of its 1 task already",
+            {"consolidate", "run", "--out", "x.safetensors"}},
+        {2, "--method: has no importance of weights that a finished model shows",
+            {"consolidate", "alone.safetensors", "--data", idx, "--out", "x", "--method", "si",
+                "--quiet"}},
+        {2, "--init-map: ",
+            {"fisher", "alone.safetensors", "--data", idx, "--init-map", "no", "--quiet"}},
+        {2, "--init-map: says names", {"train", "--init-map", "no.json"}},
+        {3, " --init-from: ", {"train", "--init-from", "no.safetensors", "--quiet"}},
+        {3, "tensor fc1.weight is [6, 16], this model's fc1.weight is [400, 784]",
+            {"train", "--init-from", "alone.safetensors", "--quiet"}},
         {2, "predict: names no model", {"predict"}},
         {2, "nowhere: no such run or file", {"predict", "nowhere"}},
         {2, "--data: expected a set, as alone.safetensors names none",
@@ -242,5 +272,258 @@ TEST_F(CliSaved, PredictRefuses)
     EXPECT_EQ(2, split.code);
     EXPECT_NE(std::string::npos, split.err.find("--split: train has no test rows")) << split.err;
     EXPECT_NE(0, Ewc({"predict", "run", "--out", "none/p.csv"}).code);
+}
+/* ---- Fisher information and EWC state of a finished model ---- */
+
+/* A tensor's bytes. */
+std::string TensorOf(const std::string &path, const std::string &name)
+{
+    const std::string file = ReadFile(path);
+    uint64_t length = 0;
+    std::memcpy(&length, file.data(), 8);
+    const Json header = ParseJson(file.substr(8, length));
+    const json_t *const at =
+        json_object_get(json_object_get(header.get(), name.c_str()), "data_offsets");
+    EXPECT_NE(nullptr, at) << path << ": " << name;
+    const size_t begin = (size_t)json_integer_value(json_array_get(at, 0));
+    const size_t end = (size_t)json_integer_value(json_array_get(at, 1));
+    return file.substr(8 + length + begin, end - begin);
+}
+
+/* F by the verb is F in the run, to the bit: of one task S is F. */
+TEST_F(CliSaved, FisherIsThatOfTheRun)
+{
+    WriteSet("csv");
+    WriteSet("idx");
+    int runs = 0;
+    const std::vector<Words> cases = {{"--estimator", "exact"},
+        {"--estimator", "exact", "--fisher-tolerance", "0.9"},
+        {"--estimator", "sampled", "--fisher-draws", "3", "--seed", "5"},
+        {"--estimator", "empirical", "--fisher-samples", "17"}, {"--estimator", "argmax"}};
+    std::set<std::string> different;
+    for (const char *format : {"csv", "idx"})
+        for (const Words &words : cases) {
+            SCOPED_TRACE(words[1]);
+            const std::string run = "run" + std::to_string(runs++);
+            Train(format, run, words);
+            if (HasFatalFailure()) return;
+            const std::string checkpoint = folder / (run + "/checkpoint/model.safetensors");
+            const Outcome own = Ewc({"fisher", run, "--out", "f", "--device", "cpu"});
+            ASSERT_EQ(0, own.code) << own.err;
+            /* The same of the file alone, which says what the network is. */
+            WriteFile(folder / "alone.safetensors", ReadFile(checkpoint));
+            Words more = {"alone.safetensors", "--out", "g", "--permute-first"};
+            more.insert(more.end(), words.begin(), words.end());
+            const Outcome alone = Ewc(OnSet("fisher", format, more));
+            ASSERT_EQ(0, alone.code) << alone.err;
+            EXPECT_EQ(own.out, alone.out);
+            for (const char *name : {"fc1.weight", "fc1.bias", "head.weight", "head.bias"}) {
+                const std::string want = TensorOf(checkpoint, std::string("ewc.S.") + name);
+                EXPECT_TRUE(want == TensorOf(folder / "f", name)) << name;
+                EXPECT_TRUE(want == TensorOf(folder / "g", name)) << name;
+                EXPECT_NE(std::string(want.size(), '\0'), want);
+            }
+            different.insert(TensorOf(folder / "f", "fc1.weight"));
+        }
+    EXPECT_GE(different.size(), 2 * cases.size() - 1); /* images: every sample has one row */
+}
+
+TEST_F(CliSaved, FisherAsJson)
+{
+    WriteSet("idx");
+    Train("idx", "run", {"--tasks", "3"});
+    if (HasFatalFailure()) return;
+    const Outcome result =
+        Ewc({"fisher", "run", "--json", "--task", "2", "--fisher-samples", "9", "--device", "cpu"});
+    ASSERT_EQ(0, result.code) << result.err;
+    const Json said = ParseJson(result.out);
+    EXPECT_EQ(2, json_integer_value(json_object_get(said.get(), "task")));
+    EXPECT_EQ(9, json_integer_value(json_object_get(said.get(), "samples")));
+    EXPECT_TRUE(json_is_null(json_object_get(said.get(), "out")));
+    const json_t *const tensors = json_object_get(said.get(), "tensors");
+    ASSERT_EQ(4u, json_object_size(tensors));
+    const json_t *const bias = json_object_get(tensors, "head.bias");
+    EXPECT_GT(json_number_value(json_object_get(bias, "sum")), 0.0);
+    EXPECT_NEAR(json_number_value(json_object_get(bias, "sum")),
+        2.0 * json_number_value(json_object_get(bias, "mean")), 1e-6);
+    EXPECT_NE(result.out,
+        Ewc({"fisher", "run", "--json", "--task", "3", "--fisher-samples", "9", "--device", "cpu"})
+            .out);
+}
+
+/* More tasks for a run that has finished; those of a sequence may be of other data. */
+TEST_F(CliSaved, TasksAreAdded)
+{
+    WriteSet("idx");
+    Train("idx", "first", {"--tasks", "2"});
+    Train("idx", "whole", {"--tasks", "3"});
+    if (HasFatalFailure()) return;
+    const Outcome second = Ewc({"train", "--continue", "first", "--tasks", "1", "--out", "second",
+        "--threads", "1", "--json"});
+    ASSERT_EQ(0, second.code) << second.err;
+    const Json said = ParseJson(second.out);
+    EXPECT_EQ(3, json_integer_value(json_object_get(said.get(), "tasks_done")));
+    const auto model = [&](const char *run) {
+        return ReadFile(folder / (std::string(run) + "/checkpoint/model.safetensors"));
+    };
+    EXPECT_TRUE(model("whole") == model("second"));
+
+    /* 4 x 4 pixels, as the first set has, by a path that begins where the file lies. */
+    fs::create_directory(folder / "sub");
+    fs::rename(folder / "idx", folder / "sub/own");
+    fs::create_symlink(folder / "sub/own", folder / "idx");
+    WriteSet("npy");
+    WriteFile(folder / "sub/more.json", "{\"tasks\": [{\"data\": \"own\", \"permute\": 9}]}");
+    const Outcome third =
+        Ewc({"train", "--continue", "second", "--sequence", "sub/more.json", "--out", "third"});
+    ASSERT_EQ(0, third.code) << third.err;
+    EXPECT_NE(std::string::npos, third.out.find("4 tasks")) << third.out;
+    EXPECT_EQ(0, Ewc({"eval", "third", "--device", "cpu"}).code);
+    const Json config = ParseJson(ReadFile(folder / "third/config.json"));
+    EXPECT_EQ(folder / "third/sequence.json",
+        json_string_value(json_object_get(config.get(), "sequence")));
+
+    const std::tuple<int, const char *, Words> cases[] = {
+        {2, "--continue: expected --sequence or --tasks", {"train", "--continue", "first"}},
+        {2, "--continue: expected --sequence or --tasks",
+            {"train", "--continue", "first", "--tasks", "1", "--sequence", "x"}},
+        {2, "--config: nowhere/config.json", {"train", "--continue", "nowhere", "--tasks", "1"}},
+        {2, "--hidden: 7, the run was begun with 6",
+            {"train", "--continue", "first", "--tasks", "1", "--hidden", "7"}},
+        {2, "--sequence: no.json", {"train", "--continue", "first", "--sequence", "no.json"}},
+        {2, "--out: second exists already",
+            {"train", "--continue", "first", "--tasks", "1", "--out", "second"}},
+        {2, "--tasks: the tasks of third are given one by one",
+            {"train", "--continue", "third", "--tasks", "1"}},
+    };
+    for (const auto &[code, culprit, words] : cases)
+        ExpectRefused(code, culprit, words);
+
+    /* The runs of a comparison keep nothing for it unless they are told to. */
+    for (const bool keeps : {false, true}) {
+        Words words = OnSet("compare", "idx",
+            {"--methods", "ewc", "--tasks", "1", "--iterations", "1", "--hidden", "6", "--out",
+                keeps ? "all" : "none", "--quiet"});
+        if (keeps) words.push_back("--continuable");
+        EXPECT_EQ(0, Ewc(words).code);
+        EXPECT_EQ(keeps,
+            fs::exists(folder / ((keeps ? "all" : "none") +
+                                    std::string("/ewc-s1/checkpoint/continue.safetensors"))));
+    }
+}
+
+/* A run begins at the file's weights, of whatever names: one that learns nothing ends there. */
+TEST_F(CliSaved, ARunStartsFromAFile)
+{
+    WriteSet("idx");
+    Train("idx", "first", {"--fisher-samples", "20"});
+    if (HasFatalFailure()) return;
+    const std::string first = folder / "first/checkpoint/model.safetensors";
+    Train("idx", "second",
+        {"--lr", "1e-30", "--seed", "7", "--init-from", first, "--eval-every", "5"});
+    const std::string second = folder / "second/checkpoint/model.safetensors";
+    for (const char *name : {"fc1.weight", "head.weight", "ewc.mu.head.weight"})
+        EXPECT_TRUE(TensorOf(first, name) == TensorOf(second, name)) << name;
+    EXPECT_NE(TensorOf(first, "ewc.S.fc1.weight"), TensorOf(second, "ewc.S.fc1.weight"));
+    const Json folded = ParseJson(Ewc({"consolidate", second, "--out", "x.safetensors", "--json",
+                                          "--data", folder / "idx", "--device", "cpu"})
+                                      .out);
+    EXPECT_EQ(3, json_integer_value(json_object_get(folded.get(), "tasks")));
+
+    /* It is evaluated and looked at when the file has gone. */
+    std::string file = ReadFile(first);
+    fs::remove(first);
+    EXPECT_EQ(0, Ewc({"eval", "second", "--device", "cpu"}).code);
+    EXPECT_EQ(0, Ewc({"fisher", "second", "--device", "cpu"}).code);
+
+    /* Names, and a method without a state, which says that it leaves one aside. */
+    for (size_t at; (at = file.find("\"fc1.weight\"")) != std::string::npos;)
+        file.replace(at, 12, "\"lin.weight\"");
+    for (size_t at; (at = file.find("\"ewc.S.fc1.weight\"")) != std::string::npos;)
+        file.replace(at, 18, "\"ewc.S.lin.weight\"");
+    for (size_t at; (at = file.find("\"ewc.mu.fc1.weight\"")) != std::string::npos;)
+        file.replace(at, 19, "\"ewc.mu.lin.weight\"");
+    for (size_t at; (at = file.find("\"ewc.xxh3\"")) != std::string::npos;)
+        file.replace(at, 10, "\"was.xxh3\"");
+    WriteFile(folder / "named.safetensors", file);
+    WriteFile(folder / "map.json", "{\"fc1.weight\": \"lin.weight\"}");
+    Words words = OnSet("train", "idx",
+        {"--tasks", "1", "--hidden", "6", "--iterations", "3", "--lr", "1e-30", "--method", "sgd",
+            "--init-from", "named.safetensors", "--init-map", "map.json", "--out", "third"});
+    const Outcome third = Ewc(words);
+    ASSERT_EQ(0, third.code) << third.err;
+    EXPECT_EQ(TensorOf(folder / "named.safetensors", "lin.weight"),
+        TensorOf(folder / "third/checkpoint/model.safetensors", "fc1.weight"));
+    const auto fisher = [&](const char *of, const Words &more) {
+        Words all = {of, "--quiet"};
+        all.insert(all.end(), more.begin(), more.end());
+        const Outcome result = Ewc(OnSet("fisher", "idx", all));
+        EXPECT_EQ(0, result.code) << result.err;
+        return result.out;
+    };
+    EXPECT_EQ(fisher("second/checkpoint/model.safetensors", {}),
+        fisher("named.safetensors",
+            {"--init-map", "map.json", "--hidden", "6", "--permute-first", "--seed", "7"}));
+    Train("idx", "fourth", {"--method", "sgd", "--init-from", second});
+    EXPECT_EQ(0, Ewc({"eval", "fourth", "--device", "cpu"}).code);
+    const Outcome aside = Ewc(OnSet("train", "idx",
+        {"--tasks", "1", "--hidden", "6", "--iterations", "1", "--method", "sgd", "--init-from",
+            second}));
+    EXPECT_NE(std::string::npos,
+        aside.err.find("has the EWC state of 2 tasks, which this method leaves aside"))
+        << aside.err;
+}
+
+/* The first task is somebody else's: a network without EWC state. What it knows is kept. */
+TEST_F(CliSaved, ConsolidatedAFirstTaskIsKept)
+{
+    const auto train = [&](const Words &more) {
+        Words words = {"train", "--device", "cpu", "--tasks", "1", "--hidden", "50", "--iterations",
+            "300", "--fisher-samples", "10", "--eval-samples", "2000", "--quiet", "--json"};
+        words.insert(words.end(), more.begin(), more.end());
+        const Outcome result = Ewc(words);
+        EXPECT_EQ(0, result.code) << result.err;
+        return json_number_value(json_object_get(ParseJson(result.out).get(), "acc"));
+    };
+    const Handle<ewc_backend> be = Make(ewc_backend_create, "cpu", nullptr);
+    const Handle<ewc_dataset> data = Make(ewc_dataset_load, be.get(), "mnist", nullptr);
+    const ewc_task_options plain = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1);
+    const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, data.get(), &plain);
+    const Handle<ewc_model> model = MakeModel(be.get(), {784, {50}, 10});
+    const auto accuracy = [&](const std::string &path) {
+        enum { ROWS = 2000 };
+        std::vector<float> x(ROWS * 784), z(ROWS * 10);
+        std::vector<int32_t> labels(ROWS);
+        EXPECT_OK(ewc_checkpoint_load((folder / path).c_str(), model.get(), nullptr));
+        EXPECT_OK(ewc_tasks_read(tasks.get(), 0, EWC_SPLIT_TEST, 0, ROWS, x.data(), labels.data()));
+        EXPECT_OK(ewc_model_predict(model.get(), z.data(), x.data(), ROWS));
+        double hits = 0.0;
+        for (size_t row = 0; row < ROWS; row++)
+            hits += std::max_element(&z[10 * row], &z[10 * row] + 10) - &z[10 * row] == labels[row];
+        return hits / ROWS;
+    };
+    train({"--method", "sgd", "--lr", "0.003", "--out", "theirs"});
+    const std::string saved = "/checkpoint/model.safetensors";
+    WriteFile(folder / "theirs.safetensors", ReadFile(folder / ("theirs" + saved)));
+    const double before = accuracy("theirs.safetensors");
+    EXPECT_GT(before, 0.9);
+    const Outcome folded = Ewc({"consolidate", "theirs.safetensors", "--dataset", "mnist",
+        "--fisher-samples", "5000", "--device", "cpu", "--out", "known.safetensors"});
+    ASSERT_EQ(0, folded.code) << folded.err;
+    EXPECT_EQ("known.safetensors: model and EWC state of 1 task\n", folded.out);
+    EXPECT_EQ(TensorOf(folder / "theirs.safetensors", "fc1.weight"),
+        TensorOf(folder / "known.safetensors", "ewc.mu.fc1.weight"));
+
+    /* Then another task, which shares the output layer: the images with their pixels permuted. */
+    std::vector<double> lost;
+    for (const char *from : {"theirs.safetensors", "known.safetensors"}) {
+        const std::string out = std::string("after-") + from;
+        EXPECT_GT(train({"--init-from", from, "--out", out, "--permute-first", "--seed", "3",
+                      "--lr", "0.01", "--lambda", "300"}),
+            0.9);
+        lost.push_back(before - accuracy(out + saved));
+    }
+    EXPECT_GT(lost[0], 0.2);
+    EXPECT_LE(lost[1], lost[0] / 3.0);
 }
 } // namespace

@@ -112,6 +112,63 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     EXPECT_REFUSED(ewck_optimizer_step(x, x, x, x, x, x, -1, &rule, step, i, stream));
 }
 
+TEST(EmulatedLaunchers, RefuseImpossibleLayers)
+{
+    const ewck_conv good = {2, {4, 4}, 2, {3, 3}, {2, 2}, {1, 1}, {0, 0}, {1, 1}, 2};
+    ewck_conv bad[] = {good, good, good};
+    bad[0].size[1] = (int64_t)1 << 40;
+    bad[1].stride[0] = (int64_t)1 << 40;
+    bad[2].size[0] = bad[2].size[1] = (int64_t)1 << 20;
+    const auto refuses = [](const ewck_conv &c, int64_t repeats, int64_t rows) {
+        if (repeats > 0) {
+            EXPECT_REFUSED(ewck_conv_forward(x, x, x, x, x, &c, rows, 0, stream));
+            EXPECT_REFUSED(ewck_conv_backward_data(x, x, x, &c, rows, stream));
+            EXPECT_REFUSED(ewck_pool_forward(x, x, &c, rows, EWCK_POOL_MAX, stream));
+        }
+        EXPECT_REFUSED(ewck_conv_backward_weight(
+            x, x, x, x, &c, repeats, rows, EWCK_MODE_SQUARE, nullptr, stream));
+        EXPECT_REFUSED(ewck_pool_backward(x, x, x, &c, repeats, rows, EWCK_POOL_MAX, stream));
+    };
+    for (const ewck_conv &c : bad)
+        refuses(c, 1, 1);
+    refuses(good, 1, -1);
+    refuses(good, -1, 1);
+
+    for (const int64_t *const sizes : {(const int64_t[]){-1, 1, 1, 1, 1},
+             (const int64_t[]){1, -1, 1, 1, 1}, (const int64_t[]){1, 1, -1, 1, 1},
+             (const int64_t[]){1, 1, 1, -1, 1}, (const int64_t[]){1, 1, 1, 1, -1}}) {
+        EXPECT_REFUSED(ewck_sample_products(x, x, x, x, sizes[0], sizes[1], sizes[2], sizes[3],
+            sizes[4], EWCK_MODE_SQUARE, nullptr, stream));
+        EXPECT_REFUSED(ewck_embed_backward(
+            x, x, x, sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], EWCK_MODE_SQUARE, stream));
+        if (sizes[0] > 0) {
+            EXPECT_REFUSED(
+                ewck_embed_forward(x, x, x, sizes[1], sizes[2], sizes[3], sizes[4], stream));
+        }
+    }
+    EXPECT_REFUSED(ewck_add(x, x, -1, stream));
+    EXPECT_REFUSED(ewck_add_activation(x, x, x, x, -1, 0, stream));
+
+    const ewck_norm norm = {1, 4, 1, 2, 0, 1e-5f};
+    ewck_norm odd = norm;
+    odd.groups = 3;
+    const auto refuses_norm = [](const ewck_norm &n, int64_t repeats, int64_t rows) {
+        if (repeats > 0) {
+            EXPECT_REFUSED(ewck_norm_moments(x, x, x, &n, rows, d, stream));
+            EXPECT_REFUSED(ewck_norm_forward(x, x, x, x, x, x, x, &n, rows, 0, stream));
+        }
+        EXPECT_REFUSED(
+            ewck_norm_backward_data(x, x, x, x, x, x, &n, repeats, rows, 0, x, d, stream));
+        EXPECT_REFUSED(ewck_norm_backward_weight(
+            x, x, x, x, x, x, &n, repeats, rows, EWCK_MODE_SQUARE, d, stream));
+    };
+    refuses_norm(odd, 1, 1);
+    refuses_norm(norm, 1, -1);
+    refuses_norm(norm, -1, 1);
+    EXPECT_REFUSED(ewck_norm_keep(x, x, x, x, -1, 1, 0, stream));
+    EXPECT_REFUSED(ewck_norm_keep(x, x, x, x, 1, 0, 0, stream));
+}
+
 TEST(EmulatedLaunchers, RefuseWhatDoesNotFit)
 {
     const int64_t wide = (int64_t)INT32_MAX * 32; /* columns: blocks of 32, INT32_MAX in a grid */

@@ -42,6 +42,7 @@ struct Case {
     int64_t steps = 1;
     bool floats = false; /* in place of bytes */
     bool weighted = false;
+    bool augmented = false; /* images of 3 x 4 in channels */
 };
 
 reference::Rule RuleOf(
@@ -113,8 +114,12 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     view.weight = d_weight;
     view.bias = d_bias;
     view.label_map = d_map;
+    view.height = 3;
+    view.width = 4;
     const test::Joint joint(be, test::Copies(view, c.copies, 5));
     if (c.copies > 1) view = joint.view;
+    view.augment = c.augmented ? EWCK_AUGMENT_FLIP | EWCK_AUGMENT_CROP : 0;
+    view.crop_padding = 2;
     const std::vector<ewck_head> heads =
         test::Heads(c.outputs ? c.outputs : c.shape.outputs, std::max<int64_t>(c.group, 1));
     Buffer<ewck_head> d_heads(be, heads);
@@ -188,13 +193,19 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
             const int64_t sample =
                 ewci_sample(&blocks[(size_t)i], blocks[(size_t)i].position + row, kept * c.copies);
             const int64_t at = list[(size_t)(sample % kept)], copy = sample / kept;
+            const ewck_step &block = blocks[(size_t)i];
+            Vec<double> pixel;
+            for (int64_t k = at * pixels; k < (at + 1) * pixels; k++)
+                pixel.push_back(c.floats ? (double)floats[(size_t)k] : image[(size_t)k]);
+            if (c.augmented)
+                pixel = reference::Augment(pixel, 3, 4, true, 2, block.seed, EWCK_STREAM_AUGMENT,
+                    block.task, block.epoch, (uint64_t)sample);
             Batch one;
             for (int64_t f = 0; f < features; f++) {
                 double x = bias[(size_t)f];
                 for (int64_t tap = 0; tap < c.taps; tap++) {
                     const size_t k = (size_t)((copy * c.taps + tap) * features + f);
-                    const size_t from = (size_t)(at * pixels + index[k]);
-                    x += (double)weight[k] * (c.floats ? (double)floats[from] : image[from]);
+                    x += (double)weight[k] * pixel[(size_t)index[k]];
                 }
                 one.inputs.push_back((float)x);
             }
@@ -256,6 +267,8 @@ TEST_P(MlpStep, IsTheOracles)
         {{64, {48, 20}, 10, EWC_ACTIVATION_RELU}, 33, adam, 0, 0, 0, 1, 1, 3, false, true},
         {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 5, 12, 0, 1, 1, 1, false, true},
         {{24, {20}, 6, EWC_ACTIVATION_TANH}, 90, sgd, 0, 0, 3, 1, 2, 1, false, true},
+        {{35, {33, 7}, 3, EWC_ACTIVATION_TANH}, 31, adam, 0, 0, 0, 1, 1, 2, false, false, true},
+        {{47, {20}, 6, EWC_ACTIVATION_TANH}, 90, sgd, 0, 0, 3, 2, 2, 1, true, false, true},
     };
     for (const Case &c : cases) {
         SCOPED_TRACE(testing::Message() << c.shape.inputs << " inputs, " << c.shape.hidden.size()

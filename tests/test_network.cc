@@ -53,7 +53,7 @@ int64_t Parameters(const ewc_network &network)
     return sum;
 }
 
-std::vector<int64_t> Dims(const ewci_shape &s)
+std::vector<int64_t> Dims(const ewci_extent &s)
 {
     return {s.positions, s.channels, s.size[0], s.size[1]};
 }
@@ -77,12 +77,12 @@ void CheckWhole(const ewc_network &network)
         const ewci_node &n = network.nodes[i];
         SCOPED_TRACE(std::to_string(i) + " " + n.name);
         ASSERT_TRUE(n.from >= -1 && n.from < i);
-        const ewci_shape &before = n.from < 0 ? network.in : network.nodes[n.from].out;
-        EXPECT_EQ(ewci_shape_features(&before), ewci_shape_features(&n.in));
+        const ewci_extent &before = n.from < 0 ? network.in : network.nodes[n.from].out;
+        EXPECT_EQ(ewci_extent_features(&before), ewci_extent_features(&n.in));
         if (n.kind == EWCI_ADD) {
             ASSERT_TRUE(n.other >= -1 && n.other < i && n.other != n.from);
-            const ewci_shape &other = n.other < 0 ? network.in : network.nodes[n.other].out;
-            EXPECT_EQ(ewci_shape_features(&other), ewci_shape_features(&n.in));
+            const ewci_extent &other = n.other < 0 ? network.in : network.nodes[n.other].out;
+            EXPECT_EQ(ewci_extent_features(&other), ewci_extent_features(&n.in));
         } else {
             EXPECT_EQ(-1, n.other);
         }

@@ -1064,8 +1064,9 @@ class RealSets : public Cli
     /* Accuracy on each task after the last one. */
     std::vector<double> Train(const Words &words)
     {
-        Words all = {"train", "--json", "--quiet", "--kind", "split", "--scenario", "task",
-            "--eval-samples", "0", "--out", folder / "run"};
+        Words all = {"train", "--json", "--quiet", "--eval-samples", "0", "--out", folder / "run"};
+        if (words[0] != "--preset")
+            all.insert(all.end(), {"--kind", "split", "--scenario", "task"});
         all.insert(all.end(), words.begin(), words.end());
         const Outcome run = Ewc(all);
         EXPECT_EQ(0, run.code) << run.err;
@@ -1102,6 +1103,52 @@ TEST_F(RealSets, Cifar10)
             "--iterations", "200", "--hidden", "64", "--method", "sgd"});
     ASSERT_EQ(2u, accuracy.size());
     EXPECT_GT(accuracy[1], 0.28);
+}
+
+/* Two of ten kinds of pictures in each of five tasks: chance is 50 %. */
+TEST_F(RealSets, SplitCifar10)
+{
+    const std::string at = FindSet("cifar10", "cifar-10");
+    if (at.empty()) GTEST_SKIP() << "no cifar10: tools/datasets/get";
+    const std::vector<double> accuracy =
+        Train({"--preset", "split-cifar10", "--data-dir", at, "--augment", "flip+crop", "--hidden",
+            "64", "--iterations", "100", "--fisher-samples", "200"});
+    ASSERT_EQ(5u, accuracy.size());
+    for (const double each : accuracy)
+        EXPECT_GT(each, 0.5);
+    EXPECT_GT(accuracy[4], 0.7);
+}
+
+/* A small set in the format of CIFAR-100, whose classes differ in brightness: each preset's tasks
+ * are of its classes in their order, and learnt. */
+TEST_F(RealSets, SplitCifar100OfAnotherSet)
+{
+    Rng rng(5);
+    const std::string at = folder / "hundred";
+    for (const char *file : {"train.bin", "test.bin"}) {
+        Bytes records;
+        for (int row = 0; row < 300; row++) {
+            records += {(char)(row % 20), (char)(row % 100)};
+            for (int i = 0; i < 3072; i++) /* one of ten bands is bright, in one channel or two */
+                records += (char)(rng.Below(30) + 200 * (i / 307 == row % 10));
+        }
+        Write(at + "/" + file, records);
+    }
+    const std::pair<const char *, size_t> presets[] = {
+        {"split-cifar100", 10}, {"split-cifar100-20", 20}};
+    for (const auto &[preset, tasks] : presets)
+        for (const char *scenario : {"task", "class"}) {
+            fs::remove_all(folder / "run");
+            const std::vector<double> accuracy = Train(
+                {"--preset", preset, "--dataset", "mnist", "--data", at, "--scenario", scenario,
+                    "--augment", "flip", "--hidden", "none", "--method", "sgd", "--batch", "10"});
+            ASSERT_EQ(tasks, accuracy.size());
+            EXPECT_GT(accuracy.back(), 0.9) << preset << ", " << scenario;
+            const Json config = ParseJson(ReadFile(folder / "run/config.json"));
+            EXPECT_EQ(3u, json_array_size(json_object_get(config.get(), "channel-means")));
+            const Outcome eval = Ewc({"eval", "--json", folder / "run"});
+            EXPECT_EQ(0, eval.code) << eval.err;
+        }
 }
 
 TEST_F(RealSets, DigitsAndWine)

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <set>
 
@@ -550,6 +551,156 @@ TEST_P(Ops, GatherTakesMoreRowsThanAGrid)
         want.push_back((float)(i % count + 1));
     ExpectBits("x", x.Read(), want);
     ExpectBits("labels", y.Read(), std::vector<int32_t>((size_t)rows, 3));
+}
+
+namespace
+{
+struct AugmentCase {
+    int64_t channels, height, width, taps, features;
+    int augment;
+    int64_t padding;
+    bool floats = false, joint = false, chosen = false;
+};
+
+/* Gathers an epoch of augmented images through a pixel map at random. */
+void CheckAugmentation(ewc_backend *be, const AugmentCase &c)
+{
+    Rng rng(34);
+    const int64_t rows = 45, pixels = c.channels * c.height * c.width, copies = c.joint ? 3 : 1;
+    std::vector<uint8_t> images;
+    for (int64_t i = 0; i < rows * pixels; i++)
+        images.push_back((uint8_t)(1 + rng.Below(255)));
+    const std::vector<float> floats = rng.Integers(rows * pixels, -600, 600, 0.5f);
+    std::vector<int32_t> index, list;
+    for (int64_t i = 0; i < copies * c.taps * c.features; i++)
+        index.push_back((int32_t)rng.Below(pixels));
+    for (int64_t i = 0; i < rows; i++)
+        list.push_back((int32_t)((i * 7 + 3) % rows));
+    std::vector<int64_t> chosen;
+    for (int64_t i = 0; i < copies * rows; i += 1 + rng.Below(3))
+        chosen.push_back(i);
+    /* Small integers, so that every order of the taps gives the same bits. */
+    const auto weight = rng.Integers((int64_t)index.size(), -3, 3, 0.125f);
+    const auto bias = rng.Integers(c.features, -8, 8, 0.25f);
+    Buffer<uint8_t> d_images(be, images);
+    Buffer<uint16_t> labels(be, rows, (uint16_t)0);
+    Buffer<float> d_floats(be, floats), d_weight(be, weight), d_bias(be, bias);
+    Buffer<int32_t> d_list(be, list), d_index(be, index), map(be, copies, 0);
+    Buffer<int64_t> d_chosen(be, chosen);
+    ewck_view view = OneByOne(d_images, labels, rows, d_index, d_weight, d_bias, map);
+    if (c.floats) view.images = nullptr;
+    if (c.floats) view.floats = d_floats;
+    view.list = d_list;
+    view.pixels = pixels;
+    view.features = c.features;
+    view.taps = c.taps;
+    view.height = (int32_t)c.height;
+    view.width = (int32_t)c.width;
+    const test::Joint joint(be, test::Copies(view, copies, 1));
+    if (c.joint) view = joint.view;
+    if (c.chosen) view.chosen = d_chosen;
+    view.chosen_count = (int64_t)chosen.size();
+    view.augment = c.augment;
+    view.crop_padding = (int32_t)c.padding;
+    const int64_t n = c.chosen ? (int64_t)chosen.size() : copies * rows;
+    const ewck_step key = {rng.Word(), 9, 0, EWCK_STREAM_SHUFFLE, 5, 6, 0, 0, 0};
+    StepBlock step(be, key);
+    Buffer<float> x(be, n * c.features, kNan);
+    Buffer<int32_t> y(be, n, -1);
+    Buffer<int64_t> samples(be, n, (int64_t)-1);
+    EXPECT_OK(be->ops->gather(be, x, y, samples, &view, step, n));
+
+    std::vector<float> want;
+    for (const int64_t s : samples.Read()) {
+        const int64_t row = list[(size_t)(s % rows)], copy = s / rows;
+        std::vector<float> image;
+        for (int64_t i = row * pixels; i < (row + 1) * pixels; i++)
+            image.push_back(c.floats ? floats[(size_t)i] : (float)images[(size_t)i]);
+        image = reference::Augment(image, c.height, c.width, c.augment & EWCK_AUGMENT_FLIP,
+            c.augment & EWCK_AUGMENT_CROP ? c.padding : 0, key.seed, EWCK_STREAM_AUGMENT, key.task,
+            key.epoch, (uint64_t)s);
+        for (int64_t f = 0; f < c.features; f++) {
+            float sum = bias[(size_t)f];
+            for (int64_t tap = 0; tap < c.taps; tap++) {
+                const size_t at = (size_t)((copy * c.taps + tap) * c.features + f);
+                sum += weight[at] * image[(size_t)index[at]];
+            }
+            want.push_back(sum);
+        }
+    }
+    ExpectBits("x", x.Read(), want);
+}
+} // namespace
+
+/* Odd shapes, those of CIFAR, several channels in a grey one; any map goes on top. */
+TEST_P(Ops, GatherAugmentsAsTorchvisionDoes)
+{
+    const int flip = EWCK_AUGMENT_FLIP, crop = EWCK_AUGMENT_CROP, both = flip | crop;
+    for (const AugmentCase &c : {AugmentCase{3, 32, 32, 1, 3072, both, 4},
+             {3, 32, 32, 1, 300, flip, 4}, {3, 32, 32, 1, 300, crop, 4}, {1, 1, 1, 1, 3, both, 0},
+             {1, 2, 3, 1, 7, both, 1}, {3, 5, 7, 3, 257, both, 3}, {2, 7, 5, 4, 33, both, 4, true},
+             {1, 28, 28, 1, 784, both, 2, true}, {2, 3, 9, 1, 60, both, 2, false, true},
+             {2, 3, 9, 2, 60, crop, 2, true, true, true}, {1, 6, 6, 1, 40, flip, 9, false, true},
+             {1, 1, 301, 1, 301, both, 11}, {1, 301, 1, 1, 301, both, 11},
+             {1, 255, 257, 1, 500, both, 64}}) {
+        SCOPED_TRACE(testing::Message()
+                     << c.channels << " x " << c.height << " x " << c.width << ", taps " << c.taps
+                     << ", augment " << c.augment << ", padding " << c.padding << ", floats "
+                     << c.floats << ", joint " << c.joint << ", chosen " << c.chosen);
+        CheckAugmentation(be, c);
+    }
+}
+
+/* Of 9 crops and two sides each comes up as often as the others: 2,000 of 36,000 times, give or
+ * take five standard deviations; and none of it depends on where a sample stands in its batch. */
+TEST_P(Ops, AugmentationsAreUniformAndTheSamples)
+{
+    const int64_t rows = 36000;
+    Buffer<uint8_t> image(be, std::vector<uint8_t>{1, 2, 3, 4, 5, 6, 7, 8, 9});
+    Buffer<uint16_t> labels(be, rows, (uint16_t)0);
+    Buffer<int32_t> list(be, rows, 0), index(be, std::vector<int32_t>{0, 1, 2, 3, 4, 5, 6, 7, 8});
+    Buffer<int32_t> map(be, 1, 0), y(be, rows, 0);
+    Buffer<float> weight(be, 9, 1.0f), bias(be, 9, 0.0f), x(be, rows * 9, kNan);
+    Buffer<int64_t> samples(be, rows, (int64_t)0);
+    ewck_view view = OneByOne(image, labels, rows, index, weight, bias, map);
+    view.list = list;
+    view.pixels = view.features = 9;
+    view.height = view.width = 3;
+    view.augment = EWCK_AUGMENT_FLIP | EWCK_AUGMENT_CROP;
+    view.crop_padding = 1;
+    ewck_step key = {Rng(35).Word(), 9, 0, EWCK_STREAM_SHUFFLE, 1, 2, 0, 0, 0};
+    StepBlock step(be, key);
+    EXPECT_OK(be->ops->gather(be, x, y, samples, &view, step, rows));
+    const std::vector<float> all = x.Read();
+    const std::vector<int64_t> at = samples.Read();
+    std::map<std::vector<float>, int64_t> seen;
+    std::vector<std::vector<float>> shown((size_t)rows);
+    for (int64_t i = 0; i < rows; i++) {
+        shown[(size_t)at[(size_t)i]] = {all.begin() + 9 * i, all.begin() + 9 * i + 9};
+        seen[shown[(size_t)at[(size_t)i]]]++;
+    }
+    EXPECT_EQ(18u, seen.size());
+    const double expected = (double)rows / 18.0, spread = std::sqrt(expected * 17.0 / 18.0);
+    for (const auto &[_, count] : seen)
+        EXPECT_NEAR(expected, (double)count, 5.0 * spread);
+
+    key.order = EWCK_STREAM_NONE; /* another order, and another place in the batch */
+    key.position = 100;
+    StepBlock other(be, key);
+    EXPECT_OK(be->ops->gather(be, x, y, samples, &view, other, 50));
+    const std::vector<float> some = x.Read();
+    for (size_t i = 0; i < 50; i++)
+        ASSERT_EQ(shown[100 + i],
+            std::vector<float>(some.begin() + 9 * (long)i, some.begin() + 9 * (long)i + 9));
+    for (uint32_t ewck_step::*const part : {&ewck_step::task, &ewck_step::epoch}) {
+        ewck_step changed = key;
+        changed.*part += 1;
+        StepBlock third(be, changed);
+        EXPECT_OK(be->ops->gather(be, x, y, samples, &view, third, 50));
+        const std::vector<float> others = x.Read();
+        EXPECT_NE(std::vector<float>(some.begin(), some.begin() + 450),
+            std::vector<float>(others.begin(), others.begin() + 450));
+    }
 }
 
 /* Parts of a joint view may differ in rows, lists, images, taps, offsets and label maps. */

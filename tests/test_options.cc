@@ -190,8 +190,17 @@ TEST(Options, ChoicesAreTheEnums)
         {"schedule", "constant", &ewc_run_options::schedule, EWC_SCHEDULE_CONSTANT},
         {"schedule", "cosine", &ewc_run_options::schedule, EWC_SCHEDULE_COSINE},
         {"schedule", "step", &ewc_run_options::schedule, EWC_SCHEDULE_STEP},
+        {"batch-norm", "shared", &ewc_run_options::batch_norm, EWC_BATCH_NORM_SHARED},
+        {"batch-norm", "freeze", &ewc_run_options::batch_norm, EWC_BATCH_NORM_FREEZE},
+        {"batch-norm", "reset", &ewc_run_options::batch_norm, EWC_BATCH_NORM_RESET},
+        {"augment", "none", &ewc_run_options::augment, EWC_AUGMENT_NONE},
+        {"augment", "flip", &ewc_run_options::augment, EWC_AUGMENT_FLIP},
+        {"augment", "crop", &ewc_run_options::augment, EWC_AUGMENT_CROP},
+        {"augment", "flip+crop", &ewc_run_options::augment, EWC_AUGMENT_FLIP_CROP},
         {"class-weights", "none", &ewc_run_options::class_weights, EWC_CLASS_WEIGHTS_NONE},
         {"class-weights", "balanced", &ewc_run_options::class_weights, EWC_CLASS_WEIGHTS_BALANCED},
+        {"keep", "last", &ewc_run_options::keep, EWC_KEEP_LAST},
+        {"keep", "all", &ewc_run_options::keep, EWC_KEEP_ALL},
         {"likelihood", "softmax", &ewc_run_options::likelihood, EWC_LIKELIHOOD_SOFTMAX},
         {"likelihood", "gaussian", &ewc_run_options::likelihood, EWC_LIKELIHOOD_GAUSSIAN},
         {"likelihood", "bernoulli", &ewc_run_options::likelihood, EWC_LIKELIHOOD_BERNOULLI},
@@ -216,7 +225,8 @@ TEST(Options, SetAndGetAgree)
         {"lambda", "1e-20"}, {"lambda", "0"}, {"seed", "9223372036854775807"}, {"tasks", "1000000"},
         {"hidden", "none"}, {"hidden", "7"}, {"hidden", "400,300,20"}, {"checkpoint", "false"},
         {"data-dir", "/a b/\xc3\xa4\"\\"}, {"max-angle", "-90.5"}, {"mean", "0.1307"},
-        {"schedule-factor", "1"}, {"momentum", "0.999999"}};
+        {"schedule-factor", "1"}, {"momentum", "0.999999"}, {"channel-means", "none"},
+        {"channel-means", "-0.25,1e-05,0.4914"}, {"channel-stds", "0.1"}};
     for (const auto &c : cases) {
         ewc_run_options o = Defaults();
         EXPECT_OK(ewc_options_set(&o, c[0], c[1]));
@@ -242,7 +252,8 @@ TEST(Options, BadNumbersAreRefused)
         if (info.type != EWC_OPTION_INTEGER && info.type != EWC_OPTION_REAL) continue;
         for (const std::string &value : never) {
             if (info.type == EWC_OPTION_REAL && (value == "1." || value[0] == '9')) continue;
-            if (std::string(info.key) == "classes-per-task" && value == "1,5")
+            const std::string key = info.key;
+            if (value == "1,5" && (key == "classes-per-task" || key == "mean" || key == "std"))
                 continue; /* a list */
             ewc_run_options o = Defaults();
             const ewc_status status = ewc_options_set(&o, info.key, value.c_str());
@@ -462,6 +473,50 @@ TEST(Options, PresetsPassAndStartFromDefaults)
     EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_preset(&o, ""));
 }
 
+/* The longest text of a list is within what ewc_options_get promises. */
+TEST(Options, ManyLongNumbersAreWritten)
+{
+    ewc_run_options o = Defaults();
+    o.channel_means.count = EWC_OPTION_REALS_MAX;
+    for (double &x : o.channel_means.items)
+        x = -1.2345678901234567e-300;
+    char text[2 * EWC_OPTION_TEXT_SIZE];
+    EXPECT_OK(ewc_options_get(&o, "channel-means", text, sizeof text));
+    ewc_run_options back = Defaults();
+    EXPECT_OK(ewc_options_set(&back, "channel-means", text));
+    EXPECT_EQ(Dump(o), Dump(back));
+}
+
+/* As the README says; a head for each task, or none with --scenario class. */
+TEST(Options, SplitCifar)
+{
+    const struct {
+        const char *name, *means, *stds;
+        int64_t known, tasks, each, epochs;
+    } cases[] = {{"split-cifar10", "0.4914,0.4822,0.4465", "0.247,0.2435,0.2616", 8, 5, 2, 10},
+        {"split-cifar100", "0.5071,0.4865,0.4409", "0.2673,0.2564,0.2762", 9, 10, 10, 20},
+        {"split-cifar100-20", "0.5071,0.4865,0.4409", "0.2673,0.2564,0.2762", 9, 20, 5, 20}};
+    for (const auto &c : cases) {
+        SCOPED_TRACE(c.name);
+        ewc_run_options o = Defaults();
+        EXPECT_OK(ewc_options_preset(&o, c.name));
+        EXPECT_EQ(c.known, o.dataset);
+        EXPECT_EQ(EWC_TASKS_SPLIT, o.kind);
+        EXPECT_EQ(c.tasks, o.tasks);
+        EXPECT_EQ(c.each, o.classes_per_task);
+        EXPECT_EQ(EWC_SCENARIO_TASK, o.scenario);
+        EXPECT_EQ(c.means, Get(o, "channel-means"));
+        EXPECT_EQ(c.stds, Get(o, "channel-stds"));
+        EXPECT_EQ(c.epochs, o.epochs);
+        EXPECT_EQ(128, o.batch);
+        EXPECT_EQ(EWC_OPTIMIZER_ADAM, o.optimizer);
+        EXPECT_EQ(1e-3, o.lr);
+        EXPECT_EQ(EWC_AUGMENT_NONE, o.augment);
+        EXPECT_OK(ewc_options_set(&o, "scenario", "class"));
+        EXPECT_OK(ewc_options_check(&o));
+    }
+}
+
 /* What serves 5, 10, 50 and 100 tasks, as the README's table says. */
 TEST(Options, LongSequence)
 {
@@ -511,6 +566,47 @@ class Config : public ::testing::Test
     }
 };
 
+/* One number, or one for each channel: what is set last holds, in text and in JSON. */
+TEST_F(Config, MeanAndStdMayBeLists)
+{
+    EXPECT_OK(ewc_options_set(&o, "mean", "0.4914,0.4822,0.4465"));
+    EXPECT_EQ(3, o.channel_means.count);
+    EXPECT_EQ(0.4822, o.channel_means.items[1]);
+    EXPECT_EQ("0.4914,0.4822,0.4465", Get(o, "channel-means"));
+    EXPECT_EQ("none", Get(o, "channel-stds"));
+    EXPECT_OK(Load("{\"std\": [0.25, 1, 2], \"lambda\": 3}"));
+    EXPECT_EQ("0.25,1,2", Get(o, "channel-stds"));
+    EXPECT_OK(ewc_options_check(&o));
+    EXPECT_OK(ewc_options_set(&o, "mean", "0.5"));
+    EXPECT_EQ(0, o.channel_means.count);
+    EXPECT_EQ(0.5, o.mean);
+    EXPECT_OK(Load("{\"std\": 4}"));
+    EXPECT_EQ(0, o.channel_stds.count);
+    EXPECT_OK(ewc_options_set(&o, "channel-means", "1,2"));
+    EXPECT_OK(ewc_options_set(&o, "std", "1,2,3"));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "std: 3 numbers, expected one, or as many as the 2 of mean",
+        ewc_options_check(&o));
+    const std::string before = Dump(o);
+    for (const char *bad : {"1,", ",1", "1,,2", "1,x", "1,nan", "1,1001", "1;2"})
+        EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_set(&o, "mean", bad)) << bad;
+    EXPECT_FAILS(EWC_ERR_CONFIG,
+        "channel-stds: \"1,0\", expected numbers such as 0.49,0.48, or none",
+        ewc_options_set(&o, "std", "1,0"));
+    std::string many = "1";
+    for (int i = 0; i < EWC_OPTION_REALS_MAX; i++)
+        many += ",1";
+    EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_set(&o, "mean", many.c_str()));
+    for (const char *bad : {"{\"mean\": \"1,2\"}", "{\"mean\": [1, \"2\"]}", "{\"std\": [0]}",
+             "{\"channel-means\": 1}"})
+        EXPECT_EQ(EWC_ERR_CONFIG, Load(bad)) << bad;
+    EXPECT_EQ(before, Dump(o));
+    EXPECT_OK(ewc_options_set(&o, "mean", many.substr(2).c_str())); /* as many as there may be */
+    EXPECT_OK(ewc_options_set(
+        &o, "channel-means", ("-0.12345678901234567" + std::string(many.substr(3))).c_str()));
+    EXPECT_EQ(-0.12345678901234567, o.channel_means.items[0]);
+    EXPECT_EQ(EWC_OPTION_REALS_MAX, o.channel_means.count);
+}
+
 TEST_F(Config, WrittenOptionsReadBack)
 {
     for (uint64_t round = 0; round < 50; round++) {
@@ -524,6 +620,7 @@ TEST_F(Config, WrittenOptionsReadBack)
             if (info.type == EWC_OPTION_REAL) value = std::to_string(rng.Uniform(0.01, 0.99));
             if (info.type == EWC_OPTION_TEXT) value = rng.Below(2) ? "a \"b\"\t\\\xc3\xa9" : "";
             if (info.type == EWC_OPTION_LIST) value = rng.Below(2) ? "5,6,7" : "none";
+            if (info.type == EWC_OPTION_REALS) value = rng.Below(2) ? "0.1,1e-05,7" : "none";
             if (info.type == EWC_OPTION_CHOICE) {
                 const std::vector<std::string> names = Choices(info.limits);
                 value = names[(size_t)rng.Below((int64_t)names.size())];
@@ -828,6 +925,12 @@ TEST(Check, RefusesValuesOutOfRange)
             write((int64_t)EWC_OPTION_LIST_MAX + 1);
             write(std::array<int64_t, 2>{1, 0});
             break;
+        case EWC_OPTION_REALS:
+            write((int64_t)-1);
+            write((int64_t)EWC_OPTION_REALS_MAX + 1);
+            for (const double bad : {std::nan(""), 1e9, -1e9})
+                write(ewc_option_reals{1, {bad}});
+            break;
         }
     }
 }
@@ -869,7 +972,8 @@ TEST(Sized, EveryStructThatIsHandedOverIsInTheTable)
         table.insert(type);
     const std::set<std::string> owned = {"ewc_event", "ewc_segment", "ewc_run_result",
                                     "ewc_confusion"},
-                                fixed = {"ewc_fisher_stats", "ewc_metrics", "ewc_option_list"};
+                                fixed = {"ewc_fisher_stats", "ewc_metrics", "ewc_option_list",
+                                    "ewc_tensor_name", "ewc_option_reals"};
     size_t found = 0;
     for (const auto &entry : std::filesystem::directory_iterator(EWC_TEST_INCLUDE)) {
         const std::string text = ReadFile(entry.path().string());

@@ -347,7 +347,7 @@ TEST_P(Predict, FilesThatDoNotSayEnough)
     const auto rewrite = [&](const char *key, const char *value) {
         const Json header = ParseJson(whole.substr(8, length));
         json_t *const metadata = json_object_get(header.get(), "__metadata__");
-        json_object_del(metadata, "ewc.crc32");
+        json_object_del(metadata, "ewc.xxh3");
         EXPECT_NE(nullptr, json_object_get(metadata, key)) << key;
         if (value)
             json_object_set_new(metadata, key, json_string(value));

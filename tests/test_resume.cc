@@ -2,7 +2,6 @@
 /* Runs that stop and go on: what comes of them is what comes of runs that do not stop. */
 #include <csignal>
 #include <filesystem>
-#include <regex>
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,7 +9,22 @@
 #include "ewc/ewc.h"
 #include "host/base/state.h"
 #include "support/files.hpp"
+#include "support/runs.hpp"
 #include "support/world.hpp"
+
+/* Runs open their device through this (the linker's --wrap), so that they can have the emulated
+ * GPU. */
+static bool emulates = false;
+extern "C" {
+ewc_status __real_ewc_backend_create(
+    ewc_backend **out, const char *device, const ewc_backend_options *options);
+ewc_status __wrap_ewc_backend_create(
+    ewc_backend **out, const char *device, const ewc_backend_options *options)
+{
+    return emulates ? test::Open(out, "cuda-emulated")
+                    : __real_ewc_backend_create(out, device, options);
+}
+}
 
 using namespace test;
 namespace fs = std::filesystem;
@@ -43,14 +57,6 @@ struct Stop {
         ((Stop *)user)->messages.push_back(message);
     }
 };
-
-/* Without what depends on the clock and on the folder. */
-std::string Timeless(const std::string &text)
-{
-    static const std::regex times("\"(seconds|folder|fisher_samples_per_second)\": ?"
-                                  "(\\{[^}]*\\}|\"[^\"]*\"|[^,}\n]*)");
-    return std::regex_replace(text, times, "\"$1\":0");
-}
 
 class Resume : public ::testing::Test
 {
@@ -103,6 +109,17 @@ class Resume : public ::testing::Test
         const ewc_status status = ewc_run_resume(&run, path.c_str(), options, &callbacks);
         return status == EWC_OK ? Execute(run, stop) : status;
     }
+    /* What is said when a run is about to go on. */
+    static std::string Said(const std::string &path)
+    {
+        Stop stop;
+        const ewc_run_callbacks callbacks = Callbacks(&stop);
+        ewc_run *run = nullptr;
+        EXPECT_OK(ewc_run_resume(&run, path.c_str(), nullptr, &callbacks));
+        ewc_run_free(run);
+        EXPECT_LE(stop.messages.size(), 1u);
+        return stop.messages.empty() ? "" : stop.messages[0];
+    }
     /* All that a run leaves. */
     static std::vector<std::string> Left(const std::string &path)
     {
@@ -110,6 +127,14 @@ class Resume : public ::testing::Test
         return {Timeless(ReadFile(path + "/metrics.jsonl")),
             Timeless(ReadFile(path + "/result.json")),
             ReadFile(path + "/checkpoint/model.safetensors")};
+    }
+    static std::vector<std::string> Names(const std::string &path)
+    {
+        std::vector<std::string> out;
+        for (const auto &entry : fs::directory_iterator(path))
+            out.push_back(entry.path().filename().string());
+        std::sort(out.begin(), out.end());
+        return out;
     }
     static void ExpectSame(const std::vector<std::string> &want, const std::string &path)
     {
@@ -141,6 +166,9 @@ TEST_F(Resume, FromEveryEventOfEveryMethod)
         {{"method", "er"}, {"memory", "20"}, {"kind", "split"}, {"scenario", "class"},
             {"class-weights", "balanced"}, {"validation", "5"}},
         {{"method", "dropout"}, {"validation", "10"}, {"patience", "1"}, {"validate-every", "2"}},
+        {{"method", "er"}, {"augment", "flip+crop"}, {"memory", "20"}, {"mean", "0.1"}},
+        {{"method", "ewc"}, {"augment", "crop"}, {"crop-padding", "1"}, {"epochs", "1"},
+            {"channel-means", "0.3"}, {"channel-stds", "0.2"}},
     };
     for (const Settings &settings : cases) {
         SCOPED_TRACE(settings[0].second + (settings.size() > 1 ? ", " + settings[1].second : ""));
@@ -164,6 +192,57 @@ TEST_F(Resume, FromEveryEventOfEveryMethod)
         }
     }
 }
+
+/* The same on each device, at some of the events. */
+class ResumeOn : public Resume, public ::testing::WithParamInterface<std::string>
+{
+  protected:
+    void SetUp() override
+    {
+        ewc_backend *be = nullptr;
+        const ewc_status status = Open(&be, GetParam());
+        ewc_backend_free(be);
+        if (status == EWC_ERR_NO_DEVICE) GTEST_SKIP() << ewc_last_error();
+        ASSERT_OK(status);
+        Resume::SetUp();
+        emulates = GetParam() == "cuda-emulated";
+    }
+    void TearDown() override { emulates = false; }
+};
+
+TEST_P(ResumeOn, FromSomeEvents)
+{
+    const std::vector<Settings> cases = {
+        {{"method", "ewc"}, {"optimizer", "sgd"}, {"momentum", "0.9"}, {"dropout-hidden", "0.5"}},
+        {{"method", "si"}, {"validation", "10"}, {"patience", "1"}, {"validate-every", "2"}},
+        {{"method", "lwf"}, {"kind", "split"}, {"scenario", "class"}},
+        {{"method", "agem"}, {"memory", "20"}, {"kind", "split"}, {"scenario", "task"}},
+    };
+    for (size_t c = 0; c < cases.size(); c++) {
+        Settings settings = cases[c];
+        SCOPED_TRACE(settings[0].second);
+        settings.insert(
+            settings.end(), {{"device", GetParam() == "cpu" ? "cpu" : "cuda"}, {"tasks", "2"},
+                                {"iterations", "3"}, {"checkpoint-every", "2"}});
+        const ewc_run_options whole = Options(settings);
+        Stop never;
+        ASSERT_OK(Begin(whole, &never));
+        const std::vector<std::string> want = Left(whole.out);
+        EXPECT_EQ(GetParam() == "cpu", want[0].find("\"device\":\"cpu\"") != std::string::npos);
+        for (int n = 1 + (int)c; n <= never.events; n += 4) {
+            SCOPED_TRACE(n);
+            const ewc_run_options o = Options(settings);
+            Stop once, rest;
+            once.at = n;
+            ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+            ASSERT_OK(GoOn(o.out, &rest));
+            ExpectSame(want, o.out);
+            if (HasFatalFailure()) return;
+        }
+    }
+}
+
+INSTANTIATE_ON_BACKENDS(ResumeOn);
 
 /* In the middle of a Fisher pass, which is then made again. */
 TEST_F(Resume, FromTheMiddleOfAFisherPass)
@@ -288,7 +367,7 @@ TEST_F(Resume, ASequenceGoesOnWithoutItsFile)
     ExpectSame(Left(whole.out), o.out);
 }
 
-/* A state on request; the last two are kept; a damaged one is passed over. */
+/* The last two are kept; a damaged one, or another than the manifest has, is passed over. */
 TEST_F(Resume, StatesThatAreDamaged)
 {
     const Settings settings = {{"method", "ewc"}, {"checkpoint-minutes", "0"}};
@@ -305,26 +384,131 @@ TEST_F(Resume, StatesThatAreDamaged)
         ASSERT_EQ(EWC_ERR_STOPPED, GoOn(o.out, &next));
         const std::string name = "0000000" + std::to_string(n) + ".safetensors";
         EXPECT_TRUE(fs::exists(states + name));
-        EXPECT_EQ(2, std::distance(fs::directory_iterator(states), fs::directory_iterator()));
+        const std::string before = "0000000" + std::to_string(n - 1) + ".safetensors";
+        EXPECT_EQ((std::vector<std::string>{before, name, "manifest.json"}), Names(states));
     }
     const std::string newest = states + "00000004.safetensors";
     const std::string good = ReadFile(newest);
+    const std::string record = std::string(o.out) + "/metrics.jsonl", lines = ReadFile(record);
     for (const size_t at : {(size_t)0, (size_t)9, good.size() / 2, good.size() - 1}) {
         std::string bad = good;
         bad[at] = (char)(bad[at] ^ 4);
         WriteFile(newest, bad);
-        ewc_run *run = nullptr;
-        Stop stop;
-        const ewc_run_callbacks callbacks = Callbacks(&stop);
-        ASSERT_OK(ewc_run_resume(&run, o.out, nullptr, &callbacks));
-        ewc_run_free(run);
-        ASSERT_EQ(1u, stop.messages.size());
-        EXPECT_NE(std::string::npos, stop.messages[0].find("going on from the state before"));
+        const std::string said = Said(o.out);
+        EXPECT_NE(std::string::npos, said.find("going on from the state before")) << said;
     }
+    WriteFile(newest, ReadFile(states + "00000003.safetensors")); /* whole, but another one */
+    std::string said = Said(o.out);
+    EXPECT_NE(std::string::npos, said.find(", the manifest has ")) << said;
+    fs::remove(newest);
+    said = Said(o.out);
+    EXPECT_NE(std::string::npos, said.find("No such file")) << said;
+    /* Where the manifest is damaged or gone, what lies there counts. */
+    WriteFile(newest, good);
+    WriteFile(record, lines); /* which was cut back to the state before */
+    EXPECT_EQ("", Said(o.out));
+    const std::string manifest = states + "manifest.json", list = ReadFile(manifest);
+    WriteFile(manifest, list.substr(0, list.size() / 2));
+    said = Said(o.out);
+    EXPECT_NE(std::string::npos, said.find("taking the states that lie beside it")) << said;
+    fs::remove(manifest);
+    EXPECT_EQ("", Said(o.out));
     WriteFile(newest, good.substr(0, good.size() - 3));
     Stop rest;
     ASSERT_OK(GoOn(o.out, &rest));
     ExpectSame(Left(whole.out), o.out);
+}
+
+/* One state and one model of each task, whatever else is written; the models stay. */
+TEST_F(Resume, AllTasksAreKeptOnRequest)
+{
+    const Settings settings = {{"method", "ewc"}, {"keep", "all"}, {"tasks", "4"},
+        {"checkpoint-minutes", "0"}, {"checkpoint-every", "2"}};
+    const ewc_run_options whole = Options(settings), o = Options(settings);
+    const std::vector<std::string> models = {"model.safetensors", "task-0001.safetensors",
+        "task-0002.safetensors", "task-0003.safetensors", "task-0004.safetensors"};
+    Stop never, once;
+    ASSERT_OK(Begin(whole, &never));
+    EXPECT_EQ(models, Names(std::string(whole.out) + "/checkpoint"));
+
+    once.at = never.events - 1; /* in the last task */
+    ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+    const std::string out = o.out;
+    const Json manifest = ParseJson(ReadFile(out + "/resume/manifest.json"));
+    const json_t *const states = json_object_get(manifest.get(), "states");
+    std::vector<int64_t> ends;
+    std::vector<std::string> files = {"manifest.json"};
+    for (size_t i = 0; i < json_array_size(states); i++) {
+        const json_t *const state = json_array_get(states, i);
+        const std::string file = json_string_value(json_object_get(state, "file"));
+        files.insert(files.end() - 1, file);
+        EXPECT_EQ(fs::file_size(out + "/resume/" + file),
+            (uintmax_t)json_integer_value(json_object_get(state, "bytes")));
+        const int64_t tasks = json_integer_value(json_object_get(state, "tasks"));
+        const int64_t step = json_integer_value(json_object_get(state, "step"));
+        if (!json_is_true(json_object_get(state, "at_end"))) continue;
+        ends.push_back(tasks);
+        EXPECT_EQ(5 * tasks, step);
+    }
+    EXPECT_EQ((std::vector<int64_t>{1, 2, 3}), ends);
+    EXPECT_EQ(files, Names(out + "/resume")) << "what the manifest does not have is deleted";
+    EXPECT_GE(files.size(), 5u);
+
+    /* The two newest are damaged: on from a task's end. */
+    for (size_t i = files.size() - 3; i < files.size() - 1; i++)
+        WriteFile(out + "/resume/" + files[i], "damaged");
+    Stop rest;
+    ASSERT_OK(GoOn(out, &rest));
+    ExpectSame(Left(whole.out), out);
+    EXPECT_EQ(models, Names(out + "/checkpoint"));
+    for (const std::string &name : models)
+        EXPECT_TRUE(ReadFile(out + "/checkpoint/" + name) ==
+                    ReadFile(std::string(whole.out) + "/checkpoint/" + name))
+            << name;
+
+    /* Each is the model after its task. */
+    EXPECT_TRUE(ReadFile(out + "/checkpoint/task-0004.safetensors") ==
+                ReadFile(out + "/checkpoint/model.safetensors"));
+    const Json result = ParseJson(ReadFile(out + "/result.json"));
+    ewc_run_options again = whole;
+    again.out[0] = '\0';
+    for (size_t t = 0; t < 4; t++) {
+        ewc_run *run = nullptr;
+        double accuracy[4];
+        ASSERT_OK(ewc_run_create(&run, &again, nullptr));
+        ASSERT_OK(ewc_run_evaluate(run, (out + "/checkpoint/" + models[t + 1]).c_str(), accuracy));
+        ewc_run_free(run);
+        const json_t *const row = json_array_get(json_object_get(result.get(), "accuracy"), t);
+        for (size_t k = 0; k <= t; k++)
+            EXPECT_NEAR(json_number_value(json_array_get(row, k)), accuracy[k], 1e-6) << t << k;
+    }
+}
+
+/* What a process left half written when it was killed is gone when another one goes on. */
+TEST_F(Resume, StraysAreDeleted)
+{
+    const ewc_run_options o = Options({{"method", "ewc"}});
+    Stop once, again, rest;
+    once.at = 12;
+    ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+    const std::string out = o.out;
+    const auto litter = [&] {
+        for (const char *place : {"/", "/resume/", "/checkpoint/"})
+            WriteFile(out + place + ".ewc-17-5-0.tmp", "half");
+    };
+    litter();
+    WriteFile(out + "/resume/00000002.safetensors", "not in the manifest");
+    again.at = 1;
+    ASSERT_EQ(EWC_ERR_STOPPED, GoOn(out, &again));
+    EXPECT_EQ(
+        (std::vector<std::string>{"00000001.safetensors", "00000002.safetensors", "manifest.json"}),
+        Names(out + "/resume"));
+    EXPECT_EQ(1u, Names(out + "/checkpoint").size());
+    litter();
+    ASSERT_OK(GoOn(out, &rest));
+    EXPECT_EQ(
+        (std::vector<std::string>{"checkpoint", "config.json", "metrics.jsonl", "result.json"}),
+        Names(out));
 }
 
 TEST_F(Resume, WhatIsRefused)
@@ -470,12 +654,16 @@ TEST(State, BlocksAreTheSameInAFile)
     EXPECT_OK(ewci_state_exchange(state, "i", EWCI_I64, 2, i));
     EXPECT_OK(ewci_state_exchange(state, "none", EWCI_F64, 0, nullptr));
     EXPECT_OK(ewci_state_exchange(state, "text", EWCI_U8, 4, text));
+    EXPECT_STREQ("", ewci_state_seal(state));
     EXPECT_OK(ewci_state_write(state, path.c_str()));
+    const std::string seal = ewci_state_seal(state);
+    EXPECT_EQ(16u, seal.size());
     ewci_state_free(state);
 
     const std::string file = ReadFile(path);
     ASSERT_OK(ewci_state_read(&state, path.c_str(), file.size()));
     EXPECT_EQ(1, ewci_state_is_read(state));
+    EXPECT_EQ(seal, ewci_state_seal(state));
     float f2[3] = {};
     double d2[1] = {};
     int64_t i2[2] = {};
@@ -500,21 +688,20 @@ TEST(State, BlocksAreTheSameInAFile)
     ewci_state_free(state);
 
     /* Any byte that is another one, and any end that comes too soon. */
-    for (size_t at = 0; at < file.size(); at += 5) {
+    for (size_t at = 0; at < file.size(); at++) {
         std::string bad = file;
         bad[at] = (char)(bad[at] ^ 1);
         WriteFile(path, bad);
-        const ewc_status status = ewci_state_read(&state, path.c_str(), file.size());
-        const size_t header =
-            8 + (size_t)(unsigned char)file[0] + 256 * (size_t)(unsigned char)file[1];
-        if (at >= header) {
-            EXPECT_EQ(EWC_ERR_CHECKPOINT, status) << at;
-        }
-        if (status == EWC_OK) ewci_state_free(state); /* a name, or a space */
+        EXPECT_EQ(EWC_ERR_CHECKPOINT, ewci_state_read(&state, path.c_str(), file.size())) << at;
         WriteFile(path, file.substr(0, at));
         EXPECT_EQ(EWC_ERR_CHECKPOINT, ewci_state_read(&state, path.c_str(), file.size())) << at;
         EXPECT_EQ(nullptr, state);
     }
+    std::string former = file;
+    former.replace(former.find("\"ewc.state\":\"2\""), 15, "\"ewc.state\":\"1\"");
+    WriteFile(path, former);
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "a state of format \"1\", this library reads 2",
+        ewci_state_read(&state, path.c_str(), file.size()));
     WriteFile(path, file);
     EXPECT_FAILS(EWC_ERR_IO, "larger", ewci_state_read(&state, path.c_str(), file.size() - 1));
 }

@@ -641,7 +641,7 @@ void RaiseThirdHead(const std::string &path)
     uint64_t length = 0;
     std::memcpy(&length, file.data(), 8);
     const Json header = ParseJson(file.substr(8, length));
-    json_object_del(json_object_get(header.get(), "__metadata__"), "ewc.crc32");
+    json_object_del(json_object_get(header.get(), "__metadata__"), "ewc.xxh3");
     const json_t *const offsets =
         json_object_get(json_object_get(header.get(), "head.bias"), "data_offsets");
     const size_t begin = (size_t)json_integer_value(json_array_get(offsets, 0));

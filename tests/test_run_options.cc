@@ -147,6 +147,15 @@ std::string ByHand(const ewc_run_options &o)
     t.mean = (float)o.mean;
     t.std = (float)o.std;
     t.standardize = o.standardize;
+    const std::vector<float> means(
+        o.channel_means.items, o.channel_means.items + o.channel_means.count);
+    const std::vector<float> stds(
+        o.channel_stds.items, o.channel_stds.items + o.channel_stds.count);
+    t.means = means.empty() ? nullptr : means.data();
+    t.stds = stds.empty() ? nullptr : stds.data();
+    t.units = 1; /* channel */
+    t.augment = o.augment;
+    t.crop_padding = o.crop_padding;
     t.validation = o.validation;
     const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, data.get(), &t);
 
@@ -217,6 +226,7 @@ std::string ByHand(const ewc_run_options &o)
     train.validate_every = o.validate_every;
     train.fisher_overlap = o.fisher_overlap;
     train.class_weights = o.class_weights;
+    train.batch_norm = o.batch_norm;
     train.on_event = Story::Listen;
     train.event_user = &story;
     const Handle<ewc_trainer> trainer =
@@ -296,6 +306,11 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
         {"mean", "0", "0.25"},
         {"std", "1", "0.5"},
         {"standardize", "false", "true"},
+        {"channel-means", "none", "0.25"},
+        {"channel-stds", "none", "0.5", {{"channel-means", "0.1"}}},
+        {"augment", "none", "flip"},
+        {"augment", "crop", "flip+crop", {{"crop-padding", "1"}}},
+        {"crop-padding", "1", "2", {{"augment", "crop"}}},
         {"validation", "0", "10"},
         {"hidden", "5", "6"},
         {"hidden", "5", "5,4"},
@@ -368,8 +383,8 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
     /* Seen elsewhere: what a preset sets, whose data, on which device, and what is left where. */
     std::set<std::string> covered = {"preset", "dataset", "data-dir", "device", "precision", "out",
         "checkpoint", "data", "format", "label-column", "test-share", "image-size", "coarse-labels",
-        "sequence", "network", "checkpoint-every", "checkpoint-minutes", "likelihood", "sigma",
-        "target-columns"};
+        "sequence", "network", "checkpoint-every", "checkpoint-minutes", "keep", "init-from",
+        "init-map", "continuable", "likelihood", "sigma", "target-columns"};
     for (const Case &c : cases) {
         SCOPED_TRACE(std::string(c.key) + ": " + c.one + ", " + c.other);
         covered.insert(c.key);

@@ -837,8 +837,8 @@ TEST_F(SequenceFiles, WhatARunLeaves)
         std::memcpy(&header, file.data(), sizeof header);
         header += is.size() - was.size();
         std::memcpy(file.data(), &header, sizeof header);
-        const size_t sum = file.find("\"ewc.crc32\""); /* files of others have none */
-        file.replace(sum, 11, "\"ewc.crc33\"");
+        const size_t sum = file.find("\"ewc.xxh3\""); /* files of others have none */
+        file.replace(sum, 10, "\"ewc.xxh4\"");
         WriteFile(folder / "other.safetensors", file);
     };
     const std::string other = folder / "other.safetensors";

@@ -10,6 +10,7 @@
 #include "ewc/sequence.h"
 #include "host/data/dataset.h"
 #include "host/data/task.h"
+#include "host/run/checkpoint.h"
 #include "support/files.hpp"
 #include "support/world.hpp"
 
@@ -543,6 +544,64 @@ TEST_P(Standardize, TurnedAndPermuted)
     }
 }
 
+/* One for each channel, or one for all of them; of bytes the 255th part. */
+TEST_P(Standardize, ByGivenNumbers)
+{
+    const float means[] = {0.4914f, 0.0f, -0.25f}, stds[] = {0.2470f, 2.0f, 0.125f};
+    options.standardize = 0;
+    options.units = 3;
+    options.pad = 1;
+    for (const bool is_float : {false, true})
+        for (int given = 1; given <= 3; given++) {
+            Fill(is_float, 6, 3, 4, 5);
+            options.means = given & 1 ? means : nullptr;
+            options.stds = given & 2 ? stds : nullptr;
+            options.mean = 0.5f;
+            options.std = 0.25f;
+            const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+            const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, set.get(), &options);
+            std::vector<double> want;
+            for (size_t i = 0; i < 5u * 3 * 42; i++) {
+                const size_t c = i / 42 % 3, y = i % 42 / 7, x = i % 7;
+                const size_t at = (i / 126 * 3 + c) * 20 + (y - 1) * 5 + x - 1;
+                const bool inside = y >= 1 && y < 5 && x >= 1 && x < 6;
+                const double value = !inside    ? 0.0
+                                     : is_float ? (double)floats[1][at]
+                                                : (double)bytes[1][at] / 255.0;
+                const double mean = given & 1 ? (double)means[c] : 0.5;
+                want.push_back((value - mean) / (given & 2 ? (double)stds[c] : 0.25));
+            }
+            const std::vector<float> got = ReadTask(tasks.get(), 0, EWC_SPLIT_TEST).inputs;
+            ASSERT_EQ(want.size(), got.size());
+            for (size_t i = 0; i < want.size(); i++)
+                if (!(std::fabs(want[i] - (double)got[i]) <= 1e-6 * (1 + std::fabs(want[i]))))
+                    FAIL() << i << ": want " << want[i] << ", got " << got[i];
+        }
+}
+
+/* What another sequence of the same set is given, or finds, is not this one's. */
+TEST_P(Standardize, SequencesOfOneSetHaveTheirOwn)
+{
+    Fill(true, 6, 1, 1, 2);
+    const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+    const Handle<ewc_tasks> found = Make(ewc_tasks_create, set.get(), &options);
+    const std::vector<float> before = ReadTask(found.get(), 0).inputs;
+    const float means[] = {1.0f, 2.0f}, stds[] = {3.0f, 4.0f};
+    options.standardize = 0;
+    options.means = means;
+    options.stds = stds;
+    options.units = 2;
+    const Handle<ewc_tasks> given = Make(ewc_tasks_create, set.get(), &options);
+    ASSERT_OK(ewci_tasks_set_standard(given.get(), 0, stds, means));
+    ewci_task_view joint; /* and the slot is filled anew */
+    ASSERT_OK(ewci_tasks_select_joint(found.get(), &joint, 1));
+    ExpectBits("inputs", ReadTask(found.get(), 0).inputs, before);
+    options.means = options.stds = nullptr;
+    options.standardize = 1;
+    const Handle<ewc_tasks> again = Make(ewc_tasks_create, set.get(), &options);
+    ExpectBits("inputs", ReadTask(again.get(), 0).inputs, before);
+}
+
 /* Other numbers, as a checkpoint's, hold from then on, for joint training, too. */
 TEST_P(Standardize, ByOtherNumbers)
 {
@@ -586,6 +645,31 @@ TEST_P(Standardize, WhatCannotBeIsRefused)
     options.std = 2.0f;
     refused(EWC_ERR_ARGUMENT, "given: 0 and 2");
     options.std = 1.0f;
+    const float numbers[] = {0.0f, 1.0f}, zero[] = {1.0f, 0.0f}, endless[] = {1.0f, HUGE_VALF};
+    options.means = numbers;
+    refused(EWC_ERR_ARGUMENT, "units: 0, expected 1 or more");
+    options.units = 2;
+    refused(EWC_ERR_ARGUMENT, "given: 0 and 1");
+    options.standardize = 0;
+    options.units = 1;
+    refused(EWC_ERR_ARGUMENT,
+        "mean: 1 numbers, expected one, or one for each of the 2 features of memory");
+    options.units = 2;
+    options.means = endless;
+    refused(EWC_ERR_ARGUMENT, "mean: inf, expected a finite number");
+    options.means = nullptr;
+    for (const float *bad : {zero, endless}) {
+        options.stds = bad;
+        refused(EWC_ERR_ARGUMENT, "expected a positive number by which values can be divided");
+    }
+    Fill(true, 4, 3, 2, 2);
+    options.stds = numbers + 1;
+    options.units = 1;
+    refused(EWC_ERR_ARGUMENT,
+        "std: 1 numbers, expected one, or one for each of the 3 channels of memory");
+    Fill(true, 4, 1, 1, 2);
+    options.stds = nullptr;
+    options.standardize = 1;
     for (size_t row = 0; row < 4; row++)
         floats[0][2 * row + 1] = row ? 0.0f : 1e-44f;
     refused(EWC_ERR_DATA, "standardize: feature 1 of memory has mean ");
@@ -599,6 +683,51 @@ TEST_P(Standardize, WhatCannotBeIsRefused)
         ewc_tasks_free(tasks);
         return status;
     });
+}
+
+/* Those that were given are in the checkpoint, too, and must be those of who evaluates it. */
+TEST_P(Standardize, GivenNumbersAreInTheCheckpoint)
+{
+    const Folder folder;
+    const std::string path = folder / "a.safetensors";
+    const float means[] = {0.25f, 0.5f, 0.125f}, stds[] = {0.1f, 0.2f, 0.3f};
+    Fill(false, 6, 3, 2, 2);
+    const Handle<ewc_dataset> set = Make(ewc_dataset_create, be, &source);
+    options.standardize = 0;
+    options.means = means;
+    options.stds = stds;
+    options.units = 3;
+    const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, set.get(), &options);
+    const Handle<ewc_model> model = MakeModel(be, {12, {5}, 2, EWC_ACTIVATION_TANH});
+    ASSERT_OK(ewc_checkpoint_save_tasks(path.c_str(), model.get(), nullptr, tasks.get(), 1));
+    ewc_checkpoint_info info = {};
+    ASSERT_OK(ewc_checkpoint_describe(path.c_str(), &info, sizeof info));
+    EXPECT_EQ(2, info.standardize);
+    EXPECT_EQ(1.0, info.scale);
+    EXPECT_EQ(0.0, info.mean);
+    EXPECT_EQ(1.0, info.std);
+    ewc_predictor *made = nullptr;
+    ASSERT_OK(ewc_predictor_create(&made, be, path.c_str()));
+    std::vector<float> want(60), got(60);
+    EXPECT_OK(ewc_tasks_transform(tasks.get(), 0, want.data(), bytes[1].data(), 5));
+    EXPECT_OK(ewc_tasks_transform(ewc_predictor_tasks(made), 0, got.data(), bytes[1].data(), 5));
+    ExpectBits("inputs", got, want);
+    EXPECT_NEAR(((double)bytes[1][0] / 255.0 - 0.25) / (double)0.1f, (double)want[0], 1e-5);
+    ewc_predictor_free(made);
+    int64_t trained = 0;
+    EXPECT_OK(ewci_checkpoint_compare(path.c_str(), model.get(), tasks.get(), 0, &trained));
+    EXPECT_EQ(1, trained);
+    const float others[] = {0.25f, 0.5f, 0.375f};
+    options.means = others;
+    const Handle<ewc_tasks> other = Make(ewc_tasks_create, set.get(), &options);
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT,
+        "ewc.input.standard is [[[63.75,127.5,31.875],[25.5,51.0,76.5]]], these tasks' is "
+        "[[[63.75,127.5,95.625]",
+        ewci_checkpoint_compare(path.c_str(), model.get(), other.get(), 0, &trained));
+    options.means = options.stds = nullptr;
+    const Handle<ewc_tasks> plain = Make(ewc_tasks_create, set.get(), &options);
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, "ewc.input.scale is 1, these tasks' is 0.0039",
+        ewci_checkpoint_compare(path.c_str(), model.get(), plain.get(), 0, &trained));
 }
 
 /* A model takes mean and std along, of each set that its tasks are of. */
@@ -647,7 +776,7 @@ TEST_P(Standardize, IsInTheCheckpoint)
     ASSERT_NE(std::string::npos, at);
     std::string lost = file;
     lost[at] = 'x';
-    lost.replace(lost.find("ewc.crc32"), 9, "ewc.crc31");
+    lost.replace(lost.find("ewc.xxh3"), 8, "ewc.xxh4");
     WriteFile(path, lost);
     ewc_predictor *made = nullptr;
     EXPECT_FAILS(EWC_ERR_CHECKPOINT, "ewc.input.standard: mean and std of 0 sets, there are 1",

@@ -418,6 +418,81 @@ TEST_P(Tasks, InputsAreNormalised)
     }
 }
 
+/* What is augmented is the image as it is stored: the task's map, whatever it is, is of that. */
+TEST_P(Tasks, AugmentsBeforeTheMap)
+{
+    const Source source = RandomSource(3, 6, 5, 2, 40, 2);
+    for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_ROTATED, EWC_TASKS_SPLIT}) {
+        SCOPED_TRACE(kind);
+        ewc_task_options options =
+            Options(kind, EWC_SCENARIO_DOMAIN, kind == EWC_TASKS_SPLIT ? 1 : 3);
+        options.pad = 1;
+        options.mean = 0.25f;
+        options.max_angle = 50.0;
+        options.augment = EWC_AUGMENT_FLIP_CROP;
+        options.crop_padding = 3;
+        const Sequence s(be, source, options);
+        const int64_t t = options.count - 1, rows = 40;
+        ewci_task_view task;
+        ASSERT_OK(ewci_tasks_select(s.tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
+        const Samples plain = Gather(task);
+        ewci_tasks_augment(s.tasks, &task);
+        const Samples got = Gather(task);
+        test::ExpectBits("plain", s.Read(t, 0).x, plain.x);
+        EXPECT_NE(plain.x, got.x);
+        EXPECT_EQ(plain.labels, got.labels);
+        std::vector<uint8_t> shown;
+        for (int64_t row = 0; row < rows; row++) {
+            const uint8_t *const image = source.Image(0, row);
+            const std::vector<uint8_t> one =
+                reference::Augment(std::vector<uint8_t>(image, image + source.Pixels()), 6, 5, true,
+                    3, 0, EWCK_STREAM_AUGMENT, 0, 0, (uint64_t)row); /* of an empty step block */
+            shown.insert(shown.end(), one.begin(), one.end());
+        }
+        std::vector<float> want(got.x.size());
+        ASSERT_OK(ewc_tasks_transform(s.tasks, t, want.data(), shown.data(), rows));
+        test::ExpectBits("augmented", got.x, want);
+    }
+}
+
+TEST_P(Tasks, WhatCannotBeAugmentedIsRefused)
+{
+    ewc_task_options options = Options(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1);
+    const auto refused = [&](const Source &s, const char *sentence) {
+        ewc_dataset_source source{};
+        source.struct_size = sizeof source;
+        for (int split = 0; split < 2; split++) {
+            source.rows[split] = s.Rows(split);
+            source.images[split] = s.images[split].data();
+            source.labels[split] = s.labels[split].data();
+        }
+        source.channels = s.channels;
+        source.height = s.height;
+        source.width = s.width;
+        source.classes = s.classes;
+        ewc_dataset *set = nullptr;
+        ewc_tasks *tasks = nullptr;
+        ASSERT_OK(ewc_dataset_create(&set, be, &source));
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, sentence, ewc_tasks_create(&tasks, set, &options));
+        EXPECT_EQ(nullptr, tasks);
+        ewc_dataset_free(set);
+    };
+    for (const int64_t bad : {-1, 4}) {
+        options.augment = bad;
+        refused(RandomSource(1, 6, 6, 2, 2, 2), ", expected 0..3");
+    }
+    options.augment = EWC_AUGMENT_FLIP;
+    refused(RandomSource(1, 1, 9, 2, 2, 2),
+        "augment: of images only, and memory has rows of 9 features");
+    refused(RandomSource(1, 2, 65536, 2, 2, 2),
+        "augment: images of 1 x 2 x 65536 in memory, expected sides of at most 65535");
+    options.augment = EWC_AUGMENT_CROP;
+    for (const int64_t bad : {0, 6, -1}) {
+        options.crop_padding = bad;
+        refused(RandomSource(1, 6, 7, 2, 2, 2), ", expected 1..5, less than the side of memory");
+    }
+}
+
 TEST_P(Tasks, ChannelsArePermutedTogether)
 {
     const Source source = RandomSource(3, 4, 5, 2, 6, 2);

@@ -200,6 +200,19 @@ void Balance(Vec<double> &weights, const Vec<int32_t> &labels)
         weights[(size_t)label] = (double)labels.size() / ((double)rows.size() * count);
 }
 
+/* Row `row` of a batch that is trained on, as the step's key augments sample `sample`: inputs are
+ * the images' own pixels, in order and in [0, 1]. */
+Batch Shown(const Plan &plan, const Batch &batch, size_t row, const ewck_step &key, int64_t sample)
+{
+    const int64_t augment = plan.tasks.augment;
+    Batch out = {batch.Input<float>(row), {batch.labels[row]}};
+    if (augment == EWC_AUGMENT_NONE) return out;
+    out.inputs = reference::Augment(out.inputs, plan.data.height, plan.data.width,
+        augment & EWC_AUGMENT_FLIP, augment & EWC_AUGMENT_CROP ? plan.tasks.crop_padding : 0,
+        key.seed, EWCK_STREAM_AUGMENT, key.task, key.epoch, (uint64_t)sample);
+    return out;
+}
+
 /* Mean loss and gradient over rows of different windows. */
 template <typename T>
 std::pair<T, Vec<T>> MeanOver(const std::vector<Row> &rows, const Net &net, const Vec<T> &theta,
@@ -276,9 +289,9 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
             Batch picked;
             for (int64_t i = first; i < std::min(first + batch, rows); i++) {
                 const size_t s = (size_t)ewci_sample(&key, i, rows);
-                const Vec<float> x = all.Input<float>(s);
-                picked.inputs.insert(picked.inputs.end(), x.begin(), x.end());
-                picked.labels.push_back(all.labels[s]);
+                const Batch one = Shown(plan, all, s, key, (int64_t)s);
+                picked.inputs.insert(picked.inputs.end(), one.inputs.begin(), one.inputs.end());
+                picked.labels.push_back(one.labels[0]);
             }
             const auto masks =
                 DropoutMasks<T>(plan.shape, net, plan.train.seed, (uint32_t)story.losses.size());
@@ -292,7 +305,10 @@ Story<T> Tell(const Plan &plan, const Net &net, ewc_tasks *tasks, const Vec<floa
                 plan.train.replay_batch ? plan.train.replay_batch : plan.train.batch;
             for (int64_t i = 0; replays && i < std::min(most, kept); i++) {
                 const auto at = memory.kept[(size_t)ewci_sample(&key, i, kept)];
-                replayed.push_back(RowOf(learnt[at.first], at.second,
+                int64_t sample = (int64_t)at.second; /* of all tasks together */
+                for (size_t before = 0; before < at.first; before++)
+                    sample += (int64_t)learnt[before].Rows();
+                replayed.push_back(RowOf(Shown(plan, learnt[at.first], at.second, key, sample), 0,
                     by_task ? WindowOf(tasks, plan.tasks.scenario, (int64_t)at.first) : window,
                     weights));
             }
@@ -425,6 +441,46 @@ TEST_P(Trainer, FollowsTheOracleInEveryScenario)
         }
 }
 
+namespace
+{
+/* Images of 4 x 4 with other classes in each task. */
+void Augmented(Plan &plan, ewc_augment augment)
+{
+    plan.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_TASK, 2);
+    plan.tasks.augment = augment;
+    plan.tasks.crop_padding = 2;
+}
+} // namespace
+
+/* A network that knows the images as they are is asked for those, test rows or held out. */
+TEST_P(Trainer, EvaluatesImagesAsTheyAre)
+{
+    for (const int64_t patience : {0, 1}) {
+        Log plain_log, log;
+        Plan plan;
+        Augmented(plan, EWC_AUGMENT_NONE);
+        plan.penalty = false;
+        plan.train.epochs = 20;
+        plain_log.Listen(plan);
+        Sequence plain(be, plan);
+        ASSERT_OK(ewc_trainer_run(plain.trainer.get()));
+        Augmented(plan, EWC_AUGMENT_FLIP_CROP);
+        plan.optimizer.lr = 1e-20f; /* learns nothing more */
+        plan.train.patience = patience;
+        plan.train.epochs = 1;
+        plan.tasks.validation = patience ? 20 : 0;
+        log.Listen(plan);
+        Sequence augmented(be, plan);
+        WriteWeights(augmented.model.get(), plain.Weights());
+        ASSERT_OK(ewc_trainer_run(augmented.trainer.get()));
+        int64_t looks = 0;
+        for (const Log::Entry &entry : log.entries)
+            for (size_t t = 0; t < entry.accuracy.size(); t++, looks++)
+                EXPECT_EQ(1.0, entry.accuracy[t]) << "of an event " << entry.event.kind;
+        EXPECT_GE(looks, patience ? 6 : 3);
+    }
+}
+
 TEST_P(Trainer, FollowsTheOracleWithEveryOption)
 {
     const std::pair<const char *, std::function<void(Plan &)>> changes[] = {
@@ -551,6 +607,42 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
                 p.train.joint = 1;
             }},
         {"small Fisher batches", [](Plan &p) { p.fisher.batch = 7; }},
+        {"augmented", [](Plan &p) { Augmented(p, EWC_AUGMENT_FLIP_CROP); }},
+        {"augmented, epochs",
+            [](Plan &p) {
+                Augmented(p, EWC_AUGMENT_FLIP);
+                p.train.epochs = 3;
+                p.data.floats = true;
+                p.tasks.std = 255.0f;
+            }},
+        {"augmented, joint",
+            [](Plan &p) {
+                Augmented(p, EWC_AUGMENT_CROP);
+                p.tasks.scenario = EWC_SCENARIO_CLASS;
+                p.train.joint = 1;
+            }},
+        {"augmented, replay",
+            [](Plan &p) {
+                Augmented(p, EWC_AUGMENT_FLIP_CROP);
+                p.penalty = false;
+                p.train.replay = EWC_REPLAY_JOIN;
+                p.train.memory = 20;
+            }},
+        {"augmented, averaged GEM",
+            [](Plan &p) {
+                Augmented(p, EWC_AUGMENT_FLIP_CROP);
+                p.penalty = false;
+                p.train.replay = EWC_REPLAY_PROJECT;
+                p.train.memory = 20;
+            }},
+        {"augmented, learning without forgetting",
+            [](Plan &p) {
+                Augmented(p, EWC_AUGMENT_FLIP_CROP);
+                p.tasks.scenario = EWC_SCENARIO_CLASS;
+                p.penalty = false;
+                p.train.distill_temperature = 2.0f;
+                p.train.distill_weight = 1.0f;
+            }},
     };
     for (const auto &[name, change] : changes) {
         SCOPED_TRACE(name);
@@ -2244,6 +2336,8 @@ TEST_P(Trainer, RefusesBadOptions)
         o.joint = 1;
     });
     refuses("replay", [](O &o) { Force(o.replay, 3); });
+    refuses("batch-norm: 3", [](O &o) { o.batch_norm = 3; });
+    refuses("batch-norm: -1", [](O &o) { o.batch_norm = -1; });
     refuses("class-weights: 2", [](O &o) { o.class_weights = 2; });
     refuses("class-weights: -1", [](O &o) { o.class_weights = -1; });
     refuses("memory", [](O &o) { o.memory = 0; });

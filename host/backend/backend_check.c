@@ -68,6 +68,9 @@ static ewc_status check_view(const char *operation, const ewck_view *view, int64
         view->parts ? "part_count" : "taps", (long long)inner);
     REQUIRE(rows == 0 || !view->chosen || view->chosen_count > 0,
         "%s: chosen_count=%lld, expected 1 or more", operation, (long long)view->chosen_count);
+    REQUIRE(rows == 0 || !view->augment || view->parts || (view->height > 0 && view->width > 0),
+        "%s: images of %d x %d to augment, expected 1 or more", operation, (int)view->height,
+        (int)view->width);
     return EWC_OK;
 }
 
@@ -231,10 +234,14 @@ static ewc_status check_pool(const char *operation, const ewck_conv *pool, int64
     REQUIRE(pool->filters == pool->channels && pool->groups == pool->channels,
         "%s: %lld channels to %lld in %lld groups", operation, (long long)pool->channels,
         (long long)pool->filters, (long long)pool->groups);
-    for (int i = 0; i < 2; i++) /* else a window may lie in the padding alone */
+    for (int i = 0; i < 2; i++) { /* else a window may lie in the padding alone */
         REQUIRE(2 * pool->padding[i] <= pool->kernel[i],
             "%s: padding %lld, expected at most half the kernel of %lld", operation,
             (long long)pool->padding[i], (long long)pool->kernel[i]);
+        REQUIRE(pool->padding[i] == 0 || pool->dilation[i] <= pool->size[i],
+            "%s: dilation %lld, expected at most the padded size of %lld", operation,
+            (long long)pool->dilation[i], (long long)pool->size[i]);
+    }
     return EWC_OK;
 }
 

@@ -400,6 +400,144 @@ static ewc_status cuda_square_sum(
     OPERATION(be, "square_sum", ewck_square_sum(out, in, repeats, n, cuda->stream));
 }
 
+static ewc_status cuda_add(ewc_backend *be, float *out, const float *in, int64_t n)
+{
+    OPERATION(be, "add", ewck_add(out, in, n, cuda->stream));
+}
+
+static ewc_status cuda_add_activation(
+    ewc_backend *be, float *y, float *z, const float *a, const float *b, int64_t n, int activation)
+{
+    OPERATION(be, "add_activation", ewck_add_activation(y, z, a, b, n, activation, cuda->stream));
+}
+
+/* ---- Layers in which a parameter is used at several places of a sample ---- */
+
+/* Products in TF32 as in bf16x3: it is closer to what is asked for, and reads what is there. */
+static int is_fp32(const ewc_backend *be)
+{
+    return be->precision == EWC_PRECISION_FP32;
+}
+
+static size_t cuda_conv_memory(
+    ewc_backend *be, const ewck_conv *conv, int64_t rows, int64_t gradients)
+{
+    return is_fp32(be) ? ewck_conv_memory(conv, gradients)
+                       : ewck_conv_planes_memory(conv, rows, gradients);
+}
+
+static ewc_status cuda_conv_forward(ewc_backend *be, float *y, float *z, const float *x,
+    const float *w, const float *bias, const ewck_conv *conv, int64_t rows, int activation,
+    void *memory)
+{
+    OPERATION(be, "conv_forward",
+        is_fp32(be) ? ewck_conv_forward(y, z, x, w, bias, conv, rows, activation, cuda->stream)
+                    : ewck_conv_planes_forward(
+                          y, z, x, w, bias, conv, rows, activation, memory, cuda->stream));
+}
+
+static ewc_status cuda_conv_backward_data(ewc_backend *be, float *dx, const float *d,
+    const float *w, const ewck_conv *conv, int64_t rows, void *memory)
+{
+    OPERATION(be, "conv_backward_data",
+        is_fp32(be) ? ewck_conv_backward_data(dx, d, w, conv, rows, cuda->stream)
+                    : ewck_conv_planes_backward_data(dx, d, w, conv, rows, memory, cuda->stream));
+}
+
+static ewc_status cuda_conv_backward_weight(ewc_backend *be, float *g, float *g_bias,
+    const float *d, const float *x, const ewck_conv *conv, int64_t repeats, int64_t rows, int mode,
+    void *memory)
+{
+    OPERATION(be, "conv_backward_weight",
+        (is_fp32(be) ? ewck_conv_backward_weight : ewck_conv_planes_backward_weight)(
+            g, g_bias, d, x, conv, repeats, rows, mode, memory, cuda->stream));
+}
+
+static size_t cuda_products_memory(
+    ewc_backend *be, int64_t gradients, int64_t positions, int64_t out, int64_t in)
+{
+    return is_fp32(be) ? ewck_products_memory(gradients, out, in)
+                       : ewck_products_planes_memory(gradients, positions, out, in);
+}
+
+static ewc_status cuda_sample_products(ewc_backend *be, float *g, float *g_bias, const float *d,
+    const float *x, int64_t repeats, int64_t rows, int64_t positions, int64_t out, int64_t in,
+    int mode, void *memory)
+{
+    OPERATION(be, "sample_products",
+        (is_fp32(be) ? ewck_sample_products : ewck_sample_products_planes)(
+            g, g_bias, d, x, repeats, rows, positions, out, in, mode, memory, cuda->stream));
+}
+
+static ewc_status cuda_pool_forward(
+    ewc_backend *be, float *y, const float *x, const ewck_conv *pool, int64_t rows, int kind)
+{
+    OPERATION(be, "pool_forward", ewck_pool_forward(y, x, pool, rows, kind, cuda->stream));
+}
+
+static ewc_status cuda_pool_backward(ewc_backend *be, float *dx, const float *d, const float *x,
+    const ewck_conv *pool, int64_t repeats, int64_t rows, int kind)
+{
+    OPERATION(
+        be, "pool_backward", ewck_pool_backward(dx, d, x, pool, repeats, rows, kind, cuda->stream));
+}
+
+static ewc_status cuda_norm_moments(ewc_backend *be, float *mean, float *variance, const float *x,
+    const ewck_norm *norm, int64_t rows)
+{
+    OPERATION(be, "norm_moments",
+        ewck_norm_moments(mean, variance, x, norm, rows, cuda->scratch, cuda->stream));
+}
+
+static ewc_status cuda_norm_keep(ewc_backend *be, float *kept_mean, float *kept_variance,
+    const float *mean, const float *variance, int64_t channels, int64_t n, float momentum)
+{
+    OPERATION(be, "norm_keep",
+        ewck_norm_keep(
+            kept_mean, kept_variance, mean, variance, channels, n, momentum, cuda->stream));
+}
+
+static ewc_status cuda_norm_forward(ewc_backend *be, float *y, float *z, const float *x,
+    const float *mean, const float *variance, const float *w, const float *bias,
+    const ewck_norm *norm, int64_t rows, int activation)
+{
+    OPERATION(be, "norm_forward",
+        ewck_norm_forward(y, z, x, mean, variance, w, bias, norm, rows, activation, cuda->stream));
+}
+
+static ewc_status cuda_norm_backward_data(ewc_backend *be, float *dx, const float *d,
+    const float *x, const float *mean, const float *variance, const float *w, const ewck_norm *norm,
+    int64_t repeats, int64_t rows, int fixed, float *sums)
+{
+    OPERATION(be, "norm_backward_data",
+        ewck_norm_backward_data(dx, d, x, mean, variance, w, norm, repeats, rows, fixed, sums,
+            cuda->scratch, cuda->stream));
+}
+
+static ewc_status cuda_norm_backward_weight(ewc_backend *be, float *g, float *g_bias,
+    const float *d, const float *x, const float *mean, const float *variance, const ewck_norm *norm,
+    int64_t repeats, int64_t rows, int mode)
+{
+    OPERATION(be, "norm_backward_weight",
+        ewck_norm_backward_weight(g, g_bias, d, x, mean, variance, norm, repeats, rows, mode,
+            cuda->scratch, cuda->stream));
+}
+
+static ewc_status cuda_embed_forward(ewc_backend *be, float *y, const float *x, const float *w,
+    int64_t rows, int64_t positions, int64_t vocabulary, int64_t width)
+{
+    OPERATION(be, "embed_forward",
+        ewck_embed_forward(y, x, w, rows, positions, vocabulary, width, cuda->stream));
+}
+
+static ewc_status cuda_embed_backward(ewc_backend *be, float *g, const float *d, const float *x,
+    int64_t repeats, int64_t rows, int64_t positions, int64_t vocabulary, int64_t width, int mode)
+{
+    OPERATION(be, "embed_backward",
+        ewck_embed_backward(
+            g, d, x, repeats, rows, positions, vocabulary, width, mode, cuda->stream));
+}
+
 /* ---- Likelihood ---- */
 
 static ewc_status cuda_nll(ewc_backend *be, float *loss, float *hit, int32_t *answer,
@@ -655,6 +793,23 @@ static const ewci_backend_ops cuda_ops = {
     .column_sum = cuda_column_sum,
     .magnitude = cuda_magnitude,
     .square_sum = cuda_square_sum,
+    .add = cuda_add,
+    .add_activation = cuda_add_activation,
+    .conv_memory = cuda_conv_memory,
+    .conv_forward = cuda_conv_forward,
+    .conv_backward_data = cuda_conv_backward_data,
+    .conv_backward_weight = cuda_conv_backward_weight,
+    .products_memory = cuda_products_memory,
+    .sample_products = cuda_sample_products,
+    .pool_forward = cuda_pool_forward,
+    .pool_backward = cuda_pool_backward,
+    .norm_moments = cuda_norm_moments,
+    .norm_keep = cuda_norm_keep,
+    .norm_forward = cuda_norm_forward,
+    .norm_backward_data = cuda_norm_backward_data,
+    .norm_backward_weight = cuda_norm_backward_weight,
+    .embed_forward = cuda_embed_forward,
+    .embed_backward = cuda_embed_backward,
     .nll = cuda_nll,
     .distill = cuda_distill,
     .seeds = cuda_seeds,

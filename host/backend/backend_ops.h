@@ -60,7 +60,8 @@ struct ewci_backend_ops {
 
     /* ---- Data ---- */
     /* `rows` samples from step->position on, in the step's order: x (rows, view->features), labels
-     * (rows), and samples (rows), the index of each in the view. */
+     * (rows), and samples (rows), the index of each in the view. Images are augmented as the view
+     * says. */
     ewc_status (*gather)(ewc_backend *be, float *x, int32_t *labels, int64_t *samples,
         const ewck_view *host_view, const ewck_step *step, int64_t rows);
 
@@ -241,9 +242,9 @@ struct ewci_backend_ops {
         int64_t rows, int64_t repeats);
     /* f, of the whole model, += the squared per-sample gradients, summed over the seeds of the
      * estimator (as `seeds` makes them, and with tolerance > 0 drop_rows leaves them) and over the
-     * view's samples, of one task, from step->position on; rows of it. `memory` is scratch, and
-     * keeps planes of theta from one batch of a pass to the next: `prepare` in the first, and in
-     * one of another number of rows. */
+     * view's samples, of one task, not augmented, from step->position on; rows of it. `memory` is
+     * scratch, and keeps planes of theta from one batch of a pass to the next: `prepare` in the
+     * first, and in one of another number of rows. */
     ewc_status (*fisher_batch)(ewc_backend *be, float *f, void *memory, const float *theta,
         const ewck_layer *host_layers, int64_t count, const ewck_view *host_view,
         const ewck_step *step, int64_t rows, int64_t repeats, int estimator, double tolerance,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A batch of samples from the bytes or floats of a data set. */
+/* A batch of samples from the bytes or floats of a data set, augmented or as they are. */
 #include "cpu.h"
 
 #include "../../kernels/formula.h"
@@ -12,7 +12,7 @@ typedef struct gather_job {
     const ewck_step *step;
     int64_t rows;
 } gather_job;
-enum { GATHER_ROWS = 16 };
+enum { GATHER_ROWS = 16, PLACES = 256 };
 
 /* A pixel of a row of bytes or of floats. */
 static inline __attribute__((always_inline)) float pixel(const void *row, int floats, int32_t at)
@@ -36,6 +36,36 @@ static inline __attribute__((always_inline)) void gather_row(
                 weight[tap * features + j], pixel(row, floats, index[tap * features + j]), x[j]);
 }
 
+/* The same of the image as it is augmented: first where some pixels are, which the compiler makes
+ * vector instructions of, then what they are. */
+static inline __attribute__((always_inline)) void gather_augmented(float *restrict x,
+    const void *restrict row, int floats, const ewck_view *view, ewck_augmentation augmentation)
+{
+    const int64_t features = view->features;
+    int32_t from[PLACES];
+    for (int64_t tap = 0; tap < view->taps; tap++)
+        for (int64_t first = 0; first < features; first += PLACES) {
+            const int64_t n = min_i64(PLACES, features - first);
+            const int32_t *restrict const index = view->index + tap * features + first;
+            const float *restrict const weight = view->weight + tap * features + first;
+            for (int64_t j = 0; j < n; j++)
+                from[j] = ewci_augmented(&augmentation, index[j]);
+            for (int64_t j = 0; j < n; j++)
+                x[first + j] = fmaf(weight[j], from[j] < 0 ? 0.0f : pixel(row, floats, from[j]),
+                    tap == 0 ? view->bias[first + j] : x[first + j]);
+        }
+}
+
+static inline __attribute__((always_inline)) void gather_image(float *restrict x,
+    const void *restrict row, int floats, const ewck_view *view, const ewck_view *part,
+    const ewck_step *step, int64_t sample)
+{
+    if (view->augment)
+        gather_augmented(x, row, floats, part, ewci_augment(view, part, step, sample));
+    else
+        gather_row(x, row, floats, part);
+}
+
 static void gather_chunk(void *context, int64_t i)
 {
     const gather_job *const job = context;
@@ -49,9 +79,9 @@ static void gather_chunk(void *context, int64_t i)
         job->samples[row] = origin.sample;
         job->labels[row] = origin.label;
         if (part->floats)
-            gather_row(x, part->floats + at, 1, part);
+            gather_image(x, part->floats + at, 1, view, part, job->step, origin.sample);
         else
-            gather_row(x, part->images + at, 0, part);
+            gather_image(x, part->images + at, 0, view, part, job->step, origin.sample);
     }
 }
 

@@ -2,6 +2,7 @@
 /* Files that are read whole, and files that appear whole or not at all. */
 #include "file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -114,6 +115,9 @@ static ewc_status sync_folder(const char *path)
     return result == 0 ? EWC_OK : io_error("sync", folder);
 }
 
+#define TEMPORARY_BEGIN ".ewc-"
+#define TEMPORARY_END ".tmp"
+
 /* Creates a file in the folder of `path` whose name no other thread has, nor a process of the same
  * number that was killed. -1 and errno on an error. */
 static int create_temporary(char temporary[PATH_MAX], const char *path)
@@ -127,9 +131,9 @@ static int create_temporary(char temporary[PATH_MAX], const char *path)
     for (int i = 0; i < TRIES && fd < 0 && errno == EEXIST; i++) {
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
-        const int length = snprintf(temporary, PATH_MAX, "%.*s.ewc-%ld-%llx%08lx-%x.tmp", folder,
-            path, (long)getpid(), (long long)now.tv_sec, (unsigned long)now.tv_nsec,
-            atomic_fetch_add(&count, 1));
+        const int length = snprintf(temporary, PATH_MAX,
+            "%.*s" TEMPORARY_BEGIN "%ld-%llx%08lx-%x" TEMPORARY_END, folder, path, (long)getpid(),
+            (long long)now.tv_sec, (unsigned long)now.tv_nsec, atomic_fetch_add(&count, 1));
         errno = ENAMETOOLONG;
         if (length < PATH_MAX) fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     }
@@ -193,4 +197,20 @@ ewc_status ewci_folder_make(const char *path)
     if (mkdir(part, 0777) == 0) return EWC_OK;
     if (errno == EEXIST) return ewci_fail(EWC_ERR_CONFIG, "out: %s exists already", path);
     return io_error("create", path);
+}
+
+static int is_temporary(const char *name)
+{
+    const size_t length = strlen(name), end = strlen(TEMPORARY_END);
+    return strncmp(name, TEMPORARY_BEGIN, strlen(TEMPORARY_BEGIN)) == 0 && length >= end &&
+           strcmp(name + length - end, TEMPORARY_END) == 0;
+}
+
+void ewci_folder_tidy(const char *path)
+{
+    DIR *const list = opendir(path);
+    if (list == NULL) return;
+    for (const struct dirent *e; (e = readdir(list)) != NULL;)
+        if (is_temporary(e->d_name)) (void)unlinkat(dirfd(list), e->d_name, 0);
+    closedir(list);
 }

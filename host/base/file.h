@@ -36,6 +36,9 @@ int ewci_path_absolute(char *out, size_t size, const char *path);
  * @return EWC_OK; EWC_ERR_CONFIG: it exists; EWC_ERR_IO */
 ewc_status ewci_folder_make(const char *path);
 
+/* Deletes what processes that died in ewci_file_write have left in a folder where nobody writes. */
+void ewci_folder_tidy(const char *path);
+
 /* Writes all bytes, going on after interruptions and short writes; -1 and errno on an error. */
 int ewci_write_all(int fd, const void *data, size_t bytes);
 

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* Blocks in memory and in a safetensors file: 8 bytes of length, a header of JSON, the blocks one
- * after another. The metadata have the CRC-32 of all blocks. */
+/* Blocks in memory, and as tensors of one dimension in a safetensors file. */
 #include "state.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
-#include "file.h"
-#include "json.h"
-
+/* Format 1 had another checksum. */
 enum { NAME_SIZE = 48, HEADER_MAX = 1 << 20, BLOCKS_MAX = 256 };
+#define FORMAT "2"
 
 static const struct {
     const char *name;
@@ -28,7 +25,10 @@ typedef struct block {
 struct ewci_state {
     block blocks[BLOCKS_MAX];
     int count;
-    char *file; /* what was read; NULL: the state is being filled */
+    char *file;    /* what was read, and holds the blocks; or NULL */
+    int is_read;   /* blocks are taken from; else the state is being filled */
+    int64_t bytes; /* of the file */
+    char seal[EWCI_SEAL_SIZE];
 };
 
 ewci_state *ewci_state_new(void)
@@ -39,7 +39,7 @@ ewci_state *ewci_state_new(void)
 void ewci_state_free(ewci_state *state)
 {
     if (!state) return;
-    for (int i = 0; i < state->count && !state->file; i++)
+    for (int i = 0; i < state->count && !state->file; i++) /* else they lie in it */
         free(state->blocks[i].data);
     free(state->file);
     free(state);
@@ -47,7 +47,17 @@ void ewci_state_free(ewci_state *state)
 
 int ewci_state_is_read(const ewci_state *state)
 {
-    return state->file != NULL;
+    return state->is_read;
+}
+
+const char *ewci_state_seal(const ewci_state *state)
+{
+    return state->seal;
+}
+
+int64_t ewci_state_bytes(const ewci_state *state)
+{
+    return state->bytes;
 }
 
 static const block *find(const ewci_state *state, const char *name)
@@ -67,7 +77,7 @@ ewc_status ewci_state_block(
     ewci_state *state, const char *name, ewci_number type, int64_t count, void **data)
 {
     *data = NULL;
-    if (state->file) {
+    if (state->is_read) {
         const block *const b = find(state, name);
         if (!b || b->type != type || b->count != count)
             return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %lld numbers %s, expected %lld %s", name,
@@ -96,8 +106,38 @@ ewc_status ewci_state_exchange(
     const ewc_status status = ewci_state_block(state, name, type, count, &own);
     if (status != EWC_OK || count == 0) return status;
     const size_t bytes = (size_t)count * types[type].bytes;
-    memcpy(state->file ? data : own, state->file ? own : data, bytes);
+    memcpy(state->is_read ? data : own, state->is_read ? own : data, bytes);
     return EWC_OK;
+}
+
+static int show(const block *b, ewci_block *out)
+{
+    if (!b) return 0;
+    *out = (ewci_block){b->name, b->type, b->count, types[b->type].bytes, b->data};
+    return 1;
+}
+
+int ewci_state_item(const ewci_state *state, int i, ewci_block *out)
+{
+    return show(i < state->count ? &state->blocks[i] : NULL, out);
+}
+
+int ewci_state_find(const ewci_state *state, const char *name, ewci_block *out)
+{
+    return show(find(state, name), out);
+}
+
+char *ewci_state_text(const ewci_state *state, const char *name)
+{
+    const block *const b = find(state, name);
+    char *const text = b && b->type == EWCI_U8 ? ewci_calloc((size_t)b->count + 1, 1) : NULL;
+    if (text) memcpy(text, b->data, (size_t)b->count);
+    return text;
+}
+
+void ewci_state_turn(ewci_state *state)
+{
+    state->is_read = 1;
 }
 
 /* ---- Files ---- */
@@ -107,50 +147,37 @@ static size_t bytes_of(const block *b)
     return (size_t)b->count * types[b->type].bytes;
 }
 
-/* The header, padded with spaces to a multiple of 8; NULL: out of memory. */
-static char *make_header(const ewci_state *state, size_t *bytes)
+/* The header; NULL: out of memory. */
+static json_t *make_header(const ewci_state *state)
 {
-    json_t *const root = json_object();
-    uLong crc = crc32_z(0, NULL, 0);
+    json_t *const root = json_pack("{s:{s:s}}", "__metadata__", "ewc.state", FORMAT);
     int64_t at = 0;
     int failed = root == NULL;
-    char sum[16], *text = NULL, *header = NULL;
     for (int i = 0; i < state->count; i++) {
         const block *const b = &state->blocks[i];
         const int64_t end = at + (int64_t)bytes_of(b);
         failed |= json_object_set_new(root, b->name,
-            json_pack("{s:s, s:[I], s:[I, I]}", "dtype", types[b->type].name, "shape",
-                (json_int_t)b->count, "data_offsets", (json_int_t)at, (json_int_t)end));
-        crc = crc32_z(crc, b->data, bytes_of(b));
+            ewci_safetensors_describe(
+                types[b->type].name, json_pack("[I]", (json_int_t)b->count), at, end));
         at = end;
     }
-    snprintf(sum, sizeof sum, "%08x", (uint32_t)crc);
-    failed |= json_object_set_new(
-        root, "__metadata__", json_pack("{s:s, s:s}", "ewc.state", "1", "ewc.crc32", sum));
-    if (!failed) text = json_dumps(root, JSON_COMPACT);
+    if (!failed) return root;
     json_decref(root);
-    if (text) {
-        *bytes = (strlen(text) + 7) / 8 * 8;
-        header = ewci_calloc(*bytes + 1, 1);
-        if (header) snprintf(header, *bytes + 1, "%-*s", (int)*bytes, text);
-    }
-    free(text);
-    return header;
+    return NULL;
 }
 
-ewc_status ewci_state_write(const ewci_state *state, const char *path)
+ewc_status ewci_state_write(ewci_state *state, const char *path)
 {
-    size_t bytes = 0;
-    ewci_piece pieces[BLOCKS_MAX + 2];
-    char *const header = make_header(state, &bytes);
-    if (!header) return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
-    const uint64_t length = bytes;
-    pieces[0] = (ewci_piece){&length, sizeof length};
-    pieces[1] = (ewci_piece){header, bytes};
+    ewci_piece pieces[BLOCKS_MAX];
+    json_t *const header = make_header(state);
+    ewc_status status = EWC_ERR_MEMORY;
     for (int i = 0; i < state->count; i++)
-        pieces[i + 2] = (ewci_piece){state->blocks[i].data, bytes_of(&state->blocks[i])};
-    const ewc_status status = ewci_file_write(path, pieces, state->count + 2);
-    free(header);
+        pieces[i] = (ewci_piece){state->blocks[i].data, bytes_of(&state->blocks[i])};
+    if (header != NULL && ewci_safetensors_seal(state->seal, header, pieces, state->count))
+        status = ewci_safetensors_write(path, header, pieces, state->count, &state->bytes);
+    else
+        ewci_fail(status, "%s: out of memory", path);
+    json_decref(header);
     return status;
 }
 
@@ -188,31 +215,31 @@ static int add_block(
  * they were written. */
 static ewc_status parse(ewci_state *state, const char *path, size_t bytes)
 {
-    uint64_t length = 0;
     json_t *root = NULL, *said;
     const char *name;
-    size_t at = 0;
-    char sum[16];
-    ewc_status status = EWC_OK;
-    if (bytes >= sizeof length) memcpy(&length, state->file, sizeof length);
-    if (bytes < sizeof length || length > HEADER_MAX || length > bytes - sizeof length)
-        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: not a safetensors file", path);
-    char *const data = state->file + sizeof length + length;
-    bytes -= sizeof length + (size_t)length;
-    EWCI_TRY(ewci_json_parse(
-        &root, state->file + sizeof length, (size_t)length, path, EWC_ERR_CHECKPOINT));
-    const json_t *const metadata = json_object_get(root, "__metadata__");
+    size_t at = 0, begin = 0;
+    ewc_status status;
+    state->bytes = (int64_t)bytes;
+    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, state->file, bytes, HEADER_MAX));
+    char *const data = state->file + begin;
+    bytes -= begin;
+    const char *const format = ewci_safetensors_entry(root, "ewc.state");
+    if (strcmp(format, FORMAT) != 0)
+        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT,
+            "%s: a state of format \"%.32s\", this library reads " FORMAT, path, format));
     json_object_foreach(root, name, said)
     {
-        if (said != metadata && !add_block(state, name, said, data, bytes, &at))
+        if (strcmp(name, "__metadata__") != 0 && !add_block(state, name, said, data, bytes, &at))
             EWCI_TRY(ewci_fail(
                 EWC_ERR_CHECKPOINT, "%s: block %.48s is not what it should be", path, name));
     }
-    snprintf(sum, sizeof sum, "%08x", (uint32_t)crc32_z(crc32_z(0, NULL, 0), (void *)data, bytes));
-    const char *const given = json_string_value(json_object_get(metadata, "ewc.crc32"));
-    if (at != bytes || !given || strcmp(given, sum) != 0)
-        status = ewci_fail(EWC_ERR_CHECKPOINT, "%s: damaged: checksum %s, expected %.16s", path,
-            sum, given ? given : "one");
+    if (at != bytes)
+        EWCI_TRY(ewci_fail(
+            EWC_ERR_CHECKPOINT, "%s: damaged: %zu bytes of blocks, expected %zu", path, bytes, at));
+    EWCI_TRY(ewci_safetensors_check(path, root, data, bytes));
+    const char *const sum = ewci_safetensors_entry(root, EWCI_SEAL_KEY);
+    if (sum[0] == '\0') EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "%s: has no checksum", path));
+    strcpy(state->seal, sum); /* of that length, since it is right */
 done:
     json_decref(root);
     return status;
@@ -224,6 +251,7 @@ ewc_status ewci_state_read(ewci_state **out, const char *path, size_t limit)
     *out = NULL;
     ewci_state *const state = ewci_state_new();
     if (!state) return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+    state->is_read = 1;
     ewc_status status = ewci_file_read(&state->file, &bytes, path, limit);
     if (status == EWC_OK) status = parse(state, path, bytes);
     if (status == EWC_OK)

@@ -5,7 +5,7 @@
 #ifndef EWCI_STATE_H
 #define EWCI_STATE_H
 
-#include "internal.h"
+#include "safetensors.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -32,11 +32,34 @@ ewc_status ewci_state_block(
 ewc_status ewci_state_exchange(
     ewci_state *state, const char *name, ewci_number type, int64_t count, void *data);
 
+/* A block, as it lies in a state. */
+typedef struct ewci_block {
+    const char *name;
+    ewci_number type;
+    int64_t count;
+    size_t width; /* bytes of a number */
+    const void *data;
+} ewci_block;
+
+/* The i-th, or that of a name: 1; 0: there is none. */
+int ewci_state_item(const ewci_state *state, int i, ewci_block *out);
+int ewci_state_find(const ewci_state *state, const char *name, ewci_block *out);
+
+/* A block of bytes as text, which is to be freed; NULL: there is none, or no memory. */
+char *ewci_state_text(const ewci_state *state, const char *name);
+
+/* From now on what was filled is taken from, as if it had been read. */
+void ewci_state_turn(ewci_state *state);
+
 /* How many numbers a block has that was read; -1: there is none. */
 int64_t ewci_state_count(const ewci_state *state, const char *name);
 
 /* Writes the file in one step, as ewci_file_write. @return EWC_OK; EWC_ERR_IO; EWC_ERR_MEMORY */
-ewc_status ewci_state_write(const ewci_state *state, const char *path);
+ewc_status ewci_state_write(ewci_state *state, const char *path);
+
+/* Checksum and length of the file that was read, or written last; "" and 0: neither. */
+const char *ewci_state_seal(const ewci_state *state);
+int64_t ewci_state_bytes(const ewci_state *state);
 
 /* Reads a file of at most `limit` bytes and checks that it is whole.
  * @return EWC_OK; EWC_ERR_IO; EWC_ERR_CHECKPOINT; EWC_ERR_MEMORY */

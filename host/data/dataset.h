@@ -81,8 +81,8 @@ int64_t ewci_dataset_units(const ewc_dataset_info *info);
  * EWC_ERR_DATA: numbers by which float32 cannot divide; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 ewc_status ewci_dataset_standardize(ewc_dataset *set);
 
-/* Replaces them by those (units) of another set. @return EWC_OK; EWC_ERR_DATA; EWC_ERR_MEMORY */
-ewc_status ewci_dataset_set_standard(ewc_dataset *set, const float *mean, const float *std);
+/* Whether float32 can divide by mean and std (units). @return EWC_OK; EWC_ERR_DATA */
+ewc_status ewci_dataset_check_standard(const ewc_dataset *set, const float *mean, const float *std);
 
 #ifdef __cplusplus
 }

@@ -5,7 +5,6 @@
  */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "dataset.h"
 
@@ -88,17 +87,12 @@ static ewc_status check_unit(const ewc_dataset *set, int64_t u, float mean, floa
         (double)mean, (double)std);
 }
 
-ewc_status ewci_dataset_set_standard(ewc_dataset *set, const float *mean, const float *std)
+ewc_status ewci_dataset_check_standard(const ewc_dataset *set, const float *mean, const float *std)
 {
-    const int64_t units = ewci_dataset_units(&set->info);
-    for (int64_t u = 0; u < units; u++) {
+    for (int64_t u = 0; u < ewci_dataset_units(&set->info); u++) {
         const ewc_status status = check_unit(set, u, mean[u], std[u]);
         if (status != EWC_OK) return status;
     }
-    if (!set->standard) set->standard = ewci_calloc(2 * (size_t)units, sizeof(float));
-    if (!set->standard) return ewci_fail(EWC_ERR_MEMORY, "standardize: no memory");
-    memcpy(set->standard, mean, (size_t)units * sizeof(float));
-    memcpy(set->standard + units, std, (size_t)units * sizeof(float));
     return EWC_OK;
 }
 
@@ -114,10 +108,8 @@ ewc_status ewci_dataset_standardize(ewc_dataset *set)
     void *const chunk =
         ewci_calloc((size_t)(CHUNK_BYTES + row_values(set) * (int64_t)sizeof(float)), 1);
     moments *const sums = ewci_calloc((size_t)units, sizeof *sums);
-    float *const mean = ewci_calloc((size_t)units, sizeof *mean);
-    float *const std = ewci_calloc((size_t)units, sizeof *std);
-    if (!chunk || !sums || !mean || !std)
-        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "standardize: no memory"));
+    float *const mean = ewci_calloc(2 * (size_t)units, sizeof *mean), *const std = mean + units;
+    if (!chunk || !sums || !mean) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "standardize: no memory"));
     EWCI_TRY(sum_up(sums, set, chunk, NULL));
     for (int64_t u = 0; u < units; u++)
         mean[u] = (float)(sums[u].sum / (double)per_unit);
@@ -125,10 +117,10 @@ ewc_status ewci_dataset_standardize(ewc_dataset *set)
     for (int64_t u = 0; u < units; u++)
         std[u] =
             sums[u].low == sums[u].high ? 1.0f : (float)sqrt(sums[u].squares / (double)per_unit);
-    EWCI_TRY(ewci_dataset_set_standard(set, mean, std));
+    EWCI_TRY(ewci_dataset_check_standard(set, mean, std));
+    set->standard = mean;
 done:
-    free(std);
-    free(mean);
+    if (status != EWC_OK) free(mean);
     free(sums);
     free(chunk);
     return status;

@@ -12,27 +12,67 @@ static const char *const set_names[2] = {"training", "test"};
 
 /* ---- Creating ---- */
 
+/* Of unit u, or of all. */
+static float mean_of(const ewc_task_options *o, int64_t u)
+{
+    return o->means ? o->means[u] : o->mean;
+}
+static float std_of(const ewc_task_options *o, int64_t u)
+{
+    return o->stds ? o->stds[u] : o->std;
+}
+
+/* What mean and std as they are given are multiples of. */
+static double full_value(const ewc_tasks *tasks)
+{
+    return data_of(tasks, 0)->info.element == EWC_ELEMENT_U8 ? 255.0 : 1.0;
+}
+
+static float scale_of(const ewc_tasks *tasks, float std)
+{
+    return (float)(1.0 / (full_value(tasks) * (double)std));
+}
+
+static float shift_of(float mean, float std)
+{
+    return mean == 0.0f ? 0.0f : -mean / std;
+}
+
+static ewc_status check_unit(const ewc_tasks *tasks, float mean, float std)
+{
+    if (!isfinite(mean))
+        return ewci_fail(EWC_ERR_ARGUMENT, "mean: %g, expected a finite number", (double)mean);
+    if (std > 0.0f && isfinite(std) && isfinite(scale_of(tasks, std)) &&
+        isfinite(shift_of(mean, std)))
+        return EWC_OK;
+    return ewci_fail(EWC_ERR_ARGUMENT,
+        "std: %g, expected a positive number by which values can be divided", (double)std);
+}
+
 static ewc_status check_options(const ewc_tasks *tasks)
 {
     const ewc_task_options *const o = &tasks->o;
     if ((int)o->scenario < EWC_SCENARIO_TASK || o->scenario > EWC_SCENARIO_CLASS)
         return ewci_fail(EWC_ERR_ARGUMENT, "scenario: %d, expected %d..%d", (int)o->scenario,
             EWC_SCENARIO_TASK, EWC_SCENARIO_CLASS);
-    if (!isfinite(o->mean))
-        return ewci_fail(EWC_ERR_ARGUMENT, "mean: %g, expected a finite number", (double)o->mean);
-    const float scale = tasks->shape.scale, shift = tasks->shape.shift;
-    if (!(o->std > 0.0f) || !isfinite(o->std) || !isfinite(scale) || !isfinite(shift))
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "std: %g, expected a positive number by which values can be divided", (double)o->std);
+    if ((o->means || o->stds) && o->units < 1)
+        return ewci_fail(EWC_ERR_ARGUMENT, "units: %lld, expected 1 or more", (long long)o->units);
+    for (int64_t u = 0; u < (o->means || o->stds ? o->units : 1); u++) {
+        const ewc_status status = check_unit(tasks, mean_of(o, u), std_of(o, u));
+        if (status != EWC_OK) return status;
+    }
     if (o->scenario == EWC_SCENARIO_CLASS && data_of(tasks, 0)->info.targets > 0)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "scenario: class, expected task or domain for %s, which has targets in the place of "
             "classes",
             data_of(tasks, 0)->info.name);
-    if (o->standardize && (o->mean != 0.0f || o->std != 1.0f))
+    if (o->standardize && (mean_of(o, 0) != 0.0f || std_of(o, 0) != 1.0f || o->means || o->stds))
         return ewci_fail(EWC_ERR_ARGUMENT,
             "standardize: finds mean and std in the data, and they are given: %g and %g",
-            (double)o->mean, (double)o->std);
+            (double)mean_of(o, 0), (double)std_of(o, 0));
+    if (o->augment < 0 || o->augment > EWC_AUGMENT_FLIP_CROP)
+        return ewci_fail(EWC_ERR_ARGUMENT, "augment: %lld, expected 0..%d", (long long)o->augment,
+            EWC_AUGMENT_FLIP_CROP);
     return EWC_OK;
 }
 
@@ -57,6 +97,50 @@ static ewc_status find_sets(ewc_tasks *tasks)
         if (data->info.classes > tasks->set_classes) tasks->set_classes = data->info.classes;
     }
     return EWC_OK;
+}
+
+/* Mean and std of each unit of a set's values, (2, units): found in its rows, or those given. */
+static ewc_status make_standard(float **out, const ewc_tasks *tasks, ewc_dataset *set)
+{
+    const ewc_task_options *const o = &tasks->o;
+    const int64_t units = ewci_dataset_units(&set->info);
+    if (o->standardize) {
+        const ewc_status status = ewci_dataset_standardize(set);
+        if (status != EWC_OK) return status;
+    } else if (units != o->units) {
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "%s: %lld numbers, expected one, or one for each of the "
+            "%lld %s of %s",
+            o->means ? "mean" : "std", (long long)o->units, (long long)units,
+            ewci_dataset_is_table(&set->info) ? "features" : "channels", set->info.name);
+    }
+    float *const standard = *out = ewci_calloc(2 * (size_t)units, sizeof *standard);
+    if (!standard) return ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory");
+    for (int64_t u = 0; u < units; u++) {
+        standard[u] =
+            o->standardize ? set->standard[u] : (float)(full_value(tasks) * (double)mean_of(o, u));
+        standard[units + u] = o->standardize ? set->standard[units + u]
+                                             : (float)(full_value(tasks) * (double)std_of(o, u));
+    }
+    return EWC_OK;
+}
+
+/* How values become inputs. */
+static ewc_status make_scale(ewc_tasks *tasks)
+{
+    ewc_task_options *const o = &tasks->o;
+    ewc_status status = EWC_OK;
+    tasks->shape.scale = scale_of(tasks, o->std);
+    tasks->shape.shift = shift_of(o->mean, o->std);
+    if (!o->standardize && !o->means && !o->stds) return EWC_OK;
+    tasks->standard = ewci_calloc((size_t)tasks->set_count, sizeof *tasks->standard);
+    if (!tasks->standard) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_tasks_create: no memory"));
+    for (int64_t s = 0; s < tasks->set_count; s++)
+        EWCI_TRY(make_standard(&tasks->standard[s], tasks, tasks->sets[s]));
+    tasks->shape.scale = o->std = 1.0f; /* units have their own */
+    tasks->shape.shift = o->mean = 0.0f;
+done:
+    return status;
 }
 
 /* The sequence's own tasks, each with its dataset. */
@@ -107,15 +191,38 @@ ewc_status ewci_shape_of(const ewc_tasks *tasks, ewci_shape *shape, int64_t t)
 {
     const ewc_dataset *const data = data_of(tasks, t);
     *shape = tasks->shape; /* scale and shift */
-    if (tasks->o.standardize) {
-        shape->mean = data->standard;
-        shape->std = data->standard + ewci_dataset_units(&data->info);
+    if (tasks->standard) {
+        shape->mean = tasks->standard[tasks->set_of[t]];
+        shape->std = shape->mean + ewci_dataset_units(&data->info);
         shape->is_table = ewci_dataset_is_table(&data->info);
     }
     const ewc_status status = ewci_transform_shape(shape, task_at(tasks, t), &data->info);
     if (status != EWC_OK && tasks->o.kind == EWC_TASKS_SEQUENCE)
         return ewci_fail(status, "task %lld: %s", (long long)t + 1, ewc_last_error());
     return status;
+}
+
+/* Whether what a set has can be augmented as the options say. */
+static ewc_status check_augment(const ewc_task_options *o, const ewc_dataset_info *info)
+{
+    const int64_t side = info->width < info->height ? info->width : info->height;
+    const int64_t longest = info->width < info->height ? info->height : info->width;
+    if (o->augment == EWC_AUGMENT_NONE) return EWC_OK;
+    if (!info->is_image)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "augment: of images only, and %s has rows of %lld features", info->name,
+            (long long)info->width);
+    if (longest > UINT16_MAX || info->channels * info->height * info->width > EWCI_MAX_PIXELS)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "augment: images of %lld x %lld x %lld in %s, expected sides of at most %d and at most "
+            "%d values",
+            (long long)info->channels, (long long)info->height, (long long)info->width, info->name,
+            UINT16_MAX, EWCI_MAX_PIXELS);
+    if (o->augment & EWC_AUGMENT_CROP && (o->crop_padding < 1 || o->crop_padding >= side))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "crop_padding: %lld, expected 1..%lld, less than the side of %s",
+            (long long)o->crop_padding, (long long)side - 1, info->name);
+    return EWC_OK;
 }
 
 /* Data that task t may be of, and the shape that its inputs have. */
@@ -130,7 +237,8 @@ static ewc_status check_data(const ewc_tasks *tasks, int64_t t, ewci_shape *shap
             "task %lld: %s has %s, %s of task 1 %s: a sequence is all of one or all of the other",
             (long long)t + 1, info->name, elements[info->element], first->name,
             elements[first->element]);
-    const ewc_status status = ewci_shape_of(tasks, shape, t);
+    ewc_status status = check_augment(&tasks->o, info);
+    if (status == EWC_OK) status = ewci_shape_of(tasks, shape, t);
     if (status != EWC_OK) return status;
     const ewci_shape *const want = &tasks->shape;
     if (shape->out_channels != want->out_channels || shape->out_height != want->out_height ||
@@ -282,14 +390,10 @@ static ewc_status create_tasks(ewc_tasks **out, const ewc_sequence *sequence, ew
     tasks->pixels_task = tasks->labels_task = tasks->list_task[0] = tasks->list_task[1] = -1;
     EWCI_TRY(copy_sequence(tasks, sequence, dataset));
     tasks->be = data_of(tasks, 0)->backend;
-    const int is_bytes = data_of(tasks, 0)->info.element == EWC_ELEMENT_U8;
-    const double most = is_bytes && !tasks->o.standardize ? 255.0 : 1.0;
-    tasks->shape.scale = (float)(1.0 / (most * (double)tasks->o.std));
-    tasks->shape.shift = tasks->o.mean == 0.0f ? 0.0f : -tasks->o.mean / tasks->o.std;
     EWCI_TRY(check_options(tasks));
     EWCI_TRY(find_sets(tasks));
-    for (int64_t s = 0; s < tasks->set_count && tasks->o.standardize; s++)
-        EWCI_TRY(ewci_dataset_standardize(tasks->sets[s]));
+    EWCI_TRY(make_scale(tasks));
+    tasks->o.means = tasks->o.stds = NULL; /* likewise */
     EWCI_TRY(check_sequence(tasks));
     EWCI_TRY(ewci_make_logits(tasks));
     EWCI_TRY(alloc_host(tasks));
@@ -360,6 +464,9 @@ void ewc_tasks_free(ewc_tasks *tasks)
     free(tasks->seen_logits);
     free(tasks->first_class);
     free(tasks->class_base);
+    for (int64_t s = 0; s < tasks->set_count && tasks->standard; s++)
+        free(tasks->standard[s]);
+    free(tasks->standard);
     free(tasks->sets);
     free(tasks->set_of);
     ewci_sequence_clear(&tasks->sequence);
@@ -452,11 +559,21 @@ const ewc_task *ewci_tasks_task(const ewc_tasks *tasks, int64_t t)
 {
     return task_at(tasks, t);
 }
+const float *ewci_tasks_standard(const ewc_tasks *tasks, int64_t s)
+{
+    return tasks->standard ? tasks->standard[s] : NULL;
+}
+
 ewc_status ewci_tasks_set_standard(ewc_tasks *tasks, int64_t s, const float *mean, const float *std)
 {
+    const int64_t units = ewci_dataset_units(&tasks->sets[s]->info);
+    const ewc_status status = ewci_dataset_check_standard(tasks->sets[s], mean, std);
+    if (status != EWC_OK) return status;
+    memcpy(tasks->standard[s], mean, (size_t)units * sizeof(float));
+    memcpy(tasks->standard[s] + units, std, (size_t)units * sizeof(float));
     tasks->pixels_task = -1; /* maps that are there are of the old ones */
     ewci_free_joint(tasks);
-    return ewci_dataset_set_standard(tasks->sets[s], mean, std);
+    return EWC_OK;
 }
 
 void ewci_tasks_scale(const ewc_tasks *tasks, float *scale, float *shift)

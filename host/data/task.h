@@ -45,13 +45,18 @@ int64_t ewci_tasks_data_classes(const ewc_tasks *tasks); /* of all sets together
 /* What was said of task t, whose dataset is its own. */
 const ewc_task *ewci_tasks_task(const ewc_tasks *tasks, int64_t t);
 
-/* Of tasks that standardize: replaces mean and std (units) of set s by those of other rows.
- * @return as ewci_dataset_set_standard */
+/* Mean and std (2, units) of the values of set s; NULL: of all units together, see below. */
+const float *ewci_tasks_standard(const ewc_tasks *tasks, int64_t s);
+/* Replaces those that there are by others (units). @return EWC_OK; EWC_ERR_DATA: the sentence names
+ * the unit */
 ewc_status ewci_tasks_set_standard(
     ewc_tasks *tasks, int64_t s, const float *mean, const float *std);
 
-/* input = scale * value + shift, before anything is weighed */
+/* input = scale * value + shift, before anything is weighed; 1 and 0 where units have their own */
 void ewci_tasks_scale(const ewc_tasks *tasks, float *scale, float *shift);
+
+/* Lets a view that was selected bring images augmented as the options say, for training. */
+void ewci_tasks_augment(const ewc_tasks *tasks, ewci_task_view *view);
 
 #ifdef __cplusplus
 }

@@ -145,7 +145,15 @@ static ewck_view make_view(const ewc_tasks *tasks, int64_t t, const task_maps *m
         .label_map = maps->label_map,
         .targets = data->targets[set] ? data->targets[set] + (list ? 0 : first) * targets : NULL,
         .target_count = targets,
+        .height = (int32_t)data->info.height,
+        .width = (int32_t)data->info.width,
     };
+}
+
+void ewci_tasks_augment(const ewc_tasks *tasks, ewci_task_view *view)
+{
+    view->view.augment = (int32_t)tasks->o.augment;
+    view->view.crop_padding = (int32_t)tasks->o.crop_padding;
 }
 
 ewc_status ewci_tasks_select(

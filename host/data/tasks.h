@@ -38,6 +38,7 @@ struct ewc_tasks {
     int64_t taps, classes, set_classes; /* the most that a task has, and a set */
 
     ewc_dataset **sets; /* (set_count) borrowed, in the order in which they come up */
+    float **standard;   /* (set_count) or NULL: mean and std (2, units) of each unit of a set */
     int64_t set_count;
     int64_t *class_base; /* (set_count + 1) the first class of each set among those of all */
 

@@ -117,6 +117,7 @@ ewc_status ewci_replay_select(ewci_replay *replay, ewci_task_view *out, int64_t 
     ewc_status status;
     EWCI_TRY(ewci_tasks_select_joint(replay->tasks, &replay->samples, seen));
     EWCI_TRY(ewci_tasks_select_part(replay->tasks, out, t, seen));
+    ewci_tasks_augment(replay->tasks, &replay->samples);
     replay->samples.view.chosen = replay->chosen;
     replay->samples.view.chosen_count = replay->memory.count;
     replay->rows =

@@ -104,7 +104,7 @@ static void weight_shape(const ewci_node *node, int64_t shape[4])
     switch (node->kind) {
     case EWCI_LINEAR:
         shape[0] = node->out.channels;
-        shape[1] = ewci_shape_features(&node->in) / node->in.positions;
+        shape[1] = ewci_extent_features(&node->in) / node->in.positions;
         break;
     case EWCI_CONV:
         shape[0] = node->conv.filters;
@@ -133,8 +133,8 @@ static void add_layer(ewc_model *model, const ewci_node *node, int is_head)
         .kind = node->kind,
         .from = node->from,
         .other = node->kind == EWCI_ADD ? node->other : -1,
-        .in = ewci_shape_features(&node->in),
-        .out = ewci_shape_features(&node->out),
+        .in = ewci_extent_features(&node->in),
+        .out = ewci_extent_features(&node->out),
         .positions = node->out.positions,
         .weight = -1,
         .bias = -1,
@@ -192,11 +192,7 @@ static ewc_status init_weights(ewc_model *model, ewc_init init, uint64_t seed)
     for (int64_t i = 0; status == EWC_OK && i < model->segment_count; i++) {
         const ewc_segment *const s = &model->segments[i];
         const int is_bias = (s->flags & EWC_SEGMENT_BIAS) != 0;
-        if (s->flags & EWC_SEGMENT_STATISTIC) {
-            if (strstr(s->name, ".running_var"))
-                status = be->ops->fill(be, model->theta + s->offset, 1.0f, s->count);
-            continue;
-        }
+        if (s->flags & EWC_SEGMENT_STATISTIC) break;
         while (layer->weight != s->offset && layer->bias != s->offset)
             layer++;
         if (layer->kind != EWCI_NORM)
@@ -313,6 +309,27 @@ static ewc_status place_buffers(ewc_model *model)
         "ewc_model_create: more than %d outputs of layers are needed at a time", EWCI_SLOTS);
 }
 
+void ewci_model_freeze(ewc_model *model, int freezes)
+{
+    for (int64_t i = 0; i < model->layer_count; i++)
+        model->layers[i].freezes = freezes;
+}
+
+ewc_status ewci_model_reset_statistics(ewc_model *model)
+{
+    const ewci_backend_ops *const ops = model->be->ops;
+    ewc_status status = EWC_OK;
+    for (int64_t i = 0; i < model->layer_count; i++) {
+        const ewci_layer *const layer = &model->layers[i];
+        float *const mean = model->theta + layer->statistics;
+        if (layer->statistics < 0) continue;
+        EWCI_TRY(ops->fill(model->be, mean, 0.0f, layer->norm.channels));
+        EWCI_TRY(ops->fill(model->be, mean + layer->norm.channels, 1.0f, layer->norm.channels));
+    }
+done:
+    return status;
+}
+
 static ewc_status make_spans(ewc_model *model)
 {
     int64_t *const counts = ewci_calloc((size_t)model->segment_count, sizeof *counts);
@@ -347,7 +364,7 @@ static ewc_status build(ewc_model *model, const ewc_network *network)
         return ewci_fail(EWC_ERR_MEMORY, "ewc_model_create: out of memory");
     if (network->text) memcpy(model->network, network->text, strlen(network->text));
     model->shape = network->in;
-    model->inputs = ewci_shape_features(&network->in);
+    model->inputs = ewci_extent_features(&network->in);
     model->outputs = network->outputs;
     for (int64_t i = 0; i < network->count; i++)
         add_layer(model, &network->nodes[i], i == network->count - 1);
@@ -382,6 +399,7 @@ ewc_status ewc_model_create(ewc_model **out, ewc_backend *backend, const ewc_mod
     EWCI_TRY(check_backend(model));
     EWCI_TRY(ewci_device_alloc(backend, &model->theta, model->count, sizeof(float)));
     EWCI_TRY(init_weights(model, o.init, o.seed));
+    EWCI_TRY(ewci_model_reset_statistics(model));
     EWCI_TRY(make_spans(model));
     *out = model;
 done:

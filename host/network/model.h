@@ -22,10 +22,10 @@ struct ewc_model {
     ewc_segment *segments;
     float *theta; /* (count), device */
     ewck_likelihood likelihood;
-    ewck_spans spans; /* the segments */
-    int is_mlp;       /* linear layers one above the other, with biases, and dropout alone */
-    char *network;    /* what it was made of, as JSON; NULL: widths */
-    ewci_shape shape; /* of an input */
+    ewck_spans spans;  /* the segments */
+    int is_mlp;        /* linear layers one above the other, with biases, and dropout alone */
+    char *network;     /* what it was made of, as JSON; NULL: widths */
+    ewci_extent shape; /* of an input */
 
     /* Buffers that layers share in a pass: values of one that goes forward only, and gradients;
      * floats of a sample that each must hold. */
@@ -106,6 +106,11 @@ typedef struct ewci_range {
     int64_t offset, count;
 } ewci_range;
 int ewci_model_ranges(const ewc_model *model, int64_t first, int64_t outputs, ewci_range ranges[3]);
+
+/* Whether batch norms have their kept statistics in training, too, which then stay; and the
+ * statistics of an untrained network. */
+void ewci_model_freeze(ewc_model *model, int freezes);
+ewc_status ewci_model_reset_statistics(ewc_model *model);
 
 /* Puts a device buffer of the model's layout into a state, or takes it out. NULL: there is none. */
 ewc_status ewci_model_exchange(

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-int64_t ewci_shape_features(const ewci_shape *shape)
+int64_t ewci_extent_features(const ewci_extent *shape)
 {
     return shape->positions * shape->channels * shape->size[0] * shape->size[1];
 }
@@ -39,7 +39,7 @@ int64_t ewci_node_statistics(const ewci_node *node)
     return node->kind == EWCI_NORM && node->norm.batch ? 2 * node->norm.channels : 0;
 }
 
-ewc_status ewci_network_start(ewc_network **out, const ewci_shape *in, int64_t outputs)
+ewc_status ewci_network_start(ewc_network **out, const ewci_extent *in, int64_t outputs)
 {
     ewc_network *const network = ewci_calloc(1, sizeof *network);
     *out = network;
@@ -61,7 +61,7 @@ ewc_status ewci_network_add(ewc_network *network, const ewci_node *node)
     return EWC_OK;
 }
 
-ewci_node ewci_node_linear(const char *name, int64_t from, const ewci_shape *in, int64_t units)
+ewci_node ewci_node_linear(const char *name, int64_t from, const ewci_extent *in, int64_t units)
 {
     ewci_node node = {.kind = EWCI_LINEAR,
         .from = from,
@@ -73,7 +73,7 @@ ewci_node ewci_node_linear(const char *name, int64_t from, const ewci_shape *in,
     return node;
 }
 
-ewci_node ewci_node_dropout(int64_t from, const ewci_shape *in, float p)
+ewci_node ewci_node_dropout(int64_t from, const ewci_extent *in, float p)
 {
     return (ewci_node){
         .kind = EWCI_DROPOUT, .from = from, .other = -1, .in = *in, .out = *in, .p = p};
@@ -83,7 +83,7 @@ ewc_status ewci_network_mlp(ewc_network **out, int64_t inputs, const int64_t *hi
     int64_t hidden_count, int64_t outputs, int activation, float dropout_input,
     float dropout_hidden)
 {
-    ewci_shape shape = {1, inputs, {1, 1}};
+    ewci_extent shape = {1, inputs, {1, 1}};
     ewc_network *network = NULL;
     ewc_status status;
     EWCI_TRY(ewci_network_start(&network, &shape, outputs));

@@ -26,9 +26,9 @@ typedef enum ewci_kind {
 
 /* Floats of a sample: (positions, channels, size[0], size[1]). An image has one position, a
  * sequence size 1, a vector both. */
-typedef struct ewci_shape {
+typedef struct ewci_extent {
     int64_t positions, channels, size[2];
-} ewci_shape;
+} ewci_extent;
 
 enum { EWCI_NODE_NAME = 24 };
 
@@ -36,7 +36,7 @@ typedef struct ewci_node {
     ewci_kind kind;
     char name[EWCI_NODE_NAME]; /* of its parameters; "" without */
     int64_t from, other;       /* nodes whose output it reads; -1: the input. other: of ADD */
-    ewci_shape in, out;
+    ewci_extent in, out;
     int activation; /* EWCK_ACTIVATION_*, of its output */
     int bias;       /* 1: it has one; of a norm: weight and bias */
     float p;        /* DROPOUT */
@@ -47,14 +47,14 @@ typedef struct ewci_node {
 } ewci_node;
 
 struct ewc_network {
-    ewci_shape in;
+    ewci_extent in;
     int64_t outputs;
     int64_t count; /* nodes, in an order in which each reads earlier ones; the last is the head */
     ewci_node *nodes; /* (count) */
     char *text;       /* the JSON that it was made of; NULL: widths */
 };
 
-int64_t ewci_shape_features(const ewci_shape *shape);
+int64_t ewci_extent_features(const ewci_extent *shape);
 
 /* What a node has: floats of its weight and bias, and of statistics that no gradient moves (the
  * mean and variance that a batch's norm keeps). */
@@ -63,10 +63,10 @@ int64_t ewci_node_biases(const ewci_node *node);
 int64_t ewci_node_statistics(const ewci_node *node);
 
 /* A network without nodes, and what adds to it; a failed network is freed by the caller. */
-ewc_status ewci_network_start(ewc_network **out, const ewci_shape *in, int64_t outputs);
+ewc_status ewci_network_start(ewc_network **out, const ewci_extent *in, int64_t outputs);
 ewc_status ewci_network_add(ewc_network *network, const ewci_node *node);
-ewci_node ewci_node_linear(const char *name, int64_t from, const ewci_shape *in, int64_t units);
-ewci_node ewci_node_dropout(int64_t from, const ewci_shape *in, float p);
+ewci_node ewci_node_linear(const char *name, int64_t from, const ewci_extent *in, int64_t units);
+ewci_node ewci_node_dropout(int64_t from, const ewci_extent *in, float p);
 
 /* "relu" of EWCK_ACTIVATION_RELU; NULL: there is no such. */
 const char *ewci_activation_name(int activation);

@@ -28,7 +28,7 @@ enum {
 /* What flows between layers: the output of a node (-1: the input), and how its floats are seen. */
 typedef struct value {
     int64_t node;
-    ewci_shape shape;
+    ewci_extent shape;
 } value;
 
 typedef struct reader {
@@ -95,7 +95,7 @@ static ewc_status fail(const reader *r, const layer *l, const char *key, const c
 }
 
 /* "3 x 32 x 32", "28 positions of 64" or "400 values" */
-static const char *spell_shape(char text[96], const ewci_shape *s)
+static const char *spell_shape(char text[96], const ewci_extent *s)
 {
     if (s->positions > 1)
         snprintf(
@@ -358,7 +358,7 @@ static ewc_status read_conv(reader *r, layer *l, value *v)
             "parameters",
             (long long)sizes[0], (long long)sizes[1], (long long)sizes[2], (long long)sizes[3],
             (long long)PARAMETERS_MAX));
-    node.out = (ewci_shape){1, c->filters, {c->out[0], c->out[1]}};
+    node.out = (ewci_extent){1, c->filters, {c->out[0], c->out[1]}};
     status = add_node(r, l, v, &node);
 done:
     return status;
@@ -381,7 +381,7 @@ static ewc_status read_pool(reader *r, layer *l, value *v, ewci_kind kind)
             EWCI_TRY(fail(r, l, "padding", "%lld, expected at most half the kernel of %lld",
                 (long long)c->padding[i], (long long)c->kernel[i]));
     EWCI_TRY(fit_windows(r, l, c));
-    node.out = (ewci_shape){1, c->channels, {c->out[0], c->out[1]}};
+    node.out = (ewci_extent){1, c->channels, {c->out[0], c->out[1]}};
     status = add_node(r, l, v, &node);
 done:
     return status;
@@ -402,7 +402,7 @@ static ewc_status read_mean_pool(reader *r, layer *l, value *v)
 static ewc_status read_global_pool(reader *r, layer *l, value *v)
 {
     ewci_node node = node_of(EWCI_MEAN_POOL, v);
-    const ewci_shape *const in = &v->shape;
+    const ewci_extent *const in = &v->shape;
     ewck_conv conv = {.channels = in->channels,
         .size = {in->size[0], in->size[1]},
         .filters = in->channels,
@@ -418,7 +418,7 @@ static ewc_status read_global_pool(reader *r, layer *l, value *v)
         conv.kernel[1] = 1;
     }
     node.conv = conv;
-    node.out = (ewci_shape){1, in->channels, {1, 1}};
+    node.out = (ewci_extent){1, in->channels, {1, 1}};
     return add_node(r, l, v, &node);
 }
 
@@ -437,7 +437,7 @@ done:
     return status;
 }
 
-static ewck_norm norm_of(const ewci_shape *in)
+static ewck_norm norm_of(const ewci_extent *in)
 {
     return (ewck_norm){.positions = in->positions,
         .channels = in->channels,
@@ -513,21 +513,21 @@ done:
 static ewc_status read_flatten(reader *r, layer *l, value *v)
 {
     (void)r, (void)l;
-    v->shape = (ewci_shape){1, ewci_shape_features(&v->shape), {1, 1}};
+    v->shape = (ewci_extent){1, ewci_extent_features(&v->shape), {1, 1}};
     return EWC_OK;
 }
 
 /* The same values as so many positions, one after the other. */
 static ewc_status read_sequence(reader *r, layer *l, value *v)
 {
-    const int64_t features = ewci_shape_features(&v->shape);
+    const int64_t features = ewci_extent_features(&v->shape);
     int64_t positions;
     const ewc_status status = read_size(r, l, "positions", &positions);
     if (status != EWC_OK) return status;
     if (features % positions != 0)
         return fail(r, l, "positions", "%lld does not divide %lld values", (long long)positions,
             (long long)features);
-    v->shape = (ewci_shape){positions, features / positions, {1, 1}};
+    v->shape = (ewci_extent){positions, features / positions, {1, 1}};
     return EWC_OK;
 }
 
@@ -571,8 +571,8 @@ static ewc_status read_embedding(reader *r, layer *l, value *v)
     if (v->node >= 0) EWCI_TRY(fail(r, l, NULL, "expected at the input, which holds words"));
     EWCI_TRY(read_size(r, l, "vocabulary", &node.vocabulary));
     EWCI_TRY(read_size(r, l, "width", &width));
-    node.in = (ewci_shape){ewci_shape_features(&v->shape), 1, {1, 1}};
-    node.out = (ewci_shape){node.in.positions, width, {1, 1}};
+    node.in = (ewci_extent){ewci_extent_features(&v->shape), 1, {1, 1}};
+    node.out = (ewci_extent){node.in.positions, width, {1, 1}};
     status = add_node(r, l, v, &node);
 done:
     return status;
@@ -710,7 +710,7 @@ static ewc_status check_sizes(const char *function, const int64_t in[3], int64_t
 ewc_status ewci_network_make(
     ewc_network **out, const char *text, const char *source, const int64_t in[3], int64_t outputs)
 {
-    const ewci_shape shape = {1, in[0], {in[1], in[2]}};
+    const ewci_extent shape = {1, in[0], {in[1], in[2]}};
     reader r = {NULL, source, 0};
     json_t *root = NULL;
     ewc_status status;

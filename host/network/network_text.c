@@ -97,7 +97,7 @@ static void spell_options(char *text, size_t size, const ewci_node *n)
     if (n->activation != EWCK_ACTIVATION_NONE) add(text, size, "%s", activations[n->activation]);
 }
 
-static void copy_shape(int64_t out[4], const ewci_shape *shape)
+static void copy_shape(int64_t out[4], const ewci_extent *shape)
 {
     out[0] = shape->positions;
     out[1] = shape->channels;
@@ -107,7 +107,7 @@ static void copy_shape(int64_t out[4], const ewci_shape *shape)
 
 int64_t ewc_network_inputs(const ewc_network *network)
 {
-    return network != NULL ? ewci_shape_features(&network->in) : 0;
+    return network != NULL ? ewci_extent_features(&network->in) : 0;
 }
 
 int64_t ewc_network_layer_count(const ewc_network *network)

@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A model and its EWC state as one safetensors file:
- *
- *   8 bytes  length N of the header, little-endian
- *   N bytes  JSON: name -> {"dtype", "shape", "data_offsets"}, and "__metadata__" of strings
- *   the rest tensors without holes, here float32: the parameters, then S, then mu
+/* A model and its EWC state as one safetensors file: the parameters, then S, then mu, float32.
  *
  * The metadata holds what the network is, and its tasks and data (one table below), r, the number
- * of folded tasks, and the CRC-32 of the tensors' bytes and of the metadata themselves. */
+ * of folded tasks, and the checksum of it all (safetensors.h; once a CRC-32). */
 #include "checkpoint.h"
 
 #include <math.h>
@@ -17,50 +13,29 @@
 #include <zlib.h>
 
 #include "../base/enter.h"
-#include "../base/file.h"
-#include "../base/json.h"
+#include "../base/safetensors.h"
+#include "../ewc/fisher.h"
 #include "checkpoint_network.h"
 #include "sequence.h"
 
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "safetensors are little-endian, and are written from memory as they are"
-#endif
-
 /* Format 2 says what network, tasks and data it is of; format 1 had the architecture alone. */
 enum {
-    HEADER_MAX = 1 << 23,
-    PARTS = 3,
+    HEADER_MAX = EWCI_CHECKPOINT_HEADER_MAX,
+    HEAD_MAX = HEADER_MAX + 8, /* with its length */
+    PARTS = EWCI_PARTS,
     NAME_SIZE = 64,
     FORMAT_VERSION = 2,
     ARCHITECTURE_SIZE = 1 << 14
 };
 
-/* The parts of a file, each in the model's layout, and how their tensors' names begin. */
-static const char *const prefixes[PARTS] = {"", "ewc.S.", "ewc.mu."};
+/* Each part is in the model's layout. */
+const char *const ewci_checkpoint_prefixes[PARTS] = {"", "ewc.S.", "ewc.mu."};
 
 /* A metadata entry, or "" if it is missing or no string. */
 static const char *entry(const json_t *metadata, const char *key)
 {
     const char *const text = json_string_value(json_object_get(metadata, key));
     return text != NULL ? text : "";
-}
-
-/* CRC-32 of the tensors and, from format 2 on, of the metadata in the order of their keys, without
- * "ewc.crc32"; 0 if out of memory. */
-static int find_checksum(char sum[16], const json_t *metadata, const void *data, size_t bytes)
-{
-    uLong crc = crc32_z(crc32_z(0, NULL, 0), data, bytes);
-    if (strcmp(entry(metadata, "ewc.version"), "1") != 0) {
-        json_t *const rest = json_copy((json_t *)(uintptr_t)metadata);
-        json_object_del(rest, "ewc.crc32");
-        char *const text = json_dumps(rest, JSON_COMPACT | JSON_SORT_KEYS);
-        json_decref(rest);
-        if (text == NULL) return 0;
-        crc = crc32_z(crc, (const Bytef *)text, strlen(text));
-        free(text);
-    }
-    snprintf(sum, 16, "%08x", (uint32_t)crc);
-    return 1;
 }
 
 /* ---- What a file says of itself ---- */
@@ -117,14 +92,14 @@ static const entry_row task_rows[] = {
     /* Later than format 2: where they are missing, the data are four IDX files of bytes. */
     ROW("ewc.data.format", TEXT, data_format, NULL, 0, 0),
     ROW("ewc.data.element", CHOICE, data_element, "u8|f32", 0, 0),
-    ROW("ewc.input.standardize", INTEGER, standardize, NULL, 0, 1),
+    ROW("ewc.input.standardize", INTEGER, standardize, NULL, 0, 2),
 };
 enum { LATER_ROWS = 3 };
 /* What the classes are called, as a JSON array; left out where they are 0, 1, ... or too long. */
 #define LABELS_KEY "ewc.data.labels"
 /* Tasks that are no kind: what ewci_sequence_describe says; left out where that is too long. */
 #define SEQUENCE_KEY "ewc.task.sequence"
-/* Tasks that standardize: what ewci_standard_describe says. */
+/* Tasks whose units have their own mean and std: what ewci_standard_describe says. */
 #define STANDARD_KEY "ewc.input.standard"
 enum { LABELS_MAX = 1 << 18, SEQUENCE_MAX = 1 << 22, STANDARD_MAX = 1 << 22 };
 enum { TASK_ROWS = sizeof task_rows / sizeof task_rows[0], VALUE_SIZE = 512 };
@@ -256,7 +231,7 @@ static void describe(
     strcpy(info->data_checksum, data->checksum);
     strcpy(info->data_format, data->format);
     info->data_element = data->element;
-    info->standardize = o->standardize;
+    info->standardize = o->standardize ? 1 : ewci_tasks_standard(tasks, 0) != NULL ? 2 : 0;
 }
 
 /* ---- Writing ---- */
@@ -272,15 +247,13 @@ static void spell_architecture(char *text, size_t size, const ewc_model *model)
     }
 }
 
-/* {"dtype": "F32", "shape": [...], "data_offsets": [first, end]} */
 static json_t *describe_tensor(const ewc_segment *segment, int64_t first)
 {
     json_t *const shape = json_array();
     for (int k = 0; k < segment->rank; k++)
         json_array_append_new(shape, json_integer(segment->shape[k]));
     const int64_t begin = first + segment->offset * 4;
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape, "data_offsets",
-        (json_int_t)begin, (json_int_t)(begin + segment->count * 4));
+    return ewci_safetensors_describe("F32", shape, begin, begin + segment->count * 4);
 }
 
 /* Adds `value`, which is taken, as text of at most `most` bytes. Returns 0 if out of memory. */
@@ -303,18 +276,18 @@ static int add_tasks(json_t *metadata, const ewc_tasks *tasks)
     if (data->info.is_mapped &&
         !add_json(metadata, LABELS_KEY, ewci_dataset_labels(data), LABELS_MAX))
         return 0;
-    if (ewci_tasks_options(tasks)->standardize &&
+    if (ewci_tasks_standard(tasks, 0) != NULL &&
         !add_json(metadata, STANDARD_KEY, ewci_standard_describe(tasks), STANDARD_MAX))
         return 0;
     return ewci_tasks_options(tasks)->kind != EWC_TASKS_SEQUENCE ||
            add_json(metadata, SEQUENCE_KEY, ewci_sequence_describe(tasks), SEQUENCE_MAX);
 }
 
-/* All metadata of the file, whose tensors are `data`; NULL if out of memory. */
+/* All metadata of the file but its checksum; NULL if out of memory. */
 static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_info *state,
-    const ewc_checkpoint_info *info, const ewc_tasks *tasks_said, const float *data, size_t bytes)
+    const ewc_checkpoint_info *info, const ewc_tasks *tasks_said)
 {
-    char architecture[ARCHITECTURE_SIZE], version[16], tasks[32], r[32], sum[16], value[VALUE_SIZE];
+    char architecture[ARCHITECTURE_SIZE], version[16], tasks[32], r[32], value[VALUE_SIZE];
     spell_architecture(architecture, sizeof architecture, model);
     snprintf(version, sizeof version, "%d", FORMAT_VERSION);
     snprintf(tasks, sizeof tasks, "%lld", (long long)state->tasks);
@@ -333,17 +306,14 @@ static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_inf
         spell_entry(value, info, &task_rows[i]);
         failed |= json_object_set_new(metadata, task_rows[i].key, json_string(value));
     }
-    failed = failed || !ewci_checkpoint_say_network(metadata, model) ||
-             !add_tasks(metadata, tasks_said) || !find_checksum(sum, metadata, data, bytes) ||
-             json_object_set_new(metadata, "ewc.crc32", json_string(sum)) != 0;
-    if (!failed) return metadata;
+    if (!failed && ewci_checkpoint_say_network(metadata, model) && add_tasks(metadata, tasks_said))
+        return metadata;
     json_decref(metadata);
     return NULL;
 }
 
-/* The header's JSON padded with spaces, so that the tensors begin at a multiple of 8; NULL if out
- * of memory. Takes `metadata`, which may be NULL for the same reason. */
-static char *make_header(const ewc_model *model, json_t *metadata, int parts, size_t *bytes)
+/* The header; NULL if out of memory. Takes `metadata`, which may be NULL for the same reason. */
+static json_t *make_header(const ewc_model *model, json_t *metadata, int parts)
 {
     const int64_t count = ewc_model_parameter_count(model);
     json_t *const root = json_object();
@@ -352,20 +322,13 @@ static char *make_header(const ewc_model *model, json_t *metadata, int parts, si
         for (int64_t i = 0; i < ewc_model_segment_count(model); i++) {
             const ewc_segment *const segment = ewc_model_segment(model, i);
             char name[NAME_SIZE];
-            snprintf(name, sizeof name, "%s%s", prefixes[part], segment->name);
+            snprintf(name, sizeof name, "%s%s", ewci_checkpoint_prefixes[part], segment->name);
             failed |= json_object_set_new(root, name, describe_tensor(segment, part * count * 4));
         }
     }
-    const size_t length = failed ? 0 : json_dumpb(root, NULL, 0, JSON_COMPACT);
-    char *header = NULL;
-    *bytes = (length + 7) / 8 * 8;
-    if (length > 0) header = ewci_calloc(*bytes, 1);
-    if (header != NULL) {
-        memset(header, ' ', *bytes);
-        json_dumpb(root, header, length, JSON_COMPACT);
-    }
+    if (!failed) return root;
     json_decref(root);
-    return header;
+    return NULL;
 }
 
 static int all_finite(const float *x, int64_t n)
@@ -392,6 +355,74 @@ static ewc_status check_tasks(const ewc_model *model, const ewc_tasks *tasks, in
     return EWC_OK;
 }
 
+struct ewci_checkpoint {
+    char *path;
+    json_t *header;
+    float *data; /* (parts, count) */
+    size_t bytes;
+};
+
+void ewci_checkpoint_free(ewci_checkpoint *checkpoint)
+{
+    if (checkpoint == NULL) return;
+    json_decref(checkpoint->header);
+    free(checkpoint->data);
+    free(checkpoint->path);
+    free(checkpoint);
+}
+
+/* Takes weights and, of several parts, the EWC state off the device. */
+static ewc_status read_parts(ewci_checkpoint *c, ewc_model *model, ewc_consolidation *state,
+    const ewc_consolidation_info *info, int parts)
+{
+    const int64_t count = ewc_model_parameter_count(model);
+    ewc_status status = EWC_OK;
+    c->bytes = (size_t)count * (size_t)parts * sizeof *c->data;
+    c->data = ewci_calloc(c->bytes, 1);
+    if (c->data == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", c->path));
+    EWCI_TRY(ewc_model_read(model, c->data, count));
+    if (parts > 1)
+        EWCI_TRY(ewc_consolidation_read(state, c->data + count, c->data + 2 * count, count));
+    if (!all_finite(c->data, count * parts) || !isfinite(info->r))
+        status = ewci_fail(EWC_ERR_NONFINITE, "%s: weights or EWC state are not finite", c->path);
+done:
+    return status;
+}
+
+ewc_status ewci_checkpoint_make(ewci_checkpoint **out, const char *path, ewc_model *model,
+    ewc_consolidation *state, const ewc_tasks *tasks, int64_t trained)
+{
+    ewc_status status = EWC_OK;
+    ewc_consolidation_info info = {0};
+    ewc_checkpoint_info what;
+    ewci_checkpoint *c = *out = NULL;
+    EWCI_TRY(check_tasks(model, tasks, trained));
+    if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info, sizeof info));
+    const int parts = info.tasks > 0 ? PARTS : 1;
+    c = ewci_calloc(1, sizeof *c);
+    if (c != NULL) c->path = strdup(path);
+    if (c == NULL || c->path == NULL)
+        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path));
+    EWCI_TRY(read_parts(c, model, state, &info, parts));
+    describe(&what, model, tasks, trained);
+    c->header = make_header(model, make_metadata(model, &info, &what, tasks), parts);
+    if (c->header == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path));
+    *out = c;
+    c = NULL;
+done:
+    ewci_checkpoint_free(c);
+    return status;
+}
+
+ewc_status ewci_checkpoint_write(const ewci_checkpoint *checkpoint)
+{
+    const ewci_piece tensors = {checkpoint->data, checkpoint->bytes};
+    char seal[EWCI_SEAL_SIZE];
+    if (!ewci_safetensors_seal(seal, checkpoint->header, &tensors, 1))
+        return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", checkpoint->path);
+    return ewci_safetensors_write(checkpoint->path, checkpoint->header, &tensors, 1, NULL);
+}
+
 ewc_status ewc_checkpoint_save(const char *path, ewc_model *model, ewc_consolidation *state)
 {
     EWCI_ENTER(path, model);
@@ -402,42 +433,33 @@ ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model, ewc_con
     const ewc_tasks *tasks, int64_t trained)
 {
     EWCI_ENTER(path, model);
-    ewc_status status = EWC_OK;
-    ewc_consolidation_info info = {0};
-    ewc_checkpoint_info what;
-    float *data = NULL; /* (parts, count) */
-    char *header = NULL;
-    EWCI_TRY(check_tasks(model, tasks, trained));
+    ewci_checkpoint *checkpoint;
+    ewc_status status = ewci_checkpoint_make(&checkpoint, path, model, state, tasks, trained);
+    if (status == EWC_OK) status = ewci_checkpoint_write(checkpoint);
+    ewci_checkpoint_free(checkpoint);
+    return status;
+}
 
+ewc_status ewc_checkpoint_save_fisher(const char *path, ewc_fisher *fisher)
+{
+    EWCI_ENTER(path, fisher);
+    const ewc_model *const model = fisher->model;
     const int64_t count = ewc_model_parameter_count(model);
-    if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info, sizeof info));
-    const int parts = info.tasks > 0 ? PARTS : 1;
-    data = ewci_calloc((size_t)count * (size_t)parts, sizeof *data);
-    if (data == NULL) {
-        status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
-        goto done;
-    }
-    EWCI_TRY(ewc_model_read(model, data, count));
-    if (parts > 1) EWCI_TRY(ewc_consolidation_read(state, data + count, data + 2 * count, count));
-    if (!all_finite(data, count * parts) || !isfinite(info.r)) {
-        status = ewci_fail(EWC_ERR_NONFINITE, "%s: weights or EWC state are not finite", path);
-        goto done;
-    }
-
-    const size_t bytes = (size_t)count * (size_t)parts * sizeof *data;
-    size_t header_bytes = 0;
-    describe(&what, model, tasks, trained);
-    header = make_header(
-        model, make_metadata(model, &info, &what, tasks, data, bytes), parts, &header_bytes);
-    if (header == NULL) {
-        status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
-        goto done;
-    }
-    const uint64_t length = header_bytes;
-    const ewci_piece pieces[] = {{&length, sizeof length}, {header, header_bytes}, {data, bytes}};
-    EWCI_TRY(ewci_file_write(path, pieces, 3));
+    ewc_status status = EWC_OK;
+    json_t *header = NULL;
+    char sum[EWCI_SEAL_SIZE];
+    float *const data = ewci_calloc((size_t)count, sizeof *data);
+    const ewci_piece tensors = {data, (size_t)count * sizeof *data};
+    if (data == NULL) return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+    EWCI_TRY(ewc_fisher_read(fisher, data, count));
+    if (!all_finite(data, count))
+        EWCI_TRY(ewci_fail(EWC_ERR_NONFINITE, "%s: F is not finite", path));
+    header = make_header(model, json_pack("{s:s}", "format", "pt"), 1);
+    if (header == NULL || !ewci_safetensors_seal(sum, header, &tensors, 1))
+        EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path));
+    EWCI_TRY(ewci_safetensors_write(path, header, &tensors, 1, NULL));
 done:
-    free(header);
+    json_decref(header);
     free(data);
     return status;
 }
@@ -519,7 +541,7 @@ static ewc_status check_header(const char *path, const json_t *root, const ewc_m
     for (int64_t k = 0; k < known; k++) {
         const ewc_segment *const segment = ewc_model_segment(model, k % segments);
         char name[NAME_SIZE];
-        snprintf(name, sizeof name, "%s%s", prefixes[k / segments], segment->name);
+        snprintf(name, sizeof name, "%s%s", ewci_checkpoint_prefixes[k / segments], segment->name);
         const ewc_status status = check_tensor(path, root, name, segment, &p[k]);
         if (status != EWC_OK) return status;
         p[k].target = k / segments * count + segment->offset;
@@ -541,31 +563,33 @@ static ewc_status check_header(const char *path, const json_t *root, const ewc_m
     return EWC_OK;
 }
 
-static ewc_status check_sum(
+/* Before XXH3: the CRC-32 of the tensors and, from format 2 on, of the metadata in the order of
+ * their keys, without "ewc.crc32". */
+static ewc_status check_former_sum(
     const char *path, const json_t *metadata, const char *bytes, size_t count)
 {
     const char *const given = entry(metadata, "ewc.crc32");
+    uLong crc = crc32_z(crc32_z(0, NULL, 0), (const Bytef *)bytes, count);
     char sum[16];
-    if (given[0] == '\0') return EWC_OK; /* other writers give none */
-    if (!find_checksum(sum, metadata, bytes, count))
-        return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+    if (given[0] == '\0') return EWC_OK;
+    if (strcmp(entry(metadata, "ewc.version"), "1") != 0) {
+        json_t *const rest = json_copy((json_t *)(uintptr_t)metadata);
+        json_object_del(rest, "ewc.crc32");
+        char *const text = json_dumps(rest, JSON_COMPACT | JSON_SORT_KEYS);
+        json_decref(rest);
+        if (text == NULL) return ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+        crc = crc32_z(crc, (const Bytef *)text, strlen(text));
+        free(text);
+    }
+    snprintf(sum, sizeof sum, "%08x", (uint32_t)crc);
     if (strcmp(given, sum) == 0) return EWC_OK;
     return ewci_fail(
         EWC_ERR_CHECKPOINT, "%s: damaged: checksum %s, expected %.16s", path, sum, given);
 }
 
-/* Checks the values; S is never negative. */
-static ewc_status check_values(const char *path, const json_t *metadata, const float *data,
-    int64_t count, int parts, double *r, int64_t *tasks)
+ewc_status ewci_checkpoint_folded(const char *path, const json_t *header, double *r, int64_t *tasks)
 {
-    if (!all_finite(data, count * parts))
-        return ewci_fail(EWC_ERR_NONFINITE, "%s: holds values that are not finite", path);
-    *r = 0.0;
-    *tasks = 0;
-    if (parts == 1) return EWC_OK;
-    for (int64_t i = 0; i < count; i++)
-        if (!(data[count + i] >= 0.0f))
-            return ewci_fail(EWC_ERR_NONFINITE, "%s: S is negative at %lld", path, (long long)i);
+    const json_t *const metadata = json_object_get(header, "__metadata__");
     if (!ewci_parse_integer(tasks, entry(metadata, "ewc.tasks")) || *tasks < 1)
         return ewci_fail(EWC_ERR_CHECKPOINT, "%s: ewc.tasks: \"%.32s\", expected at least 1", path,
             entry(metadata, "ewc.tasks"));
@@ -575,17 +599,15 @@ static ewc_status check_values(const char *path, const json_t *metadata, const f
     return EWC_OK;
 }
 
-/* Where header and tensors of a file are whose first `bytes` bytes are here. */
-static ewc_status find_header(
-    const char *path, const char *file, size_t bytes, uint64_t *length, json_t **root)
+/* Checks the values; S is never negative. */
+static ewc_status check_values(const char *path, const float *data, int64_t count, int parts)
 {
-    *length = 0;
-    if (bytes >= sizeof *length) memcpy(length, file, sizeof *length);
-    if (bytes < sizeof *length || *length > HEADER_MAX || *length > bytes - sizeof *length)
-        return ewci_fail(EWC_ERR_CHECKPOINT,
-            "%s: not a safetensors file: a header of %llu bytes in a file of %zu", path,
-            (unsigned long long)*length, bytes);
-    return ewci_json_parse(root, file + sizeof *length, (size_t)*length, path, EWC_ERR_CHECKPOINT);
+    if (!all_finite(data, count * parts))
+        return ewci_fail(EWC_ERR_NONFINITE, "%s: holds values that are not finite", path);
+    for (int64_t i = 0; i < count && parts > 1; i++)
+        if (!(data[count + i] >= 0.0f))
+            return ewci_fail(EWC_ERR_NONFINITE, "%s: S is negative at %lld", path, (long long)i);
+    return EWC_OK;
 }
 
 /* The file's network must be the model's in what its tensors do not show. */
@@ -608,6 +630,15 @@ static ewc_status check_network(
         is_active ? "likelihood" : "activation", have, want);
 }
 
+ewc_status ewci_checkpoint_check(const char *path, const json_t *header, const ewc_model *model,
+    const void *tensors, size_t bytes)
+{
+    const json_t *const metadata = json_object_get(header, "__metadata__");
+    ewc_status status = ewci_safetensors_check(path, header, tensors, bytes);
+    if (status == EWC_OK) status = check_former_sum(path, metadata, tensors, bytes);
+    return status == EWC_OK ? check_network(path, header, (int64_t)bytes, model) : status;
+}
+
 ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolidation *state)
 {
     EWCI_ENTER(path, model);
@@ -616,23 +647,20 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     float *data = NULL; /* (parts, count) */
     place *places = NULL;
     json_t *root = NULL;
-    size_t bytes = 0;
-    uint64_t length = 0;
+    size_t bytes = 0, begin = 0;
     int parts = 0;
     double r = 0.0;
     int64_t tasks = 0;
 
     /* Bound by what this model can have, whatever the file claims. */
     const int64_t count = ewc_model_parameter_count(model);
-    const size_t limit = sizeof length + HEADER_MAX + (size_t)count * PARTS * sizeof *data;
+    const size_t limit = HEAD_MAX + (size_t)count * PARTS * sizeof *data;
     EWCI_TRY(ewci_file_read(&file, &bytes, path, limit));
-    EWCI_TRY(find_header(path, file, bytes, &length, &root));
-    const json_t *const metadata = json_object_get(root, "__metadata__");
-    bytes -= sizeof length + (size_t)length;
-    const char *const tensors = file + sizeof length + length;
+    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, file, bytes, HEADER_MAX));
+    const char *const tensors = file + begin;
+    bytes -= begin;
     EWCI_TRY(check_header(path, root, model, bytes, &places, &parts));
-    EWCI_TRY(check_sum(path, metadata, tensors, bytes));
-    EWCI_TRY(check_network(path, root, (int64_t)bytes, model));
+    EWCI_TRY(ewci_checkpoint_check(path, root, model, tensors, bytes));
 
     data = ewci_calloc(bytes, 1);
     if (data == NULL) {
@@ -642,7 +670,8 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     for (int64_t k = 0; k < parts * ewc_model_segment_count(model); k++)
         memcpy(data + places[k].target, tensors + places[k].begin,
             (size_t)(places[k].end - places[k].begin));
-    EWCI_TRY(check_values(path, metadata, data, count, parts, &r, &tasks));
+    EWCI_TRY(check_values(path, data, count, parts));
+    if (parts > 1) EWCI_TRY(ewci_checkpoint_folded(path, root, &r, &tasks));
 
     EWCI_TRY(ewc_model_write(model, data, count));
     if (state == NULL) goto done;
@@ -739,12 +768,11 @@ ewc_status ewc_checkpoint_describe(const char *path, ewc_checkpoint_info *out, s
     char *head = NULL;
     json_t *root = NULL;
     ewc_checkpoint_info info;
-    size_t bytes = 0;
+    size_t bytes = 0, begin;
     int64_t length = 0;
-    uint64_t header = 0;
     EWCI_TRY(ewci_check_size("ewc_checkpoint_info", size, "ewc_checkpoint_describe"));
-    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, sizeof header + HEADER_MAX));
-    EWCI_TRY(find_header(path, head, bytes, &header, &root));
+    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, HEAD_MAX));
+    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, head, bytes, HEADER_MAX));
     EWCI_TRY(describe_file(&info, path, root, length));
     EWCI_TRY(ewci_copy_out("ewc_checkpoint_info", out, size, &info, "ewc_checkpoint_describe"));
 done:
@@ -759,12 +787,11 @@ static ewc_status read_json(const char *path, const char *key, json_t **out)
     ewc_status status = EWC_OK;
     char *head = NULL;
     json_t *root = NULL;
-    size_t bytes = 0;
+    size_t bytes = 0, begin;
     int64_t length = 0;
-    uint64_t header = 0;
     *out = NULL;
-    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, sizeof header + HEADER_MAX));
-    EWCI_TRY(find_header(path, head, bytes, &header, &root));
+    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, HEAD_MAX));
+    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, head, bytes, HEADER_MAX));
     const char *const text = entry(json_object_get(root, "__metadata__"), key);
     if (text[0] == '\0') goto done;
     *out = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
@@ -789,12 +816,11 @@ ewc_status ewci_checkpoint_network(const char *path, ewc_network **out)
     ewc_status status = EWC_OK;
     char *head = NULL;
     json_t *root = NULL;
-    size_t bytes = 0;
+    size_t bytes = 0, begin;
     int64_t length = 0;
-    uint64_t header = 0;
     *out = NULL;
-    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, sizeof header + HEADER_MAX));
-    EWCI_TRY(find_header(path, head, bytes, &header, &root));
+    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, HEAD_MAX));
+    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, head, bytes, HEADER_MAX));
     status = ewci_checkpoint_read_network(out, path, root, length);
 done:
     json_decref(root);
@@ -811,7 +837,7 @@ ewc_status ewci_checkpoint_standardize(const char *path, ewc_tasks *tasks)
 {
     json_t *standard = NULL;
     ewc_status status = EWC_OK;
-    if (!ewci_tasks_options(tasks)->standardize) return EWC_OK;
+    if (ewci_tasks_standard(tasks, 0) == NULL) return EWC_OK;
     EWCI_TRY(read_json(path, STANDARD_KEY, &standard));
     status = ewci_standard_restore(tasks, standard);
     if (status == EWC_ERR_CHECKPOINT || status == EWC_ERR_DATA)
@@ -859,6 +885,28 @@ done:
     return status;
 }
 
+/* Mean and std of units, where they were given: those of the file must be these. */
+static ewc_status compare_standards(const char *path, const ewc_tasks *tasks)
+{
+    json_t *theirs = NULL;
+    json_t *const ours = ewci_standard_describe(tasks);
+    char *had = NULL, *have = NULL;
+    ewc_status status;
+    EWCI_TRY(read_json(path, STANDARD_KEY, &theirs));
+    if (ours != NULL && json_equal(theirs, ours)) goto done;
+    had = json_dumps(theirs, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(6));
+    have = json_dumps(ours, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(6));
+    EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT,
+        "%.120s: " STANDARD_KEY " is %.150s, these tasks' is %.150s", path,
+        had != NULL ? had : "missing", have != NULL ? have : "not to be had: out of memory"));
+done:
+    free(have);
+    free(had);
+    json_decref(ours);
+    json_decref(theirs);
+    return status;
+}
+
 ewc_status ewci_checkpoint_compare(const char *path, const ewc_model *model, const ewc_tasks *tasks,
     int other_data, int64_t *trained)
 {
@@ -882,5 +930,7 @@ ewc_status ewci_checkpoint_compare(const char *path, const ewc_model *model, con
             return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s is %s, these tasks' is %s", path,
                 task_rows[i].key, have, want);
     }
-    return theirs.kind == EWC_TASKS_SEQUENCE ? compare_sequences(path, tasks, other_data) : EWC_OK;
+    const ewc_status given = ours.standardize == 2 ? compare_standards(path, tasks) : EWC_OK;
+    if (given != EWC_OK || theirs.kind != EWC_TASKS_SEQUENCE) return given;
+    return compare_sequences(path, tasks, other_data);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Whether a checkpoint is of the tasks at hand. */
+/* Checkpoints in two steps, and whether one is of the tasks at hand. */
 #ifndef EWCI_CHECKPOINT_H
 #define EWCI_CHECKPOINT_H
 
@@ -11,6 +11,34 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* A file that is ready to be written, by whatever thread. */
+typedef struct ewci_checkpoint ewci_checkpoint;
+
+/* What ewc_checkpoint_save_tasks would write to `path`. @return as it, but for EWC_ERR_IO */
+ewc_status ewci_checkpoint_make(ewci_checkpoint **out, const char *path, ewc_model *model,
+    ewc_consolidation *state, const ewc_tasks *tasks, int64_t trained);
+ewc_status ewci_checkpoint_write(const ewci_checkpoint *checkpoint);
+void ewci_checkpoint_free(ewci_checkpoint *checkpoint);
+
+/* The parts of a file, and how the names of their tensors begin. */
+enum { EWCI_PART_WEIGHTS, EWCI_PART_S, EWCI_PART_MU, EWCI_PARTS };
+enum { EWCI_TENSOR_NAME = 128, EWCI_CHECKPOINT_HEADER_MAX = 1 << 23 };
+extern const char *const ewci_checkpoint_prefixes[EWCI_PARTS];
+
+/* Whether a file of this header, and `bytes` bytes of tensors, is whole, and of a network that is
+ * the model's in what tensors do not show.
+ * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_MEMORY */
+ewc_status ewci_checkpoint_check(const char *path, const json_t *header, const ewc_model *model,
+    const void *tensors, size_t bytes);
+
+/* What a file with an EWC state says of it. @return EWC_OK; EWC_ERR_CHECKPOINT */
+ewc_status ewci_checkpoint_folded(
+    const char *path, const json_t *header, double *r, int64_t *tasks);
+
+/* As ewc_checkpoint_start, of an output layer that has all of its rows unless `wider`. */
+ewc_status ewci_checkpoint_start(const char *path, ewc_model *model, ewc_consolidation *state,
+    const ewc_tensor_name *names, int64_t count, int wider);
 
 /* A file that says what its tasks are must have these, and their data unless `other_data`;
  * *trained is how many of them it has learnt, all where it does not say.
@@ -31,7 +59,7 @@ ewc_status ewci_checkpoint_network(const char *path, ewc_network **out);
  * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_IO; EWC_ERR_MEMORY */
 ewc_status ewci_checkpoint_sequence(const char *path, json_t **out);
 
-/* Tasks that standardize get mean and std of their sets as the file says them; others stay.
+/* Tasks whose units have a mean and std of their own get them as the file says; others stay.
  * @return EWC_OK; EWC_ERR_CHECKPOINT: it says none, or of other sets; EWC_ERR_IO; EWC_ERR_MEMORY */
 ewc_status ewci_checkpoint_standardize(const char *path, ewc_tasks *tasks);
 

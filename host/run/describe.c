@@ -128,6 +128,16 @@ static void describe_likelihood(json_t *out, const ewc_run *run)
         json_object_set_new(out, "targets", ewci_dataset_labels(run->sets.sets[0]));
 }
 
+/* One number, or that of each channel or feature. */
+static json_t *describe_units(double one, const ewc_option_reals *each)
+{
+    if (each->count == 0) return ewci_json_real(one);
+    json_t *const out = json_array();
+    for (int64_t i = 0; i < each->count; i++)
+        json_array_append_new(out, ewci_json_real(each->items[i]));
+    return out;
+}
+
 json_t *ewci_run_describe(const ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
@@ -143,8 +153,14 @@ json_t *ewci_run_describe(const ewc_run *run)
             out, "data_rows", json_pack("[I, I]", (json_int_t)data->rows[0], data->rows[1]));
         json_object_set_new(out, "data_labels", describe_labels(run));
         json_object_set_new(out, "standardize", json_boolean(o->standardize));
+        json_object_set_new(out, "mean", describe_units(o->mean, &o->channel_means));
+        json_object_set_new(out, "std", describe_units(o->std, &o->channel_stds));
+        json_object_set_new(out, "augment", option_text(o, "augment"));
+        if (o->augment & EWC_AUGMENT_CROP)
+            json_object_set_new(out, "crop_padding", json_integer(o->crop_padding));
         json_object_set_new(out, "task_names", describe_names(run));
         json_object_set_new(out, "class_weights", option_text(o, "class-weights"));
+        json_object_set_new(out, "batch_norm", option_text(o, "batch-norm"));
         describe_classes(out, run);
         describe_likelihood(out, run);
     }
@@ -322,12 +338,11 @@ static json_t *describe_overlap(const ewc_run *run, const ewc_event *e)
  * every task, and of more of them the last line has it. */
 static void describe_event_classes(json_t *line, const ewc_run *run, const ewc_event *e)
 {
-    enum { MATRIX_MAX = 32 };
     const ewc_confusion *const c = e->confusion;
     if (c == NULL) return;
     const int is_last = e->task + 1 == run->result.tasks;
     if (is_last || c->classes <= EWC_CONFUSION_MAX)
-        describe_confusion(line, c, is_last || c->classes <= MATRIX_MAX);
+        describe_confusion(line, c, is_last || c->classes <= EWCI_RECORD_MATRIX);
     json_object_set_new(line, "recency_bias", ewci_json_real(c->recency_bias));
 }
 

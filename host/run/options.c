@@ -13,7 +13,11 @@
 #include "ewc/network.h"
 #include "sequence.h"
 
-enum { CONFIG_BYTES_MAX = 1 << 20, VALUE_SIZE = 2 * EWC_OPTION_TEXT_SIZE };
+enum {
+    CONFIG_BYTES_MAX = 1 << 20,
+    VALUE_SIZE = 2 * EWC_OPTION_TEXT_SIZE,
+    ITEM_SIZE = 32 /* of a list */
+};
 
 /* The table, and where each value lies in the struct. */
 static const struct row {
@@ -32,7 +36,7 @@ enum { ROWS = sizeof rows / sizeof rows[0] };
 /* A preset is what it changes. */
 static const struct preset {
     const char *name, *help;
-    const char *settings[12][2];
+    const char *settings[16][2];
 } presets[] = {
     {"permuted-mnist", "MNIST with pixels in another order in each task (the defaults)",
         {{"kind", "permuted"}}},
@@ -40,6 +44,17 @@ static const struct preset {
         {{"kind", "rotated"}}},
     {"split-mnist", "two digits in each task, a head for each; see --scenario",
         {{"kind", "split"}, {"tasks", "5"}, {"scenario", "task"}}},
+    {"split-cifar10", "two classes of CIFAR-10 in each task, a head for each; see --scenario",
+        {{"dataset", "cifar10"}, {"kind", "split"}, {"tasks", "5"}, {"scenario", "task"},
+            {"mean", "0.4914,0.4822,0.4465"}, {"std", "0.2470,0.2435,0.2616"}, {"epochs", "10"}}},
+    {"split-cifar100", "ten classes of CIFAR-100 in each of ten tasks, a head for each",
+        {{"dataset", "cifar100"}, {"kind", "split"}, {"tasks", "10"}, {"classes-per-task", "10"},
+            {"scenario", "task"}, {"mean", "0.5071,0.4865,0.4409"}, {"std", "0.2673,0.2564,0.2762"},
+            {"epochs", "20"}}},
+    {"split-cifar100-20", "five classes of CIFAR-100 in each of 20 tasks, a head for each",
+        {{"dataset", "cifar100"}, {"kind", "split"}, {"tasks", "20"}, {"classes-per-task", "5"},
+            {"scenario", "task"}, {"mean", "0.5071,0.4865,0.4409"}, {"std", "0.2673,0.2564,0.2762"},
+            {"epochs", "20"}}},
     {"long-sequence",
         "50 permutations of MNIST with a running F that forgets a little: for many tasks",
         {{"kind", "permuted"}, {"tasks", "50"}, {"method", "ewc-online"}, {"lambda", "20"},
@@ -71,10 +86,22 @@ static const struct row *find_row(const char *key)
     return NULL;
 }
 
-/* Edit distance (Levenshtein) of two names of at most EWC_OPTION_KEY_SIZE - 1 characters. */
+/* Where several values of an option that has one go, or NULL. */
+static const struct row *list_of(const struct row *row)
+{
+    static const char *const lists[][2] = {
+        {"classes_per_task", "class-counts"}, {"mean", "channel-means"}, {"std", "channel-stds"}};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+        if (strcmp(row->field, lists[i][0]) == 0) return find_row(lists[i][1]);
+    return NULL;
+}
+
+enum { NEAREST_MAX = 128 };
+
+/* Edit distance (Levenshtein) of two names of less than NEAREST_MAX characters. */
 static int edit_distance(const char *a, const char *b)
 {
-    int cost[EWC_OPTION_KEY_SIZE];
+    int cost[NEAREST_MAX];
     const int columns = (int)strlen(b);
     for (int j = 0; j <= columns; j++)
         cost[j] = j;
@@ -91,21 +118,29 @@ static int edit_distance(const char *a, const char *b)
     return cost[columns];
 }
 
+int ewci_nearest(const char *name, const char *const *names, int count, size_t most)
+{
+    const size_t length = strlen(name);
+    int best = (int)length / 2 + 1; /* as far off as half the letters says nothing */
+    int out = -1;
+    for (int i = 0; i < count && length < NEAREST_MAX; i++) {
+        if (strlen(names[i]) >= (most < NEAREST_MAX ? most : NEAREST_MAX)) continue;
+        const int distance = edit_distance(name, names[i]);
+        if (distance >= best) continue;
+        best = distance;
+        out = i;
+    }
+    return out;
+}
+
 int ewc_options_nearest(char *out, const char *name, const char *const *names, int count)
 {
     if (out == NULL) return 0;
     out[0] = '\0';
-    if (name == NULL || names == NULL) return 0;
-    const size_t length = strlen(name);
-    int best = (int)length / 2 + 1; /* as far off as half the letters says nothing */
-    for (int i = 0; i < count && length < EWC_OPTION_KEY_SIZE; i++) {
-        if (strlen(names[i]) >= EWC_OPTION_KEY_SIZE) continue;
-        const int distance = edit_distance(name, names[i]);
-        if (distance >= best) continue;
-        best = distance;
-        strcpy(out, names[i]);
-    }
-    return out[0] != '\0';
+    if (name == NULL || names == NULL || strlen(name) >= EWC_OPTION_KEY_SIZE) return 0;
+    const int i = ewci_nearest(name, names, count, EWC_OPTION_KEY_SIZE);
+    if (i >= 0) strcpy(out, names[i]);
+    return i >= 0;
 }
 
 /* Fails for a name that is not among those known, naming the nearest one that is. */
@@ -201,25 +236,42 @@ static int in_range(const struct row *row, int64_t x)
 static ewc_status bad_value(const struct row *row, const char *value)
 {
     static const char *const expected[] = {"a whole number in ", "a number in ", "true or false",
-        "", "UTF-8 text of at most 511 bytes", "widths such as 400,400, or none; each in "};
+        "", "UTF-8 text of at most 511 bytes", "widths such as 400,400, or none; each in ",
+        "numbers such as 0.49,0.48, or none; each in "};
     char key[EWC_OPTION_KEY_SIZE];
     spell_key(key, row->field);
     return ewci_fail(EWC_ERR_CONFIG, "%s: \"%.64s\", expected %s%s", key, value,
         expected[row->type], row->limits);
 }
 
-static int parse_list(ewc_option_list *list, const char *text, const char *limits)
+static int add_integer(void *list, const char *item, const char *limits)
 {
-    *list = (ewc_option_list){0};
+    ewc_option_list *const integers = list;
+    if (integers->count >= EWC_OPTION_LIST_MAX) return 0;
+    int64_t *const value = &integers->items[integers->count++];
+    return ewci_parse_integer(value, item) && within((double)*value, limits);
+}
+
+static int add_real(void *list, const char *item, const char *limits)
+{
+    ewc_option_reals *const reals = list;
+    if (reals->count >= EWC_OPTION_REALS_MAX) return 0;
+    double *const value = &reals->items[reals->count++];
+    return ewci_parse_real(value, item) && within(*value, limits);
+}
+
+/* Adds each item of "a,b,c" to a list. */
+static int parse_items(void *list, const char *text, const char *limits,
+    int (*add)(void *list, const char *item, const char *limits))
+{
     if (text[0] == '\0' || strcmp(text, "none") == 0) return 1;
     for (const char *c = text;;) {
-        char item[24];
+        char item[ITEM_SIZE];
         const size_t length = strcspn(c, ",");
-        if (length >= sizeof item || list->count >= EWC_OPTION_LIST_MAX) return 0;
+        if (length >= sizeof item) return 0;
         memcpy(item, c, length);
         item[length] = '\0';
-        int64_t *const value = &list->items[list->count++];
-        if (!ewci_parse_integer(value, item) || !within((double)*value, limits)) return 0;
+        if (!add(list, item, limits)) return 0;
         if (c[length] == '\0') return 1;
         c += length + 1;
     }
@@ -276,7 +328,8 @@ static ewc_status set_row(ewc_run_options *options, const struct row *row, const
         char path[EWC_OPTION_TEXT_SIZE];
         const char *text = value;
         const int is_path = field == options->data_dir || field == options->data ||
-                            field == options->sequence ||
+                            field == options->sequence || field == options->init_from ||
+                            field == options->init_map ||
                             (field == options->network && is_network_file(value));
         if (is_path && value[0] != '\0') { /* a run is used elsewhere, too */
             if (!ewci_path_absolute(path, sizeof path, value)) break;
@@ -288,9 +341,15 @@ static ewc_status set_row(ewc_run_options *options, const struct row *row, const
         return EWC_OK;
     }
     case EWC_OPTION_LIST: {
-        ewc_option_list list;
-        if (!parse_list(&list, value, row->limits)) break;
+        ewc_option_list list = {0};
+        if (!parse_items(&list, value, row->limits, add_integer)) break;
         *(ewc_option_list *)field = list;
+        return EWC_OK;
+    }
+    case EWC_OPTION_REALS: {
+        ewc_option_reals list = {0};
+        if (!parse_items(&list, value, row->limits, add_real)) break;
+        *(ewc_option_reals *)field = list;
         return EWC_OK;
     }
     }
@@ -338,6 +397,18 @@ static void get_row(
         for (int64_t i = 0; i < count && used < size; i++)
             used += (size_t)snprintf(
                 buffer + used, size - used, "%s%lld", i > 0 ? "," : "", (long long)list->items[i]);
+        break;
+    }
+    case EWC_OPTION_REALS: {
+        const ewc_option_reals *const list = field;
+        const int64_t count =
+            list->count < EWC_OPTION_REALS_MAX ? list->count : EWC_OPTION_REALS_MAX;
+        size_t used = (size_t)snprintf(buffer, size, "%s", count <= 0 ? "none" : "");
+        for (int64_t i = 0; i < count && used < size; i++) {
+            char item[ITEM_SIZE];
+            ewci_format_real(item, sizeof item, list->items[i]);
+            used += (size_t)snprintf(buffer + used, size - used, "%s%s", i > 0 ? "," : "", item);
+        }
         break;
     }
     }
@@ -449,17 +520,19 @@ static void peek(ewc_run_options *options)
 
 static ewc_status set(ewc_run_options *options, const char *key, const char *value)
 {
-    const struct row *const row = find_row(key);
+    const struct row *row = find_row(key);
     if (row == NULL) return unknown_key(key);
     if (strcmp(key, "preset") == 0) return set_preset(options, value);
-    if (strcmp(key, "classes-per-task") == 0) {
-        if (strchr(value, ',') != NULL) return set(options, "class-counts", value);
-        options->class_counts.count = 0;
+    const struct row *const list = list_of(row);
+    if (list != NULL) {
+        if (strchr(value, ',') != NULL) row = list;
+        *(int64_t *)((char *)options + list->offset) = 0; /* its count: what is set last holds */
     }
     const ewc_status status = set_row(options, row, value);
     if (status == EWC_OK && strcmp(key, "method") == 0) imply(options);
     if (status == EWC_OK && strcmp(key, "network") == 0) take_back(options);
-    if (status == EWC_OK && strcmp(key, "class-counts") == 0 && options->class_counts.count > 0)
+    if (status == EWC_OK && strcmp(row->field, "class_counts") == 0 &&
+        options->class_counts.count > 0)
         options->tasks = options->class_counts.count;
     if (status == EWC_OK && strcmp(key, "sequence") == 0) peek(options);
     return status;
@@ -550,8 +623,7 @@ static ewc_status set_json(ewc_run_options *options, const struct row *row, cons
 {
     char text[VALUE_SIZE] = "";
     int good = 0;
-    if (strcmp(row->field, "classes_per_task") == 0 && json_is_array(value))
-        row = find_row("class-counts");
+    if (list_of(row) != NULL && json_is_array(value)) row = list_of(row);
     switch (row->type) {
     case EWC_OPTION_INTEGER:
         good = json_is_integer(value);
@@ -584,6 +656,20 @@ static ewc_status set_json(ewc_run_options *options, const struct row *row, cons
             if (good)
                 used += (size_t)snprintf(text + used, sizeof text - used, "%s%lld",
                     i > 0 ? "," : "", (long long)json_integer_value(item));
+        }
+        break;
+    }
+    case EWC_OPTION_REALS: {
+        size_t used = 0;
+        good = json_is_array(value);
+        for (size_t i = 0; good && i < json_array_size(value); i++) {
+            const json_t *const item = json_array_get(value, i);
+            char number[ITEM_SIZE];
+            good = json_is_number(item) && used + ITEM_SIZE < sizeof text;
+            if (!good) break;
+            ewci_format_real(number, sizeof number, json_number_value(item));
+            used +=
+                (size_t)snprintf(text + used, sizeof text - used, "%s%s", i > 0 ? "," : "", number);
         }
         break;
     }
@@ -665,7 +751,7 @@ ewc_status ewc_options_to_json(const ewc_run_options *options, char **text)
             json_t *const string = json_string(value);
             json_dumpf(string, out, JSON_ENCODE_ANY);
             json_decref(string);
-        } else if (rows[i].type == EWC_OPTION_LIST) {
+        } else if (rows[i].type == EWC_OPTION_LIST || rows[i].type == EWC_OPTION_REALS) {
             fprintf(out, "[%s]", strcmp(value, "none") == 0 ? "" : value);
         } else {
             fputs(value, out);
@@ -717,6 +803,13 @@ static ewc_status check_row(const ewc_run_options *options, const struct row *ro
         good = list->count >= 0 && list->count <= EWC_OPTION_LIST_MAX;
         for (int64_t i = 0; good && i < list->count; i++)
             good = within((double)list->items[i], row->limits);
+        break;
+    }
+    case EWC_OPTION_REALS: {
+        const ewc_option_reals *const list = field;
+        good = list->count >= 0 && list->count <= EWC_OPTION_REALS_MAX;
+        for (int64_t i = 0; good && i < list->count; i++)
+            good = within(list->items[i], row->limits);
         break;
     }
     }
@@ -845,6 +938,11 @@ ewc_status ewc_options_check(const ewc_run_options *options)
         status = check_split(o);
     if (status == EWC_OK && o->network[0] != '\0') status = check_network(o);
     if (status != EWC_OK) return status;
+    if (o->channel_means.count > 0 && o->channel_stds.count > 0 &&
+        o->channel_means.count != o->channel_stds.count)
+        return ewci_fail(EWC_ERR_CONFIG,
+            "std: %lld numbers, expected one, or as many as the %lld of mean",
+            (long long)o->channel_stds.count, (long long)o->channel_means.count);
     if (o->method == EWC_METHOD_LWF && o->scenario == EWC_SCENARIO_TASK)
         return ewci_fail(EWC_ERR_CONFIG, "scenario: task, expected domain or class for lwf");
     if (o->patience > 0 && o->validation == 0)
@@ -852,6 +950,8 @@ ewc_status ewc_options_check(const ewc_run_options *options)
             "patience: early stopping needs validation samples, such as --validation 5000");
     if (o->epochs == 0 && o->iterations == 0)
         return ewci_fail(EWC_ERR_CONFIG, "epochs: 0, expected epochs or iterations above 0");
+    if (o->init_map[0] != '\0' && o->init_from[0] == '\0')
+        return ewci_fail(EWC_ERR_CONFIG, "init-map: says names in a file that init-from names");
     if (o->nesterov && o->optimizer == EWC_OPTIMIZER_SGD && !(o->momentum > 0.0))
         return ewci_fail(EWC_ERR_CONFIG, "nesterov: needs momentum above 0");
     return EWC_OK;

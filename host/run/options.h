@@ -14,6 +14,10 @@ extern "C" {
 ewc_status ewci_options_import(
     ewc_run_options *out, const ewc_run_options *given, const char *function);
 
+/* The one of `count` names, of less than `most` bytes, that is nearest to `name` in edit distance;
+ * -1: none is near. */
+int ewci_nearest(const char *name, const char *const *names, int count, size_t most);
+
 #ifdef __cplusplus
 }
 #endif

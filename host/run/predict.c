@@ -28,7 +28,7 @@ static ewc_task_options task_options(const ewc_checkpoint_info *i)
     tasks.seed = (uint64_t)i->seed;
     tasks.mean = (float)i->mean;
     tasks.std = (float)i->std;
-    tasks.standardize = i->standardize;
+    tasks.standardize = i->standardize != 0; /* by what the file says, whoever chose that */
     return tasks;
 }
 

@@ -52,13 +52,21 @@ ewc_status ewci_record_open(ewci_record **out, const char *path)
     return open_record(out, path, 0);
 }
 
-ewc_status ewci_record_sync(ewci_record *record, int64_t *bytes)
+ewc_status ewci_record_length(const ewci_record *record, int64_t *bytes)
 {
     struct stat info;
-    if (fdatasync(record->fd) != 0 || fstat(record->fd, &info) != 0)
-        return ewci_fail(EWC_ERR_IO, "%s: cannot write: %s", record->path, strerror(errno));
+    if (fstat(record->fd, &info) != 0)
+        return ewci_fail(EWC_ERR_IO, "%s: cannot read: %s", record->path, strerror(errno));
+    if (info.st_nlink == 0)
+        return ewci_fail(EWC_ERR_IO, "%s: was deleted while the run was at work", record->path);
     *bytes = info.st_size;
     return EWC_OK;
+}
+
+ewc_status ewci_record_sync(const ewci_record *record)
+{
+    if (fdatasync(record->fd) == 0) return EWC_OK;
+    return ewci_fail(EWC_ERR_IO, "%s: cannot sync: %s", record->path, strerror(errno));
 }
 
 ewc_status ewci_record_cut(ewci_record *record, int64_t bytes)
@@ -94,7 +102,13 @@ ewc_status ewci_record_add(ewci_record *record, json_t *line)
     json_dumpb(line, text, bytes, EWCI_JSON_FLAGS);
     json_decref(line);
     text[bytes] = '\n';
-    const int result = ewci_write_all(record->fd, text, bytes + 1);
+    struct stat before;
+    int result = fstat(record->fd, &before);
+    if (result == 0 && (result = ewci_write_all(record->fd, text, bytes + 1)) != 0) {
+        const int cause = errno;
+        (void)!ftruncate(record->fd, before.st_size); /* no half a line stays */
+        errno = cause;
+    }
     const int cause = errno;
     free(text);
     if (result == 0) return EWC_OK;

@@ -23,8 +23,12 @@ ewc_status ewci_record_open(ewci_record **out, const char *path);
  * EWC_ERR_IO */
 ewc_status ewci_record_cut(ewci_record *record, int64_t bytes);
 
-/* Brings what was added to the disk; *bytes is how long the file is. @return EWC_OK; EWC_ERR_IO */
-ewc_status ewci_record_sync(ewci_record *record, int64_t *bytes);
+/* How long the file is. @return EWC_OK; EWC_ERR_IO: it was deleted, too */
+ewc_status ewci_record_length(const ewci_record *record, int64_t *bytes);
+
+/* Brings what was added to the disk; also while another thread adds more.
+ * @return EWC_OK; EWC_ERR_IO */
+ewc_status ewci_record_sync(const ewci_record *record);
 
 /* Adds `line` in one write and releases it, on an error too. NULL stands for a json_pack that
  * failed.

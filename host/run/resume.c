@@ -1,22 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* States to go on from: RUN/resume/N.safetensors, N counting up, the last two of them. Each has all
- * that changes in a run, and how long the record was. */
-#include <dirent.h>
-#include <errno.h>
+/* States to go on from: what is in them, when they are written and by which a run goes on. Each has
+ * all that changes in a run, and how long the record was. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "../base/enter.h"
-#include "../base/file.h"
 #include "../data/dataset.h"
 #include "run.h"
+#include "states.h"
 
-enum { KEPT_STATES = 2, NUMBER_DIGITS = 8, SLACK_BYTES = 1 << 26 };
-#define FOLDER "resume"
-#define EXTENSION ".safetensors"
+enum { SLACK_BYTES = 1 << 26 };
 
 /* ---- What is in a state ---- */
 
@@ -33,8 +27,7 @@ static ewc_status exchange_text(ewci_state *state, const char *name, char **text
     return ewci_state_exchange(state, name, EWCI_U8, bytes, *text);
 }
 
-/* What the run was begun with: network, tasks, and the checksums of their sets. */
-static char *spell_identity(const ewc_run *run)
+char *ewci_run_identity(const ewc_run *run)
 {
     json_t *const what = ewci_sequence_describe(run->tasks);
     if (what != NULL) json_object_set_new(what, "model", json_string(run->model_text));
@@ -49,7 +42,7 @@ static char *spell_identity(const ewc_run *run)
 
 static ewc_status exchange_identity(ewc_run *run, ewci_state *state)
 {
-    char *const own = spell_identity(run), *other = own;
+    char *const own = ewci_run_identity(run), *other = own;
     ewc_status status = EWC_OK;
     if (own == NULL) return ewci_fail(EWC_ERR_MEMORY, "run.identity: out of memory");
     EWCI_TRY(exchange_text(state, "run.identity", &other));
@@ -143,109 +136,90 @@ done:
     return status;
 }
 
-/* ---- Files ---- */
-
-static char *state_path(const char *folder, int64_t number)
+ewc_status ewci_run_exchange_end(ewc_run *run, ewci_state *state)
 {
-    char name[64];
-    snprintf(name, sizeof name, FOLDER "/%0*lld" EXTENSION, NUMBER_DIGITS, (long long)number);
-    return ewci_run_path(folder, name);
+    ewc_run_result *const r = &run->result;
+    const int64_t done = r->done, saved = r->saved;
+    int64_t record = 0;
+    r->done = r->saved = 0; /* so that what an early end would save is left out */
+    const ewc_status status = exchange(run, state, &record);
+    r->done = done;
+    r->saved = saved;
+    return status;
 }
 
-/* The numbers of the last states in a folder, the newest first; returns how many there are. */
-static int find_states(const char *folder, int64_t numbers[KEPT_STATES])
-{
-    char *const path = ewci_run_path(folder, FOLDER);
-    DIR *const list = path != NULL ? opendir(path) : NULL;
-    int count = 0;
-    for (const struct dirent *e; list != NULL && (e = readdir(list)) != NULL;) {
-        char digits[NUMBER_DIGITS + 1];
-        int64_t number;
-        if (strlen(e->d_name) != NUMBER_DIGITS + strlen(EXTENSION) ||
-            strcmp(e->d_name + NUMBER_DIGITS, EXTENSION) != 0)
-            continue;
-        memcpy(digits, e->d_name, NUMBER_DIGITS);
-        digits[NUMBER_DIGITS] = '\0';
-        if (strspn(digits, "0123456789") != NUMBER_DIGITS || !ewci_parse_integer(&number, digits))
-            continue;
-        int at = count < KEPT_STATES ? count++ : KEPT_STATES;
-        for (; at > 0 && numbers[at - 1] < number; at--)
-            if (at < KEPT_STATES) numbers[at] = numbers[at - 1];
-        if (at < KEPT_STATES) numbers[at] = number;
-    }
-    if (list != NULL) closedir(list);
-    free(path);
-    return count;
-}
+/* ---- Writing ---- */
 
 int ewc_run_is_resumable(const char *folder)
 {
-    int64_t numbers[KEPT_STATES];
-    return folder != NULL && find_states(folder, numbers) > 0;
+    return folder != NULL && ewci_states_exist(folder);
 }
 
-/* Whether it is gone. */
-static int delete_state(const char *folder, int64_t number)
+void ewci_run_complain(ewc_run *run)
 {
-    char *const path = state_path(folder, number);
-    const int is_gone = path != NULL && unlink(path) == 0;
-    free(path);
-    return is_gone;
+    if (strcmp(run->complaint, ewc_last_error()) == 0) return;
+    snprintf(run->complaint, sizeof run->complaint, "%s", ewc_last_error());
+    ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_WARNING,
+        "not saved, to be tried again: %s", run->complaint);
+    ewci_forget_error();
 }
 
-void ewci_run_drop_states(const ewc_run *run)
+void ewci_run_settle(ewc_run *run, int wait)
 {
-    int64_t numbers[KEPT_STATES];
-    for (int deleted = 1; deleted;) { /* as long as any can be */
-        const int count = find_states(run->folder, numbers);
-        deleted = 0;
-        for (int i = 0; i < count; i++)
-            deleted |= delete_state(run->folder, numbers[i]);
-    }
-    char *const path = ewci_run_path(run->folder, FOLDER);
-    if (path != NULL) rmdir(path);
-    free(path);
+    ewc_status status;
+    double seconds;
+    if (run->states == NULL || !ewci_states_end(run->states, wait, &status, &seconds)) return;
+    run->state_cost += seconds;
+    if (status != EWC_OK)
+        ewci_run_complain(run);
+    else
+        run->complaint[0] = '\0';
 }
 
-static ewc_status make_folder(const ewc_run *run)
+ewc_status ewci_run_open_states(ewc_run *run)
 {
-    char *const path = ewci_run_path(run->folder, FOLDER);
+    return ewci_states_open(&run->states, run->folder, run->options.keep == EWC_KEEP_ALL,
+        run->callbacks.log, run->callbacks.log_user);
+}
+
+/* Takes all that the state has off the device; the model of the last task goes with it. */
+static ewc_status collect(ewc_run *run, ewci_saving *saving)
+{
+    int64_t bytes = 0;
     ewc_status status = EWC_OK;
-    if (path == NULL) return ewci_fail(EWC_ERR_MEMORY, FOLDER ": out of memory");
-    if (mkdir(path, 0777) != 0 && errno != EEXIST)
-        status = ewci_fail(EWC_ERR_IO, "%s: cannot create: %s", path, strerror(errno));
-    free(path);
+    saving->record = run->record;
+    saving->step = ewci_trainer_steps(run->trainer);
+    saving->tasks = run->result.done;
+    saving->state = ewci_state_new();
+    if (saving->state == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "state: out of memory"));
+    EWCI_TRY(ewci_record_length(run->record, &bytes));
+    EWCI_TRY(exchange(run, saving->state, &bytes));
+    saving->model = run->task_model;
+    run->task_model = NULL;
+done:
     return status;
 }
 
-ewc_status ewci_run_save_state(ewc_run *run)
+void ewci_run_save_state(ewc_run *run, int at_end)
 {
     const double begin = ewci_run_now();
-    int64_t bytes = 0;
-    char *path = NULL;
-    ewc_status status = EWC_OK;
-    ewci_state *const state = ewci_state_new();
+    ewci_saving saving = {.at_end = at_end};
+    ewci_run_settle(run, 1);
+    if (collect(run, &saving) == EWC_OK) {
+        ewci_states_begin(run->states, &saving);
+    } else {
+        ewci_run_complain(run);
+        ewci_state_free(saving.state);
+    }
     run->save_asked = 0;
-    if (state == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, FOLDER ": out of memory"));
-    EWCI_TRY(ewci_record_sync(run->record, &bytes));
-    EWCI_TRY(exchange(run, state, &bytes));
-    if (run->states == 0) EWCI_TRY(make_folder(run));
-    path = state_path(run->folder, run->states + 1);
-    if (path == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, FOLDER ": out of memory"));
-    EWCI_TRY(ewci_state_write(state, path));
-    run->states++;
-    if (run->states > KEPT_STATES) (void)delete_state(run->folder, run->states - KEPT_STATES);
     run->state_step = ewci_trainer_steps(run->trainer);
     run->state_at = ewci_run_now();
     run->state_cost = run->state_at - begin;
-done:
-    free(path);
-    ewci_state_free(state);
-    return status;
 }
 
-/* The most that a state of this run may have. */
-static size_t most_bytes(const ewc_run *run)
+/* ---- Going on ---- */
+
+size_t ewci_run_state_bytes(const ewc_run *run)
 {
     enum { BUFFERS = 16 }; /* of the size of the model: fewer */
     const size_t parameters = (size_t)ewc_model_parameter_count(run->model) * sizeof(float);
@@ -255,37 +229,34 @@ static size_t most_bytes(const ewc_run *run)
            16 * (size_t)run->options.memory;
 }
 
-static ewc_status load_state(ewc_run *run, int64_t number)
+static ewc_status load_state(ewc_run *run, int64_t i)
 {
     ewci_state *state = NULL;
     int64_t bytes = 0;
     ewc_status status;
-    char *const path = state_path(run->folder, number);
-    if (path == NULL) return ewci_fail(EWC_ERR_MEMORY, FOLDER ": out of memory");
-    EWCI_TRY(ewci_state_read(&state, path, most_bytes(run)));
+    EWCI_TRY(ewci_states_read(run->states, i, ewci_run_state_bytes(run), &state));
     status = exchange(run, state, &bytes);
-    if (status == EWC_ERR_CHECKPOINT) status = ewci_fail(status, "%s: %s", path, ewc_last_error());
+    if (status == EWC_ERR_CHECKPOINT)
+        status = ewci_fail(
+            status, "%s: state %lld: %s", run->folder, (long long)i + 1, ewc_last_error());
     if (status != EWC_OK) goto done;
     EWCI_TRY(ewci_record_cut(run->record, bytes));
-    run->states = number;
+    ewci_states_cut(run->states, i);
     run->state_step = ewci_trainer_steps(run->trainer);
     run->state_at = ewci_run_now();
 done:
     ewci_state_free(state);
-    free(path);
     return status;
 }
 
 ewc_status ewci_run_load_state(ewc_run *run)
 {
-    int64_t numbers[KEPT_STATES];
-    const int count = find_states(run->folder, numbers);
-    if (count == 0) return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from", run->folder);
-    ewc_status status = EWC_OK;
-    for (int i = 0; i < count; i++) {
-        status = load_state(run, numbers[i]);
-        if (status != EWC_ERR_CHECKPOINT && status != EWC_ERR_IO) break;
-        if (i + 1 < count)
+    ewc_status status = EWC_ERR_CHECKPOINT;
+    int64_t i = ewci_states_count(run->states);
+    if (i == 0) return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from", run->folder);
+    while (i > 0 && (status == EWC_ERR_CHECKPOINT || status == EWC_ERR_IO)) {
+        status = load_state(run, --i);
+        if (i > 0 && (status == EWC_ERR_CHECKPOINT || status == EWC_ERR_IO))
             ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_WARNING,
                 "%s; going on from the state before", ewc_last_error());
     }
@@ -293,6 +264,11 @@ ewc_status ewci_run_load_state(ewc_run *run)
 }
 
 /* ---- When ---- */
+
+int ewci_run_is_at_end(const ewc_event *e)
+{
+    return e->kind == EWC_EVENT_EVALUATED && e->task_end;
+}
 
 ewc_status ewc_run_save(ewc_run *run)
 {
@@ -313,8 +289,10 @@ int ewci_run_state_is_due(ewc_run *run, const ewc_event *e)
     if (e->kind == EWC_EVENT_STEP && o->checkpoint_every > 0 &&
         ewci_trainer_steps(run->trainer) - run->state_step >= o->checkpoint_every)
         return 1;
+    const int at_end = ewci_run_is_at_end(e) && e->task + 1 < run->result.tasks;
+    if (o->keep == EWC_KEEP_ALL && at_end) return 1;
     if (o->checkpoint_minutes == 0.0) return 0;
     if (since >= 60.0 * o->checkpoint_minutes) return 1;
-    return e->kind == EWC_EVENT_EVALUATED && e->task_end && e->task + 1 < run->result.tasks &&
-           since >= least && run->state_cost <= share * since;
+    return at_end && since >= least && run->state_cost <= share * since &&
+           !ewci_states_is_writing(run->states);
 }

@@ -48,19 +48,31 @@ static ewc_status write_text(const ewc_run *run, const char *name, const char *t
     return status;
 }
 
-static ewc_status save_checkpoint(ewc_run *run)
+/* The model as it is, ready to be written to checkpoint/NAME. */
+static ewc_status make_checkpoint(ewc_run *run, const char *name, ewci_checkpoint **out)
 {
     ewc_status status = EWC_OK;
     char *const folder = ewci_run_path(run->folder, "checkpoint");
-    char *const path = ewci_run_path(run->folder, "checkpoint/model.safetensors");
-    if (folder == NULL || path == NULL) {
-        status = ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory");
-        goto done;
-    }
-    if (access(folder, F_OK) != 0) EWCI_TRY(ewci_folder_make(folder));
-    EWCI_TRY(ewc_checkpoint_save_tasks(path, run->model, run->state, run->tasks, run->result.done));
+    char *const path = folder != NULL ? ewci_run_path(folder, name) : NULL;
+    if (path == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory"));
+    EWCI_TRY(ewci_checkpoint_make(out, path, run->model, run->state, run->tasks, run->result.done));
 done:
     free(path);
+    free(folder);
+    return status;
+}
+
+static ewc_status save_checkpoint(ewc_run *run)
+{
+    ewci_checkpoint *checkpoint = NULL;
+    ewc_status status = EWC_OK;
+    char *const folder = ewci_run_path(run->folder, "checkpoint");
+    if (folder == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "checkpoint: out of memory"));
+    if (access(folder, F_OK) != 0) EWCI_TRY(ewci_folder_make(folder));
+    EWCI_TRY(make_checkpoint(run, "model.safetensors", &checkpoint));
+    EWCI_TRY(ewci_checkpoint_write(checkpoint));
+done:
+    ewci_checkpoint_free(checkpoint);
     free(folder);
     return status;
 }
@@ -115,24 +127,60 @@ static void free_kept(kept_model *kept)
     free(kept->theta);
 }
 
-/* After a task: keeps model and state in host memory, and leaves them in the folder after the first
- * task and then now and then, for an end that nothing can be done about (SIGKILL, a power cut). */
-static ewc_status keep_finished(ewc_run *run)
+/* The model of the task that was finished, in a file of its own where all are kept. */
+static ewc_status make_task_model(ewc_run *run)
 {
-    static const double between_saves = 60.0; /* seconds; a save takes a fraction of one */
+    char name[48];
+    if (!run->options.checkpoint || run->options.keep != EWC_KEEP_ALL) return EWC_OK;
+    snprintf(name, sizeof name, "task-%04lld.safetensors", (long long)run->result.done);
+    ewci_checkpoint_free(run->task_model);
+    run->task_model = NULL;
+    return make_checkpoint(run, name, &run->task_model);
+}
+
+/* Writes it, and one that was late, where no state takes them along. */
+static ewc_status save_task_models(ewc_run *run)
+{
+    const ewci_saving saving = {.model = run->task_model};
+    ewc_status status = EWC_OK;
+    double seconds;
+    if (run->options.keep != EWC_KEEP_ALL || run->states == NULL) return EWC_OK;
+    ewci_run_settle(run, 1);
+    run->task_model = NULL;
+    ewci_states_begin(run->states, &saving);
+    (void)ewci_states_end(run->states, 1, &status, &seconds);
+    return status;
+}
+
+ewc_status ewci_run_keep(ewc_run *run)
+{
     const int64_t n = ewc_model_parameter_count(run->model);
     kept_model *const kept = &run->kept;
     ewc_status status = EWC_OK;
-    if (run->result.done == run->result.tasks) return EWC_OK; /* the end saves itself */
     if (kept->theta != NULL) EWCI_TRY(ewc_model_read(run->model, kept->theta, n));
-    if (kept->s != NULL) {
-        EWCI_TRY(ewc_consolidation_read(run->state, kept->s, kept->mu, n));
-        EWCI_TRY(ewc_consolidation_describe(run->state, &kept->info, sizeof kept->info));
-    }
+    if (kept->s == NULL) goto done;
+    EWCI_TRY(ewc_consolidation_read(run->state, kept->s, kept->mu, n));
+    EWCI_TRY(ewc_consolidation_describe(run->state, &kept->info, sizeof kept->info));
+done:
+    return status;
+}
+
+/* After a task: keeps model and state in host memory, and leaves them in the folder after the first
+ * task and then now and then, for an end that nothing can be done about (SIGKILL, a power cut). A
+ * file that cannot be written now is written later. */
+static ewc_status keep_finished(ewc_run *run)
+{
+    static const double between_saves = 60.0; /* seconds; a save takes a fraction of one */
+    ewc_status status = EWC_OK;
+    if (run->result.done == run->result.tasks) return EWC_OK; /* the end saves itself */
+    EWCI_TRY(make_task_model(run));
+    EWCI_TRY(ewci_run_keep(run));
     if (run->result.saved == 0 || ewci_run_now() - run->saved_at >= between_saves)
         EWCI_TRY(save_finished(run));
 done:
-    return status;
+    if (status != EWC_ERR_IO) return status;
+    ewci_run_complain(run);
+    return EWC_OK;
 }
 
 /* Puts back what was kept, and saves it. */
@@ -155,19 +203,22 @@ done:
 
 /* ---- Listening ---- */
 
-/* The first fold that makes the explicit step unstable: said once, and recorded. */
-static void note_form(ewc_run *run, const ewc_event *e)
+/* The first state that makes the explicit step unstable: said once, and recorded. `task`, from 1,
+ * is the next one. */
+static void note_form(ewc_run *run, int64_t task)
 {
     const ewc_run_options *const o = &run->options;
     const ewci_method *const method = ewci_method_of(o);
-    if (o->penalty != EWC_PENALTY_AUTO || e->form != EWC_PENALTY_PROXIMAL ||
-        run->result.proximal_from > 0 || e->task + 1 == run->result.tasks)
+    if (run->state == NULL || o->penalty != EWC_PENALTY_AUTO || run->result.proximal_from > 0 ||
+        task > run->result.tasks ||
+        ewc_optimizer_penalty(run->optimizer, run->state) != EWC_PENALTY_PROXIMAL)
         return;
-    run->result.proximal_from = e->task + 2; /* from 1, and the task after this one */
+    const double safe = ewc_optimizer_safe_lambda(run->optimizer, run->state, (float)o->lr);
+    run->result.proximal_from = task;
     ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_INFO,
         "penalty: proximal from task %lld on (%s %g; explicit is stable up to %.4g)",
         (long long)run->result.proximal_from, method->strength,
-        ewci_method_lambda(o) / method->factor, e->safe_lambda / method->factor);
+        ewci_method_lambda(o) / method->factor, safe / method->factor);
 }
 
 /* Keeps the first thing that goes wrong. */
@@ -179,18 +230,6 @@ static int keep_cause(ewc_run *run, ewc_status status)
     return status != EWC_OK;
 }
 
-/* A state that cannot be written, as on a full disk, is no reason to stop: the one before is there,
- * and it is tried again. */
-static void keep_state(ewc_run *run)
-{
-    if (ewci_run_save_state(run) == EWC_OK) return;
-    ewci_log(run->callbacks.log, run->callbacks.log_user, EWC_LOG_WARNING,
-        "no state to go on from was written: %s", ewc_last_error());
-    ewci_forget_error();
-    run->state_at = ewci_run_now();
-    run->state_step = ewci_trainer_steps(run->trainer);
-}
-
 /* Counts, records and passes on. */
 static int on_event(void *user, const ewc_event *e)
 {
@@ -198,14 +237,14 @@ static int on_event(void *user, const ewc_event *e)
     ewc_run_result *const result = &run->result;
     const int unfinished = e->kind == EWC_EVENT_POLL ||
                            (e->kind == EWC_EVENT_FISHER && e->stats == NULL); /* only time passes */
-    if (unfinished)
+    if (unfinished || !run->executing) /* nothing is trained: ewc_run_consolidate */
         return run->callbacks.on_event != NULL
                    ? run->callbacks.on_event(run->callbacks.event_user, e)
                    : 0;
     json_t *const line = ewci_run_describe_event(run, e);
     if (e->kind == EWC_EVENT_EVALUATED || e->kind == EWC_EVENT_VALIDATED)
         result->seconds_evaluation += e->seconds;
-    if (e->kind == EWC_EVENT_FOLDED) note_form(run, e);
+    if (e->kind == EWC_EVENT_FOLDED) note_form(run, e->task + 2);
     if (e->kind == EWC_EVENT_FISHER) {
         result->seconds_fisher += e->seconds;
         result->fisher_samples += e->samples;
@@ -214,20 +253,29 @@ static int on_event(void *user, const ewc_event *e)
         json_array_append_new(run->fishers, copy);
     }
     if (keep_cause(run, ewci_record_add(run->record, line))) return 1;
-    if (e->kind == EWC_EVENT_EVALUATED && e->task_end) {
+    if (ewci_run_is_at_end(e)) {
         result->done = e->task + 1;
         if (keep_cause(run, keep_finished(run))) return 1;
     }
     const int stop = run->callbacks.on_event != NULL &&
                      run->callbacks.on_event(run->callbacks.event_user, e) != 0;
+    ewci_run_settle(run, 0);
     /* A stop writes a state when training has returned. */
-    if (!stop && ewci_run_state_is_due(run, e)) keep_state(run);
+    if (!stop && ewci_run_state_is_due(run, e)) ewci_run_save_state(run, ewci_run_is_at_end(e));
     return stop;
 }
 
 /* ---- Making a run ---- */
 
-static ewc_status create_data(ewc_run *run)
+/* A list in `out`, or NULL if it is empty. */
+static const float *as_floats(float *out, const ewc_option_reals *list)
+{
+    for (int64_t i = 0; i < list->count; i++)
+        out[i] = (float)list->items[i];
+    return list->count > 0 ? out : NULL;
+}
+
+ewc_status ewci_run_create_data(ewc_run *run, const json_t *sequence)
 {
     const ewc_run_options *const o = &run->options;
     ewc_status status = EWC_OK;
@@ -247,8 +295,14 @@ static ewc_status create_data(ewc_run *run)
     tasks.mean = (float)o->mean;
     tasks.std = (float)o->std;
     tasks.standardize = o->standardize;
+    float means[EWC_OPTION_REALS_MAX], stds[EWC_OPTION_REALS_MAX];
+    tasks.means = as_floats(means, &o->channel_means);
+    tasks.stds = as_floats(stds, &o->channel_stds);
+    tasks.units = tasks.means != NULL ? o->channel_means.count : o->channel_stds.count;
+    tasks.augment = o->augment;
+    tasks.crop_padding = o->crop_padding;
     if (o->sequence[0] != '\0')
-        return ewci_sequence_open(&run->tasks, &run->sets, run->backend, o, &tasks);
+        return ewci_sequence_open(&run->tasks, &run->sets, run->backend, o, &tasks, sequence);
     EWCI_TRY(ewci_sets_load(&run->sets, run->backend, o));
     EWCI_TRY(ewc_tasks_create(&run->tasks, run->sets.sets[0], &tasks));
 done:
@@ -347,11 +401,24 @@ done:
     return status;
 }
 
+ewc_fisher_options ewci_run_fisher_options(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
+    fisher.estimator = ewci_method_estimator(o);
+    fisher.samples = o->fisher_samples;
+    fisher.draws = o->fisher_draws;
+    fisher.batch = o->fisher_batch;
+    fisher.tolerance = o->fisher_tolerance;
+    fisher.seed = (uint64_t)o->seed;
+    return fisher;
+}
+
 static ewc_status create_trainer(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
     ewc_train_options training = EWC_TRAIN_OPTIONS_DEFAULTS;
-    ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
+    const ewc_fisher_options fisher = ewci_run_fisher_options(run);
     training.epochs = o->epochs;
     training.iterations = o->iterations;
     training.batch = o->batch;
@@ -368,12 +435,6 @@ static ewc_status create_trainer(ewc_run *run)
     training.replay = ewci_method_of(o)->replay;
     training.memory = o->memory;
     training.replay_batch = o->replay_batch;
-    fisher.estimator = ewci_method_estimator(o);
-    fisher.samples = o->fisher_samples;
-    fisher.draws = o->fisher_draws;
-    fisher.batch = o->fisher_batch;
-    fisher.tolerance = o->fisher_tolerance;
-    fisher.seed = (uint64_t)o->seed;
     training.fisher = &fisher;
     training.report_every = o->report_every;
     training.eval_every = o->eval_every;
@@ -385,6 +446,7 @@ static ewc_status create_trainer(ewc_run *run)
     training.on_event = on_event;
     training.event_user = run;
     training.class_weights = o->class_weights;
+    training.batch_norm = o->batch_norm;
     return ewc_trainer_create(
         &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
 }
@@ -400,10 +462,8 @@ static int64_t count_trained(const ewc_model *model)
     return count;
 }
 
-/* The run of these options, which have been checked: in no folder yet, or one that goes on in
- * `folder`. */
-static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
-    const ewc_run_callbacks *callbacks, const char *folder)
+ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
+    const ewc_run_callbacks *callbacks, const json_t *sequence, const char *folder)
 {
     ewc_status status = EWC_OK;
     char *network = NULL;
@@ -425,7 +485,7 @@ static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
     backend.log = run->callbacks.log;
     backend.log_user = run->callbacks.log_user;
     EWCI_TRY(ewc_backend_create(&run->backend, o->device, &backend));
-    EWCI_TRY(create_data(run));
+    EWCI_TRY(ewci_run_create_data(run, sequence));
     EWCI_TRY(create_network(run, network));
     EWCI_TRY(create_model(run));
     EWCI_TRY(create_trainer(run));
@@ -467,6 +527,15 @@ done:
     return status;
 }
 
+ewc_status ewci_run_check_out(const ewc_run_options *options)
+{
+    struct stat existing;
+    const int resumes = ewc_run_is_resumable(options->out);
+    if (options->out[0] == '\0' || lstat(options->out, &existing) != 0) return EWC_OK;
+    return ewci_fail(EWC_ERR_CONFIG, "out: %s exists already%s%s", options->out,
+        resumes ? "; to go on with it: ewc resume " : "", resumes ? options->out : "");
+}
+
 ewc_status ewc_run_create(
     ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks)
 {
@@ -474,25 +543,19 @@ ewc_status ewc_run_create(
     EWCI_ENTER(out, options);
     ewc_run_options given;
     ewc_status status;
-    struct stat existing;
     EWCI_TRY(ewc_options_check(options));
     EWCI_TRY(ewci_options_import(&given, options, "ewc_run_create"));
-    if (given.out[0] != '\0' && lstat(given.out, &existing) == 0)
-        EWCI_TRY(ewci_fail(EWC_ERR_CONFIG, "out: %s exists already%s%s", given.out,
-            ewc_run_is_resumable(given.out) ? "; to go on with it: ewc resume " : "",
-            ewc_run_is_resumable(given.out) ? given.out : ""));
-    EWCI_TRY(create_run(out, options, callbacks, NULL));
+    EWCI_TRY(ewci_run_check_out(&given));
+    EWCI_TRY(ewci_run_make(out, options, callbacks, NULL, NULL));
 done:
     return status;
 }
 
-/* The options of a run's config.json, or those given, which may differ in what results do not
- * depend on. */
-static ewc_status take_options(
+ewc_status ewci_run_take_options(
     ewc_run_options *options, const char *folder, const ewc_run_options *given)
 {
-    static const char *const free_keys[] = {
-        "device", "threads", "out", "checkpoint-every", "checkpoint-minutes"};
+    static const char *const free_keys[] = {"device", "threads", "out", "checkpoint-every",
+        "checkpoint-minutes", "keep", "continuable"};
     ewc_run_options own;
     ewc_option_info info;
     ewc_status status;
@@ -526,6 +589,15 @@ done:
     return status;
 }
 
+/* Deletes what a process that was killed has left half written. */
+static void tidy(const ewc_run *run)
+{
+    char *const checkpoints = ewci_run_path(run->folder, "checkpoint");
+    ewci_folder_tidy(run->folder);
+    if (checkpoints != NULL) ewci_folder_tidy(checkpoints);
+    free(checkpoints);
+}
+
 ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_options *given,
     const ewc_run_callbacks *callbacks)
 {
@@ -537,9 +609,9 @@ ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_optio
     char *record = NULL;
     if (!ewc_run_is_resumable(folder))
         return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from", folder);
-    EWCI_TRY(take_options(&options, folder, given));
+    EWCI_TRY(ewci_run_take_options(&options, folder, given));
     EWCI_TRY(ewc_options_check(&options));
-    EWCI_TRY(create_run(&run, &options, callbacks, folder));
+    EWCI_TRY(ewci_run_make(&run, &options, callbacks, NULL, folder));
     run->resumes = 1;
     run->folder = strdup(folder);
     record = ewci_run_path(folder, "metrics.jsonl");
@@ -547,7 +619,9 @@ ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_optio
         EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_run_resume: out of memory"));
     run->result.folder = run->folder;
     EWCI_TRY(ewci_record_open(&run->record, record));
+    EWCI_TRY(ewci_run_open_states(run));
     EWCI_TRY(ewci_run_load_state(run));
+    tidy(run);
     *out = run;
     run = NULL;
 done:
@@ -559,6 +633,8 @@ done:
 void ewc_run_free(ewc_run *run)
 {
     if (run == NULL) return;
+    ewci_states_free(run->states); /* first: it writes to the record */
+    ewci_checkpoint_free(run->task_model);
     ewci_record_free(run->record);
     free_kept(&run->kept);
     json_decref(run->fishers);
@@ -571,6 +647,8 @@ void ewc_run_free(ewc_run *run)
     ewci_sets_free(&run->sets);
     ewc_backend_free(run->backend);
     free(run->names);
+    ewci_state_free(run->former);
+    free(run->former_folder);
     free(run->folder);
     free(run);
 }
@@ -646,6 +724,13 @@ static ewc_status begin(ewc_run *run)
 
     EWCI_TRY(make_folder(run));
     run->result.folder = run->folder;
+    if (run->former != NULL && resolved.sequence[0] != '\0') { /* no file has these tasks yet */
+        path = ewci_run_path(run->folder, "sequence.json");
+        if (path == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "out: out of memory"));
+        EWCI_TRY(ewc_options_set(&resolved, "sequence", path));
+        free(path);
+        path = NULL;
+    }
     EWCI_TRY(ewc_options_to_json(&resolved, &text));
     EWCI_TRY(write_text(run, "config.json", text));
     if (run->options.sequence[0] != '\0') EWCI_TRY(write_sequence(run));
@@ -662,6 +747,7 @@ static ewc_status begin(ewc_run *run)
     json_object_update(line, what);
     json_decref(what);
     EWCI_TRY(ewci_record_add(run->record, line));
+    EWCI_TRY(ewci_run_open_states(run));
 done:
     free(path);
     free(text);
@@ -672,6 +758,9 @@ done:
 static ewc_status finish(ewc_run *run)
 {
     ewc_status status = EWC_OK;
+    int64_t bytes = 0;
+    EWCI_TRY(make_task_model(run));
+    EWCI_TRY(save_task_models(run));
     EWCI_TRY(save_finished(run));
     json_t *const line = json_pack("{s:s}", "event", "end");
     json_t *const measures = ewci_run_describe_measures(&run->measures);
@@ -679,7 +768,11 @@ static ewc_status finish(ewc_run *run)
     json_decref(measures);
     json_object_set_new(line, "seconds", ewci_json_real(run->result.seconds));
     EWCI_TRY(ewci_record_add(run->record, line));
-    ewci_run_drop_states(run);
+    EWCI_TRY(ewci_record_length(run->record, &bytes)); /* which is still there */
+    ewci_run_settle(run, 1);
+    if (run->options.checkpoint && run->options.continuable && ewci_run_keep_end(run) != EWC_OK)
+        ewci_run_complain(run);
+    ewci_states_drop(run->states);
 done:
     return status;
 }
@@ -702,8 +795,9 @@ static ewc_status train(ewc_run *run)
 {
     const ewci_method *const method = ewci_method_of(&run->options);
     run->executing = 1;
-    ewc_status status =
-        run->resumes ? ewci_trainer_go_on(run->trainer) : ewc_trainer_run(run->trainer);
+    ewc_status status = run->resumes || run->former_folder != NULL
+                            ? ewci_trainer_go_on(run->trainer)
+                            : ewc_trainer_run(run->trainer);
     run->executing = 0;
     if (run->event_status != EWC_OK)
         return ewci_fail(run->event_status, "%s", run->event_sentence); /* why it was stopped */
@@ -721,7 +815,11 @@ static ewc_status end_early(ewc_run *run, ewc_status status)
 {
     char cause[512];
     snprintf(cause, sizeof cause, "%s", ewc_last_error()); /* what follows may fail, too */
-    if (status == EWC_ERR_STOPPED && run->options.checkpoint) keep_state(run);
+    const int is_trained = status == EWC_ERR_IO && run->event_status == EWC_OK;
+    if ((status == EWC_ERR_STOPPED || is_trained) && run->options.checkpoint)
+        ewci_run_save_state(run, 0);
+    ewci_run_settle(run, 1);
+    (void)save_task_models(run);
     /* Beyond the end of the record that the state knows: who goes on from it cuts this off. */
     if (run->event_status == EWC_OK)
         (void)ewci_record_add(run->record, json_pack("{s:s, s:s, s:s}", "event", "error", "status",
@@ -739,7 +837,11 @@ ewc_status ewc_run_execute(ewc_run *run)
     ewc_status status = EWC_OK;
     if (!run->resumes) {
         run->start = run->state_at = ewci_run_now();
-        status = begin(run);
+        status = ewci_run_start(run);
+        if (status == EWC_OK) status = begin(run);
+        if (status == EWC_OK && run->former != NULL) status = ewci_run_take_former(run);
+        /* Of a state that the run starts with. */
+        if (status == EWC_OK) note_form(run, run->result.done + 1);
     }
     if (status != EWC_OK) return status;
     status = train(run);

@@ -8,6 +8,7 @@
 #include "ewc/run.h"
 #include "record.h"
 #include "sequence.h"
+#include "states.h"
 #include "trainer.h"
 
 #ifdef __cplusplus
@@ -44,11 +45,15 @@ struct ewc_run {
     const char **names;     /* (tasks), borrowed from `tasks` */
     int resumes;            /* made by ewc_run_resume */
     int executed;
-    int64_t states;     /* to go on from: written so far */
-    int64_t state_step; /* training steps done when the last one was written */
-    double state_at;    /* seconds: when that was, or the run begun */
-    double state_cost;  /* seconds that it took */
+    ewci_states *states;         /* to go on from */
+    int64_t state_step;          /* training steps done when the last one was begun to be written */
+    double state_at;             /* seconds: when that was, or the run begun */
+    double state_cost;           /* seconds that it took, the writer's included */
+    char complaint[512];         /* what was said last of what could not be written */
+    ewci_checkpoint *task_model; /* to be written with the next state; NULL: none */
     int save_asked;
+    ewci_state *former; /* of the run that this one goes on from, until it is executed; or NULL */
+    char *former_folder;
     char *folder;
     char model_text[1024];
 };
@@ -58,8 +63,60 @@ struct ewc_run {
 json_t *ewci_run_describe(const ewc_run *run);
 /* {"acc", ...}: null where undefined. */
 json_t *ewci_run_describe_measures(const ewc_measures *measures);
+/* The most classes of which the record has a confusion matrix after each task. */
+enum { EWCI_RECORD_MATRIX = 32 };
 /* An event as a line of the record. */
 json_t *ewci_run_describe_event(const ewc_run *run, const ewc_event *event);
+
+/* What the options say of a Fisher pass. */
+ewc_fisher_options ewci_run_fisher_options(const ewc_run *run);
+
+/* weights.c: what the options say that the run starts from.
+ * @return as ewc_run_execute; EWC_ERR_DATA: it cannot be read */
+ewc_status ewci_run_start(ewc_run *run);
+
+/* ---- Parts of making a run, which continue.c has, too ---- */
+
+/* The tasks that the options say, or, of a sequence, `sequence` unless that is NULL. */
+ewc_status ewci_run_create_data(ewc_run *run, const json_t *sequence);
+
+/* The run of these options, which have been checked, in no folder yet; of tasks as above. A run
+ * that goes on, in `folder` or elsewhere, has the network that was kept there; NULL: a new one. */
+ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
+    const ewc_run_callbacks *callbacks, const json_t *sequence, const char *folder);
+
+/* The options of a run's config.json, or those given, which may differ in what results do not
+ * depend on. */
+ewc_status ewci_run_take_options(
+    ewc_run_options *options, const char *folder, const ewc_run_options *given);
+
+/* The option `out` must name no folder that exists. */
+ewc_status ewci_run_check_out(const ewc_run_options *options);
+
+/* Keeps model and state of the tasks that are finished in host memory. */
+ewc_status ewci_run_keep(ewc_run *run);
+
+/* ---- continue.c ---- */
+
+/* Writes what more tasks would begin with. @return EWC_OK; EWC_ERR_IO; EWC_ERR_MEMORY;
+ *         EWC_ERR_DEVICE */
+ewc_status ewci_run_keep_end(ewc_run *run);
+
+/* What a new run that goes on from another one has of it: evaluates the untrained model on all
+ * tasks, then takes state and record over. */
+ewc_status ewci_run_take_former(ewc_run *run);
+
+/* ---- resume.c ---- */
+
+/* What the run was begun with: network, tasks, and the checksums of their sets. NULL: out of
+ * memory. free() it. */
+char *ewci_run_identity(const ewc_run *run);
+
+/* The most that a state of this run may have. */
+size_t ewci_run_state_bytes(const ewc_run *run);
+
+/* All that a finished run has changed, into a state or out of it. */
+ewc_status ewci_run_exchange_end(ewc_run *run, ewci_state *state);
 
 /* Seconds of a clock that only goes on. */
 double ewci_run_now(void);
@@ -67,20 +124,31 @@ double ewci_run_now(void);
 /* folder/name; NULL if out of memory. free() it. */
 char *ewci_run_path(const char *folder, const char *name);
 
+/* Whether the event is the one that finishes a task. */
+int ewci_run_is_at_end(const ewc_event *e);
+
+/* Logs ewc_last_error, of something that could not be written: once, until something else cannot
+ * be, or a state is written. */
+void ewci_run_complain(ewc_run *run);
+
 /* Whether a state is to be written after an event that has been recorded. */
 int ewci_run_state_is_due(ewc_run *run, const ewc_event *e);
 
-/* Writes one into the folder, and deletes all but the one before.
- * @return EWC_OK; EWC_ERR_IO; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
-ewc_status ewci_run_save_state(ewc_run *run);
+/* The run's folder is there. @return EWC_OK; EWC_ERR_MEMORY */
+ewc_status ewci_run_open_states(ewc_run *run);
+
+/* Begins to write one, `at_end` of a task or not, while the run goes on. What goes wrong is no
+ * reason to stop, as there is the state before: it is logged, and tried again when the next one is
+ * due. */
+void ewci_run_save_state(ewc_run *run, int at_end);
+
+/* Sees what has become of the last one; `wait`: until it is written. */
+void ewci_run_settle(ewc_run *run, int wait);
 
 /* Takes the newest state that is whole out of the folder, and cuts the record back to it.
  * @return EWC_OK; EWC_ERR_CONFIG: there is none; EWC_ERR_DATA: of other data or tasks;
  *         EWC_ERR_CHECKPOINT; EWC_ERR_IO; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 ewc_status ewci_run_load_state(ewc_run *run);
-
-/* Deletes all of them: the run has finished. */
-void ewci_run_drop_states(const ewc_run *run);
 
 #ifdef __cplusplus
 }

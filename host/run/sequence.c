@@ -95,14 +95,14 @@ json_t *ewci_standard_describe(const ewc_tasks *tasks)
     json_t *const out = json_array();
     int failed = out == NULL;
     for (int64_t s = 0; s < ewci_tasks_set_count(tasks) && !failed; s++) {
-        const ewc_dataset *const set = ewci_tasks_set(tasks, s, NULL);
-        const int64_t units = ewci_dataset_units(&set->info);
+        const float *const standard = ewci_tasks_standard(tasks, s); /* (2, units) */
+        const int64_t units = ewci_dataset_units(&ewci_tasks_set(tasks, s, NULL)->info);
         json_t *const pair = json_array();
         for (int part = 0; part < 2; part++) {
             json_t *const list = json_array();
             for (int64_t u = 0; u < units; u++)
                 failed |=
-                    json_array_append_new(list, json_real((double)set->standard[part * units + u]));
+                    json_array_append_new(list, json_real((double)standard[part * units + u]));
             failed |= json_array_append_new(pair, list);
         }
         failed |= json_array_append_new(out, pair);
@@ -505,7 +505,7 @@ static ewc_status fail_in_file(ewc_status status, const char *path)
 }
 
 ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *backend,
-    const ewc_run_options *options, const ewc_task_options *tasks)
+    const ewc_run_options *options, const ewc_task_options *tasks, const json_t *given)
 {
     ewc_sequence *sequence = NULL;
     const char *const path = options->sequence;
@@ -518,10 +518,15 @@ ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *bac
     char copy[EWC_OPTION_TEXT_SIZE];
     snprintf(copy, sizeof copy, "%s", path);
     snprintf(r.folder, sizeof r.folder, "%s", dirname(copy));
-    status = ewci_file_read(&text, &bytes, path, EWCI_SEQUENCE_BYTES_MAX);
-    if (status == EWC_ERR_IO) status = ewci_fail(EWC_ERR_CONFIG, "sequence: %s", ewc_last_error());
-    if (status != EWC_OK) goto done;
-    EWCI_TRY(ewci_json_parse(&root, text, bytes, path, EWC_ERR_CONFIG));
+    if (given == NULL) {
+        status = ewci_file_read(&text, &bytes, path, EWCI_SEQUENCE_BYTES_MAX);
+        if (status == EWC_ERR_IO)
+            status = ewci_fail(EWC_ERR_CONFIG, "sequence: %s", ewc_last_error());
+        if (status != EWC_OK) goto done;
+        EWCI_TRY(ewci_json_parse(&root, text, bytes, path, EWC_ERR_CONFIG));
+    } else {
+        root = json_incref((json_t *)(uintptr_t)given);
+    }
     EWCI_TRY(ewc_sequence_create(&sequence));
     status = read_tasks(&r, sequence, root, &own);
     if (status == EWC_OK) status = ewc_tasks_create_sequence(out, sequence, NULL, tasks);

@@ -21,8 +21,8 @@ int ewci_is_labels(const json_t *labels);
 /* NULL if out of memory. */
 json_t *ewci_sequence_describe(const ewc_tasks *tasks);
 
-/* Mean and std of the units of each set, of tasks that standardize: [[mean...], [std...]] for each.
- * NULL if out of memory. */
+/* Mean and std of the units of each set, of tasks whose units have their own: [[mean...], [std...]]
+ * for each. NULL if out of memory. */
 json_t *ewci_standard_describe(const ewc_tasks *tasks);
 
 /* Gives them to the sets of such tasks.
@@ -60,11 +60,12 @@ enum { EWCI_SEQUENCE_BYTES_MAX = 1 << 24 };
 
 /* The tasks of the file at options->sequence, whose number and scenario, if it says one, are those
  * of the options; with the sets it names. Tasks without data of their own are of the set that the
- * options say. Of `tasks` what ewc_tasks_create_sequence takes.
+ * options say. Of `tasks` what ewc_tasks_create_sequence takes. `given`, unless NULL, is what the
+ * file would hold.
  * @return EWC_OK; EWC_ERR_CONFIG: the sentence begins with the file and, where it is
  *         one task's, its number; as ewc_dataset_open */
 ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *backend,
-    const ewc_run_options *options, const ewc_task_options *tasks);
+    const ewc_run_options *options, const ewc_task_options *tasks, const json_t *given);
 
 /* The tasks as such a file, one on a line; NULL if out of memory. free() it. */
 char *ewci_sequence_print(const ewc_tasks *tasks, const ewci_sets *sets);

@@ -154,6 +154,9 @@ static ewc_status check_options(const ewc_train_options *o)
     if (o->class_weights < 0 || o->class_weights > EWC_CLASS_WEIGHTS_BALANCED)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "class-weights: %lld, expected 0 or 1", (long long)o->class_weights);
+    if (o->batch_norm < 0 || o->batch_norm > EWC_BATCH_NORM_RESET)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "batch-norm: %lld, expected 0..2", (long long)o->batch_norm);
     if (o->memory < 1)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "memory: %lld, expected 1 or more", (long long)o->memory);
@@ -667,9 +670,13 @@ typedef struct task_run {
 /* What task t is trained on. */
 static ewc_status select_samples(ewc_trainer *trainer, ewci_task_view *out, int64_t t)
 {
-    if (trainer->options.joint) return ewci_tasks_select_joint(trainer->tasks, out, t + 1);
-    if (trainer->replay) return ewci_replay_select(trainer->replay, out, t);
-    return ewci_tasks_select(trainer->tasks, out, t, EWC_SPLIT_TRAIN, t + 1);
+    ewc_tasks *const tasks = trainer->tasks;
+    const ewc_status status = trainer->options.joint ? ewci_tasks_select_joint(tasks, out, t + 1)
+                              : trainer->replay
+                                  ? ewci_replay_select(trainer->replay, out, t)
+                                  : ewci_tasks_select(tasks, out, t, EWC_SPLIT_TRAIN, t + 1);
+    if (status == EWC_OK) ewci_tasks_augment(tasks, out);
+    return status;
 }
 
 /* How long task t is trained: as its sequence says, or else as the options do. */
@@ -708,6 +715,7 @@ static ewc_status begin_task(ewc_trainer *trainer, task_run *run, int64_t t)
     trainer->pass->first = run->task.first;
     trainer->pass->outputs = run->task.outputs;
     trainer->pass->training = 1;
+    ewci_model_freeze(trainer->model, o->batch_norm == EWC_BATCH_NORM_FREEZE && t > 0);
     return EWC_OK;
 }
 
@@ -949,6 +957,8 @@ static ewc_status enter_task(ewc_trainer *trainer, const task_run *run, ewc_even
     EWCI_TRY(check_stability(trainer));
     if (trainer->options.reset_optimizer && run->t > 0)
         EWCI_TRY(ewc_optimizer_reset(trainer->optimizer));
+    if (trainer->options.batch_norm == EWC_BATCH_NORM_RESET && run->t > 0)
+        EWCI_TRY(ewci_model_reset_statistics(trainer->model));
     if (trainer->path) EWCI_TRY(ewci_path_begin(trainer->path));
     if (trainer->stopping) ewci_stopping_begin(trainer->stopping);
     EWCI_TRY(
@@ -1226,18 +1236,6 @@ ewc_status ewc_trainer_run(ewc_trainer *trainer)
     return enter(trainer, "ewc_trainer_run", (position){.phase = UNTRAINED}, 0, run_sequence);
 }
 
-ewc_status ewci_trainer_go_on(ewc_trainer *trainer)
-{
-    return enter(trainer, "ewci_trainer_go_on", trainer->at, 0, run_sequence);
-}
-
-/* ---- Stopping and going on ---- */
-
-int64_t ewci_trainer_steps(const ewc_trainer *trainer)
-{
-    return (int64_t)trainer->step;
-}
-
 static ewc_status check_position(const ewc_trainer *trainer, const position *at)
 {
     const int has_phase = (at->phase != FOLD || trainer->fisher) &&
@@ -1249,6 +1247,37 @@ static ewc_status check_position(const ewc_trainer *trainer, const position *at)
         return EWC_OK;
     return ewci_fail(EWC_ERR_CHECKPOINT, "trainer.at: task %lld, phase %lld, step %lld",
         (long long)at->task, (long long)at->phase, (long long)at->step);
+}
+
+static ewc_status look_before(ewc_trainer *trainer, int64_t t)
+{
+    (void)t;
+    return evaluates_unseen(trainer) ? evaluate_untrained(trainer) : EWC_OK;
+}
+
+ewc_status ewci_trainer_untrained(ewc_trainer *trainer)
+{
+    return enter(trainer, "ewci_trainer_untrained", (position){.phase = UNTRAINED}, 0, look_before);
+}
+
+ewc_status ewci_trainer_reopen(ewc_trainer *trainer, int64_t t)
+{
+    const position at = {.task = t, .phase = EVALUATION};
+    const ewc_status status = check_position(trainer, &at);
+    if (status == EWC_OK) trainer->at = at;
+    return status;
+}
+
+ewc_status ewci_trainer_go_on(ewc_trainer *trainer)
+{
+    return enter(trainer, "ewci_trainer_go_on", trainer->at, 0, run_sequence);
+}
+
+/* ---- Stopping and going on ---- */
+
+int64_t ewci_trainer_steps(const ewc_trainer *trainer)
+{
+    return (int64_t)trainer->step;
 }
 
 /* The sum of losses since the last report. */

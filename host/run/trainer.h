@@ -21,6 +21,12 @@ ewc_status ewci_trainer_exchange(ewc_trainer *trainer, ewci_state *state);
 /* Training steps done, over all tasks. */
 int64_t ewci_trainer_steps(const ewc_trainer *trainer);
 
+/* The evaluation that ewc_trainer_run begins with, if it does. */
+ewc_status ewci_trainer_untrained(ewc_trainer *trainer);
+
+/* The end of task t, which has been folded, is evaluated next. */
+ewc_status ewci_trainer_reopen(ewc_trainer *trainer, int64_t t);
+
 /* What is left of ewc_trainer_run. */
 ewc_status ewci_trainer_go_on(ewc_trainer *trainer);
 

@@ -3,8 +3,8 @@
  *
  * Parameters have the names of a PyTorch state_dict ("fc1.weight", ...); S and mu of the same
  * tensors are "ewc.S.fc1.weight" and "ewc.mu.fc1.weight". The metadata (strings, all named "ewc.")
- * say what ewc_checkpoint_info has: network, tasks, data. ewc/predict.h needs no more than the
- * file. */
+ * say what ewc_checkpoint_info has: network, tasks, data; "ewc.xxh3" is the checksum of tensors and
+ * header. ewc/predict.h needs no more than the file. */
 #ifndef EWC_CHECKPOINT_H
 #define EWC_CHECKPOINT_H
 
@@ -38,6 +38,35 @@ EWC_API ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model,
 EWC_API ewc_status ewc_checkpoint_load(
     const char *path, ewc_model *model, ewc_consolidation *state);
 
+/* A tensor of the model, and what a file calls it. It never grows. */
+typedef struct ewc_tensor_name {
+    const char *model, *file;
+} ewc_tensor_name;
+
+/* Starts `model`, and unless NULL `state`, from the safetensors at `path` of whatever program.
+ *
+ * Each tensor of the model is read from that of its name, or of the name that `names` (count) gives
+ * it, of type F32, F16, BF16 or F64 and of its shape; of the output layer the file may have fewer
+ * rows: the model takes them as its first ones and keeps the others as they are. Without names the
+ * file must have no other tensors; with them those are left alone. Where the file says what the
+ * activation is, it must be the model's; a checksum of ours must be right.
+ *
+ * EWC state is read where the file has one, as ewc_checkpoint_save writes it; rows of the output
+ * layer that it lacks begin with S = 0 and the model's weights as mu. Otherwise `state` is left
+ * empty. Model and state are unchanged on every error but EWC_ERR_DEVICE.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, a name that the model has not (and the nearest that it
+ *         has); EWC_ERR_IO: cannot be read; EWC_ERR_CHECKPOINT: no safetensors file, damaged, or of
+ *         another network: the sentence names the tensor, its shape or type, and which other one
+ *         may be meant; EWC_ERR_NONFINITE: a value that no float32 holds, the sentence says where;
+ *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_checkpoint_start(const char *path, ewc_model *model,
+    ewc_consolidation *state, const ewc_tensor_name *names, int64_t count);
+
+/* Writes `fisher` as safetensors, a tensor of F for each of the model's with its name.
+ * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_IO; EWC_ERR_NONFINITE: refused; EWC_ERR_MEMORY;
+ *         EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_checkpoint_save_fisher(const char *path, ewc_fisher *fisher);
+
 enum { EWC_CHECKPOINT_HIDDEN_MAX = 1024 };
 
 /* What a file says of itself. */
@@ -65,8 +94,9 @@ typedef struct ewc_checkpoint_info {
     char data_name[32], data_folder[512], data_checksum[40], data_format[16];
     int64_t data_element; /* an ewc_element */
 
-    int64_t standardize; /* 1: as in ewc_task_options, and scale and shift are 1 and 0: the file has
-                          * mean and std of each unit in its own metadata */
+    int64_t standardize; /* 1: as in ewc_task_options; 2: each unit has a mean and std that were
+                          * given. Either way the file has them in its own metadata, and scale and
+                          * shift are 1 and 0, mean and std 0 and 1 */
 
     int64_t likelihood; /* an ewc_likelihood; softmax where the file does not say */
     double sigma;       /* as in ewc_model_options */

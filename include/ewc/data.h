@@ -202,6 +202,15 @@ typedef enum ewc_scenario {
     EWC_SCENARIO_CLASS = 2   /* task to be inferred: one softmax over all classes seen so far */
 } ewc_scenario;
 
+/* What is done to images, as torchvision's RandomCrop, then RandomHorizontalFlip do; bits. */
+typedef enum ewc_augment {
+    EWC_AUGMENT_NONE = 0,
+    EWC_AUGMENT_FLIP = 1, /* left to right, with probability 1/2 */
+    EWC_AUGMENT_CROP = 2, /* crop_padding zeros on each side, then a crop of the image's own size;
+                           * all places are equally probable */
+    EWC_AUGMENT_FLIP_CROP = 3
+} ewc_augment;
+
 typedef struct ewc_task_options {
     size_t struct_size;
     ewc_task_kind kind;
@@ -226,11 +235,22 @@ typedef struct ewc_task_options {
                           * of that feature of a table, or channel of images, over all training
                           * rows of its set; s = 1 where all values are one. Padding is a value
                           * 0. mean and std are 0 and 1 then */
+    /* (units), or NULL: in place of mean, and of std, one for each channel of images, or feature of
+     * a table; every set has so many. Borrowed for the call. */
+    const float *means, *stds;
+    int64_t units;
+    /* An ewc_augment: images are augmented as they are stored, before the task's map and before
+     * mean and std, so that a zero is byte 0. Only what a model is trained on, replayed rows and
+     * other tasks' included: never in an evaluation, a Fisher pass or ewc_tasks_read. The trainer's
+     * seed, task, epoch and the sample draw it, so batch size, backend and threads change nothing.
+     */
+    int64_t augment;
+    int64_t crop_padding; /* 1 or more, less than a side of the image */
 } ewc_task_options;
 #define EWC_TASK_OPTIONS_DEFAULTS                                                                  \
     {                                                                                              \
         sizeof(ewc_task_options), EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 10, 0, 0, 1, 180.0, 2,  \
-            0, 0.0f, 1.0f, 0, 0, NULL, 0                                                           \
+            0, 0.0f, 1.0f, 0, 0, NULL, 0, NULL, NULL, 0, EWC_AUGMENT_NONE, 4                       \
     }
 
 /* A sequence of tasks over `dataset`, which is borrowed and must outlive it. `options` may be NULL.

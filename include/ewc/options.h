@@ -26,14 +26,25 @@ typedef enum ewc_option_type {
     EWC_OPTION_FLAG = 2,   /* 0 or 1; in text true or false */
     EWC_OPTION_CHOICE = 3, /* number of the choice, from 0 */
     EWC_OPTION_TEXT = 4,
-    EWC_OPTION_LIST = 5 /* positive integers; in text "400,400", or "none" for the empty list */
+    EWC_OPTION_LIST = 5, /* positive integers; in text "400,400", or "none" for the empty list */
+    EWC_OPTION_REALS = 6 /* likewise numbers: "0.49,0.48,0.45" */
 } ewc_option_type;
 
-enum { EWC_OPTION_TEXT_SIZE = 512, EWC_OPTION_LIST_MAX = 64, EWC_OPTION_AUTO = -1 };
+enum {
+    EWC_OPTION_TEXT_SIZE = 512,
+    EWC_OPTION_LIST_MAX = 64,
+    EWC_OPTION_REALS_MAX = 32,
+    EWC_OPTION_AUTO = -1
+};
 
 typedef struct ewc_option_list {
     int64_t count, items[EWC_OPTION_LIST_MAX];
 } ewc_option_list;
+
+typedef struct ewc_option_reals {
+    int64_t count;
+    double items[EWC_OPTION_REALS_MAX];
+} ewc_option_reals;
 
 /* The choice of `method`. */
 typedef enum ewc_method {
@@ -51,6 +62,12 @@ typedef enum ewc_method {
                                 * Kirkpatrick et al., figure 2B */
 } ewc_method;
 
+/* The choice of `keep`. */
+typedef enum ewc_keep {
+    EWC_KEEP_LAST = 0, /* the last two states, the last model */
+    EWC_KEEP_ALL = 1   /* and those of each finished task */
+} ewc_keep;
+
 /* The key of the option that says how strongly a method holds what was learnt, by a penalty or by
  * distillation, static storage; NULL: it has none. */
 EWC_API const char *ewc_method_strength(ewc_method method);
@@ -59,7 +76,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
  * that word is a value, too (the number EWC_OPTION_AUTO), or the choices,
  * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
  * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule,
- * ewc_precision, ewc_class_weights, ewc_likelihood). */
+ * ewc_precision, ewc_class_weights, ewc_batch_norm, ewc_keep, ewc_likelihood, ewc_augment). */
 /* clang-format off */
 #define EWC_RUN_OPTIONS(X)                                                                         \
     X(TEXT, preset, "", "", "Run",                                                                 \
@@ -92,7 +109,9 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "split: classes of one task, or of each, such as 3,3,2,2")                                 \
     X(FLAG, shuffle_classes, "false", "", "Tasks",                                                 \
         "split: the seed says which classes go together")                                          \
-    X(REAL, mean, "0", "[-1000,1000]", "Tasks", "input = (byte / 255 - mean) / std, of floats (value - mean) / std")               \
+    X(REAL, mean, "0", "[-1000,1000]", "Tasks",                                                    \
+        "input = (byte / 255 - mean) / std, of floats (value - mean) / std; or one for each "      \
+        "channel: 0.49,0.48,0.45")                                                                 \
     X(REAL, std, "1", "[0.000001,1000000]", "Tasks", "see --mean")                                 \
     X(INTEGER, validation, "0", "[0,1000000000]", "Tasks",                                         \
         "training samples of each task that are held out for early stopping and choices")          \
@@ -212,13 +231,32 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "steps from one state to go on from to the next, at the reports between; 0: by time alone")\
     X(REAL, checkpoint_minutes, "10", "[0,100000]", "Run",                                         \
         "the longest time between them; at the end of a task they are a hundredth of the time at " \
-        "most; 0: at stops alone")                                                                  \
+        "most; 0: at stops alone")                                                                 \
+    X(CHOICE, batch_norm, "shared", "shared|freeze|reset", "Training",                             \
+        "statistics of batch norms: those of all tasks, of the first, or of each task by itself")  \
+    X(CHOICE, keep, "last", "last|all", "Run",                                                     \
+        "states to go on from: the last two; all: one of each task, too, with its model in "       \
+        "checkpoint/task-N.safetensors")                                                           \
+    X(TEXT, init_from, "", "", "Model",                                                            \
+        "weights to start from, a safetensors file of any program; with its EWC state, if it has " \
+        "one")                                                                                     \
+    X(TEXT, init_map, "", "", "Model",                                                             \
+        "--init-from: a JSON file, {name here: name there, ...}, of tensors called otherwise there")\
+    X(FLAG, continuable, "true", "", "Run",                                                        \
+        "keep what train --continue goes on from, with Adam and EWC 20 bytes a weight")            \
     X(CHOICE, likelihood, "softmax", "softmax|gaussian|bernoulli", "Model",                        \
         "of the outputs: classes, numbers, labels of 0 and 1; the last two learn --target-columns")\
     X(REAL, sigma, "1", "[1e-15,1e15]", "Model",                                                   \
         "gaussian: standard deviation; the loss is sum (z - t)^2 / (2 sigma^2)")                   \
     X(TEXT, target_columns, "", "", "Tasks",                                                       \
         "--data of a table: names or numbers of the columns of targets, such as price,area")       \
+    X(REALS, channel_means, "none", "[-1000,1000]", "Tasks",                                       \
+        "of each channel of images, or feature of a table; --mean 0.49,0.48,0.45 means the same")  \
+    X(REALS, channel_stds, "none", "[0.000001,1000000]", "Tasks", "likewise; see --mean")          \
+    X(CHOICE, augment, "none", "none|flip|crop|flip+crop", "Training",                             \
+        "of images that are trained on: left to right by a coin; a crop, anywhere, of the image "  \
+        "with zeros around it")                                                                    \
+    X(INTEGER, crop_padding, "4", "[1,64]", "Training", "augment: so many zeros on each side")     \
     X(TEXT, network, "", "", "Model",                                                              \
         "a known network or a JSON file of layers, in place of --hidden; see `ewc help networks`")
 /* clang-format on */
@@ -229,6 +267,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
 #define EWC_OPTION_C_CHOICE(field) int field
 #define EWC_OPTION_C_TEXT(field) char field[EWC_OPTION_TEXT_SIZE]
 #define EWC_OPTION_C_LIST(field) ewc_option_list field
+#define EWC_OPTION_C_REALS(field) ewc_option_reals field
 
 typedef struct ewc_run_options {
     size_t struct_size; /* set by ewc_options_init */
@@ -274,9 +313,9 @@ EWC_API ewc_status ewc_options_preset(ewc_run_options *options, const char *name
 /* Sets one option from text. Numbers are decimal and complete: "1e400", "0x10", "1,5" and "" are
  * refused. Setting epochs above 0 sets iterations to 0, and the other way round; setting method to
  * dropout sets what is 0 of dropout_input and dropout_hidden (both) to 0.2 and 0.5, patience to 5
- * and validation to 5000, but no dropout beside a network, whose layers say their own; data_dir and
- * data are made absolute, and network where it is a file; setting preset is ewc_options_preset. The
- * sentence of an error begins with the key.
+ * and validation to 5000, but no dropout beside a network, whose layers say their own; the paths of
+ * files are made absolute; setting preset is ewc_options_preset. The sentence of an error begins
+ * with the key.
  * @return EWC_OK; EWC_ERR_CONFIG: an unknown key, with the nearest known one; a value out of limits
  *         (the option keeps its value) */
 EWC_API ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value);

@@ -3,7 +3,9 @@
  *
  * The folder holds config.json (all options; ewc_options_load_json reads it), metrics.jsonl (one
  * JSON object a line, written as it happens; the first says what was run), result.json (accuracies,
- * measures, times) and checkpoint/model.safetensors (ewc/checkpoint.h).
+ * measures, times), checkpoint/model.safetensors (ewc/checkpoint.h), with the option `keep` "all"
+ * also the model after each task, checkpoint/task-0001.safetensors and so on, and, when it has
+ * finished, checkpoint/continue.safetensors (for ewc_run_continue).
  *
  * Of an evaluation at a task's end metrics.jsonl has the accuracy on each class and how many
  * samples it rests on, as long as there are no more than EWC_CONFUSION_MAX classes, and the
@@ -49,27 +51,48 @@ EWC_API void ewc_run_free(ewc_run *run);
  * written, in the middle of a task or not, and what comes of it is what would have come of a run
  * that was not stopped, bit for bit on a CPU and on each kind of GPU, but for the times. `options`,
  * NULL for those of the run's config.json, may differ from these in device, threads,
- * checkpoint-every and checkpoint-minutes; `out` is left aside, and the sequence is the run's own.
- * Data and tasks must be those it was begun with. A state that is damaged is passed over, with a
- * warning, for the one before.
+ * checkpoint-every, checkpoint-minutes and keep; `out` is left aside, and the sequence is the run's
+ * own. Data and tasks must be those it was begun with. A state that is damaged, or not the one that
+ * resume/manifest.json has, is passed over, with a warning, for the one before.
  * @return EWC_OK; EWC_ERR_CONFIG: there is no state, the run has finished, another process is at
  *         work on it, an option differs (it is named); EWC_ERR_DATA: other data or tasks; as
  *         ewc_run_create; EWC_ERR_CHECKPOINT */
 EWC_API ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_options *options,
     const ewc_run_callbacks *callbacks);
 
+/* A new run that adds tasks to the run in `folder`, which has finished with the option
+ * `continuable` and stays as it is: those of the file `sequence`, or else so many more of its kind.
+ * What comes of it is what one run of all these tasks would have come to, bit for bit but for
+ * times: state, moments, accuracy matrix and record go on. With eval_samples at auto the last row
+ * of the former run, which rests on all samples, becomes one that rests on drawn ones, as it would
+ * have there. In task- and class-incremental sequences the output layer grows: the record keeps
+ * what was said of F of the narrower one, and with a weight decay, or another init than he, the new
+ * rows are not those of that one run. `options` as of ewc_run_resume, but `out` counts: a new
+ * folder. The number of tasks and the sequence in them are left aside.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: neither a sequence nor a number of tasks, or both;
+ *         EWC_ERR_CONFIG: the run has not finished or has nothing to go on from, another network,
+ *         other tasks than it had, an option differs (it is named); EWC_ERR_DATA: other data; as
+ *         ewc_run_create; EWC_ERR_CHECKPOINT */
+EWC_API ewc_status ewc_run_continue(ewc_run **out, const char *folder, const char *sequence,
+    int64_t tasks, const ewc_run_options *options, const ewc_run_callbacks *callbacks);
+
 /* Whether there is a state in the folder to go on from. */
 EWC_API int ewc_run_is_resumable(const char *folder);
 
 /* Asks for a state to go on from to be written at the next event that is recorded; also from a
- * callback of the run. @return EWC_OK; EWC_ERR_ARGUMENT: NULL, or the option `checkpoint` is off */
+ * callback of the run. It is copied there, and written by a thread of the library while the run
+ * goes on; what goes wrong with that is a warning to the log. @return EWC_OK; EWC_ERR_ARGUMENT:
+ * NULL, or the option `checkpoint` is off */
 EWC_API ewc_status ewc_run_save(ewc_run *run);
 
 /* Makes the run's folder and trains the whole sequence; once for each run. What ends it early is
  * recorded and leaves checkpoint and result.json of the tasks that are finished (trained,
  * consolidated and evaluated; none: neither). They lie there after the first task, too, and again
- * once a minute, for ends such as SIGKILL.
- * @return EWC_OK; EWC_ERR_CONFIG: the folder exists; EWC_ERR_IO; EWC_ERR_STOPPED, EWC_ERR_UNSTABLE,
+ * once a minute, for ends such as SIGKILL; where these cannot be written, or a state, that is a
+ * warning to the log, and they are tried again. What cannot be written at the end is an error, and
+ * ewc_run_resume writes it when there is room again.
+ * @return EWC_OK; EWC_ERR_CONFIG: the folder exists; as ewc_checkpoint_start, of init_from and
+ *         init_map; EWC_ERR_IO; EWC_ERR_STOPPED, EWC_ERR_UNSTABLE,
  *         EWC_ERR_NONFINITE, EWC_ERR_MEMORY, EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_run_execute(ewc_run *run);
 
@@ -83,6 +106,32 @@ EWC_API ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double
 /* The same on whatever data the run has. */
 EWC_API ewc_status ewc_run_evaluate_other_data(
     ewc_run *run, const char *checkpoint, double *accuracy);
+
+/* ---- A model that was trained elsewhere ----
+ *
+ * The option init_from lets a run start from any safetensors file, which is read, as
+ * ewc_checkpoint_start says, when ewc_run_execute begins; EWC state in it goes on, so that the
+ * penalty holds from the first task on. The two functions below stand in place of ewc_run_execute,
+ * too, and take such a file as `weights`; init_map says names for all three. */
+
+/* F of task t at those weights by the options of the Fisher group, bit for bit as a run that comes
+ * to them computes it after that task. *out is of the run's model: free it before the run.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t out of range, called from a callback of the run; as
+ *         ewc_checkpoint_start, whose output layer must be as wide as the tasks need;
+ * EWC_ERR_CONFIG: of init_map; as ewc_fisher_compute */
+EWC_API ewc_status ewc_run_fisher(ewc_fisher **out, ewc_run *run, const char *weights, int64_t t);
+
+/* Folds tasks [first, end) at those weights, which have learnt them somehow, into the EWC state
+ * that the file has, or an empty one, and writes model and state to `out`: what a run can start
+ * from by init_from. By method ewc, ewc-online, l2 or mas. Events are told, none is recorded.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, no such tasks, called from a callback; EWC_ERR_CONFIG:
+ *         another method, a strength of 0, init_map; as ewc_run_fisher and ewc_consolidation_fold;
+ *         EWC_ERR_STOPPED; EWC_ERR_IO */
+EWC_API ewc_status ewc_run_consolidate(
+    ewc_run *run, const char *weights, int64_t first, int64_t end, const char *out);
+
+/* The run's model, borrowed; NULL for NULL. */
+EWC_API ewc_model *ewc_run_model(ewc_run *run);
 
 /* What a run is and, after ewc_run_execute, what came of it. Owned by the run. */
 typedef struct ewc_run_result {

@@ -61,7 +61,8 @@ EWC_API void ewc_sequence_free(ewc_sequence *sequence);
 EWC_API ewc_status ewc_sequence_add(ewc_sequence *sequence, const ewc_task *task);
 
 /* Adds the tasks that ewc_tasks_create makes of `dataset` with these options, of which scenario,
- * mean, std, standardize and validation are left to ewc_tasks_create_sequence.
+ * mean, std, means, stds, standardize, augment and validation are left to
+ * ewc_tasks_create_sequence.
  * @return as ewc_sequence_add; EWC_ERR_ARGUMENT: an option out of range, named */
 EWC_API ewc_status ewc_sequence_add_kind(
     ewc_sequence *sequence, ewc_dataset *dataset, const ewc_task_options *options);
@@ -76,8 +77,8 @@ EWC_API ewc_status ewc_sequence_get(
 
 /* The tasks of a sequence, which may be freed then. `dataset`, NULL if every task has its own, is
  * borrowed like theirs: all outlive the tasks, belong to one backend, and are all bytes or all
- * floats. Of `options` (NULL: the defaults) scenario, seed, mean, std, standardize and validation
- * count.
+ * floats. Of `options` (NULL: the defaults) scenario, seed, mean, std, means, stds, standardize,
+ * augment, crop_padding and validation count.
  *
  * Rows, classes and sets may differ from task to task, the shape of an input may not. Logits:
  *   task-incremental    a head for each task, one after another;

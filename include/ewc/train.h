@@ -132,6 +132,13 @@ typedef enum ewc_class_weights {
     EWC_CLASS_WEIGHTS_BALANCED = 1
 } ewc_class_weights;
 
+/* What becomes of the statistics of batch norms (ewc/network.h) from task to task. */
+typedef enum ewc_batch_norm {
+    EWC_BATCH_NORM_SHARED = 0, /* they run on through all tasks */
+    EWC_BATCH_NORM_FREEZE = 1, /* after the first task they stay, and training has them, too */
+    EWC_BATCH_NORM_RESET = 2   /* each task begins with those of an untrained network */
+} ewc_batch_norm;
+
 enum { EWC_EVAL_SAMPLES_AUTO = -1 };
 
 typedef struct ewc_train_options {
@@ -176,12 +183,14 @@ typedef struct ewc_train_options {
     ewc_event_fn on_event;
     void *event_user;
     int64_t class_weights; /* an ewc_class_weights */
+    int64_t batch_norm;    /* an ewc_batch_norm */
 } ewc_train_options;
 #define EWC_TRAIN_OPTIONS_DEFAULTS                                                                 \
     {                                                                                              \
         sizeof(ewc_train_options), 1, 0, 128, 1, EWC_SCHEDULE_CONSTANT, 0.1, 1000, 0, 0,           \
             EWC_IMPORTANCE_FISHER, 0.1f, 0.0f, 0.1f, EWC_REPLAY_NONE, 1000, 0, NULL, 50, 0, 1,     \
-            EWC_EVAL_SAMPLES_AUTO, 0, 0, 0, NULL, NULL, EWC_CLASS_WEIGHTS_NONE                     \
+            EWC_EVAL_SAMPLES_AUTO, 0, 0, 0, NULL, NULL, EWC_CLASS_WEIGHTS_NONE,                    \
+            EWC_BATCH_NORM_SHARED                                                                  \
     }
 
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:

@@ -15,9 +15,9 @@ static void check_network(const ewc_network *network)
     for (int64_t i = 0; i < network->count; i++) {
         const ewci_node *const n = &network->nodes[i];
         MUST(n->from >= -1 && n->from < i && n->other >= -1 && n->other < i);
-        const ewci_shape *const before = n->from < 0 ? &network->in : &network->nodes[n->from].out;
-        MUST(ewci_shape_features(before) == ewci_shape_features(&n->in));
-        MUST(ewci_shape_features(&n->out) > 0 && ewci_shape_features(&n->out) <= 1 << 24);
+        const ewci_extent *const before = n->from < 0 ? &network->in : &network->nodes[n->from].out;
+        MUST(ewci_extent_features(before) == ewci_extent_features(&n->in));
+        MUST(ewci_extent_features(&n->out) > 0 && ewci_extent_features(&n->out) <= 1 << 24);
         MUST(ewci_node_weights(n) >= 0 && ewci_node_biases(n) >= 0);
         parameters += ewci_node_weights(n) + ewci_node_biases(n);
         MUST(parameters <= (int64_t)1 << 40);

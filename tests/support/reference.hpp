@@ -5,6 +5,7 @@
 #ifndef EWC_TESTS_REFERENCE_HPP
 #define EWC_TESTS_REFERENCE_HPP
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -82,6 +83,40 @@ struct Reservoir {
         if (place < room) kept[(size_t)place] = sample;
     }
 };
+
+/* ---- Augmentation ---- */
+
+/* What an epoch shows of sample `sample`, an image (channels, height, width): a crop of its own
+ * size, anywhere, of the image with `padding` zeros on each side; then, if `flips`, its mirror
+ * image by a coin. */
+template <typename T>
+std::vector<T> Augment(const std::vector<T> &image, int64_t height, int64_t width, bool flips,
+    int64_t padding, uint64_t seed, uint32_t stream, uint32_t task, uint32_t epoch, uint64_t sample)
+{
+    const Words words =
+        Philox({{(uint32_t)sample, (uint32_t)(sample >> 32), epoch, task * 16 + stream}},
+            (uint32_t)seed, (uint32_t)(seed >> 32));
+    const int64_t places = 2 * padding + 1, channels = (int64_t)image.size() / (height * width);
+    const int64_t top = (int64_t)((double)words.w[0] / 4294967296.0 * (double)places);
+    const int64_t left = (int64_t)((double)words.w[1] / 4294967296.0 * (double)places);
+    const bool mirrors = flips && words.w[2] >= 0x80000000u;
+    std::vector<T> out;
+    for (int64_t c = 0; c < channels; c++) {
+        const int64_t wide = width + 2 * padding;
+        std::vector<T> padded((size_t)((height + 2 * padding) * wide), T(0));
+        for (int64_t y = 0; y < height; y++)
+            for (int64_t x = 0; x < width; x++)
+                padded[(size_t)((y + padding) * wide + x + padding)] =
+                    image[(size_t)((c * height + y) * width + x)];
+        for (int64_t y = top; y < top + height; y++) {
+            const auto row = padded.begin() + y * wide + left;
+            std::vector<T> crop(row, row + width);
+            if (mirrors) std::reverse(crop.begin(), crop.end());
+            out.insert(out.end(), crop.begin(), crop.end());
+        }
+    }
+    return out;
+}
 
 /* ---- Matrices ---- */
 

@@ -202,7 +202,7 @@ static int is_done(cli_job *job)
     if (ewc_options_to_json(&options, &text) == EWC_OK) wanted = json_loads(text, 0, NULL);
     const int whole = cli_json_integer(result, "tasks_done", 0) == (int64_t)options.tasks;
     static const char *const without[] = {/* what no result depends on */
-        "threads", "checkpoint-every", "checkpoint-minutes"};
+        "threads", "checkpoint-every", "checkpoint-minutes", "keep", "continuable"};
     const char *key = "";
     if (json_is_object(there) && wanted != NULL) {
         for (size_t i = 0; i < sizeof without / sizeof without[0]; i++) {
@@ -285,6 +285,7 @@ static ewc_status execute(worker *w, int threads, json_t **result)
     callbacks.log_user = w;
     if (options.threads == 0) options.threads = threads;
     ewc_status status = EWC_ERR_CHECKPOINT;
+    if (cli_value(w->all->args, "continuable") == NULL) options.continuable = 0; /* they are many */
     if (job->resumes) status = ewc_run_resume(&run, options.out, &options, &callbacks);
     if (status == EWC_ERR_CHECKPOINT) { /* nothing to go on from, or nothing that is whole */
         pthread_mutex_lock(&w->all->mutex);

@@ -142,6 +142,8 @@ int cli_sweep(cli_args *args);
 int cli_paper(cli_args *args);
 int cli_eval(cli_args *args);
 int cli_predict(cli_args *args);
+int cli_fisher(cli_args *args);
+int cli_consolidate(cli_args *args);
 int cli_report(cli_args *args);
 int cli_bench(cli_args *args);
 int cli_data(cli_args *args);

@@ -84,7 +84,7 @@ static void spell_limits(char *text, size_t size, const char *limits)
 
 static void print_option(const ewc_option_info *info)
 {
-    static const char *const values[] = {"N", "X", "", "", "TEXT", "N,N,..."};
+    static const char *const values[] = {"N", "X", "", "", "TEXT", "N,N,...", "X,X,..."};
     char left[HEADER_SIZE], limits[64], last[128];
     const int flag = info->type == EWC_OPTION_FLAG, choice = info->type == EWC_OPTION_CHOICE;
     snprintf(left, sizeof left, "--%s%s%s%s", flag ? "[no-]" : "", info->key, flag ? "" : " ",
@@ -325,7 +325,8 @@ int cli_help_topic(const cli_verb *verbs, const char *word)
 
 void cli_help_json(const cli_verb *list)
 {
-    static const char *const types[] = {"integer", "real", "flag", "choice", "text", "list"};
+    static const char *const types[] = {
+        "integer", "real", "flag", "choice", "text", "list", "reals"};
     json_t *const verbs = json_array(), *const options = json_array(),
                   *const presets = json_array();
     for (const cli_verb *verb = list; verb->name != NULL; verb++)

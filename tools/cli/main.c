@@ -11,8 +11,14 @@ static const char *const eval_keys[] = {
     "device", "threads", "data-dir", "data", "eval-samples", NULL};
 static const char *const predict_keys[] = {"device", "threads", "dataset", "data-dir", "data",
     "format", "label-column", "target-columns", "image-size", "coarse-labels", NULL};
+static const char *const fisher_keys[] = {
+    "device", "threads", "seed", "Tasks", "hidden", "activation", "init-map", "Fisher", NULL};
+static const char *const fisher_usual[] = {
+    "data", "hidden", "init-map", "estimator", "fisher-samples", "device", NULL};
+static const char *const consolidate_keys[] = {"device", "threads", "seed", "Tasks", "hidden",
+    "activation", "init-map", "Fisher", "method", "exclude-heads", NULL};
 static const char *const resume_keys[] = {
-    "device", "threads", "checkpoint-every", "checkpoint-minutes", NULL};
+    "device", "threads", "checkpoint-every", "checkpoint-minutes", "keep", NULL};
 static const char *const info_keys[] = {"network", "dataset", "data-dir", "data", "format",
     "label-column", "target-columns", "likelihood", "image-size", "coarse-labels", NULL};
 static const char *const data_keys[] = {"Tasks", "preset", "seed", "likelihood", NULL};
@@ -50,7 +56,10 @@ static const char *const paper_usual[] = {"seed", "device", "lambda", "epochs", 
         NULL, EWC_OPTION_FLAG, "", ""                                                              \
     }
 static const cli_flag no_flags[] = {END};
-static const cli_flag train_flags[] = {CONFIG, END};
+static const cli_flag train_flags[] = {
+    {"continue", EWC_OPTION_TEXT, "RUN",
+        "add the tasks of --sequence, or --tasks more of its kind, to a run that has finished"},
+    CONFIG, END};
 static const cli_flag compare_flags[] = {
     {"methods", EWC_OPTION_TEXT, "LIST",
         "methods, each with a strength of its own if you like (default sgd,l2,ewc)"},
@@ -83,6 +92,13 @@ static const cli_flag predict_flags[] = {
         "where to write: .csv, or .npy with the fields class and probability (default CSV on "
         "stdout)"},
     END};
+static const cli_flag fisher_flags[] = {
+    {"task", EWC_OPTION_TEXT, "N", "of this task, from 1 (default the last that was learnt)"},
+    {"out", EWC_OPTION_TEXT, "FILE", "a safetensors file, with a tensor for each of the model's"},
+    END};
+static const cli_flag consolidate_flags[] = {
+    {"task", EWC_OPTION_TEXT, "N", "this task alone, from 1 (default all that were learnt)"},
+    {"out", EWC_OPTION_TEXT, "FILE", "the model with its EWC state, for train --init-from"}, END};
 static const cli_flag data_flags[] = {
     {"verify", EWC_OPTION_FLAG, "", "read the files and compare checksums (default true)"},
     {"sequence", EWC_OPTION_FLAG, "",
@@ -138,6 +154,15 @@ static const cli_verb verbs[] = {
         "--data, or of --dataset, or else of the run's own set; each gets its class and the "
         "probability of every class, or what its targets are.",
         predict_keys, predict_flags, NULL, cli_predict},
+    {"fisher", "RUN|FILE", "Fisher information of a model that was trained, here or elsewhere",
+        "RUN is a run's folder, FILE safetensors of any program. Without a run the data is one "
+        "task, as it is, and the network that of the tensors fc1, fc2, ..., head; of other names "
+        "--init-map says which is which, and --hidden the widths.",
+        fisher_keys, fisher_flags, fisher_usual, cli_fisher},
+    {"consolidate", "RUN|FILE", "the EWC state of a model that was trained elsewhere",
+        "RUN or FILE as of ewc fisher. What the model knows of the data is then held by ewc train "
+        "--init-from FILE. State that the file has already is added to.",
+        consolidate_keys, consolidate_flags, fisher_usual, cli_consolidate},
     {"report", "RUN...", "a page with figures and tables of one run or several",
         "RUN is a run's folder, or one with the folders of runs in it, as compare and sweep make. "
         "Writes report.html, figures/ (SVG, PNG, PDF and the numbers as CSV), summary.csv, "

@@ -41,8 +41,8 @@ static int parse_axis(axis *a, const char *text)
             return cli_usage("sweep", "%.64s: expected 1 to %d values", text, VALUES_MAX);
         char *const value = a->values[a->count++];
         memcpy(value, c, size);
-        for (char *colon = value;
-             a->type == EWC_OPTION_LIST && (colon = strchr(colon, ':')) != NULL;)
+        for (char *colon = value; (a->type == EWC_OPTION_LIST || a->type == EWC_OPTION_REALS) &&
+                                  (colon = strchr(colon, ':')) != NULL;)
             *colon = ',';
         for (int i = 0; i + 1 < a->count; i++)
             if (strcmp(a->values[i], value) == 0)

@@ -78,10 +78,11 @@ static void advise(const cli_args *args, const char *text, const cli_watch *watc
     json_decref(result);
 }
 
-/* A line on how to go on with a run that was stopped. */
+/* A line on how to go on with a run that was stopped, or could not write what it left. */
 static void tell_way_on(const ewc_run_result *result, ewc_status status)
 {
-    if (status == EWC_ERR_STOPPED && result != NULL && ewc_run_is_resumable(result->folder))
+    const int would_go_on = status == EWC_ERR_STOPPED || status == EWC_ERR_IO;
+    if (would_go_on && result != NULL && ewc_run_is_resumable(result->folder))
         cli_say("to go on: ewc resume %s", result->folder);
 }
 
@@ -119,11 +120,43 @@ static ewc_run_callbacks callbacks_of(cli_progress *progress)
     return callbacks;
 }
 
+/* The options of a run's config.json, and those that were given. 0, or the exit code. */
+static int take_config(cli_args *args, const char *folder)
+{
+    char config[PATH_MAX];
+    if (snprintf(config, sizeof config, "%s/config.json", folder) >= (int)sizeof config)
+        return cli_usage(args->verb->name, "the path is too long");
+    const ewc_status status = ewc_options_load_json(&args->options, config);
+    return status == EWC_OK ? cli_apply(args) : cli_failed(args, status);
+}
+
+/* Adds tasks to a run that has finished. */
+static int go_on(cli_args *args, const char *folder)
+{
+    ewc_run *run = NULL;
+    cli_progress progress;
+    const ewc_run_callbacks callbacks = callbacks_of(&progress);
+    const char *const sequence = cli_value(args, "sequence");
+    const int has_tasks = cli_value(args, "tasks") != NULL;
+    if ((sequence != NULL) == has_tasks)
+        return cli_usage("train", "--continue: expected --sequence or --tasks, which says what is "
+                                  "added");
+    const int code = take_config(args, folder);
+    if (code != 0) return code;
+    cli_progress_init(&progress, args);
+    progress.options = &args->options;
+    const ewc_status status = ewc_run_continue(
+        &run, folder, sequence, has_tasks ? args->options.tasks : 0, &args->options, &callbacks);
+    if (status == EWC_OK) args->options.tasks = ewc_run_get_result(run)->tasks;
+    return run_to_end(args, run, status, &progress);
+}
+
 int cli_train(cli_args *args)
 {
     ewc_run *run = NULL;
     cli_progress progress;
     const ewc_run_callbacks callbacks = callbacks_of(&progress);
+    if (cli_value(args, "continue") != NULL) return go_on(args, cli_value(args, "continue"));
     const int code = cli_apply(args);
     if (code != 0) return code;
     const char *const key = ewc_method_strength((ewc_method)args->options.method);
@@ -138,7 +171,6 @@ int cli_train(cli_args *args)
 
 int cli_resume(cli_args *args)
 {
-    char config[PATH_MAX];
     ewc_run *run = NULL;
     cli_progress progress;
     const ewc_run_callbacks callbacks = callbacks_of(&progress);
@@ -146,14 +178,10 @@ int cli_resume(cli_args *args)
     if (folder == NULL) return cli_usage("resume", "names no run; see ewc resume --help");
     if (!ewc_run_is_resumable(folder))
         return cli_usage("resume", "%s: has no state to go on from", folder);
-    if (snprintf(config, sizeof config, "%s/config.json", folder) >= (int)sizeof config)
-        return cli_usage("resume", "the path is too long");
-    ewc_status status = ewc_options_load_json(&args->options, config);
-    if (status != EWC_OK) return cli_failed(args, status);
-    const int code = cli_apply(args);
+    const int code = take_config(args, folder);
     if (code != 0) return code;
     cli_progress_init(&progress, args);
     progress.options = &args->options;
-    status = ewc_run_resume(&run, folder, &args->options, &callbacks);
+    const ewc_status status = ewc_run_resume(&run, folder, &args->options, &callbacks);
     return run_to_end(args, run, status, &progress);
 }
