@@ -32,7 +32,7 @@ struct Spot {
 };
 static constexpr int64_t kOnes = -1;
 
-static __host__ __device__ Spot spot_of(const Axis &axis, int64_t index)
+static __device__ Spot spot_of(const Axis &axis, int64_t index)
 {
     if (index >= axis.count) return {0, INT32_MIN / 2, 0}; /* in no plane: 0 */
     const int64_t line = index / axis.cols;
@@ -129,28 +129,27 @@ struct GatheredSlice {
     }
 };
 
-/* Element (i, j) of group `group`. */
+/* Element (i, j) of group `group`; column j lies `offset` further on than the first. */
+template <bool kWeights>
 static __device__ void finish(const GatheredTarget &target, const GatheredProduct &p, int64_t group,
-    int64_t i, int64_t j, float sum)
+    int64_t i, int64_t j, int64_t offset, float sum)
 {
-    const int64_t row = group * p.m + i;
-    if (target.parts) {
-        target.parts[(blockIdx.y * p.groups * p.m + row) * p.n + j] = sum;
+    const int64_t row = group * p.m + i, at = group * target.group + i * target.row + offset;
+    if (kWeights) {
+        float *const to = target.parts
+                              ? target.parts + (blockIdx.y * p.groups * p.m + row) * p.n + j
+                          : j == target.cols.count ? target.ones + row
+                                                   : target.out + at;
+        *to = target.adds && !target.parts ? *to + sum : sum;
         return;
     }
-    if (j == target.cols.count) {
-        target.ones[row] = target.adds ? target.ones[row] + sum : sum;
-        return;
-    }
-    const int64_t at = group * target.group + i * target.row + spot_of(target.cols, j).offset;
     if (target.bias) sum += target.bias[row];
     if (target.z) target.z[at] = sum;
-    sum = ewci_activation(sum, target.activation);
-    target.out[at] = target.adds ? target.out[at] + sum : sum;
+    target.out[at] = ewci_activation(sum, target.activation);
 }
 
 /* Grid: (tiles of all groups, ranges of samples). */
-template <bool kAcrossA, bool kAcrossB>
+template <bool kAcrossA, bool kAcrossB, bool kWeights>
 static __global__ void __launch_bounds__(kThreads)
     gathered_product_kernel(GatheredProduct p, GatheredTarget target)
 {
@@ -227,12 +226,17 @@ static __global__ void __launch_bounds__(kThreads)
             *one = 0.0f;
         }
     }
-    for (int i = 0; i < kOwn; i++)
-        for (int j = 0; j < kOwn; j++) {
-            const int64_t row = m + thread / (kTile / kOwn) * kOwn + i;
-            const int64_t col = n + thread % (kTile / kOwn) * kOwn + j;
-            if (row < p.m && col < p.n) finish(target, p, group, row, col, total[i][j]);
-        }
+    const int64_t row = m + thread / (kTile / kOwn) * kOwn;
+#pragma unroll
+    for (int j = 0; j < kOwn; j++) {
+        const int64_t col = n + thread % (kTile / kOwn) * kOwn + j;
+        if (col >= p.n) break;
+        const int64_t offset = spot_of(target.cols, col).offset;
+#pragma unroll
+        for (int i = 0; i < kOwn; i++)
+            if (row + i < p.m)
+                finish<kWeights>(target, p, group, row + i, col, offset, total[i][j]);
+    }
 }
 
 /* Adds the ranges' parts (ranges, rows, n) of each element in order; of a row the last goes to
@@ -257,7 +261,7 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-template <bool kAcrossA, bool kAcrossB>
+template <bool kAcrossA, bool kAcrossB, bool kWeights>
 static cudaError_t launch(
     GatheredProduct p, const GatheredTarget &target, int64_t ranges, cudaStream_t stream)
 {
@@ -265,7 +269,7 @@ static cudaError_t launch(
     p.tiles_n = ceil_div(p.n, kTile);
     const int64_t tiles = p.tiles_m * p.tiles_n * p.groups;
     if (tiles > INT32_MAX) return cudaErrorInvalidValue;
-    EWC_LAUNCH((gathered_product_kernel<kAcrossA, kAcrossB>),
+    EWC_LAUNCH((gathered_product_kernel<kAcrossA, kAcrossB, kWeights>),
         dim3((unsigned)tiles, (unsigned)ranges), kThreads, 0, stream, p, target);
     return cudaGetLastError();
 }
@@ -357,7 +361,7 @@ extern "C" cudaError_t ewck_conv_forward(float *y, float *z, const float *x, con
     target.z = z;
     target.bias = bias;
     target.activation = activation;
-    return launch<false, true>(p, target, 1, stream);
+    return launch<false, true, false>(p, target, 1, stream);
 }
 
 extern "C" cudaError_t ewck_conv_backward_data(float *dx, const float *d, const float *w,
@@ -383,7 +387,7 @@ extern "C" cudaError_t ewck_conv_backward_data(float *dx, const float *d, const 
     p.b.group = filters * out;
     for (int i = 0; i < 2; i++)
         p.b.step[i] = (int32_t)c.stride[i];
-    return launch<false, true>(
+    return launch<false, true, false>(
         p, planes_target(dx, c.groups, p.m, ewck_area(c.size), rows), 1, stream);
 }
 
@@ -432,7 +436,7 @@ static cudaError_t launch_weights(float *g, float *g_bias, GatheredProduct p, in
     target.ones = g_bias;
     target.parts = ranges > 1 ? static_cast<float *>(memory) : nullptr;
     target.adds = mode != EWCK_MODE_OVERWRITE;
-    const cudaError_t error = launch<kAcrossA, kAcrossB>(p, target, ranges, stream);
+    const cudaError_t error = launch<kAcrossA, kAcrossB, true>(p, target, ranges, stream);
     if (error != cudaSuccess || ranges == 1) return error;
     const int64_t all = p.groups * p.m;
     EWC_LAUNCH(add_ranges_kernel, ewck_grid(all * p.n, kBlock), kBlock, 0, stream, g, g_bias,

@@ -717,6 +717,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(0, ewc_network_layer_count, nullptr);
     GIVES(nullptr, ewc_network_text, nullptr);
     GIVES(0, ewc_fisher_samples, nullptr);
+    GIVES(nullptr, ewc_fisher_model, nullptr);
     GIVES(0, ewc_fisher_rows, nullptr);
     GIVES(0, ewc_fisher_dropped, nullptr);
     GIVES(nullptr, ewc_trainer_accuracy, nullptr);

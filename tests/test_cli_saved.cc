@@ -390,7 +390,7 @@ TEST_F(CliSaved, TasksAreAdded)
         {2, "--config: nowhere/config.json", {"train", "--continue", "nowhere", "--tasks", "1"}},
         {2, "--hidden: 7, the run was begun with 6",
             {"train", "--continue", "first", "--tasks", "1", "--hidden", "7"}},
-        {2, "--sequence: no.json", {"train", "--continue", "first", "--sequence", "no.json"}},
+        {2, "no.json: cannot open", {"train", "--continue", "first", "--sequence", "no.json"}},
         {2, "--out: second exists already",
             {"train", "--continue", "first", "--tasks", "1", "--out", "second"}},
         {2, "--tasks: the tasks of third are given one by one",

@@ -467,12 +467,6 @@ TEST_P(Likelihood, TasksShowTargets)
     ExpectBits("row 7", Vec<float>(one, one + 3), all.Target<float>(7));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_tasks_read_targets: rows 2 from 42 on",
         ewc_tasks_read_targets(w.tasks.get(), 1, EWC_SPLIT_TEST, 42, 2, one));
-    ewc_task_options held = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1);
-    held.validation = 10; /* the last training rows */
-    const auto apart = Make(ewc_tasks_create, w.data.get(), &held);
-    const Vec<float> whole = ReadTargets(w.tasks.get(), 0).targets;
-    ExpectBits("validation", ReadTargets(apart.get(), 0, EWC_SPLIT_VALIDATION).targets,
-        Vec<float>(whole.end() - 30, whole.end()));
     EXPECT_EQ(0, ewc_tasks_targets(nullptr));
     EXPECT_EQ(EWC_LIKELIHOOD_SOFTMAX, ewc_model_likelihood(nullptr));
     EXPECT_EQ(0.0f, ewc_model_sigma(nullptr));
@@ -658,31 +652,6 @@ TEST_P(Likelihood, StepsFollowTheGradient)
                 check(replay == EWC_REPLAY_JOIN ? "replay" : "projected", steps.Train(1),
                     replay == EWC_REPLAY_JOIN ? Mean(old, fresh) : reference::Project(fresh, old));
             }
-        }
-}
-
-/* What a backend does as a whole is of softmax: here it goes layer by layer. */
-TEST_P(Likelihood, WholePassesAreOfSoftmaxAlone)
-{
-    if (!be->has_tensor_cores) GTEST_SKIP() << be->ops->name << ": no such tensor cores";
-    const ewc_train_options plain = EWC_TRAIN_OPTIONS_DEFAULTS;
-    for (const Kind &kind : kKinds)
-        for (const ewc_estimator estimator : {EWC_FISHER_EXACT, EWC_FISHER_EMPIRICAL}) {
-            SCOPED_TRACE(testing::Message() << kind.number << ", estimator " << estimator);
-            Vec<float> f[2], steps[2];
-            for (int i = 0; i < 2; i++) {
-                be->precision = i == 0 ? EWC_PRECISION_FP32 : EWC_PRECISION_BF16X3;
-                Steps one(be, kind, EWC_SCENARIO_DOMAIN, plain);
-                const auto fisher = Make(ewc_fisher_create, one.w.model.get());
-                ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
-                o.estimator = estimator;
-                f[i].resize((size_t)one.w.net.parameters, kNan);
-                ASSERT_OK(ewc_fisher_compute(fisher.get(), one.w.tasks.get(), 0, &o));
-                ASSERT_OK(ewc_fisher_read(fisher.get(), f[i].data(), (int64_t)f[i].size()));
-                steps[i] = one.Train(0);
-            }
-            ExpectRelative("F", f[1], f[0], 1e-3, 1e-6);
-            ExpectRelative("gradient", steps[1], steps[0], 1e-3, 1e-3);
         }
 }
 

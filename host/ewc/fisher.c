@@ -56,6 +56,11 @@ void ewc_fisher_free(ewc_fisher *fisher)
     free(fisher);
 }
 
+ewc_model *ewc_fisher_model(const ewc_fisher *fisher)
+{
+    return fisher ? fisher->model : NULL;
+}
+
 float *ewci_fisher_rewrite(ewc_fisher *fisher)
 {
     fisher->known = 0;

@@ -14,7 +14,6 @@
 
 #include "../base/enter.h"
 #include "../base/safetensors.h"
-#include "../ewc/fisher.h"
 #include "checkpoint_network.h"
 #include "sequence.h"
 
@@ -443,7 +442,7 @@ ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model, ewc_con
 ewc_status ewc_checkpoint_save_fisher(const char *path, ewc_fisher *fisher)
 {
     EWCI_ENTER(path, fisher);
-    const ewc_model *const model = fisher->model;
+    const ewc_model *const model = ewc_fisher_model(fisher);
     const int64_t count = ewc_model_parameter_count(model);
     ewc_status status = EWC_OK;
     json_t *header = NULL;

@@ -110,13 +110,26 @@ static int64_t count_former(const ewc_segment *segment, int64_t outputs)
     return is_head ? segment->count / segment->shape[0] * outputs : segment->count;
 }
 
-/* The last part of "784-400-10", and how long what is before it is. */
+/* The last part of "784-400-10", and how long what is before it is; -1: there is none. */
 static int64_t find_outputs(const char *model, size_t *before)
 {
-    int64_t outputs = 0;
-    const char *const dash = model != NULL ? strrchr(model, '-') : NULL;
+    int64_t outputs = -1;
+    const char *const dash = strrchr(model, '-');
     *before = dash != NULL ? (size_t)(dash - model) : 0;
-    return dash != NULL && ewci_parse_integer(&outputs, dash + 1) ? outputs : 0;
+    return dash != NULL && ewci_parse_integer(&outputs, dash + 1) ? outputs : -1;
+}
+
+/* Whether the former network is the run's, but for an output layer that may have been narrower
+ * where tasks have outputs of their own. */
+static int is_same_network(const ewc_run *run, const char *model, int64_t *outputs)
+{
+    size_t before, before_now;
+    *outputs = ewc_model_outputs(run->model);
+    if (strcmp(model, run->model_text) == 0) return 1;
+    *outputs = find_outputs(model, &before);
+    return *outputs >= 1 && *outputs < find_outputs(run->model_text, &before_now) &&
+           before == before_now && strncmp(model, run->model_text, before) == 0 &&
+           ewci_tasks_scenario(run->tasks) != EWC_SCENARIO_DOMAIN;
 }
 
 /* Whatever it is called and read from. */
@@ -138,7 +151,6 @@ static ewc_status check_identity(
     const ewc_run *run, const ewci_state *state, const char *folder, former *out)
 {
     ewc_status status = EWC_OK;
-    size_t before, before_now;
     char *const now = ewci_run_identity(run);
     char *const then = ewci_state_text(state, "run.identity");
     json_t *const is = now != NULL ? json_loads(now, 0, NULL) : NULL;
@@ -150,11 +162,7 @@ static ewc_status check_identity(
     const json_t *const tasks = json_object_get(was, "tasks"), *const sets =
                                                                    json_object_get(was, "sets");
     out->tasks = (int64_t)json_array_size(tasks);
-    out->outputs = find_outputs(model, &before);
-    const int64_t outputs = find_outputs(run->model_text, &before_now);
-    if (out->outputs < 1 || before != before_now || strncmp(model, run->model_text, before) != 0 ||
-        out->outputs > outputs ||
-        (out->outputs < outputs && ewci_tasks_scenario(run->tasks) == EWC_SCENARIO_DOMAIN))
+    if (model == NULL || !is_same_network(run, model, &out->outputs))
         EWCI_TRY(ewci_fail(EWC_ERR_CONFIG, "%s: its network is %s, these tasks need %s%s", folder,
             model != NULL ? model : "?", run->model_text,
             ewci_tasks_scenario(run->tasks) == EWC_SCENARIO_DOMAIN

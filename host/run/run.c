@@ -762,6 +762,7 @@ static ewc_status finish(ewc_run *run)
     EWCI_TRY(make_task_model(run));
     EWCI_TRY(save_task_models(run));
     EWCI_TRY(save_finished(run));
+    if (run->options.checkpoint && run->options.continuable) EWCI_TRY(ewci_run_keep_end(run));
     json_t *const line = json_pack("{s:s}", "event", "end");
     json_t *const measures = ewci_run_describe_measures(&run->measures);
     json_object_update(line, measures);
@@ -770,8 +771,6 @@ static ewc_status finish(ewc_run *run)
     EWCI_TRY(ewci_record_add(run->record, line));
     EWCI_TRY(ewci_record_length(run->record, &bytes)); /* which is still there */
     ewci_run_settle(run, 1);
-    if (run->options.checkpoint && run->options.continuable && ewci_run_keep_end(run) != EWC_OK)
-        ewci_run_complain(run);
     ewci_states_drop(run->states);
 done:
     return status;

@@ -64,6 +64,8 @@ typedef struct ewc_fisher_options {
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_fisher_create(ewc_fisher **out, ewc_model *model);
 EWC_API void ewc_fisher_free(ewc_fisher *fisher);
+/* That model, borrowed; NULL for NULL. */
+EWC_API ewc_model *ewc_fisher_model(const ewc_fisher *fisher);
 
 /* Computes F at the model's present weights on the training split of task t, replacing what was
  * there. A task without samples gives F = 0.

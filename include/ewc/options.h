@@ -76,7 +76,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
  * that word is a value, too (the number EWC_OPTION_AUTO), or the choices,
  * which are in the order of the enum they stand for (ewc_task_kind, ewc_scenario, ewc_activation,
  * ewc_init, ewc_method, ewc_penalty, ewc_estimator, ewc_optimizer_kind, ewc_schedule,
- * ewc_precision, ewc_class_weights, ewc_batch_norm, ewc_keep, ewc_likelihood, ewc_augment). */
+ * ewc_precision, ewc_class_weights, ewc_likelihood, ewc_keep, ewc_augment, ewc_batch_norm). */
 /* clang-format off */
 #define EWC_RUN_OPTIONS(X)                                                                         \
     X(TEXT, preset, "", "", "Run",                                                                 \
@@ -232,8 +232,12 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(REAL, checkpoint_minutes, "10", "[0,100000]", "Run",                                         \
         "the longest time between them; at the end of a task they are a hundredth of the time at " \
         "most; 0: at stops alone")                                                                 \
-    X(CHOICE, batch_norm, "shared", "shared|freeze|reset", "Training",                             \
-        "statistics of batch norms: those of all tasks, of the first, or of each task by itself")  \
+    X(CHOICE, likelihood, "softmax", "softmax|gaussian|bernoulli", "Model",                        \
+        "of the outputs: classes, numbers, labels of 0 and 1; the last two learn --target-columns")\
+    X(REAL, sigma, "1", "[1e-15,1e15]", "Model",                                                   \
+        "gaussian: standard deviation; the loss is sum (z - t)^2 / (2 sigma^2)")                   \
+    X(TEXT, target_columns, "", "", "Tasks",                                                       \
+        "--data of a table: names or numbers of the columns of targets, such as price,area")       \
     X(CHOICE, keep, "last", "last|all", "Run",                                                     \
         "states to go on from: the last two; all: one of each task, too, with its model in "       \
         "checkpoint/task-N.safetensors")                                                           \
@@ -244,12 +248,6 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "--init-from: a JSON file, {name here: name there, ...}, of tensors called otherwise there")\
     X(FLAG, continuable, "true", "", "Run",                                                        \
         "keep what train --continue goes on from, with Adam and EWC 20 bytes a weight")            \
-    X(CHOICE, likelihood, "softmax", "softmax|gaussian|bernoulli", "Model",                        \
-        "of the outputs: classes, numbers, labels of 0 and 1; the last two learn --target-columns")\
-    X(REAL, sigma, "1", "[1e-15,1e15]", "Model",                                                   \
-        "gaussian: standard deviation; the loss is sum (z - t)^2 / (2 sigma^2)")                   \
-    X(TEXT, target_columns, "", "", "Tasks",                                                       \
-        "--data of a table: names or numbers of the columns of targets, such as price,area")       \
     X(REALS, channel_means, "none", "[-1000,1000]", "Tasks",                                       \
         "of each channel of images, or feature of a table; --mean 0.49,0.48,0.45 means the same")  \
     X(REALS, channel_stds, "none", "[0.000001,1000000]", "Tasks", "likewise; see --mean")          \
@@ -257,6 +255,8 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "of images that are trained on: left to right by a coin; a crop, anywhere, of the image "  \
         "with zeros around it")                                                                    \
     X(INTEGER, crop_padding, "4", "[1,64]", "Training", "augment: so many zeros on each side")     \
+    X(CHOICE, batch_norm, "shared", "shared|freeze|reset", "Training",                             \
+        "statistics of batch norms: those of all tasks, of the first, or of each task by itself")  \
     X(TEXT, network, "", "", "Model",                                                              \
         "a known network or a JSON file of layers, in place of --hidden; see `ewc help networks`")
 /* clang-format on */

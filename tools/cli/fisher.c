@@ -35,6 +35,10 @@ static ewc_status take_network(cli_args *args, const char *checkpoint)
     if (fclose(out) == 0)
         status = ewc_options_set(&args->options, "hidden", bytes > 0 ? widths : "none");
     if (status == EWC_OK && info.activation >= 0) args->options.activation = (int)info.activation;
+    if (info.likelihood != EWC_LIKELIHOOD_SOFTMAX) {
+        args->options.likelihood = (int)info.likelihood;
+        args->options.sigma = info.sigma;
+    }
     free(widths);
     return status;
 }

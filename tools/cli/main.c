@@ -11,12 +11,12 @@ static const char *const eval_keys[] = {
     "device", "threads", "data-dir", "data", "eval-samples", NULL};
 static const char *const predict_keys[] = {"device", "threads", "dataset", "data-dir", "data",
     "format", "label-column", "target-columns", "image-size", "coarse-labels", NULL};
-static const char *const fisher_keys[] = {
-    "device", "threads", "seed", "Tasks", "hidden", "activation", "init-map", "Fisher", NULL};
+static const char *const fisher_keys[] = {"device", "threads", "seed", "Tasks", "hidden",
+    "activation", "likelihood", "sigma", "init-map", "Fisher", NULL};
 static const char *const fisher_usual[] = {
     "data", "hidden", "init-map", "estimator", "fisher-samples", "device", NULL};
 static const char *const consolidate_keys[] = {"device", "threads", "seed", "Tasks", "hidden",
-    "activation", "init-map", "Fisher", "method", "exclude-heads", NULL};
+    "activation", "likelihood", "sigma", "init-map", "Fisher", "method", "exclude-heads", NULL};
 static const char *const resume_keys[] = {
     "device", "threads", "checkpoint-every", "checkpoint-minutes", "keep", NULL};
 static const char *const info_keys[] = {"network", "dataset", "data-dir", "data", "format",
