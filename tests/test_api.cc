@@ -47,6 +47,7 @@ struct Small {
     ewc_dataset *targets_data = nullptr; /* the same, each row its own target */
     ewc_tasks *targets_tasks = nullptr;
     ewc_run *run = nullptr;
+    ewc_network *net = nullptr;
     ewc_model_options network = EWC_MODEL_OPTIONS_DEFAULTS;
     ewc_run_options options;
     std::string stopped = folder / "stopped"; /* a run that can be gone on with */
@@ -63,6 +64,7 @@ struct Small {
         EXPECT_OK(ewc_backend_create(&backend, "cpu", nullptr));
         EXPECT_OK(ewc_dataset_create(&data, backend, &source));
         EXPECT_OK(ewc_tasks_create(&tasks, data, &kind));
+        EXPECT_OK(ewc_network_create(&net, "lenet5", 1, 28, 28, 10));
         network.inputs = 16;
         network.outputs = 2;
         EXPECT_OK(ewc_model_create(&model, backend, &network));
@@ -123,6 +125,7 @@ struct Small {
         ewc_consolidation_free(state);
         ewc_optimizer_free(optimizer);
         ewc_model_free(model);
+        ewc_network_free(net);
         ewc_tasks_free(tasks);
         ewc_dataset_free(data);
         ewc_backend_free(backend);
@@ -144,6 +147,7 @@ std::vector<Call> Calls(Small &w)
     static ewc_tasks *tasks;
     static ewc_model *model;
     static ewc_network *net;
+    static ewc_layer_info layer;
     static ewc_optimizer *optimizer;
     static ewc_consolidation *state;
     static ewc_fisher *fisher;
@@ -324,6 +328,10 @@ std::vector<Call> Calls(Small &w)
     add("ewc_network_parse", CALL(ewc_network_parse(nullptr, layers, 3, 32, 32, 2)));
     add("ewc_network_parse", CREATE(net, ewc_network_parse, nullptr, 3, 32, 32, 2));
     add("ewc_network_parse", CREATE(net, ewc_network_parse, layers, 3, 32, 32, 2), allowed);
+
+    add("ewc_network_layer", CALL(ewc_network_layer(nullptr, 0, &layer, sizeof layer)));
+    add("ewc_network_layer", CALL(ewc_network_layer(w.net, 0, nullptr, sizeof layer)));
+    add("ewc_network_layer", CALL(ewc_network_layer(w.net, 0, &layer, sizeof layer)), allowed);
 
     add("ewc_model_read", CALL(ewc_model_read(nullptr, f.data(), n)));
     add("ewc_model_read", CALL(ewc_model_read(w.model, nullptr, n)));
@@ -688,6 +696,9 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(0, ewc_tasks_count, nullptr);
     GIVES(0, ewc_tasks_inputs, nullptr);
     GIVES(0, ewc_tasks_outputs, nullptr);
+    int64_t shape[3] = {1, 2, 3};
+    ewc_tasks_input_shape(nullptr, shape);
+    nothing("ewc_tasks_input_shape", shape[0] == 0 && shape[1] == 0 && shape[2] == 0);
     GIVES(0, ewc_tasks_classes, nullptr);
     GIVES(0, ewc_tasks_targets, nullptr);
     GIVES(0, ewc_tasks_class_count, nullptr, 0);
@@ -708,6 +719,9 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(0, ewc_model_parameter_count, nullptr);
     GIVES(0, ewc_model_segment_count, nullptr);
     GIVES(nullptr, ewc_model_segment, nullptr, 0);
+    GIVES(0, ewc_network_inputs, nullptr);
+    GIVES(0, ewc_network_layer_count, nullptr);
+    GIVES(nullptr, ewc_network_text, nullptr);
     GIVES(0, ewc_fisher_samples, nullptr);
     GIVES(nullptr, ewc_fisher_model, nullptr);
     GIVES(0, ewc_fisher_rows, nullptr);

@@ -281,17 +281,80 @@ TEST(Network, NodesSayWhatTheFileSays)
     EXPECT_EQ(EWCK_ACTIVATION_NONE, n[8].activation);
 }
 
+TEST(Network, LayersAreDescribed)
+{
+    const Network network = Layers(
+        R"({"type": "conv", "filters": 6, "kernel": [3, 5], "stride": [1, 2], "padding": [1, 0],
+            "dilation": [1, 2], "groups": 3, "bias": false, "activation": "gelu", "name": "stem"},
+           {"type": "batch-norm", "momentum": 0.25, "epsilon": 0.001, "activation": "relu"},
+           {"type": "dropout", "p": 0.5},
+           {"type": "residual", "activation": "tanh",
+            "layers": [{"type": "group-norm", "groups": 2, "affine": false}],
+            "shortcut": [{"type": "activation", "activation": "silu"}]},
+           {"type": "mean-pool", "kernel": 2}, {"type": "max-pool", "kernel": 3, "stride": 1},
+           {"type": "sequence", "positions": 6}, {"type": "layer-norm"},
+           {"type": "linear", "units": 2, "bias": false}, {"type": "linear", "units": 2})");
+    struct Row {
+        std::string type, name, options;
+        int64_t parameters, statistics;
+    };
+    const std::vector<Row> expected = {
+        {"conv", "stem",
+            "3 x 5, stride 1 x 2, padding 1 x 0, dilation 1 x 2, 3 groups, no bias, gelu", 90, 0},
+        {"batch-norm", "bn1", "momentum 0.25, epsilon 0.001, relu", 12, 12},
+        {"dropout", "", "p 0.5", 0, 0},
+        {"group-norm", "block1.gn1", "2 groups, not affine", 0, 0},
+        {"activation", "", "silu", 0, 0},
+        {"residual", "", "tanh", 0, 0},
+        {"mean-pool", "", "2 x 2, stride 2", 0, 0},
+        {"max-pool", "", "3 x 3", 0, 0},
+        {"layer-norm", "ln1", "", 2 * 14 * 4, 0},
+        {"linear", "fc1", "no bias", 14 * 4 * 2, 0},
+        {"linear", "fc2", "", 6, 0},
+        {"linear", "head", "", 130, 0},
+    };
+    ASSERT_EQ((int64_t)expected.size(), ewc_network_layer_count(network.get()));
+    for (size_t i = 0; i < expected.size(); i++) {
+        ewc_layer_info is;
+        ASSERT_OK(ewc_network_layer(network.get(), (int64_t)i, &is, sizeof is));
+        EXPECT_EQ(expected[i].type, is.type) << i;
+        EXPECT_EQ(expected[i].name, is.name) << i;
+        EXPECT_EQ(expected[i].options, is.options) << i;
+        EXPECT_EQ(expected[i].parameters, is.parameters) << i;
+        EXPECT_EQ(expected[i].statistics, is.statistics) << i;
+    }
+    ewc_layer_info is;
+    ASSERT_OK(ewc_network_layer(network.get(), 5, &is, sizeof is));
+    EXPECT_EQ(3, is.from);
+    EXPECT_EQ(4, is.other);
+    ASSERT_OK(ewc_network_layer(network.get(), 10, &is, sizeof is));
+    EXPECT_EQ((Shape{6, 2, 1, 1}), Shape(is.in, is.in + 4));
+    EXPECT_EQ((Shape{6, 2, 1, 1}), Shape(is.out, is.out + 4));
+    ASSERT_OK(ewc_network_layer(network.get(), 0, &is, sizeof is));
+    EXPECT_EQ((Shape{1, 3, 32, 32}), Shape(is.in, is.in + 4));
+    EXPECT_EQ((Shape{1, 6, 32, 12}), Shape(is.out, is.out + 4));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "i=12, expected 0..11",
+        ewc_network_layer(network.get(), 12, &is, sizeof is));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "i=-1", ewc_network_layer(network.get(), -1, &is, sizeof is));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_layer_info has",
+        ewc_network_layer(network.get(), 0, &is, sizeof is - 1));
+}
+
 TEST(Network, TextIsKeptAndReadsBack)
 {
     const std::string text = "{ \"layers\" : [ {\"type\": \"dropout\", \"p\": 0.1} ] }\n";
     const Network network = Parse(text);
     ASSERT_TRUE(network);
-    EXPECT_EQ(text, network->text);
+    EXPECT_EQ(text, ewc_network_text(network.get()));
     EXPECT_EQ(0.1f, network->nodes[0].p);
     const Network known = Known("cnn"), again = Parse(known->text);
     ASSERT_EQ(known->count, again->count);
-    for (int64_t i = 0; i < known->count; i++)
-        EXPECT_EQ(0, std::memcmp(&known->nodes[i], &again->nodes[i], sizeof known->nodes[i])) << i;
+    for (int64_t i = 0; i < known->count; i++) {
+        ewc_layer_info was, is;
+        ASSERT_OK(ewc_network_layer(known.get(), i, &was, sizeof was));
+        ASSERT_OK(ewc_network_layer(again.get(), i, &is, sizeof is));
+        EXPECT_EQ(0, std::memcmp(&was, &is, sizeof is)) << i;
+    }
     EXPECT_EQ(1, Layers("")->count); /* the head alone */
 }
 
@@ -429,14 +492,14 @@ TEST(Network, WhatCannotBeIsSaid)
             "activation: rely: expected none, relu, tanh, gelu or silu, did you mean relu?"},
         {conv + R"("activation": 1})", "activation: expected a string"},
         {R"({"type": "conv", "filters": 3, "kernel": 33})",
-            "layers[0] (conv conv1): kernel: 33 x 33 with dilation 1 x 1 is larger than the padded "
+            "layers[0] (conv conv1): kernel: 33 x 33 is larger than the padded "
             "input of 32 x 32"},
         {R"({"type": "conv", "filters": 3, "kernel": [3, 5], "dilation": [1, 9],
             "padding": [0, 2]})",
             "kernel: 3 x 5 with dilation 1 x 9 is larger than the padded input of 32 x 36"},
         {R"({"type": "max-pool", "kernel": 16}, {"type": "max-pool", "kernel": 2},
             {"type": "conv", "filters": 3, "kernel": 2, "name": "last"})",
-            "layers[2] (conv last): kernel: 2 x 2 with dilation 1 x 1 is larger than the padded "
+            "layers[2] (conv last): kernel: 2 x 2 is larger than the padded "
             "input of 1 x 1"},
         {sequence + R"({"type": "conv", "filters": 3, "kernel": 1})",
             "layers[1] (conv conv1): expected channels x height x width, its input has 32 "
@@ -459,7 +522,7 @@ TEST(Network, WhatCannotBeIsSaid)
         {pool + R"("stride": [1, 0]})", "stride: 0, expected 1..16777216"},
         {R"({"type": "max-pool"})", "layers[0] (max-pool): kernel: is missing"},
         {R"({"type": "mean-pool", "kernel": 64, "padding": 8})",
-            "(mean-pool): kernel: 64 x 64 with dilation 1 x 1 is larger than the padded input of "
+            "(mean-pool): kernel: 64 x 64 is larger than the padded input of "
             "48 x 48"},
 
         {R"({"type": "group-norm"})", "layers[0] (group-norm gn1): groups: is missing"},

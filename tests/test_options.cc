@@ -345,6 +345,56 @@ TEST(Options, EpochsAndIterationsReplaceEachOther)
     EXPECT_EQ(3, o.epochs);
 }
 
+/* A network has all that these would say, but for the dropout that a method implies: it goes. */
+TEST(Options, ANetworkTakesThePlaceOfWidths)
+{
+    const std::pair<const char *, const char *> others[] = {{"hidden", "50"}, {"hidden", "none"},
+        {"activation", "tanh"}, {"dropout-input", "0.1"}, {"dropout-hidden", "0.3"}};
+    for (const auto &[key, value] : others) {
+        ewc_run_options o = Defaults();
+        EXPECT_OK(ewc_options_set(&o, "network", "cnn"));
+        EXPECT_OK(ewc_options_check(&o));
+        EXPECT_OK(ewc_options_set(&o, key, value));
+        const std::string sentence = std::string(key) + ": " + value + ", expected ";
+        EXPECT_FAILS(EWC_ERR_CONFIG, sentence.c_str(), ewc_options_check(&o));
+        EXPECT_FAILS(EWC_ERR_CONFIG, " beside network cnn, which says what its layers are",
+            ewc_options_check(&o));
+    }
+    for (int network_first = 0; network_first < 2; network_first++) {
+        ewc_run_options o = Defaults();
+        EXPECT_OK(ewc_options_set(&o, "network", network_first ? "cnn" : ""));
+        EXPECT_OK(ewc_options_set(&o, "method", "dropout"));
+        EXPECT_OK(ewc_options_set(&o, "network", "cnn"));
+        EXPECT_EQ("0 0", Get(o, "dropout-input") + " " + Get(o, "dropout-hidden"));
+        EXPECT_EQ("5 5000", Get(o, "patience") + " " + Get(o, "validation"));
+        EXPECT_OK(ewc_options_check(&o));
+    }
+    ewc_run_options o = Defaults();
+    EXPECT_OK(ewc_options_set(&o, "method", "dropout"));
+    EXPECT_OK(ewc_options_set(&o, "dropout-hidden", "0.3"));
+    EXPECT_OK(ewc_options_set(&o, "network", "cnn"));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "dropout-input: 0.2", ewc_options_check(&o));
+}
+
+/* A file keeps its place; a name is none, and what is neither is left as it is. */
+TEST(Options, ANetworkIsANameOrAnAbsolutePath)
+{
+    const Folder folder;
+    const std::filesystem::path before = std::filesystem::current_path();
+    std::filesystem::current_path(folder.path());
+    WriteFile("net.json", "{}");
+    WriteFile("cnn", "{}");
+    ewc_run_options o = Defaults();
+    for (const auto &[given, is] : std::vector<std::pair<std::string, std::string>>{{"cnn", "cnn"},
+             {"cm", "cm"}, {"", ""}, {"net.json", std::filesystem::current_path() / "net.json"},
+             {"./cnn", std::filesystem::current_path() / "cnn"},
+             {"a/b", std::filesystem::current_path() / "a/b"}, {"/a/b.json", "/a/b.json"}}) {
+        EXPECT_OK(ewc_options_set(&o, "network", given.c_str()));
+        EXPECT_EQ(is, Get(o, "network"));
+    }
+    std::filesystem::current_path(before);
+}
+
 /* What a method needs and is off. Kirkpatrick et al., PNAS 2017, table S1: 0.2 and 0.5. */
 TEST(Options, MethodsImplyWhatTheyNeed)
 {

@@ -383,7 +383,7 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
     /* Seen elsewhere: what a preset sets, whose data, on which device, and what is left where. */
     std::set<std::string> covered = {"preset", "dataset", "data-dir", "device", "precision", "out",
         "checkpoint", "data", "format", "label-column", "test-share", "image-size", "coarse-labels",
-        "sequence", "checkpoint-every", "checkpoint-minutes", "likelihood", "sigma",
+        "sequence", "network", "checkpoint-every", "checkpoint-minutes", "likelihood", "sigma",
         "target-columns", "keep", "init-from", "init-map", "continuable"};
     for (const Case &c : cases) {
         SCOPED_TRACE(std::string(c.key) + ": " + c.one + ", " + c.other);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ewc/checkpoint.h"
+#include "ewc/network.h"
 #include "ewc/run.h"
 #include "ewc/sequence.h"
 #include "internal.h"
@@ -20,6 +21,7 @@
     X(ewc_dataset_location, message)                                                               \
     X(ewc_task, lambda_factor)                                                                     \
     X(ewc_task_options, validation)                                                                \
+    X(ewc_layer_info, options)                                                                     \
     X(ewc_model_options, seed)                                                                     \
     X(ewc_fisher_options, seed)                                                                    \
     X(ewc_consolidation_options, reserved)                                                         \

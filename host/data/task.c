@@ -488,6 +488,13 @@ int64_t ewc_tasks_inputs(const ewc_tasks *tasks)
 {
     return tasks ? tasks->features : 0;
 }
+void ewc_tasks_input_shape(const ewc_tasks *tasks, int64_t shape[3])
+{
+    if (shape == NULL) return;
+    shape[0] = tasks ? tasks->shape.out_channels : 0;
+    shape[1] = tasks ? tasks->shape.out_height : 0;
+    shape[2] = tasks ? tasks->shape.out_width : 0;
+}
 int64_t ewc_tasks_outputs(const ewc_tasks *tasks)
 {
     return tasks ? tasks->outputs : 0;

@@ -68,6 +68,9 @@ ewc_status ewci_network_add(ewc_network *network, const ewci_node *node);
 ewci_node ewci_node_linear(const char *name, int64_t from, const ewci_extent *in, int64_t units);
 ewci_node ewci_node_dropout(int64_t from, const ewci_extent *in, float p);
 
+/* "relu" of EWCK_ACTIVATION_RELU; NULL: there is no such. */
+const char *ewci_activation_name(int activation);
+
 /* The JSON text of the network of a known name, static storage; NULL: there is none. */
 const char *ewci_network_known(const char *name);
 

@@ -13,13 +13,15 @@
 #include "../base/json.h"
 #include "ewc/options.h"
 #include "network.h"
+#include "network_json.h"
 
 enum {
     TEXT_MAX = 1 << 20, /* bytes of a file */
     MOST = 1 << 24,     /* of any size, and of the values of a sample that leave a layer */
     LAYERS_MAX = 4096,
     DEPTH_MAX = EWCI_NODE_NAME / 2, /* of blocks: each adds two bytes or more to the names in it */
-    KEYS_MAX = 10                   /* of a layer */
+    KNOWN_MAX = 16,
+    KEYS_MAX = 10 /* of a layer */
 };
 #define PARAMETERS_MAX ((int64_t)1 << 40)
 
@@ -178,27 +180,21 @@ static ewc_status read_flag(const reader *r, const layer *l, const char *key, in
     return EWC_OK;
 }
 
-static const char *const activations[EWCK_ACTIVATIONS] = {
-    [EWCK_ACTIVATION_NONE] = "none",
-    [EWCK_ACTIVATION_RELU] = "relu",
-    [EWCK_ACTIVATION_TANH] = "tanh",
-    [EWCK_ACTIVATION_GELU] = "gelu",
-    [EWCK_ACTIVATION_SILU] = "silu",
-};
-
 static ewc_status read_activation(const reader *r, const layer *l, int *out)
 {
     const json_t *const item = given(l, "activation");
+    const char *names[EWCK_ACTIVATIONS];
     *out = EWCK_ACTIVATION_NONE;
     if (item == NULL) return EWC_OK;
     if (!json_is_string(item)) return fail(r, l, "activation", "expected a string");
-    for (int i = 0; i < EWCK_ACTIVATIONS; i++)
-        if (strcmp(activations[i], json_string_value(item)) == 0) {
-            *out = i;
-            return EWC_OK;
-        }
+    for (int i = 0; i < EWCK_ACTIVATIONS; i++) {
+        names[i] = ewci_activation_name(i);
+        if (strcmp(names[i], json_string_value(item)) != 0) continue;
+        *out = i;
+        return EWC_OK;
+    }
     return fail_unknown(r, l, "activation", json_string_value(item),
-        "expected none, relu, tanh, gelu or silu", activations, EWCK_ACTIVATIONS);
+        "expected none, relu, tanh, gelu or silu", names, EWCK_ACTIVATIONS);
 }
 
 /* ---- Names ---- */
@@ -300,11 +296,13 @@ static ewc_status fit_windows(const reader *r, const layer *l, ewck_conv *c)
         if (room[i] > 0) c->out[i] = (room[i] - 1) / c->stride[i] + 1;
     }
     if (room[0] > 0 && room[1] > 0) return EWC_OK;
-    return fail(r, l, "kernel",
-        "%lld x %lld with dilation %lld x %lld is larger than the padded input of %lld x %lld",
-        (long long)c->kernel[0], (long long)c->kernel[1], (long long)c->dilation[0],
-        (long long)c->dilation[1], (long long)(c->size[0] + 2 * c->padding[0]),
-        (long long)(c->size[1] + 2 * c->padding[1]));
+    char dilation[64] = "";
+    if (c->dilation[0] != 1 || c->dilation[1] != 1)
+        snprintf(dilation, sizeof dilation, " with dilation %lld x %lld", (long long)c->dilation[0],
+            (long long)c->dilation[1]);
+    return fail(r, l, "kernel", "%lld x %lld%s is larger than the padded input of %lld x %lld",
+        (long long)c->kernel[0], (long long)c->kernel[1], dilation,
+        (long long)(c->size[0] + 2 * c->padding[0]), (long long)(c->size[1] + 2 * c->padding[1]));
 }
 
 static const int64_t zeros[2] = {0, 0}, ones[2] = {1, 1};
@@ -709,13 +707,15 @@ static ewc_status check_sizes(const char *function, const int64_t in[3], int64_t
         (long long)in[0], (long long)in[1], (long long)in[2], MOST);
 }
 
-static ewc_status read_text(
+ewc_status ewci_network_make(
     ewc_network **out, const char *text, const char *source, const int64_t in[3], int64_t outputs)
 {
     const ewci_extent shape = {1, in[0], {in[1], in[2]}};
     reader r = {NULL, source, 0};
     json_t *root = NULL;
     ewc_status status;
+    *out = NULL;
+    EWCI_TRY(check_sizes(source, in, outputs));
     EWCI_TRY(ewci_json_parse(&root, text, strlen(text), source, EWC_ERR_CONFIG));
     EWCI_TRY(ewci_network_start(&r.network, &shape, outputs));
     EWCI_TRY(read_root(&r, root));
@@ -729,23 +729,28 @@ done:
     return status;
 }
 
-/* Reads the file of that name. */
-static ewc_status read_file(char **text, const char *path)
+ewc_status ewci_network_read(char **text, const char *name)
 {
-    const char *names[16];
+    const char *const known = ewci_network_known(name);
+    const char *names[KNOWN_MAX];
     char nearest[EWC_OPTION_KEY_SIZE];
     size_t bytes;
-    const ewc_status status = ewci_file_read(text, &bytes, path, TEXT_MAX);
-    if (status != EWC_ERR_IO) return status;
-    if (strchr(path, '/') != NULL || access(path, F_OK) == 0)
-        return ewci_fail(EWC_ERR_CONFIG, "%s", ewc_last_error());
     int count = 0;
-    for (; count < ewc_network_known_count() && count < 16; count++)
+    *text = NULL;
+    if (known != NULL) {
+        *text = strdup(known);
+        return *text != NULL ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", name);
+    }
+    const ewc_status status = ewci_file_read(text, &bytes, name, TEXT_MAX);
+    if (status != EWC_ERR_IO) return status;
+    if (strchr(name, '/') != NULL || access(name, F_OK) == 0)
+        return ewci_fail(EWC_ERR_CONFIG, "%s", ewc_last_error());
+    for (; count < ewc_network_known_count() && count < KNOWN_MAX; count++)
         names[count] = ewc_network_known_name(count);
-    if (ewc_options_nearest(nearest, path, names, count))
+    if (ewc_options_nearest(nearest, name, names, count))
         return ewci_fail(EWC_ERR_CONFIG, "%.200s: neither a network nor a file, did you mean %s?",
-            path, nearest);
-    return ewci_fail(EWC_ERR_CONFIG, "%.200s: neither a network nor a file", path);
+            name, nearest);
+    return ewci_fail(EWC_ERR_CONFIG, "%.200s: neither a network nor a file", name);
 }
 
 ewc_status ewc_network_create(ewc_network **out, const char *name, int64_t channels, int64_t height,
@@ -754,12 +759,11 @@ ewc_status ewc_network_create(ewc_network **out, const char *name, int64_t chann
     if (out) *out = NULL;
     EWCI_ENTER(out, name);
     const int64_t in[] = {channels, height, width};
-    const char *const known = ewci_network_known(name);
     char *text = NULL;
     ewc_status status;
     EWCI_TRY(check_sizes(__func__, in, outputs));
-    if (known == NULL) EWCI_TRY(read_file(&text, name));
-    status = read_text(out, known != NULL ? known : text, name, in, outputs);
+    EWCI_TRY(ewci_network_read(&text, name));
+    status = ewci_network_make(out, text, name, in, outputs);
 done:
     free(text);
     return status;
@@ -772,5 +776,5 @@ ewc_status ewc_network_parse(ewc_network **out, const char *text, int64_t channe
     EWCI_ENTER(out, text);
     const int64_t in[] = {channels, height, width};
     const ewc_status status = check_sizes(__func__, in, outputs);
-    return status == EWC_OK ? read_text(out, text, "network", in, outputs) : status;
+    return status == EWC_OK ? ewci_network_make(out, text, "network", in, outputs) : status;
 }

@@ -14,6 +14,7 @@
 
 #include "../base/enter.h"
 #include "../base/safetensors.h"
+#include "checkpoint_network.h"
 #include "sequence.h"
 
 /* Format 2 says what network, tasks and data it is of; format 1 had the architecture alone. */
@@ -304,7 +305,8 @@ static json_t *make_metadata(const ewc_model *model, const ewc_consolidation_inf
         spell_entry(value, info, &task_rows[i]);
         failed |= json_object_set_new(metadata, task_rows[i].key, json_string(value));
     }
-    if (!failed && add_tasks(metadata, tasks_said)) return metadata;
+    if (!failed && ewci_checkpoint_say_network(metadata, model) && add_tasks(metadata, tasks_said))
+        return metadata;
     json_decref(metadata);
     return NULL;
 }
@@ -608,11 +610,14 @@ static ewc_status check_values(const char *path, const float *data, int64_t coun
 }
 
 /* The file's network must be the model's in what its tensors do not show. */
-static ewc_status check_network(const char *path, const json_t *metadata, const ewc_model *model)
+static ewc_status check_network(
+    const char *path, const json_t *root, int64_t length, const ewc_model *model)
 {
     ewc_checkpoint_info theirs, ours;
     char have[VALUE_SIZE], want[VALUE_SIZE];
-    const ewc_status status = read_entries(&theirs, metadata, path);
+    ewc_status status = ewci_checkpoint_check_network(path, root, length, model);
+    if (status == EWC_OK)
+        status = read_entries(&theirs, json_object_get(root, "__metadata__"), path);
     if (status != EWC_OK || theirs.activation < 0) return status;
     describe(&ours, model, NULL, 0);
     const int is_active = theirs.activation == ours.activation;
@@ -630,7 +635,7 @@ ewc_status ewci_checkpoint_check(const char *path, const json_t *header, const e
     const json_t *const metadata = json_object_get(header, "__metadata__");
     ewc_status status = ewci_safetensors_check(path, header, tensors, bytes);
     if (status == EWC_OK) status = check_former_sum(path, metadata, tensors, bytes);
-    return status == EWC_OK ? check_network(path, metadata, model) : status;
+    return status == EWC_OK ? check_network(path, header, (int64_t)bytes, model) : status;
 }
 
 ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolidation *state)
@@ -716,6 +721,18 @@ static int read_layers(ewc_checkpoint_info *info, const json_t *root, int64_t le
     return 1;
 }
 
+/* Takes a network of ewc/network.h, whose layers are more than widths. */
+static void describe_network(ewc_checkpoint_info *info, ewc_network *network)
+{
+    ewc_layer_info layer;
+    info->layers = ewc_network_layer_count(network);
+    (void)ewc_network_layer(network, info->layers - 1, &layer, sizeof layer);
+    info->outputs = layer.out[1];
+    info->inputs = ewc_network_inputs(network);
+    info->parameters = ewci_network_floats(network);
+    ewc_network_free(network);
+}
+
 /* The same for all of a file whose head is here. */
 static ewc_status describe_file(
     ewc_checkpoint_info *info, const char *path, const json_t *root, int64_t length)
@@ -725,7 +742,12 @@ static ewc_status describe_file(
     json_t *value;
     int has_state = 0;
     *info = (ewc_checkpoint_info){0};
-    if (!read_layers(info, root, length / 4))
+    ewc_network *network;
+    const ewc_status status = ewci_checkpoint_read_network(&network, path, root, length);
+    if (status != EWC_OK) return status;
+    if (network != NULL)
+        describe_network(info, network);
+    else if (!read_layers(info, root, length / 4))
         return ewci_fail(EWC_ERR_CHECKPOINT,
             "%s: its tensors are not those of a multilayer perceptron of its length", path);
     json_object_foreach((json_t *)(uintptr_t)root, key, value)
@@ -786,6 +808,23 @@ ewc_status ewci_checkpoint_labels(const char *path, json_t **out)
     json_decref(*out);
     *out = NULL;
     return ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s: expected an array of names", path, LABELS_KEY);
+}
+
+ewc_status ewci_checkpoint_network(const char *path, ewc_network **out)
+{
+    ewc_status status = EWC_OK;
+    char *head = NULL;
+    json_t *root = NULL;
+    size_t bytes = 0, begin;
+    int64_t length = 0;
+    *out = NULL;
+    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, HEAD_MAX));
+    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, head, bytes, HEADER_MAX));
+    status = ewci_checkpoint_read_network(out, path, root, length);
+done:
+    json_decref(root);
+    free(head);
+    return status;
 }
 
 ewc_status ewci_checkpoint_sequence(const char *path, json_t **out)

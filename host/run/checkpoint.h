@@ -6,6 +6,7 @@
 #include "../base/json.h"
 #include "../data/task.h"
 #include "ewc/checkpoint.h"
+#include "ewc/network.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -49,6 +50,10 @@ ewc_status ewci_checkpoint_compare(const char *path, const ewc_model *model, con
 /* What the classes are called, an array of strings; NULL if the file does not say.
  * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_IO; EWC_ERR_MEMORY */
 ewc_status ewci_checkpoint_labels(const char *path, json_t **out);
+
+/* The network, where it is more than widths; NULL if it is not.
+ * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_IO; EWC_ERR_MEMORY */
+ewc_status ewci_checkpoint_network(const char *path, ewc_network **out);
 
 /* What ewci_sequence_describe said of the tasks; NULL if the file does not say.
  * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_IO; EWC_ERR_MEMORY */

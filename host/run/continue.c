@@ -410,7 +410,7 @@ ewc_status ewc_run_continue(ewc_run **out, const char *folder, const char *seque
         options.tasks += tasks;
     EWCI_TRY(ewc_options_check(&options));
     EWCI_TRY(ewci_run_check_out(&options));
-    EWCI_TRY(ewci_run_make(&run, &options, callbacks, joined));
+    EWCI_TRY(ewci_run_make(&run, &options, callbacks, joined, folder));
     run->former_folder = strdup(folder);
     path = ewci_run_path(folder, STATE);
     if (run->former_folder == NULL || path == NULL)

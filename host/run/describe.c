@@ -42,7 +42,9 @@ static json_t *describe_method(const ewc_run *run)
     int64_t covered = 0;
     for (int64_t i = 0; i < ewc_model_segment_count(run->model); i++) {
         const ewc_segment *const segment = ewc_model_segment(run->model, i);
-        if (!o->exclude_heads || !(segment->flags & EWC_SEGMENT_HEAD)) covered += segment->count;
+        const unsigned left_out =
+            EWC_SEGMENT_STATISTIC | (o->exclude_heads ? (unsigned)EWC_SEGMENT_HEAD : 0);
+        if (!(segment->flags & left_out)) covered += segment->count;
     }
     json_t *const more = json_pack("{s:o, s:s, s:s, s:o, s:o, s:I}", "lambda",
         ewci_json_real(ewci_method_lambda(o)), "lambda_convention", "half", "policy",
@@ -163,6 +165,8 @@ json_t *ewci_run_describe(const ewc_run *run)
         describe_classes(out, run);
         describe_likelihood(out, run);
     }
+    if (out != NULL && run->network != NULL)
+        json_object_set_new(out, "network", option_text(o, "network"));
     if (out != NULL && o->sequence[0] != '\0') { /* "sets" and "tasks" */
         json_t *const sequence = ewci_sequence_describe(run->tasks);
         json_object_set_new(out, "kind", json_string("sequence"));
@@ -315,11 +319,12 @@ ewc_status ewc_run_result_json(const ewc_run *run, char **text)
 /* ---- Events ---- */
 
 /* {"fc1.weight": {"trace", "mean", "max", "zeros", "log2_from": k, "log2_counts": [weights with
- * 2^k <= F < 2^(k+1), and so on]}, ...} */
+ * 2^k <= F < 2^(k+1), and so on]}, ...}, of what is trained */
 static json_t *describe_stats(const ewc_run *run, const ewc_fisher_stats *stats)
 {
     json_t *const out = json_object();
     for (int64_t i = 0; stats != NULL && i < ewc_model_segment_count(run->model); i++) {
+        if (ewc_model_segment(run->model, i)->flags & EWC_SEGMENT_STATISTIC) continue;
         const int64_t *const bins = stats[i].bins;
         json_t *const counts = json_array();
         int first = 0, end = EWC_FISHER_BINS;
@@ -345,6 +350,7 @@ static json_t *describe_overlap(const ewc_run *run, const ewc_event *e)
     if (e->overlap == NULL) return json_null();
     json_t *const out = json_object();
     for (int64_t i = 0; i < segments; i++) {
+        if (ewc_model_segment(run->model, i)->flags & EWC_SEGMENT_STATISTIC) continue;
         json_t *const sums = json_array();
         for (int64_t j = 0; j < e->task; j++)
             json_array_append_new(sums, ewci_json_real(e->overlap[j * segments + i]));

@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../base/enter.h"
 #include "../base/file.h"
 #include "../base/json.h"
+#include "ewc/network.h"
 #include "sequence.h"
 
 enum {
@@ -283,6 +285,14 @@ static int is_text(const char *text)
     return string != NULL;
 }
 
+/* Whether a network is a file; what is neither that nor known is left to who makes it. */
+static int is_network_file(const char *name)
+{
+    for (int i = 0; i < ewc_network_known_count(); i++)
+        if (strcmp(name, ewc_network_known_name(i)) == 0) return 0;
+    return strchr(name, '/') != NULL || access(name, F_OK) == 0;
+}
+
 static ewc_status set_row(ewc_run_options *options, const struct row *row, const char *value)
 {
     void *const field = (char *)options + row->offset;
@@ -319,7 +329,8 @@ static ewc_status set_row(ewc_run_options *options, const struct row *row, const
         const char *text = value;
         const int is_path = field == options->data_dir || field == options->data ||
                             field == options->sequence || field == options->init_from ||
-                            field == options->init_map;
+                            field == options->init_map ||
+                            (field == options->network && is_network_file(value));
         if (is_path && value[0] != '\0') { /* a run is used elsewhere, too */
             if (!ewci_path_absolute(path, sizeof path, value)) break;
             text = path;
@@ -460,13 +471,25 @@ ewc_status ewc_options_init(ewc_run_options *options, size_t size)
     return export(options, &full);
 }
 
+/* Kirkpatrick et al., table S1 */
+static const double implied_input = 0.2, implied_hidden = 0.5;
+
+/* A network has dropout of its own: what a method has implied before is taken back. */
+static void take_back(ewc_run_options *o)
+{
+    if (o->network[0] == '\0' || o->method != EWC_METHOD_DROPOUT ||
+        o->dropout_input != implied_input || o->dropout_hidden != implied_hidden)
+        return;
+    o->dropout_input = o->dropout_hidden = 0.0;
+}
+
 /* What a method needs and is still off. */
 static void imply(ewc_run_options *o)
 {
     if (o->method != EWC_METHOD_DROPOUT) return;
-    if (o->dropout_input == 0.0 && o->dropout_hidden == 0.0) {
-        o->dropout_input = 0.2; /* Kirkpatrick et al., table S1 */
-        o->dropout_hidden = 0.5;
+    if (o->network[0] == '\0' && o->dropout_input == 0.0 && o->dropout_hidden == 0.0) {
+        o->dropout_input = implied_input;
+        o->dropout_hidden = implied_hidden;
     }
     if (o->patience == 0) o->patience = 5;
     if (o->validation == 0) o->validation = 5000;
@@ -507,6 +530,7 @@ static ewc_status set(ewc_run_options *options, const char *key, const char *val
     }
     const ewc_status status = set_row(options, row, value);
     if (status == EWC_OK && strcmp(key, "method") == 0) imply(options);
+    if (status == EWC_OK && strcmp(key, "network") == 0) take_back(options);
     if (status == EWC_OK && strcmp(row->field, "class_counts") == 0 &&
         options->class_counts.count > 0)
         options->tasks = options->class_counts.count;
@@ -795,23 +819,38 @@ static ewc_status check_row(const ewc_run_options *options, const struct row *ro
     return bad_value(row, text);
 }
 
-/* A file of tasks says all that these would: they must be as they were. */
-static ewc_status check_sequence(const ewc_run_options *options)
+/* Options that another one says all of must be as they were; `beside` ends the sentence. */
+static ewc_status check_defaults(
+    const ewc_run_options *options, const char *const *keys, size_t count, const char *beside)
 {
-    static const char *const keys[] = {"kind", "pad", "permute-first", "permute-size", "max-angle",
-        "classes-per-task", "shuffle-classes", "class-counts"};
     ewc_run_options defaults;
     set_defaults(&defaults);
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+    for (size_t i = 0; i < count; i++) {
         char value[VALUE_SIZE], initial[VALUE_SIZE];
         get_row(value, sizeof value, options, find_row(keys[i]));
         get_row(initial, sizeof initial, &defaults, find_row(keys[i]));
         if (strcmp(value, initial) != 0)
-            return ewci_fail(EWC_ERR_CONFIG,
-                "%s: %.64s, expected %s beside sequence, which says what its tasks are", keys[i],
-                value, initial);
+            return ewci_fail(EWC_ERR_CONFIG, "%s: %.64s, expected %s beside %s", keys[i], value,
+                initial, beside);
     }
     return EWC_OK;
+}
+
+static ewc_status check_sequence(const ewc_run_options *options)
+{
+    static const char *const keys[] = {"kind", "pad", "permute-first", "permute-size", "max-angle",
+        "classes-per-task", "shuffle-classes", "class-counts"};
+    return check_defaults(
+        options, keys, sizeof keys / sizeof keys[0], "sequence, which says what its tasks are");
+}
+
+static ewc_status check_network(const ewc_run_options *options)
+{
+    static const char *const keys[] = {"hidden", "activation", "dropout-input", "dropout-hidden"};
+    char beside[256];
+    snprintf(
+        beside, sizeof beside, "network %.160s, which says what its layers are", options->network);
+    return check_defaults(options, keys, sizeof keys / sizeof keys[0], beside);
 }
 
 /* Whether a known set has classes enough. */
@@ -897,6 +936,7 @@ ewc_status ewc_options_check(const ewc_run_options *options)
         status = check_sequence(o);
     else if (o->kind == EWC_TASKS_SPLIT)
         status = check_split(o);
+    if (status == EWC_OK && o->network[0] != '\0') status = check_network(o);
     if (status != EWC_OK) return status;
     if (o->channel_means.count > 0 && o->channel_stds.count > 0 &&
         o->channel_means.count != o->channel_stds.count)

@@ -86,18 +86,27 @@ static ewc_status create_tasks(ewc_predictor *p, ewc_backend *backend, const cha
                                               : create_kind(p, backend, path);
 }
 
-static ewc_status create_model(ewc_predictor *p, ewc_backend *backend)
+static ewc_status create_model(ewc_predictor *p, ewc_backend *backend, const char *path)
 {
     const ewc_checkpoint_info *const i = &p->info;
     ewc_model_options model = EWC_MODEL_OPTIONS_DEFAULTS;
-    model.inputs = i->inputs;
-    model.outputs = i->outputs;
-    model.hidden_count = i->hidden_count;
-    model.hidden = i->hidden;
-    model.activation = (ewc_activation)i->activation;
+    ewc_network *network;
+    ewc_status status;
+    EWCI_TRY(ewci_checkpoint_network(path, &network));
+    model.network = network;
+    if (network == NULL) {
+        model.inputs = i->inputs;
+        model.outputs = i->outputs;
+        model.hidden_count = i->hidden_count;
+        model.hidden = i->hidden;
+        model.activation = (ewc_activation)i->activation;
+    }
     model.likelihood = (ewc_likelihood)i->likelihood;
     model.sigma = (float)i->sigma;
-    return ewc_model_create(&p->model, backend, &model);
+    status = ewc_model_create(&p->model, backend, &model);
+done:
+    ewc_network_free(network);
+    return status;
 }
 
 /* Images must be as large as the network's inputs, which the file has the weights for: what is made
@@ -157,7 +166,7 @@ ewc_status ewc_predictor_create(ewc_predictor **out, ewc_backend *backend, const
     EWCI_TRY(of_file(create_tasks(p, backend, path), path));
     EWCI_TRY(ewci_checkpoint_standardize(path, p->tasks));
     EWCI_TRY(check_tasks(p, path));
-    EWCI_TRY(of_file(create_model(p, backend), path));
+    EWCI_TRY(of_file(create_model(p, backend, path), path));
     EWCI_TRY(ewc_checkpoint_load(path, p->model, NULL));
     *out = p;
 done:

@@ -31,6 +31,8 @@ char *ewci_run_identity(const ewc_run *run)
 {
     json_t *const what = ewci_sequence_describe(run->tasks);
     if (what != NULL) json_object_set_new(what, "model", json_string(run->model_text));
+    if (what != NULL && run->network != NULL)
+        json_object_set_new(what, "network", json_string(ewc_network_text(run->network)));
     for (size_t s = 0; s < json_array_size(json_object_get(what, "sets")); s++)
         json_object_del(json_array_get(json_object_get(what, "sets"), s), "folder");
     char *const text = what != NULL ? json_dumps(what, JSON_COMPACT) : NULL;

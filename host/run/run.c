@@ -16,6 +16,7 @@
 #include "../base/enter.h"
 #include "../base/file.h"
 #include "../methods/method.h"
+#include "../network/network_json.h"
 #include "checkpoint.h"
 #include "ewc/ewc.h"
 #include "options.h"
@@ -330,32 +331,75 @@ done:
     return status;
 }
 
+/* What the network is: as the folder of a run that goes on has kept it, or as the options say.
+ * *text is NULL where they say widths; free() it. */
+static ewc_status read_network(char **text, const ewc_run_options *o, const char *folder)
+{
+    ewc_status status = EWC_OK;
+    char *kept = NULL;
+    *text = NULL;
+    if (o->network[0] == '\0') return EWC_OK;
+    if (folder != NULL) {
+        kept = ewci_run_path(folder, "network.json");
+        if (kept == NULL) return ewci_fail(EWC_ERR_MEMORY, "network: out of memory");
+    }
+    const int is_kept = kept != NULL && access(kept, F_OK) == 0;
+    status = ewci_network_read(text, is_kept ? kept : o->network);
+    free(kept);
+    return status == EWC_OK ? EWC_OK : ewci_fail(status, "network: %s", ewc_last_error());
+}
+
+static ewc_status create_network(ewc_run *run, const char *text)
+{
+    int64_t shape[3];
+    if (text == NULL) return EWC_OK;
+    ewc_tasks_input_shape(run->tasks, shape);
+    const ewc_status status = ewci_network_make(
+        &run->network, text, run->options.network, shape, ewc_tasks_outputs(run->tasks));
+    return status == EWC_OK ? EWC_OK : ewci_fail(status, "network: %s", ewc_last_error());
+}
+
+/* "784-400-400-10", or what the network is called. */
+static void spell_model(ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    const char *const slash = strrchr(o->network, '/');
+    const size_t size = sizeof run->model_text;
+    if (run->network != NULL) {
+        snprintf(run->model_text, size, "%s", slash != NULL ? slash + 1 : o->network);
+        return;
+    }
+    size_t used =
+        (size_t)snprintf(run->model_text, size, "%lld", (long long)ewc_model_inputs(run->model));
+    for (int64_t i = 0; i < o->hidden.count; i++)
+        used += (size_t)snprintf(
+            run->model_text + used, size - used, "-%lld", (long long)o->hidden.items[i]);
+    snprintf(
+        run->model_text + used, size - used, "-%lld", (long long)ewc_model_outputs(run->model));
+}
+
 ewc_status ewci_run_create_model(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
     ewc_status status = EWC_OK;
     ewc_model_options model = EWC_MODEL_OPTIONS_DEFAULTS;
-    model.inputs = ewc_tasks_inputs(run->tasks);
-    model.outputs = ewc_tasks_outputs(run->tasks);
-    model.hidden_count = o->hidden.count;
-    model.hidden = o->hidden.items;
-    model.activation = (ewc_activation)o->activation;
-    model.dropout_input = (float)o->dropout_input;
-    model.dropout_hidden = (float)o->dropout_hidden;
+    model.network = run->network;
+    if (run->network == NULL) {
+        model.inputs = ewc_tasks_inputs(run->tasks);
+        model.outputs = ewc_tasks_outputs(run->tasks);
+        model.hidden_count = o->hidden.count;
+        model.hidden = o->hidden.items;
+        model.activation = (ewc_activation)o->activation;
+        model.dropout_input = (float)o->dropout_input;
+        model.dropout_hidden = (float)o->dropout_hidden;
+    }
     model.init = (ewc_init)o->init;
     model.seed = (uint64_t)o->seed;
     model.likelihood = (ewc_likelihood)o->likelihood;
     model.sigma = (float)o->sigma;
     ewci_purpose_set(EWCI_FOR_PARAMETERS);
     EWCI_TRY(ewc_model_create(&run->model, run->backend, &model));
-
-    size_t used =
-        (size_t)snprintf(run->model_text, sizeof run->model_text, "%lld", (long long)model.inputs);
-    for (int64_t i = 0; i < o->hidden.count; i++)
-        used += (size_t)snprintf(run->model_text + used, sizeof run->model_text - used, "-%lld",
-            (long long)o->hidden.items[i]);
-    snprintf(
-        run->model_text + used, sizeof run->model_text - used, "-%lld", (long long)model.outputs);
+    spell_model(run);
 
     ewc_optimizer_options optimizer = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
     optimizer.kind = (ewc_optimizer_kind)o->optimizer;
@@ -431,11 +475,24 @@ ewc_status ewci_run_create_trainer(ewc_run *run)
         &run->trainer, run->model, run->tasks, run->optimizer, run->state, &training);
 }
 
-/* The run of these options, which have been checked, in no folder yet; or data and plan of it. */
+/* Parameters without the statistics that batches' norms keep. */
+static int64_t count_trained(const ewc_model *model)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < ewc_model_segment_count(model); i++) {
+        const ewc_segment *const segment = ewc_model_segment(model, i);
+        if (!(segment->flags & EWC_SEGMENT_STATISTIC)) count += segment->count;
+    }
+    return count;
+}
+
+/* The run of these options, which have been checked, in no folder yet; or data and plan of it.
+ * `folder`, or NULL, is that of a run that goes on. */
 static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
-    const ewc_run_callbacks *callbacks, const json_t *sequence, int only_plans)
+    const ewc_run_callbacks *callbacks, const json_t *sequence, const char *folder, int only_plans)
 {
     ewc_status status = EWC_OK;
+    char *network = NULL;
     ewc_run *run = ewci_calloc(1, sizeof *run);
     if (run == NULL) return ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory");
     const ewc_run_options *const o = &run->options;
@@ -448,6 +505,7 @@ static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
             ewci_copy_options("ewc_run_callbacks", &run->callbacks, callbacks, "ewc_run_create"));
 
     if (sequence == NULL) EWCI_TRY(ewci_sequence_check(o));
+    EWCI_TRY(read_network(&network, o, folder));
     ewc_backend_options backend = EWC_BACKEND_OPTIONS_DEFAULTS;
     backend.threads = (int)o->threads;
     backend.precision = (ewc_precision)o->precision;
@@ -455,6 +513,7 @@ static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
     backend.log_user = run->callbacks.log_user;
     EWCI_TRY(ewc_backend_create(&run->backend, o->device, &backend));
     EWCI_TRY(ewci_run_create_data(run, sequence));
+    EWCI_TRY(create_network(run, network));
     EWCI_TRY(ewci_run_plan(run));
     if (only_plans) goto planned;
     EWCI_TRY(ewci_run_check_plan(run));
@@ -467,7 +526,7 @@ static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
     run->result.folder = "";
     run->result.model = run->model_text;
     run->result.data = &run->sets.sets[0]->info;
-    run->result.parameters = ewc_model_parameter_count(run->model);
+    run->result.parameters = count_trained(run->model);
     run->result.tasks = ewc_tasks_count(run->tasks);
     run->result.accuracy = ewc_trainer_accuracy(run->trainer);
     run->result.rmse = ewc_trainer_rmse(run->trainer);
@@ -492,6 +551,7 @@ planned:
     *out = run;
     run = NULL;
 done:
+    free(network);
     ewc_run_free(run);
     return status;
 }
@@ -515,15 +575,15 @@ ewc_status ewc_run_create(
     EWCI_TRY(ewc_options_check(options));
     EWCI_TRY(ewci_options_import(&given, options, "ewc_run_create"));
     EWCI_TRY(ewci_run_check_out(&given));
-    EWCI_TRY(ewci_run_make(out, options, callbacks, NULL));
+    EWCI_TRY(ewci_run_make(out, options, callbacks, NULL, NULL));
 done:
     return status;
 }
 
 ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
-    const ewc_run_callbacks *callbacks, const json_t *sequence)
+    const ewc_run_callbacks *callbacks, const json_t *sequence, const char *folder)
 {
-    return create_run(out, options, callbacks, sequence, 0);
+    return create_run(out, options, callbacks, sequence, folder, 0);
 }
 
 ewc_status ewc_run_plan_memory(const ewc_run_options *options, const ewc_run_callbacks *callbacks,
@@ -534,7 +594,7 @@ ewc_status ewc_run_plan_memory(const ewc_run_options *options, const ewc_run_cal
     ewc_status status;
     EWCI_TRY(ewci_check_size("ewc_memory_plan", size, "ewc_run_plan_memory"));
     EWCI_TRY(ewc_options_check(options));
-    EWCI_TRY(create_run(&run, options, callbacks, NULL, 1));
+    EWCI_TRY(create_run(&run, options, callbacks, NULL, NULL, 1));
     EWCI_TRY(ewci_copy_out("ewc_memory_plan", out, size, &run->plan, "ewc_run_plan_memory"));
 done:
     ewc_run_free(run);
@@ -606,7 +666,7 @@ ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_optio
         return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from", folder);
     EWCI_TRY(ewci_run_take_options(&options, folder, given));
     EWCI_TRY(ewc_options_check(&options));
-    EWCI_TRY(ewci_run_make(&run, &options, callbacks, NULL));
+    EWCI_TRY(ewci_run_make(&run, &options, callbacks, NULL, folder));
     run->resumes = 1;
     run->folder = strdup(folder);
     record = ewci_run_path(folder, "metrics.jsonl");
@@ -633,6 +693,7 @@ void ewc_run_free(ewc_run *run)
     ewci_record_free(run->record);
     free_kept(&run->kept);
     ewci_run_free_model(run);
+    ewc_network_free(run->network);
     ewc_tasks_free(run->tasks);
     ewci_sets_free(&run->sets);
     ewc_backend_free(run->backend);
@@ -724,6 +785,8 @@ static ewc_status begin(ewc_run *run)
     EWCI_TRY(ewc_options_to_json(&resolved, &text));
     EWCI_TRY(write_text(run, "config.json", text));
     if (run->options.sequence[0] != '\0') EWCI_TRY(write_sequence(run));
+    if (run->network != NULL)
+        EWCI_TRY(write_text(run, "network.json", ewc_network_text(run->network)));
     path = ewci_run_path(run->folder, "metrics.jsonl");
     if (path == NULL) {
         status = ewci_fail(EWC_ERR_MEMORY, "out: out of memory");

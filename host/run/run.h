@@ -4,6 +4,7 @@
 #define EWCI_RUN_H
 
 #include "../base/json.h"
+#include "ewc/network.h"
 #include "ewc/run.h"
 #include "record.h"
 #include "sequence.h"
@@ -26,6 +27,7 @@ struct ewc_run {
     ewc_backend *backend;
     ewci_sets sets;
     ewc_tasks *tasks;
+    ewc_network *network; /* NULL: widths */
     ewc_model *model;
     ewc_optimizer *optimizer;
     ewc_consolidation *state; /* NULL: a method without penalty */
@@ -95,9 +97,10 @@ ewc_status ewci_run_start(ewc_run *run);
 /* The tasks that the options say, or, of a sequence, `sequence` unless that is NULL. */
 ewc_status ewci_run_create_data(ewc_run *run, const json_t *sequence);
 
-/* The run of these options, which have been checked, in no folder yet; of tasks as above. */
+/* The run of these options, which have been checked, in no folder yet; of tasks as above. A run
+ * that goes on, in `folder` or elsewhere, has the network that was kept there; NULL: a new one. */
 ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
-    const ewc_run_callbacks *callbacks, const json_t *sequence);
+    const ewc_run_callbacks *callbacks, const json_t *sequence, const char *folder);
 
 /* The options of a run's config.json, or those given, which may differ in what results do not
  * depend on. */

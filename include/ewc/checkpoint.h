@@ -28,9 +28,10 @@ EWC_API ewc_status ewc_checkpoint_save(
 EWC_API ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model,
     ewc_consolidation *state, const ewc_tasks *tasks, int64_t trained);
 
-/* Reads `path` into `model` and, unless NULL, `state`. Names, shapes, types, offsets, activation
- * and likelihood are checked before anything is written; a file without EWC state leaves `state`
- * empty. Files of other programs, which have the tensors alone, are taken as they are.
+/* Reads `path` into `model` and, unless NULL, `state`. Names, shapes, types, offsets, activation,
+ * likelihood and the layers of a network are checked before anything is written; a file without EWC
+ * state leaves `state` empty. Files of other programs, which have the tensors alone, are taken as
+ * they are.
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_IO: cannot be opened; EWC_ERR_CHECKPOINT: corrupt,
  *         or of another network (names the tensor, or what differs); EWC_ERR_NONFINITE;
  *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
@@ -100,6 +101,9 @@ typedef struct ewc_checkpoint_info {
     int64_t likelihood; /* an ewc_likelihood; softmax where the file does not say */
     double sigma;       /* as in ewc_model_options */
     int64_t targets;    /* of the data, as in ewc_dataset_info */
+
+    int64_t layers; /* of a network of ewc/network.h, which the file says in its own metadata; 0: a
+                     * multilayer perceptron, with the widths above */
 } ewc_checkpoint_info;
 
 /* Reads what the file at `path` is, not its tensors; `size` is sizeof *out.

@@ -264,7 +264,10 @@ EWC_API ewc_status ewc_tasks_create(
 EWC_API void ewc_tasks_free(ewc_tasks *tasks);
 
 EWC_API int64_t ewc_tasks_count(const ewc_tasks *tasks);
-EWC_API int64_t ewc_tasks_inputs(const ewc_tasks *tasks);  /* features per sample after padding */
+EWC_API int64_t ewc_tasks_inputs(const ewc_tasks *tasks); /* features per sample after padding */
+/* What they look like: channels, height and width of an image, padded and cropped, value (c, y, x)
+ * of it at (c height + y) width + x; 1, 1 and the features where there are none; 0s for NULL. */
+EWC_API void ewc_tasks_input_shape(const ewc_tasks *tasks, int64_t shape[3]);
 EWC_API int64_t ewc_tasks_outputs(const ewc_tasks *tasks); /* logits a model needs for all tasks */
 EWC_API int64_t ewc_tasks_classes(const ewc_tasks *tasks); /* of the task that has most */
 /* Targets of each sample, of which each is that of an output of the task's window; 0: a label. */

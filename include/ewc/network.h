@@ -41,6 +41,7 @@
 #ifndef EWC_NETWORK_H
 #define EWC_NETWORK_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "ewc/status.h"
@@ -61,6 +62,30 @@ EWC_API ewc_status ewc_network_create(ewc_network **out, const char *name, int64
 EWC_API ewc_status ewc_network_parse(ewc_network **out, const char *text, int64_t channels,
     int64_t height, int64_t width, int64_t outputs);
 EWC_API void ewc_network_free(ewc_network *network);
+
+/* A layer as it is computed: those that only see values otherwise (flatten, sequence), or do
+ * nothing (dropout of 0), are none; of a residual block it is the sum at its end. */
+typedef struct ewc_layer_info {
+    int64_t in[4], out[4]; /* of a sample: positions, channels, height, width */
+    int64_t parameters;    /* that are trained */
+    int64_t statistics;    /* that a batch norm keeps: running means and variances */
+    int64_t from;          /* the layer whose output it reads; -1: the input */
+    int64_t other;         /* of a residual sum: the other one of the two; else -1 */
+    char type[24];         /* as in a file */
+    char name[24];         /* of its parameters: "layer1.0.conv1"; "" where it has none */
+    char options[128];     /* in words: "3 x 3, stride 2, relu" */
+} ewc_layer_info;
+
+/* Values of an input; 0 for NULL. */
+EWC_API int64_t ewc_network_inputs(const ewc_network *network);
+/* Layers, the head among them, in an order in which each reads earlier ones; 0 for NULL. */
+EWC_API int64_t ewc_network_layer_count(const ewc_network *network);
+/* Describes the i-th; `size` is sizeof *out.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, i out of range, a size that the struct never had */
+EWC_API ewc_status ewc_network_layer(
+    const ewc_network *network, int64_t i, ewc_layer_info *out, size_t size);
+/* The JSON text that it was made of, owned by the network; NULL for NULL. */
+EWC_API const char *ewc_network_text(const ewc_network *network);
 
 /* The known names, and what each is: of whom, and how many parameters; NULL if i is out of range.
  * Static storage. */

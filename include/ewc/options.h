@@ -256,7 +256,9 @@ EWC_API const char *ewc_method_strength(ewc_method method);
         "with zeros around it")                                                                    \
     X(INTEGER, crop_padding, "4", "[1,64]", "Training", "augment: so many zeros on each side")     \
     X(CHOICE, batch_norm, "shared", "shared|freeze|reset", "Training",                             \
-        "statistics of batch norms: those of all tasks, of the first, or of each task by itself")
+        "statistics of batch norms: those of all tasks, of the first, or of each task by itself")  \
+    X(TEXT, network, "", "", "Model",                                                              \
+        "a known network or a JSON file of layers, in place of --hidden; see `ewc help networks`")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field
@@ -311,8 +313,9 @@ EWC_API ewc_status ewc_options_preset(ewc_run_options *options, const char *name
 /* Sets one option from text. Numbers are decimal and complete: "1e400", "0x10", "1,5" and "" are
  * refused. Setting epochs above 0 sets iterations to 0, and the other way round; setting method to
  * dropout sets what is 0 of dropout_input and dropout_hidden (both) to 0.2 and 0.5, patience to 5
- * and validation to 5000; the paths of files are made absolute; setting preset is
- * ewc_options_preset. The sentence of an error begins with the key.
+ * and validation to 5000, but no dropout beside a network, whose layers say their own; the paths of
+ * files are made absolute; setting preset is ewc_options_preset. The sentence of an error begins
+ * with the key.
  * @return EWC_OK; EWC_ERR_CONFIG: an unknown key, with the nearest known one; a value out of limits
  *         (the option keeps its value) */
 EWC_API ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value);

@@ -18,5 +18,7 @@ void fuzz_model(const char *path);
 void fuzz_record(const char *path);
 /* Puts the checksum of a safetensors file right. */
 void mend_seal(uint8_t *data, size_t size);
+/* fuzz_network.c */
+void fuzz_network(const char *path);
 
 #endif

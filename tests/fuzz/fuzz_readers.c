@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What libFuzzer calls: one reader on a file with the bytes given, the reader that the program is
  * called after (argv[0]: idx, npy, npz, csv, cifar, png, jpeg, gz, xz, json, sequence, state,
- * manifest, model or record). Whatever a reader accepts must be whole and finite, and what it says
- * must be one line.
+ * manifest, model, record or network). Whatever a reader accepts must be whole and finite, and what
+ * it says must be one line.
  *
  * Formats with checksums of their own are mutated with those put right, so that a mutation reaches
  * what lies behind them. */
@@ -379,7 +379,7 @@ static const struct reader {
     {"jpeg", fuzz_image, NULL}, {"gz", fuzz_bytes, NULL}, {"xz", fuzz_bytes, mend_xz},
     {"json", fuzz_json, NULL}, {"sequence", fuzz_sequence, NULL}, {"state", fuzz_state, mend_seal},
     {"manifest", fuzz_manifest, NULL}, {"model", fuzz_model, mend_seal},
-    {"record", fuzz_record, NULL}};
+    {"record", fuzz_record, NULL}, {"network", fuzz_network, NULL}};
 
 static const struct reader *reader;
 

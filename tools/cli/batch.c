@@ -170,6 +170,20 @@ static int is_same_data(const ewc_run_options *options, const json_t *result)
     return strcmp(here.checksum, cli_json_text(result, "data_checksum")) == 0;
 }
 
+/* Whether the file of a network says what it said when the finished run was begun. */
+static int is_same_network(const ewc_run_options *options)
+{
+    char kept[EWC_OPTION_TEXT_SIZE + 16];
+    if (options->network[0] != '/') return 1; /* a known one */
+    snprintf(kept, sizeof kept, "%s/network.json", options->out);
+    json_t *const was = json_load_file(kept, 0, NULL);
+    json_t *const is = json_load_file(options->network, 0, NULL);
+    const int same = was == NULL || is == NULL || json_equal(was, is);
+    json_decref(is);
+    json_decref(was);
+    return same;
+}
+
 /* Whether the job's folder holds a finished run of these options: 1, and its result in the job. -1:
  * it has another one, which the job's message says. 0: neither; job->resumes says whether it has
  * one that was interrupted. */
@@ -213,6 +227,12 @@ static int is_done(cli_job *job)
         snprintf(job->message, sizeof job->message,
             "out: %.250s holds a run %s than what is in %.250s now", folder,
             options.sequence[0] != '\0' ? "of other tasks" : "on other data", at);
+    }
+    if (done == 1 && !is_same_network(&job->options)) {
+        done = -1;
+        snprintf(job->message, sizeof job->message,
+            "out: %.250s holds a run of another network than what is in %.250s now", folder,
+            options.network);
     }
     if (done == 1) {
         json_object_set_new(result, "folder", json_string(folder));

@@ -152,6 +152,8 @@ int cli_data(cli_args *args);
 /* The checksum of the set that options->data names: 1; 0 if it cannot be read. */
 int cli_data_checksum(const ewc_run_options *options, char checksum[40]);
 int cli_info(cli_args *args);
+/* What options.network is, for ewc info. */
+int cli_network(cli_args *args);
 int cli_help_run(cli_args *args);
 int cli_version(cli_args *args);
 

@@ -120,6 +120,24 @@ static void print_presets(void)
         print_flag(ewc_options_preset_name(i), ewc_options_preset_help(i), "");
 }
 
+/* Types of a network's layers, with their keys. */
+static const char *const network_layers[][2] = {
+    {"conv", "filters, kernel; stride 1, padding 0 or \"same\", dilation 1, groups 1, bias true, "
+             "activation none"},
+    {"max-pool, mean-pool", "kernel; stride (as kernel), padding 0"},
+    {"global-mean-pool", "of each channel; of a sequence over its positions"},
+    {"group-norm", "groups; epsilon 1e-5, affine true, activation none"},
+    {"layer-norm", "the same without groups; of each position of a sequence"},
+    {"batch-norm", "the same, and momentum 0.1"},
+    {"residual", "layers; shortcut (a list; none: the identity), activation of their sum"},
+    {"linear", "units; bias true, activation none; of each position of a sequence"},
+    {"embedding", "vocabulary, width; at the input, whose values are the numbers of words"},
+    {"sequence", "positions: the values as so many, one after the other"},
+    {"flatten", "the values as one vector, as linear sees an image anyway"},
+    {"dropout", "p"},
+    {"activation", "activation: none, relu, tanh, gelu or silu"},
+};
+
 static void print_measures(void)
 {
     print_heading("measures");
@@ -136,6 +154,38 @@ static void print_measures(void)
     print_flag(name, meaning " = " formula " (" source "). Needs " needs ".", "");
     EWC_MEASURES(PUT)
 #undef PUT
+}
+
+static void print_networks(void)
+{
+    print_heading("networks");
+    for (int i = 0; i < ewc_network_known_count(); i++)
+        print_flag(ewc_network_known_name(i), ewc_network_known_help(i), "");
+    print_heading("files");
+    cli_print_words(
+        "A JSON file has the layers from the input up; the last one, head, which has the logits, "
+        "is added to them:");
+    fputs("\n"
+          "  {\"layers\": [\n"
+          "    {\"type\": \"conv\", \"filters\": 32, \"kernel\": 3, \"padding\": 1,\n"
+          "     \"activation\": \"relu\"},\n"
+          "    {\"type\": \"max-pool\", \"kernel\": 2},\n"
+          "    {\"type\": \"residual\", \"activation\": \"relu\", \"layers\": [\n"
+          "      {\"type\": \"conv\", \"filters\": 32, \"kernel\": 3, \"padding\": \"same\"},\n"
+          "      {\"type\": \"group-norm\", \"groups\": 8}]},\n"
+          "    {\"type\": \"global-mean-pool\"}]}\n",
+        stdout);
+    print_heading("layers");
+    for (size_t i = 0; i < sizeof network_layers / sizeof network_layers[0]; i++)
+        print_flag(network_layers[i][0], network_layers[i][1], "");
+    printf("\n");
+    cli_print_words(
+        "A number for kernel, stride, padding and dilation is for both directions; [3, 5] is for "
+        "height and width. Layers with parameters, and residual blocks, may have a \"name\"; "
+        "without it they are conv1, conv2, fc1, bn1, block1, ... in the order of their list, and "
+        "in "
+        "a block \"block1.conv1\", in its shortcut \"block1.shortcut.0\": names of a PyTorch "
+        "module. ewc info --network FILE shows what becomes of it.");
 }
 
 static int is_in(const char *key, const char *const *keys)
@@ -192,7 +242,7 @@ void cli_help_verb(const cli_verb *verb, int all)
         cli_print_words(
             "These are the usual ones: ewc %s --help-all shows all, ewc help TOPIC those "
             "of a topic: run, tasks, model, method, fisher, optimizer, training, measures, "
-            "presets.",
+            "presets, networks.",
             verb->name);
         return;
     }
@@ -233,7 +283,7 @@ void cli_help(const cli_verb *verbs)
     cli_print_words(
         "ewc VERB --help shows a verb's usual flags, ewc VERB --help-all all of them; ewc "
         "help TOPIC those of a topic: run, tasks, model, method, fisher, optimizer, "
-        "training, measures.");
+        "training, measures, networks.");
 }
 
 int cli_help_topic(const cli_verb *verbs, const char *word)
@@ -260,6 +310,10 @@ int cli_help_topic(const cli_verb *verbs, const char *word)
     }
     if (strcmp(word, "measures") == 0) {
         print_measures();
+        return 0;
+    }
+    if (strcmp(word, "networks") == 0) {
+        print_networks();
         return 0;
     }
     for (const cli_verb *verb = verbs; verb->name != NULL && count < CLI_GIVEN_MAX; verb++)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* ewc info: the devices that can be used, and why others cannot; the build; the memory of a run. */
+/* ewc info: the devices that can be used, and why others cannot; the build; the memory of a run; or
+ * a network. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -110,6 +111,16 @@ static int plan_memory(cli_args *args)
     return 0;
 }
 
+/* Flags say what network to describe, and what for. */
+static int describe_network(cli_args *args)
+{
+    const int code = cli_apply(args);
+    if (code != 0) return code;
+    if (args->options.network[0] != '\0') return cli_network(args);
+    return cli_usage("info", "--%s: goes with --network or --memory",
+        args->given > 0 ? args->keys[0] : "network");
+}
+
 int cli_info(cli_args *args)
 {
     int plans = 0;
@@ -119,7 +130,7 @@ int cli_info(cli_args *args)
     for (int i = 0; i < args->given; i++)
         if (strcmp(args->keys[i], "json") != 0 && strcmp(args->keys[i], "quiet") != 0 &&
             strcmp(args->keys[i], "memory") != 0)
-            return cli_usage("info", "--%s: goes with --memory", args->keys[i]);
+            return describe_network(args);
     json_t *const devices = json_array();
     json_array_append_new(devices, describe("cpu"));
     json_array_append_new(devices, describe("cuda"));

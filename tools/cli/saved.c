@@ -30,15 +30,23 @@ int cli_find_saved(cli_saved *out, const cli_args *args)
     return 0;
 }
 
+/* Sets an option that names a file to the copy that the run has kept of it, if it is there. */
+static ewc_status take_kept(
+    cli_args *args, const cli_saved *saved, const char *key, const char *value)
+{
+    char kept[PATH_MAX + 16];
+    const char *const slash = strrchr(saved->config, '/');
+    snprintf(kept, sizeof kept, "%.*s/%s.json", (int)(slash - saved->config), saved->config, key);
+    const int is_there = value[0] != '\0' && access(kept, R_OK) == 0;
+    return is_there ? ewc_options_set(&args->options, key, kept) : EWC_OK;
+}
+
 ewc_status cli_load_saved(cli_args *args, const cli_saved *saved)
 {
-    char own[PATH_MAX + 16];
-    const char *const slash = strrchr(saved->config, '/');
-    const ewc_status status = ewc_options_load_json(&args->options, saved->config);
-    if (status != EWC_OK) return status;
-    snprintf(own, sizeof own, "%.*s/sequence.json", (int)(slash - saved->config), saved->config);
-    const int is_there = args->options.sequence[0] != '\0' && access(own, R_OK) == 0;
-    return is_there ? ewc_options_set(&args->options, "sequence", own) : EWC_OK;
+    ewc_status status = ewc_options_load_json(&args->options, saved->config);
+    if (status == EWC_OK) status = take_kept(args, saved, "sequence", args->options.sequence);
+    if (status == EWC_OK) status = take_kept(args, saved, "network", args->options.network);
+    return status;
 }
 
 int cli_apply_data(cli_args *args)

@@ -17,8 +17,8 @@ typedef struct cli_saved {
  * checkpoint. 0, or the exit code after a line on stderr. */
 int cli_find_saved(cli_saved *out, const cli_args *args);
 
-/* The options that the run was made with, into args->options; its tasks are those that it has kept,
- * as the file that they came from may have changed since. */
+/* The options that the run was made with, into args->options; its tasks and its network are those
+ * that it has kept, as the files that they came from may have changed since. */
 ewc_status cli_load_saved(cli_args *args, const cli_saved *saved);
 
 /* Applies the flags, of which one that says what data there is takes the place of all that the run

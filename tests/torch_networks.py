@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The networks cnn and resnet18-reduced in PyTorch, and weights to and from them:
+
+  torch_networks.py FOLDER NAME
+
+reads FOLDER/ewc.safetensors, a checkpoint, into the network, and FOLDER/inputs (4, 3, 32, 32) of
+float32; writes the logits (4, 10) that come of them to FOLDER/logits. Then the weights of a network of
+its own to FOLDER/torch.safetensors, and its logits to FOLDER/torch-logits.
+
+77 ("skipped") where Python has no torch or safetensors."""
+import os
+import sys
+
+folder, name = sys.argv[1:]
+try:
+    import torch
+    from safetensors.torch import load_file, save_file
+    from torch import nn
+except ImportError as error:
+    print(error)
+    sys.exit(77)
+F = nn.functional
+
+
+class Cnn(nn.Module):
+    """Zenke et al. 2017."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 32, 3)
+        self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
+        self.conv4 = nn.Conv2d(64, 64, 3)
+        self.fc1 = nn.Linear(64 * 6 * 6, 512)
+        self.head = nn.Linear(512, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2)
+        x = F.dropout(x, 0.25, self.training)
+        x = F.max_pool2d(F.relu(self.conv4(F.relu(self.conv3(x)))), 2)
+        x = F.dropout(x, 0.25, self.training)
+        x = F.dropout(F.relu(self.fc1(x.flatten(1))), 0.5, self.training)
+        return self.head(x)
+
+
+class Block(nn.Module):
+    def __init__(self, channels, filters, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, filters, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(filters)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels != filters:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, filters, 1, stride, bias=False), nn.BatchNorm2d(filters))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.shortcut(x))
+
+
+class ReducedResNet18(nn.Module):
+    """Lopez-Paz & Ranzato 2017: nf = 20."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 20, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(20)
+        self.layer1 = nn.Sequential(Block(20, 20, 1), Block(20, 20, 1))
+        self.layer2 = nn.Sequential(Block(20, 40, 2), Block(40, 40, 1))
+        self.layer3 = nn.Sequential(Block(40, 80, 2), Block(80, 80, 1))
+        self.layer4 = nn.Sequential(Block(80, 160, 2), Block(160, 160, 1))
+        self.head = nn.Linear(160, 10)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.head(F.avg_pool2d(x, 4).flatten(1))
+
+
+def write(path, tensor):
+    with open(os.path.join(folder, path), "wb") as file:
+        file.write(tensor.detach().contiguous().numpy().astype("<f4").tobytes())
+
+
+torch.manual_seed(5)
+torch.set_num_threads(1)
+net = {"cnn": Cnn, "resnet18-reduced": ReducedResNet18}[name]().eval()
+inputs = torch.frombuffer(
+    bytearray(open(os.path.join(folder, "inputs"), "rb").read()), dtype=torch.float32)
+inputs = inputs.reshape(4, 3, 32, 32)
+
+weights = load_file(os.path.join(folder, "ewc.safetensors"))
+weights = {key: value for key, value in weights.items() if not key.startswith("ewc.")}
+missing, unexpected = net.load_state_dict(weights, strict=False)
+assert not unexpected, unexpected
+assert all(key.endswith("num_batches_tracked") for key in missing), missing
+with torch.no_grad():
+    write("logits", net(inputs))
+
+net = type(net)()
+with torch.no_grad():
+    net.train()(torch.randn(16, 3, 32, 32))  # which moves the statistics of batches
+    write("torch-logits", net.eval()(inputs))
+save_file({key: value for key, value in net.state_dict().items()
+           if not key.endswith("num_batches_tracked")}, os.path.join(folder, "torch.safetensors"))
