@@ -76,8 +76,8 @@ TEST_F(Cli, NetworksThatCannotBeDescribedAreSaid)
         {{"--network", "cnn", "--outputs", "0"}, "outputs=0, expected 1..16777216"},
         {{"--network", "cnn", "--input", "3,32,32", "--dataset", "mnist"},
             "--input: expected none beside --dataset, which has a shape"},
-        {{"--input", "3,32,32"}, "--input: needs --network, whose layers it is for"},
-        {{"--dataset", "mnist", "--json"}, "--dataset: needs --network"},
+        {{"--input", "3,32,32"}, "--input: goes with --network or --memory"},
+        {{"--dataset", "mnist", "--json"}, "--dataset: goes with --network or --memory"},
     };
     for (const auto &[flags, sentence] : cases) {
         Words words = {"info"};

@@ -30,7 +30,8 @@ static const char *const compare_usual[] = {
     "preset", "seed", "device", "tasks", "scenario", "hidden", "lambda", "lr", "epochs", NULL};
 static const char *const sweep_usual[] = {
     "preset", "seed", "device", "tasks", "scenario", "validation", "method", "epochs", NULL};
-static const char *const info_usual[] = {"network", "preset", "device", "hidden", "method", "batch", NULL};
+static const char *const info_usual[] = {
+    "network", "preset", "device", "hidden", "method", "batch", NULL};
 static const char *const paper_usual[] = {"seed", "device", "lambda", "epochs", NULL};
 
 #define CONFIG                                                                                     \
