@@ -124,6 +124,18 @@ ewc_activation ewc_model_activation(const ewc_model *model)
     return EWC_ACTIVATION_NONE;
 }
 
+ewc_likelihood ewc_model_likelihood(const ewc_model *model)
+{
+    (void)model;
+    return EWC_LIKELIHOOD_SOFTMAX;
+}
+
+float ewc_model_sigma(const ewc_model *model)
+{
+    (void)model;
+    return 1.0f;
+}
+
 static void check_finite(const float *x, int64_t count)
 {
     MUST(count == PARAMETERS);
