@@ -226,17 +226,22 @@ static __global__ void __launch_bounds__(kThreads)
             *one = 0.0f;
         }
     }
-    const int64_t row = m + thread / (kTile / kOwn) * kOwn;
+    /* By way of shared memory, so that consecutive threads write what follows each other. */
+    float *const sums = reinterpret_cast<float *>(memory); /* (kTile, kTile) */
+    static_assert(kTile * kTile <= 4 * kDepth * kPitch, "a tile in the stages' room");
+    __syncthreads(); /* all are done with the stages */
 #pragma unroll
-    for (int j = 0; j < kOwn; j++) {
-        const int64_t col = n + thread % (kTile / kOwn) * kOwn + j;
-        if (col >= p.n) break;
-        const int64_t offset = spot_of(target.cols, col).offset;
+    for (int i = 0; i < kOwn; i++)
 #pragma unroll
-        for (int i = 0; i < kOwn; i++)
-            if (row + i < p.m)
-                finish<kWeights>(target, p, group, row + i, col, offset, total[i][j]);
-    }
+        for (int j = 0; j < kOwn; j++)
+            sums[(thread / (kTile / kOwn) * kOwn + i) * kTile + thread % (kTile / kOwn) * kOwn +
+                 j] = total[i][j];
+    __syncthreads();
+    const int64_t col = n + thread % kTile;
+    if (col >= p.n) return;
+    const int64_t offset = spot_of(target.cols, col).offset;
+    for (int i = thread / kTile; i < kTile && m + i < p.m; i += kThreads / kTile)
+        finish<kWeights>(target, p, group, m + i, col, offset, sums[i * kTile + thread % kTile]);
 }
 
 /* Adds the ranges' parts (ranges, rows, n) of each element in order; of a row the last goes to

@@ -593,6 +593,12 @@ std::vector<Call> Calls(Small &w)
     add("ewc_run_resume", CREATE(run, ewc_run_resume, nullptr, nullptr, nullptr));
     add("ewc_run_resume", CREATE(run, ewc_run_resume, w.stopped.c_str(), nullptr, nullptr),
         allowed);
+    static ewc_memory_plan plan;
+    add("ewc_run_plan_memory", CALL(ewc_run_plan_memory(nullptr, nullptr, &plan, sizeof plan)));
+    add("ewc_run_plan_memory",
+        CALL(ewc_run_plan_memory(&w.options, nullptr, nullptr, sizeof plan)));
+    add("ewc_run_plan_memory", CALL(ewc_run_plan_memory(&w.options, nullptr, &plan, sizeof plan)),
+        allowed);
     static std::string finished;
     finished = w.folder / "run";
     add("ewc_run_continue",
@@ -730,6 +736,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(nullptr, ewc_trainer_validation_samples, nullptr);
     nothing("ewc_trainer_metrics", std::isnan(ewc_trainer_metrics(nullptr, 1).acc));
     GIVES(nullptr, ewc_run_get_result, nullptr);
+    GIVES(nullptr, ewc_run_get_memory, nullptr);
     GIVES(nullptr, ewc_run_model, nullptr);
     GIVES(0, ewc_run_is_resumable, nullptr);
     GIVES(nullptr, ewc_dataset_class_name, nullptr, 0);

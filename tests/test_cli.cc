@@ -13,185 +13,14 @@
 
 extern "C" {
 #include "tools/cli/terminal.h"
+int cli_no_memory(const char *verb);
+int cli_usage(const char *verb, const char *format, ...);
 }
 
 using namespace test;
 
 namespace
 {
-TEST_F(Cli, BadCommandLinesAreRefused)
-{
-    const std::pair<const char *, Words> cases[] = {
-        {"trian: unknown verb, did you mean train?", {"trian"}},
-        {"zzzz: unknown verb", {"zzzz"}},
-        {"unknown verb", {""}},
-        {"--tasks: unknown verb", {"--tasks", "3"}},
-        {"--lamda: unknown flag, did you mean --lambda?", {"train", "--lamda", "3"}},
-        {"--fisher_samples: unknown flag, did you mean --fisher-samples?",
-            {"train", "--fisher_samples=10"}},
-        {"--zzzzzzzz: unknown flag", {"train", "--zzzzzzzz"}},
-        {"--no-lambda", {"train", "--no-lambda"}},
-        {"--methods", {"train", "--methods", "sgd"}},
-        {"--verify", {"train", "--verify"}},
-        {"-x", {"train", "-x"}},
-        {"-", {"train", "-"}},
-        {"--", {"train", "--"}},
-        {"word", {"train", "word"}},
-        {"--lambda: needs a value", {"train", "--lambda"}},
-        {"--lambda: needs a value", {"train", "--lambda", "--tasks", "3"}},
-        {"--lambda: given twice", {"train", "--lambda", "1", "--lambda", "2"}},
-        {"--checkpoint: given twice", {"train", "--checkpoint", "--no-checkpoint"}},
-        {"--lambda", {"train", "--lambda="}},
-        {"--lambda", {"train", "--lambda=-1"}},
-        {"--lambda", {"train", "--lambda", "-1"}},
-        {"--lambda", {"train", "--lambda=nan"}},
-        {"--lambda", {"train", "--lambda=inf"}},
-        {"--lambda", {"train", "--lambda=1e400"}},
-        {"--lambda", {"train", "--lambda=1,5"}},
-        {"--lambda", {"train", "--lambda=0x10"}},
-        {"--lambda", {"train", "--lambda=1_000"}},
-        {"--lambda", {"train", "--lambda=\n"}},
-        {"--lambda-l2", {"train", "--lambda-l2=-1"}},
-        {"--lambda: this method takes --lambda-l2", {"train", "--method", "l2", "--lambda", "3"}},
-        {"--lr", {"train", "--lr", "-0.1"}},
-        {"--lr", {"train", "--lr", "0"}},
-        {"--lr", {"train", "--lr", "NaN"}},
-        {"--gamma", {"train", "--gamma", "-0.1"}},
-        {"--gamma", {"train", "--gamma", "1.1"}},
-        {"--gamma", {"train", "--gamma", "nan"}},
-        {"--momentum", {"train", "--momentum", "1"}},
-        {" --nesterov: needs momentum",
-            {"train", "--nesterov", "--optimizer", "sgd", "--momentum", "0"}},
-        {"--tasks", {"train", "--tasks", "0"}},
-        {"--tasks", {"train", "--tasks", "-1"}},
-        {"--tasks", {"train", "--tasks", "1.5"}},
-        {"--tasks", {"train", "--tasks", "99999999999999999999"}},
-        {" --tasks: 6 of 2 classes", {"train", "--preset", "split-mnist", "--tasks", "6"}},
-        {"--batch", {"train", "--batch", "0"}},
-        {"--batch", {"train", "--batch", "65537"}},
-        {" --epochs: 0, expected", {"train", "--epochs", "0"}},
-        {"--epochs", {"train", "--epochs", "-1"}},
-        {"--iterations", {"train", "--iterations", "1e3"}},
-        {"--hidden", {"train", "--hidden", "0"}},
-        {"--hidden", {"train", "--hidden", "400,,400"}},
-        {"--hidden", {"train", "--hidden", "400x400"}},
-        {"--dropout-input", {"train", "--dropout-input", "1"}},
-        {"--std", {"train", "--std", "0"}},
-        {"--format", {"train", "--format", "bmp"}},
-        {"--test-share", {"train", "--test-share", "1"}},
-        {"--image-size", {"train", "--image-size", "5000"}},
-        {"expected none beside data-dir", {"train", "--data", "x", "--data-dir", "."}},
-        {"expected none beside dataset", {"train", "--data", "x", "--dataset", "cifar10"}},
-        {" --tasks: 14 of 2 classes",
-            {"train", "--dataset", "emnist-letters", "--kind", "split", "--tasks", "14"}},
-        {"--permute-size", {"train", "--permute-size", "-1"}},
-        {"--validation", {"train", "--validation", "1.5"}},
-        {"--patience", {"train", "--patience", "-1"}},
-        {"--validate-every", {"train", "--validate-every", "-5"}},
-        {" --patience: early stopping needs", {"train", "--patience", "3"}},
-        {" --patience: early stopping needs",
-            {"train", "--validation", "0", "--method", "dropout"}},
-        {"--classes-per-task", {"train", "--classes-per-task", "0"}},
-        {"--fisher-draws", {"train", "--fisher-draws", "0"}},
-        {"--threads", {"train", "--threads", "5000"}},
-        {"--seed", {"train", "--seed", "-1"}},
-        {"--seed", {"train", "--seed", "abc"}},
-        {"--method", {"train", "--method", "EWC"}},
-        {"--method", {"train", "--method", ""}},
-        {"--scenario", {"train", "--scenario", "tasks"}},
-        {"--estimator", {"train", "--estimator", "true"}},
-        {"--dataset", {"train", "--dataset", "cifar"}},
-        {"--penalty", {"train", "--penalty", "implicit"}},
-        {"--checkpoint", {"train", "--checkpoint=yes"}},
-        {"--json", {"train", "--json=1"}},
-        {" --device: \"gpu\"", {"train", "--device", "gpu"}},
-        {"device", {"train", "--device", "cuda:x"}},
-        {"--preset: \"mnist-split\", expected permuted-mnist, rotated-mnist, split-mnist",
-            {"train", "--preset", "mnist-split"}},
-        {"did you mean split-mnist?", {"train", "--preset", "splitmnist"}},
-        {" --config: nowhere.json", {"train", "--config", "nowhere.json"}},
-        {"config", {"train", "--config", "."}},
-        {"--data-dir", {"train", "--data-dir", "\xff"}},
-        {"--method: compare takes --methods", {"compare", "--method", "ewc"}},
-        {"--methods", {"compare", "--methods", ""}},
-        {"--methods", {"compare", "--methods", "sgd,,ewc"}},
-        {"--methods", {"compare", "--methods", "sgd,gem"}},
-        {"--methods", {"compare", "--methods", "sgd:3"}},
-        {"--methods: dropout has no lambda", {"compare", "--methods", "dropout:3"}},
-        {"--methods", {"compare", "--methods", "ewc:-3"}},
-        {"--methods", {"compare", "--methods", "ewc:"}},
-        {"--methods", {"compare", "--methods", "l2:x"}},
-        {"twice", {"compare", "--methods", "ewc,ewc"}},
-        {"eval", {"eval"}},
-        {"nowhere", {"eval", "nowhere"}},
-        {"config.json", {"eval", "."}},
-        {"other", {"eval", ".", "other"}},
-        {"--lambda: unknown flag", {"eval", ".", "--lambda", "3"}},
-        {"cifar", {"data", "cifar"}},
-        {"--verify", {"data", "--verify=maybe"}},
-        {"--device: unknown flag", {"info", "--device", "cpu"}},
-        {"--tasks: unknown flag", {"bench", "--tasks", "3"}},
-        {"--hidden: \"0\"", {"bench", "--hidden", "0"}},
-        {"--hidden: \"8//8\", expected 1 to 16 values with '/'", {"bench", "--hidden", "8//8"}},
-        {"--hidden: 8 is there twice", {"bench", "--hidden", "8/8"}},
-        {"--batch: \"64,\", expected 1 to 16 values with ','", {"bench", "--batch", "64,"}},
-        {"--batch: \"0\"", {"bench", "--batch", "128,0"}},
-        {"--estimator: \"fisher\"", {"bench", "--estimator", "exact,fisher"}},
-        {"--optimizer", {"bench", "--optimizer", "adagrad"}},
-        {"--precision", {"bench", "--precision", "fp32,fp16"}},
-        {"--fisher-batch", {"bench", "--fisher-batch", "65537"}},
-        {"--fisher-tolerance: \"1\"", {"bench", "--fisher-tolerance", "1"}},
-        {"--parameters: \"1e6\", expected numbers in 512..", {"bench", "--parameters", "1e6"}},
-        {"--parameters: \"511\"", {"bench", "--parameters", "4096,511"}},
-        {"--seconds: \"0\", expected a whole number in 1..3600", {"bench", "--seconds", "0"}},
-        {"--warm-up: \"-1\"", {"bench", "--warm-up", "-1"}},
-        {"--work: \"train\", expected some of", {"bench", "--work", "train"}},
-        {"--threads", {"bench", "--threads", "5000"}},
-        {"72 combinations, at most 64",
-            {"bench", "--work", "training", "--optimizer", "sgd,adam,adamw", "--hidden",
-                "1/2/3/4/5/6", "--batch", "1,2,3,4"}},
-        {"--device: \"gpu\"", {"bench", "--device", "gpu"}},
-        {"precision", {"bench", "--device", "cpu", "--precision", "tf32"}},
-        {"zzzzzzzzz: unknown verb or topic; see ewc help", {"help", "zzzzzzzzz"}},
-        {"trian: unknown verb or topic, did you mean train?", {"help", "trian"}},
-        {"lamda: unknown verb or topic, did you mean lambda?", {"help", "lamda"}},
-        {"--quiet", {"train", "--quiet=maybe"}},
-        {"word", {"version", "word"}},
-    };
-    for (const auto &[culprit, words] : cases)
-        ExpectRefused(2, culprit, words);
-    ExpectRefused(
-        2, "--out", {"compare", "--out", std::string(505, 'x'), "--methods", "ewc-online"});
-    ExpectRefused(2, "--out", {"train", "--out", std::string(600, 'x')});
-    ExpectRefused(2, "unknown flag", {"train", "--" + std::string(5000, 'x')});
-}
-
-TEST_F(Cli, BadConfigurationsAreRefused)
-{
-    const std::pair<const char *, const char *> cases[] = {
-        {"lamda: unknown option, did you mean lambda?", "{\"lamda\": 1}"},
-        {"repeated key", "{\"lambda\": 1, \"lambda\": 2}"},
-        {"lambda", "{\"lambda\": \"1\"}"},
-        {"lambda", "{\"lambda\": -1}"},
-        {"lr", "{\"lr\": 0}"},
-        {"gamma", "{\"gamma\": 2}"},
-        {"tasks", "{\"tasks\": 0}"},
-        {"tasks", "{\"tasks\": 2.0}"},
-        {"hidden", "{\"hidden\": \"400,400\"}"},
-        {"method", "{\"method\": \"EWC\"}"},
-        {"checkpoint", "{\"checkpoint\": 0}"},
-        {"preset", "{\"preset\": \"mnist\"}"},
-        {"epochs", "{\"epochs\": 0, \"iterations\": 0}"},
-        {"c.json", "{\"tasks\": 2"},
-        {"c.json", "[]"},
-        {"c.json", ""},
-    };
-    for (const auto &[culprit, text] : cases) {
-        WriteFile(folder / "c.json", text);
-        ExpectRefused(2, culprit, {"train", "--config", "c.json"});
-    }
-}
-
 TEST_F(Cli, FilesAndDevicesThatAreMissing)
 {
     ExpectRefused(3, "nothing", {"train", "--data-dir", "nothing", "--device", "cpu"});
@@ -282,6 +111,19 @@ TEST_F(Cli, RunsThatFailSayWhy)
     EXPECT_EQ(2, result.code);
     EXPECT_NE(std::string::npos, result.err.find("compare: l2:1e9, seed 1: ")) << result.err;
     EXPECT_NE(std::string::npos, result.out.find("failed after 1 of 2 tasks")) << result.out;
+
+    /* One of two that would be compared is missing. */
+    result = Ewc(Tiny({"--methods", "joint,l2:1e9,ewc", "--penalty", "explicit"}, "compare"));
+    EXPECT_EQ(2, result.code);
+    EXPECT_NE(std::string::npos, result.out.find("intransigence")) << result.out;
+
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(1, cli_no_memory("bench"));
+    EXPECT_EQ("ewc bench: out of memory\n", testing::internal::GetCapturedStderr());
+    const std::string path(3000, 'x'); /* in whole, whatever its length */
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(2, cli_usage("resume", "%s: is nowhere", path.c_str()));
+    EXPECT_EQ("ewc resume: " + path + ": is nowhere\n", testing::internal::GetCapturedStderr());
 }
 
 TEST_F(Cli, TrainsAndEvaluates)
@@ -618,6 +460,37 @@ TEST_F(Cli, JsonIsOneDocumentAndNothingElse)
         EXPECT_NE(nullptr, ParseJson(result.out)) << words[0];
         EXPECT_EQ("", result.err) << words[0];
     }
+}
+
+/* What a run would take, without one; and that what there is not is refused. */
+TEST_F(Cli, PlansMemory)
+{
+    Words words = Tiny({"--memory", "--batch=16"}, "info");
+    words.erase(std::find(words.begin(), words.end(), "--batch"),
+        std::find(words.begin(), words.end(), "--batch") + 2);
+    const Outcome page = Ewc(words);
+    ASSERT_EQ(0, page.code) << page.err;
+    for (const char *part : {"data sets", "parameters", "gradient", "S and mu", "F and its pass",
+             "training steps", "evaluation", "of the device together", "copies on the host"})
+        EXPECT_NE(std::string::npos, page.out.find("\n" + std::string(part))) << page.out;
+    words.push_back("--json");
+    const Json json = ParseJson(Ewc(words).out);
+    EXPECT_EQ(4 * (36 * 12 + 12 + 12 * 10 + 10),
+        json_integer_value(json_object_get(json.get(), "gradient")));
+    EXPECT_EQ(16, json_integer_value(json_object_get(json.get(), "batch")));
+    ExpectRefused(2, "--hidden: \"0\"", {"info", "--memory", "--hidden", "0"});
+    ExpectRefused(
+        3, "nothing", {"info", "--memory", "--dataset", "custom", "--data-dir", "nothing"});
+    environment.push_back("EWC_MEMORY_LIMIT=1");
+    Words large = Tiny({"--out", "run"});
+    *std::find(large.begin(), large.end(), "16") = "65536";
+    ExpectRefused(2, "--batch: ", large);
+    EXPECT_FALSE(std::filesystem::exists(folder / "run"));
+    *std::find(words.begin(), words.end(), "--batch=16") = "--batch=65536";
+    words.pop_back();
+    const Outcome full = Ewc(words);
+    EXPECT_EQ(0, full.code);
+    EXPECT_NE(std::string::npos, full.out.find("it does not fit; --batch ")) << full.out;
 }
 
 TEST_F(Cli, ComparesInOneTable)
@@ -1098,6 +971,36 @@ TEST_F(Cli, SignalsStopIt)
             std::string::npos, ReadFile(folder / "run/metrics.jsonl").find("EWC_ERR_STOPPED"));
         EXPECT_NE(std::string::npos, result.err.find("to go on: ewc resume run\n")) << result.err;
     }
+}
+
+/* Numbers that are not finite: exit code 5, the option, and the command that goes on. */
+TEST_F(Cli, SaysHowToGoOnAfterNonFiniteNumbers)
+{
+    const Outcome result =
+        Ewc(Tiny({"--std", "1e-6", "--out", "a run", "--activation", "none", "--quiet"}));
+    EXPECT_EQ(5, result.code);
+    std::istringstream lines(result.err);
+    std::string sentence, way, end;
+    std::getline(lines, sentence);
+    std::getline(lines, way);
+    EXPECT_FALSE(std::getline(lines, end)) << end;
+    EXPECT_EQ(
+        0u, sentence.find("ewc train: --std: 1e-06 makes inputs of up to 9.765e+05: task 1, "))
+        << sentence;
+    EXPECT_NE(std::string::npos, sentence.find(": a weight of fc1.weight")) << sentence;
+    EXPECT_EQ("to go on: ewc train --config 'a run/config.json' --std 0.976", way);
+    const Outcome again = Ewc({"train", "--config", "a run/config.json", "--std", "0.976"});
+    EXPECT_EQ(0, again.code) << again.err;
+
+    Words words = Tiny({"--penalty", "explicit", "--out", "b"});
+    *std::next(std::find(words.begin(), words.end(), "--lambda")) = "1e9";
+    const Outcome refused = Ewc(words);
+    EXPECT_EQ(2, refused.code);
+    EXPECT_NE(std::string::npos,
+        refused.err.find("b: model and result of 1 of 2 tasks\n"
+                         "to go on: ewc train --config b/config.json --penalty proximal\n"))
+        << refused.err;
+    EXPECT_EQ(0, Ewc({"train", "--config", "b/config.json", "--penalty", "proximal"}).code);
 }
 
 /* Stopped by a signal, and gone on with: the model of a run that was not stopped. */

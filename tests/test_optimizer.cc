@@ -3,6 +3,7 @@
  * explicit step diverges and the proximal one must not; lambda = 0 is fine-tuning, bit for bit. */
 #include <limits>
 
+#include "host/ewc/optimizer.h"
 #include "support/world.hpp"
 
 using namespace test;
@@ -268,6 +269,57 @@ TEST_P(Optimizer, ProximalFixedPoint)
     }
 }
 
+/* lambda from 0 to the largest float, for every optimizer and form: after the same steps as the
+ * float64 oracle the weights are its own to 1e-4, as long as an explicit step is stable; the
+ * proximal one always is. */
+TEST_P(Optimizer, EveryLambdaEndsWhereTheOracleDoes)
+{
+    const float lambdas[] = {
+        0.0f, 1e-30f, 1e-3f, 0.5f, 10.0f, 1e3f, 1e6f, 1e10f, 1e15f, 1e20f, 1e30f, FLT_MAX};
+    const bool few = GetParam() != "cpu"; /* the step there has the CPU's bits */
+    for (const Method &method : kMethods)
+        for (const ewc_penalty penalty : {EWC_PENALTY_EXPLICIT, EWC_PENALTY_PROXIMAL})
+            for (const float lambda : lambdas) {
+                SCOPED_TRACE(testing::Message() << method.name << ", lambda " << lambda << ", "
+                                                << (penalty ? "proximal" : "explicit"));
+                const bool is_adam = method.kind != EWC_OPTIMIZER_SGD;
+                const float lr = is_adam ? 0.002f : 0.05f;
+                Begin(method, lr, {1, {}, 3, EWC_ACTIVATION_NONE});
+                const Vec<float> s = {0.0f, 0.25f, 1.0f, 0.5f, 0.0f, 1.0f}, zeros(6);
+                const Vec<float> mu = {0.5f, -0.5f, 0.25f, 0.75f, 0.0f, -1.0f};
+                ASSERT_EQ(6, n);
+                Consolidate(lambda, penalty, s, mu);
+                WriteWeights(model.get(), zeros);
+                const bool is_stable =
+                    penalty == EWC_PENALTY_PROXIMAL ||
+                    (double)lambda <= ewc_optimizer_safe_lambda(optimizer.get(), state.get(), lr);
+                if (!is_stable) continue; /* the trainer refuses it */
+                const int form = lambda == 0.0f                    ? reference::kNoPenalty
+                                 : penalty == EWC_PENALTY_PROXIMAL ? reference::kProximal
+                                                                   : reference::kExplicit;
+                const reference::Rule rule = {(int)method.kind, form, method.nesterov != 0, lr,
+                    method.momentum, 0.9f, 0.999f, 1e-8f, method.weight_decay, lambda};
+                Vec<double> theta = As<double>(zeros);
+                reference::Moments<double> moments = {As<double>(zeros), As<double>(zeros), 0};
+                for (int t = 0; t < (few ? 5 : is_adam ? 1000 : 300); t++) {
+                    Vec<double> g = theta;
+                    for (double &x : g)
+                        x -= 1.0;
+                    reference::Step(theta, moments, g, As<double>(s), As<double>(mu), rule);
+                    ASSERT_OK(Descend(1.0, 1));
+                }
+                /* Adam's explicit step of a penalty beyond all proportion swings about mu by its
+                 * rate. */
+                const bool swings = is_adam && form == reference::kExplicit && lambda > 1.0f;
+                const Vec<float> got = ReadWeights(model.get());
+                for (size_t i = 0; i < got.size(); i++) {
+                    const double error = std::fabs((double)got[i] - theta[i]);
+                    if (!(error <= (swings ? 5 * (double)lr : 1e-4)))
+                        FAIL() << "weight " << i << ": " << got[i] << ", oracle " << theta[i];
+                }
+            }
+}
+
 /* lambda S = inf: w = 1, the weight is held at mu. */
 TEST_P(Optimizer, ProximalHoldsAtInfiniteStrength)
 {
@@ -327,7 +379,8 @@ TEST_P(Optimizer, SafeLambda)
         s[1] = 5.0f;
         Consolidate(1.0f, EWC_PENALTY_EXPLICIT, s, Vec<float>((size_t)n, 0.0f));
         if (method.kind != EWC_OPTIMIZER_SGD) {
-            EXPECT_EQ((double)kInf, safe(0.1f));
+            EXPECT_NEAR(2e14, safe(0.1f), 1.0); /* 1e15 over the largest */
+            EXPECT_EQ(safe(0.1f), safe(0.2f));
             continue;
         }
         const double m = method.momentum, limit = 2 * (1 + m) / (method.nesterov ? 1 + 2 * m : 1);
@@ -357,6 +410,7 @@ TEST_P(Optimizer, ExplicitStepDivergesBeyondTheBound)
             EXPECT_NEAR(1.0 / (1.0 + c.a / 0.01), ReadWeights(model.get())[0], 1e-4);
         } else {
             EXPECT_EQ(EWC_ERR_NONFINITE, status);
+            EXPECT_EQ(0, std::strncmp(ewc_last_error(), "lambda: ", 8)) << ewc_last_error();
         }
     }
 }
@@ -388,17 +442,70 @@ TEST_P(Optimizer, SaysWhenNumbersEnd)
     const Vec<float> zero((size_t)n, 0.0f), start((size_t)n, 1.0f), huge((size_t)n, 1e25f);
     Consolidate(1e20f, EWC_PENALTY_EXPLICIT, start, Vec<float>((size_t)n, 50.0f));
     EXPECT_FAILS(EWC_ERR_NONFINITE,
-        "lambda: 1e+20 is too large for the explicit penalty (max S 1): the square of a gradient "
-        "overflows the second moment; a smaller one, or the proximal penalty",
+        "lambda: 1e+20 is too large for the explicit penalty (lr 0.001, max S 1): the square of a "
+        "gradient overflows the second moment of fc1.weight",
         Step(zero));
     Consolidate(1e20f, EWC_PENALTY_PROXIMAL, start, start); /* goes on, as it is told */
     EXPECT_OK(Step(zero));
     /* The gradient's own square: lambda has nothing to do with it. */
     Consolidate(1.0f, EWC_PENALTY_EXPLICIT, start, start);
     EXPECT_FAILS(EWC_ERR_NONFINITE,
-        "the square of a gradient overflows the second moment (lr 0.001)", Step(huge));
+        "lr: 0.001 is too large: the square of a gradient overflows the second moment of "
+        "fc1.weight",
+        Step(huge));
     Begin({"SGD", EWC_OPTIMIZER_SGD, 0.0f, 0, 0.0f}, 1e20f);
-    EXPECT_FAILS(EWC_ERR_NONFINITE, "a weight is no longer finite (lr 1e+20)", Step(huge));
+    Vec<float> one((size_t)n, 0.0f); /* the layer where it began is named */
+    one.back() = 1e25f;
+    EXPECT_FAILS(EWC_ERR_NONFINITE,
+        "lr: 1e+20 is too large: a weight of head.bias is no longer finite", Step(one));
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "a weight of fc1.weight is no longer finite", Step(huge));
+}
+
+/* The option that alone accounts for it, and the learning rate where none does. */
+TEST_P(Optimizer, BlamesTheOptionAtFault)
+{
+    const auto blames = [&](const Method &method, float lr, float lambda, ewc_penalty penalty) {
+        Begin(method, lr);
+        Consolidate(lambda, penalty, Vec<float>((size_t)n, 2.0f), Vec<float>((size_t)n, 0.0f));
+        ewci_fault fault = {};
+        ewci_optimizer_blame(optimizer.get(), state.get(), &fault);
+        std::string text = fault.option;
+        return text + " " + fault.why + "; " + fault.remedy + " " + fault.remedy_value;
+    };
+    const Method sgd = {"SGD", EWC_OPTIMIZER_SGD, 0.0f, 0, 0.0f};
+    const Method momentum = {"momentum", EWC_OPTIMIZER_SGD, 0.75f, 0, 0.0f};
+    const Method nesterov = {"Nesterov", EWC_OPTIMIZER_SGD, 0.75f, 1, 0.0f};
+    const Method adam = {"Adam", EWC_OPTIMIZER_ADAM, 0.0f, 0, 3.0f};
+    const auto decays = [](Method method, float decay) {
+        method.weight_decay = decay;
+        return method;
+    };
+    const ewc_penalty is_explicit = EWC_PENALTY_EXPLICIT;
+    /* SGD bears lr lambda S of 2, with momentum m of 2 (1 + m), of Nesterov's (1 + 2 m) less. */
+    const std::string penalty = "lambda is too large for the explicit penalty (lr 0.5, max S 2); "
+                                "penalty proximal";
+    EXPECT_EQ(penalty, blames(sgd, 0.5f, 1.01f, is_explicit));
+    EXPECT_EQ("lr is too large; lr 0.05", blames(sgd, 0.5f, 0.99f, is_explicit));
+    EXPECT_EQ("lr is too large; lr 0.05", blames(sgd, 0.5f, 1.01f, EWC_PENALTY_PROXIMAL));
+    EXPECT_EQ(penalty, blames(momentum, 0.5f, 1.76f, is_explicit));
+    EXPECT_EQ("lr is too large with momentum 0.75, which makes it 2; lr 0.05",
+        blames(momentum, 0.5f, 1.74f, is_explicit));
+    EXPECT_EQ(penalty, blames(nesterov, 0.5f, 0.71f, is_explicit));
+    EXPECT_EQ("lr is too large with momentum 0.75, which makes it 2; lr 0.05",
+        blames(nesterov, 0.5f, 0.69f, is_explicit));
+    EXPECT_EQ(penalty, blames(adam, 0.5f, 0.26e15f, is_explicit));
+    EXPECT_EQ("lr is too large; lr 0.05", blames(adam, 0.5f, 0.24e15f, is_explicit));
+    /* A weight is multiplied by 1 - lr decay. */
+    EXPECT_EQ("weight-decay makes weights grow at lr 0.5; weight-decay 0.2",
+        blames(decays(sgd, 4.1f), 0.5f, 0.0f, is_explicit));
+    EXPECT_EQ("lr is too large; lr 0.05", blames(decays(sgd, 3.9f), 0.5f, 0.0f, is_explicit));
+    EXPECT_EQ("weight-decay makes weights grow at lr 0.5; weight-decay 0.2",
+        blames(decays(momentum, 7.1f), 0.5f, 0.0f, is_explicit));
+    EXPECT_EQ("weight-decay makes weights grow at lr 0.5; weight-decay 0.2",
+        blames(
+            decays({"AdamW", EWC_OPTIMIZER_ADAMW, 0.0f, 0, 0.0f}, 4.1f), 0.5f, 0.0f, is_explicit));
+    EXPECT_EQ("lr is too large; lr 0.05", /* Adam's is a part of the gradient, whose size is 1 */
+        blames(decays(adam, 4.1f), 0.5f, 0.0f, is_explicit));
 }
 
 /* With the penalty "auto": explicit up to ewc_optimizer_safe_lambda, proximal above it. */

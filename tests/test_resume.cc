@@ -423,7 +423,7 @@ TEST_F(Resume, StatesThatAreDamaged)
 TEST_F(Resume, AllTasksAreKeptOnRequest)
 {
     const Settings settings = {{"method", "ewc"}, {"keep", "all"}, {"tasks", "4"},
-        {"checkpoint-minutes", "0"}, {"checkpoint-every", "2"}};
+        {"checkpoint-minutes", "0"}, {"checkpoint-every", "2"}, {"continuable", "false"}};
     const ewc_run_options whole = Options(settings), o = Options(settings);
     const std::vector<std::string> models = {"model.safetensors", "task-0001.safetensors",
         "task-0002.safetensors", "task-0003.safetensors", "task-0004.safetensors"};
@@ -635,6 +635,29 @@ TEST_F(Resume, NothingIsWrittenOfNumbersThatAreNotFinite)
     if (!ewc_run_is_resumable(o.out)) return;
     Stop again;
     EXPECT_EQ(EWC_ERR_NONFINITE, GoOn(o.out, &again));
+}
+
+/* Asked for between two reports, when nobody has looked at the numbers yet: not written either. */
+TEST_F(Resume, NothingIsWrittenBeforeNumbersAreLookedAt)
+{
+    std::string table = "x,y,label\n"; /* the squares of whose gradients overflow */
+    for (int i = 0; i < 60; i++)
+        table += i % 2 ? "1e25,2e25,b\n" : "1e25,2e25,a\n";
+    WriteFile(folder / "large.csv", table);
+    const ewc_run_options o = Options({{"dataset", "mnist"}, {"data-dir", ""},
+        {"data", folder / "large.csv"}, {"optimizer", "adam"}, {"activation", "none"},
+        {"report-every", "1000"}, {"checkpoint-minutes", "0.00000001"}});
+    Stop never;
+    EXPECT_EQ(EWC_ERR_NONFINITE, Begin(o, &never));
+    size_t said = 0;
+    for (const std::string &message : never.messages)
+        said +=
+            message == "no state to go on from was written: weights or loss are no longer finite";
+    EXPECT_GT(said, 0u);
+    ASSERT_TRUE(ewc_run_is_resumable(o.out)) << "one from before";
+    Stop again;
+    EXPECT_EQ(EWC_ERR_NONFINITE, GoOn(o.out, &again)) << "which is whole";
+    EXPECT_GT(again.events, 0);
 }
 
 /* ---- States ---- */

@@ -8,6 +8,8 @@
 
 #include "ewc/checkpoint.h"
 #include "ewc/run.h"
+#include "host/backend/backend_ops.h"
+#include "host/run/run.h"
 #include "support/files.hpp"
 
 using namespace test;
@@ -18,6 +20,15 @@ struct RunFree {
     void operator()(ewc_run *p) const { ewc_run_free(p); }
 };
 using RunHandle = std::unique_ptr<ewc_run, RunFree>;
+
+std::vector<std::string> Split(const std::string &text, char separator)
+{
+    std::vector<std::string> out;
+    std::istringstream in(text);
+    for (std::string part; std::getline(in, part, separator);)
+        out.push_back(part);
+    return out;
+}
 
 double Number(const json_t *object, const char *key)
 {
@@ -1006,20 +1017,74 @@ TEST_F(WholeRun, NonFiniteNumbersStopIt)
     EXPECT_FALSE(std::filesystem::exists(folder / "run/checkpoint"));
 }
 
-TEST_F(WholeRun, AnOverflowNamesWhatIsTooLarge)
+/* Whatever ends it so is blamed on an option, which comes first, and there is a value of one with
+ * which the same run goes through. */
+TEST_F(WholeRun, NonFiniteNumbersAreBlamedOnAnOption)
 {
-    Set("optimizer", "adam");
-    Set("lr", "0.001");
-    Set("lambda", "1e30");
-    EXPECT_FAILS(EWC_ERR_NONFINITE, ": lambda: 1e+30 is too large for the explicit penalty",
-        ewc_run_execute(Create().get()));
-    EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "second moment")) << ewc_last_error();
-    EXPECT_EQ(0, std::strncmp(ewc_last_error(), "task 2, step ", 13)) << ewc_last_error();
-    EXPECT_EQ(1.0, Number(Result().get(), "tasks_done"));
-    Set("method", "si");
-    Set("si-c", "1e30");
-    Set("out", (folder / "si").c_str());
-    EXPECT_FAILS(EWC_ERR_NONFINITE, "(lambda is 2 times si-c)", ewc_run_execute(Create().get()));
+    struct Case {
+        const char *sentence; /* begins with this */
+        std::vector<std::pair<const char *, const char *>> settings;
+        std::string remedy, value;
+        ewc_status status = EWC_ERR_NONFINITE;
+        double done = 0; /* tasks, whose result is kept */
+    };
+    std::string table = "x,y,label\n";
+    for (int i = 0; i < 60; i++)
+        table += (i % 2 ? "2e25,1e25,b\n" : "-1e25,3e25,a\n");
+    WriteFile(folder / "large.csv", table);
+    const std::string large = folder / "large.csv";
+    const std::vector<Case> cases = {
+        {"lr: 500 is too large: task 1, step 39: a weight of fc1.weight is no longer",
+            {{"method", "sgd"}, {"lr", "500"}}, "lr", "50"},
+        {"lr: 8 is too large with momentum 0.9, which makes it 80: task 1, step 39: a weight of ",
+            {{"method", "sgd"}, {"lr", "8"}, {"momentum", "0.9"}}, "lr", "0.8"},
+        {"weight-decay: 30 makes weights grow at lr 0.1: task 1, ",
+            {{"method", "sgd"}, {"weight-decay", "30"}, {"epochs", "20"}}, "weight-decay", "1"},
+        {"si-c: 1e+30 makes the explicit penalty step diverge (lr 0.001)",
+            {{"optimizer", "adam"}, {"lr", "0.001"}, {"method", "si"}, {"si-c", "1e30"},
+                {"penalty", "explicit"}},
+            "penalty", "proximal", EWC_ERR_UNSTABLE, 1},
+        {"lambda: 1e+09 makes the explicit penalty step diverge",
+            {{"lambda", "1e9"}, {"penalty", "explicit"}}, "penalty", "proximal", EWC_ERR_UNSTABLE,
+            1},
+        {"lwf-alpha: 1e+20 is too large at temperature 4: task 2, ",
+            {{"method", "lwf"}, {"lwf-alpha", "1e20"}, {"lwf-temperature", "4"}}, "lwf-alpha",
+            "0.025", EWC_ERR_NONFINITE, 1},
+        {"std: 1e-06 makes inputs of up to 9.765e+05: task 1, ",
+            {{"method", "sgd"}, {"std", "1e-6"}}, "std", "0.976"},
+        {"standardize: is off, and inputs go up to 3e+25: task 1, ",
+            {{"dataset", "mnist"}, {"data-dir", ""}, {"data", large.c_str()}}, "standardize",
+            "true"},
+    };
+    const ewc_run_options first = o;
+    for (const Case &c : cases) {
+        SCOPED_TRACE(c.sentence);
+        std::filesystem::remove_all(folder / "run");
+        o = first;
+        Set("activation", "none");
+        for (const auto &[key, value] : c.settings)
+            Set(key, value);
+        const RunHandle run = Create();
+        ASSERT_NE(nullptr, run);
+        EXPECT_EQ(nullptr, ewc_run_get_result(run.get())->remedy);
+        EXPECT_EQ(c.status, ewc_run_execute(run.get()));
+        EXPECT_EQ(0u, std::string(ewc_last_error()).find(c.sentence)) << ewc_last_error();
+        const std::vector<Json> record = Record();
+        EXPECT_EQ(ewc_last_error(), Text(record.back().get(), "message"));
+        EXPECT_EQ(ewc_status_name(c.status), Text(record.back().get(), "status"));
+        EXPECT_EQ(c.done > 0, std::filesystem::exists(folder / "run/checkpoint"));
+        if (c.done > 0) {
+            EXPECT_EQ(c.done, Number(Result().get(), "tasks_done"));
+        }
+        const ewc_run_result *const result = ewc_run_get_result(run.get());
+        ASSERT_NE(nullptr, result->remedy);
+        EXPECT_EQ(c.remedy, result->remedy);
+        EXPECT_EQ(c.value, result->remedy_value);
+        std::filesystem::remove_all(folder / "run");
+        Set(result->remedy, result->remedy_value);
+        if (c.remedy == "lr" && c.value == "50") continue; /* a step in the right direction */
+        EXPECT_OK(ewc_run_execute(Create().get()));
+    }
 }
 
 /* The strength that is stable is quoted in the units of the option: it is, and no more than it. */
@@ -1046,6 +1111,113 @@ TEST_F(WholeRun, TheStableStrengthIsInItsOwnUnits)
         EXPECT_EQ(EWC_OK, execute(std::to_string(0.999 * safe), "safe")) << ewc_last_error();
         EXPECT_EQ(EWC_ERR_UNSTABLE, execute(std::to_string(1.001 * safe), "more")) << safe;
     }
+}
+
+/* ---- Memory ---- */
+
+uint64_t Used(const ewc_run *run)
+{
+    return run->backend->used;
+}
+
+/* The parts of the plan, by method, and that they are what is taken. */
+TEST_F(WholeRun, KeepsToItsPlanOfMemory)
+{
+    ewc_option_info info;
+    std::vector<std::string> methods;
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++)
+        if (std::strcmp(info.key, "method") == 0) methods = Split(info.limits, '|');
+    ASSERT_GE(methods.size(), 11u);
+    const uint64_t parameters = 4 * (36 * 20 + 20 + 20 * 10 + 10);
+    Set("epochs", "1");
+    Set("optimizer", "adam");
+    for (const std::string &method : methods) {
+        SCOPED_TRACE(method);
+        std::filesystem::remove_all(folder / "run");
+        Set("method", method.c_str());
+        Set("patience", "0");
+        if (method == "dropout") {
+            Set("validation", "20");
+            Set("patience", "1");
+        }
+        ewc_memory_plan plan;
+        ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
+        EXPECT_EQ(parameters, plan.gradient);
+        EXPECT_GE(plan.parameters, parameters);
+        EXPECT_LT(plan.parameters, parameters + 16384) << "and the segment table";
+        EXPECT_GE(plan.moments, 2 * parameters);
+        EXPECT_LT(plan.moments, 2 * parameters + 256);
+        const bool penalised = ewc_method_strength((ewc_method)o.method) && method != "lwf";
+        EXPECT_EQ(penalised ? 2 * parameters : 0, plan.penalty);
+        EXPECT_EQ(penalised, plan.fisher >= parameters);
+        const bool remembers = method == "joint" || method == "si" || method == "lwf" ||
+                               method == "er" || method == "agem" || method == "dropout";
+        EXPECT_EQ(remembers, plan.method > 0);
+        EXPECT_EQ((penalised ? 3 : 1) * parameters, plan.host);
+        EXPECT_EQ(o.batch, plan.batch);
+        uint64_t sum = 0;
+#define SUM(field, what) sum += plan.field;
+        EWC_MEMORY_PARTS(SUM)
+#undef SUM
+        EXPECT_EQ(sum, plan.device);
+        const RunHandle run = Create();
+        EXPECT_EQ(plan.device, Used(run.get()));
+        EXPECT_EQ(plan.device, ewc_run_get_memory(run.get())->device);
+        EXPECT_OK(ewc_run_execute(run.get()));
+        EXPECT_EQ(plan.device, Used(run.get()));
+        const std::vector<Json> record = Record();
+        const json_t *const recorded = json_object_get(record[0].get(), "memory_bytes");
+        EXPECT_EQ((double)plan.device, Number(recorded, "device"));
+        EXPECT_EQ((double)plan.training, Number(recorded, "training"));
+    }
+    Set("method", "ewc");
+    Set("patience", "0");
+    Set("fisher-overlap", "true");
+    Set("checkpoint", "false");
+    ewc_memory_plan plan;
+    ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
+    EXPECT_EQ(3 * parameters, plan.host) << "F of each task";
+    EXPECT_EQ(nullptr, ewc_run_get_memory(nullptr));
+    EXPECT_FAILS(
+        EWC_ERR_ARGUMENT, "struct_size", ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan - 1));
+}
+
+/* What is too large is refused with its numbers, and the batch that is named does fit. */
+TEST_F(WholeRun, RefusesMoreMemoryThanThereIs)
+{
+    struct Limit {
+        Limit() { setenv("EWC_MEMORY_LIMIT", "8", 1); }
+        ~Limit() { unsetenv("EWC_MEMORY_LIMIT"); }
+    } limit;
+    ewc_run *run = nullptr;
+    Set("hidden", "200,200");
+    Set("batch", "65536");
+    EXPECT_FAILS(EWC_ERR_CONFIG, " MiB are needed (data ", ewc_run_create(&run, &o, nullptr));
+    const std::string sentence = ewc_last_error();
+    EXPECT_EQ(0u, sentence.find("batch: ")) << sentence;
+    EXPECT_NE(std::string::npos, sentence.find(", training ")) << sentence;
+    EXPECT_NE(std::string::npos, sentence.find(", copies on the host ")) << sentence;
+    EXPECT_NE(std::string::npos, sentence.find("), 8.0 are there: --batch ")) << sentence;
+    ewc_memory_plan plan;
+    ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
+    EXPECT_EQ(8u << 20, plan.limit);
+    EXPECT_GT(plan.device + plan.host, plan.limit);
+    ASSERT_GT(plan.batch, 0);
+    const auto with = [&](int64_t batch) {
+        Set("batch", std::to_string(batch).c_str());
+        const ewc_status status = ewc_run_create(&run, &o, nullptr);
+        ewc_run_free(run);
+        return status;
+    };
+    EXPECT_OK(with(plan.batch));
+    EXPECT_EQ(EWC_ERR_CONFIG, with(plan.batch + 1));
+    EXPECT_FALSE(std::filesystem::exists(folder / "run"));
+    Set("hidden", "2000,2000");
+    EXPECT_FAILS(EWC_ERR_CONFIG, "hidden: ", ewc_run_create(&run, &o, nullptr));
+    EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "no batch would fit")) << ewc_last_error();
+    setenv("EWC_MEMORY_LIMIT", "no number", 1);
+    ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
+    EXPECT_GT(plan.limit, 8u << 20);
 }
 
 TEST_F(WholeRun, DataThatIsTooSmall)

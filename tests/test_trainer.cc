@@ -5,6 +5,8 @@
 #include <limits>
 #include <map>
 
+#include "host/backend/paper.h"
+#include "host/data/task.h"
 #include "kernels/formula.h"
 #include "support/world.hpp"
 
@@ -29,6 +31,7 @@ struct Plan {
     ewc_train_options train = EWC_TRAIN_OPTIONS_DEFAULTS;
     ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
     bool penalty = true;             /* false: no state at all */
+    bool tensor_cores = false;       /* where there are any */
     std::vector<int64_t> order = {}; /* of the tasks; empty: one after the other, each once */
 
     Plan()
@@ -2242,19 +2245,105 @@ TEST_P(Trainer, StopsAtNonFiniteNumbers)
     log.Listen(plan);
     Sequence run(be, plan);
     EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1, step", ewc_trainer_run(run.trainer.get()));
-    EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "a weight is no longer finite (lr 1e+30)"))
+    EXPECT_EQ(0, std::strncmp(ewc_last_error(),
+                     "lr: 1e+30 is too large: task 1, step 5: a weight "
+                     "of fc1.weight is no longer finite",
+                     80))
         << ewc_last_error();
     EXPECT_TRUE(log.entries.empty() || log.entries.back().event.step <= 10);
 
     /* Adam's moments overflow: the weights stand still at a finite loss, and that is said, too. */
     plan.optimizer.kind = EWC_OPTIMIZER_ADAM;
     plan.optimizer.lr = 1e-2f;
-    plan.state.lambda = 1e30f;
+    plan.tasks.std = 1e-25f;
     Sequence frozen(be, plan);
-    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 2, step 5: lambda: 1e+30 is too large",
+    EXPECT_FAILS(EWC_ERR_NONFINITE,
+        ": task 1, step 5: the square of a gradient overflows the second moment of fc1.weight",
         ewc_trainer_run(frozen.trainer.get()));
-    EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "overflows the second moment"))
+    EXPECT_EQ(0, std::strncmp(ewc_last_error(), "std: 1e-25 makes inputs of up to ", 33))
         << ewc_last_error();
+}
+
+/* lambda from 0 to the largest float: the proximal form, and that which is chosen, go through with
+ * numbers that are finite; the explicit one, too, or it is refused before a step is made. */
+TEST_P(Trainer, EveryLambdaIsFiniteOrRefused)
+{
+    Vec<float> lambdas = {0.0f, 1e20f, std::numeric_limits<float>::max()};
+    if (GetParam() == "cpu")
+        lambdas.insert(lambdas.end(), {1e-30f, 1e-3f, 1.0f, 1e3f, 1e6f, 1e12f, 1e30f});
+    struct Kind {
+        const char *name;
+        ewc_optimizer_kind kind;
+        float momentum;
+        int nesterov;
+    };
+    for (const Kind &kind : {Kind{"SGD", EWC_OPTIMIZER_SGD, 0.0f, 0},
+             {"momentum", EWC_OPTIMIZER_SGD, 0.9f, 0}, {"Nesterov", EWC_OPTIMIZER_SGD, 0.9f, 1},
+             {"Adam", EWC_OPTIMIZER_ADAM, 0.0f, 0}, {"AdamW", EWC_OPTIMIZER_ADAMW, 0.0f, 0}})
+        for (const ewc_penalty penalty :
+            {EWC_PENALTY_EXPLICIT, EWC_PENALTY_PROXIMAL, EWC_PENALTY_AUTO})
+            for (const float lambda : lambdas) {
+                SCOPED_TRACE(testing::Message()
+                             << kind.name << ", penalty " << penalty << ", lambda " << lambda);
+                Plan plan;
+                plan.optimizer.kind = kind.kind;
+                plan.optimizer.momentum = kind.momentum;
+                plan.optimizer.nesterov = kind.nesterov;
+                plan.optimizer.lr = kind.kind == EWC_OPTIMIZER_SGD ? 0.05f : 0.001f;
+                plan.state.penalty = penalty;
+                plan.state.lambda = lambda;
+                Sequence run(be, plan);
+                ASSERT_OK(ewc_trainer_train(run.trainer.get(), 0));
+                ASSERT_OK(ewc_trainer_consolidate(run.trainer.get(), 0));
+                const double safe = ewc_optimizer_safe_lambda(
+                    run.optimizer.get(), run.state.get(), plan.optimizer.lr);
+                const Vec<float> before = run.Weights();
+                if (penalty == EWC_PENALTY_EXPLICIT && (double)lambda > safe) {
+                    EXPECT_EQ(EWC_ERR_UNSTABLE, ewc_trainer_train(run.trainer.get(), 1));
+                    ExpectBits("no step", run.Weights(), before);
+                    continue;
+                }
+                ASSERT_OK(ewc_trainer_train(run.trainer.get(), 1));
+                const Vec<float> after = run.Weights();
+                for (const float x : after)
+                    ASSERT_TRUE(std::isfinite(x));
+                if (lambda < 1e20f) continue;
+                Vec<float> s(before.size()), mu(before.size());
+                EXPECT_OK(ewc_consolidation_read(
+                    run.state.get(), s.data(), mu.data(), (int64_t)s.size()));
+                for (size_t i = 0; i < s.size(); i++) /* held where it was */
+                    if (s[i] > 1e-6f) {
+                        ASSERT_NEAR(before[i], after[i], 1e-4) << i;
+                    }
+            }
+}
+
+/* At the end of a task: its Fisher information, and what is measured then. */
+TEST_P(Trainer, StopsAtNonFiniteNumbersOfATasksEnd)
+{
+    Plan plan;
+    Sequence folds(be, plan);
+    WriteWeights(folds.model.get(), Vec<float>(folds.Weights().size(), 3e38f));
+    EXPECT_FAILS(EWC_ERR_NONFINITE,
+        "lr: 0.1 is too large: task 1, step 0: ", ewc_trainer_consolidate(folds.trainer.get(), 0));
+    EXPECT_NE(nullptr, std::strstr(ewc_last_error(), " entries of F of fc1.weight are not finite"))
+        << ewc_last_error();
+
+    Log log;
+    log.Listen(plan);
+    plan.shape.hidden = {};
+    plan.penalty = false;
+    Sequence run(be, plan);
+    log.answer = [&](const ewc_event &event) {
+        if (event.kind != EWC_EVENT_TASK_END || event.task != 1) return 0;
+        Vec<float> weights = run.Weights(); /* biases of two classes, 6e38 apart */
+        weights.end()[-1] = -3e38f;
+        weights.end()[-2] = 3e38f;
+        WriteWeights(run.model.get(), weights);
+        return 0;
+    };
+    EXPECT_FAILS(EWC_ERR_NONFINITE, ": task 2, step 4: the loss on task 1 is not finite",
+        ewc_trainer_run(run.trainer.get()));
 }
 
 /* -log p may overflow where each weight and each gradient is finite. */
@@ -2268,7 +2357,7 @@ TEST_P(Trainer, StopsAtALossThatIsNotFinite)
     weights.end()[-1] = -3e38f; /* biases of two classes, 6e38 apart */
     weights.end()[-2] = 3e38f;
     WriteWeights(run.model.get(), weights);
-    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1, step 4: the loss is no longer finite",
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1, step 4: the loss is no longer finite, while",
         ewc_trainer_train(run.trainer.get(), 0));
     for (const float w : run.Weights())
         ASSERT_TRUE(std::isfinite(w));
@@ -2288,6 +2377,90 @@ TEST_P(Trainer, DoesNotStopEarlyWithNonFiniteNumbers)
         plan.train.validate_every = every;
         Sequence run(be, plan);
         EXPECT_FAILS(EWC_ERR_NONFINITE, "task 1, step", ewc_trainer_run(run.trainer.get()));
+    }
+}
+
+/* ---- Memory ---- */
+
+/* What is counted on paper is what is taken, for every method and network, before the first step
+ * and after the last. */
+TEST_P(Trainer, TakesWhatIsPlanned)
+{
+    const std::vector<std::pair<const char *, std::function<void(Plan &)>>> changes = {
+        {"EWC", [](Plan &) {}}, {"no penalty", [](Plan &p) { p.penalty = false; }},
+        {"Adam", [](Plan &p) { p.optimizer.kind = EWC_OPTIMIZER_ADAM; }},
+        {"momentum", [](Plan &p) { p.optimizer.momentum = 0.9f; }},
+        {"a Fisher pass in parts", [](Plan &p) { p.fisher.batch = 7; }},
+        {"empirical", [](Plan &p) { p.fisher.estimator = EWC_FISHER_EMPIRICAL; }},
+        {"tolerance", [](Plan &p) { p.fisher.tolerance = 1e-3; }},
+        {"L2", [](Plan &p) { p.train.importance = EWC_IMPORTANCE_ONE; }},
+        {"MAS", [](Plan &p) { p.fisher.estimator = EWC_FISHER_SENSITIVITY; }},
+        {"SI", [](Plan &p) { p.train.importance = EWC_IMPORTANCE_PATH; }},
+        {"LwF", [](Plan &p) { p.train.distill_temperature = 2.0f; }},
+        {"joint", [](Plan &p) { p.train.joint = 1; }},
+        {"ER", [](Plan &p) { p.train.replay = EWC_REPLAY_JOIN; }},
+        {"A-GEM", [](Plan &p) { p.train.replay = EWC_REPLAY_PROJECT; }},
+        {"early stopping",
+            [](Plan &p) {
+                p.tasks.validation = 20;
+                p.train.patience = 1;
+            }},
+        {"dropout", [](Plan &p) { p.shape.dropout_hidden = 0.3f; }},
+        {"GELU", [](Plan &p) { p.shape.activation = EWC_ACTIVATION_GELU; }},
+        {"no hidden layer", [](Plan &p) { p.shape.hidden = {}; }},
+        {"tensor cores",
+            [](Plan &p) {
+                p.shape.activation = EWC_ACTIVATION_RELU;
+                p.tensor_cores = true;
+            }},
+        {"balanced", [](Plan &p) { p.train.class_weights = EWC_CLASS_WEIGHTS_BALANCED; }},
+        {"split", [](Plan &p) { p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_TASK, 2); }},
+        {"class-incremental replay", [](Plan &p) {
+             p.tasks = TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS, 2);
+             p.train.replay = EWC_REPLAY_JOIN;
+         }}};
+    for (const auto &[name, change] : changes) {
+        SCOPED_TRACE(name);
+        Plan plan;
+        change(plan);
+        const Handle<ewc_dataset> data = MakeDataset(be, plan.data);
+        const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, data.get(), &plan.tasks);
+        ewc_train_options train = plan.train;
+        train.fisher = &plan.fisher;
+        Shape shape = plan.shape;
+        shape.inputs = ewc_tasks_inputs(tasks.get());
+        shape.outputs = ewc_tasks_outputs(tasks.get());
+        const uint64_t before = be->used;
+        const int precision = be->precision;
+        if (plan.tensor_cores && be->has_tensor_cores) be->precision = EWC_PRECISION_BF16X3;
+        const auto with = [&](const std::function<void(ewc_trainer *)> &look) {
+            const Handle<ewc_model> model = MakeModel(be, shape);
+            const Handle<ewc_optimizer> optimizer =
+                Make(ewc_optimizer_create, model.get(), &plan.optimizer);
+            Handle<ewc_consolidation> state;
+            if (plan.penalty) state = Make(ewc_consolidation_create, model.get(), &plan.state);
+            const Handle<ewc_trainer> trainer = Make(
+                ewc_trainer_create, model.get(), tasks.get(), optimizer.get(), state.get(), &train);
+            look(trainer.get());
+        };
+        ewci_paper paper;
+        uint64_t planned = 0;
+        ewci_paper_begin(&paper, be);
+        with([&](ewc_trainer *) {
+            for (const uint64_t bytes : paper.bytes)
+                planned += bytes;
+        });
+        ewci_tasks_forget_joint(tasks.get());
+        for (const uint64_t bytes : paper.bytes)
+            EXPECT_EQ(0u, bytes) << "freed";
+        ewci_paper_end(&paper, be);
+        EXPECT_EQ(before, be->used) << "on paper nothing is taken";
+        with([&](ewc_trainer *trainer) {
+            EXPECT_EQ(planned, be->used - before);
+            EXPECT_OK(ewc_trainer_run(trainer));
+            EXPECT_EQ(planned, be->used - before) << "and nothing more later";
+        });
+        be->precision = precision;
     }
 }
 

@@ -36,6 +36,18 @@ static void cpu_model(char *name, size_t size)
     if (file) fclose(file);
 }
 
+/* Bytes that can be had without swapping, caches that would make room included; 0: not known. */
+static uint64_t available_memory(void)
+{
+    char line[128];
+    unsigned long long kibibytes = 0;
+    FILE *const file = fopen("/proc/meminfo", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "MemAvailable: %llu kB", &kibibytes) == 1) break;
+    if (file != NULL) fclose(file);
+    return (uint64_t)kibibytes * 1024;
+}
+
 static ewc_status cpu_describe(ewc_backend *be, ewc_backend_info *out)
 {
     char model[96];
@@ -49,7 +61,8 @@ static ewc_status cpu_describe(ewc_backend *be, ewc_backend_info *out)
     struct sysinfo info;
     if (sysinfo(&info) == 0) {
         out->memory_total = (uint64_t)info.totalram * info.mem_unit;
-        out->memory_free = (uint64_t)info.freeram * info.mem_unit;
+        out->memory_free = available_memory();
+        if (out->memory_free == 0) out->memory_free = (uint64_t)info.freeram * info.mem_unit;
     }
     return EWC_OK;
 }

@@ -104,7 +104,8 @@ struct ewci_backend_ops {
     /* Of modes that take samples apart, SQUARE and MAGNITUDE, the places of one sample are summed
      * first: no per-sample gradient is stored but in tiles. repeats 1 in all modes but SQUARE;
      * sample n of each repeat has row n of x. `memory` is scratch of the bytes that the *_memory
-     * beside says for at most so many rows of gradients. */
+     * beside says for at most so many rows of gradients: zeros at first, shared by such operations,
+     * to which nothing else writes. */
     /* Of a convolution as it goes forward (gradients 0) and back. */
     size_t (*conv_memory)(
         ewc_backend *be, const ewck_conv *host_conv, int64_t rows, int64_t gradients);

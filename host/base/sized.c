@@ -31,6 +31,7 @@
     X(ewc_option_info, help)                                                                       \
     X(ewc_run_options, validate_every)                                                             \
     X(ewc_run_callbacks, log_user)                                                                 \
+    X(ewc_memory_plan, batch)                                                                      \
     X(ewc_checkpoint_info, data_element)                                                           \
     X(ewc_measures, recency_bias)
 

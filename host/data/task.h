@@ -28,6 +28,9 @@ ewc_status ewci_tasks_select(
  * `tasks` is freed. The view stays valid until the next joint selection. */
 ewc_status ewci_tasks_select_joint(ewc_tasks *tasks, ewci_task_view *out, int64_t seen);
 
+/* Frees them before that. */
+void ewci_tasks_forget_joint(ewc_tasks *tasks);
+
 /* Task t of those, alone: with the joint labels, logits and group, and valid as long. seen > t. */
 ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t t, int64_t seen);
 

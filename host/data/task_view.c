@@ -256,6 +256,11 @@ done:
     return status;
 }
 
+void ewci_tasks_forget_joint(ewc_tasks *tasks)
+{
+    ewci_free_joint(tasks);
+}
+
 ewc_status ewci_tasks_select_joint(ewc_tasks *tasks, ewci_task_view *out, int64_t seen)
 {
     if (seen < 1 || seen > count_of(tasks))

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../backend/paper.h"
 #include "../base/enter.h"
 #include "consolidation.h"
 
@@ -52,7 +53,9 @@ ewc_status ewc_optimizer_create(
     optimizer->model = model;
     optimizer->options = o;
     ewc_backend *const be = model->be;
+    ewci_purpose_set(EWCI_FOR_GRADIENT);
     EWCI_TRY(ewci_device_alloc(be, &optimizer->gradient, model->count, sizeof(float)));
+    ewci_purpose_set(EWCI_FOR_MOMENTS);
     if (o.kind != EWC_OPTIMIZER_SGD || o.momentum > 0.0f)
         EWCI_TRY(ewci_device_alloc(be, &optimizer->m, model->count, sizeof(float)));
     if (o.kind != EWC_OPTIMIZER_SGD)
@@ -92,16 +95,23 @@ done:
     return status;
 }
 
+/* Where the roots of the recurrence of a quadratic's error leave the unit circle: lr times the
+ * curvature that SGD just bears. */
+static double stable_limit(const ewc_optimizer_options *o)
+{
+    const double m = (double)o->momentum;
+    return 2.0 * (1.0 + m) / (o->nesterov ? 1.0 + 2.0 * m : 1.0);
+}
+
 double ewc_optimizer_safe_lambda(
     const ewc_optimizer *optimizer, const ewc_consolidation *state, float lr)
 {
     if (!optimizer) return NAN;
-    if (!state || optimizer->options.kind != EWC_OPTIMIZER_SGD || !(state->info.max > 0.0))
-        return INFINITY;
-    /* Where the roots of the recurrence of a quadratic's error leave the unit circle. */
-    const double m = (double)optimizer->options.momentum;
-    const double limit = 2.0 * (1.0 + m) / (optimizer->options.nesterov ? 1.0 + 2.0 * m : 1.0);
-    return limit / ((double)lr * state->info.max);
+    /* Of distances up to 1e4, the square of lambda S times that is a float. */
+    static const double adam_limit = 1e15;
+    if (!state || !(state->info.max > 0.0)) return INFINITY;
+    if (optimizer->options.kind != EWC_OPTIMIZER_SGD) return adam_limit / state->info.max;
+    return stable_limit(&optimizer->options) / ((double)lr * state->info.max);
 }
 
 ewc_penalty ewc_optimizer_penalty(const ewc_optimizer *optimizer, const ewc_consolidation *state)
@@ -162,51 +172,77 @@ ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidatio
     return EWC_OK;
 }
 
-/* Whether all of x, in the model's layout, is finite; 1 where that cannot be found out. */
-static int is_finite(const ewc_model *model, const float *x)
+/* ---- Numbers that are not finite ---- */
+
+/* An explicit penalty is at fault where it takes up more than half of what steps bear, the rest
+ * being the task's. */
+static int is_penalty_at_fault(const ewc_optimizer *optimizer, const ewc_consolidation *state)
 {
-    int is = 1;
-    float *const host = ewci_calloc((size_t)model->count, sizeof *host);
-    if (host &&
-        model->be->ops->download(model->be, host, x, (size_t)model->count * sizeof *host) == EWC_OK)
-        for (int64_t i = 0; is && i < model->count; i++)
-            is = isfinite(host[i]);
-    free(host);
-    return is;
+    return ewci_optimizer_rule(optimizer, state) == EWCK_PENALTY_EXPLICIT &&
+           (double)state->options.lambda >
+               0.5 * ewc_optimizer_safe_lambda(optimizer, state, optimizer->options.lr);
 }
 
-/* The flag is up: says why, as far as weights, second moment and penalty show it. */
-static ewc_status explain(const ewc_optimizer *optimizer, const ewc_consolidation *state)
+void ewci_optimizer_blame(
+    const ewc_optimizer *optimizer, const ewc_consolidation *state, ewci_fault *fault)
+{
+    const ewc_optimizer_options *const o = &optimizer->options;
+    const double lr = (double)o->lr, decay = (double)o->weight_decay, m = (double)o->momentum;
+    const int has_momentum = o->kind == EWC_OPTIMIZER_SGD && m > 0.0;
+    if (is_penalty_at_fault(optimizer, state)) {
+        ewci_fault_blame(fault, "lambda", (double)state->options.lambda,
+            "is too large for the explicit penalty (lr %g, max S %.4g)", lr, state->info.max);
+        fault->remedy = "penalty";
+        snprintf(fault->remedy_value, sizeof fault->remedy_value, "proximal");
+    } else if ((o->kind == EWC_OPTIMIZER_SGD && lr * decay > stable_limit(o)) ||
+               (o->kind == EWC_OPTIMIZER_ADAMW && lr * decay > 2.0)) {
+        ewci_fault_blame(fault, "weight-decay", decay, "makes weights grow at lr %g", lr);
+        ewci_fault_mend(fault, "weight-decay", 0.1 / lr);
+    } else {
+        if (has_momentum)
+            ewci_fault_blame(fault, "lr", lr, "is too large with momentum %g, which makes it %.4g",
+                m, lr / (1.0 - m));
+        else
+            ewci_fault_blame(fault, "lr", lr, "is too large");
+        ewci_fault_mend(fault, "lr", 0.1 * lr);
+    }
+}
+
+/* The flag is up: says what has overflowed, as far as weights and second moment show it. */
+static void describe(const ewc_optimizer *optimizer, ewci_fault *fault)
 {
     const ewc_model *const model = optimizer->model;
-    const int squared =
-        optimizer->v && !is_finite(model, optimizer->v) && is_finite(model, model->theta);
-    const char *const what = squared ? "the square of a gradient overflows the second moment"
-                                     : "a weight is no longer finite";
-    /* The penalty's gradient is lambda S times a distance far below 1; its square overflows from
-     * 1.8e19 on. */
-    static const double suspicious = 1e15;
-    if (ewci_optimizer_rule(optimizer, state) == EWCK_PENALTY_EXPLICIT &&
-        (double)state->options.lambda * state->info.max >= suspicious)
-        return ewci_fail(EWC_ERR_NONFINITE,
-            "lambda: %g is too large for the explicit penalty (max S %.4g): %s; a smaller one, or "
-            "the proximal penalty",
-            (double)state->options.lambda, state->info.max, what);
-    return ewci_fail(EWC_ERR_NONFINITE, "%s (lr %g)", what, (double)optimizer->options.lr);
+    const char *const weight = ewci_model_find_bad(model, model->theta);
+    const char *const squared =
+        !weight && optimizer->v ? ewci_model_find_bad(model, optimizer->v) : NULL;
+    if (squared)
+        snprintf(fault->what, sizeof fault->what,
+            "the square of a gradient overflows the second moment of %s", squared);
+    else
+        snprintf(fault->what, sizeof fault->what, "a weight%s%s is no longer finite",
+            weight ? " of " : "", weight ? weight : "");
 }
 
-ewc_status ewci_optimizer_check(ewc_optimizer *optimizer, const ewc_consolidation *state)
+ewc_status ewci_optimizer_flag(const ewc_optimizer *optimizer, int32_t *flag)
 {
     ewc_backend *const be = optimizer->model->be;
-    int32_t flag = 0;
-    ewc_status status = be->ops->download(be, &flag, optimizer->flag, sizeof flag);
-    if (status != EWC_OK || !flag) return status;
-    status = explain(optimizer, state);
-    char cause[256];
-    snprintf(cause, sizeof cause, "%s", ewc_last_error()); /* a reset may fail, too */
-    (void)ewc_optimizer_reset(optimizer);
-    return ewci_fail(status, "%s", cause);
+    return be->ops->download(be, flag, optimizer->flag, sizeof *flag);
 }
+
+ewc_status ewci_optimizer_check(
+    ewc_optimizer *optimizer, const ewc_consolidation *state, ewci_fault *fault)
+{
+    int32_t flag = 0;
+    const ewc_status status = ewci_optimizer_flag(optimizer, &flag);
+    if (status != EWC_OK || !flag) return status;
+    *fault = (ewci_fault){.task = -1};
+    describe(optimizer, fault);
+    ewci_optimizer_blame(optimizer, state, fault);
+    (void)ewc_optimizer_reset(optimizer); /* which may fail, too */
+    return ewci_fault_say(fault, fault->option, fault->value);
+}
+
+/* ---- Steps on their own ---- */
 
 /* Queues steps on the gradient that lies on the device, and checks what came of them. */
 static ewc_status take_steps(
@@ -214,6 +250,7 @@ static ewc_status take_steps(
 {
     ewc_backend *const be = optimizer->model->be;
     ewck_step step = {0};
+    ewci_fault fault;
     ewc_status status = EWC_OK;
     for (int64_t i = 0; i < steps; i++) {
         ewci_optimizer_advance(optimizer, &step, (double)optimizer->options.lr);
@@ -221,7 +258,7 @@ static ewc_status take_steps(
         EWCI_TRY(
             ewci_optimizer_apply(optimizer, state, optimizer->step, 0, optimizer->model->outputs));
     }
-    EWCI_TRY(ewci_optimizer_check(optimizer, state));
+    EWCI_TRY(ewci_optimizer_check(optimizer, state, &fault));
 done:
     return status;
 }

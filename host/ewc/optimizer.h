@@ -2,6 +2,7 @@
 #ifndef EWCI_OPTIMIZER_H
 #define EWCI_OPTIMIZER_H
 
+#include "../base/fault.h"
 #include "../network/model.h"
 #include "ewc/optimizer.h"
 
@@ -32,8 +33,17 @@ ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidatio
     const ewck_step *step, int64_t first, int64_t outputs);
 
 /* EWC_ERR_NONFINITE if the flag is up, with a sentence on what overflowed under the penalty of
- * `state`; the optimizer is then reset, so that it works again once the weights do. Waits. */
-ewc_status ewci_optimizer_check(ewc_optimizer *optimizer, const ewc_consolidation *state);
+ * `state`, and in `fault` the same but for the place; the optimizer is then reset, so that it works
+ * again once the weights do. Waits. */
+ewc_status ewci_optimizer_check(
+    ewc_optimizer *optimizer, const ewc_consolidation *state, ewci_fault *fault);
+
+/* Whether the flag is up; waits. */
+ewc_status ewci_optimizer_flag(const ewc_optimizer *optimizer, int32_t *flag);
+
+/* Blames the option of optimizer or penalty that makes numbers grow without bound. */
+void ewci_optimizer_blame(
+    const ewc_optimizer *optimizer, const ewc_consolidation *state, ewci_fault *fault);
 
 /* Moments and step count, into a state or out of it. */
 ewc_status ewci_optimizer_exchange(ewc_optimizer *optimizer, ewci_state *state);

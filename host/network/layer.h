@@ -40,7 +40,9 @@ typedef struct ewci_flow {
     int training;              /* a batch's norm has the moments of the batch */
     float *square_in;          /* scratch (rows, widest input), for SQUARE and MAGNITUDE */
     float *square_out;         /* scratch (rows, widest output), for SQUARE and MAGNITUDE */
-    void *memory;              /* scratch, as much as `memory` of the layer's table says */
+    float *sums;               /* scratch (2, most channels of a norm), for backward */
+    void *memory;              /* scratch of the backend's operations, which keep marks in it: as
+                                * much as `memory` of the layer's table says */
 } ewci_flow;
 
 /* A layer's own buffers in a pass. */
@@ -64,7 +66,7 @@ typedef struct ewci_layer_ops {
     /* Bytes of scratch for so many rows and gradients (0: forward only); NULL: none. */
     size_t (*memory)(const ewci_layer *layer, ewc_backend *be, int64_t rows, int64_t gradients);
     /* Whether the backend has the operations that the layer calls. */
-    int (*is_possible)(const ewci_backend_ops *ops);
+    int (*is_possible)(const ewci_layer *layer, const ewci_backend_ops *ops);
     int in_place;
 } ewci_layer_ops;
 

@@ -18,8 +18,9 @@ static ewc_status backward(const ewci_layer *layer, const ewci_flow *flow,
         flow->repeats, flow->rows, layer->out, layer->activation);
 }
 
-static int is_possible(const ewci_backend_ops *ops)
+static int is_possible(const ewci_layer *layer, const ewci_backend_ops *ops)
 {
+    (void)layer;
     return ops->add && ops->add_activation;
 }
 

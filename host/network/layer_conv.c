@@ -33,8 +33,9 @@ static size_t memory(const ewci_layer *layer, ewc_backend *be, int64_t rows, int
     return be->ops->conv_memory(be, &layer->conv, rows, gradients);
 }
 
-static int is_possible(const ewci_backend_ops *ops)
+static int is_possible(const ewci_layer *layer, const ewci_backend_ops *ops)
 {
+    (void)layer;
     return ops->conv_memory && ops->conv_forward && ops->conv_backward_data &&
            ops->conv_backward_weight;
 }

@@ -17,8 +17,9 @@ static ewc_status backward(const ewci_layer *layer, const ewci_flow *flow,
         flow->be, d_in, d_out, flow->rows * layer->in, layer->p, layer->index, flow->step);
 }
 
-static int is_possible(const ewci_backend_ops *ops)
+static int is_possible(const ewci_layer *layer, const ewci_backend_ops *ops)
 {
+    (void)layer;
     return ops->dropout != NULL;
 }
 

@@ -23,8 +23,9 @@ static ewc_status backward(const ewci_layer *layer, const ewci_flow *flow,
         flow->repeats, flow->rows, layer->positions, layer->vocabulary, width_of(layer), mode);
 }
 
-static int is_possible(const ewci_backend_ops *ops)
+static int is_possible(const ewci_layer *layer, const ewci_backend_ops *ops)
 {
+    (void)layer;
     return ops->embed_forward && ops->embed_backward;
 }
 

@@ -124,15 +124,18 @@ done:
 static size_t memory(const ewci_layer *layer, ewc_backend *be, int64_t rows, int64_t gradients)
 {
     (void)rows;
-    if (gradients == 0 || layer->positions == 1 || !be->ops->products_memory) return 0;
+    if (gradients == 0 || layer->positions == 1) return 0;
     return be->ops->products_memory(be, gradients, layer->positions, layer->out / layer->positions,
         layer->in / layer->positions);
 }
 
-static int is_possible(const ewci_backend_ops *ops)
+static int is_possible(const ewci_layer *layer, const ewci_backend_ops *ops)
 {
-    return ops->gemm && ops->bias_activation && ops->activation_backward && ops->column_sum &&
-           ops->magnitude && ops->square_sum;
+    const int has_bias = layer->bias >= 0, has_positions = layer->positions > 1;
+    return ops->gemm && ops->activation_backward && ops->column_sum && ops->magnitude &&
+           ops->square_sum &&
+           (has_bias ? ops->bias_activation != NULL : ops->add_activation != NULL) &&
+           (!has_positions || (ops->products_memory && ops->sample_products));
 }
 
 const ewci_layer_ops ewci_layer_linear = {forward, backward, memory, is_possible, 0};

@@ -60,7 +60,7 @@ static ewc_status backward(const ewci_layer *layer, const ewci_flow *flow,
     const ewci_backend_ops *const ops = be->ops;
     const ewck_norm *const norm = &layer->norm;
     const moments m = moments_of(layer, flow, values);
-    float *const sums = flow->memory;
+    float *const sums = flow->sums;
     ewc_status status;
     EWCI_TRY(ops->activation_backward(be, d_out, values->out, values->z, flow->repeats, flow->rows,
         layer->out, layer->activation));
@@ -85,16 +85,11 @@ done:
     return status;
 }
 
-static size_t memory(const ewci_layer *layer, ewc_backend *be, int64_t rows, int64_t gradients)
+static int is_possible(const ewci_layer *layer, const ewci_backend_ops *ops)
 {
-    (void)be, (void)rows;
-    return gradients > 0 ? 2 * (size_t)layer->norm.channels * sizeof(float) : 0;
-}
-
-static int is_possible(const ewci_backend_ops *ops)
-{
+    (void)layer;
     return ops->norm_moments && ops->norm_keep && ops->norm_forward && ops->norm_backward_data &&
            ops->norm_backward_weight && ops->add;
 }
 
-const ewci_layer_ops ewci_layer_norm = {forward, backward, memory, is_possible, 0};
+const ewci_layer_ops ewci_layer_norm = {forward, backward, NULL, is_possible, 0};

@@ -21,8 +21,9 @@ static ewc_status backward(const ewci_layer *layer, const ewci_flow *flow,
         flow->be, d_in, d_out, values->in, &layer->conv, flow->repeats, flow->rows, kind_of(layer));
 }
 
-static int is_possible(const ewci_backend_ops *ops)
+static int is_possible(const ewci_layer *layer, const ewci_backend_ops *ops)
 {
+    (void)layer;
     return ops->pool_forward && ops->pool_backward;
 }
 

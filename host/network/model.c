@@ -65,7 +65,7 @@ static ewc_status check_backend(const ewc_model *model)
     const ewci_backend_ops *const o = model->be->ops;
     int is_possible = o->nll && o->seeds;
     for (int64_t i = 0; is_possible && i < model->layer_count; i++)
-        is_possible = model->layers[i].ops->is_possible(o);
+        is_possible = model->layers[i].ops->is_possible(&model->layers[i], o);
     if (is_possible) return EWC_OK;
     return ewci_fail(EWC_ERR_DEVICE, "ewc_model_create: backend %s lacks an operation", o->name);
 }
@@ -486,6 +486,21 @@ ewc_status ewci_model_statistics(const ewc_model *model, ewck_statistics *host_o
     return model->be->ops->stats(model->be, host_out, x, &model->spans);
 }
 
+const char *ewci_model_find_bad(const ewc_model *model, const float *x)
+{
+    const char *name = NULL;
+    ewc_backend *const be = model->be;
+    float *const host = ewci_calloc((size_t)model->count, sizeof *host);
+    if (host && be->ops->download(be, host, x, (size_t)model->count * sizeof *host) == EWC_OK)
+        for (int64_t i = 0; !name && i < model->segment_count; i++) {
+            const ewc_segment *const s = &model->segments[i];
+            for (int64_t k = s->offset; !name && k < s->offset + s->count; k++)
+                if (!isfinite(host[k])) name = s->name;
+        }
+    free(host);
+    return name;
+}
+
 ewc_status ewci_batch_memory(ewc_backend *be, size_t *bytes)
 {
     ewc_backend_info info;
@@ -577,7 +592,7 @@ done:
 static ewc_status make_scratch(ewci_pass *pass, int squares)
 {
     const ewc_model *const model = pass->model;
-    int64_t widest_in = 0, widest_out = 0;
+    int64_t widest_in = 0, widest_out = 0, channels = 0;
     size_t most = 0;
     ewc_status status = EWC_OK;
     for (int64_t i = 0; i < model->layer_count; i++) {
@@ -586,11 +601,15 @@ static ewc_status make_scratch(ewci_pass *pass, int squares)
                                                       pass->max_rows, pass->max_gradients)
                                                 : 0;
         most = bytes > most ? bytes : most;
+        if (layer->kind == EWCI_NORM && layer->norm.channels > channels)
+            channels = layer->norm.channels;
         if (layer->kind != EWCI_LINEAR || layer->positions > 1) continue;
         widest_in = layer->in > widest_in ? layer->in : widest_in;
         widest_out = layer->out > widest_out ? layer->out : widest_out;
     }
     if (most > 0) EWCI_TRY(ewci_device_alloc(model->be, &pass->memory, (int64_t)most, 1));
+    if (pass->max_gradients > 0 && channels > 0)
+        EWCI_TRY(ewci_device_alloc(model->be, &pass->sums, 2 * channels, sizeof(float)));
     if (!squares) goto done;
     EWCI_TRY(
         ewci_device_alloc(model->be, &pass->square_in, pass->max_rows * widest_in, sizeof(float)));
@@ -676,6 +695,7 @@ void ewci_pass_free(ewci_pass *pass)
     ewci_device_free(be, pass->norms);
     ewci_device_free(be, pass->square_out);
     ewci_device_free(be, pass->square_in);
+    ewci_device_free(be, pass->sums);
     ewci_device_free(be, pass->memory);
     for (int k = EWCI_SLOTS; k-- > 0;)
         ewci_device_free(be, *slot_of(pass, k));
@@ -712,6 +732,7 @@ static ewci_flow flow_of(const ewci_pass *pass, int64_t repeats)
         .packed = pass->is_packed ? &pass->packed : NULL,
         .square_in = pass->square_in,
         .square_out = pass->square_out,
+        .sums = pass->sums,
         .memory = pass->memory};
 }
 

@@ -36,6 +36,10 @@ struct ewc_model {
 /* Statistics of each segment of x, which has the model's layout; waits. */
 ewc_status ewci_model_statistics(const ewc_model *model, ewck_statistics *host_out, const float *x);
 
+/* The first segment of x, likewise, with a number that is not finite; NULL: there is none, or that
+ * cannot be found out. Waits. */
+const char *ewci_model_find_bad(const ewc_model *model, const float *x);
+
 /* Samples that a pass layer by layer, with so many rows of gradients for each, does well to have at
  * a time: what the backend likes, as long as `limit` bytes hold it. */
 int64_t ewci_model_batch(const ewc_model *model, int64_t repeats, size_t limit);
@@ -66,7 +70,8 @@ typedef struct ewci_pass {
     float *delta;              /* (max_gradients, widest) gradients at the logits, for backward */
     float *delta2;             /* the same, the other one of the pair */
     float *more[EWCI_SLOTS];   /* gradients of networks that are no chain */
-    void *memory;              /* scratch of the layers */
+    void *memory;              /* scratch of the layers' operations */
+    float *sums;               /* scratch of norms */
     float *square_in, *square_out; /* scratch for EWCI_MODE_SQUARE, or NULL */
     float *norms;                  /* (max_gradients) likewise, of drop_rows, */
     ewci_packed packed;            /* and of pack_rows */

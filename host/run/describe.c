@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a run is and what happens in it, in JSON: the record's lines and result.json. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -235,6 +236,30 @@ static void describe_rmse(json_t *out, const ewc_run_result *r)
     json_object_set_new(out, "rmse", rmse);
 }
 
+/* An object for each Fisher pass so far. They are in the record, and kept nowhere else: memory does
+ * not grow from task to task. */
+static json_t *read_fishers(const ewc_run *run)
+{
+    json_t *const out = json_array();
+    char *const path = run->folder != NULL ? ewci_run_path(run->folder, "metrics.jsonl") : NULL;
+    FILE *const file = path != NULL ? fopen(path, "re") : NULL;
+    char *line = NULL;
+    size_t room = 0;
+    while (file != NULL && getline(&line, &room, file) > 0) {
+        json_t *const event = strstr(line, "\"fisher\"") ? json_loads(line, 0, NULL) : NULL;
+        const char *const name = json_string_value(json_object_get(event, "event"));
+        if (name != NULL && strcmp(name, "fisher") == 0) {
+            json_object_del(event, "event");
+            json_array_append(out, event);
+        }
+        json_decref(event);
+    }
+    if (file != NULL) fclose(file);
+    free(line);
+    free(path);
+    return out;
+}
+
 static json_t *describe_result(const ewc_run *run)
 {
     const ewc_run_result *const r = &run->result;
@@ -250,7 +275,7 @@ static json_t *describe_result(const ewc_run *run)
     for (int64_t i = 0; i < r->done; i++)
         validation_acc += r->validation[i] / (double)r->done;
     json_t *const more = json_pack("{s:I, s:o, s:o, s:o, s:o,"
-                                   " s:{s:o, s:o, s:o, s:o}, s:I, s:o, s:O}",
+                                   " s:{s:o, s:o, s:o, s:o}, s:I, s:o, s:o}",
         "tasks_done", (json_int_t)r->done, "accuracy", accuracy, "baseline",
         ewci_json_reals(r->baseline, r->tasks), "validation",
         ewci_json_reals(r->validation, r->tasks), "validation_acc", ewci_json_real(validation_acc),
@@ -258,7 +283,7 @@ static json_t *describe_result(const ewc_run *run)
         ewci_json_real(r->seconds_training), "fisher", ewci_json_real(r->seconds_fisher),
         "evaluation", ewci_json_real(r->seconds_evaluation), "fisher_samples_done",
         (json_int_t)r->fisher_samples, "fisher_samples_per_second",
-        ewci_json_real((double)r->fisher_samples / r->seconds_fisher), "fisher", run->fishers);
+        ewci_json_real((double)r->fisher_samples / r->seconds_fisher), "fisher", read_fishers(run));
     json_t *const measures = ewci_run_describe_measures(&run->measures);
     json_object_update(out, measures);
     json_decref(measures);

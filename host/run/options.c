@@ -704,10 +704,10 @@ ewc_status ewc_options_load_json(ewc_run_options *options, const char *path)
     const int chosen = result.preset[0] != '\0'; /* a flag is stronger than the file */
     if (preset != NULL && !json_is_string(preset)) {
         status = bad_value(find_row("preset"), "not a string");
-        goto done;
+    } else if (!chosen && preset != NULL && json_string_length(preset) > 0) {
+        status = set_preset(&result, json_string_value(preset));
     }
-    if (!chosen && preset != NULL && json_string_length(preset) > 0)
-        EWCI_TRY(set_preset(&result, json_string_value(preset)));
+    if (status != EWC_OK) EWCI_TRY(ewci_fail(status, "%s: %s", path, ewc_last_error()));
 
     const char *key;
     json_t *value;

@@ -55,25 +55,6 @@ done:
     return status;
 }
 
-static ewc_status exchange_fishers(ewc_run *run, ewci_state *state)
-{
-    char *text = NULL;
-    ewc_status status;
-    if (!ewci_state_is_read(state)) text = json_dumps(run->fishers, JSON_COMPACT);
-    EWCI_TRY(exchange_text(state, "run.fishers", &text));
-    if (!ewci_state_is_read(state)) goto done;
-    json_t *const fishers = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-    if (!json_is_array(fishers)) {
-        json_decref(fishers);
-        EWCI_TRY(ewci_fail(EWC_ERR_CHECKPOINT, "run.fishers: expected an array"));
-    }
-    json_decref(run->fishers);
-    run->fishers = fishers;
-done:
-    free(text);
-    return status;
-}
-
 /* What the finished tasks have left. */
 static ewc_status exchange_kept(ewc_run *run, ewci_state *state)
 {
@@ -130,7 +111,6 @@ static ewc_status exchange(ewc_run *run, ewci_state *state, int64_t *record)
     EWCI_TRY(exchange_numbers(run, state, record));
     EWCI_TRY(ewci_trainer_exchange(run->trainer, state));
     EWCI_TRY(exchange_kept(run, state));
-    EWCI_TRY(exchange_fishers(run, state));
     if (!ewci_state_is_read(state)) EWCI_TRY(exchange_identity(run, state)); /* text, so the last */
 done:
     return status;

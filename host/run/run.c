@@ -3,6 +3,7 @@
 #include "ewc/run.h"
 
 #include <limits.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../backend/paper.h"
 #include "../base/enter.h"
 #include "../base/file.h"
 #include "../methods/method.h"
@@ -100,6 +102,7 @@ static ewc_status save_finished(ewc_run *run)
     run->saved_at = ewci_run_now();
 done:
     free(text);
+    malloc_trim(0); /* of a long sequence the text is large */
     return status;
 }
 
@@ -118,6 +121,28 @@ static ewc_status create_kept(ewc_run *run)
     if (kept->theta != NULL && (run->state == NULL || (kept->s != NULL && kept->mu != NULL)))
         return EWC_OK;
     return ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory");
+}
+
+uint64_t ewci_run_host_bytes(const ewc_run *run)
+{
+    const ewc_run_options *const o = &run->options;
+    const uint64_t parameters = (uint64_t)ewc_model_parameter_count(run->model) * sizeof(float);
+    const int has_penalty = run->state != NULL;
+    const uint64_t kept = o->checkpoint ? (has_penalty ? 3 : 1) * parameters : 0;
+    const int compares = o->fisher_overlap && has_penalty && ewci_method_lambda(o) > 0.0;
+    return kept + (compares ? (uint64_t)ewc_tasks_count(run->tasks) * parameters : 0);
+}
+
+void ewci_run_free_model(ewc_run *run)
+{
+    ewc_trainer_free(run->trainer);
+    ewc_consolidation_free(run->state);
+    ewc_optimizer_free(run->optimizer);
+    ewc_model_free(run->model);
+    run->trainer = NULL;
+    run->state = NULL;
+    run->optimizer = NULL;
+    run->model = NULL;
 }
 
 static void free_kept(kept_model *kept)
@@ -248,9 +273,6 @@ static int on_event(void *user, const ewc_event *e)
     if (e->kind == EWC_EVENT_FISHER) {
         result->seconds_fisher += e->seconds;
         result->fisher_samples += e->samples;
-        json_t *const copy = json_copy(line);
-        json_object_del(copy, "event");
-        json_array_append_new(run->fishers, copy);
     }
     if (keep_cause(run, ewci_record_add(run->record, line))) return 1;
     if (ewci_run_is_at_end(e)) {
@@ -356,7 +378,7 @@ static void spell_model(ewc_run *run)
         run->model_text + used, size - used, "-%lld", (long long)ewc_model_outputs(run->model));
 }
 
-static ewc_status create_model(ewc_run *run)
+ewc_status ewci_run_create_model(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
     ewc_status status = EWC_OK;
@@ -375,6 +397,7 @@ static ewc_status create_model(ewc_run *run)
     model.seed = (uint64_t)o->seed;
     model.likelihood = (ewc_likelihood)o->likelihood;
     model.sigma = (float)o->sigma;
+    ewci_purpose_set(EWCI_FOR_PARAMETERS);
     EWCI_TRY(ewc_model_create(&run->model, run->backend, &model));
     spell_model(run);
 
@@ -396,6 +419,7 @@ static ewc_status create_model(ewc_run *run)
     penalty.gamma = (float)ewci_method_gamma(o);
     penalty.penalty = (ewc_penalty)o->penalty;
     penalty.exclude_heads = o->exclude_heads;
+    ewci_purpose_set(EWCI_FOR_PENALTY);
     EWCI_TRY(ewc_consolidation_create(&run->state, run->model, &penalty));
 done:
     return status;
@@ -414,7 +438,7 @@ ewc_fisher_options ewci_run_fisher_options(const ewc_run *run)
     return fisher;
 }
 
-static ewc_status create_trainer(ewc_run *run)
+ewc_status ewci_run_create_trainer(ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
     ewc_train_options training = EWC_TRAIN_OPTIONS_DEFAULTS;
@@ -462,8 +486,10 @@ static int64_t count_trained(const ewc_model *model)
     return count;
 }
 
-ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
-    const ewc_run_callbacks *callbacks, const json_t *sequence, const char *folder)
+/* The run of these options, which have been checked, in no folder yet; or data and plan of it. What
+ * `folder` has kept of a run that goes on: its network. */
+static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
+    const ewc_run_callbacks *callbacks, const json_t *sequence, const char *folder, int only_plans)
 {
     ewc_status status = EWC_OK;
     char *network = NULL;
@@ -479,6 +505,7 @@ ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
             ewci_copy_options("ewc_run_callbacks", &run->callbacks, callbacks, "ewc_run_create"));
 
     EWCI_TRY(read_network(&network, o, folder));
+    if (sequence == NULL) EWCI_TRY(ewci_sequence_check(o));
     ewc_backend_options backend = EWC_BACKEND_OPTIONS_DEFAULTS;
     backend.threads = (int)o->threads;
     backend.precision = (ewc_precision)o->precision;
@@ -487,13 +514,14 @@ ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
     EWCI_TRY(ewc_backend_create(&run->backend, o->device, &backend));
     EWCI_TRY(ewci_run_create_data(run, sequence));
     EWCI_TRY(create_network(run, network));
-    EWCI_TRY(create_model(run));
-    EWCI_TRY(create_trainer(run));
+    EWCI_TRY(ewci_run_plan(run));
+    if (only_plans) goto planned;
+    EWCI_TRY(ewci_run_check_plan(run));
+    EWCI_TRY(ewci_run_create_model(run));
+    EWCI_TRY(ewci_run_create_trainer(run));
     EWCI_TRY(create_kept(run));
 
     EWCI_TRY(ewc_backend_describe(run->backend, &run->device, sizeof run->device));
-    run->fishers = json_array();
-    if (run->fishers == NULL) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory"));
     run->result.device = &run->device;
     run->result.folder = "";
     run->result.model = run->model_text;
@@ -519,6 +547,7 @@ ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
         run->names[t] = ewc_tasks_name(run->tasks, t);
     run->result.names = run->names;
     run->result.sets = ewci_tasks_set_count(run->tasks);
+planned:
     *out = run;
     run = NULL;
 done:
@@ -549,6 +578,32 @@ ewc_status ewc_run_create(
     EWCI_TRY(ewci_run_make(out, options, callbacks, NULL, NULL));
 done:
     return status;
+}
+
+ewc_status ewci_run_make(ewc_run **out, const ewc_run_options *options,
+    const ewc_run_callbacks *callbacks, const json_t *sequence, const char *folder)
+{
+    return create_run(out, options, callbacks, sequence, folder, 0);
+}
+
+ewc_status ewc_run_plan_memory(const ewc_run_options *options, const ewc_run_callbacks *callbacks,
+    ewc_memory_plan *out, size_t size)
+{
+    EWCI_ENTER(options, out);
+    ewc_run *run = NULL;
+    ewc_status status;
+    EWCI_TRY(ewci_check_size("ewc_memory_plan", size, "ewc_run_plan_memory"));
+    EWCI_TRY(ewc_options_check(options));
+    EWCI_TRY(create_run(&run, options, callbacks, NULL, NULL, 1));
+    EWCI_TRY(ewci_copy_out("ewc_memory_plan", out, size, &run->plan, "ewc_run_plan_memory"));
+done:
+    ewc_run_free(run);
+    return status;
+}
+
+const ewc_memory_plan *ewc_run_get_memory(const ewc_run *run)
+{
+    return run != NULL ? &run->plan : NULL;
 }
 
 ewc_status ewci_run_take_options(
@@ -637,11 +692,7 @@ void ewc_run_free(ewc_run *run)
     ewci_checkpoint_free(run->task_model);
     ewci_record_free(run->record);
     free_kept(&run->kept);
-    json_decref(run->fishers);
-    ewc_trainer_free(run->trainer);
-    ewc_consolidation_free(run->state);
-    ewc_optimizer_free(run->optimizer);
-    ewc_model_free(run->model);
+    ewci_run_free_model(run);
     ewc_network_free(run->network);
     ewc_tasks_free(run->tasks);
     ewci_sets_free(&run->sets);
@@ -745,6 +796,7 @@ static ewc_status begin(ewc_run *run)
     line = json_pack("{s:s}", "event", "begin");
     json_t *const what = ewci_run_describe(run);
     json_object_update(line, what);
+    json_object_set_new(line, "memory_bytes", ewci_run_describe_plan(run));
     json_decref(what);
     EWCI_TRY(ewci_record_add(run->record, line));
     EWCI_TRY(ewci_run_open_states(run));
@@ -789,24 +841,45 @@ static ewc_status say_unstable(const ewc_run *run)
         safe / method->factor);
 }
 
+/* The trainer's names of what the method calls its strength. */
+static int is_strength(const char *option)
+{
+    return strcmp(option, "lambda") == 0 || strcmp(option, "distill-weight") == 0;
+}
+
+/* Numbers that are not finite, likewise. */
+static ewc_status say_fault(const ewc_run *run, const ewci_fault *fault)
+{
+    const ewci_method *const method = ewci_method_of(&run->options);
+    const double factor = method->factor > 0.0 ? method->factor : 1.0;
+    return is_strength(fault->option)
+               ? ewci_fault_say(fault, method->strength, fault->value / factor)
+               : ewci_fault_say(fault, fault->option, fault->value);
+}
+
+/* What would mend it, for whoever asks. */
+static void keep_remedy(ewc_run *run, const ewci_fault *fault)
+{
+    const ewci_method *const method = ewci_method_of(&run->options);
+    if (fault->remedy == NULL) return;
+    run->result.remedy = is_strength(fault->remedy) ? method->strength : fault->remedy;
+    run->result.remedy_value = fault->remedy_value;
+}
+
 /* What became of training, with the sentence of the first cause. */
 static ewc_status train(ewc_run *run)
 {
-    const ewci_method *const method = ewci_method_of(&run->options);
     run->executing = 1;
-    ewc_status status = run->resumes || run->former_folder != NULL
-                            ? ewci_trainer_go_on(run->trainer)
-                            : ewc_trainer_run(run->trainer);
+    const ewc_status status = run->resumes || run->former_folder != NULL
+                                  ? ewci_trainer_go_on(run->trainer)
+                                  : ewc_trainer_run(run->trainer);
     run->executing = 0;
     if (run->event_status != EWC_OK)
         return ewci_fail(run->event_status, "%s", run->event_sentence); /* why it was stopped */
-    if (method->strength == NULL || strcmp(method->strength, "lambda") == 0) return status;
-    if (status == EWC_ERR_UNSTABLE) return say_unstable(run);
-    if (status != EWC_ERR_NONFINITE || strstr(ewc_last_error(), "lambda: ") == NULL) return status;
-    if (method->factor == 1.0)
-        return ewci_fail(status, "%s (lambda is %s)", ewc_last_error(), method->strength);
-    return ewci_fail(
-        status, "%s (lambda is %g times %s)", ewc_last_error(), method->factor, method->strength);
+    if (status != EWC_ERR_UNSTABLE && status != EWC_ERR_NONFINITE) return status;
+    const ewci_fault *const fault = ewci_trainer_fault(run->trainer);
+    keep_remedy(run, fault);
+    return status == EWC_ERR_UNSTABLE ? say_unstable(run) : say_fault(run, fault);
 }
 
 /* The end that nobody wished for: what is finished is saved, the cause recorded, and returned. */

@@ -34,13 +34,13 @@ struct ewc_run {
     ewc_trainer *trainer;
     ewci_record *record;
     ewc_run_result result;
+    ewc_memory_plan plan;
     ewc_measures measures; /* of which result has the address */
     ewc_backend_info device;
     ewc_status event_status; /* what went wrong while an event was recorded, and its sentence */
     char event_sentence[512];
     kept_model kept;        /* after result.done tasks */
     double start, saved_at; /* seconds; saved_at: of the last interim save, 0: none */
-    json_t *fishers;        /* an object for each Fisher pass, for result.json */
     int executing;          /* inside ewc_run_execute, as callbacks are */
     const char **names;     /* (tasks), borrowed from `tasks` */
     int resumes;            /* made by ewc_run_resume */
@@ -67,6 +67,23 @@ json_t *ewci_run_describe_measures(const ewc_measures *measures);
 enum { EWCI_RECORD_MATRIX = 32 };
 /* An event as a line of the record. */
 json_t *ewci_run_describe_event(const ewc_run *run, const ewc_event *event);
+
+/* run.c: model, optimizer and EWC state; trainer; what an early end is written from. All free what
+ * they had made before they fail, or leave it to ewc_run_free. */
+ewc_status ewci_run_create_model(ewc_run *run);
+ewc_status ewci_run_create_trainer(ewc_run *run);
+/* Bytes of what an early end is written from, and of F of all tasks. */
+uint64_t ewci_run_host_bytes(const ewc_run *run);
+/* Frees trainer, EWC state, optimizer and model. */
+void ewci_run_free_model(ewc_run *run);
+
+/* memory.c: plans what a run with data and tasks, and nothing else yet, will take.
+ * @return EWC_OK, also where it does not fit; EWC_ERR_MEMORY; EWC_ERR_DEVICE; as the two above */
+ewc_status ewci_run_plan(ewc_run *run);
+/* @return EWC_OK; EWC_ERR_CONFIG: it does not fit */
+ewc_status ewci_run_check_plan(const ewc_run *run);
+/* The parts of the plan, by name. NULL if out of memory. */
+json_t *ewci_run_describe_plan(const ewc_run *run);
 
 /* What the options say of a Fisher pass. */
 ewc_fisher_options ewci_run_fisher_options(const ewc_run *run);

@@ -504,29 +504,46 @@ static ewc_status fail_in_file(ewc_status status, const char *path)
     return ewci_fail(status == EWC_ERR_ARGUMENT ? EWC_ERR_CONFIG : status, "%s: %s", path, text);
 }
 
+static ewc_status read_file(json_t **root, const char *path)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    ewc_status status = ewci_file_read(&text, &bytes, path, EWCI_SEQUENCE_BYTES_MAX);
+    if (status == EWC_ERR_IO) status = ewci_fail(EWC_ERR_CONFIG, "sequence: %s", ewc_last_error());
+    if (status == EWC_OK) status = ewci_json_parse(root, text, bytes, path, EWC_ERR_CONFIG);
+    free(text);
+    return status;
+}
+
+ewc_status ewci_sequence_check(const ewc_run_options *options)
+{
+    json_t *root = NULL;
+    if (options->sequence[0] == '\0') return EWC_OK;
+    ewc_status status = read_file(&root, options->sequence);
+    if (status == EWC_OK) {
+        status = check_head(root, options);
+        if (status != EWC_OK) status = fail_in_file(status, options->sequence);
+    }
+    json_decref(root);
+    return status;
+}
+
 ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *backend,
     const ewc_run_options *options, const ewc_task_options *tasks, const json_t *given)
 {
     ewc_sequence *sequence = NULL;
     const char *const path = options->sequence;
     ewc_status status;
-    char *text = NULL;
-    size_t bytes = 0;
     json_t *root = NULL;
     ewc_dataset *own = NULL;
     reader r = {options, backend, sets, ""};
     char copy[EWC_OPTION_TEXT_SIZE];
     snprintf(copy, sizeof copy, "%s", path);
     snprintf(r.folder, sizeof r.folder, "%s", dirname(copy));
-    if (given == NULL) {
-        status = ewci_file_read(&text, &bytes, path, EWCI_SEQUENCE_BYTES_MAX);
-        if (status == EWC_ERR_IO)
-            status = ewci_fail(EWC_ERR_CONFIG, "sequence: %s", ewc_last_error());
-        if (status != EWC_OK) goto done;
-        EWCI_TRY(ewci_json_parse(&root, text, bytes, path, EWC_ERR_CONFIG));
-    } else {
+    if (given == NULL)
+        EWCI_TRY(read_file(&root, path));
+    else
         root = json_incref((json_t *)(uintptr_t)given);
-    }
     EWCI_TRY(ewc_sequence_create(&sequence));
     status = read_tasks(&r, sequence, root, &own);
     if (status == EWC_OK) status = ewc_tasks_create_sequence(out, sequence, NULL, tasks);
@@ -534,7 +551,6 @@ ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *bac
 done:
     ewc_sequence_free(sequence);
     json_decref(root);
-    free(text);
     return status;
 }
 

@@ -58,6 +58,10 @@ ewc_status ewci_sequence_restore(
 
 enum { EWCI_SEQUENCE_BYTES_MAX = 1 << 24 };
 
+/* Whether there is such a file at options->sequence, if any is named, of as many tasks and of the
+ * scenario that the options say; no data are read. @return as the following */
+ewc_status ewci_sequence_check(const ewc_run_options *options);
+
 /* The tasks of the file at options->sequence, whose number and scenario, if it says one, are those
  * of the options; with the sets it names. Tasks without data of their own are of the set that the
  * options say. Of `tasks` what ewc_tasks_create_sequence takes. `given`, unless NULL, is what the

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "../backend/paper.h"
 #include "../base/enter.h"
 #include "../data/task.h"
 #include "../ewc/consolidation.h"
@@ -15,6 +16,7 @@
 #include "../ewc/overlap.h"
 #include "../ewc/path.h"
 #include "../methods/balance.h"
+#include "../methods/blame.h"
 #include "../methods/replay.h"
 #include "../methods/stopping.h"
 #include "../methods/teacher.h"
@@ -99,7 +101,8 @@ struct ewc_trainer {
     int64_t *fewest_samples; /* (count, count) that any of those rests on, of which `lowest` is */
     int64_t trained;         /* samples, in the last task */
     position at;
-    double polled; /* when the callback was last called */
+    double polled;    /* when the callback was last called */
+    ewci_fault fault; /* that ended training; without an option: none */
 };
 
 static double seconds_now(void)
@@ -195,6 +198,14 @@ static double *nan_array(int64_t n)
     return values;
 }
 
+/* Written, so that it is there before the first step and not when a task comes to it. */
+static int64_t *zero_array(int64_t n)
+{
+    int64_t *const values = ewci_calloc((size_t)n, sizeof *values);
+    if (values) memset(values, 0, (size_t)n * sizeof *values);
+    return values;
+}
+
 /* Rows of the largest split that is evaluated; 1 at least. */
 static int64_t most_rows(const ewc_trainer *trainer)
 {
@@ -274,11 +285,11 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         trainer->rmse = nan_array(count * count);
         trainer->width = ewci_likelihood_sums(model, tasks);
         trainer->sums = ewci_calloc((size_t)(count * trainer->width), sizeof *trainer->sums);
-        trainer->accuracy_samples = ewci_calloc((size_t)(count * count), sizeof(int64_t));
-        trainer->baseline_samples = ewci_calloc((size_t)count, sizeof(int64_t));
-        trainer->validation_samples = ewci_calloc((size_t)count, sizeof(int64_t));
-        trainer->row_samples = ewci_calloc((size_t)count, sizeof(int64_t));
-        trainer->fewest_samples = ewci_calloc((size_t)(count * count), sizeof(int64_t));
+        trainer->accuracy_samples = zero_array(count * count);
+        trainer->baseline_samples = zero_array(count);
+        trainer->validation_samples = zero_array(count);
+        trainer->row_samples = zero_array(count);
+        trainer->fewest_samples = zero_array(count * count);
         trainer->stats = ewci_calloc((size_t)model->segment_count, sizeof *trainer->stats);
     }
     if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->validation ||
@@ -298,11 +309,14 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     trainer->count = count;
     const int64_t replayed = o.replay_batch > 0 ? o.replay_batch : o.batch;
     const int64_t rows = o.replay == EWC_REPLAY_JOIN ? o.batch + replayed : o.batch;
-    EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
+    ewci_purpose_set(EWCI_FOR_EVALUATION);
     EWCI_TRY(create_evaluation(trainer));
+    ewci_purpose_set(EWCI_FOR_TRAINING);
+    EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
     EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
     EWCI_TRY(
         ewci_device_alloc(be, &trainer->scores, count * trainer->width, sizeof *trainer->scores));
+    ewci_purpose_set(EWCI_FOR_METHOD);
     if (o.joint) { /* the maps of all tasks, so that those of fewer stay where they are */
         ewci_task_view all;
         EWCI_TRY(ewci_tasks_select_joint(tasks, &all, count));
@@ -317,6 +331,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         EWCI_TRY(ewci_replay_create(
             &trainer->replay, model, tasks, o.replay, o.memory, replayed, o.seed));
     if (state && state->options.lambda > 0.0f && !o.joint) {
+        ewci_purpose_set(EWCI_FOR_FISHER);
         EWCI_TRY(ewc_fisher_create(&trainer->fisher, model));
         if (o.fisher_overlap) EWCI_TRY(ewci_overlap_create(&trainer->overlap, model, count));
         const int64_t logits = ewci_tasks_scenario(tasks) == EWC_SCENARIO_CLASS
@@ -329,6 +344,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         }
         if (o.importance == EWC_IMPORTANCE_FISHER)
             EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &fisher, logits, most));
+        ewci_purpose_set(EWCI_FOR_METHOD);
         if (o.importance >= EWC_IMPORTANCE_PATH)
             EWCI_TRY(ewci_path_create(&trainer->path, model, o.patience > 0));
     }
@@ -337,6 +353,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         const int64_t most = ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK && !o.joint
                                  ? ewc_tasks_classes(tasks)
                                  : model->outputs;
+        ewci_purpose_set(EWCI_FOR_TRAINING);
         EWCI_TRY(ewci_mlp_create(&trainer->mlp, optimizer, o.batch, most));
     }
     *out = trainer;
@@ -516,6 +533,29 @@ static ewc_status poll(ewc_trainer *trainer)
     return emit(trainer, &event);
 }
 
+/* ---- Numbers that are not finite ---- */
+
+/* Blames somebody for what is no longer finite in task t after so many of its steps. */
+static ewc_status say_fault(ewc_trainer *trainer, int64_t t, int64_t step)
+{
+    ewci_fault *const fault = &trainer->fault;
+    fault->task = t;
+    fault->step = step;
+    ewci_blame(fault, &trainer->options, trainer->optimizer, trainer->state, trainer->tasks, t,
+        trainer->teacher != NULL && t > 0);
+    return ewci_fault_say(fault, fault->option, fault->value);
+}
+
+/* The same at the end of a task, of what the last error says. */
+static ewc_status say_last_fault(ewc_trainer *trainer, int64_t t)
+{
+    const char *text = ewc_last_error(); /* "ewc_fisher_compute: task 2: 1 entries of F of ..." */
+    for (const char *c; (c = strstr(text, ": ")) != NULL;)
+        text = c + 2;
+    snprintf(trainer->fault.what, sizeof trainer->fault.what, "%s", text);
+    return say_fault(trainer, t, trainer->at.step);
+}
+
 /* ---- Evaluation ---- */
 
 /* Adds what scores n samples of a split of task t to scores (width), as ewc_trainer_evaluate;
@@ -634,6 +674,12 @@ static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const e
     const ewc_status status = evaluate(trainer, 0, e->last + 1, e->split, e->seen, e->samples,
         e->row, trainer->losses, confusion, 1);
     if (status != EWC_OK) return status;
+    for (int64_t j = 0; j < e->seen && j <= e->last && event->task >= 0; j++)
+        if (e->samples[j] > 0 && !isfinite(trainer->losses[j])) {
+            snprintf(trainer->fault.what, sizeof trainer->fault.what,
+                "the loss on task %lld is not finite", (long long)j + 1);
+            return say_fault(trainer, event->task, trainer->at.step);
+        }
     event->confusion = confusion ? ewci_confusion_counts(confusion) : NULL;
     event->kind = e->split == EWC_SPLIT_VALIDATION ? EWC_EVENT_VALIDATED : EWC_EVENT_EVALUATED;
     event->accuracy = e->row;
@@ -841,13 +887,14 @@ done:
 }
 
 /* An explicit penalty step that overshoots would end in NaN; better said before. */
-static ewc_status check_stability(const ewc_trainer *trainer)
+static ewc_status check_stability(ewc_trainer *trainer)
 {
     const ewc_consolidation *const state = trainer->state;
     if (ewci_optimizer_rule(trainer->optimizer, state) != EWCK_PENALTY_EXPLICIT) return EWC_OK;
     const double safe =
         ewc_optimizer_safe_lambda(trainer->optimizer, state, trainer->optimizer->options.lr);
     if ((double)state->options.lambda <= safe) return EWC_OK;
+    ewci_optimizer_blame(trainer->optimizer, state, &trainer->fault);
     return ewci_fail(EWC_ERR_UNSTABLE,
         "lambda: %g makes the explicit penalty step diverge (max S %.4g, lr %g); the largest safe "
         "lambda is %.4g, or use the proximal penalty",
@@ -863,12 +910,12 @@ static ewc_status report_step(ewc_trainer *trainer, const task_run *run, ewc_eve
     ewc_status status;
     EWCI_TRY(be->ops->download(be, &loss, trainer->total, sizeof loss));
     EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
-    status = ewci_optimizer_check(trainer->optimizer, trainer->state);
-    if (status == EWC_OK && !isfinite(loss))
-        status = ewci_fail(EWC_ERR_NONFINITE, "the loss is no longer finite (lr %g)", event->lr);
-    if (status == EWC_ERR_NONFINITE)
-        status = ewci_fail(status, "task %lld, step %lld: %s", (long long)run->t + 1,
-            (long long)event->step, ewc_last_error());
+    status = ewci_optimizer_check(trainer->optimizer, trainer->state, &trainer->fault);
+    if (status == EWC_OK && !isfinite(loss)) {
+        strcpy(trainer->fault.what, "the loss is no longer finite, while all weights are");
+        status = EWC_ERR_NONFINITE;
+    }
+    if (status == EWC_ERR_NONFINITE) status = say_fault(trainer, run->t, event->step);
     if (status != EWC_OK) goto done;
     event->kind = EWC_EVENT_STEP;
     event->loss = loss / (double)trainer->at.samples_since;
@@ -1112,6 +1159,7 @@ static ewc_status consolidate_task(ewc_trainer *trainer, int64_t t)
     if (trainer->fisher && trainer->at.phase == FOLD) EWCI_TRY(fold_task(trainer, t));
     if (trainer->at.phase < EVALUATION) trainer->at.phase = EVALUATION;
 done:
+    if (status == EWC_ERR_NONFINITE) status = say_last_fault(trainer, t);
     return status;
 }
 
@@ -1294,11 +1342,32 @@ done:
     return status;
 }
 
+/* A state of numbers that are not finite would only come to the same end again. */
+static ewc_status check_finite(const ewc_trainer *trainer)
+{
+    ewc_backend *const be = trainer->model->be;
+    int32_t flag;
+    double total;
+    ewc_status status;
+    EWCI_TRY(ewci_optimizer_flag(trainer->optimizer, &flag));
+    EWCI_TRY(be->ops->download(be, &total, trainer->total, sizeof total));
+    if (flag || !isfinite(total))
+        status = ewci_fail(EWC_ERR_NONFINITE, "weights or loss are no longer finite");
+done:
+    return status;
+}
+
+const ewci_fault *ewci_trainer_fault(const ewc_trainer *trainer)
+{
+    return &trainer->fault;
+}
+
 ewc_status ewci_trainer_exchange(ewc_trainer *trainer, ewci_state *state)
 {
     const int64_t n = trainer->count;
     position at = trainer->at;
-    ewc_status status;
+    ewc_status status = EWC_OK;
+    if (!ewci_state_is_read(state)) EWCI_TRY(check_finite(trainer));
     EWCI_TRY(ewci_state_exchange(state, "trainer.at", EWCI_I64, POSITION_NUMBERS, &at));
     EWCI_TRY(check_position(trainer, &at));
     EWCI_TRY(ewci_state_exchange(state, "trainer.step", EWCI_I64, 1, &trainer->step));

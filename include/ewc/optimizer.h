@@ -46,8 +46,9 @@ EWC_API ewc_status ewc_optimizer_reset(ewc_optimizer *optimizer);
 
 /* The largest lambda at which the explicit penalty step is stable with this optimizer at learning
  * rate `lr`: 2 (1 + m) / (lr max S) for SGD with momentum m, in Nesterov's form 1 + 2 m times less;
- * infinite for Adam and AdamW, whose step is bounded by its normalisation, and where S = 0 or
- * `state` is NULL. */
+ * 1e15 / max S for Adam and AdamW, whose step is bounded by its normalisation, but whose second
+ * moment overflows where lambda S times the distance from mu comes near 1.8e19; infinite where S =
+ * 0 or `state` is NULL. */
 EWC_API double ewc_optimizer_safe_lambda(
     const ewc_optimizer *optimizer, const ewc_consolidation *state, float lr);
 

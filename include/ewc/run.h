@@ -41,7 +41,9 @@ typedef struct ewc_run_callbacks {
 
 /* Checks the options, opens the device, loads the data and makes all that the run needs. Writes
  * nothing. `callbacks` may be NULL.
- * @return EWC_OK; EWC_ERR_CONFIG: options out of range or at odds, a folder `out` that exists;
+ * @return EWC_OK; EWC_ERR_CONFIG: options out of range or at odds, a folder `out` that exists, more
+ *         memory than there is (nothing but the data has been loaded; a batch that would fit is
+ *         named);
  *         EWC_ERR_DATA, EWC_ERR_NO_DEVICE, EWC_ERR_MEMORY, EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_run_create(
     ewc_run **out, const ewc_run_options *options, const ewc_run_callbacks *callbacks);
@@ -75,6 +77,44 @@ EWC_API ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_r
  *         ewc_run_create; EWC_ERR_CHECKPOINT */
 EWC_API ewc_status ewc_run_continue(ewc_run **out, const char *folder, const char *sequence,
     int64_t tasks, const ewc_run_options *options, const ewc_run_callbacks *callbacks);
+
+/* ---- Memory ---- */
+
+/* X(field, what it is): the parts of device memory. */
+#define EWC_MEMORY_PARTS(X)                                                                        \
+    X(data, "data sets, and what rows and pixels a task has")                                      \
+    X(parameters, "parameters")                                                                    \
+    X(gradient, "gradient")                                                                        \
+    X(moments, "moments of the optimizer")                                                         \
+    X(penalty, "S and mu of the penalty")                                                          \
+    X(fisher, "F and its pass")                                                                    \
+    X(method, "what the method remembers")                                                         \
+    X(training, "training steps")                                                                  \
+    X(evaluation, "evaluation")
+
+/* Bytes that a run takes, all through its life: what it needs is there before its first step. What
+ * a backend keeps for itself, 4 to 32 MiB on a GPU, and the code are beside it. */
+typedef struct ewc_memory_plan {
+#define EWC_MEMORY_MEMBER(field, what) uint64_t field;
+    EWC_MEMORY_PARTS(EWC_MEMORY_MEMBER)
+#undef EWC_MEMORY_MEMBER
+    uint64_t device; /* all of them together */
+    uint64_t host;   /* large copies in host memory: what finished tasks left, F of all tasks */
+    uint64_t limit;  /* device memory that there is for it, on a CPU for both: what is free and what
+                      * the data have taken, or the environment's EWC_MEMORY_LIMIT in MiB if that is
+                      * less; UINT64_MAX: not known */
+    int64_t batch;   /* the largest, up to the option's, with which it fits; 0: none */
+} ewc_memory_plan;
+
+/* Plans the run of these options, for which the data are loaded; `size` is sizeof *out.
+ * @return as ewc_run_create, but for EWC_OK where it needs more than there is */
+EWC_API ewc_status ewc_run_plan_memory(const ewc_run_options *options,
+    const ewc_run_callbacks *callbacks, ewc_memory_plan *out, size_t size);
+
+/* The plan of a run, which it keeps to. */
+EWC_API const ewc_memory_plan *ewc_run_get_memory(const ewc_run *run);
+
+/* ---- Going on ---- */
 
 /* Whether there is a state in the folder to go on from. */
 EWC_API int ewc_run_is_resumable(const char *folder);
@@ -159,6 +199,9 @@ typedef struct ewc_run_result {
     int64_t sets;                   /* that the tasks are of; `data` is the first of them */
     const ewc_confusion *confusion; /* ewc_trainer_confusion */
     const double *rmse;             /* (tasks, tasks) ewc_trainer_rmse, or NULL */
+    /* After EWC_ERR_NONFINITE and EWC_ERR_UNSTABLE: an option, by its key, and the value of it with
+     * which such a run would go further; else NULL. */
+    const char *remedy, *remedy_value;
 } ewc_run_result;
 EWC_API const ewc_run_result *ewc_run_get_result(const ewc_run *run);
 

@@ -204,8 +204,8 @@ EWC_API void ewc_trainer_free(ewc_trainer *trainer);
 
 /* Trains task t (tasks 0..t where joint is set).
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_UNSTABLE: lambda is too large for the explicit step,
- *         the sentence names the largest safe one; EWC_ERR_NONFINITE: names task, step and what
- *         overflowed;
+ *         the sentence names the largest safe one; EWC_ERR_NONFINITE: names the option at fault,
+ *         task, step, segment and what overflowed;
  *         EWC_ERR_STOPPED; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_trainer_train(ewc_trainer *trainer, int64_t t);
 

@@ -423,13 +423,14 @@ Vec<T> Project(const Vec<T> &g, const Vec<T> &r)
 
 enum Estimator { kExact = 0, kSampled = 1, kEmpirical = 2, kArgmax = 3, kSensitivity = 4 };
 
-template <typename T>
+/* Of any network that has Forward and Backward, like Net. */
+template <typename T, typename AnyNet>
 Vec<T> Fisher(
-    const Net &net, const Vec<T> &theta, const Batch &batch, Window window, Estimator estimator)
+    const AnyNet &net, const Vec<T> &theta, const Batch &batch, Window window, Estimator estimator)
 {
     Vec<T> f((size_t)net.parameters, T(0));
     for (size_t n = 0; n < batch.Rows(); n++) {
-        const Pass<T> pass = Forward(net, theta, batch.Input<T>(n));
+        const auto pass = Forward(net, theta, batch.Input<T>(n));
         const Vec<T> &logits = pass.y.back();
         const Vec<T> p = Softmax(logits, window);
         if (estimator == kSensitivity) { /* | d sum of squared logits | */
@@ -466,14 +467,14 @@ struct Dropped {
     double total = 0.0, dropped = 0.0;
 };
 
-template <typename T>
+template <typename T, typename AnyNet>
 Dropped<T> FisherWithTolerance(
-    const Net &net, const Vec<T> &theta, const Batch &batch, Window window, double tolerance)
+    const AnyNet &net, const Vec<T> &theta, const Batch &batch, Window window, double tolerance)
 {
     Dropped<T> out;
     out.f.assign((size_t)net.parameters, T(0));
     for (size_t n = 0; n < batch.Rows(); n++) {
-        const Pass<T> pass = Forward(net, theta, batch.Input<T>(n));
+        const auto pass = Forward(net, theta, batch.Input<T>(n));
         const Vec<T> p = Softmax(pass.y.back(), window);
         const size_t end = (size_t)(window.first + window.count);
         Vec<Vec<T>> rows;

@@ -464,9 +464,8 @@ int cli_bench(cli_args *args)
     bench *const b = calloc(1, sizeof *b);
     if (b != NULL) b->cases = calloc(CASES_MAX, sizeof *b->cases);
     if (b == NULL || b->cases == NULL) {
-        cli_say("ewc bench: out of memory");
         free(b);
-        return 1;
+        return cli_no_memory("bench");
     }
     b->args = args;
     cli_progress_init(&progress, args);

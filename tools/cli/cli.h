@@ -89,6 +89,8 @@ const char *cli_last_error(void);
 int cli_failed(const cli_args *args, ewc_status status);
 /* The same for a mistake in the command line that the library did not see: exit code 2. */
 int cli_usage(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Says that there is no memory: exit code 1. */
+int cli_no_memory(const char *verb);
 void cli_catch_signals(void);
 int cli_signal(void); /* the signal that asks to stop, or 0 */
 /* Whether SIGUSR1 has asked for a state to be written; once for each time. */

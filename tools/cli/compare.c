@@ -57,7 +57,7 @@ static int set_run(cli_job *job, const cli_args *args, int k)
 static int parse_methods(comparison *c, const cli_args *args, const char *text)
 {
     c->jobs = calloc((size_t)(METHODS_MAX * c->seeds), sizeof *c->jobs);
-    if (c->jobs == NULL) return cli_usage("compare", "out of memory");
+    if (c->jobs == NULL) return cli_no_memory("compare");
     for (;;) {
         const size_t length = strcspn(text, ",");
         if (c->methods == METHODS_MAX)
@@ -165,8 +165,7 @@ static void find_intransigence(const comparison *c)
         const cli_job *const joint = &c->jobs[i * c->seeds];
         if (joint->options.method != EWC_METHOD_JOINT) continue;
         for (int k = 0; k < c->methods * c->seeds; k++)
-            if (c->jobs[k].result != NULL && joint[k % c->seeds].result != NULL)
-                set_intransigence(c, &c->jobs[k], &joint[k % c->seeds]);
+            set_intransigence(c, &c->jobs[k], &joint[k % c->seeds]);
         return;
     }
 }

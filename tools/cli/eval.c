@@ -62,8 +62,7 @@ int cli_eval(cli_args *args)
     if (status == EWC_OK) {
         accuracy = calloc((size_t)ewc_run_get_result(run)->tasks, sizeof *accuracy);
         if (accuracy == NULL) {
-            cli_say("ewc eval: out of memory");
-            code = 1;
+            code = cli_no_memory("eval");
             goto done;
         }
         status = other_data ? ewc_run_evaluate_other_data(run, checkpoint, accuracy)

@@ -19,17 +19,11 @@ static int fail(const char *verb, const char *path, const char *what)
     return 1;
 }
 
-static int no_memory(const char *verb)
-{
-    (void)cli_usage(verb, "out of memory");
-    return 1;
-}
-
 char *cli_join(const char *verb, const char *folder, const char *name)
 {
     char *path = NULL;
     if (asprintf(&path, "%s/%s", folder, name) >= 0) return path;
-    (void)no_memory(verb);
+    (void)cli_no_memory(verb);
     return NULL;
 }
 
@@ -44,7 +38,7 @@ int cli_file_read(const char *verb, const char *path, char **text, size_t *bytes
     for (size_t got = PIECE; code == 0 && got == PIECE;) {
         char *const larger = realloc(*text, *bytes + PIECE + 1);
         if (larger == NULL) {
-            code = no_memory(verb);
+            code = cli_no_memory(verb);
             break;
         }
         *text = larger;
@@ -102,7 +96,7 @@ int cli_folder_make(const char *verb, const char *path)
 {
     struct stat info;
     char *const copy = strdup(path);
-    int code = copy == NULL ? no_memory(verb) : 0;
+    int code = copy == NULL ? cli_no_memory(verb) : 0;
     for (char *c = copy; code == 0 && c != NULL;) {
         c = strchr(c + 1, '/');
         if (c != NULL) *c = '\0';

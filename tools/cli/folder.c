@@ -77,7 +77,7 @@ static int read_line(FILE *file, line *l, const char *verb, const char *path, in
             const size_t room = l->room > 0 ? 2 * l->room : 4096;
             char *const larger = realloc(l->text, room);
             if (larger == NULL) {
-                (void)cli_usage(verb, "out of memory");
+                (void)cli_no_memory(verb);
                 return -1;
             }
             l->text = larger;
@@ -199,10 +199,7 @@ static int take(thinner *t, json_t *event, size_t bytes, const char *verb, const
 {
     int failed = add(t, event, bytes);
     if (!failed && t->bytes[0] > PASSING_MAX_BYTES) failed = halve(t);
-    if (failed) {
-        (void)cli_usage(verb, "out of memory");
-        return 1;
-    }
+    if (failed) return cli_no_memory(verb);
     if (t->bytes[1] <= LASTING_MAX_BYTES) return 0;
     (void)cli_usage(verb, "%s: has more than %d MiB without what comes in the middle of tasks",
         path, LASTING_MAX_BYTES >> 20);
@@ -237,7 +234,7 @@ static int read_events(cli_folder *folder, const char *verb, const char *path)
             folder->cut = 1;
         json_decref(event);
     }
-    if (flush(&t) && code == 0) code = cli_usage(verb, "out of memory");
+    if (flush(&t) && code == 0) code = cli_no_memory(verb);
     if (code == 0 && more < 0) code = CORRUPT;
     if (code == 0 && ferror(file)) {
         (void)cli_usage(verb, "%s: cannot be read: %s", path, strerror(errno));
@@ -287,10 +284,7 @@ int cli_folder_read(cli_folder *out, const char *verb, const char *path)
 {
     struct stat info;
     *out = (cli_folder){.path = strdup(path), .events = json_array(), .merged = 1};
-    if (out->path == NULL || out->events == NULL) {
-        (void)cli_usage(verb, "out of memory");
-        return 1;
-    }
+    if (out->path == NULL || out->events == NULL) return cli_no_memory(verb);
     size_t length = strlen(out->path);
     while (length > 1 && out->path[length - 1] == '/')
         out->path[--length] = '\0';

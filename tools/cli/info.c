@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* ewc info: the devices that can be used, and why others cannot; the build; or a network. */
+/* ewc info: the devices that can be used, and why others cannot; the build; the memory of a run;
+ * the layers of a network. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli.h"
+#include "layout.h"
 
 static const char compiler[] =
 #if defined(__clang__)
@@ -51,21 +53,79 @@ static void print_device(const json_t *device)
     cli_put_words(stdout, at, at, text);
 }
 
-/* Flags say what network to describe, and what for. */
-static int describe_network(cli_args *args)
+/* ---- The memory of a run ---- */
+
+#define MEBIBYTE 1048576.0
+
+static void print_memory_json(const ewc_memory_plan *plan)
 {
+    json_t *const out = json_object();
+#define PUT(field, what) json_object_set_new(out, #field, json_integer((json_int_t)plan->field));
+    EWC_MEMORY_PARTS(PUT)
+    PUT(device, "")
+    PUT(host, "")
+    PUT(batch, "")
+#undef PUT
+    json_object_set_new(out, "limit",
+        plan->limit == UINT64_MAX ? json_null() : json_integer((json_int_t)plan->limit));
+    json_dumpf(out, stdout, JSON_INDENT(2));
+    printf("\n");
+    json_decref(out);
+}
+
+static void add_memory(cli_table *table, const char *what, uint64_t bytes)
+{
+    if (bytes == 0) return;
+    cli_table_cell(table, "%s", what);
+    cli_table_number(table, (double)bytes / MEBIBYTE, 1);
+}
+
+static void print_memory(const ewc_run_options *options, const ewc_memory_plan *plan)
+{
+    cli_table *const table = cli_table_new(0);
+    cli_table_column(table, "memory", "memory", CLI_NEEDED, CLI_LEFT);
+    cli_table_column(table, "MiB", "MiB", CLI_NEEDED, CLI_RIGHT);
+#define ADD(field, what) add_memory(table, what, plan->field);
+    EWC_MEMORY_PARTS(ADD)
+#undef ADD
+    add_memory(table, "of the device together", plan->device);
+    add_memory(table, "copies on the host", plan->host);
+    if (plan->limit != UINT64_MAX) add_memory(table, "there is", plan->limit);
+    cli_table_print(table);
+    if (plan->batch < options->batch)
+        cli_print_words(plan->batch > 0 ? "it does not fit; --batch %lld would" : "it does not fit",
+            (long long)plan->batch);
+}
+
+static int plan_memory(cli_args *args)
+{
+    ewc_memory_plan plan;
     const int code = cli_apply(args);
     if (code != 0) return code;
-    if (args->options.network[0] != '\0') return cli_network(args);
-    return cli_usage("info", "--%s: needs --network, whose layers it is for",
-        args->given > 0 ? args->keys[0] : "network");
+    const ewc_status status = ewc_run_plan_memory(&args->options, NULL, &plan, sizeof plan);
+    if (status != EWC_OK) return cli_failed(args, status);
+    if (args->json)
+        print_memory_json(&plan);
+    else
+        print_memory(&args->options, &plan);
+    return 0;
+}
+
+static int is_common(const char *key)
+{
+    return strcmp(key, "json") == 0 || strcmp(key, "quiet") == 0 || strcmp(key, "memory") == 0;
 }
 
 int cli_info(cli_args *args)
 {
+    int plans = 0;
+    const int code = cli_own_flag(args, "memory", &plans);
+    if (code != 0) return code;
+    if (plans) return plan_memory(args);
+    if (cli_value(args, "network") != NULL) return cli_network(args);
     for (int i = 0; i < args->given; i++)
-        if (strcmp(args->keys[i], "json") != 0 && strcmp(args->keys[i], "quiet") != 0)
-            return describe_network(args);
+        if (!is_common(args->keys[i]))
+            return cli_usage("info", "--%s: goes with --memory or --network", args->keys[i]);
     json_t *const devices = json_array();
     json_array_append_new(devices, describe("cpu"));
     json_array_append_new(devices, describe("cuda"));

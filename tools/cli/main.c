@@ -19,8 +19,6 @@ static const char *const consolidate_keys[] = {"device", "threads", "seed", "Tas
     "activation", "likelihood", "sigma", "init-map", "Fisher", "method", "exclude-heads", NULL};
 static const char *const resume_keys[] = {
     "device", "threads", "checkpoint-every", "checkpoint-minutes", "keep", NULL};
-static const char *const info_keys[] = {"network", "dataset", "data-dir", "data", "format",
-    "label-column", "target-columns", "likelihood", "image-size", "coarse-labels", NULL};
 static const char *const data_keys[] = {"Tasks", "preset", "seed", "likelihood", NULL};
 static const char *const bench_keys[] = {
     "device", "threads", "dataset", "data-dir", "activation", "fisher-tolerance", NULL};
@@ -32,6 +30,8 @@ static const char *const compare_usual[] = {
     "preset", "seed", "device", "tasks", "scenario", "hidden", "lambda", "lr", "epochs", NULL};
 static const char *const sweep_usual[] = {
     "preset", "seed", "device", "tasks", "scenario", "validation", "method", "epochs", NULL};
+static const char *const info_usual[] = {
+    "network", "preset", "device", "hidden", "method", "batch", NULL};
 static const char *const paper_usual[] = {"seed", "device", "lambda", "epochs", NULL};
 
 #define CONFIG                                                                                     \
@@ -105,9 +105,12 @@ static const cli_flag data_flags[] = {
         "print the tasks of these options, or of the file PATH, as a file for train --sequence"},
     END};
 static const cli_flag info_flags[] = {
+    {"memory", EWC_OPTION_FLAG, "",
+        "the memory that train would take with these flags; of er and agem --memory as --config "
+        "has it"},
     {"input", EWC_OPTION_TEXT, "C,H,W", "--network: channels, height and width of its inputs"},
     {"outputs", EWC_OPTION_TEXT, "N", "--network: its logits (default the classes of the data)"},
-    END};
+    CONFIG, END};
 static const cli_flag bench_flags[] = {
     {"work", EWC_OPTION_TEXT, "LIST",
         "what to measure (default training,fisher,step); step: the optimizer's alone"},
@@ -178,10 +181,12 @@ static const cli_verb verbs[] = {
         "what "
         "would be loaded is described. A name of a known set comes first; ./NAME is a folder.",
         data_keys, data_flags, NULL, cli_data},
-    {"info", "", "devices and build; or the layers of a network",
+    {"info", "", "devices and build; a network; with --memory, what a run would take",
         "ewc info --network cnn: shapes, parameters and memory of its layers, for inputs of 3 x 32 "
-        "x 32 and 10 logits where nothing else is said.",
-        info_keys, info_flags, NULL, cli_info},
+        "x 32 and 10 logits where nothing else is said. --memory loads the data and takes the "
+        "flags "
+        "of train.",
+        all_groups, info_flags, info_usual, cli_info},
     {"help", "[VERB|TOPIC]", "this text, a verb's, or a topic's", "", NULL, no_flags, NULL,
         cli_help_run},
     {"version", "", "the version", "", NULL, no_flags, NULL, cli_version},

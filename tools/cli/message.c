@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -143,11 +144,19 @@ int cli_failed(const cli_args *args, ewc_status status)
 
 int cli_usage(const char *verb, const char *format, ...)
 {
-    char text[1024];
+    char *text = NULL;
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    const int length = vasprintf(&text, format, arguments);
     va_end(arguments);
+    if (length < 0) return cli_no_memory(verb);
     cli_say("ewc%s%s: %s", verb[0] != '\0' ? " " : "", verb, text);
+    free(text);
     return 2;
+}
+
+int cli_no_memory(const char *verb)
+{
+    cli_say("ewc %s: out of memory", verb);
+    return 1;
 }

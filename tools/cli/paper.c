@@ -174,7 +174,7 @@ static int mean_curve(const paper *p, int row, int64_t task, curve *c)
     *c = (curve){0, calloc(POINTS_MAX, sizeof(double)), calloc(POINTS_MAX, sizeof(double)),
         calloc(POINTS_MAX, sizeof(double)),
         calloc((size_t)POINTS_MAX * (size_t)p->columns, sizeof(double))};
-    if (!c->x || !c->y || !c->error || !c->values) return cli_usage("paper", "out of memory");
+    if (!c->x || !c->y || !c->error || !c->values) return cli_no_memory("paper");
     c->count = POINTS_MAX;
     for (int i = 0; i < p->columns; i++) {
         const cli_job *const job = &p->jobs[row * p->columns + i];
@@ -699,7 +699,7 @@ static int begin(paper *p, const figure *f)
     p->jobs = calloc((size_t)(p->rows * p->columns), sizeof *p->jobs);
     p->summary =
         json_pack("{s:s, s:s, s:b}", "figure", f->name, "title", f->title, "fast", p->fast);
-    if (p->jobs == NULL || p->summary == NULL) return cli_usage("paper", "out of memory");
+    if (p->jobs == NULL || p->summary == NULL) return cli_no_memory("paper");
     code = f->make_jobs(p);
     return code != 0 ? code : cli_folder_make("paper", p->folder);
 }

@@ -137,7 +137,7 @@ static size_t name_row(const grid *g, int row, const char *separator, char *text
 static int make_jobs(grid *g, const cli_args *args)
 {
     g->jobs = calloc((size_t)(g->rows * g->seeds), sizeof *g->jobs);
-    if (g->jobs == NULL) return cli_usage("sweep", "out of memory");
+    if (g->jobs == NULL) return cli_no_memory("sweep");
     for (int row = 0; row < g->rows; row++) {
         cli_job *const first = &g->jobs[row * g->seeds];
         const int code = set_row(g, args, row, &first->options);

@@ -78,12 +78,30 @@ static void advise(const cli_args *args, const char *text, const cli_watch *watc
     json_decref(result);
 }
 
-/* A line on how to go on with a run that was stopped, or could not write what it left. */
+/* A line with the command that begins the run again with the option that would mend it. */
+static void tell_remedy(const ewc_run_result *result)
+{
+    char *text = NULL, *config = NULL;
+    size_t bytes = 0;
+    FILE *const out = open_memstream(&text, &bytes);
+    if (out != NULL && asprintf(&config, "%s/config.json", result->folder) >= 0) {
+        cli_put_flag(out, "config", config);
+        cli_put_flag(out, result->remedy, result->remedy_value);
+    }
+    if (out != NULL && fclose(out) == 0) cli_say("to go on: ewc train%s", text);
+    free(config);
+    free(text);
+}
+
+/* A line on how to go on with a run that was stopped, could not write what it left, or ended
+ * because of an option. */
 static void tell_way_on(const ewc_run_result *result, ewc_status status)
 {
     const int would_go_on = status == EWC_ERR_STOPPED || status == EWC_ERR_IO;
-    if (would_go_on && result != NULL && ewc_run_is_resumable(result->folder))
+    if (result == NULL) return;
+    if (would_go_on && ewc_run_is_resumable(result->folder))
         cli_say("to go on: ewc resume %s", result->folder);
+    if (result->remedy != NULL) tell_remedy(result);
 }
 
 /* Trains what was made with `status`, prints what comes of it, and frees it. */
