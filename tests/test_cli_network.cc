@@ -76,8 +76,9 @@ TEST_F(Cli, NetworksThatCannotBeDescribedAreSaid)
         {{"--network", "cnn", "--outputs", "0"}, "outputs=0, expected 1..16777216"},
         {{"--network", "cnn", "--input", "3,32,32", "--dataset", "mnist"},
             "--input: expected none beside --dataset, which has a shape"},
-        {{"--input", "3,32,32"}, "--input: goes with --network or --memory"},
-        {{"--dataset", "mnist", "--json"}, "--dataset: goes with --network or --memory"},
+        {{"--input", "3,32,32"}, "--input: goes with --memory or --network"},
+        {{"--network", "cnn", "--lambda", "3"}, "--lambda: goes with --memory"},
+        {{"--dataset", "mnist", "--json"}, "--dataset: goes with --memory or --network"},
     };
     for (const auto &[flags, sentence] : cases) {
         Words words = {"info"};

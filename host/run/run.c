@@ -486,8 +486,8 @@ static int64_t count_trained(const ewc_model *model)
     return count;
 }
 
-/* The run of these options, which have been checked, in no folder yet; or data and plan of it.
- * `folder`, or NULL, is that of a run that goes on. */
+/* The run of these options, which have been checked, in no folder yet; or data and plan of it. What
+ * `folder` has kept of a run that goes on: its network. */
 static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
     const ewc_run_callbacks *callbacks, const json_t *sequence, const char *folder, int only_plans)
 {
@@ -504,8 +504,8 @@ static ewc_status create_run(ewc_run **out, const ewc_run_options *options,
         EWCI_TRY(
             ewci_copy_options("ewc_run_callbacks", &run->callbacks, callbacks, "ewc_run_create"));
 
-    if (sequence == NULL) EWCI_TRY(ewci_sequence_check(o));
     EWCI_TRY(read_network(&network, o, folder));
+    if (sequence == NULL) EWCI_TRY(ewci_sequence_check(o));
     ewc_backend_options backend = EWC_BACKEND_OPTIONS_DEFAULTS;
     backend.threads = (int)o->threads;
     backend.precision = (ewc_precision)o->precision;

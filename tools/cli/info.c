@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* ewc info: the devices that can be used, and why others cannot; the build; the memory of a run; or
- * a network. */
+/* ewc info: the devices that can be used, and why others cannot; the build; the memory of a run;
+ * the layers of a network. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -111,14 +111,9 @@ static int plan_memory(cli_args *args)
     return 0;
 }
 
-/* Flags say what network to describe, and what for. */
-static int describe_network(cli_args *args)
+static int is_common(const char *key)
 {
-    const int code = cli_apply(args);
-    if (code != 0) return code;
-    if (args->options.network[0] != '\0') return cli_network(args);
-    return cli_usage("info", "--%s: goes with --network or --memory",
-        args->given > 0 ? args->keys[0] : "network");
+    return strcmp(key, "json") == 0 || strcmp(key, "quiet") == 0 || strcmp(key, "memory") == 0;
 }
 
 int cli_info(cli_args *args)
@@ -127,10 +122,10 @@ int cli_info(cli_args *args)
     const int code = cli_own_flag(args, "memory", &plans);
     if (code != 0) return code;
     if (plans) return plan_memory(args);
+    if (cli_value(args, "network") != NULL) return cli_network(args);
     for (int i = 0; i < args->given; i++)
-        if (strcmp(args->keys[i], "json") != 0 && strcmp(args->keys[i], "quiet") != 0 &&
-            strcmp(args->keys[i], "memory") != 0)
-            return describe_network(args);
+        if (!is_common(args->keys[i]))
+            return cli_usage("info", "--%s: goes with --memory or --network", args->keys[i]);
     json_t *const devices = json_array();
     json_array_append_new(devices, describe("cpu"));
     json_array_append_new(devices, describe("cuda"));

@@ -181,10 +181,11 @@ static const cli_verb verbs[] = {
         "what "
         "would be loaded is described. A name of a known set comes first; ./NAME is a folder.",
         data_keys, data_flags, NULL, cli_data},
-    {"info", "", "devices and build; the layers of a network; what a run would take",
+    {"info", "", "devices and build; a network; with --memory, what a run would take",
         "ewc info --network cnn: shapes, parameters and memory of its layers, for inputs of 3 x 32 "
         "x 32 and 10 logits where nothing else is said. --memory loads the data and takes the "
-        "flags of train.",
+        "flags "
+        "of train.",
         all_groups, info_flags, info_usual, cli_info},
     {"help", "[VERB|TOPIC]", "this text, a verb's, or a topic's", "", NULL, no_flags, NULL,
         cli_help_run},

@@ -159,12 +159,27 @@ static void print_table(const sizes *s, const char *name, const ewc_network *net
         kib_of(parameters + statistics) / 1024.0, kib_of(values));
 }
 
+/* Whether a flag says what network, or what it is for. */
+static int is_taken(const char *key)
+{
+    static const char *const keys[] = {"network", "input", "outputs", "json", "quiet", "memory",
+        "dataset", "data", "data-dir", "format", "label-column", "target-columns", "likelihood",
+        "image-size", "coarse-labels"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (strcmp(key, keys[i]) == 0) return 1;
+    return 0;
+}
+
 int cli_network(cli_args *args)
 {
     sizes s;
     ewc_network *network = NULL;
     const char *const name = args->options.network;
-    const int code = find_sizes(&s, args);
+    for (int i = 0; i < args->given; i++)
+        if (!is_taken(args->keys[i]))
+            return cli_usage("info", "--%s: goes with --memory", args->keys[i]);
+    int code = cli_apply(args);
+    if (code == 0) code = find_sizes(&s, args);
     if (code != 0) return code;
     const ewc_status status =
         ewc_network_create(&network, name, s.input[0], s.input[1], s.input[2], s.outputs);
