@@ -145,12 +145,12 @@ extern "C" cudaError_t ewck_add(float *out, const float *in, int64_t n, cudaStre
     return cudaGetLastError();
 }
 
-/* Out: y and z (n), z may be NULL. In: a and b (n). */
-static __global__ void add_activation_kernel(float *__restrict__ y, float *__restrict__ z,
-    const float *__restrict__ a, const float *__restrict__ b, int64_t n, int activation)
+/* Out: y and z (n), z may be NULL. In: a, which may be y, and b (n), which may be NULL: 0. */
+static __global__ void add_activation_kernel(float *y, float *__restrict__ z, const float *a,
+    const float *__restrict__ b, int64_t n, int activation)
 {
     for (int64_t i = first_item(); i < n; i += item_stride()) {
-        const float sum = a[i] + b[i];
+        const float sum = b ? a[i] + b[i] : a[i];
         if (z) z[i] = sum;
         y[i] = ewci_activation(sum, activation);
     }

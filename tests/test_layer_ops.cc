@@ -165,6 +165,13 @@ TEST_P(LayerOps, AddActivation)
                 ExpectClose("y", y.Read(), y64, y32);
                 if (keep) ExpectBits("z", z.Read(), z32);
             }
+            Buffer<float> alone(be, a); /* without a second one, in place */
+            for (size_t i = 0; i < a.size(); i++) {
+                y32[i] = reference::Activate(a[i], activation);
+                y64[i] = reference::Activate((double)a[i], activation);
+            }
+            EXPECT_OK(ops->add_activation(be, alone, nullptr, alone, nullptr, n, activation));
+            ExpectClose("y of one", alone.Read(), y64, y32);
         }
 }
 
