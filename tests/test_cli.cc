@@ -771,7 +771,10 @@ TEST_F(Cli, HelpIsShortUnlessAllIsAskedFor)
         }
 
     const std::string topic = Ewc({"help", "fisher"}).out, one = Ewc({"help", "lambda-l2"}).out;
-    EXPECT_EQ(0u, topic.find("\nFISHER\n  --estimator ")) << topic;
+    EXPECT_EQ(0u, topic.find("ewc fisher ")) << topic; /* a verb and a topic */
+    EXPECT_NE(std::string::npos, topic.find("\nFISHER\n  --estimator ")) << topic;
+    const std::string optimizer = Ewc({"help", "optimizer"}).out;
+    EXPECT_EQ(0u, optimizer.find("\nOPTIMIZER\n  --optimizer ")) << optimizer;
     EXPECT_EQ(std::string::npos, topic.find("--lambda")) << topic;
     EXPECT_NE(std::string::npos, one.find("\n  --lambda-l2 X")) << one;
     EXPECT_EQ(std::string::npos, one.find("--gamma")) << one;

@@ -280,6 +280,8 @@ std::vector<std::string> Wrong(const ewc_option_info &info)
         return {"x", ""};
     case EWC_OPTION_LIST:
         return {"1,,2", "0", "x", "1,1048577"};
+    case EWC_OPTION_REALS:
+        return {"1,,2", "x", "nan", "1e31,1"};
     case EWC_OPTION_TEXT:
         return {"\xff", std::string(600, 'x')};
     }

@@ -384,7 +384,7 @@ TEST_F(RunOptions, EachChangesWhatHappensAndIsWhatTheSameDoesByHand)
     std::set<std::string> covered = {"preset", "dataset", "data-dir", "device", "precision", "out",
         "checkpoint", "data", "format", "label-column", "test-share", "image-size", "coarse-labels",
         "sequence", "network", "checkpoint-every", "checkpoint-minutes", "likelihood", "sigma",
-        "target-columns", "keep", "init-from", "init-map", "continuable"};
+        "target-columns", "keep", "init-from", "init-map", "continuable", "batch-norm"};
     for (const Case &c : cases) {
         SCOPED_TRACE(std::string(c.key) + ": " + c.one + ", " + c.other);
         covered.insert(c.key);

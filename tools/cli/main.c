@@ -2,6 +2,7 @@
 /* The command `ewc`: its verbs; finds the one that is asked for and runs it. */
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "cli.h"
 
@@ -206,13 +207,22 @@ int cli_version(cli_args *args)
     return 0;
 }
 
+/* Whether a word is also the name of a group of options, a topic. */
+static int is_topic(const char *word)
+{
+    ewc_option_info info;
+    for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++)
+        if (strcasecmp(info.group, word) == 0) return 1;
+    return 0;
+}
+
 int cli_help_run(cli_args *args)
 {
     const cli_verb *const verb = args->operand != NULL ? find_verb(args->operand) : NULL;
     if (args->json)
         cli_help_json(verbs);
     else if (verb != NULL)
-        cli_help_verb(verb, args->help_all);
+        cli_help_verb(verb, args->help_all || is_topic(verb->name));
     else if (args->operand != NULL)
         return cli_help_topic(verbs, args->operand);
     else
