@@ -1111,8 +1111,8 @@ TEST_F(RealSets, SplitCifar10)
     const std::string at = FindSet("cifar10", "cifar-10");
     if (at.empty()) GTEST_SKIP() << "no cifar10: tools/datasets/get";
     const std::vector<double> accuracy =
-        Train({"--preset", "split-cifar10", "--data-dir", at, "--augment", "flip+crop", "--hidden",
-            "64", "--iterations", "100", "--fisher-samples", "200"});
+        Train({"--preset", "split-cifar10", "--data-dir", at, "--augment", "flip+crop", "--network",
+            "", "--hidden", "64", "--iterations", "100", "--fisher-samples", "200"});
     ASSERT_EQ(5u, accuracy.size());
     for (const double each : accuracy)
         EXPECT_GT(each, 0.5);
@@ -1139,9 +1139,9 @@ TEST_F(RealSets, SplitCifar100OfAnotherSet)
     for (const auto &[preset, tasks] : presets)
         for (const char *scenario : {"task", "class"}) {
             fs::remove_all(folder / "run");
-            const std::vector<double> accuracy = Train(
-                {"--preset", preset, "--dataset", "mnist", "--data", at, "--scenario", scenario,
-                    "--augment", "flip", "--hidden", "none", "--method", "sgd", "--batch", "10"});
+            const std::vector<double> accuracy = Train({"--preset", preset, "--dataset", "mnist",
+                "--data", at, "--scenario", scenario, "--augment", "flip", "--network", "",
+                "--hidden", "none", "--method", "sgd", "--batch", "10"});
             ASSERT_EQ(tasks, accuracy.size());
             EXPECT_GT(accuracy.back(), 0.9) << preset << ", " << scenario;
             const Json config = ParseJson(ReadFile(folder / "run/config.json"));

@@ -512,6 +512,7 @@ TEST(Options, SplitCifar)
         EXPECT_EQ(EWC_OPTIMIZER_ADAM, o.optimizer);
         EXPECT_EQ(1e-3, o.lr);
         EXPECT_EQ(EWC_AUGMENT_NONE, o.augment);
+        EXPECT_EQ("cnn", Get(o, "network"));
         EXPECT_OK(ewc_options_set(&o, "scenario", "class"));
         EXPECT_OK(ewc_options_check(&o));
     }
