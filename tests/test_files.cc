@@ -417,7 +417,7 @@ TEST_F(Files, ARunTellsWhatCouldNotBeWritten)
     EXPECT_GT(n, 15);
     EXPECT_GE(times_gone_on, 3); /* the model's pieces and the result, after the first task */
     const std::set<std::string> all = {
-        "config.json", "metrics.jsonl", "model.safetensors", "result.json"};
+        "config.json", "continue.safetensors", "metrics.jsonl", "model.safetensors", "result.json"};
     EXPECT_EQ(all, named);
 }
 } // namespace

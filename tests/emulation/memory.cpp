@@ -167,7 +167,8 @@ void check_pointer_argument(const char *kernel, int position, const void *pointe
 
 /* A struct's fields are unknown, so every aligned word that could be an address is looked at. A
  * number is taken for an address only if it lies where Linux on x86-64 puts programs, heaps and
- * stacks, and something is mapped there. */
+ * stacks, and something is mapped there; not if its lower half is a small number: the upper half
+ * may then be padding behind an int, with what was on the stack. */
 void check_struct_argument(const char *kernel, int position, const void *bytes, size_t size)
 {
     if (!knobs.check_struct_arguments) return;
@@ -175,6 +176,7 @@ void check_struct_argument(const char *kernel, int position, const void *bytes, 
         uint64_t word;
         memcpy(&word, static_cast<const char *>(bytes) + offset, sizeof word);
         if (word < 0x500000000000u || word >= 0x800000000000u) continue;
+        if (uint32_t(word) < 0x10000) continue;
         void *const address = reinterpret_cast<void *>(word);
         const Place place = place_of(address, 0);
         if (place == Place::device) continue;
