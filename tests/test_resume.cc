@@ -143,6 +143,28 @@ class Resume : public ::testing::Test
         ASSERT_EQ(want[1], got[1]);
         ASSERT_TRUE(want[2] == got[2]) << "the model differs";
     }
+    /* A run, and runs that stop at its first event, at one `apart` events later, ..., and go on. */
+    void StopAtEach(const Settings &settings, int apart)
+    {
+        const ewc_run_options whole = Options(settings);
+        Stop never;
+        ASSERT_OK(Begin(whole, &never));
+        const std::vector<std::string> want = Left(whole.out);
+        ASSERT_GT(never.events, 15);
+        for (int n = 1; n <= never.events; n += apart) {
+            SCOPED_TRACE(n);
+            const ewc_run_options o = Options(settings);
+            Stop once, rest;
+            once.at = n;
+            ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+            ASSERT_TRUE(ewc_run_is_resumable(o.out));
+            ASSERT_OK(GoOn(o.out, &rest));
+            EXPECT_EQ(never.events, once.events + rest.events);
+            ExpectSame(want, o.out);
+            if (HasFatalFailure()) return;
+            fs::remove_all(o.out);
+        }
+    }
 };
 
 /* At every event of a run by every method, and with all that has a state of its own. */
@@ -172,24 +194,34 @@ TEST_F(Resume, FromEveryEventOfEveryMethod)
     };
     for (const Settings &settings : cases) {
         SCOPED_TRACE(settings[0].second + (settings.size() > 1 ? ", " + settings[1].second : ""));
-        const ewc_run_options whole = Options(settings);
-        Stop never;
-        ASSERT_OK(Begin(whole, &never));
-        const std::vector<std::string> want = Left(whole.out);
-        ASSERT_GT(never.events, 15);
-        for (int n = 1; n <= never.events; n++) {
-            SCOPED_TRACE(n);
-            const ewc_run_options o = Options(settings);
-            Stop once, rest;
-            once.at = n;
-            ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
-            ASSERT_TRUE(ewc_run_is_resumable(o.out));
-            ASSERT_OK(GoOn(o.out, &rest));
-            EXPECT_EQ(never.events, once.events + rest.events);
-            ExpectSame(want, o.out);
-            if (HasFatalFailure()) return;
-            fs::remove_all(o.out);
-        }
+        StopAtEach(settings, 1);
+        if (HasFatalFailure()) return;
+    }
+}
+
+/* Of a network whose batch norms keep statistics, whatever becomes of them between tasks. */
+TEST_F(Resume, OfNetworksWithBatchNorms)
+{
+    const std::string network = folder / "small.json";
+    WriteFile(network, R"({"layers": [{"type": "conv", "filters": 3, "kernel": 3, "bias": false},
+        {"type": "batch-norm", "activation": "relu"},
+        {"type": "residual", "layers": [
+          {"type": "conv", "filters": 3, "kernel": 3, "padding": 1},
+          {"type": "batch-norm", "momentum": 0.5}]},
+        {"type": "dropout", "p": 0.2}]})");
+    const std::vector<Settings> cases = {
+        {{"method", "ewc"}, {"batch-norm", "shared"}},
+        {{"method", "ewc-online"}, {"batch-norm", "freeze"}},
+        {{"method", "si"}, {"batch-norm", "reset"}, {"validation", "10"}, {"patience", "1"},
+            {"validate-every", "2"}},
+        {{"method", "lwf"}, {"batch-norm", "reset"}, {"kind", "split"}, {"scenario", "class"}},
+        {{"method", "agem"}, {"batch-norm", "freeze"}, {"memory", "20"}},
+    };
+    for (Settings settings : cases) {
+        SCOPED_TRACE(settings[0].second + ", " + settings[1].second);
+        settings.insert(settings.end(), {{"hidden", "400,400"}, {"network", network}});
+        StopAtEach(settings, 2);
+        if (HasFatalFailure()) return;
     }
 }
 
