@@ -95,8 +95,9 @@ static __global__ void weight_rows_kernel(TapRows w, const float *__restrict__ f
     for (int64_t i = first_item(); i < all; i += item_stride()) {
         const int64_t channel = i % (w.pad / 2) * 2, tap = i / (w.pad / 2) % w.taps;
         const int64_t row = i / (w.pad / 2) / w.taps;
-        const float *const at = from + row / w.per_group * w.group_step +
-                                row % w.per_group * w.row_step + channel * w.channel_step + tap;
+        const int64_t group = row / w.per_group * w.group_step;
+        const int64_t within = row % w.per_group * w.row_step;
+        const float *const at = from + group + within + channel * w.channel_step + tap;
         const PlanePair pair = split_pair(channel < w.channels ? at[0] : 0.0f,
             channel + 1 < w.channels ? at[w.channel_step] : 0.0f);
         *reinterpret_cast<uint32_t *>(w.high + 2 * i) = pair.high;

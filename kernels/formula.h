@@ -162,7 +162,8 @@ EWCI_FN ewck_origin ewci_view_origin(const ewck_view *view, const ewck_step *ste
 /* 2^40 / divisor, rounded up. */
 EWCI_FN uint64_t ewci_inverse(int32_t divisor)
 {
-    return (((uint64_t)1 << 40) + (uint64_t)divisor - 1) / (uint64_t)divisor;
+    const uint64_t by = (uint64_t)divisor, up = ((uint64_t)1 << 40) + by - 1;
+    return up / by;
 }
 
 /* n / divisor for 0 <= n < 2^24 and 0 < divisor < 2^16: the rounding adds less than n / 2^40, which
