@@ -159,15 +159,8 @@ EWCI_FN ewck_origin ewci_view_origin(const ewck_view *view, const ewck_step *ste
 
 /* ---- Augmentation: a crop of the image padded with zeros, then a flip left to right ---- */
 
-/* 2^40 / divisor, rounded up. */
-EWCI_FN uint64_t ewci_inverse(int32_t divisor)
-{
-    const uint64_t by = (uint64_t)divisor, up = ((uint64_t)1 << 40) + by - 1;
-    return up / by;
-}
-
-/* n / divisor for 0 <= n < 2^24 and 0 < divisor < 2^16: the rounding adds less than n / 2^40, which
- * is less than 1 / divisor. */
+/* n / divisor, inverse being 2^40 / divisor rounded up, for 0 <= n < 2^24 and 0 < divisor < 2^16:
+ * the rounding adds less than n / 2^40, which is less than 1 / divisor. */
 EWCI_FN int32_t ewci_divide(int32_t n, uint64_t inverse)
 {
     return (int32_t)((uint64_t)n * inverse >> 40);
@@ -183,8 +176,9 @@ EWCI_FN ewck_augmentation ewci_augment(
     const int32_t padding = view->augment & EWCK_AUGMENT_CROP ? view->crop_padding : 0;
     const uint64_t places = 2 * (uint64_t)padding + 1;
     ewck_augmentation a;
-    a.per_height = ewci_inverse(part->height);
-    a.per_width = ewci_inverse(part->width);
+    const uint64_t height = (uint64_t)part->height, width = (uint64_t)part->width;
+    a.per_height = (((uint64_t)1 << 40) + height - 1) / height;
+    a.per_width = (((uint64_t)1 << 40) + width - 1) / width;
     a.height = part->height;
     a.width = part->width;
     a.down = (int32_t)(words.w[0] * places >> 32) - padding;

@@ -109,7 +109,7 @@ typedef struct ewck_origin {
 /* How an image is augmented: what is shown is the place `down` and `right` of where it was, of the
  * image or, if `flip`, of its mirror image. */
 typedef struct ewck_augmentation {
-    uint64_t per_height, per_width; /* for division: ewci_inverse */
+    uint64_t per_height, per_width; /* for division: ewci_divide */
     int32_t height, width;
     int32_t down, right;
     int32_t flip;
