@@ -20,7 +20,7 @@ static ewc_status backward(const ewci_layer *layer, const ewci_flow *flow,
         layer->out, layer->activation));
     EWCI_TRY(ops->conv_backward_weight(be, gradient + layer->weight,
         layer->bias < 0 ? NULL : gradient + layer->bias, d_out, values->in, &layer->conv,
-        flow->repeats, flow->rows, mode, flow->memory));
+        flow->repeats, flow->rows, (int)mode, flow->memory));
     if (d_in)
         EWCI_TRY(ops->conv_backward_data(be, d_in, d_out, flow->theta + layer->weight, &layer->conv,
             flow->repeats * flow->rows, flow->memory));

@@ -20,7 +20,7 @@ static ewc_status backward(const ewci_layer *layer, const ewci_flow *flow,
 {
     (void)d_in;
     return flow->be->ops->embed_backward(flow->be, gradient + layer->weight, d_out, values->in,
-        flow->repeats, flow->rows, layer->positions, layer->vocabulary, width_of(layer), mode);
+        flow->repeats, flow->rows, layer->positions, layer->vocabulary, width_of(layer), (int)mode);
 }
 
 static int is_possible(const ewci_layer *layer, const ewci_backend_ops *ops)

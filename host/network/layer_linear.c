@@ -61,7 +61,7 @@ static ewc_status positions_backward(const ewci_layer *layer, const ewci_flow *f
     ewc_status status;
     if (ewci_mode_is_apart(mode))
         return ops->sample_products(be, g_weight, g_bias, d_out, in, flow->repeats, flow->rows,
-            layer->positions, w.out, w.in, mode, flow->memory);
+            layer->positions, w.out, w.in, (int)mode, flow->memory);
     EWCI_TRY(ops->gemm(be, g_weight, d_out, in, w.out, w.in, rows, 1, 0, beta));
     if (g_bias) EWCI_TRY(ops->column_sum(be, g_bias, d_out, rows, w.out, beta));
 done:

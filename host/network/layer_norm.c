@@ -73,7 +73,7 @@ static ewc_status backward(const ewci_layer *layer, const ewci_flow *flow,
     const size_t bytes = (size_t)norm->channels * sizeof(float);
     if (!d_in || !norm->batch || m.fixed) {
         EWCI_TRY(ops->norm_backward_weight(be, g, g_bias, d_out, values->in, m.mean, m.variance,
-            norm, flow->repeats, flow->rows, mode));
+            norm, flow->repeats, flow->rows, (int)mode));
     } else if (mode == EWCI_MODE_OVERWRITE) { /* the way back to the input has found them */
         EWCI_TRY(ops->copy(be, g_bias, sums, bytes));
         EWCI_TRY(ops->copy(be, g, sums + norm->channels, bytes));

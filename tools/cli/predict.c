@@ -170,7 +170,7 @@ static int open_work(cli_args *args, work *w, ewc_backend *backend, const char *
     ewc_dataset_info set;
     ewc_status status = ewc_predictor_create(&w->predictor, backend, checkpoint);
     const ewc_likelihood likelihood = ewc_model_likelihood(ewc_predictor_model(w->predictor));
-    args->options.likelihood = likelihood; /* a file without a run's options says it, too */
+    args->options.likelihood = (int)likelihood; /* a file without a run's options says it, too */
     if (status == EWC_OK) status = cli_open_data(&w->set, backend, &args->options);
     if (status == EWC_OK) status = ewc_dataset_describe(w->set, &set, sizeof set);
     if (status != EWC_OK) return cli_failed(args, status);
