@@ -328,7 +328,9 @@ TEST_P(Checkpoint, TheFormerChecksumIsRead)
 {
     FoldTwo();
     ASSERT_OK(ewc_checkpoint_save(path.c_str(), model.get(), state.get()));
-    const auto [header, tensors] = Split();
+    const auto parts = Split();
+    const auto &header = parts.first;
+    const auto &tensors = parts.second;
     json_t *const metadata = json_object_get(header.get(), "__metadata__");
     json_object_del(metadata, "ewc.xxh3");
     char *const rest = json_dumps(metadata, JSON_COMPACT | JSON_SORT_KEYS);

@@ -500,7 +500,7 @@ TEST_F(CliSaved, ConsolidatedAFirstTaskIsKept)
         double hits = 0.0;
         for (size_t row = 0; row < ROWS; row++)
             hits += std::max_element(&z[10 * row], &z[10 * row] + 10) - &z[10 * row] == labels[row];
-        return hits / ROWS;
+        return hits / (double)ROWS;
     };
     train({"--method", "sgd", "--lr", "0.003", "--out", "theirs"});
     const std::string saved = "/checkpoint/model.safetensors";

@@ -134,9 +134,9 @@ TEST(EmulatedLaunchers, RefuseImpossibleLayers)
     refuses(good, 1, -1);
     refuses(good, -1, 1);
 
-    for (const int64_t *const sizes : {(const int64_t[]){-1, 1, 1, 1, 1},
-             (const int64_t[]){1, -1, 1, 1, 1}, (const int64_t[]){1, 1, -1, 1, 1},
-             (const int64_t[]){1, 1, 1, -1, 1}, (const int64_t[]){1, 1, 1, 1, -1}}) {
+    for (int i = 0; i < 5; i++) {
+        int64_t sizes[] = {1, 1, 1, 1, 1};
+        sizes[i] = -1;
         EXPECT_REFUSED(ewck_sample_products(x, x, x, x, sizes[0], sizes[1], sizes[2], sizes[3],
             sizes[4], EWCK_MODE_SQUARE, nullptr, stream));
         EXPECT_REFUSED(ewck_embed_backward(
