@@ -135,15 +135,15 @@ TEST(EmulatedLaunchers, RefuseImpossibleLayers)
     refuses(good, -1, 1);
 
     for (int i = 0; i < 5; i++) {
-        int64_t sizes[] = {1, 1, 1, 1, 1};
-        sizes[i] = -1;
-        EXPECT_REFUSED(ewck_sample_products(x, x, x, x, sizes[0], sizes[1], sizes[2], sizes[3],
-            sizes[4], EWCK_MODE_SQUARE, nullptr, stream));
-        EXPECT_REFUSED(ewck_embed_backward(
-            x, x, x, sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], EWCK_MODE_SQUARE, stream));
-        if (sizes[0] > 0) {
+        int64_t counts[] = {1, 1, 1, 1, 1};
+        counts[i] = -1;
+        EXPECT_REFUSED(ewck_sample_products(x, x, x, x, counts[0], counts[1], counts[2], counts[3],
+            counts[4], EWCK_MODE_SQUARE, nullptr, stream));
+        EXPECT_REFUSED(ewck_embed_backward(x, x, x, counts[0], counts[1], counts[2], counts[3],
+            counts[4], EWCK_MODE_SQUARE, stream));
+        if (counts[0] > 0) {
             EXPECT_REFUSED(
-                ewck_embed_forward(x, x, x, sizes[1], sizes[2], sizes[3], sizes[4], stream));
+                ewck_embed_forward(x, x, x, counts[1], counts[2], counts[3], counts[4], stream));
         }
     }
     EXPECT_REFUSED(ewck_add(x, x, -1, stream));
