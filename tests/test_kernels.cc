@@ -134,9 +134,9 @@ TEST(EmulatedLaunchers, RefuseImpossibleLayers)
     refuses(good, 1, -1);
     refuses(good, -1, 1);
 
-    for (int i = 0; i < 5; i++) {
+    for (int at = 0; at < 5; at++) {
         int64_t counts[] = {1, 1, 1, 1, 1};
-        counts[i] = -1;
+        counts[at] = -1;
         EXPECT_REFUSED(ewck_sample_products(x, x, x, x, counts[0], counts[1], counts[2], counts[3],
             counts[4], EWCK_MODE_SQUARE, nullptr, stream));
         EXPECT_REFUSED(ewck_embed_backward(x, x, x, counts[0], counts[1], counts[2], counts[3],
