@@ -605,14 +605,22 @@ static Unfolding straight(const Unfoldable &u, int64_t height, int64_t width)
     return out;
 }
 
+/* A position of each of `positions` for a window of c's kernel in planes of `size`. */
+static Unfolding windows(const Unfoldable &u, const ewck_conv &c, const int64_t (&size)[2],
+    const int64_t (&positions)[2])
+{
+    Unfolding out = straight(u, size[0], size[1]);
+    out.cols = (int32_t)positions[1];
+    out.count = (int32_t)ewck_area(positions);
+    out.taps = (int32_t)ewck_area(c.kernel);
+    out.tap_cols = (int32_t)c.kernel[1];
+    return out;
+}
+
 /* Outputs of c see its inputs, ... */
 static Unfolding unfold_inputs(const Unfoldable &u, const ewck_conv &c)
 {
-    Unfolding out = straight(u, c.size[0], c.size[1]);
-    out.cols = (int32_t)c.out[1];
-    out.count = (int32_t)ewck_area(c.out);
-    out.taps = (int32_t)ewck_area(c.kernel);
-    out.tap_cols = (int32_t)c.kernel[1];
+    Unfolding out = windows(u, c, c.size, c.out);
     for (int i = 0; i < 2; i++) {
         out.origin[i] = (int32_t)-c.padding[i];
         out.stride[i] = (int32_t)c.stride[i];
@@ -623,11 +631,7 @@ static Unfolding unfold_inputs(const Unfoldable &u, const ewck_conv &c)
 /* ... and inputs its outputs. */
 static Unfolding unfold_outputs(const Unfoldable &u, const ewck_conv &c)
 {
-    Unfolding out = straight(u, c.out[0], c.out[1]);
-    out.cols = (int32_t)c.size[1];
-    out.count = (int32_t)ewck_area(c.size);
-    out.taps = (int32_t)ewck_area(c.kernel);
-    out.tap_cols = (int32_t)c.kernel[1];
+    Unfolding out = windows(u, c, c.out, c.size);
     for (int i = 0; i < 2; i++) {
         out.origin[i] = (int32_t)c.padding[i];
         out.dilation[i] = (int32_t)-c.dilation[i];
