@@ -8,23 +8,10 @@
 
 #include "ewc/ewc.h"
 #include "host/base/state.h"
+#include "support/emulates.hpp"
 #include "support/files.hpp"
 #include "support/runs.hpp"
 #include "support/world.hpp"
-
-/* Runs open their device through this (the linker's --wrap), so that they can have the emulated
- * GPU. */
-static bool emulates = false;
-extern "C" {
-ewc_status __real_ewc_backend_create(
-    ewc_backend **out, const char *device, const ewc_backend_options *options);
-ewc_status __wrap_ewc_backend_create(
-    ewc_backend **out, const char *device, const ewc_backend_options *options)
-{
-    return emulates ? test::Open(out, "cuda-emulated")
-                    : __real_ewc_backend_create(out, device, options);
-}
-}
 
 using namespace test;
 namespace fs = std::filesystem;

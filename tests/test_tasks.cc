@@ -70,6 +70,23 @@ struct Samples {
     std::vector<int32_t> labels;
 };
 
+/* What ewc_dataset_create takes, as long as `s` is there. */
+ewc_dataset_source Borrow(const Source &s)
+{
+    ewc_dataset_source source{};
+    source.struct_size = sizeof source;
+    for (int split = 0; split < 2; split++) {
+        source.rows[split] = s.Rows(split);
+        source.images[split] = s.images[split].data();
+        source.labels[split] = s.labels[split].data();
+    }
+    source.channels = s.channels;
+    source.height = s.height;
+    source.width = s.width;
+    source.classes = s.classes;
+    return source;
+}
+
 /* A dataset and a sequence of tasks on a backend. */
 class Sequence
 {
@@ -80,17 +97,7 @@ class Sequence
 
     Sequence(ewc_backend *be, const Source &s, const ewc_task_options &options)
     {
-        ewc_dataset_source source{};
-        source.struct_size = sizeof source;
-        for (int split = 0; split < 2; split++) {
-            source.rows[split] = s.Rows(split);
-            source.images[split] = s.images[split].data();
-            source.labels[split] = s.labels[split].data();
-        }
-        source.channels = s.channels;
-        source.height = s.height;
-        source.width = s.width;
-        source.classes = s.classes;
+        const ewc_dataset_source source = Borrow(s);
         EXPECT_OK(ewc_dataset_create(&set, be, &source));
         EXPECT_OK(ewc_tasks_create(&tasks, set, &options));
     }
@@ -459,17 +466,7 @@ TEST_P(Tasks, WhatCannotBeAugmentedIsRefused)
 {
     ewc_task_options options = Options(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1);
     const auto refused = [&](const Source &s, const char *sentence) {
-        ewc_dataset_source source{};
-        source.struct_size = sizeof source;
-        for (int split = 0; split < 2; split++) {
-            source.rows[split] = s.Rows(split);
-            source.images[split] = s.images[split].data();
-            source.labels[split] = s.labels[split].data();
-        }
-        source.channels = s.channels;
-        source.height = s.height;
-        source.width = s.width;
-        source.classes = s.classes;
+        const ewc_dataset_source source = Borrow(s);
         ewc_dataset *set = nullptr;
         ewc_tasks *tasks = nullptr;
         ASSERT_OK(ewc_dataset_create(&set, be, &source));
