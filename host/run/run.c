@@ -3,7 +3,6 @@
 #include "ewc/run.h"
 
 #include <limits.h>
-#include <malloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,7 +101,6 @@ static ewc_status save_finished(ewc_run *run)
     run->saved_at = ewci_run_now();
 done:
     free(text);
-    malloc_trim(0); /* of a long sequence the text is large */
     return status;
 }
 
