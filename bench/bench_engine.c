@@ -3,13 +3,14 @@
  *
  *   bench_engine [--device cpu|cuda] [--quick] [--rounds N] [--threads N] [--out FILE]
  *                [--data-dir FOLDER] [--ewc COMMAND] [--precision fp32|bf16x3|tf32]
- *                [--epochs N] [--samples N] [--serve]
+ *                [--epochs N] [--samples N] [--networks] [--serve]
  *
  * Workload: MNIST, 784-400-400-10, batch 128; the Fisher pass over 60,000 samples after an epoch of
  * training (--epochs, --samples), and with a tolerance of 1e-6 after ten; the optimizer step on
  * 2^25 parameters (2^27 on a GPU), far beyond the cache. --quick: the same on toy sizes, to check
- * that it works. Writes bench/results/DEVICE.jsonl and prints a table. --serve: measures what it is
- * told to instead (serve.h). */
+ * that it works. --networks: convolutions and convolutional networks instead (networks.h). Writes
+ * bench/results/DEVICE.jsonl, or networks-DEVICE.jsonl, and prints a table. --serve: measures what
+ * it is told to instead (serve.h). */
 #include <fcntl.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -22,6 +23,7 @@
 #include "../host/backend/backend_ops.h"
 #include "ewc/ewc.h"
 #include "measure.h"
+#include "networks.h"
 #include "serve.h"
 
 #ifndef EWC_CLI_PATH
@@ -309,7 +311,7 @@ static bench_case step_case(const char *name, lone_step *s, const targets *goal)
         .bytes = step_bytes((ewc_optimizer_kind)s->rule.kind) * (double)s->n};
 }
 
-/* ---- The program ---- */
+/* ---- Options ---- */
 
 static ewc_precision precision_of(const char *name)
 {
@@ -348,76 +350,109 @@ static int positive(const char *option, const char *text, int most)
     return (int)value;
 }
 
-int main(int argc, char **argv)
+/* ---- What another program can check the Fisher passes by ---- */
+
+typedef struct checked_pass {
+    const char *name; /* of its case */
+    ewc_model *model;
+    ewc_fisher_options options;
+} checked_pass;
+
+enum { CHECKED = 3 };
+
+typedef struct checked_passes {
+    ewc_tasks *tasks;
+    checked_pass passes[CHECKED];
+} checked_passes;
+
+/* NAME.theta and NAME.F of all rows, a / in its name as - */
+static void dump_pass(const char *folder, const checked_pass *checked, ewc_tasks *tasks)
 {
-    const char *device = "cpu", *out = NULL, *data_dir = NULL, *command = EWC_CLI_PATH;
-    ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
-    int rounds = 0, is_quick = 0, serves = 0, epochs = 1, samples = 0;
-    for (int i = 1; i < argc; i++) {
-        const char *const option = argv[i], *const value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (strcmp(option, "--quick") == 0 || strcmp(option, "--serve") == 0) {
-            *(option[2] == 'q' ? &is_quick : &serves) = 1;
-            continue;
-        }
-        if (!value) bench_fail("%s: unknown, or its value is missing", option);
-        if (strcmp(option, "--device") == 0)
-            device = value;
-        else if (strcmp(option, "--rounds") == 0)
-            rounds = positive(option, value, 1024);
-        else if (strcmp(option, "--threads") == 0)
-            options.threads = positive(option, value, 1024);
-        else if (strcmp(option, "--epochs") == 0)
-            epochs = positive(option, value, 1000);
-        else if (strcmp(option, "--samples") == 0)
-            samples = positive(option, value, 60000);
-        else if (strcmp(option, "--precision") == 0)
-            options.precision = precision_of(value);
-        else if (strcmp(option, "--out") == 0)
-            out = value;
-        else if (strcmp(option, "--data-dir") == 0)
-            data_dir = value;
-        else if (strcmp(option, "--ewc") == 0)
-            command = value;
-        else
-            bench_fail("%s: unknown", option);
-        i++;
-    }
-    const int is_cpu = strcmp(device, "cpu") == 0;
-    if (!is_cpu && strcmp(device, "cuda") != 0)
-        bench_fail("--device: '%s', expected cpu or cuda", device);
-    const sizes *const z = is_quick ? &quick : is_cpu ? &full_cpu : &full_cuda;
-    const targets *const goal = is_cpu ? &targets_cpu : &targets_cuda;
-    if (!out) out = is_cpu ? "bench/results/cpu.jsonl" : "bench/results/cuda.jsonl";
-    if (rounds == 0) rounds = z->rounds;
+    const int64_t n = ewc_model_parameter_count(checked->model);
+    float *const values = bench_alloc((size_t)n * sizeof *values);
+    ewc_fisher_options options = checked->options;
+    ewc_fisher *fisher;
+    char name[64];
+    options.samples = 0; /* all */
+    bench_check(ewc_model_read(checked->model, values, n));
+    snprintf(name, sizeof name, "%s.theta", checked->name);
+    *strchr(name, '/') = '-';
+    bench_write(folder, name, values, (size_t)n * sizeof *values);
+    bench_check(ewc_fisher_create(&fisher, checked->model));
+    bench_check(ewc_fisher_compute(fisher, tasks, 1, &options));
+    bench_check(ewc_fisher_read(fisher, values, n));
+    snprintf(strrchr(name, '.'), 3, ".F");
+    bench_write(folder, name, values, (size_t)n * sizeof *values);
+    ewc_fisher_free(fisher);
+    free(values);
+}
 
+static void dump_passes(void *context, const char *folder)
+{
+    const checked_passes *const all = context;
+    for (int i = 0; i < CHECKED; i++)
+        dump_pass(folder, &all->passes[i], all->tasks);
+    bench_write_rows(folder, all->tasks);
+}
+
+/* ---- The program ---- */
+
+typedef struct program {
+    const char *device, *out, *data_dir, *command;
+    ewc_backend_options backend;
+    int rounds, quick, serves, networks, epochs, samples;
+    const sizes *sizes;
     ewc_backend *be;
-    ewc_backend_info info;
-    bench_check(ewc_backend_create(&be, device, &options));
-    bench_check(ewc_backend_describe(be, &info, sizeof info));
+    bench_machine *machine;
+    char described[256]; /* device and precision */
+} program;
 
+static void measure(
+    const program *p, bench_case *cases, int count, bench_dump dump, void *dump_context)
+{
+    if (p->serves) {
+        bench_serve(p->machine, cases, count, p->described, dump, dump_context);
+    } else {
+        bench_measure(p->machine, cases, count, p->rounds);
+        bench_report(p->machine, cases, count, p->rounds, p->out, p->described);
+    }
+    bench_cases_free(cases, count);
+}
+
+static int is_cpu(const program *p)
+{
+    return strcmp(p->device, "cpu") == 0;
+}
+
+static void measure_perceptron(const program *p)
+{
+    const sizes *const z = p->sizes;
+    const targets *const goal = is_cpu(p) ? &targets_cpu : &targets_cuda;
+    ewc_backend *const be = p->be;
     ewc_dataset *dataset;
     ewc_tasks *tasks;
     ewc_task_options sequence = EWC_TASK_OPTIONS_DEFAULTS;
     sequence.count = 2;
-    if (is_quick)
+    if (p->quick)
         toy_create(&dataset, be);
     else
-        bench_check(ewc_dataset_load(&dataset, be, "mnist", data_dir));
+        bench_check(ewc_dataset_load(&dataset, be, "mnist", p->data_dir));
     bench_check(ewc_tasks_create(&tasks, dataset, &sequence));
 
     training sgd, adam, trained, sure;
     training_create(&sgd, be, tasks, z, EWC_OPTIMIZER_SGD, 0.01f, 1e-3f, z->steps);
     training_create(&adam, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-4f, 1e-3f, z->steps);
-    training_create(&trained, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-4f, 1e-3f, epochs * z->warm_up);
+    training_create(
+        &trained, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-4f, 1e-3f, p->epochs * z->warm_up);
     run_training(&trained);
     training_create(&sure, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-3f, 0.0f, z->long_warm_up);
     run_training(&sure);
 
     fisher_pass empirical, sampled, exact, dropped;
-    fisher_create(&empirical, &trained, tasks, EWC_FISHER_EMPIRICAL, samples, 0.0);
-    fisher_create(&sampled, &trained, tasks, EWC_FISHER_SAMPLED, samples, 0.0);
-    fisher_create(&exact, &trained, tasks, EWC_FISHER_EXACT, samples, 0.0);
-    fisher_create(&dropped, &sure, tasks, EWC_FISHER_EXACT, samples, 1e-6);
+    fisher_create(&empirical, &trained, tasks, EWC_FISHER_EMPIRICAL, p->samples, 0.0);
+    fisher_create(&sampled, &trained, tasks, EWC_FISHER_SAMPLED, p->samples, 0.0);
+    fisher_create(&exact, &trained, tasks, EWC_FISHER_EXACT, p->samples, 0.0);
+    fisher_create(&dropped, &sure, tasks, EWC_FISHER_EXACT, p->samples, 1e-6);
 
     lone_step sgd_step, adam_step;
     step_create(&sgd_step, be, EWC_OPTIMIZER_SGD, z);
@@ -434,7 +469,7 @@ int main(int argc, char **argv)
         step_case("step/adam+penalty", &adam_step, goal),
         {.name = "start/version",
             .run = run_command,
-            .context = (void *)(uintptr_t)command,
+            .context = (void *)(uintptr_t)p->command,
             .units = STARTS,
             .target_ms = 10.0},
     };
@@ -443,27 +478,13 @@ int main(int argc, char **argv)
     cases[EXACT].base = &cases[EMPIRICAL];
     cases[EXACT].target_ratio = 2.5;
     cases[DROPPED].base = &cases[EMPIRICAL];
-    if (is_cpu) cases[DROPPED].target_ratio = 1.3;
+    if (is_cpu(p)) cases[DROPPED].target_ratio = 1.3;
 
-    bench_machine *const machine = is_cpu ? bench_machine_cpu_create(info.threads, z->copy_bytes)
-                                          : bench_machine_device_create(be, z->copy_bytes);
-    char described[sizeof info.description + 16];
-    snprintf(described, sizeof described, "%s, %s", info.description, info.precision);
-    if (serves) {
-        const bench_checked checked[] = {
-            {"fisher/empirical", trained.model, empirical.options},
-            {"fisher/exact", trained.model, exact.options},
-            {"fisher/exact-1e-6", sure.model, dropped.options},
-        };
-        bench_serve(machine, cases, COUNT, described, tasks, checked,
-            (int)(sizeof checked / sizeof checked[0]));
-    } else {
-        bench_measure(machine, cases, COUNT, rounds);
-        bench_report(machine, cases, COUNT, rounds, out, described);
-    }
+    checked_passes checked = {tasks, {{"fisher/empirical", trained.model, empirical.options},
+                                         {"fisher/exact", trained.model, exact.options},
+                                         {"fisher/exact-1e-6", sure.model, dropped.options}}};
+    measure(p, cases, COUNT, dump_passes, &checked);
 
-    bench_cases_free(cases, COUNT);
-    machine->free(machine);
     step_free(&adam_step);
     step_free(&sgd_step);
     ewc_fisher_free(dropped.fisher);
@@ -476,6 +497,81 @@ int main(int argc, char **argv)
     training_free(&sgd);
     ewc_tasks_free(tasks);
     ewc_dataset_free(dataset);
-    ewc_backend_free(be);
+}
+
+static void measure_networks(const program *p)
+{
+    int count;
+    bench_networks *const networks = bench_networks_create(p->be, p->quick);
+    bench_case *const cases = bench_networks_cases(networks, &count);
+    measure(p, cases, count, bench_networks_dump, networks);
+    bench_networks_free(networks);
+}
+
+static void read_arguments(program *p, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *const option = argv[i], *const value = i + 1 < argc ? argv[i + 1] : NULL;
+        const struct {
+            const char *name;
+            int *is_given;
+        } switches[] = {
+            {"--quick", &p->quick}, {"--serve", &p->serves}, {"--networks", &p->networks}};
+        int is_switch = 0;
+        for (size_t k = 0; k < sizeof switches / sizeof switches[0]; k++)
+            if (strcmp(option, switches[k].name) == 0) is_switch = *switches[k].is_given = 1;
+        if (is_switch) continue;
+        if (!value) bench_fail("%s: unknown, or its value is missing", option);
+        if (strcmp(option, "--device") == 0)
+            p->device = value;
+        else if (strcmp(option, "--rounds") == 0)
+            p->rounds = positive(option, value, 1024);
+        else if (strcmp(option, "--threads") == 0)
+            p->backend.threads = positive(option, value, 1024);
+        else if (strcmp(option, "--epochs") == 0)
+            p->epochs = positive(option, value, 1000);
+        else if (strcmp(option, "--samples") == 0)
+            p->samples = positive(option, value, 60000);
+        else if (strcmp(option, "--precision") == 0)
+            p->backend.precision = precision_of(value);
+        else if (strcmp(option, "--out") == 0)
+            p->out = value;
+        else if (strcmp(option, "--data-dir") == 0)
+            p->data_dir = value;
+        else if (strcmp(option, "--ewc") == 0)
+            p->command = value;
+        else
+            bench_fail("%s: unknown", option);
+        i++;
+    }
+    if (!is_cpu(p) && strcmp(p->device, "cuda") != 0)
+        bench_fail("--device: '%s', expected cpu or cuda", p->device);
+}
+
+int main(int argc, char **argv)
+{
+    static char out[64];
+    program p = {.device = "cpu",
+        .command = EWC_CLI_PATH,
+        .backend = EWC_BACKEND_OPTIONS_DEFAULTS,
+        .epochs = 1};
+    ewc_backend_info info;
+    read_arguments(&p, argc, argv);
+    p.sizes = p.quick ? &quick : is_cpu(&p) ? &full_cpu : &full_cuda;
+    if (!p.out) {
+        snprintf(
+            out, sizeof out, "bench/results/%s%s.jsonl", p.networks ? "networks-" : "", p.device);
+        p.out = out;
+    }
+    if (p.rounds == 0) p.rounds = p.sizes->rounds;
+
+    bench_check(ewc_backend_create(&p.be, p.device, &p.backend));
+    bench_check(ewc_backend_describe(p.be, &info, sizeof info));
+    snprintf(p.described, sizeof p.described, "%s, %s", info.description, info.precision);
+    p.machine = is_cpu(&p) ? bench_machine_cpu_create(info.threads, p.sizes->copy_bytes)
+                           : bench_machine_device_create(p.be, p.sizes->copy_bytes);
+    (p.networks ? measure_networks : measure_perceptron)(&p);
+    p.machine->free(p.machine);
+    ewc_backend_free(p.be);
     return 0;
 }

@@ -14,7 +14,7 @@ static bench_case *find_case(bench_case *cases, int count, const char *name)
     bench_fail("--serve: no case '%s'", name);
 }
 
-static void write_file(const char *folder, const char *name, const void *data, size_t bytes)
+void bench_write(const char *folder, const char *name, const void *data, size_t bytes)
 {
     char path[LINE_SIZE + 64];
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -23,36 +23,15 @@ static void write_file(const char *folder, const char *name, const void *data, s
         bench_fail("%s: cannot be written", path);
 }
 
-static void dump_pass(const char *folder, const bench_checked *checked, ewc_tasks *tasks)
-{
-    const int64_t n = ewc_model_parameter_count(checked->model);
-    float *const values = bench_alloc((size_t)n * sizeof *values);
-    ewc_fisher_options options = checked->options;
-    ewc_fisher *fisher;
-    char name[64];
-    options.samples = 0; /* all */
-    bench_check(ewc_model_read(checked->model, values, n));
-    snprintf(name, sizeof name, "%s.theta", checked->name);
-    *strchr(name, '/') = '-';
-    write_file(folder, name, values, (size_t)n * sizeof *values);
-    bench_check(ewc_fisher_create(&fisher, checked->model));
-    bench_check(ewc_fisher_compute(fisher, tasks, 1, &options));
-    bench_check(ewc_fisher_read(fisher, values, n));
-    snprintf(strrchr(name, '.'), 3, ".F");
-    write_file(folder, name, values, (size_t)n * sizeof *values);
-    ewc_fisher_free(fisher);
-    free(values);
-}
-
-static void dump_rows(const char *folder, ewc_tasks *tasks)
+void bench_write_rows(const char *folder, ewc_tasks *tasks)
 {
     const int64_t features = ewc_tasks_inputs(tasks);
     const int64_t rows = ewc_tasks_rows(tasks, 1, EWC_SPLIT_TRAIN);
     float *const inputs = bench_alloc((size_t)(rows * features) * sizeof *inputs);
     int32_t *const labels = bench_alloc((size_t)rows * sizeof *labels);
     bench_check(ewc_tasks_read(tasks, 1, EWC_SPLIT_TRAIN, 0, rows, inputs, labels));
-    write_file(folder, "inputs", inputs, (size_t)(rows * features) * sizeof *inputs);
-    write_file(folder, "labels", labels, (size_t)rows * sizeof *labels);
+    bench_write(folder, "inputs", inputs, (size_t)(rows * features) * sizeof *inputs);
+    bench_write(folder, "labels", labels, (size_t)rows * sizeof *labels);
     printf("%lld\n", (long long)rows);
     free(labels);
     free(inputs);
@@ -72,7 +51,7 @@ static void greet(
 }
 
 void bench_serve(bench_machine *machine, bench_case *cases, int count, const char *device,
-    ewc_tasks *tasks, const bench_checked *checked, int checked_count)
+    bench_dump dump, void *context)
 {
     static char line[LINE_SIZE];
     bench_reserve(machine, cases, count, 1);
@@ -92,9 +71,7 @@ void bench_serve(bench_machine *machine, bench_case *cases, int count, const cha
             const char *const bound = bench_bound(c, 1);
             printf("%.6g %s\n", c->floor_ms[0], bound ? bound : "none");
         } else if (strcmp(line, "dump") == 0) {
-            for (int i = 0; i < checked_count; i++)
-                dump_pass(operand + 1, &checked[i], tasks);
-            dump_rows(operand + 1, tasks);
+            dump(context, operand + 1);
         } else {
             bench_fail("--serve: '%s', expected run, floor or dump", line);
         }

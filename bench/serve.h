@@ -6,9 +6,7 @@
  *   run CASE        milliseconds of one unit
  *   floor CASE      the milliseconds that it takes at least, and "flops" or "bytes"; 0 and "none"
  *                   where that is not known
- *   dump FOLDER     the rows of task 1. FOLDER gets inputs (rows, features), labels (rows, int32)
- *                   and, of each checked pass, a / in its name as -, NAME.theta and NAME.F of all
- *                   rows; floats are float32
+ *   dump FOLDER     what another program can check the cases by, in FOLDER, and a number of rows
  *
  * It ends with stdin. */
 #ifndef BENCH_SERVE_H
@@ -16,14 +14,15 @@
 
 #include "measure.h"
 
-/* A Fisher pass whose result another program can check. */
-typedef struct bench_checked {
-    const char *name; /* of its case */
-    ewc_model *model;
-    ewc_fisher_options options;
-} bench_checked;
+/* Writes the files and prints the line of `dump`. */
+typedef void (*bench_dump)(void *context, const char *folder);
 
 void bench_serve(bench_machine *machine, bench_case *cases, int count, const char *device,
-    ewc_tasks *tasks, const bench_checked *checked, int checked_count);
+    bench_dump dump, void *context);
+
+/* For a dump: a file; the rows of task 1 as inputs (rows, features) and labels (rows, int32), and
+ * their number as a line. Floats are float32. */
+void bench_write(const char *folder, const char *name, const void *data, size_t bytes);
+void bench_write_rows(const char *folder, ewc_tasks *tasks);
 
 #endif

@@ -909,6 +909,32 @@ TEST_F(Cli, BenchMeasuresEveryCombination)
         << result.out;
 }
 
+/* Networks by name and by file, in the place of widths. */
+TEST_F(Cli, BenchMeasuresNetworks)
+{
+    WriteFile(folder / "tiny.json", R"({"layers": [{"type": "conv", "filters": 3, "kernel": 3}]})");
+    Words words = {"bench", "--dataset", "custom", "--data-dir", ".", "--device", "cpu", "--work",
+        "training,fisher", "--network", "./tiny.json", "--batch", "8", "--estimator", "empirical",
+        "--seconds", "1", "--json"};
+    const Outcome result = Ewc(words);
+    ASSERT_EQ(0, result.code) << result.err;
+    const Json json = ParseJson(result.out);
+    const json_t *const cases = json_object_get(json.get(), "cases");
+    ASSERT_EQ(2u, json_array_size(cases));
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *const one = json_array_get(cases, i);
+        EXPECT_STREQ("tiny.json", json_string_value(json_object_get(one, "network")));
+        EXPECT_EQ(3 * (9 + 1) + (3 * 4 * 4 + 1) * 10, /* images of 6 x 6 */
+            json_integer_value(json_object_get(one, "parameters")));
+    }
+    words.insert(words.end(), {"--hidden", "8"});
+    EXPECT_NE(std::string::npos, Ewc(words).err.find("--hidden: goes without --network"));
+    const Outcome wrong = Ewc(
+        {"bench", "--dataset", "custom", "--data-dir", ".", "--device", "cpu", "--network", "cnm"});
+    EXPECT_NE(0, wrong.code);
+    EXPECT_NE(std::string::npos, wrong.err.find("cnm")) << wrong.err;
+}
+
 /* The amount of a round is chosen for the time there is. */
 TEST_F(Cli, BenchKeepsToItsTime)
 {

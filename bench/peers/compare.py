@@ -4,11 +4,12 @@
 
     compare.py [--engine bench_engine] [--device cpu|cuda] [--precision P] [--threads N] [--rounds N]
                [--seconds S] [--samples N] [--epochs N] [--data-dir FOLDER] [--libraries PATH]
-               [--no-compile] [--quick] [--out FILE] [CASE...]
+               [--networks] [--no-compile] [--quick] [--out FILE] [CASE...]
 
 The engine is `bench_engine --serve`, a process that sleeps while a peer is measured. Cases are those
-of bench_engine that a peer has: train, fisher, step, or names such as fisher/exact. A case comes in
-a process of its own, so that one that fails costs itself only.
+of bench_engine that a peer has: train, fisher, step, or names such as fisher/exact; with --networks
+conv and network, or names such as network/cnn. A case comes in a process of its own, so that one that
+fails costs itself only.
 
 Correctness first: the engine's F on all samples is compared with squared products in float64 on the
 same inputs and weights, these with a loop over single samples, and each peer's F with both; a step of
@@ -20,7 +21,10 @@ several. TF32 is off but in the variants named so. --threads: of both sides; on 
 use, too, 1 is fair: threads of PyTorch wait busily for those that are not running.
 """
 import argparse
+import ctypes
+import gc
 import json
+import math
 import os
 import pathlib
 import platform
@@ -77,10 +81,17 @@ def must_agree(name, a, b, allowed):
 # ---- The engine ----------------------------------------------------------------------------------
 
 
+def status_mib(pid, field):
+    """Of a process: VmRSS, what is resident, or VmHWM, the most that has been."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field + ":")) / 1024
+
+
 class Engine:
     """bench_engine --serve (bench/serve.h)."""
 
     def __init__(self, options):
+        self.options = options
         command = [options.engine, "--serve", "--device", options.device, "--epochs",
                    str(options.epochs)]
         command += ["--samples", str(options.samples)] if options.samples else []
@@ -88,6 +99,7 @@ class Engine:
         command += ["--threads", str(options.threads)] if options.threads else []
         command += ["--data-dir", options.data_dir] if options.data_dir else []
         command += ["--quick"] if options.quick else []
+        command += ["--networks"] if options.networks else []
         env = dict(os.environ)
         if options.libraries is not None:
             env["LD_LIBRARY_PATH"] = options.libraries
@@ -109,6 +121,15 @@ class Engine:
     def ms(self, case):
         time.sleep(PAUSE)
         return float(self.ask("run", case)[0])
+
+    def peak_mib(self, case):
+        """What a process that does this alone needs beside what it has before."""
+        alone = Engine(self.options)
+        before = status_mib(alone.process.pid, "VmRSS")
+        alone.ms(case)
+        peak = status_mib(alone.process.pid, "VmHWM")
+        alone.close()
+        return peak - before
 
     def floor(self, case):
         ms, bound = self.ask("floor", case)
@@ -444,6 +465,173 @@ def with_tf32_of(run):
     return lambda rows, batch: with_tf32(lambda: run(rows, batch))()
 
 
+# ---- Convolutions and networks of them ----------------------------------------------------------
+
+
+def pattern(shape, factor, modulus):
+    """bench/networks.h"""
+    i = torch.arange(math.prod(shape), dtype=torch.int64)
+    return ((factor * i % modulus).double() / modulus - 0.5).view(shape)
+
+
+def patches_times(x, d):
+    """Each sample's gradient of the weights (rows, filters, channels * 9)."""
+    return d.flatten(2) @ F.unfold(x, 3, padding=1).transpose(1, 2)
+
+
+def conv_variants(device, sizes, data, options, case):
+    channels, side = (int(n) for n in case.split("/")[1].split("x"))
+    shape = (sizes["batch"] if not options.quick else 4, channels, side, side)
+    x, d = pattern(shape, 7919, 251), pattern(shape, 104729, 241)
+    truth = torch.zeros(channels, channels * 9, dtype=torch.float64)
+    for i in range(shape[0]):
+        truth += patches_times(x[i : i + 1], d[i : i + 1])[0].square()
+    engine = read_floats(data.folder / case.replace("/", "-"))
+    allowed = dict(fp32=1e-5, bf16x3=2e-5, tf32=2e-3)[options.precision_used]
+    errors = must_agree(case + ": the engine", engine, truth.flatten(), allowed)
+    x, d = (t.float().to(device.name) for t in (x, d))
+
+    def variant(name, role, run, squares=True):
+        """`run` works on a batch of rows; the batch is the one of least time for all of them."""
+        if squares:
+            must_agree(f"{case}: {name}", run(x, d).flatten(), truth.flatten(), 1e-5)
+        times = []
+        batches = [b for b in (8, 32, 128) if b <= shape[0]] if squares else []
+        for batch in batches or [shape[0]]:
+            parts = list(zip(x.split(batch), d.split(batch)))
+            call = lambda parts=parts: [run(*part) for part in parts]
+            call()
+            times.append((min(device.seconds(call) for _ in range(3)), batch, call))
+        _, batch, call = min(times, key=lambda t: t[0])
+        return Variant(name, role, call, n=shape[0], batch=batch, engine_errors=errors,
+                       peak=peak_of(device, call))
+
+    yield variant("unfold + bmm", "strongest", lambda x, d: patches_times(x, d).square().sum(0))
+    yield variant("weight gradient, no squares", "strongest", lambda x, d:
+                  torch.nn.grad.conv2d_weight(x, (channels, channels, 3, 3), d, padding=1),
+                  squares=False)
+    from backpack import backpack, extend, extensions
+
+    layer = extend(torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(device.name))
+
+    def by_backpack_alone(x, d):
+        with backpack(extensions.SumGradSquared()):
+            layer(x).backward(d)
+        layer.weight.grad = None
+        return layer.weight.sum_grad_squared
+
+    yield variant("backpack", "strongest", by_backpack_alone)
+
+
+def read_floats(path):
+    return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.float32)
+
+
+def read_safetensors(path):
+    """Float32 tensors by name."""
+    raw = path.read_bytes()
+    begin = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:begin])
+    values = torch.frombuffer(bytearray(raw[begin:]), dtype=torch.uint8)
+    return {name: values[slice(*t["data_offsets"])].view(torch.float32).view(t["shape"])
+            for name, t in header.items() if t.get("dtype") == "F32" and not name.startswith("ewc.")}
+
+
+class Images:
+    """The engine's noise."""
+
+    def __init__(self, device, folder):
+        self.folder = folder
+        if (folder / "labels").exists():
+            self.labels = torch.frombuffer(bytearray((folder / "labels").read_bytes()),
+                                           dtype=torch.int32).long().to(device.name)
+            self.inputs = read_floats(folder / "inputs").view(-1, 3, 32, 32).to(device.name)
+
+    def rows(self, rows):
+        return self.inputs[rows], self.labels[rows]
+
+    def next(self):
+        return self.rows(slice(0, min(FULL_CPU["batch"], len(self.labels))))
+
+
+def same_network(device, data, name):
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+    from torch_networks import NETWORKS
+
+    network = NETWORKS[name]()
+    network.load_state_dict(read_safetensors(data.folder / f"{name}.safetensors"), strict=False)
+    return network.to(device.name)
+
+
+class NetworkTraining(Training):
+    def __init__(self, device, data, name, layout):
+        self.network = same_network(device, data, name).to(memory_format=layout).train()
+        self.data = data
+        self.parameters = list(self.network.parameters())
+        self.mu = [p.detach().clone() for p in self.parameters]
+        self.s = [torch.ones_like(p) for p in self.parameters]
+        self.loss = lambda x, labels: F.cross_entropy(
+            self.network(x.contiguous(memory_format=layout)), labels)
+        self.optimizer = torch.optim.SGD(self.parameters, lr=0.01, momentum=0.9, foreach=True)
+
+
+def network_variants(device, sizes, data, options, case):
+    _, name, what = case.split("/")
+    if what == "train":
+        for layout, spelled in ((torch.contiguous_format, "eager"),
+                                (torch.channels_last, "channels_last")):
+            step = NetworkTraining(device, data, name, layout).best_step
+            yield Variant(spelled, "usual" if spelled == "eager" else "strongest", step,
+                          n=len(data.next()[1]), peak=peak_of(device, step))
+        return
+    count, loop = len(data.labels), 16
+    truth_network = same_network(device, data, name).double().eval()
+    truth = one_by_one(truth_network, data, count if count <= 512 else loop, False)
+    network = same_network(device, data, name).eval()
+    given = read_safetensors(data.folder / f"{name}-F.safetensors")
+    errors = None
+    if count <= 512:
+        engine = flat([given[key] for key, _ in network.named_parameters()])
+        errors = must_agree(case + ": the engine", engine, truth, 2e-5)
+        log(f"{case}: the engine's F is off by {errors[0]:.2g}")
+    want = one_by_one(truth_network, data, loop, False)
+
+    def variant(peer, role, run, candidates):
+        must_agree(f"{case}: {peer}", run(loop, loop), want, 1e-4)
+        seconds, batch = best_batch(device, run, candidates, count, 32)
+        rows = batch * max(1, min(count // batch, round(1.0 / seconds / batch)))
+        return Variant(peer, role, lambda: run(rows, batch), n=rows, batch=batch,
+                       engine_errors=errors, peak=peak_of(device, lambda: run(batch, batch)))
+
+    from backpack import extend
+
+    extended = extend(same_network(device, data, name).eval())
+    by_backpack.loss = extend(torch.nn.CrossEntropyLoss(reduction="sum"))
+    yield variant("backpack", "strongest",
+                  lambda rows, batch: by_backpack(extended, data, rows, batch, False),
+                  (16, 32, 64, 128))
+    yield variant("torch.func", "usual",
+                  lambda rows, batch: by_functional(network, data, rows, batch, False), (16, 32))
+    yield variant("batch 1", "usual", lambda rows, batch: one_by_one(network, data, rows, False),
+                  (16,))
+
+
+def peak_of(device, run):
+    """MiB that a call takes on top of what is there."""
+    if device.is_cuda:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")
+    before = status_mib("self", "VmRSS")
+    run()
+    return status_mib("self", "VmHWM") - before
+
+
 # ---- Lone optimizer step -------------------------------------------------------------------------
 
 
@@ -482,9 +670,10 @@ def step_variants(device, sizes, data, options, case):
 
 class Variant:
     def __init__(self, peer, role, run, n=None, batch=None, tf32=False, errors=None,
-                 engine_errors=None):
+                 engine_errors=None, peak=None):
         self.peer, self.role, self.run, self.n, self.batch = peer, role, run, n, batch
         self.tf32, self.errors, self.engine_errors = tf32, errors, engine_errors
+        self.peak = peak  # MiB of one call
         self.calls, self.ms, self.engine_ms = 1, [], []
 
     def measure(self, device):
@@ -525,14 +714,16 @@ def environment(device, options, engine):
                 date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), load=os.getloadavg()[0])
 
 
-def record(case, v, options, env, n, floors, bound):
-    per = v.n if case.startswith("fisher") else 1  # of a peer's Fisher slice: for n samples
-    peer_ms = [ms / per * (n if case.startswith("fisher") else 1) for ms in v.ms]
+def record(case, v, options, env, n, floors, bound, engine_peak):
+    is_pass = "fisher" in case  # a peer's is a slice: for n samples
+    peer_ms = [ms / v.n * n if is_pass else ms for ms in v.ms]
     ratios = [b / a for a, b in zip(v.engine_ms, peer_ms)]
     of_floor = [f / a for f, a in floors] if floors and bound != "none" else None
-    peak = torch.cuda.max_memory_allocated() / 2**20 if options.device != "cpu" else None
+    peak = v.peak
+    if peak is None and options.device != "cpu":
+        peak = torch.cuda.max_memory_allocated() / 2**20
     first = lambda errors, i: significant(errors[i]) if errors else None
-    return dict(case=case, n=n if case.startswith("fisher") else v.n, backend=options.device,
+    return dict(case=case, n=n if is_pass else v.n, backend=options.device,
                 mode=options.precision_used, temp="cold" if case.startswith("step") else "hot",
                 peer=v.peer, role=v.role, peer_batch=v.batch, rounds=len(v.ms),
                 ms=quantiles(v.engine_ms), peer_ms=quantiles(peer_ms), ratio=quantiles(ratios),
@@ -540,21 +731,24 @@ def record(case, v, options, env, n, floors, bound):
                 of_floor=quantiles(of_floor) if of_floor else None,
                 bound=bound if of_floor else None, err_fro=first(v.engine_errors, 0),
                 err_max=first(v.engine_errors, 1), peer_err_fro=first(v.errors, 0),
-                peak_mib=None, peer_peak_mib=significant(peak), env=dict(env, allow_tf32=v.tf32))
+                peak_mib=significant(engine_peak), peer_peak_mib=significant(peak), env=dict(env, allow_tf32=v.tf32))
 
 
-MAKERS = dict(train=training_variants, fisher=fisher_variants, step=step_variants)
+MAKERS = dict(train=training_variants, fisher=fisher_variants, step=step_variants,
+              conv=conv_variants, network=network_variants)
 
 
 def measure_case(case, engine, options, folder, until):
     """In a process of its own; returns when the time is over."""
-    warnings.filterwarnings("ignore", message="Full backward hook")  # of backpack's
+    for message in ("Full backward hook", "Extension saving to"):  # of backpack's
+        warnings.filterwarnings("ignore", message=message)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = Device(options.device)
     sizes = QUICK if options.quick else FULL_CUDA if device.is_cuda else FULL_CPU
-    data = Data(device, sizes, folder, case)
-    n = min(options.samples or len(data.labels), len(data.labels))
+    data = Images(device, folder) if options.networks else Data(device, sizes, folder, case)
+    rows = len(data.labels)
+    n = min(options.samples or rows, rows)
     variants = []
     maker = MAKERS[case.split("/")[0]](device, sizes, data, options, case)
     while True:
@@ -573,6 +767,7 @@ def measure_case(case, engine, options, folder, until):
     if device.is_cuda:
         torch.cuda.reset_peak_memory_stats()
     env, floors, bound = environment(device, options, engine.env), [], "none"
+    engine_peak = engine.peak_mib(case) if options.networks and not device.is_cuda else None
     engine.ms(case)
     for number in range(options.rounds):
         if number >= 3 and time.time() > until:
@@ -584,7 +779,7 @@ def measure_case(case, engine, options, folder, until):
         floors.append((floor, variants[0].engine_ms[-1]))
     with open(options.out, "a") as out:
         for v in variants:
-            line = record(case, v, options, env, n, floors, bound)
+            line = record(case, v, options, env, n, floors, bound, engine_peak)
             out.write(json.dumps(line) + "\n")
 
 
@@ -614,13 +809,16 @@ def spell(ms):
 
 def table(path):
     lines = [json.loads(line) for line in open(path)]
-    print("| case | engine | of its floor | peer | batch | time | peer / engine, 10th to 90th |")
-    print("|---|---|---|---|---|---|---|")
+    memory = any(o["peak_mib"] is not None for o in lines)
+    print("| case | engine | of its floor | peer | batch | time | peer / engine, 10th to 90th |" +
+          memory * " memory: engine | peer |")
+    print("|---|---|---|---|---|---|---|" + memory * "---|---|")
     for o in lines:
         floor = f"{100 * o['of_floor']['p50']:.0f} %" if o["of_floor"] else "not measured"
         print(f"| {o['case']} | {spell(o['ms']['p50'])} | {floor} | {o['peer']} | "
               f"{o['peer_batch'] or ''} | {spell(o['peer_ms']['p50'])} | **{o['ratio']['p50']:.2f}** "
-              f"({o['ratio']['p10']:.2f} to {o['ratio']['p90']:.2f}) |")
+              f"({o['ratio']['p10']:.2f} to {o['ratio']['p90']:.2f}) |" +
+              memory * f" {o['peak_mib']:.0f} MiB | {o['peer_peak_mib']:.0f} MiB |")
 
 
 def main():
@@ -639,10 +837,12 @@ def main():
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out")
-    parser.add_argument("cases", nargs="*", default=["train", "fisher", "step"])
+    parser.add_argument("--networks", action="store_true")
+    parser.add_argument("cases", nargs="*", default=list(MAKERS))
     options = parser.parse_args()
     if not options.out:
-        options.out = str(here.parent / f"results/peers-{options.device}.jsonl")
+        networks = "networks-" if options.networks else ""
+        options.out = str(here.parent / f"results/peers-{networks}{options.device}.jsonl")
     options.rounds = 2 if options.quick else options.rounds
     options.load = os.getloadavg()[0]
     pathlib.Path(options.out).write_text("")

@@ -37,7 +37,8 @@ typedef struct bench_case {
 
 typedef struct bench {
     cli_args *args;
-    list works, hidden, batches, estimators, optimizers, fisher_batches, precisions, sizes;
+    list works, networks, batches, estimators, optimizers, fisher_batches, precisions, sizes;
+    const char *network_key;                        /* of networks: "hidden" or "network" */
     bench_device devices[VALUES_MAX];               /* one for each precision */
     bench_network trained[VALUES_MAX * VALUES_MAX]; /* of each precision, for Fisher passes */
     bench_case *cases;
@@ -51,7 +52,7 @@ typedef struct bench {
 /* Options of the table that take several values here; networks are parted by '/', as widths are by
  * commas. */
 static const char *const list_keys[] = {
-    "hidden", "batch", "estimator", "optimizer", "fisher-batch", "precision", NULL};
+    "hidden", "network", "batch", "estimator", "optimizer", "fisher-batch", "precision", NULL};
 
 static int is_list(const char *key)
 {
@@ -128,20 +129,26 @@ static int read_arguments(bench *b)
     code = cli_apply(&plain);
     if (code != 0) return code;
     b->args->options = plain.options;
+    b->network_key = cli_value(b->args, "network") != NULL ? "network" : "hidden";
+    if (cli_value(b->args, "network") != NULL && cli_value(b->args, "hidden") != NULL)
+        return cli_usage("bench", "--hidden: goes without --network");
     const struct {
         const char *key, *otherwise;
         list *out;
-    } lists[] = {{"work", "training,fisher,step", &b->works}, {"hidden", "400,400", &b->hidden},
-        {"batch", "128", &b->batches}, {"estimator", "empirical,exact", &b->estimators},
-        {"optimizer", "adam", &b->optimizers}, {"fisher-batch", "0", &b->fisher_batches},
-        {"precision", "auto", &b->precisions}, {"parameters", "1000000,16000000", &b->sizes}};
+    } lists[] = {{"work", "training,fisher,step", &b->works},
+        {b->network_key, "400,400", &b->networks}, {"batch", "128", &b->batches},
+        {"estimator", "empirical,exact", &b->estimators}, {"optimizer", "adam", &b->optimizers},
+        {"fisher-batch", "0", &b->fisher_batches}, {"precision", "auto", &b->precisions},
+        {"parameters", "1000000,16000000", &b->sizes}};
     for (size_t i = 0; code == 0 && i < sizeof lists / sizeof lists[0]; i++)
         code = read_list(b, lists[i].key, lists[i].otherwise, lists[i].out);
     if (code == 0) code = check_own(b);
     if (code == 0) code = cli_count(b->args, "seconds", 1, 3600, seconds, &seconds);
-    if (code == 0) code = cli_count(b->args, "warm-up", 0, 1000000, 200, &b->warm_up);
+    if (code == 0)
+        code = cli_count(b->args, "warm-up", 0, 1000000,
+            strcmp(b->network_key, "hidden") == 0 ? 200 : 10, &b->warm_up);
     b->seconds = (double)seconds;
-    const int networks = b->precisions.count * b->hidden.count;
+    const int networks = b->precisions.count * b->networks.count;
     const int count =
         networks * wants(b, "training") * b->optimizers.count * b->batches.count +
         networks * wants(b, "fisher") * b->estimators.count * b->fisher_batches.count +
@@ -268,14 +275,14 @@ static ewc_status add_cases(bench *b)
         status = bench_device_open(
             &b->devices[b->device_count++], &options, (ewc_precision)options.precision);
     }
-    const int networks = b->precisions.count * b->hidden.count;
+    const int networks = b->precisions.count * b->networks.count;
     for (int i = 0; status == EWC_OK && wants(b, "training") && i < networks; i++) {
-        choose(&options, "hidden", b->hidden.values[i % b->hidden.count]);
-        status = add_trainings(b, &b->devices[i / b->hidden.count], &options);
+        choose(&options, b->network_key, b->networks.values[i % b->networks.count]);
+        status = add_trainings(b, &b->devices[i / b->networks.count], &options);
     }
     for (int i = 0; status == EWC_OK && wants(b, "fisher") && i < networks; i++) {
-        choose(&options, "hidden", b->hidden.values[i % b->hidden.count]);
-        status = add_passes(b, &b->devices[i / b->hidden.count], &options);
+        choose(&options, b->network_key, b->networks.values[i % b->networks.count]);
+        status = add_passes(b, &b->devices[i / b->networks.count], &options);
     }
     if (status == EWC_OK && wants(b, "step")) status = add_steps(b, &b->devices[0], &options);
     for (int i = 0; status == EWC_OK && i < b->case_count; i++)

@@ -59,26 +59,52 @@ static ewc_status complete(bench_network *network, int kind)
     return status;
 }
 
-static ewc_status open_model(
-    bench_network *network, bench_device *device, const ewc_model_options *model, int kind)
+/* "784-400-400-10" */
+static void name_widths(bench_network *network, const ewc_model_options *model)
 {
-    size_t used;
-    memset(network, 0, sizeof *network);
-    network->device = device;
-    used = (size_t)snprintf(network->name, sizeof network->name, "%lld", (long long)model->inputs);
+    size_t used =
+        (size_t)snprintf(network->name, sizeof network->name, "%lld", (long long)model->inputs);
     for (int64_t i = 0; i < model->hidden_count && used < sizeof network->name; i++)
         used += (size_t)snprintf(network->name + used, sizeof network->name - used, "-%lld",
             (long long)model->hidden[i]);
     if (used < sizeof network->name)
         snprintf(
             network->name + used, sizeof network->name - used, "-%lld", (long long)model->outputs);
+}
+
+static ewc_status open_model(
+    bench_network *network, bench_device *device, const ewc_model_options *model, int kind)
+{
+    memset(network, 0, sizeof *network);
+    network->device = device;
+    if (model->network == NULL) name_widths(network, model);
     TRY(ewc_model_create(&network->model, device->backend, model));
     return complete(network, kind);
+}
+
+/* Of the layers that --network says, for the images there are. */
+static ewc_status open_layers(
+    bench_network *network, bench_device *device, const ewc_run_options *options)
+{
+    const char *const file = strrchr(options->network, '/');
+    ewc_model_options model = EWC_MODEL_OPTIONS_DEFAULTS;
+    ewc_dataset_info data;
+    ewc_network *layers = NULL;
+    TRY(ewc_dataset_describe(device->dataset, &data, sizeof data));
+    TRY(ewc_network_create(&layers, options->network, data.channels, data.height, data.width,
+        ewc_tasks_outputs(device->tasks)));
+    model.network = layers;
+    const ewc_status status = open_model(network, device, &model, options->optimizer);
+    ewc_network_free(layers);
+    snprintf(
+        network->name, sizeof network->name, "%.200s", file != NULL ? file + 1 : options->network);
+    return status;
 }
 
 ewc_status bench_network_open(
     bench_network *network, bench_device *device, const ewc_run_options *options)
 {
+    if (options->network[0] != '\0') return open_layers(network, device, options);
     ewc_model_options model = EWC_MODEL_OPTIONS_DEFAULTS;
     model.inputs = ewc_tasks_inputs(device->tasks);
     model.outputs = ewc_tasks_outputs(device->tasks);

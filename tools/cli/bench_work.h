@@ -20,13 +20,13 @@ void bench_device_close(bench_device *device);
 /* A network in its second task, with one task behind it: S = 1, mu = its weights then. */
 typedef struct bench_network {
     bench_device *device;
-    char name[256]; /* "784-400-400-10" */
+    char name[256]; /* "784-400-400-10", "cnn" */
     ewc_model *model;
     ewc_optimizer *optimizer;
     ewc_consolidation *state;
 } bench_network;
 
-/* Of options: hidden, activation, optimizer. */
+/* Of options: network, or hidden and activation; optimizer. */
 ewc_status bench_network_open(
     bench_network *network, bench_device *device, const ewc_run_options *options);
 /* One layer of about so many parameters, for the optimizer step alone. */

@@ -118,6 +118,8 @@ static const cli_flag bench_flags[] = {
         "what to measure (default training,fisher,step); step: the optimizer's alone"},
     {"hidden", EWC_OPTION_TEXT, "LIST",
         "widths of the hidden layers, / between networks (default 400,400)"},
+    {"network", EWC_OPTION_TEXT, "LIST",
+        "in its place: known networks or JSON files of layers; see `ewc help networks`"},
     {"batch", EWC_OPTION_TEXT, "LIST", "samples of a training step (default 128)"},
     {"optimizer", EWC_OPTION_TEXT, "LIST", "some of sgd,adam,adamw (default adam)"},
     {"estimator", EWC_OPTION_TEXT, "LIST",
@@ -127,7 +129,8 @@ static const cli_flag bench_flags[] = {
         "some of auto,fp32,bf16x3,tf32 (default auto); a CPU has fp32 alone"},
     {"parameters", EWC_OPTION_TEXT, "LIST",
         "step: of the networks (default 1000000,16000000), penalty included"},
-    {"warm-up", EWC_OPTION_TEXT, "N", "steps of training before the Fisher passes (default 200)"},
+    {"warm-up", EWC_OPTION_TEXT, "N",
+        "steps of training before the Fisher passes (default 200, of a --network 10)"},
     {"seconds", EWC_OPTION_TEXT, "N", "of measuring, all together (default 10)"}, END};
 
 static const cli_verb verbs[] = {
