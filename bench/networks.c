@@ -9,7 +9,7 @@
 #include "serve.h"
 
 enum { CHANNELS = 3, SIDE = 32, CLASSES = 10, BATCH = 128, TAPS = 9 };
-enum { CONVS = 4, NETWORKS = 2, CASES = CONVS + 2 * NETWORKS };
+enum { CONVS = 4, NETWORKS_MAX = 2, CASES_MAX = CONVS + 2 * NETWORKS_MAX };
 
 /* A convolution that keeps the size of its planes. */
 typedef struct conv {
@@ -39,8 +39,9 @@ struct bench_networks {
     ewc_dataset *dataset;
     ewc_tasks *tasks;
     conv convs[CONVS];
-    network networks[NETWORKS];
-    bench_case cases[CASES];
+    network networks[NETWORKS_MAX];
+    bench_case cases[CASES_MAX];
+    int network_count, case_count;
 };
 
 /* ---- Convolutions ---- */
@@ -220,29 +221,29 @@ bench_networks *bench_networks_create(ewc_backend *be, int quick)
 {
     static const int64_t sizes[CONVS][2] = {{64, 32}, {128, 16}, {256, 8}, {512, 4}};
     static const int64_t toys[CONVS][2] = {{3, 8}, {4, 5}, {5, 4}, {8, 3}};
-    static const char *const names[NETWORKS] = {"cnn", "resnet18-reduced"};
+    static const char *const names[] = {"cnn", "resnet18-reduced"}, *const toy[] = {"lenet5"};
     const int is_cpu = strcmp(be->ops->name, "cpu") == 0;
     bench_networks *const all = calloc(1, sizeof *all);
-    int count = 0;
     if (!all) bench_fail("out of memory");
     all->be = be;
     all->rows = quick ? 16 : is_cpu ? 256 : 10000;
     all->batch = quick ? 4 : BATCH;
+    all->network_count = quick ? 1 : 2;
     noise_create(all);
     for (int i = 0; i < CONVS; i++) {
         const int64_t *const size = quick ? toys[i] : sizes[i];
-        all->cases[count++] = conv_case(&all->convs[i], size[0], size[1], be, all->batch);
+        all->cases[all->case_count++] = conv_case(&all->convs[i], size[0], size[1], be, all->batch);
     }
-    for (int i = 0; i < NETWORKS; i++) {
+    for (int i = 0; i < all->network_count; i++) {
         network *const n = &all->networks[i];
-        n->name = names[i];
+        n->name = quick ? toy[i] : names[i];
         n->all = all;
         n->steps = quick ? 1 : is_cpu ? 2 : 50;
         snprintf(n->train, sizeof n->train, "network/%s/train", n->name);
         snprintf(n->fisher, sizeof n->fisher, "network/%s/fisher", n->name);
-        all->cases[count++] = (bench_case){
+        all->cases[all->case_count++] = (bench_case){
             .name = n->train, .run = run_train, .context = n, .units = (double)n->steps};
-        all->cases[count++] =
+        all->cases[all->case_count++] =
             (bench_case){.name = n->fisher, .run = run_pass, .context = n, .units = 1.0};
     }
     return all;
@@ -250,13 +251,13 @@ bench_networks *bench_networks_create(ewc_backend *be, int quick)
 
 bench_case *bench_networks_cases(bench_networks *all, int *count)
 {
-    *count = CASES;
+    *count = all->case_count;
     return all->cases;
 }
 
 void bench_networks_free(bench_networks *all)
 {
-    for (int i = 0; i < NETWORKS; i++)
+    for (int i = 0; i < all->network_count; i++)
         network_close(&all->networks[i]);
     for (int i = 0; i < CONVS; i++)
         conv_close(&all->convs[i]);
@@ -295,7 +296,7 @@ void bench_networks_dump(void *networks, const char *folder)
     bench_networks *const all = networks;
     for (int i = 0; i < CONVS; i++)
         dump_conv(&all->convs[i], folder);
-    for (int i = 0; i < NETWORKS; i++)
+    for (int i = 0; i < all->network_count; i++)
         dump_network(&all->networks[i], folder);
     bench_write_rows(folder, all->tasks);
 }

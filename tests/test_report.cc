@@ -956,6 +956,53 @@ TEST_F(Report, ASinglePointIsNoCurve)
     }
 }
 
+/* More layers than lines can be told apart are the rows of heat maps, each with its name. */
+TEST_F(Report, ManyLayersAreRowsOfAHeatMap)
+{
+    const Outcome trained = Ewc(
+        {"train", "--dataset", "custom", "--data-dir", folder.path(), "--device", "cpu", "--hidden",
+            "4,4,4,4,4,4,4,4,4,4,4,4", "--batch", "16", "--tasks", "2", "--out", "run"});
+    ASSERT_EQ(0, trained.code) << trained.err;
+    ASSERT_EQ(0, Ewc({"report", "run"}).code);
+    const Json result = Result("run");
+    const json_t *const passes = json_object_get(result.get(), "fisher");
+    const auto trace = [&](size_t task, const std::string &layer) {
+        const json_t *const segments = json_object_get(json_array_get(passes, task), "segments");
+        double sum = 0.0;
+        for (const char *segment : {".weight", ".bias"})
+            sum += Number(json_object_get(segments, (layer + segment).c_str()), "trace");
+        return sum;
+    };
+    const auto rows = ReadCsv(folder / "run/figures/fisher-trace.csv");
+    ASSERT_EQ(1u + 13u * 2u, rows.size());
+    EXPECT_EQ("log10 of the trace", rows[0][2]);
+    const std::string drawing = ReadFile(folder / "run/figures/fisher-share.svg");
+    for (size_t i = 0; i < 13; i++) {
+        const std::string layer = i == 12 ? "head" : "fc" + std::to_string(i + 1);
+        EXPECT_TRUE(Has(drawing, "<text>" + layer + "</text>")) << layer;
+        for (size_t t = 0; t < 2; t++) {
+            const auto &row = rows[1 + 2 * i + t];
+            EXPECT_EQ(layer, row[0]);
+            EXPECT_EQ(std::to_string(t + 1), row[1]);
+            const double log = std::log10(trace(t, layer));
+            if (std::isfinite(log)) { /* a layer whose units are all dead has no trace */
+                EXPECT_NEAR(log, std::stod(row[2]), 1e-4) << layer;
+            }
+        }
+    }
+    std::map<std::string, double> share, magnitudes;
+    for (const auto &row : ReadCsv(folder / "run/figures/fisher-share.csv"))
+        if (row[1] == "1" || row[1] == "2") share[row[1]] += std::stod(row[2]);
+    ASSERT_EQ(2u, share.size());
+    for (const auto &task : share)
+        EXPECT_NEAR(100.0, task.second, 1e-3) << task.first;
+    for (const auto &row : ReadCsv(folder / "run/figures/fisher-histogram.csv"))
+        if (row[1] != "log10 F") magnitudes[row[0]] += std::stod(row[2]);
+    EXPECT_EQ(13u, magnitudes.size());
+    EXPECT_LE(magnitudes["head"], 100.0 + 1e-3);
+    EXPECT_GT(magnitudes["head"], 10.0);
+}
+
 /* Nor is one bar: of two tasks one can be forgotten, and a layer alone has the whole trace. */
 TEST_F(Report, ASingleBarIsNoFigure)
 {

@@ -510,8 +510,11 @@ def conv_variants(device, sizes, data, options, case):
     yield variant("weight gradient, no squares", "strongest", lambda x, d:
                   torch.nn.grad.conv2d_weight(x, (channels, channels, 3, 3), d, padding=1),
                   squares=False)
-    from backpack import backpack, extend, extensions
-
+    try:
+        from backpack import backpack, extend, extensions
+    except ImportError:
+        log(f"{case}: backpack is not installed")
+        return
     layer = extend(torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(device.name))
 
     def by_backpack_alone(x, d):
@@ -555,7 +558,8 @@ class Images:
 
 
 def same_network(device, data, name):
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+    here = pathlib.Path(__file__).resolve()
+    sys.path += [str(here.parent), str(here.parent.parent.parent / "tests")]
     from torch_networks import NETWORKS
 
     network = NETWORKS[name]()
@@ -603,13 +607,16 @@ def network_variants(device, sizes, data, options, case):
         return Variant(peer, role, lambda: run(rows, batch), n=rows, batch=batch,
                        engine_errors=errors, peak=peak_of(device, lambda: run(batch, batch)))
 
-    from backpack import extend
-
-    extended = extend(same_network(device, data, name).eval())
-    by_backpack.loss = extend(torch.nn.CrossEntropyLoss(reduction="sum"))
-    yield variant("backpack", "strongest",
-                  lambda rows, batch: by_backpack(extended, data, rows, batch, False),
-                  (16, 32, 64, 128))
+    try:
+        from backpack import extend
+    except ImportError:
+        log(f"{case}: backpack is not installed")
+    else:
+        extended = extend(same_network(device, data, name).eval())
+        by_backpack.loss = extend(torch.nn.CrossEntropyLoss(reduction="sum"))
+        yield variant("backpack", "strongest",
+                      lambda rows, batch: by_backpack(extended, data, rows, batch, False),
+                      (16, 32, 64, 128))
     yield variant("torch.func", "usual",
                   lambda rows, batch: by_functional(network, data, rows, batch, False), (16, 32))
     yield variant("batch 1", "usual", lambda rows, batch: one_by_one(network, data, rows, False),

@@ -27,6 +27,7 @@ enum {
     PNG_SCALE = 2,
     PDF_DPI = 125,   /* pixels of the SVG on an inch of the PDF: the width of a page */
     NAMED_TICS = 16, /* names along an axis, at most */
+    ROW_LINE = 20,   /* height of a row that is named whatever their number */
     NAMES_ROOM = 54, /* characters of them beside each other; more are turned */
     NAME_TIC_MAX = 24,
     CELLS_MAX = 12 /* columns that leave room for numbers */
@@ -346,7 +347,8 @@ static void put_settings(FILE *out, const cli_figure *figure, const char *ink, i
         y[0] = (double)figure->rows + 0.5;
         choose_range(&figure->z, z, 0.0);
         put_names(out, 'x', figure->x_names, figure->columns, NAMED_TICS);
-        put_names(out, 'y', figure->y_names, figure->rows, NAMED_TICS);
+        put_names(out, 'y', figure->y_names, figure->rows,
+            figure->all_rows ? (int)figure->rows : NAMED_TICS);
         fprintf(out, "%sunset key\nset colorbox noborder\nset rmargin 15\n", palette);
         put_axis(out, "cb", &figure->z, z);
     } else {
@@ -393,7 +395,9 @@ static void put_settings(FILE *out, const cli_figure *figure, const char *ink, i
 static void put_script(FILE *out, const cli_figure *figure)
 {
     int64_t columns = 1;
-    const int64_t height = HEIGHT + LEGEND_LINE * legend(figure, &columns);
+    int64_t height = HEIGHT + LEGEND_LINE * legend(figure, &columns);
+    if (figure->all_rows && figure->rows > NAMED_TICS)
+        height += ROW_LINE * (figure->rows - NAMED_TICS);
     put_blocks(out, figure);
     fprintf(out,
         "set terminal svg size %d,%lld dynamic noenhanced font 'sans-serif,16' name 'figure'\n"

@@ -57,6 +57,7 @@ typedef struct cli_figure {
     const char *const *y_names; /* (rows), the first one at the top */
     const double *cells;        /* (rows, columns), NaN: empty */
     int cell_decimals;          /* of a cell's number */
+    int all_rows;               /* heat map: each row is named, however high that makes it */
 } cli_figure;
 
 /* Whether gnuplot is on PATH. */

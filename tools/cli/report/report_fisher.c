@@ -9,6 +9,8 @@
 #include "../text.h"
 #include "report.h"
 
+enum { LINES_MAX = 12 }; /* layers that lines tell apart; more are the rows of a heat map */
+
 /* The layers of a run. */
 typedef struct layers {
     int64_t count;
@@ -78,6 +80,62 @@ static void turn_into_bars(cli_figure *figure, cli_series *bars, const layers *l
     figure->x_names = (const char *const *)l->names;
 }
 
+/* A heat map of cells (layers, columns) in the place of what a figure has. */
+static void make_heat(cli_figure *figure, const layers *l, const double *cells, char **names,
+    int64_t columns, cli_axis z)
+{
+    figure->kind = CLI_HEAT;
+    figure->z = z;
+    figure->y = (cli_axis){.label = "layer, from input to output"};
+    figure->series_count = 0;
+    figure->rows = l->count;
+    figure->columns = columns;
+    figure->x_names = (const char *const *)names;
+    figure->y_names = (const char *const *)l->names;
+    figure->cells = cells;
+    figure->all_rows = 1;
+}
+
+/* The lines of layers as a heat map: columns are at the x (columns) of `names`; of a logarithmic
+ * axis with logarithms. `cells` (layers, columns) gets the values. */
+static void turn_into_heat(cli_figure *figure, double *cells, const layers *l, char **names,
+    const double *x, int64_t columns)
+{
+    for (int64_t i = 0; i < l->count; i++) {
+        const cli_series *const line = &figure->series[i];
+        for (int64_t j = 0; j < columns; j++) {
+            double *const cell = &cells[i * columns + j];
+            *cell = NAN;
+            for (int64_t k = 0; k < line->count; k++)
+                if (line->x[k] == x[j]) *cell = figure->y.log ? log10(line->y[k]) : line->y[k];
+        }
+    }
+    make_heat(figure, l, cells, names, columns,
+        (cli_axis){.label = figure->y.log ? "log10 of the trace" : figure->y.label});
+}
+
+/* The same with a column for each task, of many for some. */
+static int draw_traces_as_heat(report *r, int64_t g, const layers *l, cli_figure *figure)
+{
+    const report_run *const run = r->groups[g].runs[0];
+    const int64_t every = (run->tasks + REPORT_SIDE_MAX - 1) / REPORT_SIDE_MAX;
+    const int64_t columns = (run->tasks + every - 1) / every;
+    char **const names = report_task_names(run, columns, every);
+    double *const x = report_alloc(columns, sizeof *x);
+    double *const cells = report_alloc(l->count * columns, sizeof *cells);
+    for (int64_t j = 0; j < columns; j++)
+        x[j] = (double)(j * every) + 1.0;
+    turn_into_heat(figure, cells, l, names, x, columns);
+    const int code = report_add_figure(r, g, importance(run), figure,
+        report_format("Of the weights and biases of a layer%s.%s",
+            r->groups[g].count > 1 ? ", mean over seeds" : "",
+            every > 1 ? " Of the tasks only some are shown." : ""));
+    free(cells);
+    free(x);
+    report_free_names(names, columns);
+    return code;
+}
+
 /* Trace of each layer after each task (share: in % of that of all layers). */
 static int draw_traces(report *r, int64_t g, const layers *l, int share)
 {
@@ -121,11 +179,14 @@ static int draw_traces(report *r, int64_t g, const layers *l, int share)
         .series = series,
         .series_count = l->count};
     cli_series bars = {.x = NULL};
-    if (n == 1) turn_into_bars(&figure, &bars, l);
-    const int code = report_add_figure(r, g, importance(run), &figure,
-        report_format(share ? "The layer's trace in %% of that of the whole network.%s"
-                            : "The sum over the weights and biases of a layer.%s",
-            group->count > 1 ? " Mean over seeds, bands one standard error." : ""));
+    const int many = l->count > LINES_MAX;
+    if (n == 1 && !many) turn_into_bars(&figure, &bars, l);
+    const int code =
+        many ? draw_traces_as_heat(r, g, l, &figure)
+             : report_add_figure(r, g, importance(run), &figure,
+                   report_format(share ? "The layer's trace in %% of that of the whole network.%s"
+                                       : "The sum over the weights and biases of a layer.%s",
+                       group->count > 1 ? " Mean over seeds, bands one standard error." : ""));
     free((void *)bars.x);
     free(column);
     report_free_series(series, l->count);
@@ -184,8 +245,10 @@ static int draw_histogram(report *r, int64_t g, const layers *l)
             y[b] = 100.0 * counts[i * ROOM + first + b] / totals[i];
         }
         series[i] = (cli_series){.name = l->names[i], .count = bins, .x = x, .y = y};
-        char *const longer = report_format("%s%s%s %.1f %%", zero_text, i > 0 ? ", " : "",
-            l->names[i], totals[i] > 0.0 ? cli_round(100.0 * zeros[i] / totals[i], 1) : 0.0);
+        const double share = totals[i] > 0.0 ? cli_round(100.0 * zeros[i] / totals[i], 1) : 0.0;
+        if (l->count > LINES_MAX && share == 0.0) continue;
+        char *const longer = report_format(
+            "%s%s%s %.1f %%", zero_text, zero_text[0] != '\0' ? ", " : "", l->names[i], share);
         free(zero_text);
         zero_text = longer;
     }
@@ -198,11 +261,20 @@ static int draw_histogram(report *r, int64_t g, const layers *l)
         .series = series,
         .series_count = l->count};
     int code = 0;
+    double *const cells = report_alloc(l->count * bins, sizeof *cells);
+    char **const names = report_alloc(bins, sizeof *names);
+    for (int64_t b = 0; b < bins; b++)
+        names[b] = report_format("%.1f", series[0].x[b]);
+    if (bins > 0 && l->count > LINES_MAX)
+        turn_into_heat(&figure, cells, l, names, series[0].x, bins);
     if (bins > 0)
         code = report_add_figure(r, g, importance(run), &figure,
             report_format("Weights and biases of each layer by the magnitude of their F%s. Not "
                           "drawn, as F = 0: %s.",
-                r->groups[g].count > 1 ? ", of the first run" : "", zero_text));
+                r->groups[g].count > 1 ? ", of the first run" : "",
+                zero_text[0] != '\0' ? zero_text : "none"));
+    report_free_names(names, bins);
+    free(cells);
     free(zero_text);
     report_free_series(series, l->count);
     free(totals);
@@ -263,10 +335,19 @@ static int draw_overlap_of_layers(report *r, int64_t g, const layers *l)
         .series_count = distances,
         .columns = l->count,
         .x_names = (const char *const *)l->names};
+    double *const cells = report_alloc(l->count * distances, sizeof *cells);
+    for (int64_t i = 0; i < l->count * distances; i++)
+        cells[i] = series[i % distances].y[i / distances];
+    if (l->count > LINES_MAX) {
+        make_heat(&figure, l, cells, labels, distances,
+            (cli_axis){.label = figure.y.label, .low = 0.0, .high = 1.0});
+        figure.x = (cli_axis){.label = "pairs of tasks"};
+    }
     const int code = report_add_figure(r, g, importance(group->runs[0]), &figure,
         report_format("1: both tasks need the same weights; 0: they need different ones. Mean over "
                       "all pairs of tasks so far apart%s.",
             group->count > 1 ? " and over seeds; bars show one standard error" : ""));
+    free(cells);
     report_free_names(labels, distances);
     report_free_series(series, distances);
     free(column);

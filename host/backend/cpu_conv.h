@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/* What convolutions on the CPU share (cpu_conv.c: forward, and back to the input;
+ * cpu_conv_weight.c: to the weights): scratch for threads, planes with a border, and where
+ * positions lie in them. */
+#ifndef EWCI_CPU_CONV_H
+#define EWCI_CPU_CONV_H
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "cpu.h"
+#include "cpu_vector.h"
+
+enum {
+    GROUP = 256,    /* positions of the samples of a group, at least */
+    MAX_TAPS = 1024 /* of a kernel: what fits on the stack */
+};
+
+/* Bytes of scratch that conv_backward_weight needs. */
+size_t CPU(conv_weight_memory)(ewc_backend *be, const ewck_conv *conv, int64_t rows);
+
+static inline int64_t positions_of(const ewck_conv *conv)
+{
+    return conv->out[0] * conv->out[1];
+}
+static inline int64_t depth_of(const ewck_conv *conv)
+{
+    return conv->channels / conv->groups * conv->kernel[0] * conv->kernel[1];
+}
+static inline int64_t round_up(int64_t n, int64_t to)
+{
+    return ceil_div(n, to) * to;
+}
+
+/* Of `rows` samples with so many positions each, those that go together. */
+static inline int64_t group_size(int64_t positions, int64_t rows)
+{
+    return max_i64(1, min_i64(rows, ceil_div(GROUP, max_i64(1, positions))));
+}
+
+static inline ewc_status check_taps(const char *operation, const ewck_conv *conv)
+{
+    if (conv->kernel[0] <= MAX_TAPS && conv->kernel[0] * conv->kernel[1] <= MAX_TAPS) return EWC_OK;
+    return ewci_fail(EWC_ERR_ARGUMENT, "%s: a kernel of %lld by %lld, expected at most %d places",
+        operation, (long long)conv->kernel[0], (long long)conv->kernel[1], (int)MAX_TAPS);
+}
+
+/* ---- Scratch: one part for each thread, taken for a chunk ----
+ *
+ * Memory begins with a lock for each thread, 64 bytes apart; then come what all threads share, and
+ * the parts. */
+
+enum { LOCK_FLOATS = 16 };
+
+typedef struct scratch {
+    atomic_int *locks;
+    float *parts;
+    int64_t size; /* floats of a part, a multiple of 16 */
+    int count;
+} scratch;
+
+static inline size_t memory_bytes(ewc_backend *be, int64_t shared, int64_t size)
+{
+    const int64_t threads = ((backend_cpu *)be)->threads;
+    return (size_t)(threads * LOCK_FLOATS + shared + threads * size) * sizeof(float);
+}
+
+static inline float *shared_of(ewc_backend *be, void *memory)
+{
+    return (float *)memory + ((backend_cpu *)be)->threads * LOCK_FLOATS;
+}
+
+/* At the start of an operation: all parts are free. */
+static inline scratch scratch_of(ewc_backend *be, void *memory, int64_t shared, int64_t size)
+{
+    memset(memory, 0, (size_t)((backend_cpu *)be)->threads * LOCK_FLOATS * sizeof(float));
+    return (scratch){.locks = memory,
+        .parts = shared_of(be, memory) + shared,
+        .size = size,
+        .count = ((backend_cpu *)be)->threads};
+}
+
+static inline float *scratch_take(const scratch *s, int *part)
+{
+    for (*part = 0;; *part = (*part + 1) % s->count) {
+        int unlocked = 0;
+        if (atomic_compare_exchange_strong(&s->locks[*part * LOCK_FLOATS], &unlocked, 1)) break;
+    }
+    return s->parts + *part * s->size;
+}
+
+static inline void scratch_give(const scratch *s, int part)
+{
+    atomic_store(&s->locks[part * LOCK_FLOATS], 0);
+}
+
+/* ---- Planes with a border of zeros ---- */
+
+/* How the planes (channels, size) of a sample lie padded, and which of their places belong to a
+ * position of a grid: start + step * position + offset of a tap. */
+typedef struct frame {
+    int64_t channels, size[2];    /* all channels of a sample */
+    int64_t before[2], padded[2]; /* zeros before; size with those before and after */
+} frame;
+
+static inline int64_t plane_of(const frame *f)
+{
+    return f->padded[0] * f->padded[1];
+}
+
+/* to (rows, channels, padded) from in (rows, channels, size); the border is zero. */
+static inline void pad_samples(float *to, const float *in, const frame *f, int64_t rows)
+{
+    const int64_t width = f->size[1], pitch = f->padded[1];
+    memset(to, 0, (size_t)(rows * f->channels * plane_of(f)) * sizeof *to);
+    for (int64_t plane = 0; plane < rows * f->channels; plane++)
+        for (int64_t y = 0; y < f->size[0]; y++)
+            memcpy(to + plane * plane_of(f) + (y + f->before[0]) * pitch + f->before[1],
+                in + (plane * f->size[0] + y) * width, (size_t)width * sizeof *to);
+}
+
+static inline frame frame_of(const ewck_conv *conv)
+{
+    frame f = {.channels = conv->channels};
+    for (int i = 0; i < 2; i++) {
+        f.size[i] = conv->size[i];
+        f.before[i] = conv->padding[i];
+        f.padded[i] = conv->size[i] + 2 * conv->padding[i];
+    }
+    return f;
+}
+
+/* ---- From positions to places ---- */
+
+/* Positions that follow each other in a row of the grid of one sample. */
+typedef struct run {
+    int64_t from; /* place of the first in the padded planes of its group's first channel */
+    int64_t at;   /* its place in the output, likewise */
+    int64_t count;
+} run;
+
+/* A grid of positions (size) in each sample. */
+typedef struct grid {
+    int64_t size[2];
+    int64_t step[2];     /* places in the input from one to the next */
+    int64_t out_step[2]; /* and in the output, */
+    int64_t origin[2];   /* from here on */
+} grid;
+
+/* What one run sees through one tap. */
+static inline void copy_run(
+    float *restrict to, const float *restrict from, int64_t count, int64_t step)
+{
+    int64_t i = 0;
+    for (; step == 1 && i + LANES <= count; i += LANES)
+        store(to + i, load(from + i));
+    for (; i < count; i++)
+        to[i] = from[i * step];
+}
+
+/* to (taps) rows of `pitch`: what each of the runs' positions sees through each tap of a channel.
+ * In whole vectors where the next runs overwrite what is too much; behind the planes there is room
+ * to read. */
+static inline void unfold(float *to, int64_t pitch, const float *plane, const int64_t *offset,
+    int64_t taps, const run *runs, int64_t count, int64_t step)
+{
+    int64_t all = 0;
+    for (int64_t i = 0; i < count; i++)
+        all += runs[i].count;
+    for (int64_t t = 0; t < taps; t++) {
+        float *row = to + t * pitch, *const end = row + all;
+        for (int64_t i = 0; i < count; row += runs[i++].count) {
+            const float *const from = plane + runs[i].from + offset[t];
+            if (step == 1 && end - row >= round_up(runs[i].count, LANES))
+                for (int64_t j = 0; j < runs[i].count; j += LANES)
+                    store(row + j, load(from + j));
+            else
+                copy_run(row, from, runs[i].count, step);
+        }
+    }
+}
+
+/* The runs of positions [first, first + count) of a group of samples; in_sample and out_sample:
+ * floats from one sample to the next. Returns how many. */
+static inline int64_t find_runs(run *runs, const grid *g, int64_t pitch, int64_t out_pitch,
+    int64_t in_sample, int64_t out_sample, int64_t first, int64_t count)
+{
+    int64_t found = 0;
+    while (count > 0) {
+        const int64_t x = first % g->size[1], line = first / g->size[1];
+        const int64_t y = line % g->size[0], sample = line / g->size[0];
+        const int64_t length = min_i64(g->size[1] - x, count);
+        runs[found++] = (run){.from = sample * in_sample + y * g->step[0] * pitch + x * g->step[1],
+            .at = sample * out_sample + (g->origin[0] + y * g->out_step[0]) * out_pitch +
+                  g->origin[1] + x * g->out_step[1],
+            .count = length};
+        first += length;
+        count -= length;
+    }
+    return found;
+}
+
+#endif
