@@ -12,7 +12,6 @@ its own to FOLDER/torch.safetensors, and its logits to FOLDER/torch-logits.
 import os
 import sys
 
-folder, name = sys.argv[1:]
 try:
     import torch
     from safetensors.torch import load_file, save_file
@@ -80,29 +79,39 @@ class ReducedResNet18(nn.Module):
         return self.head(F.avg_pool2d(x, 4).flatten(1))
 
 
-def write(path, tensor):
-    with open(os.path.join(folder, path), "wb") as file:
-        file.write(tensor.detach().contiguous().numpy().astype("<f4").tobytes())
+NETWORKS = {"cnn": Cnn, "resnet18-reduced": ReducedResNet18}
 
 
-torch.manual_seed(5)
-torch.set_num_threads(1)
-net = {"cnn": Cnn, "resnet18-reduced": ReducedResNet18}[name]().eval()
-inputs = torch.frombuffer(
-    bytearray(open(os.path.join(folder, "inputs"), "rb").read()), dtype=torch.float32)
-inputs = inputs.reshape(4, 3, 32, 32)
+def main():
+    folder, name = sys.argv[1:]
 
-weights = load_file(os.path.join(folder, "ewc.safetensors"))
-weights = {key: value for key, value in weights.items() if not key.startswith("ewc.")}
-missing, unexpected = net.load_state_dict(weights, strict=False)
-assert not unexpected, unexpected
-assert all(key.endswith("num_batches_tracked") for key in missing), missing
-with torch.no_grad():
-    write("logits", net(inputs))
+    def write(path, tensor):
+        with open(os.path.join(folder, path), "wb") as file:
+            file.write(tensor.detach().contiguous().numpy().astype("<f4").tobytes())
 
-net = type(net)()
-with torch.no_grad():
-    net.train()(torch.randn(16, 3, 32, 32))  # which moves the statistics of batches
-    write("torch-logits", net.eval()(inputs))
-save_file({key: value for key, value in net.state_dict().items()
-           if not key.endswith("num_batches_tracked")}, os.path.join(folder, "torch.safetensors"))
+    torch.manual_seed(5)
+    torch.set_num_threads(1)
+    net = NETWORKS[name]().eval()
+    inputs = torch.frombuffer(
+        bytearray(open(os.path.join(folder, "inputs"), "rb").read()), dtype=torch.float32)
+    inputs = inputs.reshape(4, 3, 32, 32)
+
+    weights = load_file(os.path.join(folder, "ewc.safetensors"))
+    weights = {key: value for key, value in weights.items() if not key.startswith("ewc.")}
+    missing, unexpected = net.load_state_dict(weights, strict=False)
+    assert not unexpected, unexpected
+    assert all(key.endswith("num_batches_tracked") for key in missing), missing
+    with torch.no_grad():
+        write("logits", net(inputs))
+
+    net = NETWORKS[name]()
+    with torch.no_grad():
+        net.train()(torch.randn(16, 3, 32, 32))  # which moves the statistics of batches
+        write("torch-logits", net.eval()(inputs))
+    save_file({key: value for key, value in net.state_dict().items()
+               if not key.endswith("num_batches_tracked")},
+              os.path.join(folder, "torch.safetensors"))
+
+
+if __name__ == "__main__":
+    main()
