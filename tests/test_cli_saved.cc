@@ -94,9 +94,11 @@ class CliSaved : public Cli
     }
     void Train(const std::string &format, const std::string &run, const Words &more = {})
     {
-        Words words = {"--out", run, "--hidden", "6", "--iterations", "20", "--batch", "8",
-            "--permute-first", "--eval-samples", "0", "--quiet"};
+        Words words = {"--out", run, "--iterations", "20", "--batch", "8", "--permute-first",
+            "--eval-samples", "0", "--quiet"};
         words.insert(words.end(), more.begin(), more.end());
+        if (std::find(more.begin(), more.end(), "--network") == more.end())
+            words.insert(words.end(), {"--hidden", "6"});
         if (std::find(more.begin(), more.end(), "--lr") == more.end())
             words.insert(words.end(), {"--lr", "0.01"});
         if (std::find(more.begin(), more.end(), "--tasks") == more.end())
@@ -290,6 +292,36 @@ std::string TensorOf(const std::string &path, const std::string &name)
     return file.substr(8 + length + begin, end - begin);
 }
 
+/* A checkpoint as another program would write it: the weights alone, which are called otherwise,
+ * and the map that says how. */
+void MakeForeign(const std::string &from, const std::string &to, const std::string &map)
+{
+    const std::string file = ReadFile(from);
+    uint64_t length = 0;
+    std::memcpy(&length, file.data(), 8);
+    const Json header = ParseJson(file.substr(8, length));
+    std::string said = "{", names = "{", payload;
+    const char *key;
+    json_t *value;
+    json_object_foreach(header.get(), key, value)
+    {
+        if (key[0] == '_' || std::string(key).rfind("ewc.", 0) == 0) continue;
+        const std::string theirs = std::string("module.") + key, bytes = TensorOf(from, key);
+        char *const shape = json_dumps(json_object_get(value, "shape"), JSON_COMPACT);
+        if (said.size() > 1) said += ",", names += ",";
+        said += "\"" + theirs + "\":{\"dtype\":\"F32\",\"shape\":" + shape + ",\"data_offsets\":[" +
+                std::to_string(payload.size()) + ",";
+        payload += bytes;
+        said += std::to_string(payload.size()) + "]}";
+        names += std::string("\"") + key + "\":\"" + theirs + "\"";
+        std::free(shape);
+    }
+    said += "}";
+    const uint64_t size = said.size();
+    WriteFile(to, std::string((const char *)&size, 8) + said + payload);
+    WriteFile(map, names + "}");
+}
+
 /* F by the verb is F in the run, to the bit: of one task S is F. */
 TEST_F(CliSaved, FisherIsThatOfTheRun)
 {
@@ -326,6 +358,78 @@ TEST_F(CliSaved, FisherIsThatOfTheRun)
             different.insert(TensorOf(folder / "f", "fc1.weight"));
         }
     EXPECT_GE(different.size(), 2 * cases.size() - 1); /* images: every sample has one row */
+}
+
+/* The same of layers, in a run, in a checkpoint that says what they are, and in another program's
+ * file. */
+TEST_F(CliSaved, FisherOfLayersIsThatOfTheRun)
+{
+    WriteSet("cifar10");
+    WriteFile(folder / "net.json", R"({"layers": [
+        {"type": "conv", "filters": 4, "kernel": 5, "stride": 3},
+        {"type": "batch-norm", "activation": "relu"}, {"type": "max-pool", "kernel": 2},
+        {"type": "dropout", "p": 0.25}, {"type": "linear", "units": 8, "activation": "tanh"}]})");
+    int runs = 0;
+    std::set<std::string> different;
+    const std::vector<Words> cases = {{"--estimator", "exact"},
+        {"--estimator", "sampled", "--seed", "5", "--std", "0.25"},
+        {"--estimator", "empirical", "--fisher-samples", "17"}, {"--estimator", "argmax"}};
+    for (const Words &words : cases) {
+        SCOPED_TRACE(words[1]);
+        const std::string run = "run" + std::to_string(runs++);
+        Words trained = words;
+        trained.insert(trained.end(), {"--network", "net.json"});
+        Train("cifar10", run, trained);
+        if (HasFatalFailure()) return;
+        const std::string checkpoint = folder / (run + "/checkpoint/model.safetensors");
+        WriteFile(folder / "alone.safetensors", ReadFile(checkpoint));
+        MakeForeign(checkpoint, folder / "theirs.safetensors", folder / "map.json");
+        const Words ways[] = {{"fisher", run, "--device", "cpu"},
+            OnSet("fisher", "cifar10", {"alone.safetensors", "--permute-first"}),
+            OnSet("fisher", "cifar10",
+                {"theirs.safetensors", "--permute-first", "--network", "net.json", "--init-map",
+                    "map.json"})};
+        std::string said;
+        for (const Words &way : ways) {
+            Words all = way;
+            all.insert(all.end(), {"--out", "f"});
+            if (way[1] != run) all.insert(all.end(), words.begin(), words.end());
+            const Outcome result = Ewc(all);
+            ASSERT_EQ(0, result.code) << result.err;
+            if (said.empty()) said = result.out;
+            EXPECT_EQ(said, result.out);
+            for (const char *name : {"conv1.weight", "conv1.bias", "bn1.weight", "bn1.bias",
+                     "fc1.weight", "head.weight", "head.bias"}) {
+                const std::string want = TensorOf(checkpoint, std::string("ewc.S.") + name);
+                EXPECT_TRUE(want == TensorOf(folder / "f", name)) << way[1] << ": " << name;
+                EXPECT_NE(std::string(want.size(), '\0'), want) << name;
+            }
+        }
+        different.insert(TensorOf(folder / "f", "conv1.weight"));
+    }
+    EXPECT_EQ(cases.size(), different.size());
+
+    const std::string data = folder / "cifar10";
+    const std::tuple<int, const char *, Words> refused[] = {
+        {3, "theirs.safetensors: has no tensor fc1.weight",
+            {"fisher", "theirs.safetensors", "--data", data, "--quiet"}},
+        {3, "has no tensor conv1.weight, did you mean module.conv1.weight, which is of its shape?",
+            {"fisher", "theirs.safetensors", "--data", data, "--quiet", "--network", "net.json"}},
+        {2, "bn1.weight: no tensor of this model, did you mean fc1.weight?",
+            {"fisher", "theirs.safetensors", "--data", data, "--quiet", "--network", "lenet5",
+                "--init-map", "map.json"}},
+        {2, "--network: cn: neither a network nor a file, did you mean cnn?",
+            {"fisher", "theirs.safetensors", "--data", data, "--network", "cn"}},
+        {2, "theirs.safetensors: a safetensors file that does not say what its layers are",
+            {"fisher", "theirs.safetensors", "--data", data, "--network", "theirs.safetensors"}},
+        {2, "--hidden: 8, expected 400,400 beside network ",
+            {"consolidate", "alone.safetensors", "--data", data, "--hidden", "8", "--out", "x"}},
+        {3, "tensor conv1.weight is [4, 3, 5, 5], this model's conv1.weight is [6, 3, 5, 5]",
+            {"consolidate", "alone.safetensors", "--data", data, "--network", "lenet5", "--out",
+                "x", "--quiet"}},
+    };
+    for (const auto &[code, culprit, words] : refused)
+        ExpectRefused(code, culprit, words);
 }
 
 TEST_F(CliSaved, FisherAsJson)
@@ -475,55 +579,92 @@ TEST_F(CliSaved, ARunStartsFromAFile)
 }
 
 /* The first task is somebody else's: a network without EWC state. What it knows is kept. */
-TEST_F(CliSaved, ConsolidatedAFirstTaskIsKept)
+class CliConsolidated : public CliSaved
 {
-    const auto train = [&](const Words &more) {
-        Words words = {"train", "--device", "cpu", "--tasks", "1", "--hidden", "50", "--iterations",
-            "300", "--fisher-samples", "10", "--eval-samples", "2000", "--quiet", "--json"};
+  protected:
+    Handle<ewc_backend> be = Make(ewc_backend_create, "cpu", nullptr);
+    Handle<ewc_dataset> data = Make(ewc_dataset_load, be.get(), "mnist", nullptr);
+    Handle<ewc_tasks> tasks;
+
+    double Train(const Words &more)
+    {
+        Words words = {"train", "--device", "cpu", "--tasks", "1", "--iterations", "300",
+            "--fisher-samples", "10", "--eval-samples", "2000", "--quiet", "--json"};
         words.insert(words.end(), more.begin(), more.end());
         const Outcome result = Ewc(words);
         EXPECT_EQ(0, result.code) << result.err;
         return json_number_value(json_object_get(ParseJson(result.out).get(), "acc"));
-    };
-    const Handle<ewc_backend> be = Make(ewc_backend_create, "cpu", nullptr);
-    const Handle<ewc_dataset> data = Make(ewc_dataset_load, be.get(), "mnist", nullptr);
-    const ewc_task_options plain = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1);
-    const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, data.get(), &plain);
-    const Handle<ewc_model> model = MakeModel(be.get(), {784, {50}, 10});
-    const auto accuracy = [&](const std::string &path) {
+    }
+    /* Of a run's model on the images as they are. */
+    double Accuracy(const std::string &run)
+    {
         enum { ROWS = 2000 };
         std::vector<float> x(ROWS * 784), z(ROWS * 10);
         std::vector<int32_t> labels(ROWS);
-        EXPECT_OK(ewc_checkpoint_load((folder / path).c_str(), model.get(), nullptr));
+        ewc_predictor *predictor = nullptr;
+        EXPECT_OK(ewc_predictor_create(&predictor, be.get(), (folder / (run + kSaved)).c_str()));
         EXPECT_OK(ewc_tasks_read(tasks.get(), 0, EWC_SPLIT_TEST, 0, ROWS, x.data(), labels.data()));
-        EXPECT_OK(ewc_model_predict(model.get(), z.data(), x.data(), ROWS));
+        EXPECT_OK(ewc_model_predict(ewc_predictor_model(predictor), z.data(), x.data(), ROWS));
+        ewc_predictor_free(predictor);
         double hits = 0.0;
         for (size_t row = 0; row < ROWS; row++)
             hits += std::max_element(&z[10 * row], &z[10 * row] + 10) - &z[10 * row] == labels[row];
         return hits / (double)ROWS;
-    };
-    train({"--method", "sgd", "--lr", "0.003", "--out", "theirs"});
-    const std::string saved = "/checkpoint/model.safetensors";
-    WriteFile(folder / "theirs.safetensors", ReadFile(folder / ("theirs" + saved)));
-    const double before = accuracy("theirs.safetensors");
-    EXPECT_GT(before, 0.9);
-    const Outcome folded = Ewc({"consolidate", "theirs.safetensors", "--dataset", "mnist",
-        "--fisher-samples", "5000", "--device", "cpu", "--out", "known.safetensors"});
-    ASSERT_EQ(0, folded.code) << folded.err;
-    EXPECT_EQ("known.safetensors: model and EWC state of 1 task\n", folded.out);
-    EXPECT_EQ(TensorOf(folder / "theirs.safetensors", "fc1.weight"),
-        TensorOf(folder / "known.safetensors", "ewc.mu.fc1.weight"));
-
-    /* Then another task, which shares the output layer: the images with their pixels permuted. */
-    std::vector<double> lost;
-    for (const char *from : {"theirs.safetensors", "known.safetensors"}) {
-        const std::string out = std::string("after-") + from;
-        EXPECT_GT(train({"--init-from", from, "--out", out, "--permute-first", "--seed", "3",
-                      "--lr", "0.01", "--lambda", "300"}),
-            0.9);
-        lost.push_back(before - accuracy(out + saved));
     }
-    EXPECT_GT(lost[0], 0.2);
-    EXPECT_LE(lost[1], lost[0] / 3.0);
+    /* theirs.safetensors is of the run theirs; map.json says what its tensors are called, where
+     * that is otherwise. `next` is another task, which shares the output layer. */
+    void ExpectKept(const Words &network, bool is_mapped, const Words &next, const char *weight)
+    {
+        const ewc_task_options plain = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1);
+        tasks = Make(ewc_tasks_create, data.get(), &plain);
+        const double before = Accuracy("theirs");
+        EXPECT_GT(before, 0.85);
+        Words words = {"consolidate", "theirs.safetensors", "--dataset", "mnist",
+            "--fisher-samples", "5000", "--device", "cpu", "--out", "known.safetensors"};
+        if (is_mapped) { /* else the file says what it is */
+            words.insert(words.end(), network.begin(), network.end());
+            words.insert(words.end(), {"--init-map", "map.json"});
+        }
+        const Outcome folded = Ewc(words);
+        ASSERT_EQ(0, folded.code) << folded.err;
+        EXPECT_EQ("known.safetensors: model and EWC state of 1 task\n", folded.out);
+        EXPECT_EQ(TensorOf(folder / ("theirs" + kSaved), weight),
+            TensorOf(folder / "known.safetensors", std::string("ewc.mu.") + weight));
+
+        std::vector<double> lost;
+        for (const char *from : {"theirs.safetensors", "known.safetensors"}) {
+            Words more = {"--init-from", from, "--out", std::string("after-") + from};
+            more.insert(more.end(), network.begin(), network.end());
+            more.insert(more.end(), next.begin(), next.end());
+            if (is_mapped && lost.empty()) more.insert(more.end(), {"--init-map", "map.json"});
+            EXPECT_GT(Train(more), 0.8);
+            lost.push_back(before - Accuracy(std::string("after-") + from));
+        }
+        EXPECT_GT(lost[0], 0.2);
+        EXPECT_LE(lost[1], lost[0] / 3.0);
+    }
+    const std::string kSaved = "/checkpoint/model.safetensors";
+};
+
+TEST_F(CliConsolidated, AFirstTaskIsKept)
+{
+    Train({"--hidden", "50", "--method", "sgd", "--lr", "0.003", "--out", "theirs"});
+    WriteFile(folder / "theirs.safetensors", ReadFile(folder / ("theirs" + kSaved)));
+    ExpectKept({"--hidden", "50"}, false,
+        {"--permute-first", "--seed", "3", "--lr", "0.01", "--lambda", "300"}, "fc1.weight");
+}
+
+/* Of another program: its tensors have other names. */
+TEST_F(CliConsolidated, AFirstTaskOfLayersIsKept)
+{
+    WriteFile(folder / "net.json", R"({"layers": [
+        {"type": "conv", "filters": 8, "kernel": 5, "stride": 2, "activation": "relu"},
+        {"type": "conv", "filters": 16, "kernel": 5, "stride": 2, "activation": "relu"},
+        {"type": "linear", "units": 50, "activation": "relu"}]})");
+    WriteFile(folder / "turned.json", R"({"scenario": "domain", "tasks": [{"rotate": 90}]})");
+    Train({"--network", "net.json", "--method", "sgd", "--lr", "0.003", "--out", "theirs"});
+    MakeForeign(folder / ("theirs" + kSaved), folder / "theirs.safetensors", folder / "map.json");
+    ExpectKept({"--network", "net.json"}, true,
+        {"--sequence", "turned.json", "--lr", "0.005", "--lambda", "30"}, "conv2.weight");
 }
 } // namespace
