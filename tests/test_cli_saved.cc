@@ -5,6 +5,7 @@
 #include "ewc/ewc.h"
 #include "ewc/predict.h"
 #include "support/cli.hpp"
+#include "support/packed.hpp"
 #include "support/world.hpp"
 
 using namespace test;
@@ -14,7 +15,7 @@ namespace
 {
 /* Little-endian. */
 template <typename T>
-std::string Bytes(const std::vector<T> &values)
+Bytes Raw(const std::vector<T> &values)
 {
     return std::string((const char *)values.data(), values.size() * sizeof(T));
 }
@@ -29,24 +30,52 @@ std::string Npy(const std::string &type, const std::string &shape, const std::st
            (char)(header.size() >> 8) + header + payload;
 }
 
+/* A tensor's bytes. */
+std::string TensorOf(const std::string &path, const std::string &name)
+{
+    const std::string file = ReadFile(path);
+    uint64_t length = 0;
+    std::memcpy(&length, file.data(), 8);
+    const Json header = ParseJson(file.substr(8, length));
+    const json_t *const at =
+        json_object_get(json_object_get(header.get(), name.c_str()), "data_offsets");
+    EXPECT_NE(nullptr, at) << path << ": " << name;
+    const size_t begin = (size_t)json_integer_value(json_array_get(at, 0));
+    const size_t end = (size_t)json_integer_value(json_array_get(at, 1));
+    return file.substr(8 + length + begin, end - begin);
+}
+
 class CliSaved : public Cli
 {
   protected:
-    /* Writes a set in each format that needs no library to write, 40 training and 20 test rows of
-     * two classes, into a folder of the format's name. */
-    void WriteSet(const std::string &format)
+    /* Writes a file that ".gz" or ".xz" packs. */
+    static void WritePacked(const std::string &path, const Bytes &bytes, const std::string &packing)
+    {
+        if (packing == ".gz") return WriteFile(path + packing, Deflate(bytes, 31));
+#ifdef EWC_HAVE_LZMA
+        if (packing == ".xz") return WriteFile(path + packing, Xz(bytes));
+#endif
+        WriteFile(path, bytes);
+    }
+    /* Writes a set, 40 training and 20 test rows of two classes, into a folder of the format's
+     * name: one of ewc_dataset_format, jpeg, or with .gz or .xz behind it. */
+    void WriteSet(const std::string &name)
     {
         Rng rng(3);
-        const std::string set = folder / format;
+        const std::string set = folder / name, format = name.substr(0, name.find('.'));
+        const std::string packing = name.substr(format.size());
+        std::vector<std::pair<std::string, Bytes>> arrays;
         fs::create_directory(set);
         for (const bool is_test : {false, true}) {
-            const int rows = is_test ? 20 : 40, pixels = format == "cifar10" ? 3072 : 16;
+            const bool is_cifar = format.substr(0, 5) == "cifar";
+            const int rows = is_test ? 20 : 40, pixels = is_cifar ? 3072 : 16;
             std::vector<uint8_t> bytes, labels;
             std::vector<float> floats;
             std::string table = "a,b,class\n", cifar;
             for (int row = 0; row < rows; row++) {
                 const int label = row % 2;
                 labels.push_back((uint8_t)label);
+                if (format == "cifar100") cifar += '\0'; /* of 20 coarse labels */
                 cifar += (char)label;
                 for (int i = 0; i < pixels; i++) {
                     bytes.push_back((uint8_t)(rng.Below(100) + (label == i % 2 ? 100 : 0)));
@@ -57,38 +86,67 @@ class CliSaved : public Cli
                 table += std::to_string(floats[floats.size() - 2]) + "," +
                          std::to_string(floats.back()) + (label ? ",dog\n" : ",cat\n");
             }
-            const std::string name = is_test ? "test" : "train", shape = std::to_string(rows);
+            const std::string split = is_test ? "test" : "train", shape = std::to_string(rows);
+            const auto write = [&](const std::string &file, const Bytes &data) {
+                WritePacked(set + "/" + file, data, packing);
+            };
             if (format == "idx") {
-                WriteFile(set + "/" + name + "-images", Idx({(uint32_t)rows, 4, 4}, Bytes(bytes)));
-                WriteFile(set + "/" + name + "-labels", Idx({(uint32_t)rows}, Bytes(labels)));
-            } else if (format == "npy") {
-                WriteFile(set + "/x_" + name + ".npy", Npy("<f4", shape + ", 2", Bytes(floats)));
-                WriteFile(set + "/y_" + name + ".npy", Npy("|u1", shape + ",", Bytes(labels)));
+                write(split + "-images", Idx({(uint32_t)rows, 4, 4}, Raw(bytes)));
+                write(split + "-labels", Idx({(uint32_t)rows}, Raw(labels)));
+            } else if (format == "npy" || format == "npz") {
+                arrays.emplace_back("x_" + split + ".npy", Npy("<f4", shape + ", 2", Raw(floats)));
+                arrays.emplace_back("y_" + split + ".npy", Npy("|u1", shape + ",", Raw(labels)));
             } else if (format == "csv") {
-                WriteFile(set + "/" + name + ".csv", table);
+                write(split + ".csv", table);
             } else if (format == "cifar10") {
                 const size_t batches = is_test ? 1 : 5, size = cifar.size() / batches;
                 for (size_t i = 0; i < batches; i++)
-                    WriteFile(set + (is_test ? "/test_batch.bin"
-                                             : "/data_batch_" + std::to_string(i + 1) + ".bin"),
+                    write(
+                        is_test ? "test_batch.bin" : "data_batch_" + std::to_string(i + 1) + ".bin",
                         cifar.substr(i * size, size));
+            } else if (format == "cifar100") {
+                write(split + ".bin", cifar);
             } else {
+                const bool is_jpeg = format == "jpeg";
                 for (const int label : {0, 1}) {
-                    const std::string of_class = set + "/" + name + (label ? "/dog" : "/cat");
+                    const std::string of_class = set + "/" + split + (label ? "/dog" : "/cat");
+                    const std::string picture = is_jpeg ? (label ? "jpeg/rgb" : "jpeg/grey")
+                                                        : (label ? "png/rgb" : "png/palette");
                     fs::create_directories(of_class);
                     for (int i = 0; i < rows / 2; i++)
-                        WriteFile(of_class + "/" + std::to_string(i) + ".png",
-                            ReadFile(EWC_TEST_SCRIPTS "/fuzz/seeds/png/" +
-                                     std::string(label ? "rgb" : "rgba")));
+                        WriteFile(of_class + "/" + std::to_string(i) + (is_jpeg ? ".jpg" : ".png"),
+                            ReadFile(EWC_TEST_SCRIPTS "/fuzz/seeds/" + picture));
                 }
             }
         }
+        if (format == "npz") WriteFile(set + "/set.npz", Zip(arrays, true));
+        for (size_t i = 0; format == "npy" && i < arrays.size(); i++)
+            WritePacked(set + "/" + arrays[i].first, arrays[i].second, packing);
+    }
+    /* Every format that this build reads, and what is packed. */
+    static std::vector<std::string> Formats()
+    {
+        std::vector<std::string> out;
+        int is_built = 0;
+        for (int i = 0; const char *name = ewc_dataset_format(i, &is_built); i++) {
+            if (is_built) out.push_back(name);
+        }
+#ifdef EWC_HAVE_JPEG
+        out.push_back("jpeg");
+#endif
+        for (const char *name : {"idx.gz", "npy.gz", "csv.gz", "cifar10.gz", "cifar100.gz"})
+            out.push_back(name);
+#ifdef EWC_HAVE_LZMA
+        for (const char *name : {"idx.xz", "csv.xz"})
+            out.push_back(name);
+#endif
+        return out;
     }
     /* `verb` with such a set. */
     Words OnSet(const std::string &verb, const std::string &format, const Words &more)
     {
         Words words = {verb, "--data", folder / format, "--image-size",
-            format == "images" ? "4" : "0", "--device", "cpu"};
+            format == "images" || format == "jpeg" ? "4" : "0", "--device", "cpu"};
         words.insert(words.begin() + 1, more.begin(), more.end());
         return words;
     }
@@ -120,25 +178,24 @@ class CliSaved : public Cli
     }
 };
 
-TEST_F(CliSaved, PredictsOnEveryFormat)
+/* ewc predict and ewc fisher. */
+TEST_F(CliSaved, OnEveryFormat)
 {
-    for (const char *format : {"idx", "npy", "csv", "cifar10", "images"}) {
+    const std::vector<std::string> formats = Formats();
+    EXPECT_GE(formats.size(), 11u);
+    for (const std::string &format : formats) {
         SCOPED_TRACE(format);
-        int is_built = 0;
-        for (int i = 0; const char *name = ewc_dataset_format(i, &is_built); i++)
-            if (std::string(name) == format) break;
-        if (!is_built) continue;
+        const std::string run = "run-" + format;
         WriteSet(format);
-        Train(format, std::string("run-") + format);
+        Train(format, run, {"--activation", "silu"}); /* whose units never all die */
         if (HasFatalFailure()) return;
-        const std::string run = std::string("run-") + format;
 
         const Outcome own = Ewc({"predict", run, "--device", "cpu"});
         ASSERT_EQ(0, own.code) << own.err;
         const auto rows = ParseCsv(own.out);
         ASSERT_EQ(21u, rows.size());
-        const bool has_names = format[0] == 'c' && format[1] == 's';
-        const bool is_named = has_names || std::string(format) == "images";
+        const bool is_named =
+            format.substr(0, 3) == "csv" || format == "images" || format == "jpeg";
         const size_t classes = 2;
         ASSERT_EQ(3 + classes, rows[0].size());
         EXPECT_EQ("row", rows[0][0]);
@@ -174,6 +231,16 @@ TEST_F(CliSaved, PredictsOnEveryFormat)
         const Outcome train =
             Ewc(OnSet("predict", format, {"alone.safetensors", "--split", "train"}));
         EXPECT_EQ(41u, ParseCsv(train.out).size()) << train.err;
+
+        /* F of the set by its path is that of the run, to the bit. */
+        const Outcome fisher =
+            Ewc(OnSet("fisher", format, {"alone.safetensors", "--permute-first", "--out", "f"}));
+        ASSERT_EQ(0, fisher.code) << fisher.err;
+        for (const char *name : {"fc1.weight", "head.bias"}) {
+            const Bytes want = TensorOf(folder / "alone.safetensors", std::string("ewc.S.") + name);
+            EXPECT_TRUE(want == TensorOf(folder / "f", name)) << name;
+            EXPECT_FALSE(Bytes(want.size(), '\0') == want) << name;
+        }
     }
 }
 
@@ -276,21 +343,6 @@ TEST_F(CliSaved, WhatDoesNotFitIsRefused)
     EXPECT_NE(0, Ewc({"predict", "run", "--out", "none/p.csv"}).code);
 }
 /* ---- Fisher information and EWC state of a finished model ---- */
-
-/* A tensor's bytes. */
-std::string TensorOf(const std::string &path, const std::string &name)
-{
-    const std::string file = ReadFile(path);
-    uint64_t length = 0;
-    std::memcpy(&length, file.data(), 8);
-    const Json header = ParseJson(file.substr(8, length));
-    const json_t *const at =
-        json_object_get(json_object_get(header.get(), name.c_str()), "data_offsets");
-    EXPECT_NE(nullptr, at) << path << ": " << name;
-    const size_t begin = (size_t)json_integer_value(json_array_get(at, 0));
-    const size_t end = (size_t)json_integer_value(json_array_get(at, 1));
-    return file.substr(8 + length + begin, end - begin);
-}
 
 /* A checkpoint as another program would write it: the weights alone, which are called otherwise,
  * and the map that says how. */

@@ -115,7 +115,8 @@ ewc_status ewci_checkpoint_check_network(
     EWCI_TRY(ewci_checkpoint_read_network(&theirs, path, root, length));
     if (theirs == NULL || model->network == NULL) goto done; /* tensors and activation say it all */
     /* How many logits the head has its tensors show; a model that starts here may have more. */
-    EWCI_TRY(ewci_network_make(&ours, model->network, EWCI_NETWORK_KEY, in, ewci_network_outputs(theirs)));
+    EWCI_TRY(ewci_network_make(
+        &ours, model->network, EWCI_NETWORK_KEY, in, ewci_network_outputs(theirs)));
     status = compare(path, theirs, ours);
 done:
     ewc_network_free(ours);
