@@ -733,9 +733,11 @@ class Advice : public Batch
     {
         std::filesystem::remove_all(folder / "all");
         Words words = {"compare", "--dataset", "custom", "--data-dir", folder.path(), "--device",
-            "cpu", "--tasks", std::to_string(accuracy.size()), "--hidden", "8", "--iterations", "2",
-            "--methods", "ewc", "--out", "all"};
+            "cpu", "--tasks", std::to_string(accuracy.size()), "--iterations", "2", "--methods",
+            "ewc", "--out", "all"};
         words.insert(words.end(), flags.begin(), flags.end());
+        if (std::find(flags.begin(), flags.end(), "--network") == flags.end())
+            words.insert(words.end(), {"--hidden", "8"});
         EXPECT_EQ(0, Ewc(words).code);
         const Json run = Read("all/ewc-s1/result.json");
         double acc = 0.0;
@@ -809,6 +811,9 @@ TEST_F(Advice, IsGivenWhereNumbersSaySo)
     ASSERT_EQ(1u, last.size());
     ExpectIn("task 2 was learnt to 71.00 % only (task 1: 96.00): ", last[0]);
     EXPECT_EQ(Sentences{}, Of({}, {{0.96, 0.1}, {0.95, 0.73}}));
+    /* What a network is called, such as "resnet18-reduced", is no number of logits. */
+    WriteFile(folder / "net-a.json", R"({"layers": []})");
+    EXPECT_EQ(Sentences{}, Of({"--network", "net-a.json"}, {{0.96, 0.1}, {0.95, 0.9}}));
 
     EXPECT_EQ(Sentences{}, Of({}, {{0.3, 0.1}, {0.09, 0.1}}, 10.0, {"--quiet"}));
 }

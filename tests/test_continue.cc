@@ -13,6 +13,10 @@ namespace
 {
 using Settings = std::vector<std::pair<const char *, std::string>>;
 
+const char *const kNetwork = R"({"layers": [
+    {"type": "conv", "filters": 3, "kernel": 3}, {"type": "batch-norm", "activation": "relu"},
+    {"type": "flatten"}, {"type": "dropout", "p": 0.25}]})";
+
 /* Without what depends on the clock and on the folder. */
 std::string Timeless(const std::string &text)
 {
@@ -131,6 +135,8 @@ class Continue : public ::testing::Test
 /* Two tasks, then one, then two: five. By every method, with all that has a state of its own. */
 TEST_F(Continue, TwiceIsOneSequenceOfThreeParts)
 {
+    const std::string net = folder / "net.json";
+    WriteFile(net, kNetwork);
     const std::vector<Settings> cases = {
         {{"method", "sgd"}, {"optimizer", "sgd"}, {"momentum", "0.9"}},
         {{"method", "ewc"}, {"fisher-overlap", "true"}},
@@ -153,6 +159,11 @@ TEST_F(Continue, TwiceIsOneSequenceOfThreeParts)
         {{"method", "er"}, {"kind", "split"}, {"scenario", "task"}, {"memory", "20"},
             {"class-weights", "balanced"}},
         {{"method", "si"}, {"kind", "split"}, {"scenario", "task"}},
+        {{"method", "ewc"}, {"hidden", "400,400"}, {"network", net}},
+        {{"method", "ewc"}, {"hidden", "400,400"}, {"network", net}, {"kind", "split"},
+            {"scenario", "task"}, {"batch-norm", "reset"}},
+        {{"method", "si"}, {"hidden", "400,400"}, {"network", net}, {"kind", "split"},
+            {"scenario", "class"}, {"batch-norm", "freeze"}},
     };
     for (const Settings &settings : cases) {
         SCOPED_TRACE(settings[0].second + ", " + (settings.size() > 1 ? settings[1].second : ""));
@@ -254,6 +265,21 @@ TEST_F(Continue, WhatCannotGoOn)
     const std::string split = Train({{"kind", "split"}, {"scenario", "domain"}, {"tasks", "2"}});
     ExpectRefused(EWC_ERR_CONFIG, "its network is 36-5-2, these tasks need 36-5-3", split,
         Sequence(folder / "wide.json", "domain", {"\"classes\": [5, 6, 7]"}).c_str(), 0);
+    WriteFile(folder / "net.json", kNetwork);
+    const std::string layers = Train({{"kind", "split"}, {"scenario", "domain"}, {"tasks", "2"},
+        {"hidden", "400,400"}, {"network", folder / "net.json"}});
+    ExpectRefused(EWC_ERR_CONFIG,
+        "its network has 2 outputs, these tasks need 3; domain-incremental tasks share", layers,
+        (folder / "wide.json").c_str(), 0);
+    std::string other = kNetwork;
+    other.replace(other.find("relu"), 4, "gelu");
+    WriteFile(layers + "/network.json", other);
+    ExpectRefused(EWC_ERR_CONFIG, layers + ": its network.json is another network than it has been",
+        layers, nullptr, 1);
+    other.replace(other.find("\"filters\": 3"), 12, "\"filters\": 4");
+    WriteFile(layers + "/network.json", other);
+    ExpectRefused(EWC_ERR_CONFIG, layers + ": its network.json is another network than it has been",
+        layers, nullptr, 1);
     /* An option. */
     ewc_run_options o;
     ewc_run *run = nullptr;

@@ -260,6 +260,40 @@ TEST_F(NetworkRun, HostileDescriptionsAreRefused)
     });
 }
 
+/* A checkpoint stands for the file that its network was made of. */
+TEST_F(NetworkRun, OfACheckpoint)
+{
+    Save();
+    ewc_network *made = nullptr;
+    ASSERT_OK(ewc_network_create(&made, path.c_str(), 1, 6, 6, 7));
+    const Own<ewc_network> network(made);
+    EXPECT_EQ(Text(), ewc_network_text(made));
+    ewc_run_options o = Options("run");
+    ASSERT_OK(ewc_options_set(&o, "network", path.c_str()));
+    const Own<ewc_run> run = MakeRun(o);
+    EXPECT_STREQ("model.safetensors", ewc_run_get_result(run.get())->model);
+    EXPECT_EQ(ewc_model_parameter_count(model.get()),
+        ewc_model_parameter_count(ewc_run_model(run.get())));
+
+    made = nullptr;
+    FailEveryAllocation(2, [&] {
+        const ewc_status status = ewc_network_create(&made, path.c_str(), 1, 6, 6, 7);
+        ewc_network_free(made);
+        made = nullptr;
+        return status;
+    });
+    const Handle<ewc_model> widths = MakeModel(be.get(), {36, {5}, 10});
+    ASSERT_OK(ewc_checkpoint_save(path.c_str(), widths.get(), nullptr));
+    EXPECT_FAILS(EWC_ERR_CONFIG,
+        "model.safetensors: a safetensors file that does not say what its layers are",
+        ewc_network_create(&made, path.c_str(), 1, 6, 6, 7));
+    EXPECT_EQ(nullptr, made);
+    Save();
+    Edit({{"ewc.network", "{"}});
+    EXPECT_FAILS(EWC_ERR_CONFIG,
+        "model.safetensors:1: ", ewc_network_create(&made, path.c_str(), 1, 6, 6, 7));
+}
+
 /* Trained once in one go, and once stopped and gone on with after the file is gone. */
 TEST_F(NetworkRun, KeepsItsNetwork)
 {

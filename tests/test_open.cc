@@ -6,13 +6,13 @@
 #include <map>
 #include <sys/resource.h>
 
-#include <zlib.h>
 #ifdef EWC_HAVE_LZMA
 #include <lzma.h>
 #endif
 
 #include "ewc/data.h"
 #include "support/cli.hpp"
+#include "support/packed.hpp"
 #include "support/world.hpp"
 
 using namespace test;
@@ -21,38 +21,12 @@ namespace fs = std::filesystem;
 
 namespace
 {
-using Bytes = std::string;
-
 void Write(const std::string &path, const Bytes &bytes)
 {
     fs::create_directories(fs::path(path).parent_path());
     WriteFile(path, bytes);
 }
 
-/* zlib's window bits: 15 + 16 gzip, -15 raw, 15 zlib. */
-Bytes Deflate(const Bytes &bytes, int window)
-{
-    z_stream z{};
-    EXPECT_EQ(Z_OK, deflateInit2(&z, 9, Z_DEFLATED, window, 8, Z_DEFAULT_STRATEGY));
-    Bytes out(deflateBound(&z, bytes.size()) + 64, '\0');
-    z.next_in = (Bytef *)bytes.data();
-    z.avail_in = (uInt)bytes.size();
-    z.next_out = (Bytef *)out.data();
-    z.avail_out = (uInt)out.size();
-    EXPECT_EQ(Z_STREAM_END, deflate(&z, Z_FINISH));
-    out.resize(out.size() - z.avail_out);
-    deflateEnd(&z);
-    return out;
-}
-
-/* x in n bytes. */
-Bytes Little(uint64_t x, int n)
-{
-    Bytes out;
-    for (int i = 0; i < n; i++)
-        out += (char)(x >> (8 * i));
-    return out;
-}
 Bytes Big(uint64_t x, int n)
 {
     Bytes out = Little(x, n);
@@ -91,31 +65,6 @@ Bytes Npy(const std::string &descr, const std::string &shape, const Bytes &items
     header += '\n';
     return Bytes("\x93NUMPY", 6) + (char)version + '\0' +
            Little(header.size(), version == 1 ? 2 : 4) + header + items;
-}
-
-/* A zip archive as numpy.savez makes it. */
-Bytes Zip(const std::vector<std::pair<std::string, Bytes>> &members, bool deflate, int method = -1,
-    uint32_t flip = 0)
-{
-    Bytes out, directory;
-    for (const auto &[name, data] : members) {
-        const Bytes packed = deflate ? Deflate(data, -15) : data;
-        const uint32_t crc =
-            (uint32_t)crc32(0, (const Bytef *)data.data(), (uInt)data.size()) ^ flip;
-        const Bytes common = Little(20, 2) + Little(0, 2) +
-                             Little((uint64_t)(method >= 0 ? method
-                                               : deflate   ? 8
-                                                           : 0),
-                                 2) +
-                             Little(0, 4) + Little(crc, 4) + Little(packed.size(), 4) +
-                             Little(data.size(), 4) + Little(name.size(), 2);
-        directory += Little(0x02014b50, 4) + Little(20, 2) + common + Little(0, 2) + Little(0, 2) +
-                     Little(0, 2) + Little(0, 2) + Little(0, 4) + Little(out.size(), 4) + name;
-        out += Little(0x04034b50, 4) + common + Little(0, 2) + name + packed;
-    }
-    return out + directory + Little(0x06054b50, 4) + Little(0, 4) + Little(members.size(), 2) +
-           Little(members.size(), 2) + Little(directory.size(), 4) + Little(out.size(), 4) +
-           Little(0, 2);
 }
 
 /* channels: 1 grey, 2 grey and alpha, 3 colour, 4 both. */

@@ -11,13 +11,15 @@
 #include "../base/enter.h"
 #include "../base/file.h"
 #include "../base/json.h"
+#include "../base/safetensors.h"
 #include "ewc/options.h"
 #include "network.h"
 #include "network_json.h"
 
 enum {
-    TEXT_MAX = 1 << 20, /* bytes of a file */
-    MOST = 1 << 24,     /* of any size, and of the values of a sample that leave a layer */
+    TEXT_MAX = 1 << 20,   /* bytes of a file */
+    HEADER_MAX = 1 << 23, /* of a checkpoint, whose header has such a text */
+    MOST = 1 << 24,       /* of any size, and of the values of a sample that leave a layer */
     LAYERS_MAX = 4096,
     DEPTH_MAX = EWCI_NODE_NAME / 2, /* of blocks: each adds two bytes or more to the names in it */
     KNOWN_MAX = 16,
@@ -729,6 +731,33 @@ done:
     return status;
 }
 
+/* The text that a checkpoint has of its network; *text stays NULL where the file is none, or cannot
+ * be read. */
+static ewc_status read_checkpoint(char **text, const char *path)
+{
+    ewc_status status;
+    char *head = NULL;
+    json_t *header = NULL;
+    size_t bytes = 0, begin;
+    int64_t length;
+    if (ewci_file_head(&head, &bytes, &length, path, HEADER_MAX + 8) != EWC_OK ||
+        ewci_safetensors_read(&header, &begin, path, head, bytes, HEADER_MAX) != EWC_OK) {
+        ewci_forget_error();
+        status = EWC_OK;
+        goto done;
+    }
+    const char *const own = ewci_safetensors_entry(header, EWCI_NETWORK_KEY);
+    if (own[0] == '\0')
+        EWCI_TRY(ewci_fail(EWC_ERR_CONFIG,
+            "%.200s: a safetensors file that does not say what its layers are", path));
+    *text = strdup(own);
+    status = *text != NULL ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
+done:
+    json_decref(header);
+    free(head);
+    return status;
+}
+
 ewc_status ewci_network_read(char **text, const char *name)
 {
     const char *const known = ewci_network_known(name);
@@ -741,7 +770,9 @@ ewc_status ewci_network_read(char **text, const char *name)
         *text = strdup(known);
         return *text != NULL ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", name);
     }
-    const ewc_status status = ewci_file_read(text, &bytes, name, TEXT_MAX);
+    ewc_status status = read_checkpoint(text, name);
+    if (status != EWC_OK || *text != NULL) return status;
+    status = ewci_file_read(text, &bytes, name, TEXT_MAX);
     if (status != EWC_ERR_IO) return status;
     if (strchr(name, '/') != NULL || access(name, F_OK) == 0)
         return ewci_fail(EWC_ERR_CONFIG, "%s", ewc_last_error());

@@ -10,7 +10,10 @@
 extern "C" {
 #endif
 
-/* The text of a known network or of the file of that name; free() it.
+/* Under what the metadata of a checkpoint have the text. */
+#define EWCI_NETWORK_KEY "ewc.network"
+
+/* The text of a known network or of the file of that name, or in the checkpoint; free() it.
  * @return EWC_OK; EWC_ERR_CONFIG: neither, with the nearest known one; EWC_ERR_MEMORY */
 ewc_status ewci_network_read(char **text, const char *name);
 

@@ -724,10 +724,8 @@ static int read_layers(ewc_checkpoint_info *info, const json_t *root, int64_t le
 /* Takes a network of ewc/network.h, whose layers are more than widths. */
 static void describe_network(ewc_checkpoint_info *info, ewc_network *network)
 {
-    ewc_layer_info layer;
     info->layers = ewc_network_layer_count(network);
-    (void)ewc_network_layer(network, info->layers - 1, &layer, sizeof layer);
-    info->outputs = layer.out[1];
+    info->outputs = ewci_network_outputs(network);
     info->inputs = ewc_network_inputs(network);
     info->parameters = ewci_network_floats(network);
     ewc_network_free(network);

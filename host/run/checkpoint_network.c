@@ -9,7 +9,6 @@
 #include "../network/model.h"
 #include "../network/network_json.h"
 
-#define TEXT_KEY "ewc.network"
 #define INPUT_KEY "ewc.network.input"
 
 int ewci_checkpoint_say_network(json_t *metadata, const ewc_model *model)
@@ -18,7 +17,7 @@ int ewci_checkpoint_say_network(json_t *metadata, const ewc_model *model)
     if (model->network == NULL) return 1;
     snprintf(input, sizeof input, "%lld,%lld,%lld", (long long)model->shape.channels,
         (long long)model->shape.size[0], (long long)model->shape.size[1]);
-    return json_object_set_new(metadata, TEXT_KEY, json_string(model->network)) == 0 &&
+    return json_object_set_new(metadata, EWCI_NETWORK_KEY, json_string(model->network)) == 0 &&
            json_object_set_new(metadata, INPUT_KEY, json_string(input)) == 0;
 }
 
@@ -31,6 +30,13 @@ int64_t ewci_network_floats(const ewc_network *network)
         floats += layer.parameters + layer.statistics;
     }
     return floats;
+}
+
+int64_t ewci_network_outputs(const ewc_network *network)
+{
+    ewc_layer_info head = {0};
+    (void)ewc_network_layer(network, ewc_network_layer_count(network) - 1, &head, sizeof head);
+    return head.out[1];
 }
 
 /* Reads "3,32,32": 1; 0 if it is something else. */
@@ -52,7 +58,7 @@ ewc_status ewci_checkpoint_read_network(
     ewc_network **out, const char *path, const json_t *root, int64_t length)
 {
     const json_t *const metadata = json_object_get(root, "__metadata__");
-    const char *const text = json_string_value(json_object_get(metadata, TEXT_KEY));
+    const char *const text = json_string_value(json_object_get(metadata, EWCI_NETWORK_KEY));
     const char *const input = json_string_value(json_object_get(metadata, INPUT_KEY));
     const json_t *const head = json_object_get(json_object_get(root, "head.weight"), "shape");
     int64_t in[3];
@@ -62,7 +68,7 @@ ewc_status ewci_checkpoint_read_network(
         return ewci_fail(EWC_ERR_CHECKPOINT, "%s: " INPUT_KEY ": \"%.64s\", expected C,H,W", path,
             input != NULL ? input : "");
     const ewc_status status = ewci_network_make(
-        out, text, TEXT_KEY, in, (int64_t)json_integer_value(json_array_get(head, 0)));
+        out, text, EWCI_NETWORK_KEY, in, (int64_t)json_integer_value(json_array_get(head, 0)));
     if (status == EWC_ERR_CONFIG || status == EWC_ERR_ARGUMENT)
         return ewci_fail(EWC_ERR_CHECKPOINT, "%.200s: %s", path, ewc_last_error());
     if (status != EWC_OK || ewci_network_floats(*out) <= length / (int64_t)sizeof(float))
@@ -108,7 +114,9 @@ ewc_status ewci_checkpoint_check_network(
     ewc_status status;
     EWCI_TRY(ewci_checkpoint_read_network(&theirs, path, root, length));
     if (theirs == NULL || model->network == NULL) goto done; /* tensors and activation say it all */
-    EWCI_TRY(ewci_network_make(&ours, model->network, TEXT_KEY, in, model->outputs));
+    /* How many logits the head has its tensors show; a model that starts here may have more. */
+    EWCI_TRY(ewci_network_make(
+        &ours, model->network, EWCI_NETWORK_KEY, in, ewci_network_outputs(theirs)));
     status = compare(path, theirs, ours);
 done:
     ewc_network_free(ours);

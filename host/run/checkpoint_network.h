@@ -18,10 +18,12 @@ int ewci_checkpoint_say_network(json_t *metadata, const ewc_model *model);
 ewc_status ewci_checkpoint_read_network(
     ewc_network **out, const char *path, const json_t *root, int64_t length);
 
-/* All numbers of a network that are in its files. */
+/* All numbers of a network that are in its files, and its logits. */
 int64_t ewci_network_floats(const ewc_network *network);
+int64_t ewci_network_outputs(const ewc_network *network);
 
-/* Whether a file of such a header, whose tensors are the model's, is of the model's network.
+/* Whether a file of such a header, whose tensors are the model's, is of the model's network; its
+ * head may have another number of rows.
  * @return EWC_OK; EWC_ERR_CHECKPOINT: names the first layer that differs; EWC_ERR_MEMORY */
 ewc_status ewci_checkpoint_check_network(
     const char *path, const json_t *root, int64_t length, const ewc_model *model);

@@ -119,8 +119,41 @@ static int64_t find_outputs(const char *model, size_t *before)
     return dash != NULL && ewci_parse_integer(&outputs, dash + 1) ? outputs : -1;
 }
 
-/* Whether the former network is the run's, but for an output layer that may have been narrower
- * where tasks have outputs of their own. */
+/* Outputs of the run's network if it had so many weights; -1: it cannot. */
+static int64_t outputs_of(const ewc_model *model, int64_t weights)
+{
+    int64_t row = 0; /* floats of the head for each output */
+    for (int64_t i = 0; i < ewc_model_segment_count(model); i++) {
+        const ewc_segment *const segment = ewc_model_segment(model, i);
+        if (segment->flags & EWC_SEGMENT_HEAD)
+            row += segment->count / segment->shape[0];
+        else
+            weights -= segment->count;
+    }
+    return weights > 0 && weights % row == 0 ? weights / row : -1;
+}
+
+/* The former network of layers must be the run's, but for an output layer that may have been
+ * narrower where tasks have outputs of their own. What it is called says nothing of its outputs. */
+static ewc_status check_layers(
+    const ewc_run *run, const ewci_state *state, const json_t *was, const char *folder, former *out)
+{
+    const int64_t now = ewc_model_outputs(run->model);
+    const char *const text = json_string_value(json_object_get(was, "network"));
+    const int is_shared = ewci_tasks_scenario(run->tasks) == EWC_SCENARIO_DOMAIN;
+    out->outputs = outputs_of(run->model, ewci_state_count(state, "theta"));
+    if (text == NULL || strcmp(text, ewc_network_text(run->network)) != 0 || out->outputs < 1)
+        return ewci_fail(
+            EWC_ERR_CONFIG, "%s: its network.json is another network than it has been", folder);
+    if (out->outputs > now || (is_shared && out->outputs < now))
+        return ewci_fail(EWC_ERR_CONFIG,
+            "%s: its network has %lld outputs, these tasks need %lld%s", folder,
+            (long long)out->outputs, (long long)now,
+            is_shared ? "; domain-incremental tasks share their outputs" : "");
+    return EWC_OK;
+}
+
+/* Whether the former network of widths is the run's; likewise. */
 static int is_same_network(const ewc_run *run, const char *model, int64_t *outputs)
 {
     size_t before, before_now;
@@ -162,7 +195,9 @@ static ewc_status check_identity(
     const json_t *const tasks = json_object_get(was, "tasks"), *const sets =
                                                                    json_object_get(was, "sets");
     out->tasks = (int64_t)json_array_size(tasks);
-    if (model == NULL || !is_same_network(run, model, &out->outputs))
+    if (run->network != NULL)
+        EWCI_TRY(check_layers(run, state, was, folder, out));
+    else if (model == NULL || !is_same_network(run, model, &out->outputs))
         EWCI_TRY(ewci_fail(EWC_ERR_CONFIG, "%s: its network is %s, these tasks need %s%s", folder,
             model != NULL ? model : "?", run->model_text,
             ewci_tasks_scenario(run->tasks) == EWC_SCENARIO_DOMAIN

@@ -43,10 +43,14 @@ typedef struct start {
 
 /* ---- Sentences ---- */
 
-/* Whether the key of the header is a tensor of a model. */
+/* Whether the key of the header is a tensor of a model. That in which PyTorch's batch norms count
+ * their batches is none: nothing depends on it. */
 static int is_weight(const char *key)
 {
-    return strcmp(key, "__metadata__") != 0 && strncmp(key, "ewc.", 4) != 0;
+    static const char counter[] = ".num_batches_tracked";
+    const size_t length = strlen(key), tail = sizeof counter - 1;
+    const int is_counter = length > tail && strcmp(key + length - tail, counter) == 0;
+    return strcmp(key, "__metadata__") != 0 && strncmp(key, "ewc.", 4) != 0 && !is_counter;
 }
 
 /* "[400, 784]" */

@@ -48,8 +48,8 @@ typedef struct ewc_tensor_name {
  * Each tensor of the model is read from that of its name, or of the name that `names` (count) gives
  * it, of type F32, F16, BF16 or F64 and of its shape; of the output layer the file may have fewer
  * rows: the model takes them as its first ones and keeps the others as they are. Without names the
- * file must have no other tensors; with them those are left alone. Where the file says what the
- * activation is, it must be the model's; a checksum of ours must be right.
+ * file must have no other tensors but num_batches_tracked; with them those are left alone. Where
+ * the file says what the activation is, it must be the model's; a checksum of ours must be right.
  *
  * EWC state is read where the file has one, as ewc_checkpoint_save writes it; rows of the output
  * layer that it lacks begin with S = 0 and the model's weights as mu. Otherwise `state` is left

@@ -52,8 +52,8 @@ extern "C" {
 
 typedef struct ewc_network ewc_network;
 
-/* Makes a network of a known name ("lenet5") or of the JSON file at a path, for inputs (channels,
- * height, width) and so many logits: infers the shape of each layer.
+/* Makes a network of a known name ("lenet5"), of the JSON file at a path, or that of a checkpoint
+ * there, for inputs (channels, height, width) and so many logits: infers each layer's shape.
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, a size out of range; EWC_ERR_CONFIG: neither a name nor
  *         a file, not JSON, or a layer that cannot be, which is named; EWC_ERR_MEMORY */
 EWC_API ewc_status ewc_network_create(ewc_network **out, const char *name, int64_t channels,

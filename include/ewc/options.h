@@ -258,7 +258,7 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(CHOICE, batch_norm, "shared", "shared|freeze|reset", "Training",                             \
         "statistics of batch norms: those of all tasks, of the first, or of each task by itself")  \
     X(TEXT, network, "", "", "Model",                                                              \
-        "a known network or a JSON file of layers, in place of --hidden; see `ewc help networks`")
+        "in place of --hidden: a known one, a file of layers, a checkpoint; see `ewc help networks`")
 /* clang-format on */
 
 #define EWC_OPTION_C_INTEGER(field) int64_t field

@@ -22,15 +22,17 @@ static double accuracy(const json_t *result, int64_t row, int64_t task)
     return cli_json_item(json_array_get(json_object_get(result, "accuracy"), (size_t)row), task);
 }
 
-/* Accuracy of a guess: one over the classes that compete; "784-400-10" ends with the logits. R2 of
- * a mean is 0, and labels are right in half of all cases. */
+/* Accuracy of a guess: one over the classes that compete; "784-400-10" ends with the logits, what a
+ * network of layers is called says none: NaN. R2 of a mean is 0, and labels are right in half of
+ * all cases. */
 static double chance(const ewc_run_options *options, const json_t *result)
 {
     if (options->likelihood != EWC_LIKELIHOOD_SOFTMAX)
         return options->likelihood == EWC_LIKELIHOOD_GAUSSIAN ? 0.0 : 0.5;
 
     const char *const model = cli_json_text(result, "model"), *const last = strrchr(model, '-');
-    const double logits = last != NULL ? strtod(last + 1, NULL) : (double)NAN;
+    const int says = last != NULL && options->network[0] == '\0';
+    const double logits = says ? strtod(last + 1, NULL) : (double)NAN;
     return options->scenario == EWC_SCENARIO_TASK ? (double)options->tasks / logits : 1.0 / logits;
 }
 

@@ -17,29 +17,38 @@ typedef struct work {
     int64_t learnt; /* tasks of the run that the model has learnt; of a file alone, all */
 } work;
 
+/* The network of a file that says it: its layers or, of a list of widths, those. */
+static ewc_status set_layers(
+    ewc_run_options *options, const ewc_checkpoint_info *info, const char *checkpoint)
+{
+    char *widths = NULL;
+    size_t bytes = 0;
+    ewc_status status = EWC_OK;
+    if (info->layers > 0) return ewc_options_set(options, "network", checkpoint);
+    FILE *const out = open_memstream(&widths, &bytes);
+    if (out == NULL) return EWC_OK;
+    for (int64_t i = 0; i < info->hidden_count; i++)
+        fprintf(out, "%s%lld", i > 0 ? "," : "", (long long)info->hidden[i]);
+    if (fclose(out) == 0) status = ewc_options_set(options, "hidden", bytes > 0 ? widths : "none");
+    if (info->activation >= 0) options->activation = (int)info->activation;
+    free(widths);
+    return status;
+}
+
 /* Of a file that is in no run: network and one task by what it says and the data has. A flag is
  * stronger. */
 static ewc_status take_network(cli_args *args, const char *checkpoint)
 {
     ewc_checkpoint_info info;
-    char *widths = NULL;
-    size_t bytes = 0;
     ewc_status status = ewc_options_set(&args->options, "tasks", "1");
     if (status != EWC_OK) return status;
     if (ewc_checkpoint_describe(checkpoint, &info, sizeof info) != EWC_OK)
         return EWC_OK; /* other names, or no file: the flags say what the network is */
-    FILE *const out = open_memstream(&widths, &bytes);
-    if (out == NULL) return EWC_OK;
-    for (int64_t i = 0; i < info.hidden_count; i++)
-        fprintf(out, "%s%lld", i > 0 ? "," : "", (long long)info.hidden[i]);
-    if (fclose(out) == 0)
-        status = ewc_options_set(&args->options, "hidden", bytes > 0 ? widths : "none");
-    if (status == EWC_OK && info.activation >= 0) args->options.activation = (int)info.activation;
+    if (cli_value(args, "network") == NULL) status = set_layers(&args->options, &info, checkpoint);
     if (info.likelihood != EWC_LIKELIHOOD_SOFTMAX) {
         args->options.likelihood = (int)info.likelihood;
         args->options.sigma = info.sigma;
     }
-    free(widths);
     return status;
 }
 

@@ -185,7 +185,9 @@ static void print_networks(void)
         "without it they are conv1, conv2, fc1, bn1, block1, ... in the order of their list, and "
         "in "
         "a block \"block1.conv1\", in its shortcut \"block1.shortcut.0\": names of a PyTorch "
-        "module. ewc info --network FILE shows what becomes of it.");
+        "module. ewc info --network FILE shows what becomes of it. A checkpoint of such a network "
+        "has "
+        "this text, and can take the place of the file.");
 }
 
 static int is_in(const char *key, const char *const *keys)

@@ -14,11 +14,12 @@ static const char *const eval_keys[] = {
 static const char *const predict_keys[] = {"device", "threads", "dataset", "data-dir", "data",
     "format", "label-column", "target-columns", "image-size", "coarse-labels", NULL};
 static const char *const fisher_keys[] = {"device", "threads", "seed", "Tasks", "hidden",
-    "activation", "likelihood", "sigma", "init-map", "Fisher", NULL};
+    "activation", "network", "likelihood", "sigma", "init-map", "Fisher", NULL};
 static const char *const fisher_usual[] = {
-    "data", "hidden", "init-map", "estimator", "fisher-samples", "device", NULL};
+    "data", "hidden", "network", "init-map", "estimator", "fisher-samples", "device", NULL};
 static const char *const consolidate_keys[] = {"device", "threads", "seed", "Tasks", "hidden",
-    "activation", "likelihood", "sigma", "init-map", "Fisher", "method", "exclude-heads", NULL};
+    "activation", "network", "likelihood", "sigma", "init-map", "Fisher", "method", "exclude-heads",
+    NULL};
 static const char *const resume_keys[] = {
     "device", "threads", "checkpoint-every", "checkpoint-minutes", "keep", NULL};
 static const char *const data_keys[] = {"Tasks", "preset", "seed", "likelihood", NULL};
@@ -164,8 +165,9 @@ static const cli_verb verbs[] = {
         predict_keys, predict_flags, NULL, cli_predict},
     {"fisher", "RUN|FILE", "Fisher information of a model that was trained, here or elsewhere",
         "RUN is a run's folder, FILE safetensors of any program. Without a run the data is one "
-        "task, as it is, and the network that of the tensors fc1, fc2, ..., head; of other names "
-        "--init-map says which is which, and --hidden the widths.",
+        "task, as it is, and the network what the file says, or that of the tensors fc1, fc2, ..., "
+        "head. Of other layers --network says what they are, of other names --init-map which is "
+        "which, with --hidden or --network.",
         fisher_keys, fisher_flags, fisher_usual, cli_fisher},
     {"consolidate", "RUN|FILE", "the EWC state of a model that was trained elsewhere",
         "RUN or FILE as of ewc fisher. What the model knows of the data is then held by ewc train "
