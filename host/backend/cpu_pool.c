@@ -55,6 +55,26 @@ static void halve_row(float *restrict y, const float *restrict x, int64_t width,
     }
 }
 
+/* Back from them: of each window the place that `largest` names gets d. */
+static void double_row(
+    float *restrict dx, const float *restrict d, const float *restrict x, int64_t width, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float in[4] = {x[2 * i], x[2 * i + 1], x[width + 2 * i], x[width + 2 * i + 1]};
+        float most = in[0];
+        int best = 0;
+        for (int k = 1; k < 4; k++) {
+            const int larger = most == most && (in[k] > most || in[k] != in[k]);
+            most = larger ? in[k] : most;
+            best = larger ? k : best;
+        }
+        dx[2 * i] = best == 0 ? d[i] : 0.0f;
+        dx[2 * i + 1] = best == 1 ? d[i] : 0.0f;
+        dx[width + 2 * i] = best == 2 ? d[i] : 0.0f;
+        dx[width + 2 * i + 1] = best == 3 ? d[i] : 0.0f;
+    }
+}
+
 static int is_halving(const ewck_conv *pool)
 {
     int yes = 1;
@@ -108,6 +128,7 @@ static void backward_chunk(void *context, int64_t i)
     const int64_t size = pool->size[0] * pool->size[1];
     const float share = 1.0f / (float)(pool->kernel[0] * pool->kernel[1]);
     const range r = chunk_range(i, plane_grain(pool), job->planes);
+    const int halving = job->kind == EWCK_POOL_MAX && is_halving(pool);
     for (int64_t p = r.begin; p < r.end; p++) {
         const float *const x = job->x + p % job->own * size;
         const float *d = job->in + p * pool->out[0] * pool->out[1];
@@ -115,6 +136,12 @@ static void backward_chunk(void *context, int64_t i)
         memset(dx, 0, (size_t)size * sizeof *dx);
         for (int64_t oy = 0; oy < pool->out[0]; oy++) {
             const range rows = inside(pool, 0, oy);
+            if (halving) {
+                const int64_t row = 2 * oy * pool->size[1];
+                double_row(dx + row, d, x + row, pool->size[1], pool->out[1]);
+                d += pool->out[1];
+                continue;
+            }
             for (int64_t ox = 0; ox < pool->out[1]; ox++, d++) {
                 const range cols = inside(pool, 1, ox);
                 if (job->kind == EWCK_POOL_MAX) {
