@@ -30,21 +30,6 @@ std::string Npy(const std::string &type, const std::string &shape, const std::st
            (char)(header.size() >> 8) + header + payload;
 }
 
-/* A tensor's bytes. */
-std::string TensorOf(const std::string &path, const std::string &name)
-{
-    const std::string file = ReadFile(path);
-    uint64_t length = 0;
-    std::memcpy(&length, file.data(), 8);
-    const Json header = ParseJson(file.substr(8, length));
-    const json_t *const at =
-        json_object_get(json_object_get(header.get(), name.c_str()), "data_offsets");
-    EXPECT_NE(nullptr, at) << path << ": " << name;
-    const size_t begin = (size_t)json_integer_value(json_array_get(at, 0));
-    const size_t end = (size_t)json_integer_value(json_array_get(at, 1));
-    return file.substr(8 + length + begin, end - begin);
-}
-
 class CliSaved : public Cli
 {
   protected:

@@ -123,6 +123,33 @@ TEST_F(CliTargets, PredictWritesValues)
     EXPECT_EQ(120u * 2u * sizeof(float), npy.size() - npy.find('\n') - 1);
 }
 
+/* F by the verb is F in the run, to the bit, of a file that says likelihood and sigma, too. */
+TEST_F(CliTargets, FisherIsThatOfTheRun)
+{
+    for (const Words &kind : {kNumbers + Words{"--sigma", "0.5"}, kLabels}) {
+        SCOPED_TRACE(kind[1]);
+        fs::remove_all(folder / "a");
+        Words train = Train(kind + Words{"--out", "a", "--permute-first"});
+        *(std::find(train.begin(), train.end(), "--tasks") + 1) = "1";
+        ASSERT_EQ(0, Ewc(train).code);
+        const std::string saved = folder / "a/checkpoint/model.safetensors";
+        fs::copy(saved, folder / "alone.safetensors", fs::copy_options::overwrite_existing);
+        const Words ways[] = {{"fisher", "a", "--device", "cpu", "--out", "f"},
+            {"fisher", "alone.safetensors", "--data", "set.csv", "--target-columns", kind[3],
+                "--permute-first", "--device", "cpu", "--out", "f"}};
+        for (const Words &way : ways) {
+            fs::remove(folder / "f");
+            const Outcome done = Ewc(way);
+            ASSERT_EQ(0, done.code) << done.err;
+            for (const char *name : {"fc1.weight", "head.bias"}) {
+                const std::string want = TensorOf(saved, std::string("ewc.S.") + name);
+                EXPECT_TRUE(want == TensorOf(folder / "f", name)) << way[1] << ": " << name;
+                EXPECT_FALSE(std::string(want.size(), '\0') == want) << name;
+            }
+        }
+    }
+}
+
 TEST_F(CliTargets, RefusesWhatDoesNotFit)
 {
     ExpectRefused(2, "sigma: \"0\", expected a number in [1e-15,1e15]",
@@ -135,4 +162,26 @@ TEST_F(CliTargets, RefusesWhatDoesNotFit)
         Train({"--likelihood", "gaussian", "--target-columns", "nothing"}));
     ExpectRefused(
         3, "expected 0 or 1", Train({"--likelihood", "bernoulli", "--target-columns", "sum"}));
+    ExpectRefused(2, "sigma: \"-1\", expected a number in [1e-15,1e15]",
+        Train(kNumbers + Words{"--sigma", "-1"}));
+    ExpectRefused(2, "dataset: mnist, expected a set with targets, --data PATH with",
+        {"train", "--likelihood", "gaussian"});
+    ExpectRefused(2, "estimator: argmax, expected another than argmax",
+        Train(kNumbers + Words{"--estimator", "argmax"}));
+    WriteFile(folder / "nan.csv", "x,sum\n1,2\n2,nan\n");
+    ExpectRefused(3, "nan.csv: line 3, column 2: \"nan\", expected a finite number",
+        {"train", "--data", "nan.csv", "--likelihood", "gaussian", "--target-columns", "sum",
+            "--quiet"});
+    WriteFile(folder / "words.csv", "x,kind\n1,cat\n2,dog\n");
+    ExpectRefused(3, "words.csv: line 2, column 2: \"cat\", expected a finite number",
+        {"train", "--data", "words.csv", "--likelihood", "bernoulli", "--target-columns", "kind",
+            "--quiet"});
+
+    /* A model of numbers is none of classes. */
+    ASSERT_EQ(0, Ewc(Train(kNumbers + Words{"--out", "a"})).code);
+    WriteFile(folder / "labels.csv", "x,y,a,b\n1,2,0,1\n2,1,1,0\n");
+    ExpectRefused(3, "likelihood is gaussian, this model's is bernoulli",
+        {"train", "--data", "labels.csv", "--likelihood", "bernoulli", "--target-columns", "a,b",
+            "--test-share", "0.5", "--hidden", "8", "--init-from", "a/checkpoint/model.safetensors",
+            "--quiet"});
 }
