@@ -519,6 +519,9 @@ TEST_F(CliSaved, TasksAreAdded)
         Ewc({"train", "--continue", "second", "--sequence", "sub/more.json", "--out", "third"});
     ASSERT_EQ(0, third.code) << third.err;
     EXPECT_NE(std::string::npos, third.out.find("4 tasks")) << third.out;
+    /* Of the former tasks' losses nothing is known. */
+    EXPECT_EQ(std::string::npos, third.err.find("3/4 done  loss")) << third.err;
+    EXPECT_NE(std::string::npos, third.err.find("4/4 done  loss")) << third.err;
     EXPECT_EQ(0, Ewc({"eval", "third", "--device", "cpu"}).code);
     const Json config = ParseJson(ReadFile(folder / "third/config.json"));
     EXPECT_EQ(folder / "third/sequence.json",

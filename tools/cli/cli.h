@@ -108,7 +108,7 @@ typedef struct cli_progress {
     int quiet;    /* nothing at all */
     const ewc_run_options *options;
     double start, last; /* times of the first event and of the last line */
-    double loss;
+    double loss;        /* of the task, as last reported; NaN: not yet */
     cli_watch watch;
     int started;  /* an event has been seen */
     ewc_run *run; /* whose state SIGUSR1 asks for; or NULL */

@@ -20,7 +20,8 @@ double cli_now(void)
 
 void cli_progress_init(cli_progress *progress, const cli_args *args)
 {
-    *progress = (cli_progress){.terminal = cli_is_terminal(stderr), .quiet = args->quiet};
+    *progress =
+        (cli_progress){.terminal = cli_is_terminal(stderr), .quiet = args->quiet, .loss = NAN};
     progress->start = cli_now();
     progress->last = progress->start;
 }
@@ -143,7 +144,7 @@ static void show_task(cli_progress *p, const ewc_event *e)
     const int width = cli_width(stderr) - 1;
     const int taken = snprintf(parts[TASK].text, size, "task %lld/%lld done",
         (long long)e->task + 1, (long long)p->options->tasks);
-    snprintf(parts[LOSS].text, size, "loss %.4f", p->loss);
+    if (!isnan(p->loss)) snprintf(parts[LOSS].text, size, "loss %.4f", p->loss);
     for (int64_t t = 0; t <= e->task; t++) {
         sum += e->accuracy[t];
         if (used < size)
@@ -177,6 +178,9 @@ int cli_progress_event(void *user, const ewc_event *e)
             show(p, e, "Fisher information");
             p->last = now;
         }
+        break;
+    case EWC_EVENT_TASK_BEGIN:
+        p->loss = NAN;
         break;
     case EWC_EVENT_STEP:
         p->loss = e->loss;
