@@ -1725,6 +1725,50 @@ TEST_P(Trainer, EvaluationIsBoundedByTraining)
     EXPECT_GT(whole, 20);
 }
 
+/* Tasks of few samples go through the network together, as many as fit: each gets the score that it
+ * gets alone, and its answers are counted as its own. */
+TEST_P(Trainer, TasksAreEvaluatedTogether)
+{
+    /* more than JOINED where that is no matter of minutes */
+    const int64_t count = GetParam() == "cuda-emulated" ? 8 : 70, samples = 3;
+    for (const auto scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
+        for (const int64_t test : {7, 300}) { /* rows of a batch: two tasks, or all that may be */
+            SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", test " << test);
+            Plan plan;
+            plan.data.test = test;
+            plan.data.noise = 255;
+            plan.tasks = TaskOptions(EWC_TASKS_PERMUTED, scenario, count);
+            plan.train.iterations = 1;
+            plan.train.eval_samples = samples;
+            plan.train.eval_next = 0;
+            int64_t hits = 0, counted = 0;
+            Log log;
+            log.answer = [&](const ewc_event &e) {
+                if (e.kind != EWC_EVENT_EVALUATED) return 0;
+                hits = counted = 0;
+                for (int64_t k = 0; k < e.confusion->classes; k++) {
+                    hits += e.confusion->hits[k];
+                    counted += e.confusion->samples[k];
+                }
+                return 0;
+            };
+            log.Listen(plan);
+            Sequence run(be, plan);
+            ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+            const double *const row = ewc_trainer_accuracy(run.trainer.get()) + (count - 1) * count;
+            double sum = 0.0, alone = kNan;
+            for (int64_t t = 0; t < count; t++) {
+                ASSERT_OK(ewc_trainer_evaluate(run.trainer.get(), t, count, &alone));
+                EXPECT_EQ(alone, row[t]) << t;
+                sum += row[t] * (double)samples;
+            }
+            EXPECT_EQ(count * samples, counted);
+            EXPECT_EQ(std::llround(sum), hits);
+            EXPECT_GT(hits, 0);
+            EXPECT_LT(hits, counted);
+        }
+}
+
 /* The worst accuracy and the stability gap are those of the curves, where all of these rest on the
  * same samples; and otherwise undefined. */
 TEST_P(Trainer, MeasuresTheCurvesOfOldTasks)

@@ -72,72 +72,106 @@ int64_t ewci_transform_taps(const ewci_shape *shape, const ewc_task *task)
     return (task->rotate != 0.0 ? 4 : 1) * (is_grey_of_colour(shape) ? 3 : 1);
 }
 
-/* One map while it is made. */
+/* One map while it is made: for each task in each evaluation, so what all features have in common
+ * is found once. */
 typedef struct map {
     const ewci_shape *shape;
-    const ewc_task *task;
     int64_t features;
     int32_t *index;
     float *weight, *bias;
-    int64_t taps; /* of the feature at hand so far */
+    float scale;
+    int64_t pad;                        /* of an input, */
+    uint64_t inner_height, inner_width; /* and what it is around */
+    int64_t plane, width, first;        /* of the set's images; the pixel at an input's corner */
+    double cosine, sine;                /* of the angle */
+    double middle_y, middle_x;
+    int is_grey; /* of colour */
 } map;
 
-/* A part of a pixel of that channel, or of the padding around it. */
-static void set_tap(map *m, int64_t feature, int64_t channel, int64_t pixel, float part)
+static map begin_map(
+    const ewci_shape *s, const ewc_task *task, int32_t *index, float *weight, float *bias)
+{
+    const double pi = 3.14159265358979323846, angle = task->rotate * (pi / 180.0);
+    const int64_t crop = task->crop, pad = task->pad;
+    const int64_t skipped_y = crop > 0 ? (s->height - crop) / 2 : 0;
+    const int64_t skipped_x = crop > 0 ? (s->width - crop) / 2 : 0;
+    return (map){.shape = s,
+        .features = s->out_channels * s->out_height * s->out_width,
+        .index = index,
+        .weight = weight,
+        .bias = bias,
+        .scale = s->scale,
+        .pad = pad,
+        .inner_height = (uint64_t)(s->out_height - 2 * pad),
+        .inner_width = (uint64_t)(s->out_width - 2 * pad),
+        .plane = s->height * s->width,
+        .width = s->width,
+        .first = skipped_y * s->width + skipped_x,
+        .cosine = cos(angle),
+        .sine = sin(angle),
+        .middle_y = (double)(s->out_height - 1) / 2,
+        .middle_x = (double)(s->out_width - 1) / 2,
+        .is_grey = is_grey_of_colour(s)};
+}
+
+/* The tap of a feature: a part of a pixel of that channel, or of the padding around it. */
+static inline void set_tap(
+    const map *m, int64_t tap, int64_t feature, int64_t channel, int64_t pixel, float part)
 {
     const ewci_shape *const s = m->shape;
-    const int64_t at = m->taps++ * m->features + feature;
-    const int64_t unit = s->is_table && pixel >= 0 ? pixel : channel;
-    const float scale = s->mean ? 1.0f / s->std[unit] : s->scale;
+    const int64_t at = tap * m->features + feature;
+    float scale = m->scale;
+    if (s->mean) {
+        const int64_t unit = s->is_table && pixel >= 0 ? pixel : channel;
+        scale = 1.0f / s->std[unit];
+        m->bias[feature] -= part * (s->mean[unit] / s->std[unit]);
+    }
     m->index[at] = pixel < 0 ? 0 : (int32_t)pixel;
     m->weight[at] = pixel < 0 ? 0.0f : scale * part;
-    if (s->mean) m->bias[feature] -= part * (s->mean[unit] / s->std[unit]);
 }
 
 /* The set's pixel at a place of channel c of an input before it is turned, or -1 where there is
  * none. */
-static int64_t pixel_at(const map *m, int64_t c, int64_t y, int64_t x)
+static inline int64_t pixel_at(const map *m, int64_t c, int64_t y, int64_t x)
 {
-    const ewci_shape *const s = m->shape;
-    const int64_t pad = m->task->pad;
-    if (y < pad || y >= s->out_height - pad || x < pad || x >= s->out_width - pad) return -1;
-    const int64_t crop = m->task->crop;
-    y += (crop > 0 ? (s->height - crop) / 2 : 0) - pad;
-    x += (crop > 0 ? (s->width - crop) / 2 : 0) - pad;
-    return (c * s->height + y) * s->width + x;
+    const int64_t inner_y = y - m->pad, inner_x = x - m->pad;
+    if ((uint64_t)inner_y >= m->inner_height || (uint64_t)inner_x >= m->inner_width) return -1;
+    return c * m->plane + inner_y * m->width + inner_x + m->first;
 }
 
-/* What a feature takes of the place (y, x), in part. */
-static void weigh(map *m, int64_t feature, int64_t c, int64_t y, int64_t x, float part)
+/* What a feature takes of the place (y, x), in part, as the corner-th of its places. */
+static inline void weigh(
+    const map *m, int64_t corner, int64_t feature, int64_t c, int64_t y, int64_t x, float part)
 {
     static const float brightness[3] = {0.299f, 0.587f, 0.114f}; /* ITU-R BT.601 */
-    if (!is_grey_of_colour(m->shape)) {
+    if (!m->is_grey) {
         const int64_t from = m->shape->channels == 1 ? 0 : c;
-        set_tap(m, feature, from, pixel_at(m, from, y, x), part);
+        set_tap(m, corner, feature, from, pixel_at(m, from, y, x), part);
         return;
     }
     for (int64_t from = 0; from < 3; from++)
-        set_tap(m, feature, from, pixel_at(m, from, y, x), brightness[from] * part);
+        set_tap(
+            m, corner * 3 + from, feature, from, pixel_at(m, from, y, x), brightness[from] * part);
 }
 
 /* The same of a place before the image is turned counter-clockwise about its centre. Places are
  * rounded to 2^-20 pixel, so that quarter turns are exact and the last digits of sin and cos do not
  * show. */
-static void weigh_turned(map *m, int64_t feature, int64_t channel, int64_t row, int64_t column)
+static void weigh_turned(
+    const map *m, int64_t feature, int64_t channel, int64_t row, int64_t column)
 {
-    const double pi = 3.14159265358979323846;
-    const double angle = m->task->rotate * (pi / 180.0), c = cos(angle), s = sin(angle);
-    const double middle_y = (double)(m->shape->out_height - 1) / 2;
-    const double middle_x = (double)(m->shape->out_width - 1) / 2;
-    const double y = (double)row - middle_y, x = (double)column - middle_x;
-    const double from_y = rint((middle_y + c * y + s * x) * 0x1p20) * 0x1p-20;
-    const double from_x = rint((middle_x + c * x - s * y) * 0x1p20) * 0x1p-20;
-    const double top = floor(from_y), left = floor(from_x);
-    const double down = from_y - top, right = from_x - left;
+    enum { BITS = 20 };
+    const double unit = 1.0 / (1 << BITS), c = m->cosine, s = m->sine;
+    const double y = (double)row - m->middle_y, x = (double)column - m->middle_x;
+    const int64_t from_y = llrint((m->middle_y + c * y + s * x) / unit);
+    const int64_t from_x = llrint((m->middle_x + c * x - s * y) / unit);
+    const int64_t top = from_y >> BITS, left = from_x >> BITS; /* rounded down, of any sign */
+    const double down = (double)(from_y - top * (1 << BITS)) * unit;
+    const double right = (double)(from_x - left * (1 << BITS)) * unit;
     for (int corner = 0; corner < 4; corner++) {
         const int64_t dy = corner >> 1, dx = corner & 1;
         const double part = (dy ? down : 1.0 - down) * (dx ? right : 1.0 - right);
-        weigh(m, feature, channel, (int64_t)top + dy, (int64_t)left + dx, (float)part);
+        weigh(m, corner, feature, channel, top + dy, left + dx, (float)part);
     }
 }
 
@@ -175,17 +209,16 @@ static void order_places(
 void ewci_transform_map(const ewci_shape *shape, const ewc_task *task, uint64_t seed,
     int32_t *index, float *weight, float *bias, int32_t *order)
 {
-    const int64_t height = shape->out_height, width = shape->out_width;
-    const int64_t features = shape->out_channels * height * width;
-    map m = {shape, task, features, index, weight, bias, 0};
-    order_places(shape, task, seed, features, order);
-    for (int64_t f = 0; f < features; f++) {
-        const int64_t row = order[f] / width, x = order[f] % width;
-        m.taps = 0;
+    const int32_t height = (int32_t)shape->out_height, width = (int32_t)shape->out_width;
+    const map m = begin_map(shape, task, index, weight, bias);
+    order_places(shape, task, seed, m.features, order);
+    for (int64_t f = 0; f < m.features; f++) {
+        const int32_t row = order[f] / width, x = order[f] % width;
+        const int32_t c = row / height, y = row % height;
         bias[f] = shape->mean ? 0.0f : shape->shift;
         if (task->rotate != 0.0)
-            weigh_turned(&m, f, row / height, row % height, x);
+            weigh_turned(&m, f, c, y, x);
         else
-            weigh(&m, f, row / height, row % height, x, 1.0f);
+            weigh(&m, 0, f, c, y, x, 1.0f);
     }
 }

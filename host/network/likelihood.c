@@ -53,15 +53,6 @@ ewc_status ewci_likelihood_gather(ewci_pass *pass, int32_t *labels, const ewck_v
         be, pass->targets + at * view->target_count, pass->samples + at, view, rows);
 }
 
-/* Losses of the rows, and gradients at the outputs, each unless NULL. */
-static ewc_status find_losses(const ewci_pass *pass, float *loss, float *gradient,
-    const int32_t *labels, const ewck_head *heads, float scale)
-{
-    ewc_backend *const be = pass->model->be;
-    return be->ops->target_nll(be, loss, gradient, ewci_pass_logits(pass), labels, pass->targets,
-        pass->rows, pass->outputs, pass->target_count, heads, pass->model->likelihood, scale);
-}
-
 ewc_status ewci_likelihood_gradient(ewci_pass *pass, const ewck_head *heads, double *total)
 {
     ewc_backend *const be = pass->model->be;
@@ -69,7 +60,9 @@ ewc_status ewci_likelihood_gradient(ewci_pass *pass, const ewck_head *heads, dou
     float *const loss = total ? pass->loss : NULL;
     const ewc_status status =
         has_targets(pass->model)
-            ? find_losses(pass, loss, pass->delta, pass->labels, heads, scale)
+            ? be->ops->target_nll(be, loss, pass->delta, ewci_pass_logits(pass), pass->labels,
+                  pass->targets, pass->rows, pass->outputs, pass->target_count, heads,
+                  pass->model->likelihood, scale)
             : be->ops->nll(be, loss, NULL, NULL, pass->delta, ewci_pass_logits(pass), pass->labels,
                   pass->weights, pass->rows, pass->outputs, heads, scale);
     if (status != EWC_OK || !total) return status;
@@ -81,21 +74,24 @@ int64_t ewci_likelihood_sums(const ewc_model *model, const ewc_tasks *tasks)
     return has_targets(model) ? 1 + 3 * ewc_tasks_targets(tasks) : 2;
 }
 
-ewc_status ewci_likelihood_score(
-    ewci_pass *pass, const int32_t *labels, int32_t *answers, const ewck_head *heads, double *sums)
+ewc_status ewci_likelihood_score(const ewci_pass *pass, const ewci_scored *part)
 {
     ewc_backend *const be = pass->model->be;
+    const float *const logits = ewci_pass_logits(pass) + part->at * pass->outputs;
+    double *const sums = part->sums;
     ewc_status status;
     if (has_targets(pass->model)) {
-        EWCI_TRY(find_losses(pass, pass->loss, NULL, labels, heads, 0.0f));
-        EWCI_TRY(be->ops->target_scores(be, sums + 1, ewci_pass_logits(pass), pass->targets,
-            pass->rows, pass->outputs, pass->model->likelihood));
+        const float *const targets = pass->targets + part->at * pass->target_count;
+        EWCI_TRY(be->ops->target_nll(be, pass->loss, NULL, logits, part->labels, targets,
+            part->rows, pass->outputs, pass->target_count, NULL, pass->model->likelihood, 0.0f));
+        EWCI_TRY(be->ops->target_scores(
+            be, sums + 1, logits, targets, part->rows, pass->outputs, pass->model->likelihood));
     } else {
-        EWCI_TRY(be->ops->nll(be, pass->loss, pass->hits, answers, NULL, ewci_pass_logits(pass),
-            labels, NULL, pass->rows, pass->outputs, heads, 0.0f));
-        EWCI_TRY(be->ops->accumulate(be, &sums[1], pass->hits, pass->rows));
+        EWCI_TRY(be->ops->nll(be, pass->loss, pass->hits, part->answers, NULL, logits, part->labels,
+            NULL, part->rows, pass->outputs, NULL, 0.0f));
+        EWCI_TRY(be->ops->accumulate(be, &sums[1], pass->hits, part->rows));
     }
-    EWCI_TRY(be->ops->accumulate(be, &sums[0], pass->loss, pass->rows));
+    EWCI_TRY(be->ops->accumulate(be, &sums[0], pass->loss, part->rows));
 done:
     return status;
 }

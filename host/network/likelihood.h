@@ -27,11 +27,18 @@ ewc_status ewci_likelihood_gradient(ewci_pass *pass, const ewck_head *heads, dou
 /* How many sums a score of these tasks is made of. */
 int64_t ewci_likelihood_sums(const ewc_model *model, const ewc_tasks *tasks);
 
-/* Adds the batch's summed loss, without weights, to sums[0], and to those after it what it scores:
- * the number of rows whose most probable class is their label, answers (rows), unless NULL, getting
- * those classes; or what target_scores adds. */
-ewc_status ewci_likelihood_score(
-    ewci_pass *pass, const int32_t *labels, int32_t *answers, const ewck_head *heads, double *sums);
+/* Rows of a batch that are scored together. */
+typedef struct ewci_scored {
+    int64_t at, rows; /* from row `at` on */
+    int32_t *labels;  /* (rows) device */
+    int32_t *answers; /* (rows) device, or NULL */
+    double *sums;     /* (ewci_likelihood_sums) device */
+} ewci_scored;
+
+/* Adds their summed loss, without weights, to sums[0], and to those after it what they score: the
+ * number of rows whose most probable class is their label, answers getting those classes; or what
+ * target_scores adds. */
+ewc_status ewci_likelihood_score(const ewci_pass *pass, const ewci_scored *part);
 
 /* Score and root mean squared error (of the Gaussian, else NaN), see ewc/likelihood.h, of the sums
  * over so many rows with so many targets; NaN of none. */

@@ -206,11 +206,16 @@ done:
     return status;
 }
 
+int ewci_confusion_fits(const ewci_confusion *c, int64_t rows)
+{
+    return rows <= c->stride - c->used;
+}
+
 ewc_status ewci_confusion_place(
     ewci_confusion *c, int64_t t, int64_t rows, int32_t **labels, int32_t **answers)
 {
     ewc_status status = EWC_OK;
-    if (rows > c->stride - c->used) EWCI_TRY(take(c));
+    if (!ewci_confusion_fits(c, rows)) EWCI_TRY(take(c));
     *labels = c->device + c->used;
     *answers = c->device + c->stride + c->used;
     c->used += rows;

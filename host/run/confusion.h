@@ -26,6 +26,8 @@ void ewci_confusion_begin(ewci_confusion *confusion, int64_t seen, int64_t rows)
  * its window on; waits if there is no room left. */
 ewc_status ewci_confusion_place(
     ewci_confusion *confusion, int64_t t, int64_t rows, int32_t **labels, int32_t **answers);
+/* Whether there is room, so that those placed before need not have their answers yet. */
+int ewci_confusion_fits(const ewci_confusion *confusion, int64_t rows);
 /* Waits, and counts. */
 ewc_status ewci_confusion_end(ewci_confusion *confusion);
 

@@ -32,6 +32,9 @@ enum { MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
  * time; the last row adds up to as much. Checks of early stopping look at CHECK_LEAST, or all. */
 enum { EVAL_SHARE = 4, CHECK_LEAST = 2000 };
 
+/* So many tasks go through the network in one batch when they have few samples each. */
+enum { JOINED = 64 };
+
 /* Labels and answers of so many tasks' samples wait on the device to be read together, unless they
  * are more than CONFUSION_ROOM, 32 MiB. */
 enum { CONFUSION_TASKS = 16, CONFUSION_ROOM = 1 << 22 };
@@ -558,31 +561,60 @@ static ewc_status say_last_fault(ewc_trainer *trainer, int64_t t)
 
 /* ---- Evaluation ---- */
 
-/* Adds what scores n samples of a split of task t to scores (width), as ewc_trainer_evaluate;
- * labels and answers go to `confusion`, unless that is NULL. */
-static ewc_status queue_evaluation(ewc_trainer *trainer, int64_t t, ewc_split split, int64_t seen,
-    int64_t n, double *scores, ewci_confusion *confusion, int polls)
+/* What has been gathered for one batch: samples of tasks whose logits have one window. */
+typedef struct joined {
+    ewci_scored parts[JOINED];
+    int64_t count;
+    int polls; /* after each batch */
+} joined;
+
+/* Sends it through the network and adds what it scores to each part's sums. */
+static ewc_status score_joined(ewc_trainer *trainer, joined *batch)
+{
+    ewc_status status = EWC_OK;
+    if (batch->count == 0) goto done;
+    EWCI_TRY(ewci_pass_forward(trainer->eval));
+    for (int64_t i = 0; i < batch->count; i++)
+        EWCI_TRY(ewci_likelihood_score(trainer->eval, &batch->parts[i]));
+    batch->count = trainer->eval->rows = 0;
+    if (batch->polls) EWCI_TRY(poll(trainer));
+done:
+    return status;
+}
+
+/* Gathers n samples of a split of task t, for sums (width) of ewc_trainer_evaluate; labels and
+ * answers go to `confusion`, unless that is NULL. */
+static ewc_status queue_evaluation(ewc_trainer *trainer, joined *batch, int64_t t, ewc_split split,
+    int64_t seen, int64_t n, double *sums, ewci_confusion *confusion)
 {
     ewc_backend *const be = trainer->model->be;
     ewci_pass *const pass = trainer->eval;
-    int32_t *labels = pass->labels, *answers = NULL;
     ewci_task_view task;
     ewc_status status;
     EWCI_TRY(ewci_tasks_select(trainer->tasks, &task, t, split, seen));
+    if (pass->first != task.first || pass->outputs != task.outputs)
+        EWCI_TRY(score_joined(trainer, batch));
     pass->first = task.first;
     pass->outputs = task.outputs;
-    for (int64_t row = 0; row < n; row += pass->max_rows) {
+    for (int64_t row = 0; row < n;) {
+        const int64_t rows = n - row < pass->max_rows ? n - row : pass->max_rows;
+        const int fits = pass->rows + rows <= pass->max_rows && batch->count < JOINED &&
+                         (!confusion || ewci_confusion_fits(confusion, rows));
+        if (!fits) EWCI_TRY(score_joined(trainer, batch));
         const ewck_step step = {.seed = trainer->options.seed,
             .position = row,
             .task = (uint32_t)t,
             .order = n < task.view.count ? EWCK_STREAM_EVAL : EWCK_STREAM_NONE};
-        pass->rows = n - row < pass->max_rows ? n - row : pass->max_rows;
-        if (confusion) EWCI_TRY(ewci_confusion_place(confusion, t, pass->rows, &labels, &answers));
+        ewci_scored *const part = &batch->parts[batch->count];
+        *part = (ewci_scored){pass->rows, rows, pass->labels + pass->rows, NULL, sums};
+        if (confusion)
+            EWCI_TRY(ewci_confusion_place(confusion, t, rows, &part->labels, &part->answers));
         EWCI_TRY(be->ops->set_step(be, pass->step, &step));
-        EWCI_TRY(ewci_likelihood_gather(pass, labels, &task.view, pass->step, 0, pass->rows));
-        EWCI_TRY(ewci_pass_forward(pass));
-        EWCI_TRY(ewci_likelihood_score(pass, labels, answers, task.heads, scores));
-        if (polls) EWCI_TRY(poll(trainer));
+        EWCI_TRY(
+            ewci_likelihood_gather(pass, part->labels, &task.view, pass->step, pass->rows, rows));
+        batch->count++;
+        pass->rows += rows;
+        row += rows;
     }
 done:
     return status;
@@ -603,12 +635,15 @@ static ewc_status evaluate(ewc_trainer *trainer, int64_t t, int64_t count, ewc_s
     memset(sums, 0, bytes);
     EWCI_TRY(be->ops->upload(be, trainer->scores, sums, bytes));
     int64_t rows = 0;
+    joined batch = {.polls = polls};
+    trainer->eval->rows = 0;
     for (int64_t j = 0; t + j < seen && j < count; j++)
         rows += samples[j];
     if (confusion) ewci_confusion_begin(confusion, seen, rows);
     for (int64_t j = 0; j < count; j++)
-        EWCI_TRY(queue_evaluation(trainer, t + j, split, seen, samples[j],
-            trainer->scores + width * j, t + j < seen ? confusion : NULL, polls));
+        EWCI_TRY(queue_evaluation(trainer, &batch, t + j, split, seen, samples[j],
+            trainer->scores + width * j, t + j < seen ? confusion : NULL));
+    EWCI_TRY(score_joined(trainer, &batch));
     EWCI_TRY(be->ops->download(be, sums, trainer->scores, bytes));
     if (confusion) EWCI_TRY(ewci_confusion_end(confusion));
     for (int64_t j = 0; j < count; j++) {
