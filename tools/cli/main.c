@@ -271,9 +271,10 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    /* Blocks this large go back to the system when they are freed, such as the text of a result
-     * after each of a thousand tasks; the default keeps more, the larger the blocks were. */
-    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    /* Blocks this large go back to the system when they are freed, such as the text of a result,
+     * which grows over a thousand tasks; by default glibc keeps more, the larger the blocks were.
+     */
+    mallopt(M_MMAP_THRESHOLD, 1 << 17);
     cli_catch_signals();
     int code = run(argc, argv);
     if (fflush(stdout) != 0 || ferror(stdout)) { /* a full disk, /dev/full */
