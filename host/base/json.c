@@ -53,7 +53,12 @@ void ewci_format_real(char *buffer, size_t size, double x)
     }
 }
 
-char *ewci_json_text(const json_t *object)
+void ewci_json_write(FILE *out, const json_t *value)
+{
+    if (json_dumpf(value, out, EWCI_JSON_FLAGS | JSON_ENCODE_ANY) != 0) fputs("null", out);
+}
+
+char *ewci_json_text(const json_t *object, const ewci_json_member *members, size_t count)
 {
     char *text = NULL;
     size_t bytes = 0;
@@ -64,7 +69,13 @@ char *ewci_json_text(const json_t *object)
     json_object_foreach((json_t *)(uintptr_t)object, key, value)
     {
         fprintf(out, "%s\"%s\": ", between, key);
-        if (json_dumpf(value, out, EWCI_JSON_FLAGS | JSON_ENCODE_ANY) != 0) fputs("null", out);
+        size_t i = 0;
+        while (i < count && strcmp(members[i].key, key) != 0)
+            i++;
+        if (i < count)
+            members[i].write(out, members[i].context);
+        else
+            ewci_json_write(out, value);
         between = ",\n  ";
     }
     fputs("\n}\n", out);
@@ -76,6 +87,14 @@ char *ewci_json_text(const json_t *object)
 json_t *ewci_json_real(double x)
 {
     return isfinite(x) ? json_real(x) : json_null();
+}
+
+json_t *ewci_json_integers(const int64_t *x, int64_t n)
+{
+    json_t *const out = json_array();
+    for (int64_t i = 0; i < n; i++)
+        json_array_append_new(out, json_integer(x[i]));
+    return out;
 }
 
 json_t *ewci_json_reals(const double *x, int64_t n)

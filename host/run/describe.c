@@ -182,14 +182,6 @@ json_t *ewci_run_describe(const ewc_run *run)
     return NULL;
 }
 
-static json_t *describe_counts(const int64_t *counts, int64_t n)
-{
-    json_t *const out = json_array();
-    for (int64_t i = 0; i < n; i++)
-        json_array_append_new(out, json_integer(counts[i]));
-    return out;
-}
-
 /* Adds to `out` the accuracy on each class, null where there is no sample of it, how many samples
  * it rests on, and with `matrix` what they were taken for, where that is counted. */
 static void describe_confusion(json_t *out, const ewc_confusion *c, int matrix)
@@ -198,11 +190,11 @@ static void describe_confusion(json_t *out, const ewc_confusion *c, int matrix)
     for (int64_t k = 0; k < c->classes; k++)
         json_array_append_new(accuracy, ewci_json_real((double)c->hits[k] / (double)c->samples[k]));
     json_object_set_new(out, "class_accuracy", accuracy);
-    json_object_set_new(out, "class_samples", describe_counts(c->samples, c->classes));
+    json_object_set_new(out, "class_samples", ewci_json_integers(c->samples, c->classes));
     if (!matrix || c->counts == NULL) return;
     json_t *const rows = json_array();
     for (int64_t k = 0; k < c->classes; k++)
-        json_array_append_new(rows, describe_counts(c->counts + k * c->classes, c->classes));
+        json_array_append_new(rows, ewci_json_integers(c->counts + k * c->classes, c->classes));
     json_object_set_new(out, "confusion", rows);
 }
 
@@ -227,73 +219,83 @@ static json_t *describe_undefined(const ewc_measures *m)
     return out;
 }
 
-/* The errors beside R^2. */
-static void describe_rmse(json_t *out, const ewc_run_result *r)
-{
-    json_t *const rmse = json_array();
-    for (int64_t i = 0; i < r->tasks; i++)
-        json_array_append_new(rmse, ewci_json_reals(r->rmse + i * r->tasks, r->tasks));
-    json_object_set_new(out, "rmse", rmse);
-}
-
 /* An object for each Fisher pass so far. They are in the record, and kept nowhere else: memory does
  * not grow from task to task. */
-static json_t *read_fishers(const ewc_run *run)
+static void write_fishers(FILE *out, const void *context)
 {
-    json_t *const out = json_array();
+    const ewc_run *const run = context;
     char *const path = run->folder != NULL ? ewci_run_path(run->folder, "metrics.jsonl") : NULL;
     FILE *const file = path != NULL ? fopen(path, "re") : NULL;
     char *line = NULL;
     size_t room = 0;
+    const char *between = "";
+    fputc('[', out);
     while (file != NULL && getline(&line, &room, file) > 0) {
         json_t *const event = strstr(line, "\"fisher\"") ? json_loads(line, 0, NULL) : NULL;
         const char *const name = json_string_value(json_object_get(event, "event"));
         if (name != NULL && strcmp(name, "fisher") == 0) {
             json_object_del(event, "event");
-            json_array_append(out, event);
+            fputs(between, out);
+            ewci_json_write(out, event);
+            between = ",";
         }
         json_decref(event);
     }
+    fputc(']', out);
     if (file != NULL) fclose(file);
     free(line);
     free(path);
-    return out;
 }
 
+/* Numbers of each task after each task. */
+typedef struct matrix {
+    const double *reals; /* (n, n), or NULL: */
+    const int64_t *integers;
+    int64_t n;
+} matrix;
+
+static void write_matrix(FILE *out, const void *context)
+{
+    const matrix *const m = context;
+    fputc('[', out);
+    for (int64_t i = 0; i < m->n; i++) {
+        json_t *const row = m->reals != NULL ? ewci_json_reals(m->reals + i * m->n, m->n)
+                                             : ewci_json_integers(m->integers + i * m->n, m->n);
+        if (i > 0) fputc(',', out);
+        ewci_json_write(out, row);
+        json_decref(row);
+    }
+    fputc(']', out);
+}
+
+/* What a run has come to, with nulls in the places of what is written piece by piece. */
 static json_t *describe_result(const ewc_run *run)
 {
     const ewc_run_result *const r = &run->result;
     json_t *const out = ewci_run_describe(run);
-    json_t *const accuracy = json_array();
-    for (int64_t i = 0; i < r->tasks; i++)
-        json_array_append_new(accuracy, ewci_json_reals(r->accuracy + i * r->tasks, r->tasks));
-    json_t *const samples = json_array();
-    for (int64_t i = 0; i < r->tasks; i++)
-        json_array_append_new(
-            samples, describe_counts(r->accuracy_samples + i * r->tasks, r->tasks));
     double validation_acc = 0.0;
     for (int64_t i = 0; i < r->done; i++)
         validation_acc += r->validation[i] / (double)r->done;
-    json_t *const more = json_pack("{s:I, s:o, s:o, s:o, s:o,"
-                                   " s:{s:o, s:o, s:o, s:o}, s:I, s:o, s:o}",
-        "tasks_done", (json_int_t)r->done, "accuracy", accuracy, "baseline",
+    json_t *const more = json_pack("{s:I, s:n, s:o, s:o, s:o,"
+                                   " s:{s:o, s:o, s:o, s:o}, s:I, s:o, s:n}",
+        "tasks_done", (json_int_t)r->done, "accuracy", "baseline",
         ewci_json_reals(r->baseline, r->tasks), "validation",
         ewci_json_reals(r->validation, r->tasks), "validation_acc", ewci_json_real(validation_acc),
         "seconds", "total", ewci_json_real(r->seconds), "training",
         ewci_json_real(r->seconds_training), "fisher", ewci_json_real(r->seconds_fisher),
         "evaluation", ewci_json_real(r->seconds_evaluation), "fisher_samples_done",
         (json_int_t)r->fisher_samples, "fisher_samples_per_second",
-        ewci_json_real((double)r->fisher_samples / r->seconds_fisher), "fisher", read_fishers(run));
+        ewci_json_real((double)r->fisher_samples / r->seconds_fisher), "fisher");
     json_t *const measures = ewci_run_describe_measures(&run->measures);
     json_object_update(out, measures);
     json_decref(measures);
     json_object_set_new(out, "undefined", describe_undefined(&run->measures));
-    json_object_set_new(out, "accuracy_samples", samples);
-    json_object_set_new(out, "baseline_samples", describe_counts(r->baseline_samples, r->tasks));
+    json_object_set_new(out, "accuracy_samples", json_null());
+    json_object_set_new(out, "baseline_samples", ewci_json_integers(r->baseline_samples, r->tasks));
     json_object_set_new(
-        out, "validation_samples", describe_counts(r->validation_samples, r->tasks));
+        out, "validation_samples", ewci_json_integers(r->validation_samples, r->tasks));
     if (r->confusion->tasks == r->done) describe_confusion(out, r->confusion, 1);
-    if (r->rmse != NULL) describe_rmse(out, r);
+    if (r->rmse != NULL) json_object_set_new(out, "rmse", json_null());
     if (out != NULL && run->state != NULL)
         json_object_set_new(out, "proximal_from",
             r->proximal_from > 0 ? json_integer(r->proximal_from) : json_null());
@@ -310,8 +312,15 @@ static json_t *describe_result(const ewc_run *run)
 ewc_status ewc_run_result_json(const ewc_run *run, char **text)
 {
     EWCI_ENTER(run, text);
+    const ewc_run_result *const r = &run->result;
+    const matrix accuracy = {r->accuracy, NULL, r->tasks}, rmse = {r->rmse, NULL, r->tasks};
+    const matrix samples = {NULL, r->accuracy_samples, r->tasks};
+    const ewci_json_member members[] = {{"accuracy", write_matrix, &accuracy},
+        {"rmse", write_matrix, &rmse}, {"accuracy_samples", write_matrix, &samples},
+        {"fisher", write_fishers, run}};
     json_t *const result = describe_result(run);
-    *text = result == NULL ? NULL : ewci_json_text(result);
+    *text =
+        result == NULL ? NULL : ewci_json_text(result, members, sizeof members / sizeof members[0]);
     json_decref(result);
     return *text != NULL ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "ewc_run_result_json: out of memory");
 }
@@ -388,8 +397,8 @@ static json_t *describe_event(const ewc_run *run, const ewc_event *e)
         return json_pack("{s:s, s:I, s:I, s:b, s:o, s:o, s:o, s:o}", "event",
             e->kind == EWC_EVENT_EVALUATED ? "evaluated" : "validated", "task", task, "step", step,
             "task_end", e->task_end, "accuracy", ewci_json_reals(e->accuracy, e->tasks), "losses",
-            ewci_json_reals(e->losses, e->tasks), "samples", describe_counts(e->rests_on, e->tasks),
-            "seconds", ewci_json_real(e->seconds));
+            ewci_json_reals(e->losses, e->tasks), "samples",
+            ewci_json_integers(e->rests_on, e->tasks), "seconds", ewci_json_real(e->seconds));
     case EWC_EVENT_FISHER:
         return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "event", "fisher", "task",
             task, "samples", (json_int_t)e->samples, "rows_per_sample", ewci_json_real(e->rows),
