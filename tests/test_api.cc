@@ -771,6 +771,35 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     EXPECT_EQ(std::set<std::string>(), missing);
 }
 
+TEST(Api, EveryStatusHasANameAndASentence)
+{
+#define EXPECT_STATUS(name, value, sentence)                                                       \
+    EXPECT_EQ(value, (int)name);                                                                   \
+    EXPECT_STREQ(#name, ewc_status_name(name));                                                    \
+    EXPECT_STREQ(sentence, ewc_status_sentence(name));
+    EWC_STATUS_LIST(EXPECT_STATUS)
+#undef EXPECT_STATUS
+    EXPECT_STREQ("EWC_?", ewc_status_name((ewc_status)15));
+    EXPECT_STREQ("unknown status", ewc_status_sentence((ewc_status)15));
+}
+
+TEST(Api, BackendsThatCannotBe)
+{
+    ewc_backend *backend = nullptr;
+    ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
+    for (const int threads : {-1, 1025}) {
+        options.threads = threads;
+        EXPECT_FAILS(EWC_ERR_ARGUMENT,
+            ("threads: " + std::to_string(threads) + ", expected 0..1024").c_str(),
+            ewc_backend_create(&backend, "cpu", &options));
+    }
+    for (const char *const device : {"cuda:", "cuda:-1", "cuda:1024", "cuda:1x", "tpu", ""})
+        EXPECT_FAILS(EWC_ERR_ARGUMENT,
+            ("device: \"" + std::string(device) + "\", expected ").c_str(),
+            ewc_backend_create(&backend, device, nullptr));
+    EXPECT_EQ(nullptr, backend);
+}
+
 /* The machine by its own words, the code that was chosen for it, and threads as they were asked
  * for. */
 TEST(Api, TheCpuIsDescribed)

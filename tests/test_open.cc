@@ -252,7 +252,7 @@ TEST_F(Open, NumpyOfEveryType)
     int number = 0;
     for (const auto &c : cases)
         for (const auto &l : labels)
-            for (const int way : {0, 1, 2}) { /* a folder, stored, deflated */
+            for (const int way : {0, 1, 2, 3}) { /* a folder, stored, deflated, also in 64 bits */
                 const std::string at = folder / std::to_string(number++);
                 const Bytes x = Npy(c.descr, "(2, 6)", c.items, "False", 1 + number % 3);
                 const Bytes y = Npy(l.descr, l.shape, l.items);
@@ -260,7 +260,7 @@ TEST_F(Open, NumpyOfEveryType)
                     {"y_train.npy", y}, {"x_test.npy", x}, {"y_test.npy", y},
                     {"x_val.npy", "not looked at"}, {"readme.txt", "nor this"}};
                 if (way > 0) {
-                    Write(at + ".npz", Zip(members, way == 2));
+                    Write(at + ".npz", Zip(members, way >= 2, -1, 0, way == 3));
                 } else {
                     for (const auto &[name, data] : members)
                         if (name != "x_val.npy") Write(at + "/" + name, data);

@@ -573,6 +573,52 @@ TEST_F(Resume, WhatIsRefused)
         ewc_run_resume(&run, o.out, nullptr, nullptr));
 }
 
+/* Resumes a stopped run, without its manifest, whose checksum would tell, with another number in a
+ * block of its state, which must be refused by that block's name or `sentence`. */
+void RefuseWith(
+    const ewc_run_options &o, const char *name, size_t at, int64_t value, const char *sentence)
+{
+    SCOPED_TRACE(testing::Message() << name << "[" << at << "] = " << value);
+    const std::string path = std::string(o.out) + "/resume/00000001.safetensors";
+    const std::string good = ReadFile(path);
+    ewci_state *from = nullptr, *to = ewci_state_new();
+    fs::remove(std::string(o.out) + "/resume/manifest.json");
+    EXPECT_OK(ewci_state_read(&from, path.c_str(), good.size()));
+    uint64_t length = 0;
+    std::memcpy(&length, good.data(), sizeof length);
+    const Json header = ParseJson(good.substr(8, length));
+    const char *key;
+    json_t *said;
+    json_object_foreach(header.get(), key, said)
+    {
+        const std::string type =
+            key[0] == '_' ? "" : json_string_value(json_object_get(said, "dtype"));
+        if (type.empty()) continue;
+        const ewci_number number = type == "F32"   ? EWCI_F32
+                                   : type == "F64" ? EWCI_F64
+                                   : type == "I32" ? EWCI_I32
+                                   : type == "I64" ? EWCI_I64
+                                                   : EWCI_U8;
+        const int64_t count = ewci_state_count(from, key);
+        void *old = nullptr, *copy = nullptr;
+        EXPECT_OK(ewci_state_block(from, key, number, count, &old));
+        EXPECT_OK(ewci_state_block(to, key, number, count, &copy));
+        const size_t size = number == EWCI_U8                          ? 1
+                            : number == EWCI_F32 || number == EWCI_I32 ? 4
+                                                                       : 8;
+        std::memcpy(copy, old, (size_t)count * size);
+        if (std::string(key) == name) ((int64_t *)copy)[at] = value;
+    }
+    EXPECT_OK(ewci_state_write(to, path.c_str()));
+    ewci_state_free(from);
+    ewci_state_free(to);
+    ewc_run *run = nullptr;
+    EXPECT_FAILS(EWC_ERR_CHECKPOINT, sentence ? sentence : name,
+        ewc_run_resume(&run, o.out, nullptr, nullptr));
+    EXPECT_EQ(nullptr, run);
+    WriteFile(path, good);
+}
+
 /* A state whose numbers no run has; and states that cannot be deleted at the end. */
 TEST_F(Resume, StatesOfNoRun)
 {
@@ -580,66 +626,37 @@ TEST_F(Resume, StatesOfNoRun)
     Stop once;
     once.at = 20;
     ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
-    const std::string path = std::string(o.out) + "/resume/00000001.safetensors";
-    const std::string good = ReadFile(path);
-    const auto with = [&](const char *name, size_t at, int64_t value) {
-        ewci_state *from = nullptr, *to = ewci_state_new();
-        WriteFile(path, good);
-        EXPECT_OK(ewci_state_read(&from, path.c_str(), good.size()));
-        uint64_t length = 0;
-        std::memcpy(&length, good.data(), sizeof length);
-        const Json header = ParseJson(good.substr(8, length));
-        const char *key;
-        json_t *said;
-        json_object_foreach(header.get(), key, said)
-        {
-            const std::string type =
-                key[0] == '_' ? "" : json_string_value(json_object_get(said, "dtype"));
-            if (type.empty()) continue;
-            const ewci_number number = type == "F32"   ? EWCI_F32
-                                       : type == "F64" ? EWCI_F64
-                                       : type == "I32" ? EWCI_I32
-                                       : type == "I64" ? EWCI_I64
-                                                       : EWCI_U8;
-            const int64_t count = ewci_state_count(from, key);
-            void *old = nullptr, *copy = nullptr;
-            EXPECT_OK(ewci_state_block(from, key, number, count, &old));
-            EXPECT_OK(ewci_state_block(to, key, number, count, &copy));
-            const size_t size = number == EWCI_U8                          ? 1
-                                : number == EWCI_F32 || number == EWCI_I32 ? 4
-                                                                           : 8;
-            std::memcpy(copy, old, (size_t)count * size);
-            if (std::string(key) == name) ((int64_t *)copy)[at] = value;
-        }
-        EXPECT_OK(ewci_state_write(to, path.c_str()));
-        ewci_state_free(from);
-        ewci_state_free(to);
-        ewc_run *run = nullptr;
-        const ewc_status status = ewc_run_resume(&run, o.out, nullptr, nullptr);
-        EXPECT_EQ(nullptr, run);
-        ewc_run_free(run);
-        return status;
-    };
     enum { FOLD = 7, VALIDATION = 9 };
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("trainer.at", 0, 4)); /* tasks */
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("trainer.at", 0, -1));
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("trainer.at", 1, 10)); /* phases */
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("trainer.at", 1, FOLD));
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("trainer.at", 1, VALIDATION));
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("trainer.at", 2, -1)); /* steps */
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("replay.tasks", 0, 4));
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("replay.offered", 0, INT64_MAX));
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("replay.count", 0, 21));
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("replay.samples", 0, 1000));
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("replay.samples", 0, -1));
-    EXPECT_EQ(EWC_ERR_CHECKPOINT, with("run.numbers", 1, 4)); /* tasks done */
-
-    WriteFile(path, good);
+    const struct {
+        const char *name;
+        size_t at;
+        int64_t value;
+    } cases[] = {{"trainer.at", 0, 4}, {"trainer.at", 0, -1},                          /* tasks */
+        {"trainer.at", 1, 10}, {"trainer.at", 1, FOLD}, {"trainer.at", 1, VALIDATION}, /* phases */
+        {"trainer.at", 2, -1},                                                         /* steps */
+        {"replay.tasks", 0, 4}, {"replay.tasks", 0, -1}, {"replay.offered", 0, INT64_MAX},
+        {"replay.count", 0, 21}, {"replay.count", 0, -1}, {"replay.samples", 0, 1000},
+        {"replay.samples", 0, -1}, {"run.numbers", 1, 4}, {"run.numbers", 1, -1}}; /* tasks done */
+    for (const auto &c : cases)
+        RefuseWith(o, c.name, c.at, c.value, nullptr);
+    const std::string path = std::string(o.out) + "/resume/00000001.safetensors";
     fs::create_directories(std::string(o.out) + "/resume/00000000.safetensors/in-the-way");
     WriteFile(std::string(o.out) + "/resume/-0000001.safetensors", "no number");
     Stop rest;
     EXPECT_OK(GoOn(o.out, &rest));
     EXPECT_FALSE(fs::exists(path));
+}
+
+TEST_F(Resume, StatesOfNoTeacher)
+{
+    const ewc_run_options o =
+        Options({{"method", "lwf"}, {"kind", "split"}, {"scenario", "class"}});
+    Stop once;
+    once.at = 20;
+    ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
+    RefuseWith(o, "teacher.tasks", 0, -1, "teacher: -1 tasks");
+    RefuseWith(o, "teacher.outputs", 0, -1, "teacher: ");
+    RefuseWith(o, "teacher.outputs", 0, 1000, "1000 logits of ");
 }
 
 /* Numbers that are not finite leave the states as they are, and write none. */

@@ -100,6 +100,41 @@ class WholeRun : public ::testing::Test
     }
 };
 
+/* What is asked of a finished model but cannot be. */
+TEST_F(WholeRun, AsksNothingThatAModelCannotShow)
+{
+    {
+        const RunHandle run = Create();
+        ASSERT_OK(ewc_run_execute(run.get()));
+    }
+    const std::string model = folder / "run/checkpoint/model.safetensors", out = folder / "out";
+    Set("out", "");
+    const auto consolidate = [&](int64_t first, int64_t end) {
+        const RunHandle run = Create();
+        return ewc_run_consolidate(run.get(), model.c_str(), first, end, out.c_str());
+    };
+    const int64_t ranges[][2] = {{-1, 2}, {0, 4}, {2, 2}, {2, 1}};
+    for (const auto &r : ranges)
+        EXPECT_FAILS(EWC_ERR_ARGUMENT,
+            ("tasks " + std::to_string(r[0]) + " to " + std::to_string(r[1] - 1) + ", expected")
+                .c_str(),
+            consolidate(r[0], r[1]));
+    for (const int64_t t : {-1, 3}) {
+        const RunHandle run = Create();
+        ewc_fisher *fisher = nullptr;
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, ("t=" + std::to_string(t) + ", expected 0..2").c_str(),
+            ewc_run_fisher(&fisher, run.get(), model.c_str(), t));
+        EXPECT_EQ(nullptr, fisher);
+    }
+    Set("lambda", "0");
+    EXPECT_FAILS(EWC_ERR_CONFIG, "lambda: 0, expected more", consolidate(0, 1));
+    for (const char *const method : {"sgd", "si"}) {
+        Set("method", method);
+        EXPECT_FAILS(EWC_ERR_CONFIG, "method: has no importance", consolidate(0, 1));
+    }
+    EXPECT_FALSE(std::filesystem::exists(out));
+}
+
 TEST_F(WholeRun, LeavesItsFolder)
 {
     const RunHandle run = Create();

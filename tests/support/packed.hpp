@@ -39,10 +39,11 @@ inline Bytes Little(uint64_t x, int n)
     return out;
 }
 
-/* A zip archive as numpy.savez makes it. */
+/* A zip archive as numpy.savez makes it; wide: with sizes and places of 64 bits. */
 inline Bytes Zip(const std::vector<std::pair<std::string, Bytes>> &members, bool deflate,
-    int method = -1, uint32_t flip = 0)
+    int method = -1, uint32_t flip = 0, bool wide = false)
 {
+    const uint64_t all = 0xffffffff; /* of 32 bits: see the extra field */
     Bytes out, directory;
     for (const auto &[name, data] : members) {
         const Bytes packed = deflate ? Deflate(data, -15) : data;
@@ -53,10 +54,15 @@ inline Bytes Zip(const std::vector<std::pair<std::string, Bytes>> &members, bool
                                                : deflate   ? 8
                                                            : 0),
                                  2) +
-                             Little(0, 4) + Little(crc, 4) + Little(packed.size(), 4) +
-                             Little(data.size(), 4) + Little(name.size(), 2);
-        directory += Little(0x02014b50, 4) + Little(20, 2) + common + Little(0, 2) + Little(0, 2) +
-                     Little(0, 2) + Little(0, 2) + Little(0, 4) + Little(out.size(), 4) + name;
+                             Little(0, 4) + Little(crc, 4) + Little(wide ? all : packed.size(), 4) +
+                             Little(wide ? all : data.size(), 4) + Little(name.size(), 2);
+        const Bytes extra = wide ? Little(7, 2) + Little(2, 2) + "??" + Little(1, 2) +
+                                       Little(24, 2) + Little(data.size(), 8) +
+                                       Little(packed.size(), 8) + Little(out.size(), 8)
+                                 : "";
+        directory += Little(0x02014b50, 4) + Little(20, 2) + common + Little(extra.size(), 2) +
+                     Little(0, 2) + Little(0, 2) + Little(0, 2) + Little(0, 4) +
+                     Little(wide ? all : out.size(), 4) + name + extra;
         out += Little(0x04034b50, 4) + common + Little(0, 2) + name + packed;
     }
     return out + directory + Little(0x06054b50, 4) + Little(0, 4) + Little(members.size(), 2) +
