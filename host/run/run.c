@@ -91,6 +91,7 @@ static ewc_status measure(ewc_run *run)
 /* Leaves model and result of the finished tasks in the folder; the model is as after them. */
 static ewc_status save_finished(ewc_run *run)
 {
+    const double begin = ewci_run_now();
     ewc_status status = EWC_OK;
     char *text = NULL;
     EWCI_TRY(measure(run));
@@ -99,6 +100,7 @@ static ewc_status save_finished(ewc_run *run)
     EWCI_TRY(write_text(run, "result.json", text));
     run->result.saved = run->result.done;
     run->saved_at = ewci_run_now();
+    run->save_seconds = run->saved_at - begin;
 done:
     free(text);
     return status;
@@ -193,12 +195,13 @@ done:
  * file that cannot be written now is written later. */
 static ewc_status keep_finished(ewc_run *run)
 {
-    static const double between_saves = 60.0; /* seconds; a save takes a fraction of one */
+    static const double between_saves = 60.0, share = 0.01; /* seconds; of them, for a save */
+    const double since = ewci_run_now() - run->saved_at;
     ewc_status status = EWC_OK;
     if (run->result.done == run->result.tasks) return EWC_OK; /* the end saves itself */
     EWCI_TRY(make_task_model(run));
     EWCI_TRY(ewci_run_keep(run));
-    if (run->result.saved == 0 || ewci_run_now() - run->saved_at >= between_saves)
+    if (run->result.saved == 0 || (since >= between_saves && run->save_seconds <= share * since))
         EWCI_TRY(save_finished(run));
 done:
     if (status != EWC_ERR_IO) return status;

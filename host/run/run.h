@@ -41,6 +41,7 @@ struct ewc_run {
     char event_sentence[512];
     kept_model kept;        /* after result.done tasks */
     double start, saved_at; /* seconds; saved_at: of the last interim save, 0: none */
+    double save_seconds;    /* what it took */
     int executing;          /* inside ewc_run_execute, as callbacks are */
     const char **names;     /* (tasks), borrowed from `tasks` */
     int resumes;            /* made by ewc_run_resume */
