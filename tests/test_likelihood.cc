@@ -723,6 +723,30 @@ TEST_P(Likelihood, ScoresMatchTheDefinitions)
     }
 }
 
+/* Tasks of few samples go through the network together, each with targets of its own. */
+TEST_P(Likelihood, TasksAreScoredTogether)
+{
+    for (const Kind &kind : kKinds) {
+        SCOPED_TRACE(kind.number);
+        const int64_t count = 4;
+        World w = MakeWorld(be, kind, EWC_SCENARIO_DOMAIN, 2, {9}, EWC_ACTIVATION_TANH, count);
+        const ewc_optimizer_options sgd = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
+        const auto optimizer = Make(ewc_optimizer_create, w.model.get(), &sgd);
+        ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
+        o.iterations = 1;
+        o.eval_samples = 5; /* drawn, others for each task */
+        const auto trainer =
+            Make(ewc_trainer_create, w.model.get(), w.tasks.get(), optimizer.get(), nullptr, &o);
+        ASSERT_OK(ewc_trainer_run(trainer.get()));
+        const double *const row = ewc_trainer_accuracy(trainer.get()) + (count - 1) * count;
+        for (int64_t t = 0; t < count; t++) {
+            double alone = kNan;
+            ASSERT_OK(ewc_trainer_evaluate(trainer.get(), t, count, &alone));
+            EXPECT_EQ(alone, row[t]) << t;
+        }
+    }
+}
+
 /* Targets that are all one number. */
 TEST_P(Likelihood, ScoresOfConstantTargets)
 {
