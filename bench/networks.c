@@ -46,14 +46,18 @@ struct bench_networks {
 
 /* ---- Convolutions ---- */
 
-/* values[i] = (factor i mod modulus) / modulus - 0.5 on the device */
+/* values[i] = (factor i mod modulus) / modulus - 0.5 on the device, piece by piece. */
 static void write_pattern(
     ewc_backend *be, float *values, int64_t count, int64_t factor, int64_t modulus)
 {
-    float *const host = bench_alloc((size_t)count * sizeof *host);
-    for (int64_t i = 0; i < count; i++)
-        host[i] = (float)((double)(factor * i % modulus) / (double)modulus - 0.5);
-    bench_check(be->ops->upload(be, values, host, (size_t)count * sizeof *host));
+    enum { PIECE = 1 << 16 };
+    float *const host = bench_alloc(PIECE * sizeof *host);
+    for (int64_t first = 0; first < count; first += PIECE) {
+        const int64_t some = count - first < PIECE ? count - first : PIECE;
+        for (int64_t i = 0; i < some; i++)
+            host[i] = (float)((double)(factor * (first + i) % modulus) / (double)modulus - 0.5);
+        bench_check(be->ops->upload(be, values + first, host, (size_t)some * sizeof *host));
+    }
     bench_check(be->ops->sync(be));
     free(host);
 }

@@ -123,13 +123,18 @@ class Engine:
         return float(self.ask("run", case)[0])
 
     def peak_mib(self, case):
-        """What a process that does this alone needs beside what it has before."""
+        """What a process that does this alone needs beside what it has before, and beside the inputs and
+        gradients of a convolution, which its peers have before."""
         alone = Engine(self.options)
         before = status_mib(alone.process.pid, "VmRSS")
         alone.ms(case)
         peak = status_mib(alone.process.pid, "VmHWM")
         alone.close()
-        return peak - before
+        given = 0
+        if case.startswith("conv/") and not self.options.quick:
+            channels, side = (int(n) for n in case.split("/")[1].split("x"))
+            given = 2 * FULL_CPU["batch"] * channels * side * side * 4
+        return peak - before - given / 2**20
 
     def floor(self, case):
         ms, bound = self.ask("floor", case)

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 12 };
+enum { EWCI_BACKEND_ABI = 13 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
@@ -310,6 +310,7 @@ struct ewc_backend {               /* the first member of each implementation's 
     int64_t pass_rows;      /* samples that one pass over layers does well to have at a time, */
     int64_t pass_gradients; /* and rows of gradients, */
     size_t pass_bytes;      /* and bytes of values; 0: what there is */
+    size_t pass_conv_bytes; /* the same with convolutions, which take samples one by one anyway */
 };
 
 /* From now on `ops` refuses arguments whose relations are not those stated above, with

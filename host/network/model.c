@@ -10,7 +10,8 @@
 
 #include "../base/enter.h"
 
-enum { MAX_WIDTH = 1 << 24, MAX_DEPTH = 1024, LEAST_ROWS = 32 };
+enum { MAX_WIDTH = 1 << 24, MAX_DEPTH = 1024 };
+enum { LEAST_ROWS = 32, LEAST_CONV_ROWS = 4 }; /* of a batch, without convolutions and with them */
 
 /* ---- Construction ---- */
 
@@ -514,8 +515,10 @@ int64_t ewci_model_batch(const ewc_model *model, int64_t repeats, size_t limit)
 {
     const int64_t gradients = repeats > 0 ? repeats : 1;
     int64_t row = 2 * model->inputs; /* floats of a sample */
+    int convolves = 0;
     for (int64_t i = 0; i < model->layer_count; i++) {
         const ewci_layer *const layer = &model->layers[i];
+        convolves = convolves || layer->ops == &ewci_layer_conv;
         if (repeats > 0)
             row += (1 + layer->keeps_z) * layer->out + 2 * ewci_layer_moments(layer, 1);
     }
@@ -523,12 +526,14 @@ int64_t ewci_model_batch(const ewc_model *model, int64_t repeats, size_t limit)
         row += model->value_widths[k];
     for (int k = 0; k < model->slots; k++)
         row += (repeats + (k < 2)) * model->widths[k];
-    if (model->be->pass_bytes > 0 && limit > model->be->pass_bytes) limit = model->be->pass_bytes;
+    const size_t liked = convolves ? model->be->pass_conv_bytes : model->be->pass_bytes;
+    if (liked > 0 && limit > liked) limit = liked;
     int64_t batch = model->be->pass_gradients / gradients;
     const int64_t most = model->be->pass_rows, fitting = (int64_t)(limit / sizeof(float)) / row;
     batch = batch < most ? batch : most;
     batch = batch < fitting ? batch : fitting;
-    return batch > LEAST_ROWS ? batch : LEAST_ROWS;
+    const int64_t least = convolves ? LEAST_CONV_ROWS : LEAST_ROWS;
+    return batch > least ? batch : least;
 }
 
 int ewci_model_ranges(const ewc_model *model, int64_t first, int64_t outputs, ewci_range ranges[3])
