@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "host/ewc/fisher.h"
 #include "host/network/likelihood.h"
 #include "support/reference_network.hpp"
 #include "support/world.hpp"
@@ -1095,6 +1096,31 @@ TEST_P(Layers, FisherKeepsNoGradientOfASample)
     }
     EXPECT_GT(bytes[1], bytes[0]);
     EXPECT_LT((double)(bytes[1] - bytes[0]) / 128, parameters * sizeof(float) / 10);
+}
+
+/* Where convolutions take samples one by one, a pass has few at a time, as many for any number of
+ * threads: its sums would show it. */
+TEST(LayersOnCpu, FisherTakesFewSamplesAtATime)
+{
+    const Case c = {R"([{"type":"conv","filters":64,"kernel":3,"padding":1}])", {1, 3, 32, 32}, 2};
+    uint64_t first = 0;
+    for (const int threads : {1, 3}) {
+        ewc_backend *be = nullptr;
+        ASSERT_OK(Open(&be, "cpu", threads));
+        {
+            World world(be, c, 300);
+            const uint64_t before = be->used;
+            world.Compute(0, EWC_FISHER_EMPIRICAL);
+            const auto chosen = (uint64_t)world.fisher->pass->max_rows;
+            if (threads == 1) first = chosen;
+            EXPECT_EQ(first, chosen);
+            EXPECT_GT(be->used - before, UINT64_C(40) << 20);
+            EXPECT_LT(be->used - before, UINT64_C(80) << 20);
+            world.Compute(0, EWC_FISHER_EMPIRICAL, 300);
+            EXPECT_GT(be->used - before, UINT64_C(150) << 20);
+        }
+        ewc_backend_free(be);
+    }
 }
 
 /* In no step, in no evaluation, and in no Fisher pass once its memory is there. */

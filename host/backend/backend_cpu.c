@@ -149,7 +149,7 @@ ewc_status JOIN(ewci_backend_cpu_create_, EWCI_CPU_VARIANT)(ewc_backend **out, i
     cpu->base.pass_rows = 512;       /* enough for efficient matrix products, */
     cpu->base.pass_gradients = 4608; /* few enough to stay in cache */
     cpu->base.pass_bytes = (size_t)128 << 20;
-    cpu->base.pass_conv_bytes = (size_t)32 * (size_t)(threads < 4 ? threads : 4) << 20;
+    cpu->base.pass_conv_bytes = (size_t)64 << 20; /* whatever the threads: sums depend on it */
     cpu->threads = threads;
     /* Tiles are the threads' work; a second team inside BLAS would fight for the same cores. */
     if (openblas_set_num_threads) openblas_set_num_threads(1);
