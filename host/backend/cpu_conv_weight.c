@@ -18,7 +18,7 @@ enum {
     COLUMNS_ROOM = 65536,   /* floats of the unfolded input that is summed at a time: 256 KiB */
     RANGE_POSITIONS = 1024, /* of a range, at least: else its sums cost more than they spare */
     FILTERS = 48,           /* that share an unfolded input, nearly, where there are more */
-    BLAS_BELOW = 128        /* positions below which the sums over one sample are BLAS's */
+    BLAS_BELOW = 320        /* positions below which the sums over one sample are BLAS's */
 };
 
 /* ---- How it is cut, and the memory that takes ---- */
