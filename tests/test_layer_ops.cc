@@ -378,6 +378,30 @@ TEST_P(LayerOps, ConvForwardMatchesFloat64)
     }
 }
 
+/* Rows of about as many places as vectors have, so that a tile is a row, a part of one, or parts of
+ * two, of one sample or of two. */
+TEST_P(LayerOps, ConvOfWideRows)
+{
+    const bool slow = GetParam() == "cuda-emulated";
+    int turn = 0;
+    for (const int64_t width :
+        slow ? Vec<int64_t>{16, 33} : Vec<int64_t>{8, 15, 16, 17, 24, 32, 33, 48, 64})
+        for (const int64_t height : {1, 3})
+            for (const int64_t padding : {0, 1})
+                for (const int64_t stride : {1, 2}) {
+                    const ewck_conv c = Channels(Geometry({3, 3}, {1, stride}, {1, padding}, {1, 1},
+                                                     {height - 1, (width - 1) * stride}),
+                        2, turn / 2 % 2 ? 12 : 7, 1);
+                    ASSERT_EQ(width, c.out[1]);
+                    ASSERT_EQ(height, c.out[0]);
+                    CheckConvForward(be, c, 3, true, EWCK_ACTIVATION_RELU, false, turn % 3 > 0);
+                    CheckConvBackwardData(be, c, 3, true);
+                    CheckConvBackwardWeight(be, c, 1, 3, EWCK_MODE_SQUARE, true, true);
+                    if (HasFailure()) return;
+                    turn++;
+                }
+}
+
 TEST_P(LayerOps, ConvBackwardDataOfEveryGeometry)
 {
     for (const int precision : Precisions()) {

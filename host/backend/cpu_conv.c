@@ -12,26 +12,43 @@ enum { TILE = 2 * LANES }; /* positions that are made at once */
 
 /* ---- Forward, and back to the input ---- */
 
-/* out (block, TILE), `pitch` from row to row, = w (depth, block) transposed times panel (depth,
- * TILE) plus bias (block), at least 0 if `relu`. */
+/* What a tile multiplies by the weights of (channel, tap): a panel (channels, taps, TILE), or, with
+ * panel NULL, the padded planes as they are, where both halves of the tile lie in a row of them. */
+typedef struct source {
+    int64_t channels, taps;
+    const float *panel;
+    const float *half[2]; /* the first position of each half in the first channel */
+    int64_t plane;        /* floats from one channel to the next */
+    const int64_t *offset;
+} source;
+
+/* out (block, TILE), `pitch` from row to row, = w (channels, taps, block) transposed times the
+ * source plus bias (block), at least 0 if `relu`. */
 static inline __attribute__((always_inline)) void multiply_tile(float *restrict out, int64_t pitch,
-    const float *restrict w, const float *restrict panel, const float *restrict bias, int relu,
-    int64_t depth, int block)
+    const float *restrict w, const source *from, const float *restrict bias, int relu, int direct,
+    int block)
 {
     vec sum[12][2];
+    const float *panel = from->panel, *halves[2] = {from->half[0], from->half[1]};
 #pragma GCC unroll 12
     for (int f = 0; f < block; f++)
         sum[f][0] = sum[f][1] = (vec){0} + bias[f];
-    for (int64_t k = 0; k < depth; k++) {
-        const vec left = load(panel), right = load(panel + LANES);
+    for (int64_t c = 0; c < from->channels; c++) {
+        for (int64_t t = 0; t < from->taps; t++) {
+            const int64_t at = direct ? from->offset[t] : 0;
+            const vec left = load(direct ? halves[0] + at : panel);
+            const vec right = load(direct ? halves[1] + at : panel + LANES);
 #pragma GCC unroll 12
-        for (int f = 0; f < block; f++) {
-            const vec weight = (vec){0} + w[f];
-            sum[f][0] = multiply_add(weight, left, sum[f][0]);
-            sum[f][1] = multiply_add(weight, right, sum[f][1]);
+            for (int f = 0; f < block; f++) {
+                const vec weight = (vec){0} + w[f];
+                sum[f][0] = multiply_add(weight, left, sum[f][0]);
+                sum[f][1] = multiply_add(weight, right, sum[f][1]);
+            }
+            if (!direct) panel += TILE;
+            w += block;
         }
-        panel += TILE;
-        w += block;
+        halves[0] += from->plane;
+        halves[1] += from->plane;
     }
 #pragma GCC unroll 12
     for (int f = 0; f < block; f++) {
@@ -61,31 +78,40 @@ static int choose_block(int64_t filters)
     return best;
 }
 
-static void multiply(float *out, int64_t pitch, const float *w, const float *panel,
-    const float *bias, int relu, int64_t depth, int block)
+static inline __attribute__((always_inline)) void multiply_any(float *out, int64_t pitch,
+    const float *w, const source *from, const float *bias, int relu, int direct, int block)
 {
     switch (block) { /* a constant in each call */
     case 12:
-        multiply_tile(out, pitch, w, panel, bias, relu, depth, 12);
+        multiply_tile(out, pitch, w, from, bias, relu, direct, 12);
         break;
     case 10:
-        multiply_tile(out, pitch, w, panel, bias, relu, depth, 10);
+        multiply_tile(out, pitch, w, from, bias, relu, direct, 10);
         break;
     case 8:
-        multiply_tile(out, pitch, w, panel, bias, relu, depth, 8);
+        multiply_tile(out, pitch, w, from, bias, relu, direct, 8);
         break;
     case 6:
-        multiply_tile(out, pitch, w, panel, bias, relu, depth, 6);
+        multiply_tile(out, pitch, w, from, bias, relu, direct, 6);
         break;
     case 4:
-        multiply_tile(out, pitch, w, panel, bias, relu, depth, 4);
+        multiply_tile(out, pitch, w, from, bias, relu, direct, 4);
         break;
     case 2:
-        multiply_tile(out, pitch, w, panel, bias, relu, depth, 2);
+        multiply_tile(out, pitch, w, from, bias, relu, direct, 2);
         break;
     default:
-        multiply_tile(out, pitch, w, panel, bias, relu, depth, 1);
+        multiply_tile(out, pitch, w, from, bias, relu, direct, 1);
     }
+}
+
+static void multiply(float *out, int64_t pitch, const float *w, const source *from,
+    const float *bias, int relu, int block)
+{
+    if (from->panel)
+        multiply_any(out, pitch, w, from, bias, relu, 0, block);
+    else
+        multiply_any(out, pitch, w, from, bias, relu, 1, block);
 }
 
 /* One grid with its taps and packed weights. Forward there is one; back to the input one for each
@@ -138,6 +164,14 @@ static int is_fused(const sweep_job *job)
            (job->activation == EWCK_ACTIVATION_NONE || job->activation == EWCK_ACTIVATION_RELU);
 }
 
+/* Whether each half of a tile is in one run, whose places follow each other. */
+static int lies_in_rows(const run *runs, int64_t count, int64_t step)
+{
+    if (step != 1) return 0;
+    if (count == 1) return runs[0].count == TILE;
+    return count == 2 && runs[0].count == LANES && runs[1].count == LANES;
+}
+
 /* Positions [first, first + count) of a phase, count <= TILE, of all filters of one group. */
 static void sweep_tile(const sweep_job *job, const phase *p, float *out, const float *padded,
     float *panel, int64_t g, int64_t first, int64_t count)
@@ -149,9 +183,17 @@ static void sweep_tile(const sweep_job *job, const phase *p, float *out, const f
     run runs[TILE];
     const int64_t found = find_runs(runs, &p->at, job->planes.padded[1], job->out_size[1],
         job->planes.channels * plane, job->groups * job->filters * out_plane, first, count);
-    for (int64_t c = 0; c < job->channels; c++)
-        unfold(panel + c * p->taps * TILE, TILE, padded + (g * job->channels + c) * plane,
-            p->offset, p->taps, runs, found, p->at.step[1]);
+    const float *const planes = padded + g * job->channels * plane;
+    source from = {job->channels, p->taps, panel, {planes + runs[0].from}, plane, p->offset};
+    if (lies_in_rows(runs, found, p->at.step[1])) {
+        from.panel = NULL;
+        from.half[1] = found == 1 ? from.half[0] + LANES : planes + runs[1].from;
+    }
+    for (int64_t c = 0; from.panel && c < job->channels; c++)
+        unfold(panel + c * p->taps * TILE, TILE, planes + c * plane, p->offset, p->taps, runs,
+            found, p->at.step[1]);
+    const int is_row = count == TILE && p->at.out_step[1] == 1 &&
+                       (found == 1 || (found == 2 && runs[1].at == runs[0].at + runs[0].count));
     for (int64_t b = 0; b < blocks; b++) {
         const float *const w = p->packed + (g * blocks + b) * depth * job->block;
         const int64_t filter = b * job->block;
@@ -160,10 +202,10 @@ static void sweep_tile(const sweep_job *job, const phase *p, float *out, const f
         float bias[12] = {0};
         for (int64_t f = 0; job->bias && is_fused(job) && f < filters; f++)
             bias[f] = job->bias[g * job->filters + filter + f];
-        if (found == 1 && count == TILE && filters == job->block && p->at.out_step[1] == 1) {
-            multiply(to + runs[0].at, out_plane, w, panel, bias, relu, depth, job->block);
+        if (is_row && filters == job->block) {
+            multiply(to + runs[0].at, out_plane, w, &from, bias, relu, job->block);
         } else {
-            multiply(tile, TILE, w, panel, bias, relu, depth, job->block);
+            multiply(tile, TILE, w, &from, bias, relu, job->block);
             scatter(to, out_plane, tile, filters, runs, found, p->at.out_step[1]);
         }
     }
