@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The networks cnn and resnet18-reduced in PyTorch, and weights to and from them:
+"""The networks lenet5, cnn and resnet18-reduced in PyTorch, and weights to and from them:
 
   torch_networks.py FOLDER NAME
 
@@ -42,6 +42,23 @@ class Cnn(nn.Module):
         return self.head(x)
 
 
+class Lenet5(nn.Module):
+    """LeCun et al. 1998, with ReLU and maxima."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 5, padding=2)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc1 = nn.Linear(16 * 6 * 6, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.head = nn.Linear(84, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2).flatten(1)
+        return self.head(F.relu(self.fc2(F.relu(self.fc1(x)))))
+
+
 class Block(nn.Module):
     def __init__(self, channels, filters, stride):
         super().__init__()
@@ -78,7 +95,7 @@ class ReducedResNet18(nn.Module):
         return self.head(F.avg_pool2d(x, 4).flatten(1))
 
 
-NETWORKS = {"cnn": Cnn, "resnet18-reduced": ReducedResNet18}
+NETWORKS = {"lenet5": Lenet5, "cnn": Cnn, "resnet18-reduced": ReducedResNet18}
 
 
 def write(folder, path, tensor):

@@ -189,24 +189,25 @@ class Device:
 # ---- Data and network: the engine's own ----------------------------------------------------------
 
 
+def read_array(path, dtype=torch.float32):
+    return torch.frombuffer(bytearray(path.read_bytes()), dtype=dtype)
+
+
 class Data:
     """Inputs of task 1 as bytes that a permutation is applied to, and the order in which they are
     read, on the device; the engine's weights and its F in a Fisher case."""
 
     def __init__(self, device, sizes, folder, case):
-        def read(name, dtype):
-            return torch.frombuffer(bytearray((folder / name).read_bytes()), dtype=dtype)
-
-        self.labels = read("labels", torch.int32).long().to(device.name)
-        inputs = read("inputs", torch.float32).view(len(self.labels), -1)
+        self.labels = read_array(folder / "labels", torch.int32).long().to(device.name)
+        inputs = read_array(folder / "inputs").view(len(self.labels), -1)
         pixels = sizes["widths"][0]
         self.pixels = torch.randperm(pixels, device=device.name)  # undone in the stored bytes
         bytes_ = (inputs * 255).round().to(torch.uint8).to(device.name)
         self.images = torch.empty_like(bytes_)
         self.images[:, self.pixels] = bytes_
         name = case.replace("/", "-") if case.startswith("fisher") else "fisher-empirical"
-        self.theta = read(name + ".theta", torch.float32).to(device.name)
-        self.fisher = read(name + ".F", torch.float32)
+        self.theta = read_array(folder / (name + ".theta")).to(device.name)
+        self.fisher = read_array(folder / (name + ".F"))
         self.order = torch.randperm(len(self.labels), device=device.name)
         self.offsets = torch.arange(sizes["batch"], device=device.name)
         self.position = torch.zeros((), dtype=torch.int64, device=device.name)
@@ -240,12 +241,17 @@ def flat(tensors):
 
 
 class Training:
-    def __init__(self, device, sizes, data, kind, fused):
-        self.network = network_create(device, sizes, data.theta)
-        self.data = data
-        self.parameters = list(self.network.parameters())
+    def __init__(self, network, data):
+        self.network, self.data = network, data
+        self.parameters = list(network.parameters())
         self.mu = [p.detach().clone() for p in self.parameters]
         self.s = [torch.ones_like(p) for p in self.parameters]
+        self.loss = lambda x, labels: F.cross_entropy(network(x), labels)
+        self.penalised = self.loss_and_penalty
+
+    @classmethod
+    def of_perceptron(cls, device, sizes, data, kind, fused):
+        self = cls(network_create(device, sizes, data.theta), data)
         how = dict(fused=True) if fused else dict(foreach=True)
         if kind == "sgd":
             self.optimizer = torch.optim.SGD(self.parameters, lr=0.01, **how)
@@ -253,8 +259,15 @@ class Training:
             if fused and device.is_cuda:
                 how["capturable"] = True
             self.optimizer = torch.optim.Adam(self.parameters, lr=1e-4, **how)
-        self.loss = lambda x, labels: F.cross_entropy(self.network(x), labels)
-        self.penalised = self.loss_and_penalty
+        return self
+
+    @classmethod
+    def of_network(cls, device, data, name, layout):
+        self = cls(same_network(device, data, name).to(memory_format=layout).train(), data)
+        self.optimizer = torch.optim.SGD(self.parameters, lr=0.01, momentum=0.9, foreach=True)
+        self.loss = lambda x, labels: F.cross_entropy(
+            self.network(x.contiguous(memory_format=layout)), labels)
+        return self
 
     def loss_and_penalty(self, x, labels):
         penalty = 0.0
@@ -283,8 +296,8 @@ class Training:
 
 def training_variants(device, sizes, data, options, case):
     kind = case.split("/")[1].split("+")[0]
-    usual = Training(device, sizes, data, kind, fused=False)
-    best = Training(device, sizes, data, kind, fused=True)
+    usual = Training.of_perceptron(device, sizes, data, kind, fused=False)
+    best = Training.of_perceptron(device, sizes, data, kind, fused=True)
     for training, step in ((usual, usual.usual_step), (best, best.best_step)):
         data.position.zero_()
         for _ in range(10):
@@ -296,11 +309,11 @@ def training_variants(device, sizes, data, options, case):
     yield Variant(name, "strongest", device.captured(best.best_step), n=sizes["batch"],
                   errors=errors)
     if device.is_cuda:
-        twin = Training(device, sizes, data, kind, fused=True)
+        twin = Training.of_perceptron(device, sizes, data, kind, fused=True)
         captured = with_tf32(lambda: device.captured(twin.best_step))()
         yield Variant(name + " tf32", "strongest", captured, n=sizes["batch"], tf32=True)
     if options.compile:
-        fast = Training(device, sizes, data, kind, fused=True)
+        fast = Training.of_perceptron(device, sizes, data, kind, fused=True)
         fast.penalised = torch.compile(fast.penalised)
         fast.usual_step()
         step = device.captured(fast.usual_step)
@@ -491,7 +504,7 @@ def conv_variants(device, sizes, data, options, case):
     truth = torch.zeros(channels, channels * 9, dtype=torch.float64)
     for i in range(shape[0]):
         truth += patches_times(x[i : i + 1], d[i : i + 1])[0].square()
-    engine = read_floats(data.folder / case.replace("/", "-"))
+    engine = read_array(data.folder / case.replace("/", "-"))
     allowed = dict(fp32=1e-5, bf16x3=2e-5, tf32=2e-3)[options.precision_used]
     errors = must_agree(case + ": the engine", engine, truth.flatten(), allowed)
     x, d = (t.float().to(device.name) for t in (x, d))
@@ -531,10 +544,6 @@ def conv_variants(device, sizes, data, options, case):
     yield variant("backpack", "strongest", by_backpack_alone)
 
 
-def read_floats(path):
-    return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.float32)
-
-
 def read_safetensors(path):
     """Float32 tensors by name."""
     raw = path.read_bytes()
@@ -550,10 +559,8 @@ class Images:
 
     def __init__(self, device, folder):
         self.folder = folder
-        if (folder / "labels").exists():
-            self.labels = torch.frombuffer(bytearray((folder / "labels").read_bytes()),
-                                           dtype=torch.int32).long().to(device.name)
-            self.inputs = read_floats(folder / "inputs").view(-1, 3, 32, 32).to(device.name)
+        self.labels = read_array(folder / "labels", torch.int32).long().to(device.name)
+        self.inputs = read_array(folder / "inputs").view(-1, 3, 32, 32).to(device.name)
 
     def rows(self, rows):
         return self.inputs[rows], self.labels[rows]
@@ -572,34 +579,22 @@ def same_network(device, data, name):
     return network.to(device.name)
 
 
-class NetworkTraining(Training):
-    def __init__(self, device, data, name, layout):
-        self.network = same_network(device, data, name).to(memory_format=layout).train()
-        self.data = data
-        self.parameters = list(self.network.parameters())
-        self.mu = [p.detach().clone() for p in self.parameters]
-        self.s = [torch.ones_like(p) for p in self.parameters]
-        self.loss = lambda x, labels: F.cross_entropy(
-            self.network(x.contiguous(memory_format=layout)), labels)
-        self.optimizer = torch.optim.SGD(self.parameters, lr=0.01, momentum=0.9, foreach=True)
-
-
 def network_variants(device, sizes, data, options, case):
     _, name, what = case.split("/")
     if what == "train":
         for layout, spelled in ((torch.contiguous_format, "eager"),
                                 (torch.channels_last, "channels_last")):
-            step = NetworkTraining(device, data, name, layout).best_step
+            step = Training.of_network(device, data, name, layout).best_step
             yield Variant(spelled, "usual" if spelled == "eager" else "strongest", step,
                           n=len(data.next()[1]), peak=peak_of(device, step))
         return
     count, loop = len(data.labels), 16
     truth_network = same_network(device, data, name).double().eval()
-    truth = one_by_one(truth_network, data, count if count <= 512 else loop, False)
     network = same_network(device, data, name).eval()
-    given = read_safetensors(data.folder / f"{name}-F.safetensors")
     errors = None
-    if count <= 512:
+    if count <= 512:  # else it takes too long
+        given = read_safetensors(data.folder / f"{name}-F.safetensors")
+        truth = one_by_one(truth_network, data, count, False)
         engine = flat([given[key] for key, _ in network.named_parameters()])
         errors = must_agree(case + ": the engine", engine, truth, 2e-5)
         log(f"{case}: the engine's F is off by {errors[0]:.2g}")
@@ -830,7 +825,7 @@ def table(path):
         print(f"| {o['case']} | {spell(o['ms']['p50'])} | {floor} | {o['peer']} | "
               f"{o['peer_batch'] or ''} | {spell(o['peer_ms']['p50'])} | **{o['ratio']['p50']:.2f}** "
               f"({o['ratio']['p10']:.2f} to {o['ratio']['p90']:.2f}) |" +
-              memory * f" {o['peak_mib']:.0f} MiB | {o['peer_peak_mib']:.0f} MiB |")
+              (f" {o['peak_mib']:.0f} MiB | {o['peer_peak_mib']:.0f} MiB |" if memory else ""))
 
 
 def main():
