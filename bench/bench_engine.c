@@ -109,14 +109,7 @@ static void training_create(training *t, ewc_backend *be, ewc_tasks *tasks, cons
     step.lr = lr;
     bench_check(ewc_optimizer_create(&t->optimizer, t->model, &step));
 
-    ewc_consolidation_options penalty = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
-    penalty.lambda = lambda;
-    bench_check(ewc_consolidation_create(&t->state, t->model, &penalty));
-    ewc_fisher *importance;
-    bench_check(ewc_fisher_create(&importance, t->model));
-    bench_check(ewc_fisher_fill(importance, 1.0f));
-    bench_check(ewc_consolidation_fold(t->state, importance));
-    ewc_fisher_free(importance);
+    bench_state_create(&t->state, t->model, lambda);
 
     ewc_train_options options = EWC_TRAIN_OPTIONS_DEFAULTS;
     options.iterations = steps;

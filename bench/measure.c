@@ -27,6 +27,18 @@ void bench_check(ewc_status status)
     if (status != EWC_OK) bench_fail("%s", ewc_last_error());
 }
 
+void bench_state_create(ewc_consolidation **out, ewc_model *model, float lambda)
+{
+    ewc_consolidation_options penalty = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
+    ewc_fisher *importance;
+    penalty.lambda = lambda;
+    bench_check(ewc_consolidation_create(out, model, &penalty));
+    bench_check(ewc_fisher_create(&importance, model));
+    bench_check(ewc_fisher_fill(importance, 1.0f));
+    bench_check(ewc_consolidation_fold(*out, importance));
+    ewc_fisher_free(importance);
+}
+
 void *bench_alloc(size_t bytes)
 {
     void *const p = aligned_alloc(64, (bytes + 63) / 64 * 64);

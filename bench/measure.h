@@ -80,6 +80,8 @@ double bench_flops(const bench_gemm *g);
 void *bench_alloc(size_t bytes); /* 64-byte aligned; never NULL */
 /* Ends the program unless the engine's status is EWC_OK. */
 void bench_check(ewc_status status);
+/* One earlier task: a state with S = 1 and mu = the model's present weights. */
+void bench_state_create(ewc_consolidation **out, ewc_model *model, float lambda);
 /* Prints "bench: ..." and ends the program with 1. */
 _Noreturn void bench_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

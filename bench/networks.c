@@ -135,24 +135,17 @@ static void open_model(network *n)
     ewc_network_free(layers);
 }
 
-/* In the second task, with one folded: S = 1, mu = the weights. */
+/* In the second task. */
 static void open_training(network *n)
 {
     ewc_optimizer_options step = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
-    ewc_consolidation_options penalty = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
     ewc_train_options options = EWC_TRAIN_OPTIONS_DEFAULTS;
-    ewc_fisher *ones;
     open_model(n);
     step.kind = EWC_OPTIMIZER_SGD;
     step.lr = 0.01f;
     step.momentum = 0.9f;
     bench_check(ewc_optimizer_create(&n->optimizer, n->model, &step));
-    penalty.lambda = 1e-3f;
-    bench_check(ewc_consolidation_create(&n->state, n->model, &penalty));
-    bench_check(ewc_fisher_create(&ones, n->model));
-    bench_check(ewc_fisher_fill(ones, 1.0f));
-    bench_check(ewc_consolidation_fold(n->state, ones));
-    ewc_fisher_free(ones);
+    bench_state_create(&n->state, n->model, 1e-3f);
     options.iterations = n->steps;
     options.batch = n->all->batch;
     bench_check(
