@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Which variant of a tensor-core product (kernels/matmul.cu) is the fastest on this GPU.
+/* How long each variant of a tensor-core product (kernels/matmul.cu) takes on this GPU.
  *
  *   tune_kernels [--quick] [--rounds N] [--out FILE] [--header FILE]
  *
@@ -7,7 +7,8 @@
  * shapes of Fisher passes of 784-400-400-10 and 1024-1000-1000-10. Each variant is first compared
  * with float64, on some rows of its result; one that is wrong ends the program. Then they take
  * turns, round by round; told is the median and the 10th and 90th percentile of the time of a call,
- * one JSON object a line. --header: the winners of each class of products, as kernels/tuned.h.
+ * and of what the choice between engines goes by, one JSON object a line. --header: what each
+ * engine takes beside that, as kernels/tuned.h.
  * --quick: toy sizes, to check that it works. */
 #include <algorithm>
 #include <chrono>
@@ -134,7 +135,7 @@ struct Planes {
 
 struct Variant {
     int engine;
-    int64_t blocks; /* that share sums over rows; 0: not such a product */
+    int64_t blocks; /* that share sums over rows, in all tiles; 0: as many as cost the least */
 };
 
 struct Timing {
@@ -163,9 +164,10 @@ struct Shape {
 };
 
 const char *const kProducts[EWCK_PRODUCTS] = {"forward", "slope", "square-sum", "weights"};
-const char *const kEngines[EWCK_ENGINES] = {"plain", "tuned", "wgmma-128", "wgmma-200"};
-const char *const kConstants[EWCK_ENGINES] = {
-    "EWCK_ENGINE_PLAIN", "EWCK_ENGINE_TUNED", "EWCK_ENGINE_WGMMA_128", "EWCK_ENGINE_WGMMA_200"};
+const char *const kEngines[EWCK_ENGINES] = {
+    "plain", "tuned", "wgmma-104", "wgmma-128", "wgmma-200"};
+const char *const kConstants[EWCK_ENGINES] = {"EWCK_ENGINE_PLAIN", "EWCK_ENGINE_TUNED",
+    "EWCK_ENGINE_WGMMA_104", "EWCK_ENGINE_WGMMA_128", "EWCK_ENGINE_WGMMA_200"};
 const char *const kClasses[EWCK_PRODUCTS] = {
     "EWCK_FORWARD", "EWCK_SLOPE", "EWCK_SQUARE_SUM", "EWCK_WEIGHTS"};
 
@@ -338,6 +340,13 @@ std::vector<Shape> Shapes(bool quick)
         shapes.push_back(Delta(EWCK_SLOPE, rows, repeats, w[1], w[2]));
         shapes.push_back(Delta(EWCK_SQUARE_SUM, rows, repeats, w[1], w[2]));
     }
+    if (quick) return shapes;
+    constexpr int64_t all = 60000; /* one batch of the training set of MNIST */
+    shapes.push_back(Forward(all, 784, 400));
+    shapes.push_back(Forward(all, 400, 400));
+    shapes.push_back(Weights(all, 784, 400));
+    shapes.push_back(Weights(all, 400, 400));
+    shapes.push_back(Delta(EWCK_SQUARE_SUM, all, 1, 400, 400));
     return shapes;
 }
 
@@ -346,7 +355,7 @@ std::vector<Shape> Shapes(bool quick)
 std::vector<int> Engines(const cudaDeviceProp &device)
 {
     std::vector<int> engines = {EWCK_ENGINE_PLAIN};
-    for (const int engine : {EWCK_ENGINE_WGMMA_128, EWCK_ENGINE_WGMMA_200})
+    for (int engine = EWCK_ENGINE_WGMMA_104; engine < EWCK_ENGINES; engine++)
         if (device.major == 9 && device.minor == 0 && ewck_has_engine(engine))
             engines.push_back(engine);
     return engines;
@@ -366,9 +375,9 @@ double Microseconds(const Shape &shape, const Variant &variant, int calls)
 void Verify(Shape &shape, const std::vector<int> &engines)
 {
     for (const int engine : engines)
-        for (const int64_t blocks : {132, 264, 528}) {
-            if (shape.product != EWCK_WEIGHTS && blocks != 132) continue;
-            const Variant v = {engine, shape.product == EWCK_WEIGHTS ? blocks : 0};
+        for (const int64_t blocks : {0, 132, 264, 528}) {
+            if (shape.product != EWCK_WEIGHTS && blocks != 0) continue;
+            const Variant v = {engine, blocks};
             Check(shape.launch(v));
             Check(cudaDeviceSynchronize());
             const double error =
@@ -394,24 +403,26 @@ void Measure(Shape &shape, int rounds, bool quick)
 
 /* ---- Results ---- */
 
-/* The variant of a class whose times, over those of the best of each shape, have the least product:
- * its place among the timings; -1 if the class has no shape. `among` says which count. */
-int Winner(const std::vector<Shape> &shapes, const std::function<bool(const Shape &)> &in_class,
-    const std::function<bool(const Variant &)> &among)
+/* What the choice goes by. */
+double CostOf(const Shape &s, int engine)
 {
-    std::vector<double> sums;
-    for (const Shape &shape : shapes) {
-        if (!in_class(shape)) continue;
-        sums.resize(shape.timings.size());
-        for (size_t i = 0; i < sums.size(); i++)
-            sums[i] += std::log(shape.timings[i].Quantile(0.5));
-    }
-    int best = -1;
-    for (const Shape &shape : shapes)
-        for (size_t i = 0; in_class(shape) && i < sums.size(); i++)
-            if (among(shape.timings[i].variant) && (best < 0 || sums[i] < sums[(size_t)best]))
-                best = (int)i;
-    return best;
+    return ewck_product_cost(s.product, engine, s.m, s.n, s.k, 0);
+}
+
+/* Geometric mean over a product's shapes of an engine's times over those of the best engine, each
+ * over its cost; 0 if nothing was measured. */
+double MeanTime(const std::vector<Shape> &shapes, int product, int engine)
+{
+    double sum = 0.0;
+    int count = 0;
+    for (const Shape &s : shapes)
+        for (const Timing &t : s.timings) {
+            if (s.product != product || t.variant.engine != engine || t.variant.blocks != 0)
+                continue;
+            sum += std::log(t.Quantile(0.5) / CostOf(s, engine));
+            count++;
+        }
+    return count > 0 ? std::exp(sum / count) : 0.0;
 }
 
 void WriteLines(FILE *out, const Shape &s, const cudaDeviceProp &device)
@@ -419,22 +430,22 @@ void WriteLines(FILE *out, const Shape &s, const cudaDeviceProp &device)
     for (const Timing &t : s.timings) {
         std::fprintf(out,
             "{\"tune\":\"%s\",\"m\":%lld,\"n\":%lld,\"k\":%lld,\"repeats\":%lld,"
-            "\"suits_200\":%d,\"engine\":\"%s\",\"blocks\":",
+            "\"engine\":\"%s\",\"blocks\":",
             kProducts[s.product], (long long)s.m, (long long)s.n, (long long)s.k,
-            (long long)s.repeats, ewck_suits_200(s.n), kEngines[t.variant.engine]);
+            (long long)s.repeats, kEngines[t.variant.engine]);
         if (t.variant.blocks > 0)
             std::fprintf(out, "%lld", (long long)t.variant.blocks);
         else
             std::fprintf(out, "null");
         std::fprintf(out,
-            ",\"us\":{\"p10\":%.6g,\"p50\":%.6g,\"p90\":%.6g},\"rounds\":%zu,"
+            ",\"cost\":%.6g,\"us\":{\"p10\":%.6g,\"p50\":%.6g,\"p90\":%.6g},\"rounds\":%zu,"
             "\"tflops\":%.6g,\"err_fro\":%.3g,\"device\":\"%s\"}\n",
-            t.Quantile(0.1), t.Quantile(0.5), t.Quantile(0.9), t.us.size(),
-            1e-6 * s.Flops() / t.Quantile(0.5), t.error, device.name);
+            CostOf(s, t.variant.engine), t.Quantile(0.1), t.Quantile(0.5), t.Quantile(0.9),
+            t.us.size(), 1e-6 * s.Flops() / t.Quantile(0.5), t.error, device.name);
     }
 }
 
-/* kernels/tuned.h with the winners; classes that have not been measured stay as they are. */
+/* kernels/tuned.h. What has not been measured stays as it is. */
 void WriteHeader(FILE *out, const std::vector<Shape> &shapes, const std::vector<int> &engines,
     const cudaDeviceProp &device)
 {
@@ -443,41 +454,32 @@ void WriteHeader(FILE *out, const std::vector<Shape> &shapes, const std::vector<
     std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
     std::fprintf(out,
         "/* SPDX-License-Identifier: MIT */\n"
-        "/* What makes a product of matmul.cu on compute capability 9.0, by class (kernels.h). "
-        "`tune_kernels`\n * measures all variants and writes this file; see tools/gpu-check, part "
-        "tune.\n *\n * Device: %s, %s. */\n"
+        "/* How long a product of matmul.cu takes on compute capability 9.0 beside what its size "
+        "says, by\n * engine (kernels.h). `tune_kernels` measures all and writes this file; see "
+        "tools/gpu-check, part\n * tune.\n *\n * Device: %s, %s. */\n"
         "#ifndef EWCK_TUNED_H\n#define EWCK_TUNED_H\n\n"
-        "/* X(product, whether tiles of 200 columns suit it, engine) */\n%-99s\\\n",
+        "/* X(product, engine, time of a column of its tiles in percent of the best engine's) */\n"
+        "%-99s\\\n",
         device.name, date, "#define EWCK_TUNED(X)");
-    const auto of_weights = [](const Shape &s) { return s.product == EWCK_WEIGHTS; };
-    const int at = Winner(shapes, of_weights, [](const Variant &) { return true; });
-    const auto weights = std::find_if(shapes.begin(), shapes.end(), of_weights);
-    const int64_t blocks = weights->timings[(size_t)at].variant.blocks;
-    const auto write_row = [&](const std::string &row, bool measured, bool last) {
-        const std::string text = row + (measured ? " /* measured */" : " /* not measured */");
-        std::fprintf(out, last ? "%s\n" : "%-99s\\\n", text.c_str());
-    };
-    for (int product = 0; product < EWCK_PRODUCTS; product++)
-        for (int suits = 0; suits < 2; suits++) {
-            const auto in_class = [&](const Shape &s) {
-                return s.product == product && ewck_suits_200(s.n) == suits;
-            };
-            const int winner = Winner(shapes, in_class,
-                [&](const Variant &v) { return v.blocks == 0 || v.blocks == blocks; });
-            const bool measured = winner >= 0 && engines.size() > 1;
-            const auto first = std::find_if(shapes.begin(), shapes.end(), in_class);
-            const int engine = measured ? first->timings[(size_t)winner].variant.engine
-                                        : ewck_tuned_engine(product, suits);
-            char row[128], padded[192];
-            std::snprintf(
-                row, sizeof row, "X(%s, %d, %s)", kClasses[product], suits, kConstants[engine]);
-            std::snprintf(padded, sizeof padded, "    %-44s", row); /* as long as the longest */
-            write_row(padded, measured, product + 1 == EWCK_PRODUCTS && suits == 1);
+    const bool measured = engines.size() > 1;
+    for (int product = 0; product < EWCK_PRODUCTS; product++) {
+        double times[EWCK_ENGINES], best = HUGE_VAL;
+        for (int engine = EWCK_ENGINE_WGMMA_104; engine < EWCK_ENGINES; engine++) {
+            const double known = ewck_engine_percent(product, engine);
+            times[engine] = measured ? MeanTime(shapes, product, engine) * known : known;
+            best = std::min(best, times[engine]);
         }
-    std::fprintf(out,
-        "\n/* Blocks of all tiles together where they share the sum over the rows of F's products. "
-        "Measured. */\n#define EWCK_TUNED_BLOCKS %lld\n\n#endif\n",
-        (long long)blocks);
+        for (int engine = EWCK_ENGINE_WGMMA_104; engine < EWCK_ENGINES; engine++) {
+            const bool last = product + 1 == EWCK_PRODUCTS && engine + 1 == EWCK_ENGINES;
+            char row[128], line[192];
+            std::snprintf(row, sizeof row, "X(%s, %s, %.0f)", kClasses[product], kConstants[engine],
+                measured ? 100.0 * times[engine] / best : times[engine]);
+            std::snprintf(line, sizeof line, "    %-47s/* %s */", row, /* as long as the longest */
+                measured ? "measured" : "not measured");
+            std::fprintf(out, last ? "%s\n" : "%-99s\\\n", line);
+        }
+    }
+    std::fprintf(out, "\n#endif\n");
 }
 
 FILE *Open(const char *path)

@@ -31,6 +31,12 @@ struct Plain {
 
     static constexpr int kAhead = kStages - 1; /* slices that are being copied */
 
+    /* What share a multiprocessor, and their stages of so many bytes; with one sum in registers or
+     * two. */
+    static constexpr int blocks(bool two_sums) { return two_sums ? 1 : 2; }
+    static constexpr int stages(size_t, bool) { return kStages; }
+    static constexpr int ahead(int) { return kAhead; }
+
     static __device__ uint16_t *align(uint16_t *memory) { return memory; }
 
     template <int kLayout, int kTile>
@@ -116,16 +122,22 @@ struct Plain {
 };
 
 #ifdef EWC_HOPPER
-/* wgmma: compute capability 9.0. */
-template <int kWidth>
+/* wgmma: compute capability 9.0. Where one sum is in registers, kShare blocks share a
+ * multiprocessor, so that one multiplies while the other writes its results. */
+template <int kWidth, int kShare>
 struct Hopper {
     static constexpr int kTileN = kWidth, kTileK = 32;
     static constexpr int kWarpsN = 1, kWarpsM = kThreads / (int)kWarp;
     static constexpr int kMmaM = kTileM / kWarpsM / 16, kMmaN = kTileN / 8;
-    static constexpr int kStages = 4;
 
+    static constexpr int blocks(bool two_sums) { return two_sums ? 1 : kShare; }
+    /* As many as fit, beside what the kernel has of its own: less than 3 KB of 227. */
+    static constexpr int stages(size_t bytes, bool two_sums)
+    {
+        return (int)(((227 << 10) / blocks(two_sums) - (3 << 10)) / bytes);
+    }
     /* The slice before the present one may still be multiplied. */
-    static constexpr int kAhead = kStages - 2;
+    static constexpr int ahead(int stages) { return stages - 2; }
 
     /* The swizzle is a function of the address. */
     static __device__ uint16_t *align(uint16_t *memory)
@@ -158,9 +170,11 @@ struct Hopper {
 
     using Sums = float[kMmaM][kMmaN][4];
 
+    /* Whole slices, without a branch: what is beyond the end of k is 0. A group of products whose
+     * instructions depend on a condition is waited for before the next one begins. */
     template <int kLayoutA, int kLayoutB>
     static __device__ void multiply(
-        Sums &sums, const uint16_t *a, const uint16_t *b, int depth, bool fresh)
+        Sums &sums, const uint16_t *a, const uint16_t *b, int, bool fresh)
     {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
         using A = Planes<kLayoutA, kTileM>;
@@ -170,7 +184,6 @@ struct Hopper {
         ewck_wgmma_fence();
 #pragma unroll
         for (int step = 0; step < kTileK / 16; step++) {
-            if (step * 16 >= depth) break;
             const uint64_t a_high = A::descriptor(a + step * A::kSteps);
             const uint64_t a_low = A::descriptor(a + step * A::kSteps + A::kCount);
             const uint64_t b_high = B::descriptor(b + step * B::kSteps);

@@ -148,23 +148,25 @@ cudaError_t ewck_planes_top(ewck_matrix d, ewck_matrix q, const float *seeds, co
 
 /* ---- matmul.cu: tensor cores of compute capability 8.0 or later ---- */
 
-/* What makes a product; the wgmma engines are for compute capability 9.0 alone, tiles of 128 or 200
- * columns wide. */
+/* What makes a product; the wgmma engines are for compute capability 9.0 alone, tiles of 104, 128
+ * or 200 columns wide. */
 enum {
     EWCK_ENGINE_PLAIN = 0,
-    EWCK_ENGINE_TUNED = 1, /* on 9.0: whichever tuned.h names for the product's class */
-    EWCK_ENGINE_WGMMA_128 = 2,
-    EWCK_ENGINE_WGMMA_200 = 3,
-    EWCK_ENGINES = 4
+    EWCK_ENGINE_TUNED = 1, /* on 9.0: the one whose cost is the least */
+    EWCK_ENGINE_WGMMA_104 = 2,
+    EWCK_ENGINE_WGMMA_128 = 3,
+    EWCK_ENGINE_WGMMA_200 = 4,
+    EWCK_ENGINES = 5
 };
-/* Classes of products: the launchers below, forward to weights, each for results that tiles of 200
- * columns suit and for others. */
+/* The launchers below, forward to weights. */
 enum { EWCK_FORWARD = 0, EWCK_SLOPE = 1, EWCK_SQUARE_SUM = 2, EWCK_WEIGHTS = 3, EWCK_PRODUCTS = 4 };
-/* Whether tiles of 200 columns, which read less, leave hardly more of themselves outside of n than
- * those of 128. */
-int ewck_suits_200(int64_t n);
-/* What tuned.h names for a class. */
-int ewck_tuned_engine(int product, int suits_200);
+/* Time of a column of the engine's tiles beside the best engine's, as tuned.h says. */
+double ewck_engine_percent(int product, int engine);
+/* What the choice goes by: the cost of a product of (m, n) over k by an engine, but
+ * EWCK_ENGINE_TUNED, with so many blocks along k, or 0: as many as cost the least. */
+double ewck_product_cost(int product, int engine, int64_t m, int64_t n, int64_t k, int64_t blocks);
+/* The wgmma engine whose cost is the least; of weights, with the best number of blocks. */
+int ewck_tuned_engine(int product, int64_t m, int64_t n, int64_t k);
 /* Whether the engine is compiled in. */
 int ewck_has_engine(int engine);
 /* h = relu(x w^T + bias), hh its squares; or, unless NULL, logits (rows, out) without relu. */
@@ -178,8 +180,8 @@ cudaError_t ewck_planes_delta_squares(ewck_matrix q, ewck_matrix d_out, ewck_mat
     ewck_matrix below, int engine, cudaStream_t stream);
 /* f_weights (out, in) = beta f_weights + q^T xx, f_bias (out) likewise of xx's column of ones; q
  * (rows, out), xx (rows, in). parts (room): scratch for blocks that
- * share the rows, up to so many in all of the product's tiles together (0: as tuned.h says) and as
- * many as there is room for. */
+ * share the rows, up to so many in all of the product's tiles together (0: as many as cost the
+ * least) and as many as there is room for. */
 cudaError_t ewck_planes_weights(float *f_weights, float *f_bias, ewck_matrix q, ewck_matrix xx,
     float beta, float *parts, int64_t room, int64_t blocks, int engine, cudaStream_t stream);
 

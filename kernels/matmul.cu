@@ -86,7 +86,7 @@ struct Slice {
 #pragma unroll
         for (int first = 0; first < all; first += kThreads) {
             const int v = first + (int)threadIdx.x;
-            if (all % kThreads != 0 && v >= all) break;
+            if (first + kThreads > all && v >= all) break;
             const int row = v / kVectors, col = v % kVectors * 8;
             const unsigned bytes = row < outer && col < inner ? 16 : 0;
             const uint16_t *const at = from + (bytes ? row * leading + col : 0);
@@ -144,14 +144,15 @@ static __device__ uint32_t slope_mask(uint32_t below)
 
 /* Writes 16 rows of a warp's part of the tile as planes, by way of shared memory, so that rows are
  * written by 16 bytes. In: value(half, j): the calling lane's two neighbours in column 8 j + lane %
- * 4
- * * 2 of row lane / 4 + 8 half. */
+ * 4 * 2 of row lane / 4 + 8 half. */
 template <int kWidth, class Value>
 static __device__ void write_rows(const ewck_matrix &to, const ewck_matrix *below, uint16_t *memory,
     int64_t row, int64_t end_row, int64_t col, int64_t end_col, Value value)
 {
     /* So that rows meet other banks: 4 (mod 8) words more than a multiple of 8. */
     constexpr int pitch = (kWidth / 2 % 8 == 4 ? kWidth + 16 : kWidth + 8), plane = 16 * pitch;
+    constexpr int across = kWidth / 8, all = 16 * across;
+    constexpr int batch = 4; /* vectors of a lane that are read together */
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int half = 0; half < 2; half++)
@@ -164,61 +165,102 @@ static __device__ void write_rows(const ewck_matrix &to, const ewck_matrix *belo
             *reinterpret_cast<uint32_t *>(at + plane) = planes.low;
         }
     __syncwarp();
-    for (int v = lane; v < 16 * (kWidth / 8); v += (int)kWarp) {
-        const int r = v / (kWidth / 8), c = v % (kWidth / 8) * 8;
-        const int64_t at = (row + r) * to.leading + col + c;
-        if (row + r >= end_row || col + c >= end_col) continue;
-        uint4 high = *reinterpret_cast<const uint4 *>(memory + r * pitch + c);
-        uint4 low = *reinterpret_cast<const uint4 *>(memory + plane + r * pitch + c);
-        if (below) {
-            const uint4 y = *reinterpret_cast<const uint4 *>(
-                below->planes + (row + r) % below->rows * below->leading + col + c);
-            const uint4 mask = {slope_mask(y.x), slope_mask(y.y), slope_mask(y.z), slope_mask(y.w)};
-            high = {high.x & mask.x, high.y & mask.y, high.z & mask.z, high.w & mask.w};
-            low = {low.x & mask.x, low.y & mask.y, low.z & mask.z, low.w & mask.w};
+    const int rows = clamped(end_row - row), cols = clamped(end_col - col); /* that are there */
+    const int64_t low_plane = to.rows * to.leading, first_below = below ? row % below->rows : 0;
+    uint16_t *const corner = to.planes + row * to.leading + col;
+#pragma unroll 1
+    for (int first = lane; first < all; first += batch * (int)kWarp) {
+        uint4 y[batch];
+#pragma unroll
+        for (int i = 0; i < batch && below; i++) {
+            const int v = first + i * (int)kWarp, r = v / across, c = v % across * 8;
+            y[i] = {0, 0, 0, 0};
+            int64_t from = first_below + r; /* the sample of a seed's row */
+            while (from >= below->rows)
+                from -= below->rows;
+            if (v < all && r < rows && c < cols)
+                y[i] = *reinterpret_cast<const uint4 *>(
+                    below->planes + from * below->leading + col + c);
         }
-        if (col + c + 8 <= end_col) {
-            *reinterpret_cast<uint4 *>(to.planes + at) = high;
-            *reinterpret_cast<uint4 *>(to.planes + to.rows * to.leading + at) = low;
-            continue;
-        }
-        for (int i = 0; col + c + i < end_col; i++) { /* beside it is what pads the row */
-            const int64_t y = below ? (row + r) % below->rows * below->leading + col + c + i : 0;
-            const bool keeps = !below || below->planes[y] != 0;
-            for (int p = 0; p < 2; p++)
-                to.planes[p * to.rows * to.leading + at + i] =
-                    keeps ? memory[p * plane + r * pitch + c + i] : (uint16_t)0;
+#pragma unroll
+        for (int i = 0; i < batch; i++) {
+            const int v = first + i * (int)kWarp, r = v / across, c = v % across * 8;
+            if (v >= all || r >= rows || c >= cols) continue;
+            uint4 high = *reinterpret_cast<const uint4 *>(memory + r * pitch + c);
+            uint4 low = *reinterpret_cast<const uint4 *>(memory + plane + r * pitch + c);
+            if (below) {
+                const uint4 mask = {
+                    slope_mask(y[i].x), slope_mask(y[i].y), slope_mask(y[i].z), slope_mask(y[i].w)};
+                high = {high.x & mask.x, high.y & mask.y, high.z & mask.z, high.w & mask.w};
+                low = {low.x & mask.x, low.y & mask.y, low.z & mask.z, low.w & mask.w};
+            }
+            uint16_t *const at = corner + r * to.leading + c;
+            if (c + 8 <= cols) {
+                store_vector(at, high);
+                store_vector(at + low_plane, low);
+                continue;
+            }
+            const uint32_t highs[4] = {high.x, high.y, high.z, high.w};
+            const uint32_t lows[4] = {low.x, low.y, low.z, low.w};
+#pragma unroll
+            for (int k = 0; k < 8; k++) { /* beside it is what pads the row */
+                if (c + k >= cols) continue;
+                at[k] = (uint16_t)(highs[k / 2] >> k % 2 * 16);
+                at[low_plane + k] = (uint16_t)(lows[k / 2] >> k % 2 * 16);
+            }
         }
     }
     __syncwarp();
 }
 
-/* Grid: (tiles, blocks along k). Out: target. */
+/* Shared memory of a block: the stages, whose place the result's planes take in the end, and the
+ * bias of the tile's columns. */
 template <class Engine, int kLayoutA, int kLayoutB, int kResult>
-static __global__ void __launch_bounds__(kThreads) product_kernel(Product p, Target target)
-{
+struct Room {
     using A = Slice<Engine, kLayoutA, kTileM>;
     using B = Slice<Engine, kLayoutB, Engine::kTileN>;
-    constexpr int right = 2 * A::Planes::kCount, stage = right + 2 * B::Planes::kCount;
+    static constexpr bool kTwoSums = kResult >= kSquareSum;
+    static constexpr int kRight = 2 * A::Planes::kCount, /* where b begins */
+        kStage = kRight + 2 * B::Planes::kCount;         /* elements */
+    static constexpr int kStages = Engine::stages(kStage * sizeof(uint16_t), kTwoSums);
+    static constexpr int kAhead = Engine::ahead(kStages);
+    static constexpr int kBlocks = Engine::blocks(kTwoSums);
+    static constexpr size_t kBytes = kStages * kStage * sizeof(uint16_t) +
+                                     (kResult == kForward ? Engine::kTileN * sizeof(float) : 0) +
+                                     1024; /* to align it */
+    static_assert(kAhead > 0, "copies in the background");
+};
+
+/* Grid: (tiles, blocks along k). Out: target. */
+template <class Engine, int kLayoutA, int kLayoutB, int kResult>
+static __global__ void __launch_bounds__(kThreads,
+    (Room<Engine, kLayoutA, kLayoutB, kResult>::kBlocks)) product_kernel(Product p, Target target)
+{
+    using Its = Room<Engine, kLayoutA, kLayoutB, kResult>;
+    constexpr int right = Its::kRight, stage = Its::kStage, stages = Its::kStages;
     constexpr int mma_m = Engine::kMmaM, mma_n = Engine::kMmaN, tile_k = Engine::kTileK;
-    constexpr bool two_sums = kResult >= kSquareSum;
-    constexpr int ahead = Engine::kAhead;
+    constexpr bool two_sums = Its::kTwoSums;
+    constexpr int ahead = Its::kAhead;
     EWC_SHARED_DYNAMIC(uint16_t, memory);
-    uint16_t *const shared = Engine::align(memory); /* (kStages, stage), then the result's planes */
+    uint16_t *const shared = Engine::align(memory); /* (stages, stage), then the result's planes */
+    float *const bias = reinterpret_cast<float *>(shared + stages * stage); /* kForward: (kTileN) */
     const int64_t m = (int64_t)(blockIdx.x / p.tiles_n) * kTileM;
     const int64_t n = (int64_t)(blockIdx.x % p.tiles_n) * Engine::kTileN;
     const int64_t first = (int64_t)blockIdx.y * p.split;
     const int64_t end = first + p.split < p.k ? first + p.split : p.k;
     const int depth = (int)(end - first), slices = (depth + tile_k - 1) / tile_k;
     const int64_t all = slices * p.repeats;
-    A a;
-    B b;
+    typename Its::A a;
+    typename Its::B b;
     typename Engine::Sums sums, totals;
     if (two_sums) {
 #pragma unroll
         for (int at = 0; at < mma_m * mma_n * 4; at++)
             (&totals[0][0][0])[at] = 0.0f;
     }
+    static_assert(Engine::kTileN <= kThreads, "a column to a thread");
+    if (kResult == kForward && threadIdx.x < Engine::kTileN)
+        bias[threadIdx.x] = n + threadIdx.x < p.n ? target.bias[n + threadIdx.x] : 0.0f;
     a.begin(p.a, m, first, end);
     b.begin(p.b, n, first, end);
     int copied = 0; /* slices of this repeat */
@@ -245,10 +287,9 @@ static __global__ void __launch_bounds__(kThreads) product_kernel(Product p, Tar
         Engine::publish();
         __syncthreads(); /* all have copied this slice, and are done with the stage that is next */
         const int next = present + ahead;
-        if (slice + ahead < all)
-            copy(shared + (next < Engine::kStages ? next : next - Engine::kStages) * stage);
+        if (slice + ahead < all) copy(shared + (next < stages ? next : next - stages) * stage);
         ewck_copy_async_commit();
-        present = present + 1 < Engine::kStages ? present + 1 : 0;
+        present = present + 1 < stages ? present + 1 : 0;
         Engine::template multiply<kLayoutA, kLayoutB>(
             sums, now, now + right, depth - along, summed == 0);
         along += tile_k;
@@ -270,10 +311,25 @@ static __global__ void __launch_bounds__(kThreads) product_kernel(Product p, Tar
         }
     }
     Engine::template wait<0>();
+    ewck_copy_async_wait<0>();
+    __syncthreads(); /* the stages are free, the bias is there */
     typename Engine::Sums &result = two_sums ? totals : sums;
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     const int64_t corner_m = m + warp / Engine::kWarpsN * mma_m * 16;
     const int64_t corner_n = n + warp % Engine::kWarpsN * mma_n * 8;
+    if (kResult == kForward) {
+#pragma unroll
+        for (int j = 0; j < mma_n; j++) {
+            const float2 add = *reinterpret_cast<const float2 *>(
+                bias + warp % Engine::kWarpsN * mma_n * 8 + j * 8 + lane % 4 * 2);
+#pragma unroll
+            for (int half = 0; half < 2 * mma_m; half++) {
+                float *const two = &result[half / 2][j][half % 2 * 2];
+                two[0] += add.x;
+                two[1] += add.y;
+            }
+        }
+    }
     if (kResult == kWeights || (kResult == kForward && target.plain)) {
 #pragma unroll
         for (int half = 0; half < 2 * mma_m; half++) {
@@ -286,9 +342,8 @@ static __global__ void __launch_bounds__(kThreads) product_kernel(Product p, Tar
                 if (kResult == kWeights) {
                     finish_weights(target, p, row, col, make_float2(two[0], two[1]));
                 } else {
-                    target.plain[row * p.n + col] = two[0] + target.bias[col];
-                    if (col + 1 < p.n)
-                        target.plain[row * p.n + col + 1] = two[1] + target.bias[col + 1];
+                    target.plain[row * p.n + col] = two[0];
+                    if (col + 1 < p.n) target.plain[row * p.n + col + 1] = two[1];
                 }
             }
         }
@@ -296,20 +351,11 @@ static __global__ void __launch_bounds__(kThreads) product_kernel(Product p, Tar
     }
     if (kResult == kForward) {
 #pragma unroll
-        for (int j = 0; j < mma_n; j++) {
-            const int64_t col = corner_n + j * 8 + lane % 4 * 2;
-            const float first_bias = col < p.n ? target.bias[col] : 0.0f;
-            const float second_bias = col + 1 < p.n ? target.bias[col + 1] : 0.0f;
-#pragma unroll
-            for (int half = 0; half < 2 * mma_m; half++) {
-                float *const two = &result[half / 2][j][half % 2 * 2];
-                two[0] = ewci_activation(two[0] + first_bias, EWCK_ACTIVATION_RELU);
-                two[1] = ewci_activation(two[1] + second_bias, EWCK_ACTIVATION_RELU);
-            }
+        for (int at = 0; at < mma_m * mma_n * 4; at++) {
+            float *const value = &result[0][0][0] + at;
+            *value = ewci_activation(*value, EWCK_ACTIVATION_RELU);
         }
     }
-    ewck_copy_async_wait<0>();
-    __syncthreads(); /* the stages are free */
     constexpr int width = mma_n * 8;
     uint16_t *const mine = shared + warp * 2 * 16 * (width + 16);
 #pragma unroll
@@ -328,15 +374,18 @@ static __global__ void __launch_bounds__(kThreads) product_kernel(Product p, Tar
     }
 }
 
+static int64_t quotient_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
 template <class Engine, int kLayoutA, int kLayoutB, int kResult>
 static cudaError_t launch_on(Product p, const Target &target, int64_t blocks_k, cudaStream_t stream)
 {
-    constexpr int elements = Slice<Engine, kLayoutA, kTileM>::Planes::kCount +
-                             Slice<Engine, kLayoutB, Engine::kTileN>::Planes::kCount;
-    constexpr size_t bytes = (size_t)Engine::kStages * 2 * elements * sizeof(uint16_t) + 1024;
+    constexpr size_t bytes = Room<Engine, kLayoutA, kLayoutB, kResult>::kBytes;
     const auto kernel = product_kernel<Engine, kLayoutA, kLayoutB, kResult>;
-    const int64_t tiles_n = (p.n + Engine::kTileN - 1) / Engine::kTileN;
-    const int64_t tiles = (p.m + kTileM - 1) / kTileM * tiles_n;
+    const int64_t tiles_n = quotient_up(p.n, Engine::kTileN);
+    const int64_t tiles = quotient_up(p.m, kTileM) * tiles_n;
     if (tiles > INT32_MAX || blocks_k > 65535 || p.k > INT32_MAX / 2) return cudaErrorInvalidValue;
     p.tiles_n = tiles_n;
     const cudaError_t error = cudaFuncSetAttribute(
@@ -347,21 +396,19 @@ static cudaError_t launch_on(Product p, const Target &target, int64_t blocks_k, 
     return cudaGetLastError();
 }
 
-/* ---- Which engine ---- */
+/* ---- Which engine, and how many blocks share a sum ----
+ *
+ * What a product costs is what the busiest multiprocessor has to do, in columns times depth: its
+ * tiles, one after the other or two at a time, each of which takes as long as its columns, its
+ * share of k and kCostOfBlock more, for the first copies and what becomes of the sums; and the
+ * parts that are written and added where blocks share k. The constants are what explains the times
+ * that tune_kernels measured on an H200 with 132, 264 and 528 blocks. The number of multiprocessors
+ * is that of an H100 or H200 on every device, so that sums have the same order everywhere. */
 
-extern "C" int ewck_suits_200(int64_t n)
-{
-    return (n + 199) / 200 * 200 <= (n + 127) / 128 * 128 + n / 16;
-}
-
-extern "C" int ewck_tuned_engine(int product, int suits_200)
-{
-#define ROW(result, suits, engine)                                                                 \
-    if (product == result && suits_200 == suits) return engine;
-    EWCK_TUNED(ROW)
-#undef ROW
-    return EWCK_ENGINE_PLAIN;
-}
+static constexpr int64_t kMultiprocessors = 132;
+static constexpr double kCostOfBlock = 340.0;
+static constexpr double kElementsOfParts = 90.0; /* written and added in the time of 1 */
+static constexpr int64_t kMostWaves = 4;         /* of blocks that share k */
 
 extern "C" int ewck_has_engine(int engine)
 {
@@ -372,36 +419,104 @@ extern "C" int ewck_has_engine(int engine)
 #endif
 }
 
-/* The engine that makes a product n wide where `engine` is asked for. */
-static int engine_of(int engine, int result, int64_t n)
-{
-    if (engine == EWCK_ENGINE_TUNED) engine = ewck_tuned_engine(result, ewck_suits_200(n));
-    return ewck_has_engine(engine) ? engine : EWCK_ENGINE_PLAIN;
-}
-
 static int64_t tile_n_of(int engine)
 {
-    return engine == EWCK_ENGINE_WGMMA_200   ? 200
+    return engine == EWCK_ENGINE_WGMMA_104   ? 104
            : engine == EWCK_ENGINE_WGMMA_128 ? 128
+           : engine == EWCK_ENGINE_WGMMA_200 ? 200
                                              : Plain80::kTileN;
+}
+
+static int64_t tiles_of(int engine, int64_t m, int64_t n)
+{
+    return quotient_up(m, kTileM) * quotient_up(n, tile_n_of(engine));
+}
+
+extern "C" double ewck_engine_percent(int product, int engine)
+{
+#define ROW(its_product, its_engine, percent)                                                      \
+    if (product == its_product && engine == its_engine) return percent;
+    EWCK_TUNED(ROW)
+#undef ROW
+    return 100.0;
+}
+
+static double cost_of(int product, int engine, int64_t m, int64_t n, int64_t k, int64_t blocks)
+{
+    const int64_t turns = quotient_up(tiles_of(engine, m, n) * blocks, kMultiprocessors);
+    const double columns = (double)(turns * tile_n_of(engine));
+    const double deep = (double)k / (double)blocks + kCostOfBlock;
+    const double parts = blocks > 1 ? (double)(m * n * blocks) / kElementsOfParts : 0.0;
+    return columns * deep * ewck_engine_percent(product, engine) / 100.0 + parts;
+}
+
+struct Choice {
+    int engine;
+    int64_t blocks; /* that share the sum over k */
+};
+
+/* The cheapest one of `engine`, or of all wgmma engines if that is EWCK_ENGINE_TUNED, with at most
+ * so many blocks along k. */
+static Choice choice_of(
+    int product, int engine, int64_t m, int64_t n, int64_t k, int64_t most_blocks)
+{
+    const bool tuned = engine == EWCK_ENGINE_TUNED;
+    Choice best = {};
+    double least = 0.0;
+    for (int e = tuned ? EWCK_ENGINE_WGMMA_104 : engine; e < EWCK_ENGINES; e++) {
+        const int64_t waves = kMostWaves * kMultiprocessors / tiles_of(e, m, n);
+        const int64_t most = waves < most_blocks ? waves : most_blocks;
+        for (int64_t blocks = 1; blocks == 1 || blocks <= most; blocks++) {
+            const double cost = cost_of(product, e, m, n, k, blocks);
+            if (least > 0.0 && cost >= least) continue;
+            least = cost;
+            best = {e, blocks};
+        }
+        if (!tuned) break;
+    }
+    return best;
+}
+
+static int64_t most_blocks(int product, int64_t k)
+{
+    return product == kWeights && k > kLongestSum ? k / kLongestSum : 1;
+}
+
+extern "C" double ewck_product_cost(
+    int product, int engine, int64_t m, int64_t n, int64_t k, int64_t blocks)
+{
+    if (blocks == 0) blocks = choice_of(product, engine, m, n, k, most_blocks(product, k)).blocks;
+    return cost_of(product, engine, m, n, k, blocks);
+}
+
+extern "C" int ewck_tuned_engine(int product, int64_t m, int64_t n, int64_t k)
+{
+    return choice_of(product, EWCK_ENGINE_TUNED, m, n, k, most_blocks(product, k)).engine;
+}
+
+static Choice choice_of(int product, int engine, const Product &p, int64_t most_blocks)
+{
+    if (!ewck_has_engine(engine)) engine = EWCK_ENGINE_PLAIN;
+    return choice_of(product, engine, p.m, p.n, p.k, most_blocks);
 }
 
 template <int kLayoutA, int kLayoutB, int kResult>
 static cudaError_t launch(
-    const Product &p, const Target &target, int64_t blocks_k, int engine, cudaStream_t stream)
+    const Product &p, const Target &target, const Choice &choice, cudaStream_t stream)
 {
+    const int64_t blocks = choice.blocks;
+    switch (choice.engine) {
 #ifdef EWC_HOPPER
-    switch (engine_of(engine, kResult, p.n)) {
+    case EWCK_ENGINE_WGMMA_104:
+        return launch_on<Hopper<104, 2>, kLayoutA, kLayoutB, kResult>(p, target, blocks, stream);
     case EWCK_ENGINE_WGMMA_128:
-        return launch_on<Hopper<128>, kLayoutA, kLayoutB, kResult>(p, target, blocks_k, stream);
+        return launch_on<Hopper<128, 2>, kLayoutA, kLayoutB, kResult>(p, target, blocks, stream);
     case EWCK_ENGINE_WGMMA_200:
-        return launch_on<Hopper<200>, kLayoutA, kLayoutB, kResult>(p, target, blocks_k, stream);
-    default:
-        break;
-    }
+        return launch_on<Hopper<200, 1>, kLayoutA, kLayoutB, kResult>(p, target, blocks, stream);
 #endif
-    (void)engine;
-    return launch_on<Plain80, kLayoutA, kLayoutB, kResult>(p, target, blocks_k, stream);
+    default:
+        return launch_on<Plain80, kLayoutA, kLayoutB, kResult>(p, target, blocks, stream);
+    }
 }
 
 /* ---- Launchers ---- */
@@ -422,7 +537,8 @@ extern "C" cudaError_t ewck_planes_forward(ewck_matrix h, ewck_matrix hh, float 
     target.squares = hh;
     target.plain = logits;
     target.bias = bias;
-    return launch<kRowsOfK, kRowsOfK, kForward>(p, target, 1, engine, stream);
+    const Choice choice = choice_of(kForward, engine, p, 1);
+    return launch<kRowsOfK, kRowsOfK, kForward>(p, target, choice, stream);
 }
 
 extern "C" cudaError_t ewck_planes_delta(ewck_matrix d_in, ewck_matrix d_out, ewck_matrix w,
@@ -434,7 +550,8 @@ extern "C" cudaError_t ewck_planes_delta(ewck_matrix d_in, ewck_matrix d_out, ew
     Target target = {};
     target.out = d_in;
     target.below = below;
-    return launch<kRowsOfK, kRowsAcrossK, kSlope>(p, target, 1, engine, stream);
+    const Choice choice = choice_of(kSlope, engine, p, 1);
+    return launch<kRowsOfK, kRowsAcrossK, kSlope>(p, target, choice, stream);
 }
 
 extern "C" cudaError_t ewck_planes_delta_squares(ewck_matrix q, ewck_matrix d_out, ewck_matrix w,
@@ -447,7 +564,8 @@ extern "C" cudaError_t ewck_planes_delta_squares(ewck_matrix q, ewck_matrix d_ou
     Target target = {};
     target.out = q;
     target.below = below;
-    return launch<kRowsOfK, kRowsAcrossK, kSquareSum>(p, target, 1, engine, stream);
+    const Choice choice = choice_of(kSquareSum, engine, p, 1);
+    return launch<kRowsOfK, kRowsAcrossK, kSquareSum>(p, target, choice, stream);
 }
 
 /* ---- Weights ---- */
@@ -467,16 +585,6 @@ static __global__ void add_parts_kernel(float *__restrict__ weights, float *__re
     }
 }
 
-/* Blocks that share the sum over k; the same on every device, so that sums have the same order
- * everywhere. */
-static int64_t blocks_along_k(int64_t all, int64_t tiles, int64_t k, int64_t part, int64_t room)
-{
-    int64_t blocks = (all > 0 ? all : EWCK_TUNED_BLOCKS) / tiles;
-    if (blocks > k / kLongestSum) blocks = k / kLongestSum;
-    if (blocks > room / part) blocks = room / part;
-    return blocks > 1 ? blocks : 1;
-}
-
 extern "C" cudaError_t ewck_planes_weights(float *f_weights, float *f_bias, ewck_matrix q,
     ewck_matrix xx, float beta, float *parts, int64_t room, int64_t blocks_wanted, int engine,
     cudaStream_t stream)
@@ -485,13 +593,18 @@ extern "C" cudaError_t ewck_planes_weights(float *f_weights, float *f_bias, ewck
     if (q.rows != xx.rows || room < 0 || blocks_wanted < 0) return cudaErrorInvalidValue;
     const int64_t rows = q.rows, in = xx.cols;
     Product p = {operand_of(xx, in + 1), operand_of(q, q.cols), in + 1, q.cols, rows, 1, rows, 0};
-    const int64_t tile_n = tile_n_of(engine_of(engine, kWeights, p.n));
-    const int64_t tiles = (p.m + kTileM - 1) / kTileM * ((p.n + tile_n - 1) / tile_n);
-    int64_t blocks = blocks_along_k(blocks_wanted, tiles, rows, p.m * p.n, room);
-    if (blocks > 1) {
-        p.split = ((rows + blocks - 1) / blocks + 63) / 64 * 64;
-        blocks = (rows + p.split - 1) / p.split;
+    const int64_t parts_room = room / (p.m * p.n), by_depth = most_blocks(kWeights, rows);
+    const int64_t most = parts_room > by_depth ? by_depth : parts_room > 1 ? parts_room : 1;
+    Choice choice = choice_of(kWeights, engine, p, most);
+    if (blocks_wanted > 0) {
+        const int64_t wanted = blocks_wanted / tiles_of(choice.engine, p.m, p.n);
+        choice.blocks = wanted > most ? most : wanted > 1 ? wanted : 1;
     }
+    if (choice.blocks > 1) {
+        p.split = quotient_up(quotient_up(rows, choice.blocks), 64) * 64;
+        choice.blocks = quotient_up(rows, p.split);
+    }
+    const int64_t blocks = choice.blocks;
     Target target = {};
     target.plain = f_weights;
     target.bias_out = f_bias;
@@ -499,7 +612,7 @@ extern "C" cudaError_t ewck_planes_weights(float *f_weights, float *f_bias, ewck
     target.inputs = in;
     target.adds = beta != 0.0f;
     const cudaError_t error =
-        launch<kRowsAcrossK, kRowsAcrossK, kWeights>(p, target, blocks, engine, stream);
+        launch<kRowsAcrossK, kRowsAcrossK, kWeights>(p, target, choice, stream);
     if (error != cudaSuccess || blocks == 1) return error;
     EWC_LAUNCH(add_parts_kernel, ewck_grid(p.m * p.n, kBlock), kBlock, 0, stream, f_weights, f_bias,
         parts, blocks, q.cols, in, beta);

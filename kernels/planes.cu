@@ -215,6 +215,18 @@ extern "C" cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t
 
 static constexpr int kTopSeeds = 16; /* in shared memory at a time */
 static constexpr int kTopBlock = 128;
+static constexpr int kTopAhead = 8;    /* rows whose slopes are read together */
+static constexpr int kTopBlocks = 528; /* four on each of 132 multiprocessors */
+
+/* Of a column of the high plane in rows [row, end). */
+static __device__ void read_slopes(
+    uint2 (&y)[kTopAhead], const ewck_matrix &below, int64_t row, int64_t end, int64_t col)
+{
+#pragma unroll
+    for (int i = 0; i < kTopAhead; i++)
+        if (row + i < end)
+            y[i] = *reinterpret_cast<const uint2 *>(below.planes + (row + i) * below.leading + col);
+}
 
 /* What a thread does for one row: four neighbours of d and of q, unless d is not wanted. */
 template <int kClasses>
@@ -266,6 +278,10 @@ static __global__ void __launch_bounds__(kTopBlock) top_kernel(ewck_matrix d, ew
         float sum[4];
         for (int64_t first = 0; first < repeats; first += kTopSeeds) { /* once if group > 1 */
             const int64_t here = repeats - first < kTopSeeds ? repeats - first : kTopSeeds;
+            const int64_t last = top + group < q.rows ? top + group : q.rows;
+            const int64_t end = inside ? last : top;
+            uint2 next[kTopAhead] = {};
+            read_slopes(next, below, top, end, col);
             __syncthreads(); /* all have read the former ones */
             for (int k = (int)threadIdx.x; k < kTopSeeds * kClasses; k += kTopBlock) {
                 const int64_t item = k / kClasses, j = k % kClasses;
@@ -276,14 +292,13 @@ static __global__ void __launch_bounds__(kTopBlock) top_kernel(ewck_matrix d, ew
                         : 0.0f;
             }
             __syncthreads();
-            const int64_t last = top + group < q.rows ? top + group : q.rows;
-            const uint16_t *y_at = below.planes + top * below.leading + col;
-            uint2 next = {0, 0};
-            if (inside) next = *reinterpret_cast<const uint2 *>(y_at);
-            for (int64_t row = top; row < last && inside; row++) {
-                const uint2 y = next;
-                y_at += below.leading;
-                if (row + 1 < last) next = *reinterpret_cast<const uint2 *>(y_at);
+            for (int64_t row = top; row < end; row++) {
+                const int ahead = (int)(row - top) % kTopAhead;
+                const uint2 y = next[0];
+#pragma unroll
+                for (int i = 0; i + 1 < kTopAhead; i++)
+                    next[i] = next[i + 1];
+                if (ahead == kTopAhead - 1) read_slopes(next, below, row + 1, end, col);
                 const float slope[4] = {relu_slope(y.x & 0xffffu), relu_slope(y.x >> 16),
                     relu_slope(y.y & 0xffffu), relu_slope(y.y >> 16)};
                 if (first == 0) sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
@@ -307,7 +322,8 @@ extern "C" cudaError_t ewck_planes_top(ewck_matrix d, ewck_matrix q, const float
     const int64_t across = (q.leading + 4 * kTopBlock - 1) / (4 * kTopBlock);
     const int64_t group = repeats < kTopSeeds ? kTopSeeds / repeats : 1;
     if (across > 65535) return cudaErrorInvalidValue;
-    const dim3 grid(ewck_grid(q.rows, 4 * group), (unsigned)across);
+    const unsigned blocks = ewck_grid(q.rows, group);
+    const dim3 grid(blocks < kTopBlocks ? blocks : kTopBlocks, (unsigned)across);
     const auto kernel = classes <= 4    ? top_kernel<4>
                         : classes <= 8  ? top_kernel<8>
                         : classes <= 12 ? top_kernel<12>

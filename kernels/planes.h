@@ -39,6 +39,31 @@ static __device__ __forceinline__ PlanePair split_pair(float first, float second
     return planes;
 }
 
+/* By one instruction: nvcc 13 makes a store of each member where a vector is assigned. */
+static __device__ __forceinline__ void store_vector(uint16_t *to, uint2 value)
+{
+#ifdef __CUDA_ARCH__
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};"
+                 :
+                 : "l"(__cvta_generic_to_global(to)), "r"(value.x), "r"(value.y)
+                 : "memory");
+#else
+    *reinterpret_cast<uint2 *>(to) = value;
+#endif
+}
+static __device__ __forceinline__ void store_vector(uint16_t *to, uint4 value)
+{
+#ifdef __CUDA_ARCH__
+    asm volatile(
+        "st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+        :
+        : "l"(__cvta_generic_to_global(to)), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
+        : "memory");
+#else
+    *reinterpret_cast<uint4 *>(to) = value;
+#endif
+}
+
 /* Columns col and col + 1 of a row; col is even, as `leading` is. */
 static __device__ __forceinline__ void store_pair(
     const ewck_matrix &to, int64_t row, int64_t col, float first, float second)
@@ -61,8 +86,8 @@ static __device__ __forceinline__ void store_four(
 {
     const PlanePair a = split_pair(value[0], value[1]), b = split_pair(value[2], value[3]);
     uint16_t *const at = to.planes + row * to.leading + col;
-    *reinterpret_cast<uint2 *>(at) = make_uint2(a.high, b.high);
-    *reinterpret_cast<uint2 *>(at + to.rows * to.leading) = make_uint2(a.low, b.low);
+    store_vector(at, make_uint2(a.high, b.high));
+    store_vector(at + to.rows * to.leading, make_uint2(a.low, b.low));
 }
 
 static __device__ __forceinline__ float2 load_pair(

@@ -224,27 +224,53 @@ TEST(EmulatedLaunchers, TakeNothing)
     EXPECT_NOTHING(ewck_optimizer_step(x, x, x, x, x, x, 0, &rule, step, i, stream));
 }
 
-/* The tile that reads less, unless it wastes more; and a choice for each class, which is no engine
- * that asks for the choice again. */
-TEST(EmulatedLaunchers, ChooseAnEngineForEachClass)
+/* Costs by hand: the turns of the busiest of 132 multiprocessors, times a tile's columns, times
+ * its depth and 340 more, and an element of the parts that share it for each 90. */
+TEST(EmulatedLaunchers, TellWhatAProductCosts)
 {
-    for (const int64_t n : {200, 400, 785, 1000, 2000})
-        EXPECT_TRUE(ewck_suits_200(n)) << n;
-    for (const int64_t n : {1, 10, 128, 210, 256})
-        EXPECT_FALSE(ewck_suits_200(n)) << n;
-    for (int product = 0; product < EWCK_PRODUCTS; product++)
-        for (int suits = 0; suits < 2; suits++) {
-            const int engine = ewck_tuned_engine(product, suits);
-            EXPECT_TRUE(engine == EWCK_ENGINE_PLAIN || engine == EWCK_ENGINE_WGMMA_128 ||
-                        engine == EWCK_ENGINE_WGMMA_200)
-                << product << " " << suits << ": " << engine;
+    EXPECT_EQ(1.0 * 80 * (50 + 340),
+        ewck_product_cost(EWCK_FORWARD, EWCK_ENGINE_PLAIN, 132 * 128, 80, 50, 1));
+    EXPECT_EQ(2.0 * 80 * (50 + 340),
+        ewck_product_cost(EWCK_SLOPE, EWCK_ENGINE_PLAIN, 132 * 128 + 1, 80, 50, 1));
+    EXPECT_EQ(3.0 * 80 * (50 + 340),
+        ewck_product_cost(EWCK_SLOPE, EWCK_ENGINE_PLAIN, 132 * 128 + 1, 81, 50, 1));
+    EXPECT_EQ(3.0 * 80 * (250 + 340) + 900.0 * 80 * 40 / 90,
+        ewck_product_cost(EWCK_WEIGHTS, EWCK_ENGINE_PLAIN, 900, 80, 10000, 40));
+    EXPECT_EQ(ewck_product_cost(EWCK_WEIGHTS, EWCK_ENGINE_PLAIN, 128, 80, 13200, 51),
+        ewck_product_cost(EWCK_WEIGHTS, EWCK_ENGINE_PLAIN, 128, 80, 13200, 0))
+        << "no more than a 256th of k";
+    EXPECT_EQ(ewck_product_cost(EWCK_FORWARD, EWCK_ENGINE_PLAIN, 128, 80, 13200, 1),
+        ewck_product_cost(EWCK_FORWARD, EWCK_ENGINE_PLAIN, 128, 80, 13200, 0));
+    const double widths[] = {104, 128, 200};
+    for (int i = 0; i < 3; i++)
+        for (int product = 0; product < EWCK_PRODUCTS; product++) {
+            const int engine = EWCK_ENGINE_WGMMA_104 + i;
+            const double cost = ewck_product_cost(product, engine, 1, 1, 60, 1);
+            EXPECT_GE(cost, widths[i] * 400) << product << " " << engine;
+            EXPECT_LE(cost, widths[i] * 400 * 3) << product << " " << engine;
         }
-    EXPECT_TRUE(ewck_has_engine(EWCK_ENGINE_PLAIN));
-    EXPECT_FALSE(ewck_has_engine(EWCK_ENGINE_WGMMA_128)); /* not on the emulated GPU */
 }
 
-/* As many blocks share the rows as are asked for, if their parts have room: then a second kernel
- * adds the parts. 1024 rows are enough for four. */
+/* The engine of the least cost, and none that asks for the choice again. */
+TEST(EmulatedLaunchers, ChooseTheCheapestEngine)
+{
+    for (int product = 0; product < EWCK_WEIGHTS; product++)
+        for (const int64_t m : {1, 8192, 60000})
+            for (const int64_t n : {1, 100, 128, 200, 201, 400, 1000, 1024}) {
+                const int chosen = ewck_tuned_engine(product, m, n, 784);
+                ASSERT_TRUE(chosen >= EWCK_ENGINE_WGMMA_104 && chosen < EWCK_ENGINES) << chosen;
+                for (int engine = EWCK_ENGINE_WGMMA_104; engine < EWCK_ENGINES; engine++)
+                    EXPECT_LE(ewck_product_cost(product, chosen, m, n, 784, 1),
+                        ewck_product_cost(product, engine, m, n, 784, 1))
+                        << product << " " << m << " " << n << ": " << chosen << " " << engine;
+            }
+    EXPECT_TRUE(ewck_has_engine(EWCK_ENGINE_PLAIN));
+    EXPECT_FALSE(ewck_has_engine(EWCK_ENGINE_WGMMA_104));
+    EXPECT_FALSE(ewck_has_engine(EWCK_ENGINE_WGMMA_128));
+}
+
+/* As many blocks share the rows as are asked for, or as cost the least, if their parts have room:
+ * then a second kernel adds the parts. 1024 rows are enough for four. */
 TEST(EmulatedLaunchers, ShareRowsAsTheyAreTold)
 {
     constexpr int64_t rows = 1024, in = 3, out = 2, part = out * (in + 1);
