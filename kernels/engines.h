@@ -31,9 +31,10 @@ struct Plain {
 
     static constexpr int kAhead = kStages - 1; /* slices that are being copied */
 
-    /* What share a multiprocessor, and their stages of so many bytes; with one sum in registers or
-     * two. */
+    /* How many share a multiprocessor at least, with one sum in registers or two; their shared
+     * memory, and stages of so many bytes. */
     static constexpr int blocks(bool two_sums) { return two_sums ? 1 : 2; }
+    static constexpr size_t most_shared(bool) { return 99 << 10; } /* of 8.6 and 8.9 */
     static constexpr int stages(size_t, bool) { return kStages; }
     static constexpr int ahead(int) { return kAhead; }
 
@@ -131,10 +132,14 @@ struct Hopper {
     static constexpr int kMmaM = kTileM / kWarpsM / 16, kMmaN = kTileN / 8;
 
     static constexpr int blocks(bool two_sums) { return two_sums ? 1 : kShare; }
-    /* As many as fit, beside what the kernel has of its own: less than 3 KB of 227. */
+    static constexpr size_t most_shared(bool two_sums)
+    {
+        return two_sums || kShare == 1 ? 227 << 10 : (228 << 10) / kShare - (1 << 10);
+    }
+    /* As many as fit beside what else a kernel has there: less than 3 KB. */
     static constexpr int stages(size_t bytes, bool two_sums)
     {
-        return (int)(((227 << 10) / blocks(two_sums) - (3 << 10)) / bytes);
+        return (int)((most_shared(two_sums) - (3 << 10)) / bytes);
     }
     /* The slice before the present one may still be multiplied. */
     static constexpr int ahead(int stages) { return stages - 2; }
@@ -170,11 +175,11 @@ struct Hopper {
 
     using Sums = float[kMmaM][kMmaN][4];
 
-    /* Whole slices, without a branch: what is beyond the end of k is 0. A group of products whose
-     * instructions depend on a condition is waited for before the next one begins. */
+    /* A group of products has no branch within it: ptxas counts one that has as several groups, so
+     * that wait() would let none be under way. */
     template <int kLayoutA, int kLayoutB>
     static __device__ void multiply(
-        Sums &sums, const uint16_t *a, const uint16_t *b, int, bool fresh)
+        Sums &sums, const uint16_t *a, const uint16_t *b, int depth, bool fresh)
     {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
         using A = Planes<kLayoutA, kTileM>;
@@ -182,17 +187,23 @@ struct Hopper {
         constexpr int across_a = kLayoutA == kRowsAcrossK, across_b = kLayoutB == kRowsAcrossK;
         a += threadIdx.x / 128 * A::kRows64;
         ewck_wgmma_fence();
-#pragma unroll
-        for (int step = 0; step < kTileK / 16; step++) {
+        const auto multiply_16 = [&](int step, int add) {
             const uint64_t a_high = A::descriptor(a + step * A::kSteps);
             const uint64_t a_low = A::descriptor(a + step * A::kSteps + A::kCount);
             const uint64_t b_high = B::descriptor(b + step * B::kSteps);
             const uint64_t b_low = B::descriptor(b + step * B::kSteps + B::kCount);
-            ewck_wgmma<across_a, across_b>(sums[0], a_low, b_high, step > 0 || !fresh);
+            ewck_wgmma<across_a, across_b>(sums[0], a_low, b_high, add);
             ewck_wgmma<across_a, across_b>(sums[0], a_high, b_low, 1);
             ewck_wgmma<across_a, across_b>(sums[0], a_high, b_high, 1);
+        };
+        if (depth > 16) {
+            multiply_16(0, !fresh);
+            multiply_16(1, 1);
+            ewck_wgmma_commit();
+        } else {
+            multiply_16(0, !fresh);
+            ewck_wgmma_commit();
         }
-        ewck_wgmma_commit();
 #endif
     }
     template <int kProducts>

@@ -229,6 +229,7 @@ struct Room {
                                      (kResult == kForward ? Engine::kTileN * sizeof(float) : 0) +
                                      1024; /* to align it */
     static_assert(kAhead > 0, "copies in the background");
+    static_assert(kBytes <= Engine::most_shared(kTwoSums), "shared memory");
 };
 
 /* Grid: (tiles, blocks along k). Out: target. */
