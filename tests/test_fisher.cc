@@ -475,6 +475,20 @@ TEST_P(FisherBf16x3, AnyBatch)
     }
 }
 
+/* Batches smaller than what a warp writes at a time: it meets the same sample's slopes again, for
+ * other seeds. */
+TEST_P(FisherBf16x3, BatchesOfFew)
+{
+    DataShape data_shape;
+    data_shape.classes = 8;
+    for (const int64_t batch : {1, 2, 7}) {
+        SCOPED_TRACE(testing::Message() << "batch " << batch);
+        Begin({0, {8, 5, 11}, 0, EWC_ACTIVATION_RELU},
+            TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2), data_shape);
+        Check(1, EWC_FISHER_EXACT, EWC_SCENARIO_DOMAIN, batch);
+    }
+}
+
 /* So many samples that several blocks share the sum over them, each a part of it. */
 TEST_P(FisherBf16x3, SumsInParts)
 {
