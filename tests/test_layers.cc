@@ -1162,7 +1162,7 @@ TEST_P(Layers, SurviveFailingAllocations)
             &network, TextOf(c.layers).c_str(), c.in.channels, c.in.height, c.in.width, c.outputs));
         ewc_model_options o = EWC_MODEL_OPTIONS_DEFAULTS;
         o.network = network;
-        FailEveryAllocation(IsSlow() ? 10 : 20, [&] { /* memory of a device is not the host's */
+        FailEveryAllocation(HasHostMemory() ? 20 : 10, [&] {
             ewc_model *model = nullptr;
             ewci_pass *pass = nullptr, *forward = nullptr;
             ewc_status status = ewc_model_create(&model, be, &o);

@@ -742,7 +742,8 @@ TEST_P(Likelihood, TasksAreScoredTogether)
         for (int64_t t = 0; t < count; t++) {
             double alone = kNan;
             ASSERT_OK(ewc_trainer_evaluate(trainer.get(), t, count, &alone));
-            EXPECT_EQ(alone, row[t]) << t;
+            /* cuBLAS takes another kernel for another number of rows. */
+            EXPECT_NEAR(alone, row[t], GetParam() == "cuda" ? 1e-6 : 0.0) << t;
         }
     }
 }

@@ -53,6 +53,9 @@ class OnBackend : public ::testing::TestWithParam<std::string>
   protected:
     ewc_backend *be = nullptr;
 
+    /* Whether what is allocated on the device is counted among the host's allocations, too. */
+    bool HasHostMemory() const { return GetParam() == "cpu"; }
+
     void SetUp() override
     {
         const ewc_status status = Open(&be, GetParam());
