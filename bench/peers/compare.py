@@ -17,11 +17,18 @@ PyTorch written in two ways must give the same weights. What is wrong has no tim
 take turns, A B A B; what is written is the median and the 10th and 90th percentile of both times and
 of the ratios peer / engine of each turn, one JSON object per case and peer. A role says whether a peer is
 what people write ("usual") or what an expert would ("strongest"). Batches of peers are the best of
-several. TF32 is off but in the variants named so. --threads: of both sides; on a machine that others
-use, too, 1 is fair: threads of PyTorch wait busily for those that are not running.
+several. TF32 is off but in the variants named so. After --seconds, from the start of the program, there
+is a table of what has been measured and a line of what has not, which makes the exit status 1.
+--threads: of both sides; on a machine that others use, too, 1 is fair: threads of PyTorch wait busily
+for those that are not running.
 """
+import time
+
+START = time.time()  # torch takes seconds to come
+
 import argparse
 import ctypes
+import functools
 import gc
 import json
 import math
@@ -32,7 +39,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 
 import torch
@@ -47,21 +53,37 @@ QUICK = dict(widths=(64, 16, 16, CLASSES), batch=16, parameters=1 << 12, loop=8,
              checked=96, slice=0.0)
 LAMBDA = 1e-3
 PAUSE = 0.01  # before each measurement: the other side's threads wait busily for a while
+MISSING = "missing"  # a file: what has not been measured, a line each
+ENDING = 2.0  # seconds in which a process that is ended gives back its GPU, and the table is written
 
 
 def log(text):
     print("compare: " + text, file=sys.stderr, flush=True)
 
 
+def allow_tf32(allowed):
+    """In products and convolutions, for which PyTorch allows it by itself."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def with_tf32(run):
-    def wrapped():
-        torch.backends.cuda.matmul.allow_tf32 = True
+    def wrapped(*operands):
+        allow_tf32(True)
         try:
-            return run()
+            return run(*operands)
         finally:
-            torch.backends.cuda.matmul.allow_tf32 = False
+            allow_tf32(False)
 
     return wrapped
+
+
+class OutOfTime(Exception):
+    pass
+
+
+def out_of_time(signal_, frame):
+    raise OutOfTime("there is no time left")
 
 
 def relative_error(a, b):
@@ -105,7 +127,11 @@ class Engine:
             env["LD_LIBRARY_PATH"] = options.libraries
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, bufsize=1, env=env)
-        hello = json.loads(self.answer())
+        try:
+            hello = json.loads(self.answer())
+        except OutOfTime:
+            self.close()
+            raise
         self.cases, self.env = hello["cases"], hello["env"]
 
     def answer(self):
@@ -142,7 +168,11 @@ class Engine:
 
     def close(self):
         self.process.stdin.close()
-        self.process.wait()
+        try:
+            self.process.wait(0.5)
+        except subprocess.TimeoutExpired:  # busy for a process that was ended
+            self.process.kill()
+            self.process.wait()
 
 
 # ---- The device ----------------------------------------------------------------------------------
@@ -154,6 +184,7 @@ class Device:
         self.is_cuda = name.startswith("cuda")
         torch.manual_seed(1)
         torch.set_float32_matmul_precision("highest")
+        allow_tf32(False)
 
     def sync(self):
         if self.is_cuda:
@@ -263,6 +294,7 @@ class Training:
 
     @classmethod
     def of_network(cls, device, data, name, layout):
+        """foreach, which a graph can have; fused may refuse gradients whose layout is not the weights'."""
         self = cls(same_network(device, data, name).to(memory_format=layout).train(), data)
         self.optimizer = torch.optim.SGD(self.parameters, lr=0.01, momentum=0.9, foreach=True)
         self.loss = lambda x, labels: F.cross_entropy(
@@ -294,6 +326,25 @@ class Training:
         self.optimizer.step()
 
 
+def later(make, peer, *operands, **more):
+    """What a maker of variants yields: a peer's name, and what makes it, which takes its time."""
+    return peer, functools.partial(make, peer, *operands, **more)
+
+
+def captured_step(peer, device, make, n, tf32=False, weigh=None, **more):
+    """The best step of the training that `make` gives, as a graph."""
+    step = make().best_step
+    peak = weigh(step) if weigh else None  # before: a graph keeps its memory
+    capture = lambda: device.captured(step)
+    run = with_tf32(capture)() if tf32 else capture()
+    return Variant(peer, "strongest", run, n=n, tf32=tf32, peak=peak, **more)
+
+
+def graphs(device, make, n, weigh=None, errors=None):
+    yield later(captured_step, "graph", device, make, n, weigh=weigh, errors=errors)
+    yield later(captured_step, "graph tf32", device, make, n, tf32=True, weigh=weigh)
+
+
 def training_variants(device, sizes, data, options, case):
     kind = case.split("/")[1].split("+")[0]
     usual = Training.of_perceptron(device, sizes, data, kind, fused=False)
@@ -304,20 +355,22 @@ def training_variants(device, sizes, data, options, case):
             step()
     # Where Adam's first steps have the sign of a gradient, rounding may turn it.
     errors = must_agree(case, flat(best.parameters), flat(usual.parameters), 1e-3)
-    yield Variant("eager", "usual", usual.usual_step, n=sizes["batch"], errors=errors)
-    name = "graph" if device.is_cuda else "fused"
-    yield Variant(name, "strongest", device.captured(best.best_step), n=sizes["batch"],
-                  errors=errors)
+    n = sizes["batch"]
+    make = lambda: Training.of_perceptron(device, sizes, data, kind, fused=True)
+    yield later(Variant, "eager", "usual", usual.usual_step, n=n, errors=errors)
     if device.is_cuda:
-        twin = Training.of_perceptron(device, sizes, data, kind, fused=True)
-        captured = with_tf32(lambda: device.captured(twin.best_step))()
-        yield Variant(name + " tf32", "strongest", captured, n=sizes["batch"], tf32=True)
-    if options.compile:
-        fast = Training.of_perceptron(device, sizes, data, kind, fused=True)
+        yield from graphs(device, make, n, errors=errors)
+    else:
+        yield later(Variant, "fused", "strongest", best.best_step, n=n, errors=errors)
+
+    def compiled(peer):
+        fast = make()
         fast.penalised = torch.compile(fast.penalised)
         fast.usual_step()
-        step = device.captured(fast.usual_step)
-        yield Variant("compile+" + name, "strongest", step, n=sizes["batch"])
+        return Variant(peer, "strongest", device.captured(fast.usual_step), n=n)
+
+    if options.compile:
+        yield later(compiled, "compile+" + ("graph" if device.is_cuda else "fused"))
 
 
 # ---- Fisher pass: F = mean over samples of the squared gradients ----------------------------------
@@ -456,10 +509,10 @@ def fisher_variants(device, sizes, data, options, case):
     def by_products(rows, batch):
         return products(weights, data, rows, batch, exact)
 
-    yield variant("squared products", "strongest", by_products)
+    yield later(variant, "squared products", "strongest", by_products)
     if device.is_cuda:
-        yield variant("squared products tf32", "strongest", with_tf32_of(by_products), 1e-2,
-                      tf32=True)
+        yield later(variant, "squared products tf32", "strongest", with_tf32(by_products), 1e-2,
+                    tf32=True)
     try:
         from backpack import extend
     except ImportError:
@@ -467,20 +520,20 @@ def fisher_variants(device, sizes, data, options, case):
     else:
         extended = extend(network_create(device, sizes, data.theta))
         by_backpack.loss = extend(torch.nn.CrossEntropyLoss(reduction="sum"))
-        yield variant("backpack", "strongest",
-                      lambda rows, batch: by_backpack(extended, data, rows, batch, exact))
+        yield later(variant, "backpack", "strongest",
+                    lambda rows, batch: by_backpack(extended, data, rows, batch, exact))
     functional = sizes["batches"][:1]
-    yield variant("torch.func", "usual",
-                  lambda rows, batch: by_functional(network, data, rows, batch, exact),
-                  candidates=functional, some=loop)
-    errors = must_agree(case + ": batch 1", one_by_one(network, data, loop, exact),
-                        products(doubles, data, loop, loop, exact), 1e-5)
-    yield Variant("batch 1", "usual", lambda: one_by_one(network, data, loop, exact), n=loop, batch=1,
-                  errors=errors, engine_errors=engine)
+    yield later(variant, "torch.func", "usual",
+                lambda rows, batch: by_functional(network, data, rows, batch, exact),
+                candidates=functional, some=loop)
 
+    def single(peer):
+        errors = must_agree(f"{case}: {peer}", one_by_one(network, data, loop, exact),
+                            products(doubles, data, loop, loop, exact), 1e-5)
+        return Variant(peer, "usual", lambda: one_by_one(network, data, loop, exact), n=loop,
+                       batch=1, errors=errors, engine_errors=engine)
 
-def with_tf32_of(run):
-    return lambda rows, batch: with_tf32(lambda: run(rows, batch))()
+    yield later(single, "batch 1")
 
 
 # ---- Convolutions and networks of them ----------------------------------------------------------
@@ -509,7 +562,7 @@ def conv_variants(device, sizes, data, options, case):
     errors = must_agree(case + ": the engine", engine, truth.flatten(), allowed)
     x, d = (t.float().to(device.name) for t in (x, d))
 
-    def variant(name, role, run, squares=True):
+    def variant(name, role, run, squares=True, **more):
         """`run` works on a batch of rows; the batch is the one of least time for all of them."""
         if squares:
             must_agree(f"{case}: {name}", run(x, d).flatten(), truth.flatten(), 1e-5)
@@ -522,12 +575,18 @@ def conv_variants(device, sizes, data, options, case):
             times.append((min(device.seconds(call) for _ in range(3)), batch, call))
         _, batch, call = min(times, key=lambda t: t[0])
         return Variant(name, role, call, n=shape[0], batch=batch, engine_errors=errors,
-                       peak=peak_of(device, call))
+                       peak=peak_of(device, call), **more)
 
-    yield variant("unfold + bmm", "strongest", lambda x, d: patches_times(x, d).square().sum(0))
-    yield variant("weight gradient, no squares", "strongest", lambda x, d:
-                  torch.nn.grad.conv2d_weight(x, (channels, channels, 3, 3), d, padding=1),
-                  squares=False)
+    def weight_gradient(x, d):
+        return torch.nn.grad.conv2d_weight(x, (channels, channels, 3, 3), d, padding=1)
+
+    yield later(variant, "unfold + bmm", "strongest",
+                lambda x, d: patches_times(x, d).square().sum(0))
+    yield later(variant, "weight gradient, no squares", "strongest", weight_gradient,
+                squares=False)
+    if device.is_cuda:
+        yield later(variant, "weight gradient, no squares, tf32", "strongest",
+                    with_tf32(weight_gradient), squares=False, tf32=True)
     try:
         from backpack import backpack, extend, extensions
     except ImportError:
@@ -541,7 +600,7 @@ def conv_variants(device, sizes, data, options, case):
         layer.weight.grad = None
         return layer.weight.sum_grad_squared
 
-    yield variant("backpack", "strongest", by_backpack_alone)
+    yield later(variant, "backpack", "strongest", by_backpack_alone)
 
 
 def read_safetensors(path):
@@ -582,11 +641,18 @@ def same_network(device, data, name):
 def network_variants(device, sizes, data, options, case):
     _, name, what = case.split("/")
     if what == "train":
-        for layout, spelled in ((torch.contiguous_format, "eager"),
-                                (torch.channels_last, "channels_last")):
-            step = Training.of_network(device, data, name, layout).best_step
-            yield Variant(spelled, "usual" if spelled == "eager" else "strongest", step,
-                          n=len(data.next()[1]), peak=peak_of(device, step))
+        n = len(data.next()[1])
+        weigh = functools.partial(peak_of, device)
+        make = functools.partial(Training.of_network, device, data, name)
+
+        def eager(peer, role, layout):
+            step = make(layout).best_step
+            return Variant(peer, role, step, n=n, peak=weigh(step))
+
+        yield later(eager, "eager", "usual", torch.contiguous_format)
+        yield later(eager, "channels_last", "strongest", torch.channels_last)
+        if device.is_cuda:
+            yield from graphs(device, lambda: make(torch.channels_last), n, weigh=weigh)
         return
     count, loop = len(data.labels), 16
     truth_network = same_network(device, data, name).double().eval()
@@ -614,13 +680,13 @@ def network_variants(device, sizes, data, options, case):
     else:
         extended = extend(same_network(device, data, name).eval())
         by_backpack.loss = extend(torch.nn.CrossEntropyLoss(reduction="sum"))
-        yield variant("backpack", "strongest",
-                      lambda rows, batch: by_backpack(extended, data, rows, batch, False),
-                      (16, 32, 64, 128))
-    yield variant("torch.func", "usual",
-                  lambda rows, batch: by_functional(network, data, rows, batch, False), (16, 32))
-    yield variant("batch 1", "usual", lambda rows, batch: one_by_one(network, data, rows, False),
-                  (16,))
+        yield later(variant, "backpack", "strongest",
+                    lambda rows, batch: by_backpack(extended, data, rows, batch, False),
+                    (16, 32, 64, 128))
+    yield later(variant, "torch.func", "usual",
+                lambda rows, batch: by_functional(network, data, rows, batch, False), (16, 32))
+    yield later(variant, "batch 1", "usual",
+                lambda rows, batch: one_by_one(network, data, rows, False), (16,))
 
 
 def peak_of(device, run):
@@ -663,13 +729,18 @@ def step_variants(device, sizes, data, options, case):
         return run
 
     must_agree(case, in_two(gradient, theta, s, mu), penalised(gradient, theta, s, mu), 1e-6)
-    yield Variant("foreach", "usual", step(make([theta], lr=1e-4, foreach=True), penalised), n=count)
+    yield later(Variant, "foreach", "usual",
+                step(make([theta], lr=1e-4, foreach=True), penalised), n=count)
     fused = make([theta], lr=1e-4, fused=True)
-    yield Variant("fused", "strongest", step(fused, in_two), n=count)
-    if options.compile:
+    yield later(Variant, "fused", "strongest", step(fused, in_two), n=count)
+
+    def compiled(peer):
         fast = torch.compile(penalised)
         must_agree(case, fast(gradient, theta, s, mu), in_two(gradient, theta, s, mu), 1e-6)
-        yield Variant("compile+fused", "strongest", step(fused, fast), n=count)
+        return Variant(peer, "strongest", step(fused, fast), n=count)
+
+    if options.compile:
+        yield later(compiled, "compile+fused")
 
 
 # ---- Rounds and records --------------------------------------------------------------------------
@@ -745,6 +816,26 @@ MAKERS = dict(train=training_variants, fisher=fisher_variants, step=step_variant
               conv=conv_variants, network=network_variants)
 
 
+def make_variants(case, device, least, made, until, missing):
+    """Those of `made` that there is time for; what is not measured goes to the file `missing`."""
+    variants = []
+    for peer, make in made:
+        try:
+            if time.time() > until:
+                raise OutOfTime("there is no time left")
+            variant = make()
+            variant.warm_up(device, least)
+            variants.append(variant)
+            log(f"{case}: {peer}")
+        except Exception as why:  # no compiler, out of memory: the others are measured all the same
+            log(f"{case}: {peer}: {type(why).__name__}: {str(why)[:200]}")
+            if isinstance(why, ValueError):
+                raise  # a wrong result
+            with open(missing, "a") as file:
+                file.write(f"{case} ({peer})\n")
+    return variants
+
+
 def measure_case(case, engine, options, folder, until):
     """In a process of its own; returns when the time is over."""
     for message in ("Full backward hook", "Extension saving to"):  # of backpack's
@@ -756,21 +847,10 @@ def measure_case(case, engine, options, folder, until):
     data = Images(device, folder) if options.networks else Data(device, sizes, folder, case)
     rows = len(data.labels)
     n = min(options.samples or rows, rows)
-    variants = []
-    maker = MAKERS[case.split("/")[0]](device, sizes, data, options, case)
-    while True:
-        try:
-            variant = next(maker, None)
-            if variant is None:
-                break
-            variant.warm_up(device, 0.5 * sizes["slice"])
-            variants.append(variant)
-            log(f"{case}: {variant.peer}")
-        except Exception as why:  # no compiler, out of memory: the others are measured all the same
-            log(f"{case}: {type(why).__name__}: {str(why)[:200]}")
-            if isinstance(why, ValueError):
-                raise  # a wrong result
-            break
+    made = MAKERS[case.split("/")[0]](device, sizes, data, options, case)
+    variants = make_variants(case, device, 0.5 * sizes["slice"], made, until, folder / MISSING)
+    if not variants:
+        raise OutOfTime("no peer")
     if device.is_cuda:
         torch.cuda.reset_peak_memory_stats()
     env, floors, bound = environment(device, options, engine.env), [], "none"
@@ -784,6 +864,7 @@ def measure_case(case, engine, options, folder, until):
             v.engine_ms.append(engine.ms(case))
             v.ms.append(v.measure(device))
         floors.append((floor, variants[0].engine_ms[-1]))
+    signal.setitimer(signal.ITIMER_REAL, 0)  # no half of a line
     with open(options.out, "a") as out:
         for v in variants:
             line = record(case, v, options, env, n, floors, bound, engine_peak)
@@ -794,7 +875,8 @@ def in_child(work, seconds):
     """0, or what ended it."""
     pid = os.fork()
     if pid == 0:
-        signal.alarm(max(1, int(seconds)))
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             work()
         except BaseException as why:
@@ -814,7 +896,7 @@ def spell(ms):
     return f"{ms * 1e3:.3g} µs"
 
 
-def table(path):
+def table(path, missing):
     lines = [json.loads(line) for line in open(path)]
     memory = any(o["peak_mib"] is not None for o in lines)
     print("| case | engine | of its floor | peer | batch | time | peer / engine, 10th to 90th |" +
@@ -826,6 +908,39 @@ def table(path):
               f"{o['peer_batch'] or ''} | {spell(o['peer_ms']['p50'])} | **{o['ratio']['p50']:.2f}** "
               f"({o['ratio']['p10']:.2f} to {o['ratio']['p90']:.2f}) |" +
               (f" {o['peak_mib']:.0f} MiB | {o['peer_peak_mib']:.0f} MiB |" if memory else ""))
+    if missing:
+        print("\nNot measured: " + ", ".join(missing))
+
+
+def open_engine(options, folder, seconds):
+    """And has it write what it is checked by; None where that takes too long."""
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    engine = None
+    try:
+        engine = Engine(options)
+        engine.ask("dump", folder)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return engine
+    except OutOfTime as why:
+        log(f"the engine: {why}")
+        if engine:
+            engine.close()
+        return None
+
+
+def measure_cases(engine, options, folder, end):
+    cases = [c for c in engine.cases if c.split("/")[0] in MAKERS and "sampled" not in c
+             and any(c == w or c.startswith(w + "/") for w in options.cases)]
+    for i, case in enumerate(cases):
+        left = end - time.time()
+        until = time.time() + 0.7 * left / (len(cases) - i)
+        log(f"{case}: {left:.0f} s left")
+        if left < 1 or engine.process.poll() is not None or in_child(
+                lambda: measure_case(case, engine, options, folder, until), left):
+            log(f"{case}: not measured")
+            with open(folder / MISSING, "a") as file:
+                file.write(case + "\n")
 
 
 def main():
@@ -853,27 +968,20 @@ def main():
     options.rounds = 2 if options.quick else options.rounds
     options.load = os.getloadavg()[0]
     pathlib.Path(options.out).write_text("")
-    end = time.time() + options.seconds
-    failures = 0
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(options)
-        options.precision_used = engine.env["device"].split(", ")[-1]
-        engine.ask("dump", folder)
-        cases = [c for c in engine.cases if c.split("/")[0] in MAKERS and "sampled" not in c
-                 and any(c == w or c.startswith(w + "/") for w in options.cases)]
-        for i, case in enumerate(cases):
-            left = end - time.time()
-            until = time.time() + 0.7 * left / (len(cases) - i)
-            log(f"{case}: {left:.0f} s left")
-            if left < 1 or in_child(
-                    lambda: measure_case(case, engine, options, pathlib.Path(folder), until), left):
-                log(f"{case}: not measured")
-                failures += 1
-                if engine.process.poll() is not None:
-                    break
-        engine.close()
-    table(options.out)
-    sys.exit(failures > 0)
+    end = START + options.seconds - ENDING
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        engine = open_engine(options, folder, end - time.time())
+        if engine:
+            options.precision_used = engine.env["device"].split(", ")[-1]
+            (folder / MISSING).touch()
+            measure_cases(engine, options, folder, end)
+            engine.close()
+            missing = (folder / MISSING).read_text().splitlines()
+        else:
+            missing = ["all cases"]
+    table(options.out, missing)
+    sys.exit(bool(missing))
 
 
 if __name__ == "__main__":
