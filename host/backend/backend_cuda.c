@@ -663,15 +663,7 @@ static ewc_status cuda_stats(
 static ewc_status cuda_penalty(
     ewc_backend *be, double *out, const float *theta, const float *s, const float *mu, int64_t n)
 {
-    backend_cuda *const cuda = (backend_cuda *)be;
-    ewc_status status = refuse_while_recording(cuda, "penalty");
-    if (status != EWC_OK) return status;
-    ON_DEVICE(status, cuda, "penalty",
-        ewck_penalty(cuda->result, theta, s, mu, n, cuda->scratch, cuda->stream));
-    if (status != EWC_OK) return status;
-    EWCI_TRY(cuda_download(be, out, cuda->result, sizeof *out));
-done:
-    return status;
+    OPERATION(be, "penalty", ewck_penalty(out, theta, s, mu, n, cuda->scratch, cuda->stream));
 }
 
 static ewc_status cuda_fold(ewc_backend *be, float *s, float *mu, double *r, const float *f,

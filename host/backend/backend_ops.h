@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 13 };
+enum { EWCI_BACKEND_ABI = 14 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
@@ -269,8 +269,8 @@ struct ewci_backend_ops {
     /* host_out (spans->count) = statistics of the spans of x; spans of ewci_spans_create. Waits. */
     ewc_status (*stats)(
         ewc_backend *be, ewck_statistics *host_out, const float *x, const ewck_spans *host_spans);
-    /* host_out = sum of s (theta - mu)^2; waits. */
-    ewc_status (*penalty)(ewc_backend *be, double *host_out, const float *theta, const float *s,
+    /* out = sum of s (theta - mu)^2 */
+    ewc_status (*penalty)(ewc_backend *be, double *out, const float *theta, const float *s,
         const float *mu, int64_t n);
 
     /* ---- Elastic weight consolidation ---- */

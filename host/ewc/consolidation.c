@@ -47,6 +47,7 @@ ewc_status ewc_consolidation_create(
     state->options = o;
     EWCI_TRY(ewci_device_alloc(model->be, &state->s, model->count, sizeof(float)));
     EWCI_TRY(ewci_device_alloc(model->be, &state->mu, model->count, sizeof(float)));
+    EWCI_TRY(ewci_device_alloc(model->be, &state->sum, 1, sizeof *state->sum));
     for (int64_t i = 0; i < model->segment_count; i++)
         state->excluded[i] = o.exclude_heads && (model->segments[i].flags & EWC_SEGMENT_HEAD);
     *out = state;
@@ -58,6 +59,7 @@ done:
 void ewc_consolidation_free(ewc_consolidation *state)
 {
     if (!state) return;
+    ewci_device_free(state->model->be, state->sum);
     ewci_device_free(state->model->be, state->mu);
     ewci_device_free(state->model->be, state->s);
     free(state->stats);
@@ -147,16 +149,29 @@ done:
     return status;
 }
 
+ewc_status ewci_consolidation_sum(const ewc_consolidation *state, double *sum)
+{
+    const ewc_model *const model = state->model;
+    return model->be->ops->penalty(model->be, sum, model->theta, state->s, state->mu, model->count);
+}
+
+double ewci_consolidation_penalty(const ewc_consolidation *state, double sum)
+{
+    return 0.5 * (double)state->options.lambda * (sum + state->info.r);
+}
+
 ewc_status ewc_consolidation_value(ewc_consolidation *state, double *value)
 {
     EWCI_ENTER(state, value);
     *value = 0.0;
     if (!ewci_consolidation_acts(state)) return EWC_OK;
-    const ewc_model *const model = state->model;
+    ewc_backend *const be = state->model->be;
     double sum;
-    const ewc_status status =
-        model->be->ops->penalty(model->be, &sum, model->theta, state->s, state->mu, model->count);
-    if (status == EWC_OK) *value = 0.5 * (double)state->options.lambda * (sum + state->info.r);
+    ewc_status status;
+    EWCI_TRY(ewci_consolidation_sum(state, state->sum));
+    EWCI_TRY(be->ops->download(be, &sum, state->sum, sizeof sum));
+    *value = ewci_consolidation_penalty(state, sum);
+done:
     return status;
 }
 

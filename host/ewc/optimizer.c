@@ -223,18 +223,10 @@ static void describe(const ewc_optimizer *optimizer, ewci_fault *fault)
             weight ? " of " : "", weight ? weight : "");
 }
 
-ewc_status ewci_optimizer_flag(const ewc_optimizer *optimizer, int32_t *flag)
-{
-    ewc_backend *const be = optimizer->model->be;
-    return be->ops->download(be, flag, optimizer->flag, sizeof *flag);
-}
-
 ewc_status ewci_optimizer_check(
-    ewc_optimizer *optimizer, const ewc_consolidation *state, ewci_fault *fault)
+    ewc_optimizer *optimizer, const ewc_consolidation *state, int32_t flag, ewci_fault *fault)
 {
-    int32_t flag = 0;
-    const ewc_status status = ewci_optimizer_flag(optimizer, &flag);
-    if (status != EWC_OK || !flag) return status;
+    if (!flag) return EWC_OK;
     *fault = (ewci_fault){.task = -1};
     describe(optimizer, fault);
     ewci_optimizer_blame(optimizer, state, fault);
@@ -250,15 +242,17 @@ static ewc_status take_steps(
 {
     ewc_backend *const be = optimizer->model->be;
     ewck_step step = {0};
+    int32_t flag;
     ewci_fault fault;
-    ewc_status status = EWC_OK;
+    ewc_status status;
     for (int64_t i = 0; i < steps; i++) {
         ewci_optimizer_advance(optimizer, &step, (double)optimizer->options.lr);
         EWCI_TRY(be->ops->set_step(be, optimizer->step, &step));
         EWCI_TRY(
             ewci_optimizer_apply(optimizer, state, optimizer->step, 0, optimizer->model->outputs));
     }
-    EWCI_TRY(ewci_optimizer_check(optimizer, state, &fault));
+    EWCI_TRY(be->ops->download(be, &flag, optimizer->flag, sizeof flag));
+    EWCI_TRY(ewci_optimizer_check(optimizer, state, flag, &fault));
 done:
     return status;
 }

@@ -32,14 +32,11 @@ ewck_rule ewci_optimizer_constants(const ewc_optimizer *optimizer, const ewc_con
 ewc_status ewci_optimizer_apply(ewc_optimizer *optimizer, const ewc_consolidation *state,
     const ewck_step *step, int64_t first, int64_t outputs);
 
-/* EWC_ERR_NONFINITE if the flag is up, with a sentence on what overflowed under the penalty of
- * `state`, and in `fault` the same but for the place; the optimizer is then reset, so that it works
- * again once the weights do. Waits. */
+/* EWC_ERR_NONFINITE if the flag, as it has been read, is up: with a sentence on what overflowed
+ * under the penalty of `state`, and in `fault` the same but for the place; the optimizer is then
+ * reset, so that it works again once the weights do. */
 ewc_status ewci_optimizer_check(
-    ewc_optimizer *optimizer, const ewc_consolidation *state, ewci_fault *fault);
-
-/* Whether the flag is up; waits. */
-ewc_status ewci_optimizer_flag(const ewc_optimizer *optimizer, int32_t *flag);
+    ewc_optimizer *optimizer, const ewc_consolidation *state, int32_t flag, ewci_fault *fault);
 
 /* Blames the option of optimizer or penalty that makes numbers grow without bound. */
 void ewci_optimizer_blame(

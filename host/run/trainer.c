@@ -27,6 +27,12 @@
 
 enum { MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
 
+/* So many steps of a task are worth a graph of MANY of them. It spares the host five launches a
+ * step, which take less time than the kernels do, and costs about a millisecond on an H200 to
+ * record, instantiate and upload, as long as 30 steps: in shorter tasks steps are queued directly.
+ */
+enum { RECORDED = 8 * MANY };
+
 /* EWC_EVAL_SAMPLES_AUTO: one sample is evaluated for so many that were trained on. A forward pass
  * is a third to three fifths of a training step's work on a sample, so this is 8 to 15 % of its
  * time; the last row adds up to as much. Checks of early stopping look at CHECK_LEAST, or all. */
@@ -64,6 +70,13 @@ typedef struct position {
 } position;
 enum { POSITION_NUMBERS = sizeof(position) / sizeof(int64_t) };
 
+/* What a report reads, together. */
+typedef struct tally {
+    double loss;    /* summed since the last report */
+    double penalty; /* ewci_consolidation_sum */
+    int32_t flag;   /* the optimizer's */
+} tally;
+
 struct ewc_trainer {
     ewc_model *model;
     ewc_tasks *tasks;
@@ -84,7 +97,7 @@ struct ewc_trainer {
     ewc_fisher_stats *stats; /* (segments) */
     ewci_pass *pass;         /* training */
     ewci_pass *eval;         /* evaluation */
-    double *total;           /* (1) device: loss summed since the last report */
+    tally *tally;            /* (1) device */
     int64_t width;           /* of the next two: ewci_likelihood_sums */
     double *scores;          /* (count, width) device: of each task in an evaluation */
     double *sums;            /* (count, width) host: the same */
@@ -316,7 +329,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     EWCI_TRY(create_evaluation(trainer));
     ewci_purpose_set(EWCI_FOR_TRAINING);
     EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
-    EWCI_TRY(ewci_device_alloc(be, &trainer->total, 1, sizeof *trainer->total));
+    EWCI_TRY(ewci_device_alloc(be, &trainer->tally, 1, sizeof *trainer->tally));
     EWCI_TRY(
         ewci_device_alloc(be, &trainer->scores, count * trainer->width, sizeof *trainer->scores));
     ewci_purpose_set(EWCI_FOR_METHOD);
@@ -378,7 +391,7 @@ void ewc_trainer_free(ewc_trainer *trainer)
     ewci_path_free(trainer->path);
     ewc_fisher_free(trainer->fisher);
     ewci_device_free(trainer->model->be, trainer->scores);
-    ewci_device_free(trainer->model->be, trainer->total);
+    ewci_device_free(trainer->model->be, trainer->tally);
     ewci_pass_free(trainer->eval);
     ewci_pass_free(trainer->pass);
     free(trainer->stats);
@@ -743,9 +756,8 @@ typedef struct task_run {
     int64_t rows;    /* of the batch in flight */
     int64_t steps_per_epoch;
     int64_t steps;
-    ewci_graph *graph; /* a recorded step of a full batch, or NULL */
-    ewci_graph *many;  /* the same for MANY of them */
-    int rule;          /* the penalty's in them: a callback may have written another state */
+    ewci_graph *graph; /* a recorded step of a full batch, or MANY as a whole; or NULL */
+    int rule;          /* the penalty's in it: a callback may have written another state */
 } task_run;
 
 /* What task t is trained on. */
@@ -822,11 +834,11 @@ static ewc_status queue_steps(ewc_trainer *trainer, const task_run *run, int64_t
     ewc_status status;
     if (trainer->mlp)
         return ewci_mlp_train(trainer->mlp, trainer->state, &run->task, pass->weights,
-            trainer->total, run->rows, count);
+            &trainer->tally->loss, run->rows, count);
     EWCI_TRY(ewci_likelihood_gather(pass, pass->labels, &run->task.view, pass->step, 0, run->rows));
     if (trainer->replay) EWCI_TRY(ewci_replay_join(trainer->replay, pass, run->rows));
     EWCI_TRY(ewci_pass_forward(pass));
-    EWCI_TRY(ewci_likelihood_gradient(pass, run->task.heads, trainer->total));
+    EWCI_TRY(ewci_likelihood_gradient(pass, run->task.heads, &trainer->tally->loss));
     if (trainer->teacher) EWCI_TRY(ewci_teacher_guide(trainer->teacher, pass, &run->task.view));
     EWCI_TRY(ewci_pass_backward(pass, optimizer->gradient, EWCI_MODE_OVERWRITE, 1));
     if (trainer->replay)
@@ -841,25 +853,28 @@ done:
     return status;
 }
 
-/* Whether steps [step, step + count) go beyond a multiple of `every`. */
-static int goes_beyond(int64_t step, int64_t count, int64_t every)
+/* `count`, or as many steps as there are from `step` to the next multiple of `every`. */
+static int64_t up_to(int64_t count, int64_t step, int64_t every)
 {
-    return step % every + count > every;
+    const int64_t left = every - step % every;
+    return left < count ? left : count;
 }
 
 /* Steps from `step` on that can be queued together, as nobody looks at anything between them and
- * all batches are full: MANY or 1. */
+ * all have the same number of rows: MANY at most, or 1 where the backend makes no steps as a whole.
+ */
 static int64_t steps_at_once(
     const ewc_trainer *trainer, const task_run *run, int64_t step, int64_t validate_every)
 {
     const ewc_train_options *const o = &trainer->options;
     const int is_ragged = run->steps_per_epoch * run->batch > run->samples;
-    if (!trainer->mlp || step + MANY > run->steps || goes_beyond(step, MANY, o->report_every) ||
-        (o->eval_every > 0 && goes_beyond(step, MANY, o->eval_every)) ||
-        (trainer->stopping && goes_beyond(step, MANY, validate_every)) ||
-        (is_ragged && step % run->steps_per_epoch + MANY >= run->steps_per_epoch))
-        return 1;
-    return MANY;
+    const int64_t full = run->steps_per_epoch - 1 - step % run->steps_per_epoch;
+    int64_t count = trainer->mlp ? up_to(MANY, step, run->steps) : 1;
+    count = up_to(count, step, o->report_every);
+    if (o->eval_every > 0) count = up_to(count, step, o->eval_every);
+    if (trainer->stopping) count = up_to(count, step, validate_every);
+    if (!is_ragged) return count;
+    return full == 0 ? 1 : full < count ? full : count;
 }
 
 /* The step block of the next step, number `step` of the task. */
@@ -875,20 +890,25 @@ static ewck_step next_block(ewc_trainer *trainer, const task_run *run, int64_t s
     return block;
 }
 
-static void free_graphs(ewc_trainer *trainer, task_run *run)
+static void free_graph(ewc_trainer *trainer, task_run *run)
 {
     ewc_backend *const be = trainer->model->be;
-    if (run->many) be->ops->graph_free(be, run->many);
     if (run->graph) be->ops->graph_free(be, run->graph);
-    run->many = run->graph = NULL;
+    run->graph = NULL;
 }
 
-/* Step `step` and those after it, `count` in all: one, or MANY full batches. */
+/* Whether the next `count` steps are a replay of what is recorded. */
+static int are_replayed(const ewc_trainer *trainer, const task_run *run, int64_t count)
+{
+    if (!trainer->model->be->ops->record_begin || run->rows < run->batch) return 0;
+    return !trainer->mlp || (count == MANY && run->steps >= RECORDED);
+}
+
+/* Step `step` and those after it, `count` in all, as steps_at_once has it. */
 static ewc_status train_steps(ewc_trainer *trainer, task_run *run, int64_t step, int64_t count)
 {
     ewci_pass *const pass = trainer->pass;
     ewc_backend *const be = trainer->model->be;
-    ewci_graph **const graph = count > 1 ? &run->many : &run->graph;
     ewck_step blocks[MANY];
     ewc_status status;
     /* An evaluation, or a callback, may have put another task's maps into the slot. */
@@ -903,20 +923,20 @@ static ewc_status train_steps(ewc_trainer *trainer, task_run *run, int64_t step,
     else
         EWCI_TRY(be->ops->set_step(be, pass->step, blocks));
     if (trainer->replay) EWCI_TRY(ewci_replay_draw(trainer->replay, pass, blocks));
-    if (!be->ops->record_begin || run->rows < run->batch) return queue_steps(trainer, run, count);
+    if (!are_replayed(trainer, run, count)) return queue_steps(trainer, run, count);
     const int rule = ewci_optimizer_rule(trainer->optimizer, trainer->state);
-    if (run->rule != rule) free_graphs(trainer, run);
+    if (run->rule != rule) free_graph(trainer, run);
     run->rule = rule;
-    if (!*graph) {
+    if (!run->graph) {
         EWCI_TRY(be->ops->record_begin(be));
         const ewc_status queued = queue_steps(trainer, run, count);
         char cause[512];
         snprintf(cause, sizeof cause, "%s", queued != EWC_OK ? ewc_last_error() : "");
-        status = be->ops->record_end(be, graph); /* in any case: it ends the recording */
+        status = be->ops->record_end(be, &run->graph); /* in any case: it ends the recording */
         if (queued != EWC_OK) status = ewci_fail(queued, "%s", cause);
         if (status != EWC_OK) goto done;
     }
-    EWCI_TRY(be->ops->replay(be, *graph));
+    EWCI_TRY(be->ops->replay(be, run->graph));
 done:
     return status;
 }
@@ -937,25 +957,45 @@ static ewc_status check_stability(ewc_trainer *trainer)
         safe);
 }
 
+/* What steps have left, with one wait for the device. */
+static ewc_status read_tally(ewc_trainer *trainer, tally *out)
+{
+    ewc_backend *const be = trainer->model->be;
+    tally *const from = trainer->tally;
+    ewc_status status = EWC_OK;
+    if (ewci_consolidation_acts(trainer->state))
+        EWCI_TRY(ewci_consolidation_sum(trainer->state, &from->penalty));
+    EWCI_TRY(be->ops->copy(be, &from->flag, trainer->optimizer->flag, sizeof from->flag));
+    EWCI_TRY(be->ops->download(be, out, from, sizeof *out));
+done:
+    return status;
+}
+
+static ewc_status clear_loss(ewc_trainer *trainer)
+{
+    ewc_backend *const be = trainer->model->be;
+    double *const loss = &trainer->tally->loss;
+    return be->ops->fill(be, (float *)loss, 0.0f, sizeof *loss / sizeof(float));
+}
+
 /* Reads and clears the summed loss, checks for non-finite numbers. Waits for the device. */
 static ewc_status report_step(ewc_trainer *trainer, const task_run *run, ewc_event *event)
 {
-    ewc_backend *const be = trainer->model->be;
-    double loss, zero = 0.0;
+    tally read;
     ewc_status status;
-    EWCI_TRY(be->ops->download(be, &loss, trainer->total, sizeof loss));
-    EWCI_TRY(be->ops->upload(be, trainer->total, &zero, sizeof zero));
-    status = ewci_optimizer_check(trainer->optimizer, trainer->state, &trainer->fault);
-    if (status == EWC_OK && !isfinite(loss)) {
+    EWCI_TRY(read_tally(trainer, &read));
+    EWCI_TRY(clear_loss(trainer));
+    status = ewci_optimizer_check(trainer->optimizer, trainer->state, read.flag, &trainer->fault);
+    if (status == EWC_OK && !isfinite(read.loss)) {
         strcpy(trainer->fault.what, "the loss is no longer finite, while all weights are");
         status = EWC_ERR_NONFINITE;
     }
     if (status == EWC_ERR_NONFINITE) status = say_fault(trainer, run->t, event->step);
     if (status != EWC_OK) goto done;
     event->kind = EWC_EVENT_STEP;
-    event->loss = loss / (double)trainer->at.samples_since;
+    event->loss = read.loss / (double)trainer->at.samples_since;
     if (ewci_consolidation_acts(trainer->state))
-        EWCI_TRY(ewc_consolidation_value(trainer->state, &event->penalty));
+        event->penalty = ewci_consolidation_penalty(trainer->state, read.penalty);
     trainer->at.samples_since = 0;
     trainer->at.phase = MID_EVALUATION;
     EWCI_TRY(emit(trainer, event));
@@ -1034,7 +1074,6 @@ done:
 /* What a task begins with. */
 static ewc_status enter_task(ewc_trainer *trainer, const task_run *run, ewc_event *event)
 {
-    const double zero = 0.0;
     ewc_status status;
     EWCI_TRY(check_stability(trainer));
     if (trainer->options.reset_optimizer && run->t > 0)
@@ -1043,8 +1082,7 @@ static ewc_status enter_task(ewc_trainer *trainer, const task_run *run, ewc_even
         EWCI_TRY(ewci_model_reset_statistics(trainer->model));
     if (trainer->path) EWCI_TRY(ewci_path_begin(trainer->path));
     if (trainer->stopping) ewci_stopping_begin(trainer->stopping);
-    EWCI_TRY(
-        trainer->model->be->ops->upload(trainer->model->be, trainer->total, &zero, sizeof zero));
+    EWCI_TRY(clear_loss(trainer));
     clear_lowest(trainer, run->t);
     trainer->trained = 0;
     trainer->at = (position){.task = run->t, .phase = STEPS};
@@ -1115,7 +1153,7 @@ static ewc_status train_task(ewc_trainer *trainer, int64_t t)
     event.seconds = seconds_now() - begin;
     EWCI_TRY(emit(trainer, &event));
 done:
-    free_graphs(trainer, &run);
+    free_graph(trainer, &run);
     return status;
 }
 
@@ -1367,26 +1405,24 @@ int64_t ewci_trainer_steps(const ewc_trainer *trainer)
 static ewc_status exchange_total(ewc_trainer *trainer, ewci_state *state)
 {
     ewc_backend *const be = trainer->model->be;
+    double *const loss = &trainer->tally->loss;
     const int reads = ewci_state_is_read(state);
     double total = 0.0;
     ewc_status status = EWC_OK;
-    if (!reads) EWCI_TRY(be->ops->download(be, &total, trainer->total, sizeof total));
+    if (!reads) EWCI_TRY(be->ops->download(be, &total, loss, sizeof total));
     EWCI_TRY(ewci_state_exchange(state, "trainer.total", EWCI_F64, 1, &total));
-    if (reads) EWCI_TRY(be->ops->upload(be, trainer->total, &total, sizeof total));
+    if (reads) EWCI_TRY(be->ops->upload(be, loss, &total, sizeof total));
 done:
     return status;
 }
 
 /* A state of numbers that are not finite would only come to the same end again. */
-static ewc_status check_finite(const ewc_trainer *trainer)
+static ewc_status check_finite(ewc_trainer *trainer)
 {
-    ewc_backend *const be = trainer->model->be;
-    int32_t flag;
-    double total;
+    tally read;
     ewc_status status;
-    EWCI_TRY(ewci_optimizer_flag(trainer->optimizer, &flag));
-    EWCI_TRY(be->ops->download(be, &total, trainer->total, sizeof total));
-    if (flag || !isfinite(total))
+    EWCI_TRY(read_tally(trainer, &read));
+    if (read.flag || !isfinite(read.loss))
         status = ewci_fail(EWC_ERR_NONFINITE, "weights or loss are no longer finite");
 done:
     return status;
