@@ -111,9 +111,6 @@ cudaError_t ewck_embed_backward(float *g, const float *d, const float *x, int64_
 /* ---- gather.cu ---- */
 cudaError_t ewck_gather(float *x, int32_t *labels, int64_t *samples, const ewck_view *host_view,
     const ewck_step *step, int64_t rows, cudaStream_t stream);
-/* The same with `leading` floats from row to row of x. */
-cudaError_t ewck_gather_padded(float *x, int64_t leading, int32_t *labels, int64_t *samples,
-    const ewck_view *host_view, const ewck_step *step, int64_t rows, cudaStream_t stream);
 
 /* ---- Matrices of two bfloat16 planes (planes.h) ---- */
 

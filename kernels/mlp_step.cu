@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /* A training step of a multilayer perceptron in a kernel for each hidden layer's values, one for
  * logits, loss and the two topmost gradients, one for each gradient below, and one for all weight
- * gradients with the optimizer step: 5 for two hidden layers.
+ * gradients with the optimizer step: 5 for two hidden layers. The last one gathers the next step's
+ * batch as well.
  *
  * A step is bound by latency: its matrices lie in the L2 cache, and no operand is read by many. So
  * operands go from there straight into the fragments of tensor-core products, many loads under way
- * at once, and are split in registers (planes.h): every product of two floats is three of bfloat16,
- * with sums in float32. The order of k within a product is free, as long as both operands have the
- * same; it is chosen so that a lane's four are neighbours. Every sum has an order that depends on
- * the sizes alone. */
+ * at once. Every product of two floats is three of bfloat16, with sums in float32 (planes.h); values
+ * and gradients are written as words of two planes, weights are split in registers. The order of k
+ * within a product is free, as long as both operands have the same; it is chosen for the loads.
+ * Every sum has an order that depends on the sizes alone. */
 #include "kernels.h"
 
 #include <type_traits>
 
 #include "block.h"
-#include "formula.h"
+#include "gather.h"
 #include "planes.h"
 #include "softmax.h"
 #include "step_rule.h"
@@ -24,6 +25,7 @@ static constexpr int kWarps = (int)(kThreads / kWarp);
 static constexpr int kRowsOfTile = 32;       /* of a product: two fragments of 16 */
 static constexpr int kDepthOfStep = 16;      /* k of one fragment product */
 static constexpr int kMaxLogits = 128;       /* beyond, a scalar head is slower than a product */
+static constexpr size_t kMostStaged = 45056; /* bytes of the head's weights in shared memory */
 static constexpr int kMaxLayers = 24;        /* of the last kernel, whose arguments have 4 KiB */
 static constexpr int64_t kNarrowTiles = 132; /* of 16 columns, on as many multiprocessors of an H100
                                               * or H200; where there would be more, of 32 */
@@ -55,14 +57,44 @@ static __device__ __forceinline__ Lane my_lane()
     return {lane / 4, lane % 4, (int)(threadIdx.x / kWarp)};
 }
 
+/* [plane][...], two of k in a register. */
 template <int kRows>
-struct RowValues {
-    float at[kRows][4]; /* [row i][k] */
+struct RowPlanes {
+    uint32_t at[2][kRows / 2][4];
+
+    /* k 2 half and the next of row i. */
+    __device__ __forceinline__ void set(int i, int half, const PlanePair &planes)
+    {
+        at[0][i / 2][i % 2 + 2 * half] = planes.high;
+        at[1][i / 2][i % 2 + 2 * half] = planes.low;
+    }
+};
+
+template <int kTiles>
+struct ColumnPlanes {
+    uint32_t at[2][kTiles][2];
+
+    __device__ __forceinline__ void set(int t, int half, const PlanePair &planes)
+    {
+        at[0][t][half] = planes.high;
+        at[1][t][half] = planes.low;
+    }
 };
 
 template <int kTiles>
 struct ColumnValues {
     float at[kTiles][4]; /* [column t][k] */
+
+    __device__ __forceinline__ ColumnPlanes<kTiles> planes() const
+    {
+        ColumnPlanes<kTiles> to;
+#pragma unroll
+        for (int t = 0; t < kTiles; t++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                to.set(t, half, split_pair(at[t][2 * half], at[t][2 * half + 1]));
+        return to;
+    }
 };
 
 template <int kRows, int kTiles>
@@ -76,30 +108,12 @@ struct Sums {
     }
 };
 
+/* The smallest products first; those of one sum apart from each other, as each waits for the last.
+ */
 template <int kRows, int kTiles>
 static __device__ __forceinline__ void multiply(
-    Sums<kRows, kTiles> &sums, const RowValues<kRows> &rows, const ColumnValues<kTiles> &columns)
+    Sums<kRows, kTiles> &sums, const RowPlanes<kRows> &rows, const ColumnPlanes<kTiles> &columns)
 {
-    uint32_t row[2][kRows / 2][4], column[2][kTiles][2]; /* [plane] */
-#pragma unroll
-    for (int i = 0; i < kRows; i++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const PlanePair planes = split_pair(rows.at[i][2 * half], rows.at[i][2 * half + 1]);
-            row[0][i / 2][i % 2 + 2 * half] = planes.high;
-            row[1][i / 2][i % 2 + 2 * half] = planes.low;
-        }
-#pragma unroll
-    for (int t = 0; t < kTiles; t++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const PlanePair planes =
-                split_pair(columns.at[t][2 * half], columns.at[t][2 * half + 1]);
-            column[0][t][half] = planes.high;
-            column[1][t][half] = planes.low;
-        }
-        /* The smallest first; those of one sum apart from each other, as each waits for the last.
-         */
 #pragma unroll
     for (int product = 0; product < 3; product++)
 #pragma unroll
@@ -107,7 +121,8 @@ static __device__ __forceinline__ void multiply(
 #pragma unroll
             for (int t = 0; t < kTiles; t++) {
                 float(&sum)[4] = sums.fragment[i][t];
-                ewck_mma_bf16(sum, row[product == 0][i], column[product == 1][t], sum);
+                ewck_mma_bf16(
+                    sum, rows.at[product == 0][i], columns.at[product == 1][t], sum);
             }
 }
 
@@ -137,10 +152,12 @@ static __device__ __forceinline__ void load_some(T (&to)[kCount], const T *from,
 
 /* ---- Operands of the products that split k over the warps of a block ---- */
 
-/* Rows of values or gradients, padded. */
+/* Rows of values or gradients: words, padded. */
 struct PaddedRows {
-    using Stage = RowValues<4>;
-    const float *from; /* at the lane's row 0 (of rows 8 apart) and k */
+    struct Stage {
+        uint32_t at[4][4]; /* [row i][k] */
+    };
+    const uint32_t *from; /* at the lane's row 0 (of rows 8 apart) and k */
     int64_t leading;
 
     __device__ __forceinline__ void load(Stage &stage, int step) const
@@ -149,9 +166,15 @@ struct PaddedRows {
         for (int i = 0; i < 4; i++)
             load_some<true>(stage.at[i], from + 8 * i * leading + step * kDepthOfStep, 4);
     }
-    __device__ __forceinline__ void use(RowValues<4> &rows, const Stage &stage, int) const
+    static __device__ __forceinline__ RowPlanes<4> planes(const Stage &stage)
     {
-        rows = stage;
+        RowPlanes<4> to;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                to.set(i, half, pair_of_words(stage.at[i][2 * half], stage.at[i][2 * half + 1]));
+        return to;
     }
 };
 
@@ -195,12 +218,12 @@ struct WeightColumns {
 /* The product of a tile over steps of k that the block's warps take in turn; each has kAhead of
  * them under way. `wait` is called before anything of the last kernel is read, `ready` when the
  * first loads are under way. */
-template <int kTiles, class Rows, class Columns, class Wait, class Ready>
-static __device__ __forceinline__ void multiply_steps(Sums<4, kTiles> &sums, const Rows &rows,
+template <int kTiles, class Columns, class Wait, class Ready>
+static __device__ __forceinline__ void multiply_steps(Sums<4, kTiles> &sums, const PaddedRows &rows,
     const Columns &columns, int steps, int warp, const Wait &wait, const Ready &ready)
 {
     constexpr int kAhead = kTiles > 2 ? 3 : 4; /* what registers hold */
-    typename Rows::Stage row_stage[kAhead] = {};
+    PaddedRows::Stage row_stage[kAhead] = {};
     ColumnValues<kTiles> column_stage[kAhead] = {};
 #pragma unroll
     for (int j = 0; j < kAhead; j++) {
@@ -219,9 +242,7 @@ static __device__ __forceinline__ void multiply_steps(Sums<4, kTiles> &sums, con
         for (int j = 0; j < kAhead; j++) {
             const int step = first + j * kWarps, next = step + kAhead * kWarps;
             if (step >= steps) break;
-            RowValues<4> values;
-            rows.use(values, row_stage[j], step);
-            multiply(sums, values, column_stage[j]);
+            multiply(sums, PaddedRows::planes(row_stage[j]), column_stage[j].planes());
             if (next < steps) {
                 columns.load(column_stage[j], next);
                 rows.load(row_stage[j], next);
@@ -286,16 +307,74 @@ static __device__ __forceinline__ Pack<kTiles> sum_of_parts(const float *parts, 
     return sum;
 }
 
+/* Values as words. */
+template <int kWidth>
+static __device__ __forceinline__ void store_words(
+    uint32_t *to, int64_t i, const Pack<kWidth> &values)
+{
+    Neighbours<uint32_t, kWidth> words;
+#pragma unroll
+    for (int k = 0; k < kWidth; k++)
+        words.at[k] = word_of(values.at[k]);
+    *reinterpret_cast<Neighbours<uint32_t, kWidth> *>(to + i) = words;
+}
+
+template <int kWidth>
+static __device__ __forceinline__ Pack<kWidth> load_words(const uint32_t *from, int64_t i)
+{
+    const auto words = *reinterpret_cast<const Neighbours<uint32_t, kWidth> *>(from + i);
+    Pack<kWidth> values;
+#pragma unroll
+    for (int k = 0; k < kWidth; k++)
+        values.at[k] = word_value(words.at[k]);
+    return values;
+}
+
+/* ---- Gather ---- */
+
+/* What a batch is made of, and what it becomes: x (rows, view.features) padded, those of the padding
+ * 0, and labels (rows). */
+struct Gather {
+    ewck_view view;
+    const ewck_step *step;
+    uint32_t *x;
+    int32_t *labels;
+    int64_t rows;
+
+    template <class Pixel, bool kAugments>
+    __device__ __forceinline__ void make_row(int64_t row, unsigned thread, unsigned threads) const
+    {
+        uint32_t *const to = x + row * padded(view.features);
+        if (row < rows) {
+            const ewck_origin origin = gather_row<Pixel, kAugments>(view, step, row, thread,
+                threads, [=](int64_t f, float value) { to[f] = word_of(value); });
+            if (thread == 0) labels[row] = origin.label;
+        } else if (row < padded(rows)) {
+            for (int64_t f = thread; f < view.features; f += threads)
+                to[f] = 0;
+        }
+    }
+};
+
+/* One block for a row. Nobody reads x and labels any more: those of the step before are others. */
+template <class Pixel, bool kAugments>
+static __global__ void __launch_bounds__(kThreads) gather_kernel(Gather gather)
+{
+    gather.make_row<Pixel, kAugments>(blockIdx.x, threadIdx.x, blockDim.x);
+    ewck_wait_for_last();
+}
+
 /* ---- Forward ---- */
 
 struct Forward {
-    const float *in;     /* (rows, depth) padded; the input layer's is made */
-    float *x;            /* where it is made */
+    const uint32_t *in;  /* (rows, depth) padded */
     const float *weight; /* (columns, depth) */
     const float *bias;   /* (columns) */
-    float *y, *z;        /* (rows, columns) padded; z or NULL */
+    uint32_t *y;         /* (rows, columns) padded */
+    float *z;            /* likewise, or NULL */
     int64_t columns, depth;
-    int64_t activation;
+    int32_t activation;
+    int32_t is_first; /* of a step: the kernel before may be writing weights */
 };
 
 template <int kTiles>
@@ -327,8 +406,8 @@ static __device__ __forceinline__ void finish_forward(const float *parts,
         if (f.z) store(f.z, at, value);
 #pragma unroll
         for (int t = 0; t < kTiles; t++)
-            value.at[t] = ewci_activation(value.at[t], (int)f.activation);
-        store(f.y, at, value);
+            value.at[t] = ewci_activation(value.at[t], f.activation);
+        store_words(f.y, at, value);
     }
 }
 
@@ -346,6 +425,7 @@ static __global__ void __launch_bounds__(kThreads) forward_kernel(Forward f)
         f.columns - own, f.depth - 4 * lane.pair};
     Pack<kTiles> bias[Parts<kTiles>::kPieces];
     Sums<4, kTiles> sums = {};
+    if (f.is_first) ewck_wait_for_last();
     multiply_steps(
         sums, rows, columns, (int)divide_up(f.depth, kDepthOfStep), lane.warp,
         [] { ewck_wait_for_last(); }, [&] { load_bias<kTiles>(bias, f, column); });
@@ -354,227 +434,69 @@ static __global__ void __launch_bounds__(kThreads) forward_kernel(Forward f)
     finish_forward<kTiles>(parts, bias, f, row, column);
 }
 
-/* ---- Forward through the first layer: gather fused ----
- *
- * The tile's 32 images are brought into shared memory as they are stored, and permuted there. Byte
- * i of word (pixel, g) is the pixel of row 8 i + g: one load gives a lane its four rows. */
-
-static constexpr int kWordsOfPixel = kRowsOfTile / 4;
-
-/* Swaps pixels so that four neighbours, and four that are 16 apart, lie in different banks. */
-static __device__ __forceinline__ unsigned place_of(unsigned pixel)
-{
-    return pixel ^ (((pixel >> 2) ^ (pixel >> 4)) & 3);
-}
-
-/* words (4) = byte k of each of the four rows. */
-static __device__ __forceinline__ void transpose_bytes(
-    uint32_t (&words)[4], const uint32_t (&rows)[4])
-{
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-        words[k] = 0;
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            words[k] |= ((rows[i] >> (8 * k)) & 0xffu) << (8 * i);
-    }
-}
-
-/* Out: words. In: source (32), which row of the dataset each row of the tile is, or -1: zeros. */
-template <bool kVector>
-static __device__ __forceinline__ void stage_images(
-    uint32_t *words, const ewck_view &view, const int64_t *source)
-{
-    constexpr int kBytes = kVector ? 16 : 1; /* of a row, at a time */
-    const int group = (int)threadIdx.x % kWordsOfPixel;
-    const uint8_t *image[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int64_t row = source[8 * i + group];
-        image[i] = row < 0 ? nullptr : view.images + row * view.pixels;
-    }
-    for (int first = (int)threadIdx.x / kWordsOfPixel * kBytes; first < (int)view.pixels;
-         first += (int)kThreads / kWordsOfPixel * kBytes) {
-        if (kVector) {
-            uint4 of_row[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                of_row[i] = image[i] ? *reinterpret_cast<const uint4 *>(image[i] + first)
-                                     : make_uint4(0, 0, 0, 0);
-#pragma unroll
-            for (int quarter = 0; quarter < 4; quarter++) {
-                uint32_t from[4], to[4];
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    from[i] = quarter == 0   ? of_row[i].x
-                              : quarter == 1 ? of_row[i].y
-                              : quarter == 2 ? of_row[i].z
-                                             : of_row[i].w;
-                transpose_bytes(to, from);
-#pragma unroll
-                for (int k = 0; k < 4; k++)
-                    words[place_of((unsigned)(first + 4 * quarter + k)) * kWordsOfPixel + group] =
-                        to[k];
-            }
-        } else {
-            uint32_t word = 0;
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                word |= (image[i] ? (uint32_t)image[i][first] : 0u) << (8 * i);
-            words[place_of((unsigned)first) * kWordsOfPixel + group] = word;
-        }
-    }
-}
-
-/* A byte as a float, exactly. */
-static __device__ __forceinline__ float byte_value(uint32_t word, int i)
-{
-    return __uint_as_float(0x4B000000u | ((word >> (8 * i)) & 0xffu)) - 8388608.0f;
-}
-
-/* Rows of x as gather makes them, which also go to memory: the blocks of a row share that. */
-template <bool kVector>
-struct GatheredRows {
-    struct Stage {
-        int32_t index[4];
-        float weight[4], bias[4];
-    };
-    const uint32_t *words; /* at the lane's group */
-    ewck_view view;
-    int pair;
-    float *x; /* at the lane's row 0 and k */
-    int64_t leading;
-
-    __device__ __forceinline__ void load(Stage &stage, int step) const
-    {
-        const int64_t feature = step * kDepthOfStep + 4 * pair, left = view.features - feature;
-        load_some<kVector>(stage.index, view.index + feature, left);
-        load_some<kVector>(stage.weight, view.weight + feature, left);
-        load_some<kVector>(stage.bias, view.bias + feature, left);
-    }
-    __device__ __forceinline__ void add(
-        RowValues<4> &rows, const int32_t (&index)[4], const float (&weight)[4]) const
-    {
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            const uint32_t word = words[place_of((unsigned)index[k]) * kWordsOfPixel];
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                rows.at[i][k] = fmaf(weight[k], byte_value(word, i), rows.at[i][k]);
-        }
-    }
-    __device__ __forceinline__ void use(RowValues<4> &rows, const Stage &stage, int step) const
-    {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                rows.at[i][k] = stage.bias[k];
-        add(rows, stage.index, stage.weight);
-        for (int64_t tap = 1; tap < view.taps; tap++) {
-            const int64_t feature = step * kDepthOfStep + 4 * pair;
-            const int64_t at = tap * view.features + feature, left = view.features - feature;
-            int32_t index[4];
-            float weight[4];
-            load_some<kVector>(index, view.index + at, left);
-            load_some<kVector>(weight, view.weight + at, left);
-            add(rows, index, weight);
-        }
-        if (step % (int)gridDim.x != (int)blockIdx.x) return;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            Pack<4> pack;
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                pack.at[k] = rows.at[i][k];
-            store(x + 8 * i * leading + step * kDepthOfStep, 0, pack);
-        }
-    }
-};
-
-struct Pick {
-    int64_t sample; /* or -1 */
-    int32_t label;
-};
-
-/* What each of the first threads has picked for its row of the tile; out: source (32). */
-static __device__ __forceinline__ Pick pick_sample(int64_t *source, const ewck_view &view,
-    const ewck_step *step_block, int64_t first_row, int64_t rows)
-{
-    Pick pick = {-1, 0};
-    if (threadIdx.x >= kRowsOfTile) return pick;
-    const ewck_step step = ewck_load_l2(step_block);
-    const int64_t row = first_row + threadIdx.x;
-    int64_t from = -1;
-    if (row < rows) {
-        const ewck_origin origin = ewci_view_origin(&view, &step, row);
-        pick.sample = origin.sample;
-        pick.label = origin.label;
-        from = origin.source;
-    }
-    source[threadIdx.x] = from;
-    return pick;
-}
-
-/* As forward_kernel. Out: also x, labels and samples (rows). The step before this one may still
- * be at work until the wait: up to there only the data set and the step block are read. */
-template <int kTiles, bool kVector>
-static __global__ void __launch_bounds__(kThreads)
-    forward_gather_kernel(Forward f, ewck_view view, int32_t *__restrict__ labels,
-        int64_t *__restrict__ samples, const ewck_step *step, int64_t rows)
-{
-    EWC_SHARED(int64_t, source, kRowsOfTile);
-    EWC_SHARED_DYNAMIC(float, parts);
-    uint32_t *const words = reinterpret_cast<uint32_t *>(parts);
-    const Lane lane = my_lane();
-    const int64_t row = (int64_t)blockIdx.y * kRowsOfTile;
-    const int64_t column = (int64_t)blockIdx.x * Parts<kTiles>::kColumns;
-    const int64_t own = column + kTiles * lane.group, leading = padded(f.depth);
-    const GatheredRows<kVector> gathered = {words + lane.group, view, lane.pair,
-        f.x + (row + lane.group) * leading + 4 * lane.pair, leading};
-    const WeightRows<kTiles, kVector> columns = {f.weight + own * f.depth + 4 * lane.pair, f.depth,
-        f.columns - own, f.depth - 4 * lane.pair};
-    Pack<kTiles> bias[Parts<kTiles>::kPieces];
-    Sums<4, kTiles> sums = {};
-    const Pick pick = pick_sample(source, view, step, row, rows);
-    __syncthreads();
-    stage_images<kVector>(words, view, source);
-    __syncthreads();
-    ewck_wait_for_last();
-    if (blockIdx.x == 0 && pick.sample >= 0) {
-        samples[row + threadIdx.x] = pick.sample;
-        labels[row + threadIdx.x] = pick.label;
-    }
-    multiply_steps(
-        sums, gathered, columns, (int)divide_up(f.depth, kDepthOfStep), lane.warp, [] {},
-        [&] { load_bias<kTiles>(bias, f, column); });
-    __syncthreads(); /* the images have been read */
-    store_part(parts, sums, lane);
-    __syncthreads();
-    finish_forward<kTiles>(parts, bias, f, row, column);
-}
-
 /* ---- The head: logits, loss, the gradients at the logits and below ---- */
 
 struct Head {
-    const float *in;     /* (rows, depth) padded */
+    const uint32_t *in;  /* (rows, depth) padded */
     const float *z;      /* of the layer below, where its slope needs it, else NULL */
     const float *weight; /* (columns, depth) */
     const float *bias;   /* (columns) */
     const int32_t *labels;
     const float *weights; /* (columns) of the loss, by label; or NULL */
     float *loss;          /* (rows) */
-    float *delta;         /* (rows, columns) padded */
-    float *below; /* (rows, depth) padded: at z of the layer below; or NULL: there is none */
+    uint32_t *delta;      /* (rows, columns) padded */
+    uint32_t *below; /* (rows, depth) padded: at z of the layer below; or NULL: there is none */
     const ewck_head *heads; /* as in nll */
     int64_t columns, depth;
     int activation; /* of the layer below */
     float scale;
 };
 
+/* What the loss of a row needs beside its logits. */
+struct Target {
+    ewck_head head;
+    int64_t label; /* in the head */
+    float weight;
+};
+
+static __device__ __forceinline__ Target target_of(const Head &h, int64_t row)
+{
+    const int32_t label = ewck_load_l2(h.labels + row);
+    const ewck_head head = ewci_head(h.heads, label, h.columns);
+    return {head, label - head.first, h.weights ? h.weights[label] : 1.0f};
+}
+
+/* The head's weights, in shared memory where they fit (they are read twice) and else in L2. */
+template <bool kVector, bool kStaged>
+struct HeadWeights {
+    const float *at; /* (columns, depth) */
+
+    /* Those of a row from k on; from `left` on 0. */
+    __device__ __forceinline__ void load(float (&to)[4], int64_t i, int64_t left) const
+    {
+        if (!kStaged) {
+            load_some<kVector>(to, at + i, left);
+            return;
+        }
+        Pack<4> pack = {};
+        if (left > 0) pack = ::load<4>(at, i);
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            to[k] = pack.at[k];
+    }
+};
+
+static __device__ __forceinline__ void stage_weights(float *to, const Head &h)
+{
+    for (int64_t i = 4 * threadIdx.x; i < h.columns * h.depth; i += 4 * kThreads)
+        ewck_copy_async_16(to + i, h.weight + i);
+    ewck_copy_async_commit();
+}
+
 /* Entries [o, o + kWarps, ...) of weight times the row, by the lanes of a warp. */
-template <bool kVector>
-static __device__ __forceinline__ void head_logits(float *logits, const Head &h, const float *in)
+template <class Weights>
+static __device__ __forceinline__ void head_logits(
+    float *logits, const Head &h, const Weights &weights, const uint32_t *in)
 {
     constexpr int kAtOnce = 2;
     const int lane = (int)(threadIdx.x % kWarp), warp = (int)(threadIdx.x / kWarp);
@@ -582,13 +504,13 @@ static __device__ __forceinline__ void head_logits(float *logits, const Head &h,
         float sum[kAtOnce] = {};
 #pragma unroll 4
         for (int64_t k = 4 * lane; k < h.depth; k += 4 * kWarp) {
-            const Pack<4> value = load<4>(in, k);
+            const Pack<4> value = load_words<4>(in, k);
 #pragma unroll
             for (int j = 0; j < kAtOnce; j++) {
                 const int64_t column = first + j * kWarps;
                 float weight[4];
-                load_some<kVector>(
-                    weight, h.weight + column * h.depth + k, column < h.columns ? h.depth - k : 0);
+                weights.load(
+                    weight, column * h.depth + k, column < h.columns ? h.depth - k : 0);
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     sum[j] = fmaf(value.at[i], weight[i], sum[j]);
@@ -603,53 +525,68 @@ static __device__ __forceinline__ void head_logits(float *logits, const Head &h,
     }
 }
 
-/* One block for a row, those of the padding as well. */
-template <bool kVector>
+/* By the lanes of a warp; out: the row's loss, seeds (columns) and their words in delta. */
+static __device__ __forceinline__ void head_loss(
+    float *seeds, const Head &h, const float *logits, const Target &target, int64_t row)
+{
+    const int64_t first = target.head.first, leading = padded(h.columns);
+    const Softmax softmax = softmax_of(logits + first, target.head.width, threadIdx.x);
+    const float scale = h.scale * target.weight;
+    if (threadIdx.x == 0)
+        h.loss[row] =
+            target.weight * (logf(softmax.sum) - (logits[first + target.label] - softmax.top));
+    for (int64_t column = threadIdx.x; column < leading; column += kWarp) {
+        const int64_t j = column - first; /* in the head */
+        const bool competes = j >= 0 && j < target.head.width;
+        const float seed =
+            competes ? scale * (softmax.p(j) - (j == target.label ? 1.0f : 0.0f)) : 0.0f;
+        h.delta[row * leading + column] = word_of(seed);
+        if (column < h.columns) seeds[column] = seed;
+    }
+}
+
+/* One block for a row, those of the padding as well. Of a step's kernels this one is the first, and
+ * the weights unfinished, only where there is no layer below. */
+template <bool kVector, bool kStaged>
 static __global__ void __launch_bounds__(kThreads, 1) head_kernel(Head h, int64_t rows)
 {
     EWC_SHARED(float, logits, kMaxLogits);
     EWC_SHARED(float, seeds, kMaxLogits);
-    ewck_wait_for_last();
+    EWC_SHARED_DYNAMIC(float, staged);
+    if (!h.below) ewck_wait_for_last();
     const int64_t row = blockIdx.x, leading = padded(h.columns), leading_below = padded(h.depth);
-    float *const delta = h.delta + row * leading;
-    float *const below = h.below ? h.below + row * leading_below : nullptr;
+    uint32_t *const below = h.below ? h.below + row * leading_below : nullptr;
     if (row >= rows) {
+        ewck_wait_for_last();
         for (int64_t i = threadIdx.x; i < leading; i += kThreads)
-            delta[i] = 0.0f;
+            h.delta[row * leading + i] = 0;
         for (int64_t i = threadIdx.x; below && i < leading_below; i += kThreads)
-            below[i] = 0.0f;
+            below[i] = 0;
         return;
     }
-    const float *const in = h.in + row * leading_below;
-    head_logits<kVector>(logits, h, in);
-    __syncthreads();
-    if (threadIdx.x < kWarp) {
-        const ewck_head head = ewci_head(h.heads, h.labels[row], h.columns);
-        const int64_t first = head.first, label = h.labels[row] - first;
-        const Softmax softmax = softmax_of(logits + first, head.width, threadIdx.x);
-        const float weight = h.weights ? h.weights[first + label] : 1.0f;
-        const float scale = h.scale * weight;
-        if (threadIdx.x == 0)
-            h.loss[row] = weight * (logf(softmax.sum) - (logits[first + label] - softmax.top));
-        for (int64_t column = threadIdx.x; column < leading; column += kWarp) {
-            const int64_t j = column - first; /* in the head */
-            const bool competes = j >= 0 && j < head.width;
-            const float seed =
-                competes ? scale * (softmax.p(j) - (j == label ? 1.0f : 0.0f)) : 0.0f;
-            delta[column] = seed;
-            if (column < h.columns) seeds[column] = seed;
-        }
+    const HeadWeights<kVector, kStaged> weights = {kStaged ? staged : h.weight};
+    if (kStaged) stage_weights(staged, h);
+    Target target = {};
+    if (threadIdx.x < kWarp) target = target_of(h, row);
+    ewck_wait_for_last();
+    if (kStaged) {
+        ewck_copy_async_wait<0>();
+        __syncthreads();
     }
+    const uint32_t *const in = h.in + row * leading_below;
+    head_logits(logits, h, weights, in);
+    __syncthreads();
+    if (threadIdx.x < kWarp) head_loss(seeds, h, logits, target, row);
     if (!below) return;
     __syncthreads();
     for (int64_t k = 4 * threadIdx.x; k < h.depth; k += 4 * kThreads) {
-        const Pack<4> y = load<4>(in, k);
+        const Pack<4> y = load_words<4>(in, k);
         Pack<4> z = {}, sum = {};
         if (h.z) z = load<4>(h.z, row * leading_below + k);
 #pragma unroll 8
         for (int64_t column = 0; column < h.columns; column++) {
             float weight[4];
-            load_some<kVector>(weight, h.weight + column * h.depth + k, h.depth - k);
+            weights.load(weight, column * h.depth + k, h.depth - k);
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 sum.at[i] = fmaf(seeds[column], weight[i], sum.at[i]);
@@ -657,19 +594,20 @@ static __global__ void __launch_bounds__(kThreads, 1) head_kernel(Head h, int64_
 #pragma unroll
         for (int i = 0; i < 4; i++)
             sum.at[i] *= ewci_activation_slope(y.at[i], z.at[i], h.activation);
-        store(below, k, sum);
+        store_words(below, k, sum);
     }
 }
 
 /* ---- The gradient below a hidden layer ---- */
 
 struct Backward {
-    const float *delta;  /* (rows, depth) padded */
-    const float *weight; /* (depth, columns) */
-    const float *y, *z;  /* (rows, columns) padded, of the layer below; z or NULL */
-    float *below;        /* (rows, columns) padded */
+    const uint32_t *delta; /* (rows, depth) padded */
+    const float *weight;   /* (depth, columns) */
+    const uint32_t *y;     /* (rows, columns) padded, of the layer below */
+    const float *z;        /* likewise, or NULL */
+    uint32_t *below;       /* (rows, columns) padded */
     int64_t columns, depth;
-    int64_t activation; /* of the layer below */
+    int activation; /* of the layer below */
 };
 
 /* Block (column, row) makes a tile of below = (delta W) * slope. */
@@ -696,7 +634,7 @@ static __global__ void __launch_bounds__(kThreads) backward_kernel(Backward b)
             for (int piece = 0; piece < P::kPieces; piece++) {
                 const int64_t at =
                     (row + P::row_of(piece)) * leading + column + P::column_of(piece);
-                y[piece] = load<kTiles>(b.y, at);
+                y[piece] = load_words<kTiles>(b.y, at);
                 if (b.z) z[piece] = load<kTiles>(b.z, at);
             }
         });
@@ -707,25 +645,36 @@ static __global__ void __launch_bounds__(kThreads) backward_kernel(Backward b)
         Pack<kTiles> value = sum_of_parts<kTiles>(parts, piece);
 #pragma unroll
         for (int t = 0; t < kTiles; t++)
-            value.at[t] *= ewci_activation_slope(y[piece].at[t], z[piece].at[t], (int)b.activation);
-        store(b.below, (row + P::row_of(piece)) * leading + column + P::column_of(piece), value);
+            value.at[t] *= ewci_activation_slope(y[piece].at[t], z[piece].at[t], b.activation);
+        store_words(
+            b.below, (row + P::row_of(piece)) * leading + column + P::column_of(piece), value);
     }
 }
 
 /* ---- Weight gradients and the optimizer step ----
  *
- * A warp makes 16 x 16 entries of a gradient delta^T x over the whole batch, and steps the weights
- * that belong to them. Its lane's rows are 2 g and 2 g + 1 of the tile, its columns 4 p to 4 p + 3:
- * of delta, x and the weights it reads neighbours. Nobody else reads those weights. */
+ * A block makes a tile of a gradient delta^T x over the whole batch, a warp 16 x 16 of it, and steps
+ * the weights that belong to it: their state is on its way while the kernel waits for delta. Rows of
+ * delta and x come into shared memory in chunks. A lane's rows are 2 g and 2 g + 1 of its warp's
+ * part, its columns 4 p to 4 p + 3; of a step of 16 rows of the batch it has p, p + 4, p + 8 and
+ * p + 12, which, like the pitches of rows, is for the banks. */
 
-static constexpr int kColumnsOfUpdate = 16;
-static constexpr int kRowsOfLane = 2; /* 4 need twice the registers: half as many loads under way */
-static constexpr int kRowsOfUpdate = 8 * kRowsOfLane;
+static constexpr int kWarpsDown = 2, kWarpsAcross = 5;
+static constexpr unsigned kUpdateThreads = kWarpsDown * kWarpsAcross * kWarp;
+static constexpr int kRowsOfLane = 2;
+static constexpr int kRowsOfUpdate = 16 * kWarpsDown, kColumnsOfUpdate = 16 * kWarpsAcross;
+static constexpr int kChunk = 64, kChunks = 2; /* rows of the batch; chunks under way */
+static constexpr int kDeltaPitch = kRowsOfUpdate + 8, kInputPitch = kColumnsOfUpdate + 8;
+static constexpr int kChunkWords = kChunk * (kDeltaPitch + kInputPitch);
+static constexpr size_t kUpdateBytes = sizeof(uint32_t) * kChunks * kChunkWords;
+static_assert(kChunks == 2 && kDeltaPitch % 32 % 16 == 8 && kInputPitch % 32 % 16 == 8);
+static constexpr int kGatherWarps = 2; /* for a row of the next batch */
+static constexpr int64_t kGatherRows = kUpdateThreads / kWarp / kGatherWarps; /* of a block */
 
 struct UpdateLayer {
-    const float *delta;   /* (rows, out) padded */
-    const float *x;       /* (rows, in) padded */
-    int64_t weight, bias; /* offsets */
+    const uint32_t *delta; /* (rows, out) padded */
+    const uint32_t *x;     /* (rows, in) padded */
+    int64_t weight, bias;  /* offsets */
     int64_t in, out;
     int32_t first_tile;
     int32_t across; /* tiles side by side */
@@ -735,57 +684,112 @@ struct UpdateLayer {
 struct Update {
     UpdateLayer layers[kMaxLayers];
     int32_t count;
-    int32_t steps; /* of 16 rows */
     int32_t tiles;
     StepBuffers buffers;
     const float *loss; /* (rows) */
     double *total;
     int64_t rows;
     int32_t *flag;
+    Gather next; /* of the next batch, by the first blocks, of which there may be none */
+    int32_t gather_blocks;
 };
 
-struct UpdateOperands {
-    RowValues<kRowsOfLane> rows;
-    ColumnValues<2> columns;
+/* What a thread copies of chunks of a tile's delta, or of its x: 16 bytes of some rows. */
+template <int kColumns, int kPitch>
+struct ChunkCopy {
+    static constexpr int kOfRow = kColumns / 4, kRows = (int)kUpdateThreads / kOfRow; /* at a time */
+    const uint32_t *from;
+    int32_t row, to, leading;
+    bool is_there;
+
+    /* Of rows of the batch from `first_row` and columns from `column` on; what is beyond them, and
+     * beyond the batch, becomes 0. */
+    __device__ __forceinline__ ChunkCopy(
+        const uint32_t *matrix, int64_t width, int first_row, int64_t column)
+    {
+        const int own = (int)threadIdx.x % kOfRow * 4;
+        row = (int)threadIdx.x / kOfRow;
+        to = row * kPitch + own;
+        leading = (int32_t)padded(width);
+        from = matrix + (int64_t)(first_row + row) * leading + column + own;
+        is_there = column + own < leading;
+    }
+    /* Of `rows` from the first on, chunk `number`. */
+    __device__ __forceinline__ void copy(uint32_t *chunk, int number, int rows) const
+    {
+#pragma unroll
+        for (int r = 0; r < kChunk; r += kRows)
+            if (kChunk % kRows == 0 || row + r < kChunk)
+                ewck_copy_async_16(chunk + to + r * kPitch,
+                    from + (int64_t)(number * kChunk + r) * leading,
+                    is_there && row + number * kChunk + r < rows ? 16 : 0);
+    }
 };
 
-static __device__ __forceinline__ void load_operands(
-    UpdateOperands &to, const float *delta, int64_t out, const float *x, int64_t in, int step)
+struct UpdateSums {
+    Sums<kRowsOfLane, 2> weights;
+    float bias[kRowsOfLane];
+};
+
+/* The lane's part of the products of a chunk: `delta` and `x` at its column of row p. */
+static __device__ __forceinline__ void multiply_chunk(
+    UpdateSums &sums, const uint32_t *delta, const uint32_t *x, bool has_bias)
 {
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
-        const int at = step * kDepthOfStep + k;
-        const Pack<kRowsOfLane> d = load<kRowsOfLane>(delta, at * out);
-        const Pack<2> value = load<2>(x, at * in);
+    for (int step = 0; step < kChunk / kDepthOfStep; step++) {
+        Neighbours<uint32_t, 2> d[4], v[4];
 #pragma unroll
-        for (int i = 0; i < kRowsOfLane; i++)
-            to.rows.at[i][k] = d.at[i];
-        to.columns.at[0][k] = value.at[0];
-        to.columns.at[1][k] = value.at[1];
+        for (int k = 0; k < 4; k++) {
+            const int r = step * kDepthOfStep + 4 * k;
+            d[k] = *reinterpret_cast<const Neighbours<uint32_t, 2> *>(delta + r * kDeltaPitch);
+            v[k] = *reinterpret_cast<const Neighbours<uint32_t, 2> *>(x + r * kInputPitch);
+        }
+        RowPlanes<kRowsOfLane> rows;
+        ColumnPlanes<2> columns;
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                rows.set(i, half, pair_of_words(d[2 * half].at[i], d[2 * half + 1].at[i]));
+                columns.set(i, half, pair_of_words(v[2 * half].at[i], v[2 * half + 1].at[i]));
+            }
+        multiply(sums.weights, rows, columns);
+        if (has_bias)
+#pragma unroll
+            for (int i = 0; i < kRowsOfLane; i++)
+#pragma unroll
+                for (int k = 0; k < 4; k++)
+                    sums.bias[i] += word_value(d[k].at[i]);
     }
 }
 
 /* The weights of a lane: kRowsOfLane rows of four neighbours. */
 struct Place {
-    int64_t at, in;          /* of the first, and from row to row */
-    int64_t rows_left, left; /* rows and neighbours that there are */
-    bool vector;
+    int64_t at;              /* of the first */
+    int32_t in;              /* from row to row */
+    int32_t rows_left, left; /* rows and neighbours that there are, at most those of a lane */
 };
 
-template <class Rule>
-static __device__ __forceinline__ void load_states(
-    StepState<4> (&states)[kRowsOfLane], const StepBuffers &buffers, const Place &place)
+/* How many of `wanted` are left. */
+static __device__ __forceinline__ int32_t left_of(int64_t left, int32_t wanted)
 {
-    const auto load_rows = [&](auto vector) {
+    return left < wanted ? (left > 0 ? (int32_t)left : 0) : wanted;
+}
+
+template <class Rule>
+static __device__ __forceinline__ void load_states(StepState<4> (&states)[kRowsOfLane],
+    const StepBuffers &buffers, const Place &place, bool vector)
+{
+    const auto load_rows = [&](auto four) {
 #pragma unroll
         for (int i = 0; i < kRowsOfLane; i++)
             if (i < place.rows_left)
                 for_each_read<Rule>(states[i], buffers, [&](Pack<4> &pack, const float *buffer) {
-                    load_some<decltype(vector)::value>(
-                        pack.at, buffer + place.at + i * place.in, place.left);
+                    load_some<decltype(four)::value>(
+                        pack.at, buffer + place.at + (int64_t)i * place.in, place.left);
                 });
     };
-    if (!place.vector)
+    if (!vector)
         load_rows(std::false_type());
     else if (place.left > 0)
         load_rows(std::true_type());
@@ -793,12 +797,12 @@ static __device__ __forceinline__ void load_states(
 
 template <class Rule>
 static __device__ __forceinline__ void store_state(
-    const StepState<4> &state, const StepBuffers &buffers, const Place &place, int i)
+    const StepState<4> &state, const StepBuffers &buffers, const Place &place, bool vector, int i)
 {
     if (i >= place.rows_left || place.left <= 0) return;
     for_each_written<Rule>(state, buffers, [&](const Pack<4> &pack, float *buffer) {
-        float *const to = buffer + place.at + i * place.in;
-        if (place.vector) {
+        float *const to = buffer + place.at + (int64_t)i * place.in;
+        if (vector) {
             store(to, 0, pack);
         } else {
 #pragma unroll
@@ -811,7 +815,7 @@ static __device__ __forceinline__ void store_state(
 /* Steps the bias of a row, one row for each lane p of a group; gradients: the lane's parts. */
 template <class Rule>
 static __device__ __forceinline__ bool update_bias(float (&gradients)[kRowsOfLane], int64_t at,
-    int64_t rows_left, int pair, const StepBuffers &buffers, const ewck_rule &rule,
+    int rows_left, int pair, const StepBuffers &buffers, const ewck_rule &rule,
     const ewck_step &step)
 {
     Pack<1> g = {};
@@ -842,37 +846,51 @@ static __device__ __forceinline__ void add_losses(double *total, const float *lo
     if (threadIdx.x % kWarp == 0) *total += sum;
 }
 
-/* Returns whether all that is new is finite. The weights were written by the step before: they may
- * be read before the wait, as all of it has been waited for by this step's first kernel. */
+/* Returns whether all that is new is finite; `step` is there after a barrier. The weights were written
+ * by the step before: they may be read before the wait, as all of it has been waited for by this
+ * step's first kernel. */
 template <class Rule>
-static __device__ __forceinline__ bool update_tile(const UpdateLayer &layer, int tile, int steps,
-    const StepBuffers &buffers, const ewck_rule &rule, const ewck_step &step)
+static __device__ __forceinline__ bool update_tile(uint32_t *chunks, const UpdateLayer &layer,
+    int tile, int rows, const StepBuffers &buffers, const ewck_rule &rule, const ewck_step &step)
 {
     const Lane lane = my_lane();
-    const int row = tile / layer.across * kRowsOfUpdate + kRowsOfLane * lane.group;
-    const int edge = tile % layer.across * kColumnsOfUpdate, column = edge + 4 * lane.pair;
-    const int64_t out = padded(layer.out), in = padded(layer.in);
-    /* k of a lane: rows 4 p to 4 p + 3 of the batch */
-    const float *const delta = layer.delta + 4 * lane.pair * out + row;
-    const float *const x = layer.x + 4 * lane.pair * in + edge + 2 * lane.group;
-    const Place place = {layer.weight + row * layer.in + column, layer.in, layer.out - row,
-        layer.in - column, layer.vector != 0};
+    const int64_t first_row = (int64_t)(tile / layer.across) * kRowsOfUpdate;
+    const int64_t first_column = (int64_t)(tile % layer.across) * kColumnsOfUpdate;
+    const int down = lane.warp / kWarpsAcross * 16, across = lane.warp % kWarpsAcross * 16;
+    const int64_t row = first_row + down + kRowsOfLane * lane.group;
+    const int64_t column = first_column + across + 4 * lane.pair;
+    const Place place = {layer.weight + row * layer.in + column, (int32_t)layer.in,
+        left_of(layer.out - row, kRowsOfLane), left_of(layer.in - column, 4)};
+    const bool has_bias = first_column + across == 0;
     StepState<4> states[kRowsOfLane] = {};
-    load_states<Rule>(states, buffers, place);
-    ewck_wait_for_last();
-    UpdateOperands operands;
-    load_operands(operands, delta, out, x, in, 0);
-    Sums<kRowsOfLane, 2> sums = {};
-    float bias[kRowsOfLane] = {};
-    for (int k = 0; k < steps; k++) {
-        multiply(sums, operands.rows, operands.columns);
-        if (edge == 0)
+    load_states<Rule>(states, buffers, place, layer.vector != 0);
+    UpdateSums sums = {};
+    for (int first = 0; first < rows; first += kChunks * kChunk) {
+        const ChunkCopy<kRowsOfUpdate, kDeltaPitch> delta(
+            layer.delta, layer.out, first, first_row);
+        const ChunkCopy<kColumnsOfUpdate, kInputPitch> x(layer.x, layer.in, first, first_column);
+        if (first == 0)
+            ewck_wait_for_last();
+        else
+            __syncthreads(); /* the chunks have been read */
 #pragma unroll
-            for (int i = 0; i < kRowsOfLane; i++)
+        for (int number = 0; number < kChunks; number++) {
+            delta.copy(chunks + number * kChunkWords, number, rows - first);
+            x.copy(chunks + number * kChunkWords + kChunk * kDeltaPitch, number, rows - first);
+            ewck_copy_async_commit();
+        }
 #pragma unroll
-                for (int j = 0; j < 4; j++)
-                    bias[i] += operands.rows.at[i][j];
-        if (k + 1 < steps) load_operands(operands, delta, out, x, in, k + 1);
+        for (int number = 0; number < kChunks; number++) {
+            if (number == 0)
+                ewck_copy_async_wait<kChunks - 1>();
+            else
+                ewck_copy_async_wait<0>();
+            __syncthreads();
+            const uint32_t *const chunk = chunks + number * kChunkWords;
+            multiply_chunk(sums, chunk + lane.pair * kDeltaPitch + down + 2 * lane.group,
+                chunk + kChunk * kDeltaPitch + lane.pair * kInputPitch + across + 2 * lane.group,
+                has_bias);
+        }
     }
     bool finite = true;
 #pragma unroll
@@ -880,47 +898,55 @@ static __device__ __forceinline__ bool update_tile(const UpdateLayer &layer, int
         Pack<4> g;
 #pragma unroll
         for (int k = 0; k < 4; k++)
-            g.at[k] = sums.of(i, k % 2, k / 2);
+            g.at[k] = sums.weights.of(i, k % 2, k / 2);
         finite &= step_state<Rule>(states[i], g, rule, step);
-        store_state<Rule>(states[i], buffers, place, i);
+        store_state<Rule>(states[i], buffers, place, layer.vector != 0, i);
     }
-    if (edge == 0)
+    if (has_bias)
         finite &= update_bias<Rule>(
-            bias, layer.bias + row, place.rows_left, lane.pair, buffers, rule, step);
+            sums.bias, layer.bias + row, place.rows_left, lane.pair, buffers, rule, step);
     return finite;
 }
 
-/* One warp for a tile at a time; that of the tile behind the last one adds up the losses. */
+/* The first blocks gather the next batch (nobody reads that x and those labels any more), the last
+ * one adds up the losses, each other makes a tile. */
 template <class Rule>
-static __global__ void __launch_bounds__(kThreads, 2)
-    update_kernel(Update u, ewck_rule rule, const ewck_step *step_block)
+static __global__ void __launch_bounds__(kUpdateThreads, 2)
+    update_kernel(const Update u, ewck_rule rule, const ewck_step *step_block)
 {
-    const ewck_step step = ewck_load_l2(step_block);
-    if (!Rule::kMomentum) rule.momentum = 0.0f;
-    bool finite = true;
-    for (int tile = (int)(blockIdx.x * kWarps + threadIdx.x / kWarp); tile <= u.tiles;
-         tile += (int)(gridDim.x * kWarps)) {
-        if (tile == u.tiles) {
-            ewck_wait_for_last();
-            add_losses(u.total, u.loss, u.rows);
-            break;
-        }
-        int i = 0;
-        while (i + 1 < u.count && tile >= u.layers[i + 1].first_tile)
-            i++;
-        finite &= update_tile<Rule>(
-            u.layers[i], tile - u.layers[i].first_tile, u.steps, u.buffers, rule, step);
+    EWC_SHARED_DYNAMIC(uint32_t, chunks);
+    EWC_SHARED(ewck_step, step, 1); /* registers are few */
+    const int tile = (int)blockIdx.x - u.gather_blocks;
+    if (tile < 0) {
+        Gather next = u.next;
+        next.view.parts = nullptr; /* so that the compiler knows */
+        next.make_row<uint8_t, false>(
+            (int64_t)blockIdx.x * kGatherRows + threadIdx.x / (kGatherWarps * kWarp),
+            threadIdx.x % (kGatherWarps * kWarp), kGatherWarps * kWarp);
+        return;
     }
+    if (tile == u.tiles) {
+        ewck_wait_for_last();
+        if (threadIdx.x < kWarp) add_losses(u.total, u.loss, u.rows);
+        return;
+    }
+    if (threadIdx.x == 0) *step = ewck_load_l2(step_block);
+    if (!Rule::kMomentum) rule.momentum = 0.0f;
+    int i = 0;
+    while (i + 1 < u.count && tile >= u.layers[i + 1].first_tile)
+        i++;
+    const bool finite = update_tile<Rule>(
+        chunks, u.layers[i], tile - u.layers[i].first_tile, (int)u.rows, u.buffers, rule, *step);
     if (!finite) atomicExch(u.flag, 1); /* atomic, as many threads may write it */
 }
 
 /* ---- Memory ---- */
 
 struct Layer {
-    ewck_layer at; /* its offsets and sizes */
-    float *y;      /* (rows, out) padded; of the last layer NULL: nothing reads its logits */
-    float *z;      /* the same before the activation, where the slope needs it, else NULL */
-    float *delta;  /* (rows, out) padded: gradient at z */
+    ewck_layer at;   /* its offsets and sizes */
+    uint32_t *y;     /* (rows, out) padded; of the last layer NULL: nothing reads its logits */
+    float *z;        /* the same before the activation, where the slope needs it, else NULL */
+    uint32_t *delta; /* (rows, out) padded: gradient at z */
 };
 
 /* What a step works on. What stands in the padding of columns is 0 from the beginning and stays so:
@@ -928,10 +954,9 @@ struct Layer {
 struct Net {
     ewck_mlp given;
     Layer layers[kMaxLayers];
-    float *x;         /* (rows, inputs) padded */
-    int32_t *labels;  /* (rows) */
-    int64_t *samples; /* (rows) */
-    float *loss;      /* (rows) */
+    uint32_t *x[2];     /* (rows, inputs) padded, of this step and of the next */
+    int32_t *labels[2]; /* (rows) likewise */
+    float *loss;        /* (rows) */
     size_t bytes;
 };
 
@@ -965,18 +990,19 @@ static Net net_of(const ewck_mlp &given)
     net.given = given;
     Pieces pieces = {static_cast<char *>(given.memory), 0};
     const int64_t rows = padded(given.max_rows), last = given.count - 1;
-    net.x = pieces.take<float>(rows * padded(given.host_layers[0].in));
-    net.labels = pieces.take<int32_t>(rows);
-    net.samples = pieces.take<int64_t>(rows);
+    for (int i = 0; i < 2; i++) {
+        net.x[i] = pieces.take<uint32_t>(rows * padded(given.host_layers[0].in));
+        net.labels[i] = pieces.take<int32_t>(rows);
+    }
     net.loss = pieces.take<float>(rows);
     for (int64_t i = 0; i <= last; i++) {
         Layer &layer = net.layers[i];
         layer.at = given.host_layers[i];
         const int64_t size = rows * padded(layer.at.out);
-        if (i < last) layer.y = pieces.take<float>(size);
+        if (i < last) layer.y = pieces.take<uint32_t>(size);
         if (i < last && ewck_activation_needs_z(layer.at.activation))
             layer.z = pieces.take<float>(size);
-        layer.delta = pieces.take<float>(size);
+        layer.delta = pieces.take<uint32_t>(size);
     }
     net.bytes = pieces.used;
     return net;
@@ -997,8 +1023,9 @@ extern "C" size_t ewck_mlp_memory(const ewck_layer *host_layers, int64_t count, 
  * Kernels of a step follow each other early (launch.h): each has waited for the one before, and so
  * for all before that, when the next begins. Until it waits itself a kernel reads only what none of
  * the two before it could have written: weights, which the last kernel of a step writes and only
- * its first would find unfinished; the data set; and the step blocks, for which the first kernel of
- * the first step is launched late. */
+ * its first would find unfinished; the data set, labels of this batch; and the step blocks, for
+ * which the first kernel of all is launched late. Batches have two places in turn: what is gathered
+ * goes where nobody has read since the last but one. */
 
 /* Whether rows of weights of this layer can be read four at a time. */
 static bool is_aligned(const Net &net, int64_t i)
@@ -1035,17 +1062,19 @@ static dim3 tile_grid(int64_t rows, int64_t columns, int tiles)
     return dim3((unsigned)divide_up(columns, 8 * tiles), (unsigned)divide_up(rows, kRowsOfTile));
 }
 
-static Forward forward_of(const Net &net, int64_t i)
+/* `parity` in these: which of the two places the step's batch has. */
+static Forward forward_of(const Net &net, int64_t i, int parity)
 {
     const Layer &layer = net.layers[i];
-    return {i == 0 ? net.x : net.layers[i - 1].y, net.x, net.given.theta + layer.at.weight,
+    return {i == 0 ? net.x[parity] : net.layers[i - 1].y, net.given.theta + layer.at.weight,
         net.given.theta + layer.at.bias, layer.y, layer.z, layer.at.out, layer.at.in,
-        layer.at.activation};
+        layer.at.activation, i == 0};
 }
 
-static cudaError_t launch_forward(const Net &net, int64_t i, int64_t rows, cudaStream_t stream)
+static cudaError_t launch_forward(
+    const Net &net, int64_t i, int parity, int64_t rows, cudaStream_t stream)
 {
-    const Forward f = forward_of(net, i);
+    const Forward f = forward_of(net, i, parity);
     const int early = net.given.early;
     return with_shape(rows, f.columns, is_aligned(net, i), [=](auto tiles, auto vector) {
         EWC_LAUNCH_EARLY(early, (forward_kernel<tiles(), vector()>),
@@ -1054,47 +1083,49 @@ static cudaError_t launch_forward(const Net &net, int64_t i, int64_t rows, cudaS
     });
 }
 
-/* Whether the images of a tile are bytes, fit into shared memory, share one pixel map and are as
- * they are stored. */
-static bool fuses_gather(const Net &net, const ewck_view &view)
+/* Whether the last kernel of a step gathers the next batch: of one task's bytes as they are stored.
+ */
+static bool gathers_ahead(const ewck_view &view)
 {
-    return net.given.count > 1 && !view.parts && view.pixels <= 1024 && !view.floats &&
-           !view.augment;
+    return !view.parts && !view.floats && !view.augment;
 }
 
-static cudaError_t launch_gather(const Net &net, const ewck_view &view, const ewck_step *step,
-    int64_t rows, int early, cudaStream_t stream)
+static Gather gather_of(
+    const Net &net, const ewck_view &view, const ewck_step *step, int parity, int64_t rows)
 {
-    const Forward f = forward_of(net, 0);
-    const uintptr_t all = (uintptr_t)view.images | (uintptr_t)view.index | (uintptr_t)view.weight |
-                          (uintptr_t)view.bias;
-    const bool vector = is_aligned(net, 0) && view.pixels % 16 == 0 && all % 16 == 0;
-    int32_t *const labels = net.labels;
-    int64_t *const samples = net.samples;
-    return with_shape(rows, f.columns, vector, [=](auto tiles, auto aligned) {
-        const size_t images = (size_t)(view.pixels + 3) / 4 * 4 * kRowsOfTile;
-        const size_t parts = parts_bytes<tiles()>();
-        EWC_LAUNCH_EARLY(early, (forward_gather_kernel<tiles(), aligned()>),
-            tile_grid(rows, f.columns, tiles()), kThreads, images > parts ? images : parts, stream,
-            f, view, labels, samples, step, rows);
-        return cudaGetLastError();
-    });
+    return {view, step, net.x[parity], net.labels[parity], rows};
 }
 
-static cudaError_t launch_head(const Net &net, int64_t rows, cudaStream_t stream)
+static cudaError_t launch_gather(const Gather &gather, int early, cudaStream_t stream)
+{
+    const ewck_view &view = gather.view;
+    const auto kernel =
+        view.augment ? (view.floats ? gather_kernel<float, true> : gather_kernel<uint8_t, true>)
+                     : (view.floats ? gather_kernel<float, false> : gather_kernel<uint8_t, false>);
+    EWC_LAUNCH_EARLY(early, kernel, (unsigned)padded(gather.rows), kThreads, 0, stream, gather);
+    return cudaGetLastError();
+}
+
+static cudaError_t launch_head(const Net &net, int parity, int64_t rows, cudaStream_t stream)
 {
     const Layer &head = net.layers[net.given.count - 1];
     const Layer *const below = net.given.count > 1 ? &head - 1 : nullptr;
-    const Head h = {below ? below->y : net.x, below ? below->z : nullptr,
-        net.given.theta + head.at.weight, net.given.theta + head.at.bias, net.labels,
+    const Head h = {below ? below->y : net.x[parity], below ? below->z : nullptr,
+        net.given.theta + head.at.weight, net.given.theta + head.at.bias, net.labels[parity],
         net.given.weights, net.loss, head.delta, below ? below->delta : nullptr, net.given.heads,
         head.at.out, head.at.in, below ? below->at.activation : (int)EWCK_ACTIVATION_NONE,
         1.0f / (float)rows};
     const unsigned blocks = (unsigned)padded(rows);
-    if (is_aligned(net, net.given.count - 1))
-        EWC_LAUNCH_EARLY(net.given.early, head_kernel<true>, blocks, kThreads, 0, stream, h, rows);
+    const int early = net.given.early;
+    const size_t bytes = sizeof(float) * (size_t)(h.columns * h.depth);
+    if (!is_aligned(net, net.given.count - 1))
+        EWC_LAUNCH_EARLY(
+            early, (head_kernel<false, false>), blocks, kThreads, 0, stream, h, rows);
+    else if (!below || bytes > kMostStaged)
+        EWC_LAUNCH_EARLY(early, (head_kernel<true, false>), blocks, kThreads, 0, stream, h, rows);
     else
-        EWC_LAUNCH_EARLY(net.given.early, head_kernel<false>, blocks, kThreads, 0, stream, h, rows);
+        EWC_LAUNCH_EARLY(
+            early, (head_kernel<true, true>), blocks, kThreads, bytes, stream, h, rows);
     return cudaGetLastError();
 }
 
@@ -1112,11 +1143,10 @@ static cudaError_t launch_backward(const Net &net, int64_t i, int64_t rows, cuda
     });
 }
 
-static Update update_of(const Net &net, int64_t rows)
+static Update update_of(const Net &net, int parity, int64_t rows)
 {
     Update u = {};
     u.count = (int32_t)net.given.count;
-    u.steps = (int32_t)divide_up(rows, kDepthOfStep);
     u.loss = net.loss;
     u.total = net.given.total;
     u.rows = rows;
@@ -1125,7 +1155,7 @@ static Update update_of(const Net &net, int64_t rows)
         const Layer &layer = net.layers[i];
         UpdateLayer &to = u.layers[i];
         to.delta = layer.delta;
-        to.x = i == 0 ? net.x : net.layers[i - 1].y;
+        to.x = i == 0 ? net.x[parity] : net.layers[i - 1].y;
         to.weight = layer.at.weight;
         to.bias = layer.at.bias;
         to.in = layer.at.in;
@@ -1138,40 +1168,50 @@ static Update update_of(const Net &net, int64_t rows)
     return u;
 }
 
-static cudaError_t launch_update(
-    const Net &net, const ewck_rule &rule, const ewck_step *step, int64_t rows, cudaStream_t stream)
+/* `next`: what is gathered, or NULL. */
+static cudaError_t launch_update(const Net &net, const ewck_rule &rule, const ewck_step *step,
+    int parity, int64_t rows, const Gather *next, cudaStream_t stream)
 {
-    Update u = update_of(net, rows);
+    Update u = update_of(net, parity, rows);
     const ewck_mlp &g = net.given;
+    if (next) {
+        u.next = *next;
+        u.gather_blocks = (int32_t)divide_up(padded(rows), kGatherRows);
+    }
     return with_rule(rule, [&](auto kind) {
         using Rule = decltype(kind);
         u.buffers = {g.theta, Rule::kMomentum ? g.m : nullptr, Rule::kAdam ? g.v : nullptr,
             Rule::kPulls ? g.s : nullptr, Rule::kPulls ? g.mu : nullptr};
-        EWC_LAUNCH_EARLY(g.early, update_kernel<Rule>, ewck_grid(u.tiles + 1, kWarps), kThreads, 0,
-            stream, u, rule, step);
+        const auto kernel = update_kernel<Rule>;
+        const cudaError_t error = cudaFuncSetAttribute((const void *)kernel,
+            cudaFuncAttributeMaxDynamicSharedMemorySize, (int)kUpdateBytes);
+        if (error != cudaSuccess) return error;
+        EWC_LAUNCH_EARLY(g.early, kernel, (unsigned)(u.gather_blocks + u.tiles + 1), kUpdateThreads,
+            kUpdateBytes, stream, u, rule, step);
         return cudaGetLastError();
     });
 }
 
-/* One step; `early`: the first kernel may begin before the last of the step before has ended. */
+/* Step `i` of a launch of `count`. The first kernel of all begins after the last one before it. */
 static cudaError_t launch_step(const Net &net, const ewck_view &view, const ewck_rule &rule,
-    const ewck_step *step, int64_t rows, int early, cudaStream_t stream)
+    const ewck_step *steps, int64_t rows, int64_t i, int64_t count, cudaStream_t stream)
 {
-    const int64_t count = net.given.count;
-    cudaError_t error;
-    if (fuses_gather(net, view)) {
-        error = launch_gather(net, view, step, rows, early, stream);
-    } else {
-        error = ewck_gather_padded(
-            net.x, padded(net.layers[0].at.in), net.labels, net.samples, &view, step, rows, stream);
-        if (error == cudaSuccess && count > 1) error = launch_forward(net, 0, rows, stream);
-    }
-    for (int64_t i = 1; i + 1 < count && error == cudaSuccess; i++)
-        error = launch_forward(net, i, rows, stream);
-    if (error == cudaSuccess) error = launch_head(net, rows, stream);
-    for (int64_t i = count - 2; i > 0 && error == cudaSuccess; i--)
-        error = launch_backward(net, i, rows, stream);
-    return error == cudaSuccess ? launch_update(net, rule, step, rows, stream) : error;
+    const int64_t top = net.given.count - 1;
+    const int parity = (int)(i % 2);
+    const bool ahead = gathers_ahead(view);
+    const Gather next = gather_of(net, view, steps + i + 1, 1 - parity, rows);
+    cudaError_t error = cudaSuccess;
+    if (i == 0 || !ahead)
+        error = launch_gather(
+            gather_of(net, view, steps + i, parity, rows), i > 0 && net.given.early, stream);
+    for (int64_t l = 0; l < top && error == cudaSuccess; l++)
+        error = launch_forward(net, l, parity, rows, stream);
+    if (error == cudaSuccess) error = launch_head(net, parity, rows, stream);
+    for (int64_t l = top - 1; l > 0 && error == cudaSuccess; l--)
+        error = launch_backward(net, l, rows, stream);
+    return error == cudaSuccess ? launch_update(net, rule, steps + i, parity, rows,
+                                      ahead && i + 1 < count ? &next : nullptr, stream)
+                                : error;
 }
 
 extern "C" cudaError_t ewck_mlp_steps(const ewck_mlp *host_net, const ewck_view *host_view,
@@ -1180,13 +1220,12 @@ extern "C" cudaError_t ewck_mlp_steps(const ewck_mlp *host_net, const ewck_view 
 {
     if (rows < 0 || rows > host_net->max_rows || count < 0 ||
         !is_supported(host_net->host_layers, host_net->count, host_net->max_rows) ||
-        host_view->features != host_net->host_layers[0].in)
+        host_view->features != host_net->host_layers[0].in || !can_gather(*host_view))
         return cudaErrorInvalidValue;
     if (rows == 0) return cudaSuccess;
     const Net net = net_of(*host_net);
     cudaError_t error = cudaSuccess;
     for (int64_t i = 0; i < count && error == cudaSuccess; i++)
-        error = launch_step(
-            net, *host_view, *host_rule, steps + i, rows, i > 0 && net.given.early, stream);
+        error = launch_step(net, *host_view, *host_rule, steps, rows, i, count, stream);
     return error;
 }

@@ -39,6 +39,26 @@ static __device__ __forceinline__ PlanePair split_pair(float first, float second
     return planes;
 }
 
+/* ---- Both planes of a float in a word, the high one in the high half ---- */
+
+static __device__ __forceinline__ float word_value(uint32_t word)
+{
+    return second_of(word) + first_of(word);
+}
+
+static __device__ __forceinline__ PlanePair pair_of_words(uint32_t first, uint32_t second)
+{
+    return {first >> 16 | (second & 0xffff0000u), (first & 0xffffu) | second << 16};
+}
+
+static __device__ __forceinline__ uint32_t word_of(float x)
+{
+    const PlanePair planes = split_pair(x, 0.0f);
+    return planes.high << 16 | (planes.low & 0xffffu);
+}
+
+/* ---- Matrices of two planes ---- */
+
 /* By one instruction: nvcc 13 makes a store of each member where a vector is assigned. */
 static __device__ __forceinline__ void store_vector(uint16_t *to, uint2 value)
 {
