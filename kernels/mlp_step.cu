@@ -496,7 +496,7 @@ static __device__ __forceinline__ void stage_weights(float *to, const Head &h)
 /* Entries [o, o + kWarps, ...) of weight times the row, by the lanes of a warp. */
 template <class Weights>
 static __device__ __forceinline__ void head_logits(
-    float *logits, const Head &h, const Weights &weights, const uint32_t *in)
+    float *logits, const Head &h, const Weights &weights, const float *bias, const uint32_t *in)
 {
     constexpr int kAtOnce = 2;
     const int lane = (int)(threadIdx.x % kWarp), warp = (int)(threadIdx.x / kWarp);
@@ -520,7 +520,7 @@ static __device__ __forceinline__ void head_logits(
         for (int j = 0; j < kAtOnce; j++) {
             const int64_t column = first + j * kWarps;
             const float total = warp_sum(sum[j]);
-            if (lane == 0 && column < h.columns) logits[column] = total + h.bias[column];
+            if (lane == 0 && column < h.columns) logits[column] = total + bias[column];
         }
     }
 }
@@ -552,6 +552,7 @@ static __global__ void __launch_bounds__(kThreads, 1) head_kernel(Head h, int64_
 {
     EWC_SHARED(float, logits, kMaxLogits);
     EWC_SHARED(float, seeds, kMaxLogits);
+    EWC_SHARED(float, bias, kMaxLogits);
     EWC_SHARED_DYNAMIC(float, staged);
     if (!h.below) ewck_wait_for_last();
     const int64_t row = blockIdx.x, leading = padded(h.columns), leading_below = padded(h.depth);
@@ -566,15 +567,15 @@ static __global__ void __launch_bounds__(kThreads, 1) head_kernel(Head h, int64_
     }
     const HeadWeights<kVector, kStaged> weights = {kStaged ? staged : h.weight};
     if (kStaged) stage_weights(staged, h);
+    for (int64_t column = threadIdx.x; column < h.columns; column += kThreads)
+        bias[column] = ewck_load_l2(h.bias + column);
     Target target = {};
     if (threadIdx.x < kWarp) target = target_of(h, row);
     ewck_wait_for_last();
-    if (kStaged) {
-        ewck_copy_async_wait<0>();
-        __syncthreads();
-    }
+    if (kStaged) ewck_copy_async_wait<0>();
+    __syncthreads();
     const uint32_t *const in = h.in + row * leading_below;
-    head_logits(logits, h, weights, in);
+    head_logits(logits, h, weights, bias, in);
     __syncthreads();
     if (threadIdx.x < kWarp) head_loss(seeds, h, logits, target, row);
     if (!below) return;
@@ -667,7 +668,7 @@ static constexpr int kChunk = 64, kChunks = 2; /* rows of the batch; chunks unde
 static constexpr int kDeltaPitch = kRowsOfUpdate + 8, kInputPitch = kColumnsOfUpdate + 8;
 static constexpr int kChunkWords = kChunk * (kDeltaPitch + kInputPitch);
 static constexpr size_t kUpdateBytes = sizeof(uint32_t) * kChunks * kChunkWords;
-static_assert(kChunks == 2 && kDeltaPitch % 32 % 16 == 8 && kInputPitch % 32 % 16 == 8);
+static_assert(kChunks == 2 && kRowsOfLane == 2 && kDeltaPitch % 32 % 16 == 8 && kInputPitch % 32 % 16 == 8);
 static constexpr int kGatherWarps = 2; /* for a row of the next batch */
 static constexpr int64_t kGatherRows = kUpdateThreads / kWarp / kGatherWarps; /* of a block */
 
@@ -893,14 +894,15 @@ static __device__ __forceinline__ bool update_tile(uint32_t *chunks, const Updat
         }
     }
     bool finite = true;
-#pragma unroll
+#pragma unroll 1 /* twice the code is slower: each instruction is executed once */
     for (int i = 0; i < kRowsOfLane; i++) {
         Pack<4> g;
 #pragma unroll
         for (int k = 0; k < 4; k++)
-            g.at[k] = sums.weights.of(i, k % 2, k / 2);
-        finite &= step_state<Rule>(states[i], g, rule, step);
-        store_state<Rule>(states[i], buffers, place, layer.vector != 0, i);
+            g.at[k] = i == 0 ? sums.weights.of(0, k % 2, k / 2) : sums.weights.of(1, k % 2, k / 2);
+        finite &= step_state<Rule>(states[0], g, rule, step);
+        store_state<Rule>(states[0], buffers, place, layer.vector != 0, i);
+        states[0] = states[1];
     }
     if (has_bias)
         finite &= update_bias<Rule>(

@@ -48,7 +48,11 @@ static __device__ __forceinline__ float word_value(uint32_t word)
 
 static __device__ __forceinline__ PlanePair pair_of_words(uint32_t first, uint32_t second)
 {
+#ifdef __CUDA_ARCH__
+    return {__byte_perm(first, second, 0x7632), __byte_perm(first, second, 0x5410)};
+#else
     return {first >> 16 | (second & 0xffff0000u), (first & 0xffffu) | second << 16};
+#endif
 }
 
 static __device__ __forceinline__ uint32_t word_of(float x)
