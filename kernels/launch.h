@@ -76,21 +76,56 @@ static __device__ __forceinline__ void ewck_wait_for_last()
 }
 
 #ifdef __CUDA_ARCH__
+/* A word of global memory. What is stored is stored by one instruction: nvcc 13 makes one for each
+ * member where a vector is assigned. */
 template <size_t kBytes>
 struct EwckWord;
 template <>
 struct EwckWord<4> {
     using Type = unsigned;
+    static __device__ __forceinline__ void store(Type *p, Type x)
+    {
+        asm volatile("st.global.b32 [%0], %1;" ::"l"(__cvta_generic_to_global(p)), "r"(x) : "memory");
+    }
 };
 template <>
 struct EwckWord<8> {
     using Type = uint2;
+    static __device__ __forceinline__ void store(Type *p, Type x)
+    {
+        asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(x.x),
+            "r"(x.y)
+            : "memory");
+    }
 };
 template <>
 struct EwckWord<16> {
     using Type = uint4;
+    static __device__ __forceinline__ void store(Type *p, Type x)
+    {
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
+            "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+            : "memory");
+    }
 };
 #endif
+
+/* *p = value in global memory, by the fewest instructions that T's alignment allows; T is plain
+ * data. */
+template <class T>
+static __device__ __forceinline__ void ewck_store(T *p, const T &value)
+{
+#ifdef __CUDA_ARCH__
+    using Word = EwckWord<alignof(T)>;
+    typename Word::Type words[sizeof(T) / sizeof(typename Word::Type)];
+    memcpy(words, &value, sizeof value);
+#pragma unroll
+    for (size_t i = 0; i < sizeof(T) / sizeof(typename Word::Type); i++)
+        Word::store(reinterpret_cast<typename Word::Type *>(p) + i, words[i]);
+#else
+    *p = value;
+#endif
+}
 
 /* *p from the level of memory that all multiprocessors share; T is plain data. */
 template <class T>

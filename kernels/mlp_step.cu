@@ -286,7 +286,7 @@ static __device__ __forceinline__ void store_part(
 #pragma unroll
             for (int t = 0; t < kTiles; t++)
                 pack.at[t] = sums.of(i, t, odd);
-            store(row, (2 * lane.pair + odd) * kTiles, pack);
+            *reinterpret_cast<Pack<kTiles> *>(row + (2 * lane.pair + odd) * kTiles) = pack;
         }
     }
 }
@@ -316,7 +316,7 @@ static __device__ __forceinline__ void store_words(
 #pragma unroll
     for (int k = 0; k < kWidth; k++)
         words.at[k] = word_of(values.at[k]);
-    *reinterpret_cast<Neighbours<uint32_t, kWidth> *>(to + i) = words;
+    ewck_store(reinterpret_cast<Neighbours<uint32_t, kWidth> *>(to + i), words);
 }
 
 template <int kWidth>

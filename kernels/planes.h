@@ -63,29 +63,13 @@ static __device__ __forceinline__ uint32_t word_of(float x)
 
 /* ---- Matrices of two planes ---- */
 
-/* By one instruction: nvcc 13 makes a store of each member where a vector is assigned. */
 static __device__ __forceinline__ void store_vector(uint16_t *to, uint2 value)
 {
-#ifdef __CUDA_ARCH__
-    asm volatile("st.global.v2.b32 [%0], {%1, %2};"
-                 :
-                 : "l"(__cvta_generic_to_global(to)), "r"(value.x), "r"(value.y)
-                 : "memory");
-#else
-    *reinterpret_cast<uint2 *>(to) = value;
-#endif
+    ewck_store(reinterpret_cast<uint2 *>(to), value);
 }
 static __device__ __forceinline__ void store_vector(uint16_t *to, uint4 value)
 {
-#ifdef __CUDA_ARCH__
-    asm volatile(
-        "st.global.v4.b32 [%0], {%1, %2, %3, %4};"
-        :
-        : "l"(__cvta_generic_to_global(to)), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
-        : "memory");
-#else
-    *reinterpret_cast<uint4 *>(to) = value;
-#endif
+    ewck_store(reinterpret_cast<uint4 *>(to), value);
 }
 
 /* Columns col and col + 1 of a row; col is even, as `leading` is. */

@@ -22,10 +22,11 @@ static __device__ __forceinline__ Pack<kWidth> load(const float *x, int64_t i)
     return *reinterpret_cast<const Pack<kWidth> *>(x + i);
 }
 
+/* In global memory. */
 template <int kWidth>
 static __device__ __forceinline__ void store(float *x, int64_t i, const Pack<kWidth> &pack)
 {
-    *reinterpret_cast<Pack<kWidth> *>(x + i) = pack;
+    ewck_store(reinterpret_cast<Pack<kWidth> *>(x + i), pack);
 }
 
 struct StepBuffers { /* each (n), or NULL where the rule does not use it */
