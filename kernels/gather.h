@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A row of a batch from the bytes or floats of the dataset: which sample stands at a position of the
- * keyed shuffle, its label through the task's label map, its pixels through the task's pixel map:
- *   x[f] = bias[f] + sum over taps of weight[tap][f] image[index[tap][f]]
- * where the image may be augmented, by a draw of its own for each sample and epoch. */
+/* A row of a batch from the bytes or floats of the dataset: which sample stands at a position of
+ * the keyed shuffle, its label through the task's label map, its pixels through the task's pixel
+ * map: x[f] = bias[f] + sum over taps of weight[tap][f] image[index[tap][f]] where the image may be
+ * augmented, by a draw of its own for each sample and epoch. */
 #ifndef EWCK_GATHER_H
 #define EWCK_GATHER_H
 

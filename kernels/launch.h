@@ -85,7 +85,8 @@ struct EwckWord<4> {
     using Type = unsigned;
     static __device__ __forceinline__ void store(Type *p, Type x)
     {
-        asm volatile("st.global.b32 [%0], %1;" ::"l"(__cvta_generic_to_global(p)), "r"(x) : "memory");
+        asm volatile("st.global.b32 [%0], %1;" ::"l"(__cvta_generic_to_global(p)), "r"(x)
+                     : "memory");
     }
 };
 template <>
@@ -93,9 +94,9 @@ struct EwckWord<8> {
     using Type = uint2;
     static __device__ __forceinline__ void store(Type *p, Type x)
     {
-        asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(x.x),
-            "r"(x.y)
-            : "memory");
+        asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)),
+                     "r"(x.x), "r"(x.y)
+                     : "memory");
     }
 };
 template <>
@@ -104,8 +105,8 @@ struct EwckWord<16> {
     static __device__ __forceinline__ void store(Type *p, Type x)
     {
         asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
-            "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
-            : "memory");
+                     "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+                     : "memory");
     }
 };
 #endif

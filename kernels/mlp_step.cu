@@ -6,10 +6,10 @@
  *
  * A step is bound by latency: its matrices lie in the L2 cache, and no operand is read by many. So
  * operands go from there straight into the fragments of tensor-core products, many loads under way
- * at once. Every product of two floats is three of bfloat16, with sums in float32 (planes.h); values
- * and gradients are written as words of two planes, weights are split in registers. The order of k
- * within a product is free, as long as both operands have the same; it is chosen for the loads.
- * Every sum has an order that depends on the sizes alone. */
+ * at once. Every product of two floats is three of bfloat16, with sums in float32 (planes.h);
+ * values and gradients are written as words of two planes, weights are split in registers. The
+ * order of k within a product is free, as long as both operands have the same; it is chosen for the
+ * loads. Every sum has an order that depends on the sizes alone. */
 #include "kernels.h"
 
 #include <type_traits>
@@ -33,6 +33,13 @@ static constexpr int64_t kNarrowTiles = 132; /* of 16 columns, on as many multip
 static __host__ __device__ constexpr int64_t padded(int64_t n)
 {
     return (n + EWCK_MLP_PAD - 1) / EWCK_MLP_PAD * EWCK_MLP_PAD;
+}
+
+/* Blocks of a product on a multiprocessor, where registers suffice: beside the first the next
+ * kernel's can begin early. */
+static constexpr int blocks_of(int tiles, bool vector)
+{
+    return tiles > 2 || !vector ? 1 : 2;
 }
 
 static __host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b)
@@ -121,8 +128,7 @@ static __device__ __forceinline__ void multiply(
 #pragma unroll
             for (int t = 0; t < kTiles; t++) {
                 float(&sum)[4] = sums.fragment[i][t];
-                ewck_mma_bf16(
-                    sum, rows.at[product == 0][i], columns.at[product == 1][t], sum);
+                ewck_mma_bf16(sum, rows.at[product == 0][i], columns.at[product == 1][t], sum);
             }
 }
 
@@ -222,7 +228,7 @@ template <int kTiles, class Columns, class Wait, class Ready>
 static __device__ __forceinline__ void multiply_steps(Sums<4, kTiles> &sums, const PaddedRows &rows,
     const Columns &columns, int steps, int warp, const Wait &wait, const Ready &ready)
 {
-    constexpr int kAhead = kTiles > 2 ? 3 : 4; /* what registers hold */
+    constexpr int kAhead = 3; /* what registers hold */
     PaddedRows::Stage row_stage[kAhead] = {};
     ColumnValues<kTiles> column_stage[kAhead] = {};
 #pragma unroll
@@ -332,8 +338,8 @@ static __device__ __forceinline__ Pack<kWidth> load_words(const uint32_t *from, 
 
 /* ---- Gather ---- */
 
-/* What a batch is made of, and what it becomes: x (rows, view.features) padded, those of the padding
- * 0, and labels (rows). */
+/* What a batch is made of, and what it becomes: x (rows, view.features) padded, those of the
+ * padding 0, and labels (rows). */
 struct Gather {
     ewck_view view;
     const ewck_step *step;
@@ -413,7 +419,8 @@ static __device__ __forceinline__ void finish_forward(const float *parts,
 
 /* Block (column, row) makes a tile of y. */
 template <int kTiles, bool kVector>
-static __global__ void __launch_bounds__(kThreads) forward_kernel(Forward f)
+static __global__ void __launch_bounds__(kThreads, blocks_of(kTiles, kVector))
+    forward_kernel(Forward f)
 {
     EWC_SHARED_DYNAMIC(float, parts);
     const Lane lane = my_lane();
@@ -509,8 +516,7 @@ static __device__ __forceinline__ void head_logits(
             for (int j = 0; j < kAtOnce; j++) {
                 const int64_t column = first + j * kWarps;
                 float weight[4];
-                weights.load(
-                    weight, column * h.depth + k, column < h.columns ? h.depth - k : 0);
+                weights.load(weight, column * h.depth + k, column < h.columns ? h.depth - k : 0);
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     sum[j] = fmaf(value.at[i], weight[i], sum[j]);
@@ -613,7 +619,8 @@ struct Backward {
 
 /* Block (column, row) makes a tile of below = (delta W) * slope. */
 template <int kTiles, bool kVector>
-static __global__ void __launch_bounds__(kThreads) backward_kernel(Backward b)
+static __global__ void __launch_bounds__(kThreads, blocks_of(kTiles, kVector))
+    backward_kernel(Backward b)
 {
     using P = Parts<kTiles>;
     EWC_SHARED_DYNAMIC(float, parts);
@@ -654,21 +661,27 @@ static __global__ void __launch_bounds__(kThreads) backward_kernel(Backward b)
 
 /* ---- Weight gradients and the optimizer step ----
  *
- * A block makes a tile of a gradient delta^T x over the whole batch, a warp 16 x 16 of it, and steps
- * the weights that belong to it: their state is on its way while the kernel waits for delta. Rows of
- * delta and x come into shared memory in chunks. A lane's rows are 2 g and 2 g + 1 of its warp's
- * part, its columns 4 p to 4 p + 3; of a step of 16 rows of the batch it has p, p + 4, p + 8 and
- * p + 12, which, like the pitches of rows, is for the banks. */
+ * A block makes a tile of a gradient delta^T x over the whole batch, a warp 16 x 16 of it, and
+ * steps the weights that belong to it: their state is on its way while the kernel waits for delta.
+ * Rows of delta and x come into shared memory in chunks. A lane's rows are 2 g and 2 g + 1 of its
+ * warp's part, its columns 4 p to 4 p + 3; of a step of 16 rows of the batch it has p, p + 4, p + 8
+ * and p + 12, which, like the pitches of rows, is for the banks. */
 
 static constexpr int kWarpsDown = 2, kWarpsAcross = 5;
 static constexpr unsigned kUpdateThreads = kWarpsDown * kWarpsAcross * kWarp;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 1000 /* would spill 8 bytes */
+static constexpr int kUpdateBlocks = 1;
+#else
+static constexpr int kUpdateBlocks = 2; /* on a multiprocessor */
+#endif
 static constexpr int kRowsOfLane = 2;
 static constexpr int kRowsOfUpdate = 16 * kWarpsDown, kColumnsOfUpdate = 16 * kWarpsAcross;
 static constexpr int kChunk = 64, kChunks = 2; /* rows of the batch; chunks under way */
 static constexpr int kDeltaPitch = kRowsOfUpdate + 8, kInputPitch = kColumnsOfUpdate + 8;
 static constexpr int kChunkWords = kChunk * (kDeltaPitch + kInputPitch);
 static constexpr size_t kUpdateBytes = sizeof(uint32_t) * kChunks * kChunkWords;
-static_assert(kChunks == 2 && kRowsOfLane == 2 && kDeltaPitch % 32 % 16 == 8 && kInputPitch % 32 % 16 == 8);
+static_assert(
+    kChunks == 2 && kRowsOfLane == 2 && kDeltaPitch % 32 % 16 == 8 && kInputPitch % 32 % 16 == 8);
 static constexpr int kGatherWarps = 2; /* for a row of the next batch */
 static constexpr int64_t kGatherRows = kUpdateThreads / kWarp / kGatherWarps; /* of a block */
 
@@ -698,7 +711,8 @@ struct Update {
 /* What a thread copies of chunks of a tile's delta, or of its x: 16 bytes of some rows. */
 template <int kColumns, int kPitch>
 struct ChunkCopy {
-    static constexpr int kOfRow = kColumns / 4, kRows = (int)kUpdateThreads / kOfRow; /* at a time */
+    static constexpr int kOfRow = kColumns / 4,
+                         kRows = (int)kUpdateThreads / kOfRow; /* at a time */
     const uint32_t *from;
     int32_t row, to, leading;
     bool is_there;
@@ -847,9 +861,9 @@ static __device__ __forceinline__ void add_losses(double *total, const float *lo
     if (threadIdx.x % kWarp == 0) *total += sum;
 }
 
-/* Returns whether all that is new is finite; `step` is there after a barrier. The weights were written
- * by the step before: they may be read before the wait, as all of it has been waited for by this
- * step's first kernel. */
+/* Returns whether all that is new is finite; `step` is there after a barrier. The weights were
+ * written by the step before: they may be read before the wait, as all of it has been waited for by
+ * this step's first kernel. */
 template <class Rule>
 static __device__ __forceinline__ bool update_tile(uint32_t *chunks, const UpdateLayer &layer,
     int tile, int rows, const StepBuffers &buffers, const ewck_rule &rule, const ewck_step &step)
@@ -867,8 +881,7 @@ static __device__ __forceinline__ bool update_tile(uint32_t *chunks, const Updat
     load_states<Rule>(states, buffers, place, layer.vector != 0);
     UpdateSums sums = {};
     for (int first = 0; first < rows; first += kChunks * kChunk) {
-        const ChunkCopy<kRowsOfUpdate, kDeltaPitch> delta(
-            layer.delta, layer.out, first, first_row);
+        const ChunkCopy<kRowsOfUpdate, kDeltaPitch> delta(layer.delta, layer.out, first, first_row);
         const ChunkCopy<kColumnsOfUpdate, kInputPitch> x(layer.x, layer.in, first, first_column);
         if (first == 0)
             ewck_wait_for_last();
@@ -913,7 +926,7 @@ static __device__ __forceinline__ bool update_tile(uint32_t *chunks, const Updat
 /* The first blocks gather the next batch (nobody reads that x and those labels any more), the last
  * one adds up the losses, each other makes a tile. */
 template <class Rule>
-static __global__ void __launch_bounds__(kUpdateThreads, 2)
+static __global__ void __launch_bounds__(kUpdateThreads, kUpdateBlocks)
     update_kernel(const Update u, ewck_rule rule, const ewck_step *step_block)
 {
     EWC_SHARED_DYNAMIC(uint32_t, chunks);
@@ -1121,8 +1134,7 @@ static cudaError_t launch_head(const Net &net, int parity, int64_t rows, cudaStr
     const int early = net.given.early;
     const size_t bytes = sizeof(float) * (size_t)(h.columns * h.depth);
     if (!is_aligned(net, net.given.count - 1))
-        EWC_LAUNCH_EARLY(
-            early, (head_kernel<false, false>), blocks, kThreads, 0, stream, h, rows);
+        EWC_LAUNCH_EARLY(early, (head_kernel<false, false>), blocks, kThreads, 0, stream, h, rows);
     else if (!below || bytes > kMostStaged)
         EWC_LAUNCH_EARLY(early, (head_kernel<true, false>), blocks, kThreads, 0, stream, h, rows);
     else
@@ -1185,8 +1197,8 @@ static cudaError_t launch_update(const Net &net, const ewck_rule &rule, const ew
         u.buffers = {g.theta, Rule::kMomentum ? g.m : nullptr, Rule::kAdam ? g.v : nullptr,
             Rule::kPulls ? g.s : nullptr, Rule::kPulls ? g.mu : nullptr};
         const auto kernel = update_kernel<Rule>;
-        const cudaError_t error = cudaFuncSetAttribute((const void *)kernel,
-            cudaFuncAttributeMaxDynamicSharedMemorySize, (int)kUpdateBytes);
+        const cudaError_t error = cudaFuncSetAttribute(
+            (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)kUpdateBytes);
         if (error != cudaSuccess) return error;
         EWC_LAUNCH_EARLY(g.early, kernel, (unsigned)(u.gather_blocks + u.tiles + 1), kUpdateThreads,
             kUpdateBytes, stream, u, rule, step);

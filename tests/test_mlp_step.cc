@@ -520,9 +520,9 @@ TEST_P(MlpStep, StepsPerLaunchDoNotMatter)
 }
 
 #ifdef EWC_TEST_EMULATION
-/* 72 steps of five kernels, and in front of 32, 32 and 8 of them one that writes their blocks and one
- * that gathers the first batch (the others are gathered by the steps before them); one clears the loss
- * at the beginning and one at the report, which reads once. */
+/* 72 steps of five kernels, and in front of 32, 32 and 8 of them one that writes their blocks and
+ * one that gathers the first batch (the others are gathered by the steps before them); one clears
+ * the loss at the beginning and one at the report, which reads once. */
 TEST(MlpStepOnEmulation, HasFiveKernels)
 {
     ewc_backend *be = nullptr;
