@@ -518,25 +518,26 @@ EWCI_FN float ewci_step_sgd(
     return theta;
 }
 
-/* sqrtf(x) for x >= 0 and a / b. For numbers below 2^-100 a GPU's own take long ways round, and
- * moments of weights whose input is always 0 are such numbers: they are brought into the range of
- * the others and back, exactly (but for the rounding of quotients below 2^-126). */
-EWCI_FN float ewci_sqrt(float x)
+/* sqrtf(x) for x >= 0, and a / b for b that is one, and so 0 or above 2^-75. A GPU's own go a long
+ * way round for numbers near the smallest, such as moments of weights whose input is always 0:
+ * these are brought into the range of the others and back, exactly (but for the rounding of
+ * quotients below 2^-126). */
+EWCI_FN float ewci_root(float x)
 {
-#ifdef __CUDA_ARCH__
-    const bool is_small = x < 0x1p-60f, is_zero = x == 0.0f;
+#if defined(__CUDA_ARCH__) || defined(EWC_EMULATION)
+    const int is_small = x < 0x1p-60f, is_zero = x == 0.0f;
     const float root = sqrtf(is_zero ? 1.0f : is_small ? x * 0x1p+64f : x);
     return is_zero ? 0.0f : is_small ? root * 0x1p-32f : root;
 #else
     return sqrtf(x);
 #endif
 }
-EWCI_FN float ewci_divide_floats(float a, float b)
+EWCI_FN float ewci_quotient(float a, float b)
 {
-#ifdef __CUDA_ARCH__
-    const bool is_small = fabsf(a) < 0x1p-60f, is_zero = a == 0.0f;
+#if defined(__CUDA_ARCH__) || defined(EWC_EMULATION)
+    const int is_small = fabsf(a) < 0x1p-60f, is_zero = a == 0.0f;
     const float quotient = (is_zero ? 1.0f : is_small ? a * 0x1p+64f : a) / b;
-    return is_zero ? a : is_small ? quotient * 0x1p-64f : quotient;
+    return is_zero ? a * quotient : is_small ? quotient * 0x1p-64f : quotient;
 #else
     return a / b;
 #endif
@@ -553,8 +554,8 @@ EWCI_FN float ewci_step_adam(float theta, float g, float *m, float *v, float s, 
         g = fmaf(rule->weight_decay, theta, g);
     *m = fmaf(rule->beta1, *m, (1.0f - rule->beta1) * g);
     *v = fmaf(rule->beta2, *v, (1.0f - rule->beta2) * (g * g));
-    const float scale = fmaf(ewci_sqrt(*v), step->adam_scale, rule->epsilon);
-    theta = fmaf(-step->adam_lr, ewci_divide_floats(*m, scale), theta);
+    const float scale = fmaf(ewci_root(*v), step->adam_scale, rule->epsilon);
+    theta = fmaf(-step->adam_lr, ewci_quotient(*m, scale), theta);
     if (penalty == EWCK_PENALTY_PROXIMAL)
         theta = ewci_proximal(theta, mu, step->lr / scale * (rule->lambda * s));
     return theta;

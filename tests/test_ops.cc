@@ -1899,14 +1899,21 @@ TEST_P(Ops, StepAndFoldHaveTheBitsOfTheCpuOnAnyNumber)
     StepData in = {draw(), draw(), draw(), draw(), draw(), draw(), 0};
     for (float &v : in.v)
         v = std::fabs(v);
-    for (const ewck_rule &rule : AllRules(0.01f)) {
-        SCOPED_TRACE(NameOf(rule));
-        const StepData got = RunStep(be, in, rule, 0.1f, 3), want = RunStep(cpu, in, rule, 0.1f, 3);
-        ExpectBitsOrNan("theta", got.theta, want.theta);
-        ExpectBitsOrNan("m", got.m, want.m);
-        ExpectBitsOrNan("v", got.v, want.v);
-        EXPECT_EQ(1, got.flag);
-    }
+    StepData heavy = in; /* weights that a quotient below 2^-126 does not move (ewci_quotient) */
+    for (float &theta : heavy.theta)
+        if (std::fabs(theta) < 1e-30f) theta = 0.7f;
+    for (ewck_rule rule : AllRules(0.01f))
+        for (const float epsilon : {rule.epsilon, 0.0f}) { /* 0: the smallest roots count, too */
+            SCOPED_TRACE(testing::Message() << NameOf(rule) << ", epsilon " << epsilon);
+            const StepData &from = epsilon > 0.0f ? in : heavy;
+            rule.epsilon = epsilon;
+            const StepData got = RunStep(be, from, rule, 0.1f, 3);
+            const StepData want = RunStep(cpu, from, rule, 0.1f, 3);
+            ExpectBitsOrNan("theta", got.theta, want.theta);
+            ExpectBitsOrNan("m", got.m, want.m);
+            ExpectBitsOrNan("v", got.v, want.v);
+            EXPECT_EQ(1, got.flag);
+        }
     for (const int policy : {EWCK_POLICY_SUM, EWCK_POLICY_ONLINE}) {
         std::vector<float> s[2], mu[2];
         for (const int side : {0, 1}) {
