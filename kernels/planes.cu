@@ -118,6 +118,11 @@ extern "C" cudaError_t ewck_planes_delta_square_sum(
 /* ---- From the dataset ---- */
 
 static constexpr int kGatherBlock = 256, kGatherRows = 16; /* of a block at a time */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 800 /* by itself ptxas spills 24 bytes there */
+static constexpr int kGatherBlocks = 2;
+#else
+static constexpr int kGatherBlocks = 0; /* on a multiprocessor: as many as there can be */
+#endif
 
 /* Features [col, col + 4) of a row; 0 beyond the last. */
 template <class Pixel>
@@ -143,7 +148,7 @@ static __device__ __forceinline__ void weigh_four(
  * is the same for all rows of a task, and read once. Out: x and xx, its squares and a column of
  * ones (rows, view.features), labels and samples (rows). */
 template <class Pixel>
-static __global__ void __launch_bounds__(kGatherBlock)
+static __global__ void __launch_bounds__(kGatherBlock, kGatherBlocks)
     gather_kernel(ewck_matrix x, ewck_matrix xx, int32_t *__restrict__ labels,
         int64_t *__restrict__ samples, ewck_view view, const ewck_step *__restrict__ step)
 {

@@ -52,6 +52,9 @@ FULL_CPU = dict(FULL_CUDA, parameters=1 << 25, batches=(64, 128, 256, 512, 1024,
 QUICK = dict(widths=(64, 16, 16, CLASSES), batch=16, parameters=1 << 12, loop=8, batches=(16, 32),
              checked=96, slice=0.0)
 LAMBDA = 1e-3
+LEAST_PEERS = 2  # of a case, however little time there is
+# Of F, in norm, from float64: that of trained networks is 7e-6 to 9e-5 off in bf16x3, as logits are.
+ALLOWED = dict(fp32=1e-5, bf16x3=2e-4, tf32=2e-3)
 PAUSE = 0.01  # before each measurement: the other side's threads wait busily for a while
 MISSING = "missing"  # a file: what has not been measured, a line each
 ENDING = 2.0  # seconds in which a process that is ended gives back its GPU, and the table is written
@@ -492,7 +495,7 @@ def fisher_variants(device, sizes, data, options, case):
     truth = one_by_one(twin, data, loop, exact)
     must_agree(case + ": products in float64", products(doubles, data, loop, loop, exact), truth,
                1e-12)
-    allowed = dict(fp32=1e-5, bf16x3=2e-5, tf32=2e-3)[options.precision_used]
+    allowed = ALLOWED[options.precision_used]
     engine = must_agree(case + ": the engine", data.fisher,
                         products(doubles, data, count, 2048, exact), allowed)
     log(f"{case}: the engine's F is off by {engine[0]:.2g}")
@@ -558,7 +561,7 @@ def conv_variants(device, sizes, data, options, case):
     for i in range(shape[0]):
         truth += patches_times(x[i : i + 1], d[i : i + 1])[0].square()
     engine = read_array(data.folder / case.replace("/", "-"))
-    allowed = dict(fp32=1e-5, bf16x3=2e-5, tf32=2e-3)[options.precision_used]
+    allowed = ALLOWED[options.precision_used]
     errors = must_agree(case + ": the engine", engine, truth.flatten(), allowed)
     x, d = (t.float().to(device.name) for t in (x, d))
 
@@ -817,11 +820,11 @@ MAKERS = dict(train=training_variants, fisher=fisher_variants, step=step_variant
 
 
 def make_variants(case, device, least, made, until, missing):
-    """Those of `made` that there is time for; what is not measured goes to the file `missing`."""
+    """The first of `made`, and those that there is time for; what is not measured goes to the file `missing`."""
     variants = []
     for peer, make in made:
         try:
-            if time.time() > until:
+            if len(variants) >= LEAST_PEERS and time.time() > until:
                 raise OutOfTime("there is no time left")
             variant = make()
             variant.warm_up(device, least)
