@@ -81,7 +81,7 @@ typedef struct targets {
 } targets;
 
 static const targets targets_cpu = {.train = 0.80, .fisher = 0.85, .step = 0.80};
-static const targets targets_cuda = {.train_ms = 0.035, .fisher = 0.80, .step = 0.90};
+static const targets targets_cuda = {.train_ms = 0.025, .fisher = 0.80, .step = 0.90};
 
 /* ---- The work ---- */
 
