@@ -338,8 +338,8 @@ static __device__ __forceinline__ Pack<kWidth> load_words(const uint32_t *from, 
 
 /* ---- Gather ---- */
 
-/* What a batch is made of, and what it becomes: x (rows, view.features) padded, those of the
- * padding 0, and labels (rows). */
+/* What a batch is made of, and what it becomes: x (rows, view.features) padded, and labels (rows).
+ * What stands in the rows of the padding, here and in all that follows, is of no account. */
 struct Gather {
     ewck_view view;
     const ewck_step *step;
@@ -351,14 +351,10 @@ struct Gather {
     __device__ __forceinline__ void make_row(int64_t row, unsigned thread, unsigned threads) const
     {
         uint32_t *const to = x + row * padded(view.features);
-        if (row < rows) {
-            const ewck_origin origin = gather_row<Pixel, kAugments>(view, step, row, thread,
-                threads, [=](int64_t f, float value) { to[f] = word_of(value); });
-            if (thread == 0) labels[row] = origin.label;
-        } else if (row < padded(rows)) {
-            for (int64_t f = thread; f < view.features; f += threads)
-                to[f] = 0;
-        }
+        if (row >= rows) return;
+        const ewck_origin origin = gather_row<Pixel, kAugments>(view, step, row, thread, threads,
+            [=](int64_t f, float value) { to[f] = word_of(value); });
+        if (thread == 0) labels[row] = origin.label;
     }
 };
 
@@ -551,26 +547,18 @@ static __device__ __forceinline__ void head_loss(
     }
 }
 
-/* One block for a row, those of the padding as well. Of a step's kernels this one is the first, and
- * the weights unfinished, only where there is no layer below. */
+/* One block for a row. Of a step's kernels this one is the first, and the weights unfinished, only
+ * where there is no layer below. */
 template <bool kVector, bool kStaged>
-static __global__ void __launch_bounds__(kThreads, 1) head_kernel(Head h, int64_t rows)
+static __global__ void __launch_bounds__(kThreads, 1) head_kernel(Head h)
 {
     EWC_SHARED(float, logits, kMaxLogits);
     EWC_SHARED(float, seeds, kMaxLogits);
     EWC_SHARED(float, bias, kMaxLogits);
     EWC_SHARED_DYNAMIC(float, staged);
     if (!h.below) ewck_wait_for_last();
-    const int64_t row = blockIdx.x, leading = padded(h.columns), leading_below = padded(h.depth);
+    const int64_t row = blockIdx.x, leading_below = padded(h.depth);
     uint32_t *const below = h.below ? h.below + row * leading_below : nullptr;
-    if (row >= rows) {
-        ewck_wait_for_last();
-        for (int64_t i = threadIdx.x; i < leading; i += kThreads)
-            h.delta[row * leading + i] = 0;
-        for (int64_t i = threadIdx.x; below && i < leading_below; i += kThreads)
-            below[i] = 0;
-        return;
-    }
     const HeadWeights<kVector, kStaged> weights = {kStaged ? staged : h.weight};
     if (kStaged) stage_weights(staged, h);
     for (int64_t column = threadIdx.x; column < h.columns; column += kThreads)
@@ -1117,7 +1105,7 @@ static cudaError_t launch_gather(const Gather &gather, int early, cudaStream_t s
     const auto kernel =
         view.augment ? (view.floats ? gather_kernel<float, true> : gather_kernel<uint8_t, true>)
                      : (view.floats ? gather_kernel<float, false> : gather_kernel<uint8_t, false>);
-    EWC_LAUNCH_EARLY(early, kernel, (unsigned)padded(gather.rows), kThreads, 0, stream, gather);
+    EWC_LAUNCH_EARLY(early, kernel, (unsigned)gather.rows, kThreads, 0, stream, gather);
     return cudaGetLastError();
 }
 
@@ -1130,16 +1118,15 @@ static cudaError_t launch_head(const Net &net, int parity, int64_t rows, cudaStr
         net.given.weights, net.loss, head.delta, below ? below->delta : nullptr, net.given.heads,
         head.at.out, head.at.in, below ? below->at.activation : (int)EWCK_ACTIVATION_NONE,
         1.0f / (float)rows};
-    const unsigned blocks = (unsigned)padded(rows);
+    const unsigned blocks = (unsigned)rows;
     const int early = net.given.early;
     const size_t bytes = sizeof(float) * (size_t)(h.columns * h.depth);
     if (!is_aligned(net, net.given.count - 1))
-        EWC_LAUNCH_EARLY(early, (head_kernel<false, false>), blocks, kThreads, 0, stream, h, rows);
+        EWC_LAUNCH_EARLY(early, (head_kernel<false, false>), blocks, kThreads, 0, stream, h);
     else if (!below || bytes > kMostStaged)
-        EWC_LAUNCH_EARLY(early, (head_kernel<true, false>), blocks, kThreads, 0, stream, h, rows);
+        EWC_LAUNCH_EARLY(early, (head_kernel<true, false>), blocks, kThreads, 0, stream, h);
     else
-        EWC_LAUNCH_EARLY(
-            early, (head_kernel<true, true>), blocks, kThreads, bytes, stream, h, rows);
+        EWC_LAUNCH_EARLY(early, (head_kernel<true, true>), blocks, kThreads, bytes, stream, h);
     return cudaGetLastError();
 }
 
@@ -1190,7 +1177,7 @@ static cudaError_t launch_update(const Net &net, const ewck_rule &rule, const ew
     const ewck_mlp &g = net.given;
     if (next) {
         u.next = *next;
-        u.gather_blocks = (int32_t)divide_up(padded(rows), kGatherRows);
+        u.gather_blocks = (int32_t)divide_up(rows, kGatherRows);
     }
     return with_rule(rule, [&](auto kind) {
         using Rule = decltype(kind);

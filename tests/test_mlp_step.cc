@@ -258,9 +258,11 @@ TEST_P(MlpStep, IsTheOracles)
         {{17, {13, 9}, 5, EWC_ACTIVATION_SILU}, 30, adam, 0, 0, 0, 4},
         {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 5, 12, 0},
         {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 8, 4, 0, 1, 1, 3},
-        {{1040, {20}, 5, EWC_ACTIVATION_TANH}, 17, sgd},                      /* gather by itself */
-        {{24, {20}, 6, EWC_ACTIVATION_TANH}, 90, sgd, 0, 0, 3, 1, 2},         /* the same */
-        {{16, {1060, 8}, 3, EWC_ACTIVATION_TANH}, 45, sgd},                   /* wide tiles */
+        {{1040, {20}, 5, EWC_ACTIVATION_TANH}, 17, sgd},                 /* deep */
+        {{24, {20}, 6, EWC_ACTIVATION_TANH}, 90, sgd, 0, 0, 3, 1, 2, 3}, /* not gathered ahead */
+        {{24, {36}, 6, EWC_ACTIVATION_TANH}, 150, adam, 0, 0, 3, 1, 4},  /* in several chunks */
+        {{20, {132}, 100, EWC_ACTIVATION_RELU}, 33, adam},               /* head not staged */
+        {{16, {1060, 8}, 3, EWC_ACTIVATION_TANH}, 45, sgd},              /* wide tiles */
         {{18, {1057, 9}, 3, EWC_ACTIVATION_TANH}, 45, sgd, 0, 0, 0, 1, 1, 1}, /* and ragged ones */
         {{64, {48, 20}, 10, EWC_ACTIVATION_RELU}, 33, adam, 0, 0, 0, 1, 1, 2, true},
         {{35, {33, 7}, 3, EWC_ACTIVATION_GELU}, 31, nesterov, 0, 0, 0, 4, 1, 1, true},
