@@ -518,9 +518,9 @@ EWCI_FN float ewci_step_sgd(
     return theta;
 }
 
-/* sqrtf(x) for x >= 0, and a / b for b that is 0 or above 2^-75, as such roots are. A GPU's own go a
- * long way round for numbers near the smallest, such as moments of weights whose input is always 0:
- * these are brought into the range of the others and back, exactly (but for the rounding of
+/* sqrtf(x) for x >= 0, and a / b for b that is 0 or above 2^-75, as such roots are. A GPU's own go
+ * a long way round for numbers near the smallest, such as moments of weights whose input is always
+ * 0: these are brought into the range of the others and back, exactly (but for the rounding of
  * quotients below 2^-126). */
 EWCI_FN float ewci_root(float x)
 {
