@@ -242,12 +242,12 @@ TEST(EmulatedLaunchers, TellWhatAProductCosts)
     EXPECT_EQ(ewck_product_cost(EWCK_FORWARD, EWCK_ENGINE_PLAIN, 128, 80, 13200, 1),
         ewck_product_cost(EWCK_FORWARD, EWCK_ENGINE_PLAIN, 128, 80, 13200, 0));
     const double widths[] = {104, 128, 200};
-    for (int i = 0; i < 3; i++)
+    for (int w = 0; w < 3; w++)
         for (int product = 0; product < EWCK_PRODUCTS; product++) {
-            const int engine = EWCK_ENGINE_WGMMA_104 + i;
+            const int engine = EWCK_ENGINE_WGMMA_104 + w;
             const double cost = ewck_product_cost(product, engine, 1, 1, 60, 1);
-            EXPECT_GE(cost, widths[i] * 400) << product << " " << engine;
-            EXPECT_LE(cost, widths[i] * 400 * 3) << product << " " << engine;
+            EXPECT_GE(cost, widths[w] * 400) << product << " " << engine;
+            EXPECT_LE(cost, widths[w] * 400 * 3) << product << " " << engine;
         }
 }
 
