@@ -37,7 +37,7 @@ static __host__ __device__ constexpr int64_t padded(int64_t n)
 
 /* Blocks of a product on a multiprocessor, where registers suffice: beside the first the next
  * kernel's can begin early. */
-static constexpr int blocks_of(int tiles, bool vector)
+[[maybe_unused]] static constexpr int blocks_of(int tiles, bool vector)
 {
     return tiles > 2 || !vector ? 1 : 2;
 }
@@ -658,9 +658,9 @@ static __global__ void __launch_bounds__(kThreads, blocks_of(kTiles, kVector))
 static constexpr int kWarpsDown = 2, kWarpsAcross = 5;
 static constexpr unsigned kUpdateThreads = kWarpsDown * kWarpsAcross * kWarp;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 1000 /* would spill 8 bytes */
-static constexpr int kUpdateBlocks = 1;
+[[maybe_unused]] static constexpr int kUpdateBlocks = 1;
 #else
-static constexpr int kUpdateBlocks = 2; /* on a multiprocessor */
+[[maybe_unused]] static constexpr int kUpdateBlocks = 2; /* on a multiprocessor */
 #endif
 static constexpr int kRowsOfLane = 2;
 static constexpr int kRowsOfUpdate = 16 * kWarpsDown, kColumnsOfUpdate = 16 * kWarpsAcross;

@@ -118,10 +118,12 @@ extern "C" cudaError_t ewck_planes_delta_square_sum(
 /* ---- From the dataset ---- */
 
 static constexpr int kGatherBlock = 256, kGatherRows = 16; /* of a block at a time */
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 800 /* by itself ptxas spills 24 bytes there */
-static constexpr int kGatherBlocks = 2;
+/* Of gather on a multiprocessor; 0: as many as there can be. By itself ptxas spills 24 bytes
+ * on 8.0. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 800
+[[maybe_unused]] static constexpr int kGatherBlocks = 2;
 #else
-static constexpr int kGatherBlocks = 0; /* on a multiprocessor: as many as there can be */
+[[maybe_unused]] static constexpr int kGatherBlocks = 0;
 #endif
 
 /* Features [col, col + 4) of a row; 0 beyond the last. */
