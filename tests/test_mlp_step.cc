@@ -261,7 +261,6 @@ TEST_P(MlpStep, IsTheOracles)
         {{1040, {20}, 5, EWC_ACTIVATION_TANH}, 17, sgd},                 /* deep */
         {{24, {20}, 6, EWC_ACTIVATION_TANH}, 90, sgd, 0, 0, 3, 1, 2, 3}, /* not gathered ahead */
         {{24, {36}, 6, EWC_ACTIVATION_TANH}, 150, adam, 0, 0, 3, 1, 4},  /* in several chunks */
-        {{20, {132}, 100, EWC_ACTIVATION_RELU}, 33, adam},               /* head not staged */
         {{16, {1060, 8}, 3, EWC_ACTIVATION_TANH}, 45, sgd},              /* wide tiles */
         {{18, {1057, 9}, 3, EWC_ACTIVATION_TANH}, 45, sgd, 0, 0, 0, 1, 1, 1}, /* and ragged ones */
         {{64, {48, 20}, 10, EWC_ACTIVATION_RELU}, 33, adam, 0, 0, 0, 1, 1, 2, true},
@@ -465,6 +464,13 @@ TEST_P(MlpStep, OptionsAreThoseOfThePlainPath)
                 p.train.epochs = 2;
             }},
         {"iterations", [](Plan &p) { p.train.iterations = 37, p.train.epochs = 0; }},
+        {"no hidden layer", [](Plan &p) { p.shape.hidden.clear(); }},
+        {"a head that is not staged",
+            [](Plan &p) {
+                p.tasks.count = 2;
+                p.train.epochs = 1;
+                p.data.classes = 128, p.data.train = 256, p.shape.hidden = {100};
+            }},
         {"reset", [](Plan &p) { p.train.reset_optimizer = 1; }},
         {"class weights",
             [](Plan &p) {
