@@ -6,6 +6,8 @@
  * those of all seeds (repeats * rows * width) never reach memory. */
 #include "kernels.h"
 
+#include "pieces.h"
+
 enum { kMaxLayers = 64 };
 
 /* Two waves of the largest tiles of a result on 132 multiprocessors, and then some. */
@@ -21,20 +23,6 @@ struct Buffers {
     int32_t *labels;
     int64_t *samples;
     size_t bytes; /* all of it */
-};
-
-/* Hands out aligned pieces of a memory; only counts if there is none. */
-struct Pieces {
-    char *memory;
-    size_t used;
-
-    template <class T>
-    T *take(int64_t count)
-    {
-        T *const piece = memory ? reinterpret_cast<T *>(memory + used) : nullptr;
-        used += ((size_t)count * sizeof(T) + 255) / 256 * 256;
-        return piece;
-    }
 };
 
 /* Rows begin at 32 bytes, the size of a sector. */

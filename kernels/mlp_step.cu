@@ -16,6 +16,7 @@
 
 #include "block.h"
 #include "gather.h"
+#include "pieces.h"
 #include "planes.h"
 #include "softmax.h"
 #include "step_rule.h"
@@ -350,8 +351,8 @@ struct Gather {
     template <class Pixel, bool kAugments>
     __device__ __forceinline__ void make_row(int64_t row, unsigned thread, unsigned threads) const
     {
-        uint32_t *const to = x + row * padded(view.features);
         if (row >= rows) return;
+        uint32_t *const to = x + row * padded(view.features);
         const ewck_origin origin = gather_row<Pixel, kAugments>(view, step, row, thread, threads,
             [=](int64_t f, float value) { to[f] = word_of(value); });
         if (thread == 0) labels[row] = origin.label;
@@ -961,20 +962,6 @@ struct Net {
     int32_t *labels[2]; /* (rows) likewise */
     float *loss;        /* (rows) */
     size_t bytes;
-};
-
-/* Hands out aligned pieces of a memory; only counts if there is none. */
-struct Pieces {
-    char *memory;
-    size_t used;
-
-    template <class T>
-    T *take(int64_t count)
-    {
-        T *const piece = memory ? reinterpret_cast<T *>(memory + used) : nullptr;
-        used += ((size_t)count * sizeof(T) + 255) / 256 * 256;
-        return piece;
-    }
 };
 
 static bool is_supported(const ewck_layer *layers, int64_t count, int64_t rows)

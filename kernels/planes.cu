@@ -4,8 +4,7 @@
 #include "kernels.h"
 
 #include "block.h"
-#include "formula.h"
-#include "pixels.h"
+#include "gather.h"
 #include "planes.h"
 
 static bool is_matrix(const ewck_matrix &x)
@@ -209,8 +208,7 @@ extern "C" cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t
         return cudaErrorInvalidValue;
     if (x.rows == 0) return cudaSuccess;
     const int64_t across = (x.leading + 4 * kGatherBlock - 1) / (4 * kGatherBlock);
-    if (view.count <= 0 || view.parts || (view.chosen && view.chosen_count <= 0) || view.augment ||
-        across > 65535)
+    if (view.parts || view.augment || !can_gather(view) || across > 65535)
         return cudaErrorInvalidValue;
     const auto kernel = view.floats ? gather_kernel<float> : gather_kernel<uint8_t>;
     EWC_LAUNCH(kernel, dim3(ewck_grid(x.rows, kGatherRows), (unsigned)across), kGatherBlock, 0,
