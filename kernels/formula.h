@@ -109,14 +109,6 @@ EWCI_FN int64_t ewci_sample(const ewck_step *step, int64_t position, int64_t n)
         position, n, ewci_random(step->seed, step->order, step->task, step->epoch, 0));
 }
 
-/* The sample in row `row` of the batch that the step block says. */
-EWCI_FN int64_t ewci_view_sample(const ewck_view *view, const ewck_step *step, int64_t row)
-{
-    const int64_t position = step->position + row;
-    if (view->chosen) return view->chosen[ewci_sample(step, position, view->chosen_count)];
-    return ewci_sample(step, position, view->count);
-}
-
 /* The part of a joint view that has a sample: the last that begins at it or before. */
 EWCI_FN int64_t ewci_view_part_of(const ewck_view *view, int64_t sample)
 {
@@ -136,6 +128,26 @@ EWCI_FN int64_t ewci_view_part_of(const ewck_view *view, int64_t sample)
 EWCI_FN ewck_view ewci_view_part(const ewck_view *view, int64_t part)
 {
     return view->parts ? view->parts[part] : *view;
+}
+
+/* The sample at a place of a joint view where each part's samples are in the order of that task
+ * alone. */
+EWCI_FN int64_t ewci_view_evaluated(const ewck_view *view, const ewck_step *step, int64_t place)
+{
+    const int64_t part = ewci_view_part_of(view, place), begin = view->parts[part].begin;
+    ewck_step own = *step;
+    own.task = (uint32_t)part;
+    return begin + ewci_sample(&own, place - begin, view->parts[part].count);
+}
+
+/* The sample in row `row` of the batch that the step block says. */
+EWCI_FN int64_t ewci_view_sample(const ewck_view *view, const ewck_step *step, int64_t row)
+{
+    const int64_t position = step->position + row;
+    if (view->parts && step->order == EWCK_STREAM_EVAL)
+        return ewci_view_evaluated(view, step, view->chosen ? view->chosen[position] : position);
+    if (view->chosen) return view->chosen[ewci_sample(step, position, view->chosen_count)];
+    return ewci_sample(step, position, view->count);
 }
 
 /* Where a sample of the view comes from. */

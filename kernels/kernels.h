@@ -231,6 +231,10 @@ cudaError_t ewck_column_sum(float *out, const float *in, int64_t rows, int64_t c
 /* total += sum of x (n) */
 cudaError_t ewck_accumulate(
     double *total, const float *x, int64_t n, double *scratch, cudaStream_t stream);
+/* Of each of `parts` parts, rows begin[p] to begin[p + 1]: sums (parts, 2) += sum of loss, of hits
+ */
+cudaError_t ewck_accumulate_parts(double *sums, const float *loss, const float *hits,
+    const int64_t *begin, int64_t parts, cudaStream_t stream);
 /* host_spans->whole = statistics of the spans of x */
 cudaError_t ewck_stats(const ewck_spans *host_spans, const float *x, cudaStream_t stream);
 cudaError_t ewck_penalty(double *out, const float *theta, const float *s, const float *mu,

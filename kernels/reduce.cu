@@ -47,6 +47,38 @@ extern "C" cudaError_t ewck_accumulate(
     return cudaGetLastError();
 }
 
+/* A block for each part. */
+static __global__ void accumulate_parts_kernel(double *__restrict__ sums,
+    const float *__restrict__ loss, const float *__restrict__ hits,
+    const int64_t *__restrict__ begin)
+{
+    struct Sums {
+        double loss, hits;
+    };
+    const int64_t part = blockIdx.x;
+    Sums mine = {};
+    for (int64_t i = begin[part] + threadIdx.x; i < begin[part + 1]; i += kBlock) {
+        mine.loss += (double)loss[i];
+        mine.hits += (double)hits[i];
+    }
+    mine = block_reduce(mine, [](const Sums &a, const Sums &b) {
+        return Sums{a.loss + b.loss, a.hits + b.hits};
+    });
+    if (threadIdx.x > 0) return;
+    sums[2 * part] += mine.loss;
+    sums[2 * part + 1] += mine.hits;
+}
+
+extern "C" cudaError_t ewck_accumulate_parts(double *sums, const float *loss, const float *hits,
+    const int64_t *begin, int64_t parts, cudaStream_t stream)
+{
+    if (parts < 0 || parts > INT32_MAX) return cudaErrorInvalidValue;
+    if (parts == 0) return cudaSuccess;
+    EWC_LAUNCH(
+        accumulate_parts_kernel, (unsigned)parts, kBlock, 0, stream, sums, loss, hits, begin);
+    return cudaGetLastError();
+}
+
 /* Out: parts (grid). In: theta, s, mu (n). */
 static __global__ void penalty_kernel(double *__restrict__ parts, const float *__restrict__ theta,
     const float *__restrict__ s, const float *__restrict__ mu, int64_t n)

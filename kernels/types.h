@@ -16,7 +16,7 @@ enum {
     EWCK_STREAM_DROPOUT = 5,
     EWCK_STREAM_DRAW = 6,   /* labels drawn for the sampled Fisher */
     EWCK_STREAM_REPLAY = 7, /* what is kept of a task, and the order of what is replayed */
-    EWCK_STREAM_EVAL = 8,   /* order of samples in an evaluation of some of them */
+    EWCK_STREAM_EVAL = 8,   /* order of samples in an evaluation of some of them: of each task */
     EWCK_STREAM_AUGMENT = 9 /* how an image is augmented */
 };
 

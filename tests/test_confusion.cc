@@ -3,8 +3,10 @@
  * there, and in whole sequences against the model's own predictions. */
 #include <cmath>
 #include <functional>
+#include <numeric>
 
 #include "host/run/confusion.h"
+#include "host/run/joint_score.h"
 #include "kernels/formula.h"
 #include "support/world.hpp"
 
@@ -227,6 +229,30 @@ Counts Predict(ewc_model *model, ewc_tasks *tasks, ewc_scenario scenario, int64_
     if (scenario != EWC_SCENARIO_CLASS || seen == 1) out.recency = NAN;
     return out;
 }
+
+/* Adds to sums (2) the loss, and the hits, of the first samples of task t's order. */
+void AddScore(double *sums, ewc_model *model, ewc_tasks *tasks, int64_t t, int64_t seen,
+    int64_t samples, uint64_t seed)
+{
+    const Batch batch = ReadTask(tasks, t, EWC_SPLIT_TEST);
+    const int64_t all = (int64_t)batch.Rows(), outputs = ewc_tasks_outputs(tasks);
+    Vec<float> logits((size_t)(all * outputs));
+    EXPECT_OK(ewc_model_predict(model, logits.data(), batch.inputs.data(), all));
+    Window window = {0, 0};
+    EXPECT_OK(ewc_tasks_window(tasks, t, seen, &window.first, &window.count));
+    ewck_step key = {};
+    key.seed = seed;
+    key.task = (uint32_t)t;
+    key.order = EWCK_STREAM_EVAL;
+    for (int64_t k = 0; k < samples; k++) {
+        const int64_t row = ewci_sample(&key, k, all);
+        const auto at = logits.begin() + (std::ptrdiff_t)(row * outputs);
+        const Vec<double> z(at, at + outputs);
+        const int64_t label = batch.labels[(size_t)row];
+        sums[0] += reference::Nll(z, label, window);
+        sums[1] += reference::Argmax(z, window) == label;
+    }
+}
 } // namespace
 
 TEST_P(Confusion, IsThatOfThePredictions)
@@ -299,6 +325,67 @@ TEST_P(Confusion, IsThatOfThePredictions)
         }
         if (c.scenario == EWC_SCENARIO_CLASS) {
             EXPECT_GT(recency.back(), 0.01) << "nothing to be measured";
+        }
+    }
+}
+
+/* However few rows a pass has: tasks that go over several, one without samples, one that has not
+ * been seen, whose samples are scored and not counted, and one that has been, and is not scored. */
+TEST_P(Confusion, JointScoreIsThatOfThePredictions)
+{
+    const int64_t count = 5, seen = 4;
+    const uint64_t seed = 77;
+    const Vec<int64_t> samples = {11, 0, 40, 3, 5};
+    const Handle<ewc_dataset> data = MakeDataset(be, {96, 40, 4, 4, 6});
+    for (const ewc_scenario scenario : {EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS}) {
+        const ewc_task_options options = TaskOptions(EWC_TASKS_PERMUTED, scenario, count);
+        const Handle<ewc_tasks> tasks = Make(ewc_tasks_create, data.get(), &options);
+        const Handle<ewc_model> model =
+            MakeModel(be, {ewc_tasks_inputs(tasks.get()), {9}, ewc_tasks_outputs(tasks.get())});
+        EXPECT_EQ(be->ops->record_begin != nullptr,
+            ewci_joint_score_suits(model.get(), tasks.get()) != 0);
+        const int64_t scored = scenario == EWC_SCENARIO_CLASS ? seen - 1 : count;
+        Vec<int64_t> counted(samples.begin(), samples.begin() + seen);
+        if (scored < seen) counted.back() = 0;
+        const int64_t all = std::accumulate(counted.begin(), counted.end(), INT64_C(0));
+        Vec<double> want(2 * (size_t)count, 0.5); /* what is there is added to */
+        for (int64_t t = 0; t < scored; t++)
+            AddScore(
+                &want[2 * (size_t)t], model.get(), tasks.get(), t, seen, samples[(size_t)t], seed);
+        for (const int64_t rows : {1, 7, 16, 59, 100}) {
+            SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", rows " << rows);
+            ewci_pass *pass = nullptr;
+            ewci_joint_score *score = nullptr;
+            ewci_confusion *made = nullptr;
+            int64_t polls = 0;
+            const auto poll = [](void *user) {
+                ++*static_cast<int64_t *>(user);
+                return EWC_OK;
+            };
+            ASSERT_OK(ewci_pass_create(&pass, model.get(), rows, 0, 0));
+            ASSERT_OK(ewci_joint_score_create(&score, pass, tasks.get(), seed));
+            ASSERT_OK(ewci_confusion_create(&made, tasks.get(), rows < 59 ? 20 : 1000, rows));
+            Buffer<double> sums(be, 2 * count, 0.5);
+            ewci_confusion_begin(made, seen, all);
+            EXPECT_OK(ewci_joint_score_run(
+                score, sums, samples.data(), scored, seen, made, poll, &polls));
+            EXPECT_OK(ewci_confusion_end(made));
+            const ewc_confusion *const told = ewci_confusion_counts(made);
+            Counts counts = Predict(
+                model.get(), tasks.get(), scenario, seen, counted.data(), seed, told->classes);
+            counts.recency = told->recency_bias; /* undefined: a task has no samples */
+            ExpectCounts(counts, told);
+            if (rows == 100) {
+                EXPECT_EQ(scored == count ? 2 : 1, polls);
+            } else {
+                EXPECT_GE(polls, (all + rows - 1) / rows);
+            }
+            const Vec<double> got = sums.Read();
+            for (size_t i = 0; i < got.size(); i++)
+                EXPECT_NEAR(want[i], got[i], i % 2 ? 0.0 : 1e-5) << i;
+            ewci_confusion_free(made);
+            ewci_joint_score_free(score);
+            ewci_pass_free(pass);
         }
     }
 }

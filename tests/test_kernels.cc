@@ -95,6 +95,7 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     EXPECT_REFUSED(ewck_column_sum(x, x, -1, 1, 0, d, stream));
     EXPECT_REFUSED(ewck_column_sum(x, x, 1, -1, 0, d, stream));
     EXPECT_REFUSED(ewck_accumulate(d, x, -1, d, stream));
+    EXPECT_REFUSED(ewck_accumulate_parts(d, x, x, l, -1, stream));
     ewck_spans spans = {nullptr, nullptr, nullptr, -1, 0, 1};
     EXPECT_REFUSED(ewck_stats(&spans, x, stream));
     spans = {nullptr, nullptr, nullptr, 0, -1, 1};
@@ -217,6 +218,7 @@ TEST(EmulatedLaunchers, TakeNothing)
     EXPECT_NOTHING(ewck_target_seeds(x, x, x, l, 1, 1, 0, of, 1, step, stream));
     EXPECT_NOTHING(ewck_column_sum(x, x, 1, 0, 0, d, stream));
     EXPECT_NOTHING(ewck_accumulate(d, x, 0, d, stream));
+    EXPECT_NOTHING(ewck_accumulate_parts(d, x, x, l, 0, stream));
     EXPECT_NOTHING(ewck_path_step(x, x, x, x, x, x, 1, 0, stream));
     EXPECT_NOTHING(ewck_path_importance(x, x, x, x, 1, 0, stream));
     EXPECT_NOTHING(ewck_project(x, x, d, 0, stream));

@@ -323,7 +323,7 @@ struct Told {
     ewc_event_kind kind;
     int64_t task, step, epoch;
     double lr, loss;
-    uint64_t launches, downloads; /* of the emulated GPU until then */
+    uint64_t launches, downloads, uploads; /* of the emulated GPU until then */
 };
 
 struct End {
@@ -336,10 +336,12 @@ struct End {
 int Tell(void *user, const ewc_event *event)
 {
     if (event->kind == EWC_EVENT_POLL) return 0;
-    Told told = {event->kind, event->task, event->step, event->epoch, event->lr, event->loss, 0, 0};
+    Told told = {
+        event->kind, event->task, event->step, event->epoch, event->lr, event->loss, 0, 0, 0};
 #ifdef EWC_TEST_EMULATION
     told.launches = emulation::statistics.launches;
     told.downloads = emulation::statistics.downloads.count;
+    told.uploads = emulation::statistics.uploads.count;
 #endif
     ((End *)user)->told.push_back(told);
     return 0;
@@ -634,6 +636,36 @@ TEST(TaskEndOnEmulation, DoesNotGrowWithLayersOrTasks)
             }
         }
         EXPECT_EQ(3, folded);
+    }
+    ewc_backend_free(be);
+}
+
+/* What a task costs beside its steps does not grow with the tasks before it, all of which are
+ * evaluated after it. */
+TEST(TaskEndOnEmulation, CostsTheSameAfterManyTasks)
+{
+    ewc_backend *be = nullptr;
+    ASSERT_OK(Open(&be, "cuda-emulated"));
+    for (const int64_t samples : {(int64_t)EWC_EVAL_SAMPLES_AUTO, INT64_C(3)}) {
+        SCOPED_TRACE(samples);
+        Plan plan;
+        plan.tasks = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 9);
+        plan.train.eval_samples = samples;
+        const std::vector<Told> told = RunPlan(be, plan, EWC_PRECISION_BF16X3).told;
+        const Told *last = nullptr, *before = nullptr;
+        int tasks = 0;
+        for (const Told &now : told) {
+            if (now.kind != EWC_EVENT_EVALUATED || now.task < 0) continue;
+            if (now.task > 3 && now.task < 8) { /* the last row is evaluated whole */
+                EXPECT_EQ(last->launches - before->launches, now.launches - last->launches);
+                EXPECT_EQ(last->uploads - before->uploads, now.uploads - last->uploads);
+                EXPECT_EQ(last->downloads - before->downloads, now.downloads - last->downloads);
+                tasks++;
+            }
+            before = last;
+            last = &now;
+        }
+        EXPECT_EQ(4, tasks);
     }
     ewc_backend_free(be);
 }

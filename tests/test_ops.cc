@@ -282,6 +282,7 @@ TEST_P(Ops, RefuseWhatTheirCommentsExclude)
         refuses("drop_rows: tolerance=", ops->drop_rows(be, x, y, kept, 1, 1, 1, tolerance));
 
     refuses("accumulate: n=-1", ops->accumulate(be, total, x, -1));
+    refuses("accumulate_parts: parts=-1", ops->accumulate_parts(be, total, x, x, nullptr, -1));
     refuses("initialize: n=-1", ops->initialize(be, x, 0, -1, 7, 1.0));
     refuses("initialize: n=-2", ops->initialize(be, x, -2, 1, 7, 1.0));
     refuses("penalty: n=-1", ops->penalty(be, total, x, x, x, -1));
@@ -526,6 +527,62 @@ TEST_P(Ops, GatherTakesTheChosen)
         }
         EXPECT_EQ(want, samples.Read());
         ExpectBits("x", x.Read(), want_x);
+    }
+}
+
+/* In an evaluation of several tasks each is in the order that it has alone, whatever places of the
+ * joint view are chosen. */
+TEST_P(Ops, GatherShufflesEachEvaluatedPartByItself)
+{
+    Rng rng(31);
+    const std::vector<int64_t> counts = {40, 1, 7};
+    std::vector<uint8_t> images;
+    for (int64_t i = 0; i < 48; i++)
+        images.push_back((uint8_t)i);
+    Buffer<uint8_t> d_images(be, images);
+    Buffer<uint16_t> labels(be, 48, (uint16_t)0);
+    Buffer<int32_t> zero(be, 1, 0);
+    Buffer<float> one(be, 1, 1.0f), none(be, 1, 0.0f);
+    std::vector<ewck_view> parts;
+    int64_t begin = 0;
+    for (const int64_t count : counts) {
+        parts.push_back(OneByOne(d_images, labels, count, zero, one, none, zero));
+        parts.back().images = (const uint8_t *)d_images + begin;
+        begin += count;
+    }
+    const test::Joint joint(be, parts);
+    const std::vector<int64_t> places = {0, 1, 2, 39, 40, 41, 44, 47};
+    Buffer<int64_t> chosen(be, places), samples(be, 48, (int64_t)-1);
+    Buffer<float> x(be, 48, kNan);
+    Buffer<int32_t> y(be, 48, -1);
+    ewck_step key = {};
+    key.seed = rng.Word();
+    key.order = EWCK_STREAM_EVAL;
+    key.task = 5; /* is of no account */
+    StepBlock step(be, key);
+    for (const bool chooses : {false, true}) {
+        SCOPED_TRACE(chooses);
+        ewck_view view = joint.view;
+        const int64_t rows = chooses ? (int64_t)places.size() : 48;
+        view.chosen = chooses ? (const int64_t *)chosen : nullptr;
+        view.chosen_count = chooses ? rows : 0;
+        EXPECT_OK(ops->gather(be, x, y, samples, &view, step, rows));
+        const std::vector<int64_t> got = samples.Read();
+        const std::vector<float> pixels = x.Read();
+        std::vector<int64_t> order;
+        for (size_t part = 0; part < counts.size(); part++) {
+            const reference::Words words =
+                reference::Philox({{0, 0, 0, (uint32_t)part << 4 | EWCK_STREAM_EVAL}},
+                    (uint32_t)key.seed, (uint32_t)(key.seed >> 32));
+            const int64_t first = (int64_t)order.size();
+            for (int64_t i = 0; i < counts[part]; i++)
+                order.push_back(first + reference::Shuffle(i, counts[part], words));
+        }
+        for (int64_t row = 0; row < rows; row++) {
+            const int64_t want = order[(size_t)(chooses ? places[(size_t)row] : row)];
+            EXPECT_EQ(want, got[(size_t)row]) << row;
+            EXPECT_EQ((float)want, pixels[(size_t)row]) << row;
+        }
     }
 }
 
@@ -1485,6 +1542,29 @@ TEST_P(Ops, AccumulateAddsToTheTotal)
     EXPECT_OK(ops->accumulate(be, total, d_x, 65537));
     ExpectRelative(
         "total", total.Read(), Vec<double>{want + reference::Sum(As<double>(x))}, 1e-6, 0);
+}
+
+/* Parts may have no rows, or more than a block has threads. */
+TEST_P(Ops, AccumulatePartsAddsToEachPart)
+{
+    Rng rng(16);
+    const std::vector<int64_t> begin = {2, 3, 3, 600, 601, 1900};
+    const int64_t parts = (int64_t)begin.size() - 1;
+    const auto loss = rng.Integers(1901, -100, 100), hits = rng.Integers(1901, 0, 1);
+    Buffer<float> d_loss(be, loss), d_hits(be, hits);
+    Buffer<int64_t> d_begin(be, begin);
+    std::vector<double> want(2 * (size_t)parts + 1);
+    std::iota(want.begin(), want.end(), 0.5);
+    Buffer<double> sums(be, want);
+    EXPECT_OK(ops->accumulate_parts(be, sums, d_loss, d_hits, d_begin, parts));
+    for (size_t p = 0; p < (size_t)parts; p++)
+        for (int64_t i = begin[p]; i < begin[p + 1]; i++) {
+            want[2 * p] += (double)loss[(size_t)i];
+            want[2 * p + 1] += (double)hits[(size_t)i];
+        }
+    ExpectBits("sums", sums.Read(), want);
+    EXPECT_OK(ops->accumulate_parts(be, sums, d_loss, d_hits, d_begin, 0));
+    ExpectBits("sums", sums.Read(), want);
 }
 
 /* Statistics of x, cut into spans of so many entries. */

@@ -217,7 +217,7 @@ TEST_P(Sequences, HeadsOfAnyWidth)
     EXPECT_EQ(-1, ewc_tasks_class(tasks.get(), 0, 6));
     /* Together: labels of all, and the head of each logit. */
     ewci_task_view joint;
-    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &joint, 3));
+    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &joint, EWC_SPLIT_TRAIN, 3));
     EXPECT_EQ(60, joint.view.count);
     EXPECT_EQ(6, joint.outputs);
     Buffer<float> x(be, 60 * 4, 0.0f);
@@ -327,7 +327,7 @@ TEST_P(Sequences, RowsAreDrawnByTheSeed)
     EXPECT_NE(drawn, rows(tasks.get(), 2)); /* another task */
     EXPECT_EQ(100u, rows(tasks.get(), 3).size());
     ewci_task_view joint;
-    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &joint, 4));
+    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &joint, EWC_SPLIT_TRAIN, 4));
     EXPECT_EQ(20 + 90 + 20 + 90, joint.view.count);
 }
 
@@ -361,7 +361,7 @@ TEST_P(Sequences, SetsOfOtherShapes)
     want.inputs.insert(want.inputs.end(), second.inputs.begin(), second.inputs.end());
     want.labels.insert(want.labels.end(), second.labels.begin(), second.labels.end());
     ewci_task_view joint;
-    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &joint, 2));
+    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &joint, EWC_SPLIT_TRAIN, 2));
     ASSERT_EQ(22, joint.view.count);
     Buffer<float> x(be, 22 * 36, 0.0f);
     Buffer<int32_t> labels(be, 22, -1);
@@ -653,7 +653,7 @@ TEST_P(Sequences, EveryAllocationMayFail)
         EWCI_TRY(ewc_sequence_create(&sequence));
         EWCI_TRY(ewc_sequence_add(sequence, &task));
         EWCI_TRY(ewc_tasks_create_sequence(&tasks, sequence, nullptr, &o));
-        EWCI_TRY(ewci_tasks_select_joint(tasks, &view, 1));
+        EWCI_TRY(ewci_tasks_select_joint(tasks, &view, EWC_SPLIT_TRAIN, 1));
     done:
         ewc_tasks_free(tasks);
         ewc_sequence_free(sequence);

@@ -594,7 +594,7 @@ TEST_P(Standardize, SequencesOfOneSetHaveTheirOwn)
     const Handle<ewc_tasks> given = Make(ewc_tasks_create, set.get(), &options);
     ASSERT_OK(ewci_tasks_set_standard(given.get(), 0, stds, means));
     ewci_task_view joint; /* and the slot is filled anew */
-    ASSERT_OK(ewci_tasks_select_joint(found.get(), &joint, 1));
+    ASSERT_OK(ewci_tasks_select_joint(found.get(), &joint, EWC_SPLIT_TRAIN, 1));
     ExpectBits("inputs", ReadTask(found.get(), 0).inputs, before);
     options.means = options.stds = nullptr;
     options.standardize = 1;
@@ -611,7 +611,7 @@ TEST_P(Standardize, ByOtherNumbers)
     const std::vector<float> before = ReadTask(tasks.get(), 0).inputs;
     const float mean[] = {3.0f, -1.0f}, std[] = {2.0f, 0.5f}, none[] = {1.0f, 0.0f};
     ewci_task_view view;
-    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &view, 1));
+    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &view, EWC_SPLIT_TRAIN, 1));
     ASSERT_OK(ewci_tasks_set_standard(tasks.get(), 0, mean, std));
     const std::vector<float> after = ReadTask(tasks.get(), 0).inputs;
     for (size_t i = 0; i < after.size(); i++)
@@ -619,7 +619,7 @@ TEST_P(Standardize, ByOtherNumbers)
     EXPECT_NE(before, after);
     EXPECT_FAILS(EWC_ERR_DATA, "feature 1 of memory has mean -1 and standard deviation 0",
         ewci_tasks_set_standard(tasks.get(), 0, mean, none));
-    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &view, 1));
+    ASSERT_OK(ewci_tasks_select_joint(tasks.get(), &view, EWC_SPLIT_TRAIN, 1));
     ewck_view part;
     float bias[2];
     ASSERT_OK(

@@ -829,8 +829,10 @@ TEST_P(Tasks, BadSelectionsAreRefused)
         EWC_ERR_ARGUMENT, "seen: 1", ewci_tasks_select(s.tasks, &task, 1, EWC_SPLIT_TRAIN, 1));
     EXPECT_FAILS(
         EWC_ERR_ARGUMENT, "seen: 4", ewci_tasks_select(s.tasks, &task, 1, EWC_SPLIT_TRAIN, 4));
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "seen: 0", ewci_tasks_select_joint(s.tasks, &task, 0));
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "seen: 4", ewci_tasks_select_joint(s.tasks, &task, 4));
+    EXPECT_FAILS(
+        EWC_ERR_ARGUMENT, "seen: 0", ewci_tasks_select_joint(s.tasks, &task, EWC_SPLIT_TRAIN, 0));
+    EXPECT_FAILS(
+        EWC_ERR_ARGUMENT, "seen: 4", ewci_tasks_select_joint(s.tasks, &task, EWC_SPLIT_TRAIN, 4));
 }
 
 /* ---- Joint ---- */
@@ -851,7 +853,7 @@ TEST_P(Tasks, JointViewIsAllTasks)
                 const int64_t k = ewc_tasks_classes(s.tasks);
                 for (const int64_t seen : {2, 1, 3, 3, 2}) {
                     ewci_task_view task;
-                    ASSERT_OK(ewci_tasks_select_joint(s.tasks, &task, seen));
+                    ASSERT_OK(ewci_tasks_select_joint(s.tasks, &task, EWC_SPLIT_TRAIN, seen));
                     Samples want;
                     for (int64_t t = 0; t < seen; t++) {
                         if (held > 0) (void)s.Read(t, EWC_SPLIT_VALIDATION);
@@ -1075,9 +1077,9 @@ TEST_P(Tasks, NoMemoryIsReportedAndNothingLeaks)
         const Sequence s(be, source, Options(kind, EWC_SCENARIO_CLASS, 3));
         const Samples want = s.Read(2, 0);
         ewci_task_view task;
-        ASSERT_OK(ewci_tasks_select_joint(s.tasks, &task, 2));
+        ASSERT_OK(ewci_tasks_select_joint(s.tasks, &task, EWC_SPLIT_TRAIN, 2));
         const Samples want_two = Gather(task);
-        ASSERT_OK(ewci_tasks_select_joint(s.tasks, &task, 3));
+        ASSERT_OK(ewci_tasks_select_joint(s.tasks, &task, EWC_SPLIT_TRAIN, 3));
         const Samples want_joint = Gather(task);
 
         ewc_dataset_source given =
@@ -1094,8 +1096,10 @@ TEST_P(Tasks, NoMemoryIsReportedAndNothingLeaks)
                 std::vector<float>(want.x.size()), std::vector<int32_t>(want.labels.size())};
             const auto run = [&] {
                 ewc_status status = ewc_tasks_create(&tasks, set, &options);
-                if (status == EWC_OK) status = ewci_tasks_select_joint(tasks, &task, 2);
-                if (status == EWC_OK) status = ewci_tasks_select_joint(tasks, &task, 3);
+                if (status == EWC_OK)
+                    status = ewci_tasks_select_joint(tasks, &task, EWC_SPLIT_TRAIN, 2);
+                if (status == EWC_OK)
+                    status = ewci_tasks_select_joint(tasks, &task, EWC_SPLIT_TRAIN, 3);
                 if (status == EWC_OK)
                     status = ewc_tasks_read(tasks, 2, EWC_SPLIT_TRAIN, 0,
                         (int64_t)got.labels.size(), got.x.data(), got.labels.data());
@@ -1105,9 +1109,9 @@ TEST_P(Tasks, NoMemoryIsReportedAndNothingLeaks)
             const ewc_status status = run();
             ewci_calloc_fail_at(-1);
             if (tasks) { /* still good for everything */
-                ASSERT_OK(ewci_tasks_select_joint(tasks, &task, 2));
+                ASSERT_OK(ewci_tasks_select_joint(tasks, &task, EWC_SPLIT_TRAIN, 2));
                 test::ExpectBits("joint of two", Gather(task).x, want_two.x);
-                ASSERT_OK(ewci_tasks_select_joint(tasks, &task, 3));
+                ASSERT_OK(ewci_tasks_select_joint(tasks, &task, EWC_SPLIT_TRAIN, 3));
                 test::ExpectBits("joint", Gather(task).x, want_joint.x);
                 ASSERT_OK(ewc_tasks_read(tasks, 2, EWC_SPLIT_TRAIN, 0, (int64_t)got.labels.size(),
                     got.x.data(), got.labels.data()));

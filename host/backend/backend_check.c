@@ -463,6 +463,13 @@ static ewc_status check_accumulate(ewc_backend *be, double *total, const float *
     return be->inner->accumulate(be, total, x, n);
 }
 
+static ewc_status check_accumulate_parts(ewc_backend *be, double *sums, const float *loss,
+    const float *hits, const int64_t *begin, int64_t parts)
+{
+    REQUIRE(parts >= 0, "accumulate_parts: parts=%lld, expected 0 or more", (long long)parts);
+    return be->inner->accumulate_parts(be, sums, loss, hits, begin, parts);
+}
+
 static ewc_status check_penalty(
     ewc_backend *be, double *out, const float *theta, const float *s, const float *mu, int64_t n)
 {
@@ -609,6 +616,7 @@ void ewci_backend_check(ewc_backend *be)
     be->checked.target_seeds = check_target_seeds;
     be->checked.drop_rows = check_drop_rows;
     be->checked.accumulate = check_accumulate;
+    be->checked.accumulate_parts = check_accumulate_parts;
     be->checked.penalty = check_penalty;
     be->checked.scale = check_scale;
     be->checked.fold = check_fold;

@@ -123,6 +123,7 @@ static const ewci_backend_ops cpu_ops = {
     .packed_backward = CPU(packed_backward),
     .square_rows = CPU(square_rows),
     .accumulate = CPU(accumulate),
+    .accumulate_parts = CPU(accumulate_parts),
     .stats = CPU(stats),
     .penalty = CPU(penalty),
     .scale = CPU(scale),

@@ -649,6 +649,13 @@ static ewc_status cuda_accumulate(ewc_backend *be, double *total, const float *x
     OPERATION(be, "accumulate", ewck_accumulate(total, x, n, cuda->scratch, cuda->stream));
 }
 
+static ewc_status cuda_accumulate_parts(ewc_backend *be, double *sums, const float *loss,
+    const float *hits, const int64_t *begin, int64_t parts)
+{
+    OPERATION(be, "accumulate_parts",
+        ewck_accumulate_parts(sums, loss, hits, begin, parts, cuda->stream));
+}
+
 static ewc_status cuda_stats(
     ewc_backend *be, ewck_statistics *out, const float *x, const ewck_spans *spans)
 {
@@ -815,6 +822,7 @@ static const ewci_backend_ops cuda_ops = {
     .mlp_memory = cuda_mlp_memory,
     .mlp_steps = cuda_mlp_steps,
     .accumulate = cuda_accumulate,
+    .accumulate_parts = cuda_accumulate_parts,
     .stats = cuda_stats,
     .penalty = cuda_penalty,
     .scale = cuda_scale,

@@ -266,6 +266,10 @@ struct ewci_backend_ops {
     /* ---- Reductions: in a fixed order ---- */
     /* total += sum of x */
     ewc_status (*accumulate)(ewc_backend *be, double *total, const float *x, int64_t n);
+    /* Of each of `parts` parts, rows begin[p] to begin[p + 1] of loss and hits, begin (parts + 1):
+     * sums (parts, 2) += their sum of each. */
+    ewc_status (*accumulate_parts)(ewc_backend *be, double *sums, const float *loss,
+        const float *hits, const int64_t *begin, int64_t parts);
     /* host_out (spans->count) = statistics of the spans of x; spans of ewci_spans_create. Waits. */
     ewc_status (*stats)(
         ewc_backend *be, ewck_statistics *host_out, const float *x, const ewck_spans *host_spans);

@@ -62,6 +62,7 @@ DECLARE(pack_rows);
 DECLARE(packed_backward);
 DECLARE(square_rows);
 DECLARE(accumulate);
+DECLARE(accumulate_parts);
 DECLARE(stats);
 DECLARE(penalty);
 DECLARE(fold);

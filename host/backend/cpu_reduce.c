@@ -77,6 +77,17 @@ ewc_status CPU(accumulate)(ewc_backend *be, double *total, const float *x, int64
     return EWC_OK;
 }
 
+ewc_status CPU(accumulate_parts)(ewc_backend *be, double *sums, const float *loss,
+    const float *hits, const int64_t *begin, int64_t parts)
+{
+    for (int64_t p = 0; p < parts; p++) {
+        const int64_t n = begin[p + 1] - begin[p];
+        (void)CPU(accumulate)(be, &sums[2 * p], loss + begin[p], n); /* it cannot fail */
+        (void)CPU(accumulate)(be, &sums[2 * p + 1], hits + begin[p], n);
+    }
+    return EWC_OK;
+}
+
 typedef struct stats_job {
     const ewck_spans *spans;
     const float *x;

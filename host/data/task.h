@@ -24,14 +24,19 @@ typedef struct ewci_task_view {
 ewc_status ewci_tasks_select(
     ewc_tasks *tasks, ewci_task_view *out, int64_t t, ewc_split split, int64_t seen);
 
-/* The training splits of tasks 0..seen-1 together; holds the maps of so many on the device until
- * `tasks` is freed. The view stays valid until the next joint selection. */
-ewc_status ewci_tasks_select_joint(ewc_tasks *tasks, ewci_task_view *out, int64_t seen);
+/* The training or test splits of tasks 0..seen-1 together; holds the maps of so many on the device
+ * until `tasks` is freed. The view stays valid until the next joint selection of that split. */
+ewc_status ewci_tasks_select_joint(
+    ewc_tasks *tasks, ewci_task_view *out, ewc_split split, int64_t seen);
+
+/* What that takes of the device for all tasks. */
+size_t ewci_tasks_joint_bytes(const ewc_tasks *tasks, ewc_split split);
 
 /* Frees them before that. */
 void ewci_tasks_forget_joint(ewc_tasks *tasks);
 
-/* Task t of those, alone: with the joint labels, logits and group, and valid as long. seen > t. */
+/* Task t of the training splits, alone: with the joint labels, logits and group, and valid as long.
+ * seen > t. */
 ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t t, int64_t seen);
 
 ewc_backend *ewci_tasks_backend(const ewc_tasks *tasks);

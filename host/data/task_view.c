@@ -3,7 +3,7 @@
  *
  * The pixel map of the task in use (transform.c), its labels and its lists of rows lie in one slot
  * each on the device and are computed again when another task is selected: memory does not grow
- * with the number of tasks. */
+ * with the number of tasks. Where several are selected together, theirs stay there. */
 #include <stdlib.h>
 
 #include "../base/enter.h"
@@ -34,13 +34,19 @@ void ewci_free_maps(const ewc_tasks *tasks, task_maps *maps)
     *maps = (task_maps){0};
 }
 
+static void free_joint(const ewc_tasks *tasks, joint_maps *joint)
+{
+    free(joint->host_parts);
+    ewci_device_free(tasks->be, joint->parts);
+    ewci_device_free(tasks->be, joint->list);
+    ewci_free_maps(tasks, &joint->maps);
+    *joint = (joint_maps){0};
+}
+
 void ewci_free_joint(ewc_tasks *tasks)
 {
-    free(tasks->joint.host_parts);
-    ewci_device_free(tasks->be, tasks->joint.parts);
-    ewci_device_free(tasks->be, tasks->joint.list);
-    ewci_free_maps(tasks, &tasks->joint.maps);
-    tasks->joint = (joint_maps){0};
+    free_joint(tasks, &tasks->joint[EWC_SPLIT_TEST]);
+    free_joint(tasks, &tasks->joint[EWC_SPLIT_TRAIN]);
 }
 
 /* ---- Selecting ---- */
@@ -105,6 +111,22 @@ done:
     return status;
 }
 
+/* Task t's maps where they stay on the device; false if they do not. */
+static int find_joint(const ewc_tasks *tasks, task_maps *maps, int64_t t)
+{
+    if (ewci_first_logit(tasks, t) != 0) return 0; /* labels there count from 0 */
+    for (int split = 0; split < 2; split++) {
+        if (t >= tasks->joint[split].seen) continue;
+        const ewck_view *const part = &tasks->joint[split].host_parts[t];
+        *maps = (task_maps){.index = (int32_t *)(uintptr_t)part->index,
+            .weight = (float *)(uintptr_t)part->weight,
+            .bias = (float *)(uintptr_t)part->bias,
+            .label_map = (int32_t *)(uintptr_t)part->label_map};
+        return 1;
+    }
+    return 0;
+}
+
 /* Makes task t's list of a set and uploads it. */
 static ewc_status upload_list(const ewc_tasks *tasks, int32_t *list, int64_t t, int set)
 {
@@ -163,15 +185,15 @@ ewc_status ewci_tasks_select(
         return ewci_fail(EWC_ERR_ARGUMENT, "split: %d, expected 0..2", (int)split);
 
     ewc_status status = EWC_OK;
+    task_maps maps = tasks->slot;
     EWCI_TRY(ewci_check_task(tasks, t, seen));
-    EWCI_TRY(fill_slot(tasks, t));
+    if (!find_joint(tasks, &maps, t)) EWCI_TRY(fill_slot(tasks, t));
     const int set = ewci_set_of_split(split);
     EWCI_TRY(fill_list(tasks, t, set));
     const int64_t first =
         split == EWC_SPLIT_VALIDATION ? ewci_task_rows(tasks, t, EWC_SPLIT_TRAIN) : 0;
-    out->view =
-        make_view(tasks, t, &tasks->slot, ewci_is_listed(tasks, t, set) ? tasks->list[set] : NULL,
-            first, ewci_task_rows(tasks, t, split), set);
+    out->view = make_view(tasks, t, &maps, ewci_is_listed(tasks, t, set) ? tasks->list[set] : NULL,
+        first, ewci_task_rows(tasks, t, split), set);
     ewci_find_window(tasks, t, seen, &out->first, &out->outputs);
     out->heads = NULL;
 done:
@@ -183,7 +205,7 @@ typedef struct joint_sizes {
     int64_t taps, biases, labels, listed;
 } joint_sizes;
 
-static joint_sizes measure_joint(const ewc_tasks *tasks, int64_t seen)
+static joint_sizes measure_joint(const ewc_tasks *tasks, int set, int64_t seen)
 {
     joint_sizes sizes = {0};
     for (int64_t t = 0; t < seen; t++) {
@@ -192,17 +214,28 @@ static joint_sizes measure_joint(const ewc_tasks *tasks, int64_t seen)
             sizes.biases++;
         }
         sizes.labels += data_of(tasks, t)->info.classes;
-        if (ewci_is_listed(tasks, t, 0)) sizes.listed += ewci_set_rows(tasks, t, 0);
+        if (ewci_is_listed(tasks, t, set)) sizes.listed += ewci_set_rows(tasks, t, set);
     }
     return sizes;
 }
 
-/* Puts task t after those before it: its maps at `maps`, its list at `list`, which move on. */
-static ewc_status add_part(
-    ewc_tasks *tasks, int64_t t, task_maps *maps, int32_t **list, int64_t *begin)
+size_t ewci_tasks_joint_bytes(const ewc_tasks *tasks, ewc_split split)
 {
-    ewck_view *const part = &tasks->joint.host_parts[t];
-    const int64_t rows = ewci_task_rows(tasks, t, EWC_SPLIT_TRAIN), taps = taps_of(tasks, t);
+    const int64_t count = count_of(tasks);
+    const joint_sizes sizes = measure_joint(tasks, ewci_set_of_split(split), count);
+    const size_t features = (size_t)tasks->features;
+    return (size_t)sizes.taps * features * (sizeof(int32_t) + sizeof(float)) +
+           (size_t)sizes.biases * features * sizeof(float) +
+           (size_t)(sizes.labels + sizes.listed) * sizeof(int32_t) +
+           (size_t)count * sizeof(ewck_view);
+}
+
+/* Puts task t after those before it: its maps at `maps`, its list at `list`, which move on. */
+static ewc_status add_part(const ewc_tasks *tasks, ewck_view *part, int64_t t, ewc_split split,
+    task_maps *maps, int32_t **list, int64_t *begin)
+{
+    const int set = ewci_set_of_split(split);
+    const int64_t rows = ewci_task_rows(tasks, t, split), taps = taps_of(tasks, t);
     task_maps own = *maps;
     ewc_status status;
     if (share_pixels(tasks, t - 1, t)) {
@@ -218,12 +251,12 @@ static ewc_status add_part(
     EWCI_TRY(upload_labels(tasks, &own, t, 0));
     maps->label_map += data_of(tasks, t)->info.classes;
     const int32_t *own_list = NULL;
-    if (ewci_is_listed(tasks, t, 0)) {
-        EWCI_TRY(upload_list(tasks, *list, t, 0));
+    if (ewci_is_listed(tasks, t, set)) {
+        EWCI_TRY(upload_list(tasks, *list, t, set));
         own_list = *list;
-        *list += ewci_set_rows(tasks, t, 0);
+        *list += ewci_set_rows(tasks, t, set);
     }
-    *part = make_view(tasks, t, &own, own_list, 0, rows, 0);
+    *part = make_view(tasks, t, &own, own_list, 0, rows, set);
     part->begin = *begin;
     *begin += rows;
 done:
@@ -231,14 +264,14 @@ done:
 }
 
 /* Puts the maps of tasks 0..seen-1 on the device; those of fewer tasks are a prefix of them. */
-static ewc_status fill_joint(ewc_tasks *tasks, int64_t seen)
+static ewc_status fill_joint(ewc_tasks *tasks, ewc_split split, int64_t seen)
 {
-    if (tasks->joint.seen >= seen) return EWC_OK;
-    joint_maps *const joint = &tasks->joint;
-    const joint_sizes sizes = measure_joint(tasks, seen);
+    joint_maps *const joint = &tasks->joint[split];
+    if (joint->seen >= seen) return EWC_OK;
+    const joint_sizes sizes = measure_joint(tasks, ewci_set_of_split(split), seen);
     ewc_status status = EWC_OK;
     int64_t begin = 0;
-    ewci_free_joint(tasks);
+    free_joint(tasks, joint);
     joint->host_parts = ewci_calloc((size_t)seen, sizeof *joint->host_parts);
     if (!joint->host_parts) EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "no memory for joint tasks"));
     EWCI_TRY(ewci_alloc_maps(tasks, &joint->maps, sizes.taps, sizes.biases, sizes.labels));
@@ -248,7 +281,7 @@ static ewc_status fill_joint(ewc_tasks *tasks, int64_t seen)
     task_maps maps = joint->maps;
     int32_t *list = joint->list;
     for (int64_t t = 0; t < seen; t++)
-        EWCI_TRY(add_part(tasks, t, &maps, &list, &begin));
+        EWCI_TRY(add_part(tasks, &joint->host_parts[t], t, split, &maps, &list, &begin));
     EWCI_TRY(tasks->be->ops->upload(
         tasks->be, joint->parts, joint->host_parts, (size_t)seen * sizeof *joint->parts));
     joint->seen = seen;
@@ -261,20 +294,24 @@ void ewci_tasks_forget_joint(ewc_tasks *tasks)
     ewci_free_joint(tasks);
 }
 
-ewc_status ewci_tasks_select_joint(ewc_tasks *tasks, ewci_task_view *out, int64_t seen)
+ewc_status ewci_tasks_select_joint(
+    ewc_tasks *tasks, ewci_task_view *out, ewc_split split, int64_t seen)
 {
+    if ((unsigned)split > EWC_SPLIT_TEST)
+        return ewci_fail(EWC_ERR_ARGUMENT, "split: %d, expected 0 or 1", (int)split);
     if (seen < 1 || seen > count_of(tasks))
         return ewci_fail(EWC_ERR_ARGUMENT, "seen: %lld tasks, expected 1..%lld", (long long)seen,
             (long long)count_of(tasks));
-    const ewc_status status = fill_joint(tasks, seen);
+    const ewc_status status = fill_joint(tasks, split, seen);
     if (status != EWC_OK) return status;
-    const ewck_view *const parts = tasks->joint.host_parts, *const last = &parts[seen - 1];
+    const joint_maps *const joint = &tasks->joint[split];
+    const ewck_view *const parts = joint->host_parts, *const last = &parts[seen - 1];
     out->view = (ewck_view){
         .images = parts->images, /* which element all have */
         .floats = parts->floats,
         .count = last->begin + last->count,
         .features = tasks->features,
-        .parts = tasks->joint.parts,
+        .parts = joint->parts,
         .part_count = seen,
         .target_count = parts->target_count,
     };
@@ -291,8 +328,8 @@ ewc_status ewci_tasks_select_part(ewc_tasks *tasks, ewci_task_view *out, int64_t
     if (t < 0 || t >= seen)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "t: %lld, expected 0..%lld", (long long)t, (long long)seen - 1);
-    const ewc_status status = ewci_tasks_select_joint(tasks, out, seen);
-    if (status == EWC_OK) out->view = tasks->joint.host_parts[t];
+    const ewc_status status = ewci_tasks_select_joint(tasks, out, EWC_SPLIT_TRAIN, seen);
+    if (status == EWC_OK) out->view = tasks->joint[EWC_SPLIT_TRAIN].host_parts[t];
     return status;
 }
 

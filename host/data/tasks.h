@@ -19,8 +19,8 @@ typedef struct task_maps {
     int32_t *label_map; /* (classes of a set) */
 } task_maps;
 
-/* What is on the device for joint training on tasks 0..seen-1: in one buffer each, one task's after
- * another's. */
+/* What is on the device of a split of tasks 0..seen-1 together: in one buffer each, one task's
+ * after another's. */
 typedef struct joint_maps {
     task_maps maps;
     int32_t *list;
@@ -60,7 +60,7 @@ struct ewc_tasks {
     int32_t *drawn;       /* (rows of the largest training split); while rows are drawn */
     int32_t *list[2];     /* device, one list of rows per split, sized for the largest task */
     int64_t list_task[2]; /* the task whose list it is, or -1 */
-    joint_maps joint;
+    joint_maps joint[2];  /* EWC_SPLIT_TRAIN, EWC_SPLIT_TEST */
 };
 
 static inline int64_t count_of(const ewc_tasks *tasks)

@@ -51,7 +51,7 @@ static ewc_status count_samples(ewc_tasks *tasks, int64_t seen, int64_t *count)
     ewci_task_view all;
     *count = 0;
     if (seen == 0) return EWC_OK;
-    const ewc_status status = ewci_tasks_select_joint(tasks, &all, seen);
+    const ewc_status status = ewci_tasks_select_joint(tasks, &all, EWC_SPLIT_TRAIN, seen);
     if (status == EWC_OK) *count = all.view.count;
     return status;
 }
@@ -115,7 +115,7 @@ ewc_status ewci_replay_select(ewci_replay *replay, ewci_task_view *out, int64_t 
     /* A task that is trained again, after later ones, meets their samples, too. */
     const int64_t seen = replay->remembered > t ? replay->remembered : t + 1;
     ewc_status status;
-    EWCI_TRY(ewci_tasks_select_joint(replay->tasks, &replay->samples, seen));
+    EWCI_TRY(ewci_tasks_select_joint(replay->tasks, &replay->samples, EWC_SPLIT_TRAIN, seen));
     EWCI_TRY(ewci_tasks_select_part(replay->tasks, out, t, seen));
     ewci_tasks_augment(replay->tasks, &replay->samples);
     replay->samples.view.chosen = replay->chosen;

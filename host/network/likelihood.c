@@ -96,6 +96,16 @@ done:
     return status;
 }
 
+ewc_status ewci_likelihood_score_parts(const ewci_pass *pass, const int32_t *labels,
+    int32_t *answers, double *sums, const int64_t *begin, int64_t parts)
+{
+    ewc_backend *const be = pass->model->be;
+    const ewc_status status = be->ops->nll(be, pass->loss, pass->hits, answers, NULL,
+        ewci_pass_logits(pass), labels, NULL, pass->rows, pass->outputs, NULL, 0.0f);
+    if (status != EWC_OK) return status;
+    return be->ops->accumulate_parts(be, sums, pass->loss, pass->hits, begin, parts);
+}
+
 /* R^2 of n targets t of which these are sum (z - t)^2, sum t and sum t^2. */
 static double r_squared(const double sums[3], double n)
 {

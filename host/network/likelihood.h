@@ -40,6 +40,12 @@ typedef struct ewci_scored {
  * target_scores adds. */
 ewc_status ewci_likelihood_score(const ewci_pass *pass, const ewci_scored *part);
 
+/* The same of a model of classes for several parts, rows begin[p] to begin[p + 1], begin
+ * (parts + 1): to sums (parts, 2). Labels (rows); answers (rows) are written unless NULL. All is
+ * device memory. */
+ewc_status ewci_likelihood_score_parts(const ewci_pass *pass, const int32_t *labels,
+    int32_t *answers, double *sums, const int64_t *begin, int64_t parts);
+
 /* Score and root mean squared error (of the Gaussian, else NaN), see ewc/likelihood.h, of the sums
  * over so many rows with so many targets; NaN of none. */
 double ewci_likelihood_total(

@@ -23,6 +23,7 @@
 #include "../network/likelihood.h"
 #include "confusion.h"
 #include "ewc/train.h"
+#include "joint_score.h"
 #include "trainer.h"
 
 enum { MAX_BATCH = 1 << 20, MANY = EWCK_MAX_STEPS };
@@ -93,25 +94,26 @@ struct ewc_trainer {
     ewci_replay *replay;      /* or NULL */
     ewci_mlp *mlp;            /* or NULL: steps that the backend makes as a whole */
     ewci_confusion *confusion;
-    ewci_balance *balance;   /* or NULL: every class counts 1 */
-    ewc_fisher_stats *stats; /* (segments) */
-    ewci_pass *pass;         /* training */
-    ewci_pass *eval;         /* evaluation */
-    tally *tally;            /* (1) device */
-    int64_t width;           /* of the next two: ewci_likelihood_sums */
-    double *scores;          /* (count, width) device: of each task in an evaluation */
-    double *sums;            /* (count, width) host: the same */
-    int busy;                /* inside train or consolidate, which callbacks must not enter */
-    int64_t count;           /* tasks */
-    uint64_t step;           /* training steps done, over all tasks */
-    double *accuracy;        /* (count, count) */
-    double *baseline;        /* (count) */
-    double *validation;      /* (count) */
-    double *row;             /* (count) of a mid-task evaluation */
-    double *lowest;          /* (count, count) on task j at those in the middle of task i */
-    double *losses;          /* (count) of the last evaluation */
-    double *errors;          /* (count) root mean squared ones, likewise */
-    double *rmse;            /* (count, count) those beside accuracy */
+    ewci_joint_score *joint_score; /* or NULL: tasks are gathered one by one */
+    ewci_balance *balance;         /* or NULL: every class counts 1 */
+    ewc_fisher_stats *stats;       /* (segments) */
+    ewci_pass *pass;               /* training */
+    ewci_pass *eval;               /* evaluation */
+    tally *tally;                  /* (1) device */
+    int64_t width;                 /* of the next two: ewci_likelihood_sums */
+    double *scores;                /* (count, width) device: of each task in an evaluation */
+    double *sums;                  /* (count, width) host: the same */
+    int busy;                      /* inside train or consolidate, which callbacks must not enter */
+    int64_t count;                 /* tasks */
+    uint64_t step;                 /* training steps done, over all tasks */
+    double *accuracy;              /* (count, count) */
+    double *baseline;              /* (count) */
+    double *validation;            /* (count) */
+    double *row;                   /* (count) of a mid-task evaluation */
+    double *lowest;                /* (count, count) on task j at those in the middle of task i */
+    double *losses;                /* (count) of the last evaluation */
+    double *errors;                /* (count) root mean squared ones, likewise */
+    double *rmse;                  /* (count, count) those beside accuracy */
     int64_t *accuracy_samples, *baseline_samples, *validation_samples; /* that these rest on */
     int64_t *row_samples;
     int64_t *fewest_samples; /* (count, count) that any of those rests on, of which `lowest` is */
@@ -246,6 +248,9 @@ static ewc_status create_evaluation(ewc_trainer *trainer)
         most < CONFUSION_ROOM / CONFUSION_TASKS ? most * CONFUSION_TASKS : CONFUSION_ROOM;
     EWCI_TRY(ewci_pass_create(&trainer->eval, trainer->model, at_once, 0, 0));
     EWCI_TRY(ewci_confusion_create(&trainer->confusion, trainer->tasks, room, at_once));
+    if (ewci_joint_score_suits(trainer->model, trainer->tasks))
+        EWCI_TRY(ewci_joint_score_create(
+            &trainer->joint_score, trainer->eval, trainer->tasks, trainer->options.seed));
 done:
     return status;
 }
@@ -335,7 +340,7 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     ewci_purpose_set(EWCI_FOR_METHOD);
     if (o.joint) { /* the maps of all tasks, so that those of fewer stay where they are */
         ewci_task_view all;
-        EWCI_TRY(ewci_tasks_select_joint(tasks, &all, count));
+        EWCI_TRY(ewci_tasks_select_joint(tasks, &all, EWC_SPLIT_TRAIN, count));
     }
     if (distills)
         EWCI_TRY(ewci_teacher_create(
@@ -382,6 +387,7 @@ void ewc_trainer_free(ewc_trainer *trainer)
 {
     if (!trainer) return;
     ewci_balance_free(trainer->balance);
+    ewci_joint_score_free(trainer->joint_score);
     ewci_confusion_free(trainer->confusion);
     ewci_mlp_free(trainer->mlp);
     ewci_overlap_free(trainer->overlap);
@@ -536,8 +542,9 @@ static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
 }
 
 /* Lets the callback see, now and then, that time passes. */
-static ewc_status poll(ewc_trainer *trainer)
+static ewc_status poll(void *context)
 {
+    ewc_trainer *const trainer = context;
     static const double between_polls = 0.1; /* seconds */
     const ewc_event event = {.kind = EWC_EVENT_POLL,
         .task = trainer->at.phase == UNTRAINED ? -1 : trainer->at.task,
@@ -645,18 +652,23 @@ static ewc_status evaluate(ewc_trainer *trainer, int64_t t, int64_t count, ewc_s
     const int64_t width = trainer->width;
     const size_t bytes = (size_t)(count * width) * sizeof *sums;
     ewc_status status;
-    memset(sums, 0, bytes);
-    EWCI_TRY(be->ops->upload(be, trainer->scores, sums, bytes));
+    EWCI_TRY(be->ops->fill(be, (float *)trainer->scores, 0.0f,
+        count * width * (int64_t)(sizeof *sums / sizeof(float))));
     int64_t rows = 0;
     joined batch = {.polls = polls};
     trainer->eval->rows = 0;
     for (int64_t j = 0; t + j < seen && j < count; j++)
         rows += samples[j];
     if (confusion) ewci_confusion_begin(confusion, seen, rows);
-    for (int64_t j = 0; j < count; j++)
-        EWCI_TRY(queue_evaluation(trainer, &batch, t + j, split, seen, samples[j],
-            trainer->scores + width * j, t + j < seen ? confusion : NULL));
-    EWCI_TRY(score_joined(trainer, &batch));
+    if (trainer->joint_score && split == EWC_SPLIT_TEST && t == 0 && count > 1) {
+        EWCI_TRY(ewci_joint_score_run(trainer->joint_score, trainer->scores, samples, count, seen,
+            confusion, polls ? poll : NULL, trainer));
+    } else {
+        for (int64_t j = 0; j < count; j++)
+            EWCI_TRY(queue_evaluation(trainer, &batch, t + j, split, seen, samples[j],
+                trainer->scores + width * j, t + j < seen ? confusion : NULL));
+        EWCI_TRY(score_joined(trainer, &batch));
+    }
     EWCI_TRY(be->ops->download(be, sums, trainer->scores, bytes));
     if (confusion) EWCI_TRY(ewci_confusion_end(confusion));
     for (int64_t j = 0; j < count; j++) {
@@ -764,10 +776,10 @@ typedef struct task_run {
 static ewc_status select_samples(ewc_trainer *trainer, ewci_task_view *out, int64_t t)
 {
     ewc_tasks *const tasks = trainer->tasks;
-    const ewc_status status = trainer->options.joint ? ewci_tasks_select_joint(tasks, out, t + 1)
-                              : trainer->replay
-                                  ? ewci_replay_select(trainer->replay, out, t)
-                                  : ewci_tasks_select(tasks, out, t, EWC_SPLIT_TRAIN, t + 1);
+    const ewc_status status =
+        trainer->options.joint ? ewci_tasks_select_joint(tasks, out, EWC_SPLIT_TRAIN, t + 1)
+        : trainer->replay      ? ewci_replay_select(trainer->replay, out, t)
+                               : ewci_tasks_select(tasks, out, t, EWC_SPLIT_TRAIN, t + 1);
     if (status == EWC_OK) ewci_tasks_augment(tasks, out);
     return status;
 }
