@@ -204,9 +204,10 @@ struct Subject {
             const ewc_segment *const s = ewc_model_segment(model.get(), i);
             const std::string name = s->name;
             net.at[name] = s->offset;
-            const bool is_scale = s->rank == 1 && !(s->flags & EWC_SEGMENT_BIAS) &&
+            const bool is_moved = s->rank % 2 == 1; /* a bias, or a norm's */
+            const bool is_scale = is_moved && !(s->flags & EWC_SEGMENT_BIAS) &&
                                   name.find("running_mean") == std::string::npos;
-            for (int64_t k = s->offset; s->rank == 1 && k < s->offset + s->count; k++)
+            for (int64_t k = s->offset; is_moved && k < s->offset + s->count; k++)
                 theta[(size_t)k] =
                     (float)(is_scale ? rng.Uniform(0.5, 1.5) : rng.Uniform(-0.3, 0.3));
         }

@@ -71,12 +71,11 @@ class Start : public OnBackend
         state = test::Make(ewc_consolidation_create, model.get(), &options);
         n = ewc_model_parameter_count(model.get());
     }
-    /* The same of layers, with a batch norm and a head of four inputs. */
-    void MakeLayers(int64_t outputs, uint64_t seed)
-    {
-        const char *const text = R"({"layers": [
+    /* The same of layers, by default with a batch norm and a head of four inputs. */
+    void MakeLayers(int64_t outputs, uint64_t seed, const char *text = R"({"layers": [
             {"type": "conv", "filters": 4, "kernel": 3}, {"type": "batch-norm"},
-            {"type": "global-mean-pool"}]})";
+            {"type": "global-mean-pool"}]})")
+    {
         const ewc_consolidation_options options = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
         ewc_network *network = nullptr;
         ASSERT_OK(ewc_network_parse(&network, text, 2, 5, 5, outputs));
@@ -292,6 +291,43 @@ TEST_P(Start, WhatDoesNotFit)
         ewc_checkpoint_start(path.c_str(), model.get(), nullptr, nullptr, -1));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "count=1",
         ewc_checkpoint_start(path.c_str(), model.get(), nullptr, nullptr, 1));
+}
+
+/* What it has is an image, too, as in PyTorch; in older files it is a vector. */
+TEST_P(Start, ALayerNormOfAnImage)
+{
+    MakeLayers(3, 1, R"({"layers": [
+        {"type": "conv", "filters": 4, "kernel": [2, 3]}, {"type": "layer-norm"},
+        {"type": "flatten"}, {"type": "layer-norm"}]})");
+    const std::vector<float> values = Rng(1).Uniforms(n, 0.5, 1.5);
+    const std::vector<Tensor> good = TensorsOf(values);
+    ASSERT_EQ("ln1.bias", good[3].name);
+    for (size_t i : {2, 3})
+        EXPECT_EQ((std::vector<int64_t>{4, 4, 3}), good[i].shape) << good[i].name;
+    for (size_t i : {4, 5})
+        EXPECT_EQ((std::vector<int64_t>{48}), good[i].shape) << good[i].name;
+    ASSERT_OK(ewc_checkpoint_save(path.c_str(), model.get(), nullptr));
+    EXPECT_NE(std::string::npos, ReadFile(path).find("\"ewc.architecture\":\"50-4-3\""));
+    for (const bool is_old : {false, true}) {
+        SCOPED_TRACE(is_old ? "older" : "as PyTorch");
+        std::vector<Tensor> tensors = good;
+        if (is_old) tensors[2].shape = tensors[3].shape = {48};
+        WriteTensors(path, tensors);
+        WriteWeights(model.get(), std::vector<float>((size_t)n));
+        ASSERT_OK(Load());
+        ExpectBits("started", ReadWeights(model.get()), values);
+        WriteWeights(model.get(), std::vector<float>((size_t)n));
+        ASSERT_OK(ewc_checkpoint_load(path.c_str(), model.get(), nullptr));
+        ExpectBits("loaded", ReadWeights(model.get()), values);
+    }
+    for (const std::vector<int64_t> &shape : {std::vector<int64_t>{4, 3, 4}, {4, 12}, {47}, {}}) {
+        std::vector<Tensor> tensors = good;
+        tensors[2].shape = shape;
+        WriteTensors(path, tensors);
+        ExpectRefused(EWC_ERR_CHECKPOINT, "this model's ln1.weight is [4, 4, 3]");
+        EXPECT_FAILS(EWC_ERR_CHECKPOINT, "tensor ln1.weight is {",
+            ewc_checkpoint_load(path.c_str(), model.get(), nullptr));
+    }
 }
 
 /* Ten classes go on as fifteen: what was learnt of the ten stays, with its importance, and nothing

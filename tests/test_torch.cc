@@ -10,10 +10,21 @@ namespace
 {
 constexpr int64_t kRows = 4, kInputs = 3 * 32 * 32, kOutputs = 10;
 
+/* Of images of 8 x 16 x 16 and 4 x 7 x 6, and of a vector. */
+const char *const kLayerNorms = R"({"layers": [
+    {"type": "conv", "filters": 8, "kernel": 3, "stride": 2, "padding": 1},
+    {"type": "layer-norm", "activation": "relu"},
+    {"type": "conv", "filters": 4, "kernel": [3, 5], "stride": 2},
+    {"type": "layer-norm", "epsilon": 0.001, "activation": "gelu"},
+    {"type": "linear", "units": 12}, {"type": "layer-norm"}]})";
+
 Handle<ewc_model> MakeNetwork(ewc_backend *be, const char *name)
 {
     ewc_network *network = nullptr;
-    EXPECT_OK(ewc_network_create(&network, name, 3, 32, 32, kOutputs));
+    if (name == std::string("layer-norms"))
+        EXPECT_OK(ewc_network_parse(&network, kLayerNorms, 3, 32, 32, kOutputs));
+    else
+        EXPECT_OK(ewc_network_create(&network, name, 3, 32, 32, kOutputs));
     ewc_model_options o = EWC_MODEL_OPTIONS_DEFAULTS;
     o.network = network;
     o.init = EWC_INIT_FAN_IN;
@@ -31,7 +42,7 @@ void MoveNorms(ewc_model *model)
     for (int64_t i = 0; i < ewc_model_segment_count(model); i++) {
         const ewc_segment *const s = ewc_model_segment(model, i);
         const bool is_norm = s->flags & EWC_SEGMENT_STATISTIC || std::strstr(s->name, "bn") ||
-                             std::strstr(s->name, "shortcut.1");
+                             std::strstr(s->name, "ln") || std::strstr(s->name, "shortcut.1");
         const bool is_shift = s->flags & EWC_SEGMENT_BIAS || std::strstr(s->name, "running_mean");
         for (int64_t k = 0; is_norm && k < s->count; k++)
             params[(size_t)(s->offset + k)] =
@@ -78,8 +89,11 @@ std::string Python()
 class Torch : public ::testing::TestWithParam<const char *>
 {
 };
-INSTANTIATE_TEST_SUITE_P(, Torch, ::testing::Values("cnn", "resnet18-reduced"),
-    [](const auto &each) { return std::string(each.param[0] == 'c' ? "cnn" : "resnet18"); });
+INSTANTIATE_TEST_SUITE_P(
+    , Torch, ::testing::Values("cnn", "layer-norms", "resnet18-reduced"), [](const auto &each) {
+        const std::string name = each.param;
+        return name.substr(0, name.find('-'));
+    });
 
 TEST_P(Torch, HasTheSameLogits)
 {

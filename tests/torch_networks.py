@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The networks lenet5, cnn and resnet18-reduced in PyTorch, and weights to and from them:
+"""The networks lenet5, cnn, resnet18-reduced and one with layer norms in PyTorch, and weights to and from them:
 
   torch_networks.py FOLDER NAME
 
@@ -95,7 +95,30 @@ class ReducedResNet18(nn.Module):
         return self.head(F.avg_pool2d(x, 4).flatten(1))
 
 
-NETWORKS = {"lenet5": Lenet5, "cnn": Cnn, "resnet18-reduced": ReducedResNet18}
+class LayerNorms(nn.Module):
+    """Of images, (C, H, W) each, and of a vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, 2, 1)
+        self.ln1 = nn.LayerNorm((8, 16, 16))
+        self.conv2 = nn.Conv2d(8, 4, (3, 5), 2)
+        self.ln2 = nn.LayerNorm((4, 7, 6), eps=1e-3)
+        self.fc1 = nn.Linear(4 * 7 * 6, 12)
+        self.ln3 = nn.LayerNorm(12)
+        self.head = nn.Linear(12, 10)
+        for norm in self.ln1, self.ln2, self.ln3:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -0.3, 0.3)
+
+    def forward(self, x):
+        x = F.relu(self.ln1(self.conv1(x)))
+        x = F.gelu(self.ln2(self.conv2(x))).flatten(1)
+        return self.head(self.ln3(self.fc1(x)))
+
+
+NETWORKS = {"lenet5": Lenet5, "cnn": Cnn, "resnet18-reduced": ReducedResNet18,
+            "layer-norms": LayerNorms}
 
 
 def write(folder, path, tensor):

@@ -98,7 +98,7 @@ static const ewci_layer_ops *const tables[EWCI_KINDS] = {[EWCI_LINEAR] = &ewci_l
     [EWCI_DROPOUT] = &ewci_layer_dropout,
     [EWCI_EMBEDDING] = &ewci_layer_embedding};
 
-/* The shape of a node's weight. */
+/* The shape of a node's weight; of a norm's bias, too. */
 static void weight_shape(const ewci_node *node, int64_t shape[4])
 {
     memset(shape, 0, 4 * sizeof *shape);
@@ -115,6 +115,10 @@ static void weight_shape(const ewci_node *node, int64_t shape[4])
         break;
     case EWCI_NORM:
         shape[0] = node->norm.channels;
+        if (node->norm.channels == node->in.channels) break;
+        shape[0] = node->in.channels; /* a layer's of an image, whose values have one each */
+        shape[1] = node->in.size[0];
+        shape[2] = node->in.size[1];
         break;
     case EWCI_EMBEDDING:
         shape[0] = node->vocabulary;
@@ -153,7 +157,7 @@ static void add_layer(ewc_model *model, const ewci_node *node, int is_head)
     weight_shape(node, shape);
     if (ewci_node_weights(node) > 0)
         layer->weight = add_segment(model, node->name, "weight", shape, flags);
-    shape[1] = shape[2] = shape[3] = 0;
+    if (node->kind != EWCI_NORM) shape[1] = shape[2] = shape[3] = 0;
     if (ewci_node_biases(node) > 0)
         layer->bias = add_segment(model, node->name, "bias", shape, flags | EWC_SEGMENT_BIAS);
     model->layer_count++;

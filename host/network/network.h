@@ -16,7 +16,7 @@ typedef enum ewci_kind {
     EWCI_CONV,   /* weight (filters, channels / groups, kernel), bias (filters) */
     EWCI_MAX_POOL,
     EWCI_MEAN_POOL,
-    EWCI_NORM,       /* groups, layer or batch: weight, bias (channels) */
+    EWCI_NORM,       /* groups, layer or batch: weight, bias (channels), or (C, H, W) */
     EWCI_ADD,        /* of two nodes of one shape */
     EWCI_ACTIVATION, /* by itself */
     EWCI_DROPOUT,

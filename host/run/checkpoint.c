@@ -241,7 +241,7 @@ static void spell_architecture(char *text, size_t size, const ewc_model *model)
     size_t used = (size_t)snprintf(text, size, "%lld", (long long)ewc_model_inputs(model));
     for (int64_t i = 0; i < ewc_model_segment_count(model) && used < size; i++) {
         const ewc_segment *const segment = ewc_model_segment(model, i);
-        if (segment->rank < 2) continue;
+        if (segment->rank % 2 == 1) continue; /* biases, and all of norms */
         used += (size_t)snprintf(text + used, size - used, "-%lld", (long long)segment->shape[0]);
     }
 }
@@ -488,6 +488,17 @@ static ewc_status wrong_tensor(
     return status;
 }
 
+int ewci_checkpoint_fits(const json_t *shape, const ewc_segment *segment)
+{
+    const int64_t rank = (int64_t)json_array_size(shape);
+    int same = rank == segment->rank;
+    if (rank == 1 && segment->rank == 3)
+        return json_integer_value(json_array_get(shape, 0)) == segment->count;
+    for (int k = 0; same && k < segment->rank; k++)
+        same = json_integer_value(json_array_get(shape, (size_t)k)) == segment->shape[k];
+    return same;
+}
+
 /* Checks one tensor's type and shape against the model's and finds its place. */
 static ewc_status check_tensor(
     const char *path, const json_t *root, const char *name, const ewc_segment *segment, place *out)
@@ -499,11 +510,7 @@ static ewc_status check_tensor(
     json_int_t begin = 0, end = 0;
     int same = json_unpack(given, "{s:s, s:o, s:[I, I!] !}", "dtype", &type, "shape", &shape,
                    "data_offsets", &begin, &end) == 0 &&
-               strcmp(type, "F32") == 0 && (int)json_array_size(shape) == segment->rank;
-    for (int k = 0; same && k < segment->rank; k++) {
-        const json_t *const size = json_array_get(shape, (size_t)k);
-        same = json_is_integer(size) && json_integer_value(size) == segment->shape[k];
-    }
+               strcmp(type, "F32") == 0 && ewci_checkpoint_fits(shape, segment);
     /* No difference can overflow: 0 <= begin <= end. */
     same = same && begin >= 0 && end >= begin && end - begin == segment->count * 4;
     if (!same) return wrong_tensor(path, name, given, segment);

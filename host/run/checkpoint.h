@@ -26,6 +26,10 @@ enum { EWCI_PART_WEIGHTS, EWCI_PART_S, EWCI_PART_MU, EWCI_PARTS };
 enum { EWCI_TENSOR_NAME = 128, EWCI_CHECKPOINT_HEADER_MAX = 1 << 23 };
 extern const char *const ewci_checkpoint_prefixes[EWCI_PARTS];
 
+/* Whether a tensor of this shape has the values of a model's: in the same shape, or, of a layer
+ * norm of an image, as the vector that it once was. */
+int ewci_checkpoint_fits(const json_t *shape, const ewc_segment *segment);
+
 /* Whether a file of this header, and `bytes` bytes of tensors, is whole, and of a network that is
  * the model's in what tensors do not show.
  * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_MEMORY */

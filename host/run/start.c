@@ -63,16 +63,6 @@ static void spell_shape(char text[SHAPE_TEXT], const int64_t *shape, int rank)
     if (used < SHAPE_TEXT) snprintf(text + used, SHAPE_TEXT - used, "]");
 }
 
-/* Whether the file's tensor has the shape of the model's. */
-static int has_shape(const json_t *said, const ewc_segment *segment)
-{
-    const json_t *const shape = json_object_get(said, "shape");
-    int same = (int)json_array_size(shape) == segment->rank;
-    for (int k = 0; same && k < segment->rank; k++)
-        same = json_integer_value(json_array_get(shape, (size_t)k)) == segment->shape[k];
-    return same;
-}
-
 /* The tensor of nearly this name, if any, of a shape like the segment's or, where that is NULL, of
  * whatever shape; none that has a name of the model's own, unless names are mapped. */
 static const char *find_nearest(const start *s, const char *name, const ewc_segment *segment)
@@ -82,7 +72,9 @@ static const char *find_nearest(const start *s, const char *name, const ewc_segm
     int count = 0;
     json_object_foreach(s->header, key, value)
     {
-        int is_known = !is_weight(key) || (segment != NULL && !has_shape(value, segment));
+        int is_known =
+            !is_weight(key) ||
+            (segment != NULL && !ewci_checkpoint_fits(json_object_get(value, "shape"), segment));
         for (int64_t i = 0; s->count == 0 && i < ewc_model_segment_count(s->model); i++)
             is_known |= strcmp(ewc_model_segment(s->model, i)->name, key) == 0;
         if (!is_known && count < NAMES_MAX) names[count++] = key;
@@ -138,13 +130,14 @@ static ewc_status check_shape(const start *s, tensor *t, const json_t *shape)
     const ewc_segment *const segment = t->segment;
     const int takes_fewer = s->wider && (segment->flags & EWC_SEGMENT_HEAD);
     const int64_t rows = json_integer_value(json_array_get(shape, 0));
-    int same =
-        (int)json_array_size(shape) == segment->rank &&
-        (rows == segment->shape[0] || (takes_fewer && rows >= 1 && rows < segment->shape[0]));
-    for (int k = 1; same && k < segment->rank; k++)
-        same = json_integer_value(json_array_get(shape, (size_t)k)) == segment->shape[k];
-    if (!same) return wrong_shape(s, t->name, shape, segment, takes_fewer);
-    t->count = segment->count / segment->shape[0] * rows;
+    ewc_segment part = *segment; /* with the rows that the file has */
+    if (takes_fewer && rows >= 1 && rows < segment->shape[0]) {
+        part.shape[0] = rows;
+        part.count = segment->count / segment->shape[0] * rows;
+    }
+    if (!ewci_checkpoint_fits(shape, &part))
+        return wrong_shape(s, t->name, shape, segment, takes_fewer);
+    t->count = part.count;
     return EWC_OK;
 }
 

@@ -20,8 +20,9 @@
  *     max-pool          kernel=, stride (as kernel), padding 0; mean-pool likewise, padding is 0s
  *     global-mean-pool  of each channel; of a sequence over its positions
  *     group-norm        groups=, epsilon 1e-5, affine true, activation "none"
- *     layer-norm        epsilon, affine, activation; over all of an image, each position of a
- *                       sequence
+ *     layer-norm        epsilon, affine, activation; over all of an image, with a weight (C, H, W)
+ *                       as torch.nn.LayerNorm((C, H, W)); of a vector; of each position of a
+ *                       sequence, with a weight for each of its channels
  *     batch-norm        momentum 0.1, epsilon, affine, activation
  *     residual          layers=, shortcut (a list; none: the identity), activation of their sum
  *     linear            units=, bias true, activation "none"; of an image as one vector, of each

@@ -127,7 +127,9 @@ static const char *const network_layers[][2] = {
     {"max-pool, mean-pool", "kernel; stride (as kernel), padding 0"},
     {"global-mean-pool", "of each channel; of a sequence over its positions"},
     {"group-norm", "groups; epsilon 1e-5, affine true, activation none"},
-    {"layer-norm", "the same without groups; of each position of a sequence"},
+    {"layer-norm",
+        "the same without groups, over all of an image, as nn.LayerNorm((C, H, W)); of each "
+        "position of a sequence"},
     {"batch-norm", "the same, and momentum 0.1"},
     {"residual", "layers; shortcut (a list; none: the identity), activation of their sum"},
     {"linear", "units; bias true, activation none; of each position of a sequence"},
