@@ -448,8 +448,20 @@ TEST_F(CliSaved, FisherOfLayersIsThatOfTheRun)
 
     const std::string data = folder / "cifar10";
     const std::tuple<int, const char *, Words> refused[] = {
-        {3, "theirs.safetensors: has no tensor fc1.weight",
+        {3,
+            "theirs.safetensors: tensor module.conv1.weight is no linear layer's: say what the "
+            "layers are with --network",
             {"fisher", "theirs.safetensors", "--data", data, "--quiet"}},
+        {3, "theirs.safetensors: tensor module.conv1.weight is no linear layer's: say what",
+            {"consolidate", "theirs.safetensors", "--data", data, "--quiet", "--out", "x"}},
+        {3, "theirs.safetensors: tensor module.conv1.weight is no linear layer's: say what",
+            {"train", "--init-from", "theirs.safetensors", "--data", data, "--quiet"}},
+        {3,
+            "tensor module.conv1.weight is no linear layer's, and nothing says what the layers "
+            "are; the file that ewc consolidate --network makes of it does",
+            {"predict", "theirs.safetensors", "--data", data}},
+        {2, "theirs.safetensors: is of no run, ./../config.json is missing; ewc predict takes",
+            {"eval", "theirs.safetensors"}},
         {3, "has no tensor conv1.weight, did you mean module.conv1.weight, which is of its shape?",
             {"fisher", "theirs.safetensors", "--data", data, "--quiet", "--network", "net.json"}},
         {2, "bn1.weight: no tensor of this model, did you mean fc1.weight?",

@@ -499,6 +499,17 @@ int ewci_checkpoint_fits(const json_t *shape, const ewc_segment *segment)
     return same;
 }
 
+const char *ewci_checkpoint_find_other(const json_t *header)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)header, key, value)
+    {
+        if (json_array_size(json_object_get(value, "shape")) > 2) return key;
+    }
+    return NULL;
+}
+
 /* Checks one tensor's type and shape against the model's and finds its place. */
 static ewc_status check_tensor(
     const char *path, const json_t *root, const char *name, const ewc_segment *segment, place *out)
@@ -750,6 +761,13 @@ static ewc_status describe_file(
     ewc_network *network;
     const ewc_status status = ewci_checkpoint_read_network(&network, path, root, length);
     if (status != EWC_OK) return status;
+    const char *const other = network == NULL ? ewci_checkpoint_find_other(root) : NULL;
+    if (other != NULL)
+        return ewci_fail(EWC_ERR_CHECKPOINT,
+            "%s: tensor %.100s is no linear layer's, and nothing says what the layers are; the "
+            "file "
+            "that ewc consolidate --network makes of it does",
+            path, other);
     if (network != NULL)
         describe_network(info, network);
     else if (!read_layers(info, root, length / 4))

@@ -30,6 +30,10 @@ extern const char *const ewci_checkpoint_prefixes[EWCI_PARTS];
  * norm of an image, as the vector that it once was. */
 int ewci_checkpoint_fits(const json_t *shape, const ewc_segment *segment);
 
+/* The first tensor of a header that no linear layer has, with more than two dimensions, such as the
+ * weights of a convolution; NULL if there is none. */
+const char *ewci_checkpoint_find_other(const json_t *header);
+
 /* Whether a file of this header, and `bytes` bytes of tensors, is whole, and of a network that is
  * the model's in what tensors do not show.
  * @return EWC_OK; EWC_ERR_CHECKPOINT; EWC_ERR_MEMORY */

@@ -8,6 +8,7 @@
 
 #include "../base/enter.h"
 #include "../base/safetensors.h"
+#include "../network/model.h"
 #include "checkpoint.h"
 #include "options.h"
 
@@ -218,6 +219,16 @@ static ewc_status check_names(const start *s)
     return EWC_OK;
 }
 
+/* Without names the file of a multilayer perceptron has linear layers alone. */
+static ewc_status check_kinds(const start *s)
+{
+    const char *const other = ewci_checkpoint_find_other(s->header);
+    if (other == NULL || s->model->network != NULL || s->count > 0) return EWC_OK;
+    return ewci_fail(EWC_ERR_CHECKPOINT,
+        "%s: tensor %.100s is no linear layer's: say what the layers are with --network", s->path,
+        other);
+}
+
 static ewc_status find_tensors(start *s)
 {
     const int64_t segments = ewc_model_segment_count(s->model);
@@ -358,6 +369,7 @@ ewc_status ewci_checkpoint_start(const char *path, ewc_model *model, ewc_consoli
     ewc_status status;
     EWCI_TRY(check_names(&s));
     EWCI_TRY(read_header(&s));
+    EWCI_TRY(check_kinds(&s));
     EWCI_TRY(find_tensors(&s));
     if (s.parts > 1) EWCI_TRY(ewci_checkpoint_folded(path, s.header, &r, &tasks));
     data = ewci_calloc((size_t)(EWCI_PARTS * count), sizeof *data);

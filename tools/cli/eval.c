@@ -53,6 +53,9 @@ int cli_eval(cli_args *args)
     if (code == 0) code = cli_own_flag(args, "other-data", &other_data);
     if (code != 0) return code;
     const char *const checkpoint = saved.checkpoint;
+    if (!saved.is_of_run)
+        return cli_usage("eval", "%s: is of no run, %s is missing; ewc predict takes a file alone",
+            args->operand, saved.config);
     ewc_status status = cli_load_saved(args, &saved);
     if (status != EWC_OK) return cli_failed(args, status);
     code = cli_apply(args);
