@@ -224,6 +224,12 @@ TEST_P(Start, NamesAreMapped)
     tensors.push_back({"net.steps", "I64", {1}, Bytes<int64_t>({3})});
     WriteTensors(path, tensors);
     ASSERT_OK(Load(names));
+    tensors.push_back({"net.9.weight", "F32", {1, 1, 1, 1}, Bytes<float>({3})});
+    WriteTensors(path, tensors);
+    ASSERT_OK(Load(names));
+    ExpectRefused(EWC_ERR_CHECKPOINT,
+        "tensor net.9.weight is no linear layer's: say what the layers are with --network");
+    tensors.pop_back();
     tensors[0].name = "fc1.weight";
     tensors[1].name = "fc1.bias";
     tensors[3].name = "fc2.bias";
