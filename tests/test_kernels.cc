@@ -300,6 +300,32 @@ TEST(EmulatedLaunchers, ShareRowsAsTheyAreTold)
         cudaFree(p);
 }
 
+/* Parts of more elements than a grid has threads: of nothing they are 0, all of them. */
+TEST(EmulatedLaunchers, AddAllElementsOfTheParts)
+{
+    constexpr int64_t rows = 512, in = 127, out = 128, n = out * (in + 1);
+    constexpr size_t bytes = n * sizeof(float), all = 2 * rows * 128 * sizeof(uint16_t);
+    static_assert(n > 61 * 256, "EWCK_MAX_BLOCKS");
+    void *f = nullptr, *planes = nullptr, *parts = nullptr;
+    ASSERT_EQ(cudaSuccess, cudaMalloc(&f, bytes));
+    ASSERT_EQ(cudaSuccess, cudaMalloc(&planes, all));
+    ASSERT_EQ(cudaSuccess, cudaMalloc(&parts, 2 * bytes));
+    ASSERT_EQ(cudaSuccess, cudaMemset(f, 0xff, bytes));
+    ASSERT_EQ(cudaSuccess, cudaMemset(planes, 0, all));
+    const ewck_matrix q = {static_cast<uint16_t *>(planes), rows, out, 128};
+    const ewck_matrix xx = {static_cast<uint16_t *>(planes), rows, in, 128};
+    const uint64_t before = emulation::statistics.launches;
+    float *const weights = static_cast<float *>(f);
+    ASSERT_EQ(cudaSuccess, ewck_planes_weights(weights, weights + out * in, q, xx, 0.0f,
+                               static_cast<float *>(parts), 2 * n, 8, EWCK_ENGINE_PLAIN, nullptr));
+    std::vector<float> got((size_t)n);
+    ASSERT_EQ(cudaSuccess, cudaMemcpy(got.data(), f, bytes, cudaMemcpyDeviceToHost));
+    EXPECT_EQ(before + 2, emulation::statistics.launches);
+    EXPECT_EQ(std::vector<float>((size_t)n), got);
+    for (void *p : {f, planes, parts})
+        cudaFree(p);
+}
+
 #else
 
 TEST(EmulatedLaunchers, RefuseNegativeSizes)

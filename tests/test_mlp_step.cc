@@ -256,6 +256,7 @@ TEST_P(MlpStep, IsTheOracles)
         {{20, {17, 18, 19, 40}, 4, EWC_ACTIVATION_TANH}, 40, nesterov},
         {{16, {24}, 128, EWC_ACTIVATION_GELU}, 32, adam, 0, 0, 4},
         {{17, {13, 9}, 5, EWC_ACTIVATION_SILU}, 30, adam, 0, 0, 0, 4},
+        {{16, {9}, 2, EWC_ACTIVATION_TANH}, 17, adam}, /* little behind the head's weights */
         {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 5, 12, 0},
         {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 8, 4, 0, 1, 1, 3},
         {{1040, {20}, 5, EWC_ACTIVATION_TANH}, 17, sgd},                 /* deep */
