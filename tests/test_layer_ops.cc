@@ -630,6 +630,11 @@ std::vector<ewck_conv> Poolings()
     /* All of it: global pooling; and more windows than a block of threads. */
     all.push_back(Channels(Geometry({5, 7}, {1, 1}, {0, 0}, {1, 1}, {0, 0}), 9, 9, 9));
     all.push_back(Channels(Geometry({3, 3}, {2, 2}, {1, 1}, {1, 1}, {30, 28}), 5, 5, 5));
+    /* Windows of 2 by 2 side by side, of rows shorter and longer than any vector; a row or a column
+     * may be left over. */
+    for (int64_t width = 2; width <= 71; width += width < 36 ? 1 : 7)
+        all.push_back(
+            Channels(Geometry({2, 2}, {2, 2}, {0, 0}, {1, 1}, {width % 11, width - 2}), 2, 2, 2));
     return all;
 }
 } // namespace

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "cpu_vector.h"
 
 typedef struct pool_job {
     float *out;
@@ -44,35 +45,103 @@ static float mean_of(const float *x, const ewck_conv *pool, range rows, range co
     return sum / (float)(pool->kernel[0] * pool->kernel[1]);
 }
 
-/* Windows of 2 by 2 side by side. */
-static void halve_row(float *restrict y, const float *restrict x, int64_t width, int64_t n)
+/* ---- Windows of 2 by 2 side by side ---- */
+
+/* The largest values of LANES windows; larger[k]: where place k + 1 was larger than those before.
+ */
+static inline vec largest_of(vec_mask larger[3], const float *top, const float *bottom)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const float a = x[2 * i], b = x[2 * i + 1], c = x[width + 2 * i], d = x[width + 2 * i + 1];
-        const float left = b > a || b != b ? b : a, right = d > c || d != d ? d : c;
-        const float top = a != a ? a : left, bottom = c != c ? c : right;
-        y[i] = top != top ? top : (bottom > top || bottom != bottom ? bottom : top);
+    const vec a = load(top), b = load(top + LANES), c = load(bottom), d = load(bottom + LANES);
+    const vec in[3] = {__builtin_shufflevector(a, b, LANES_ODD),
+        __builtin_shufflevector(c, d, LANES_EVEN), __builtin_shufflevector(c, d, LANES_ODD)};
+    vec most = __builtin_shufflevector(a, b, LANES_EVEN);
+    for (int k = 0; k < 3; k++) {
+        larger[k] = ((in[k] > most) | (in[k] != in[k])) & (most == most);
+        most = choose(larger[k], in[k], most);
     }
+    return most;
 }
 
-/* Back from them: of each window the place that `largest` names gets d. */
-static void double_row(
-    float *restrict dx, const float *restrict d, const float *restrict x, int64_t width, int64_t n)
+/* The first of LANES windows of a row of n that are done at once, where `i` have been: the last
+ * ones of a row overlap. A row with fewer goes on into the rows that follow or, where those end, is
+ * copied. */
+static inline int64_t first_window(int64_t i, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const float in[4] = {x[2 * i], x[2 * i + 1], x[width + 2 * i], x[width + 2 * i + 1]};
-        float most = in[0];
-        int best = 0;
-        for (int k = 1; k < 4; k++) {
-            const int larger = most == most && (in[k] > most || in[k] != in[k]);
-            most = larger ? in[k] : most;
-            best = larger ? k : best;
+    return n < LANES ? 0 : min_i64(i, n - LANES);
+}
+
+typedef struct part {
+    float top[2 * LANES], bottom[2 * LANES], small[LANES];
+} part;
+
+static inline void copy_windows(part *copy, const float *x, int64_t width, int64_t n)
+{
+    memcpy(copy->top, x, (size_t)(2 * n) * sizeof *x);
+    memcpy(copy->bottom, x + width, (size_t)(2 * n) * sizeof *x);
+}
+
+static void halve_plane(float *y, const float *x, const ewck_conv *pool)
+{
+    const int64_t width = pool->size[1], n = pool->out[1];
+    const float *const x_end = x + pool->size[0] * width, *const y_end = y + pool->out[0] * n;
+    vec_mask larger[3];
+    for (int64_t row = 0; row < pool->out[0]; row++, x += 2 * width, y += n)
+        for (int64_t i = 0; i < n; i += LANES) {
+            const int64_t at = first_window(i, n);
+            const float *const from = x + 2 * at;
+            if (x_end - from >= width + 2 * LANES && y_end - y - at >= LANES) {
+                store(y + at, largest_of(larger, from, from + width));
+                continue;
+            }
+            part copy = {0};
+            copy_windows(&copy, x, width, n);
+            store(copy.small, largest_of(larger, copy.top, copy.bottom));
+            memcpy(y, copy.small, (size_t)n * sizeof *y);
         }
-        dx[2 * i] = best == 0 ? d[i] : 0.0f;
-        dx[2 * i + 1] = best == 1 ? d[i] : 0.0f;
-        dx[width + 2 * i] = best == 2 ? d[i] : 0.0f;
-        dx[width + 2 * i + 1] = best == 3 ? d[i] : 0.0f;
+}
+
+/* Back from them: of each window the place that `largest` names gets d, others 0. */
+static inline void spread(float *to, float *below, vec d, const vec_mask larger[3])
+{
+    const vec zero = {0};
+    vec at[4];
+    for (int k = 3; k > 0; k--) {
+        at[k] = choose(larger[k - 1], d, zero);
+        d = choose(larger[k - 1], zero, d);
     }
+    at[0] = d;
+    store(to, __builtin_shufflevector(at[0], at[1], LANES_LOW));
+    store(to + LANES, __builtin_shufflevector(at[0], at[1], LANES_HIGH));
+    store(below, __builtin_shufflevector(at[2], at[3], LANES_LOW));
+    store(below + LANES, __builtin_shufflevector(at[2], at[3], LANES_HIGH));
+}
+
+/* What a part writes beyond its row the next rows write again. */
+static void double_plane(float *dx, const float *d, const float *x, const ewck_conv *pool)
+{
+    const int64_t width = pool->size[1], n = pool->out[1], size = pool->size[0] * width;
+    const float *const x_end = x + size, *const d_end = d + pool->out[0] * n;
+    vec_mask larger[3];
+    for (int64_t row = 0; row < pool->out[0]; row++, x += 2 * width, d += n, dx += 2 * width) {
+        for (int64_t i = 0; i < n; i += LANES) {
+            const int64_t at = first_window(i, n);
+            const float *const from = x + 2 * at;
+            if (x_end - from >= width + 2 * LANES && d_end - d - at >= LANES) {
+                (void)largest_of(larger, from, from + width);
+                spread(dx + 2 * at, dx + 2 * at + width, load(d + at), larger);
+                continue;
+            }
+            part copy = {0};
+            copy_windows(&copy, x, width, n);
+            memcpy(copy.small, d, (size_t)n * sizeof *d);
+            (void)largest_of(larger, copy.top, copy.bottom);
+            spread(copy.top, copy.bottom, load(copy.small), larger);
+            memcpy(dx, copy.top, (size_t)(2 * n) * sizeof *dx);
+            memcpy(dx + width, copy.bottom, (size_t)(2 * n) * sizeof *dx);
+        }
+        if (width > 2 * n) dx[2 * n] = dx[width + 2 * n] = 0.0f;
+    }
+    if (pool->size[0] > 2 * pool->out[0]) memset(dx, 0, (size_t)width * sizeof *dx);
 }
 
 static int is_halving(const ewck_conv *pool)
@@ -98,11 +167,11 @@ static void forward_chunk(void *context, int64_t i)
     for (int64_t p = r.begin; p < r.end; p++) {
         const float *const x = job->in + p * pool->size[0] * pool->size[1];
         float *y = job->out + p * pool->out[0] * pool->out[1];
+        if (halving) {
+            halve_plane(y, x, pool);
+            continue;
+        }
         for (int64_t oy = 0; oy < pool->out[0]; oy++, y += pool->out[1]) {
-            if (halving) {
-                halve_row(y, x + 2 * oy * pool->size[1], pool->size[1], pool->out[1]);
-                continue;
-            }
             const range rows = inside(pool, 0, oy);
             for (int64_t ox = 0; ox < pool->out[1]; ox++) {
                 const range cols = inside(pool, 1, ox);
@@ -133,15 +202,13 @@ static void backward_chunk(void *context, int64_t i)
         const float *const x = job->x + p % job->own * size;
         const float *d = job->in + p * pool->out[0] * pool->out[1];
         float *const dx = job->out + p * size;
+        if (halving) {
+            double_plane(dx, d, x, pool);
+            continue;
+        }
         memset(dx, 0, (size_t)size * sizeof *dx);
         for (int64_t oy = 0; oy < pool->out[0]; oy++) {
             const range rows = inside(pool, 0, oy);
-            if (halving) {
-                const int64_t row = 2 * oy * pool->size[1];
-                double_row(dx + row, d, x + row, pool->size[1], pool->out[1]);
-                d += pool->out[1];
-                continue;
-            }
             for (int64_t ox = 0; ox < pool->out[1]; ox++, d++) {
                 const range cols = inside(pool, 1, ox);
                 if (job->kind == EWCK_POOL_MAX) {

@@ -7,12 +7,25 @@
 #include <immintrin.h>
 #endif
 
+/* LANES_EVEN, _ODD: of two vectors after one another; LANES_LOW, _HIGH: their halves, zipped. */
 #if defined(__AVX512F__)
 enum { LANES = 16 };
+#define LANES_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define LANES_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define LANES_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define LANES_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #elif defined(__AVX2__)
 enum { LANES = 8 };
+#define LANES_EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define LANES_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define LANES_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define LANES_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #else
 enum { LANES = 4 };
+#define LANES_EVEN 0, 2, 4, 6
+#define LANES_ODD 1, 3, 5, 7
+#define LANES_LOW 0, 4, 1, 5
+#define LANES_HIGH 2, 6, 3, 7
 #endif
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
@@ -42,6 +55,11 @@ static inline vec multiply_add(vec a, vec b, vec c)
 }
 
 typedef int vec_mask __attribute__((vector_size(LANES * sizeof(float))));
+
+static inline vec choose(vec_mask mask, vec yes, vec no)
+{
+    return (vec)(((vec_mask)yes & mask) | ((vec_mask)no & ~mask));
+}
 
 /* 0 in place of what is below it; NaN stays. */
 static inline vec not_negative(vec x)
