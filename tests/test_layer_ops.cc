@@ -385,13 +385,13 @@ TEST_P(LayerOps, ConvOfWideRows)
     const bool slow = GetParam() == "cuda-emulated";
     int turn = 0;
     for (const int64_t width :
-        slow ? Vec<int64_t>{16, 33} : Vec<int64_t>{8, 15, 16, 17, 24, 32, 33, 48, 64})
+        slow ? Vec<int64_t>{16, 33} : Vec<int64_t>{8, 13, 15, 16, 17, 24, 30, 31, 32, 33, 48, 64})
         for (const int64_t height : {1, 3})
             for (const int64_t padding : {0, 1})
                 for (const int64_t stride : {1, 2}) {
                     const ewck_conv c = Channels(Geometry({3, 3}, {1, stride}, {1, padding}, {1, 1},
                                                      {height - 1, (width - 1) * stride}),
-                        2, turn / 2 % 2 ? 12 : 7, 1);
+                        2 + turn / 4 % 2 * 2, turn / 2 % 2 ? 12 : 14, 1 + turn / 4 % 2);
                     ASSERT_EQ(width, c.out[1]);
                     ASSERT_EQ(height, c.out[0]);
                     CheckConvForward(be, c, 3, true, EWCK_ACTIVATION_RELU, false, turn % 3 > 0);

@@ -13,7 +13,7 @@ enum { TILE = 2 * LANES }; /* positions that are made at once */
 /* ---- Forward, and back to the input ---- */
 
 /* What a tile multiplies by the weights of (channel, tap): a panel (channels, taps, TILE), or, with
- * panel NULL, the padded planes as they are, where both halves of the tile lie in a row of them. */
+ * panel NULL, the padded planes as they are, each half of the tile from one row of them. */
 typedef struct source {
     int64_t channels, taps;
     const float *panel;
@@ -22,9 +22,9 @@ typedef struct source {
     const int64_t *offset;
 } source;
 
-/* out (block, TILE), `pitch` from row to row, = w (channels, taps, block) transposed times the
- * source plus bias (block), at least 0 if `relu`. */
-static inline __attribute__((always_inline)) void multiply_tile(float *restrict out, int64_t pitch,
+/* out (block, LANES) for each half, `pitch` from row to row, = w (channels, taps, block) transposed
+ * times the source plus bias (block), at least 0 if `relu`. */
+static inline __attribute__((always_inline)) void multiply_tile(float *const out[2], int64_t pitch,
     const float *restrict w, const source *from, const float *restrict bias, int relu, int direct,
     int block)
 {
@@ -52,8 +52,8 @@ static inline __attribute__((always_inline)) void multiply_tile(float *restrict 
     }
 #pragma GCC unroll 12
     for (int f = 0; f < block; f++) {
-        store(out + f * pitch, relu ? not_negative(sum[f][0]) : sum[f][0]);
-        store(out + f * pitch + LANES, relu ? not_negative(sum[f][1]) : sum[f][1]);
+        store(out[0] + f * pitch, relu ? not_negative(sum[f][0]) : sum[f][0]);
+        store(out[1] + f * pitch, relu ? not_negative(sum[f][1]) : sum[f][1]);
     }
 }
 
@@ -78,7 +78,7 @@ static int choose_block(int64_t filters)
     return best;
 }
 
-static inline __attribute__((always_inline)) void multiply_any(float *out, int64_t pitch,
+static inline __attribute__((always_inline)) void multiply_any(float *const out[2], int64_t pitch,
     const float *w, const source *from, const float *bias, int relu, int direct, int block)
 {
     switch (block) { /* a constant in each call */
@@ -105,7 +105,7 @@ static inline __attribute__((always_inline)) void multiply_any(float *out, int64
     }
 }
 
-static void multiply(float *out, int64_t pitch, const float *w, const source *from,
+static void multiply(float *const out[2], int64_t pitch, const float *w, const source *from,
     const float *bias, int relu, int block)
 {
     if (from->panel)
@@ -164,50 +164,99 @@ static int is_fused(const sweep_job *job)
            (job->activation == EWCK_ACTIVATION_NONE || job->activation == EWCK_ACTIVATION_RELU);
 }
 
-/* Whether each half of a tile is in one run, whose places follow each other. */
-static int lies_in_rows(const run *runs, int64_t count, int64_t step)
+/* What a tile is made into: its halves' places in the output, or, where they do not fit there, the
+ * tile itself, of which the runs' positions are copied. */
+typedef struct sink {
+    int64_t half[2];
+    int whole; /* whether halves can be stored as they are */
+    float *tile;
+    const run *runs[2]; /* of each half; the second NULL: the first are of both */
+    int64_t count;      /* of those */
+    int64_t step;
+} sink;
+
+/* All filters of one group for one tile. out: of the samples of the chunk. */
+static void sweep_filters(const sweep_job *job, const phase *p, float *out, const source *from,
+    const sink *target, int64_t g)
 {
-    if (step != 1) return 0;
-    if (count == 1) return runs[0].count == TILE;
-    return count == 2 && runs[0].count == LANES && runs[1].count == LANES;
+    const int64_t plane = job->out_size[0] * job->out_size[1];
+    const int64_t depth = job->channels * p->taps, blocks = ceil_div(job->filters, job->block);
+    const int relu = job->activation == EWCK_ACTIVATION_RELU && is_fused(job);
+    for (int64_t b = 0; b < blocks; b++) {
+        const float *const w = p->packed + (g * blocks + b) * depth * job->block;
+        const int64_t filter = g * job->filters + b * job->block;
+        float *const to = out + filter * plane;
+        const int64_t filters = min_i64(job->block, job->filters - b * job->block);
+        float bias[12] = {0};
+        for (int64_t f = 0; job->bias && is_fused(job) && f < filters; f++)
+            bias[f] = job->bias[filter + f];
+        if (target->whole && filters == job->block) {
+            multiply((float *const[]){to + target->half[0], to + target->half[1]}, plane, w, from,
+                bias, relu, job->block);
+            continue;
+        }
+        float *const halves[2] = {target->tile, target->tile + LANES};
+        multiply(halves, TILE, w, from, bias, relu, job->block);
+        for (int i = 0; i < 2 && target->runs[i]; i++)
+            scatter(to, plane, halves[i], filters, target->runs[i], target->count, target->step);
+    }
 }
 
-/* Positions [first, first + count) of a phase, count <= TILE, of all filters of one group. */
-static void sweep_tile(const sweep_job *job, const phase *p, float *out, const float *padded,
+/* Positions [first, first + count) of a phase, count <= TILE, through a panel. */
+static void sweep_panel(const sweep_job *job, const phase *p, float *out, const float *padded,
     float *panel, int64_t g, int64_t first, int64_t count)
 {
     const int64_t plane = plane_of(&job->planes), out_plane = job->out_size[0] * job->out_size[1];
-    const int64_t depth = job->channels * p->taps, blocks = ceil_div(job->filters, job->block);
-    float *const tile = panel + depth * TILE;
-    const int relu = job->activation == EWCK_ACTIVATION_RELU && is_fused(job);
     run runs[TILE];
     const int64_t found = find_runs(runs, &p->at, job->planes.padded[1], job->out_size[1],
         job->planes.channels * plane, job->groups * job->filters * out_plane, first, count);
     const float *const planes = padded + g * job->channels * plane;
-    source from = {job->channels, p->taps, panel, {planes + runs[0].from}, plane, p->offset};
-    if (lies_in_rows(runs, found, p->at.step[1])) {
-        from.panel = NULL;
-        from.half[1] = found == 1 ? from.half[0] + LANES : planes + runs[1].from;
-    }
-    for (int64_t c = 0; from.panel && c < job->channels; c++)
+    for (int64_t c = 0; c < job->channels; c++)
         unfold(panel + c * p->taps * TILE, TILE, planes + c * plane, p->offset, p->taps, runs,
             found, p->at.step[1]);
-    const int is_row = count == TILE && p->at.out_step[1] == 1 &&
-                       (found == 1 || (found == 2 && runs[1].at == runs[0].at + runs[0].count));
-    for (int64_t b = 0; b < blocks; b++) {
-        const float *const w = p->packed + (g * blocks + b) * depth * job->block;
-        const int64_t filter = b * job->block;
-        float *const to = out + (g * job->filters + filter) * out_plane;
-        const int64_t filters = min_i64(job->block, job->filters - filter);
-        float bias[12] = {0};
-        for (int64_t f = 0; job->bias && is_fused(job) && f < filters; f++)
-            bias[f] = job->bias[g * job->filters + filter + f];
-        if (is_row && filters == job->block) {
-            multiply(to + runs[0].at, out_plane, w, &from, bias, relu, job->block);
-        } else {
-            multiply(tile, TILE, w, &from, bias, relu, job->block);
-            scatter(to, out_plane, tile, filters, runs, found, p->at.out_step[1]);
+    const source from = {job->channels, p->taps, panel, {NULL}, 0, NULL};
+    const sink to = {.half = {runs[0].at, runs[0].at + LANES},
+        .whole = count == TILE && p->at.out_step[1] == 1 &&
+                 (found == 1 || (found == 2 && runs[1].at == runs[0].at + runs[0].count)),
+        .tile = panel + job->channels * p->taps * TILE,
+        .runs = {runs},
+        .count = found,
+        .step = p->at.out_step[1]};
+    sweep_filters(job, p, out, &from, &to, g);
+}
+
+/* Whether a phase's rows are made of vectors, the last one of a row from its end on, so that
+ * nothing is unfolded: where little is made twice, or beyond a row that is shorter. */
+static int lies_in_rows(const phase *p)
+{
+    const int64_t width = p->at.size[1];
+    return p->at.step[1] == 1 && p->at.out_step[1] == 1 && 4 * round_up(width, LANES) <= 5 * width;
+}
+
+/* All positions of a phase in `samples` samples, two vectors at a time. What one stores beyond its
+ * row the next row overwrites, but for a plane's last one. */
+static void sweep_rows(const sweep_job *job, const phase *p, float *out, const float *padded,
+    float *tile, int64_t g, int64_t samples)
+{
+    const int64_t width = p->at.size[1], halves = ceil_div(width, LANES);
+    const int64_t lines = samples * p->at.size[0], plane = plane_of(&job->planes);
+    const int64_t out_plane = job->out_size[0] * job->out_size[1];
+    const float *const planes = padded + g * job->channels * plane;
+    for (int64_t k = 0; k < lines * halves; k += 2) {
+        source from = {job->channels, p->taps, NULL, {NULL}, plane, p->offset};
+        run runs[2];
+        sink to = {.whole = 1, .tile = tile, .runs = {&runs[0], &runs[1]}, .count = 1, .step = 1};
+        for (int i = 0; i < 2; i++) {
+            const int64_t at = min_i64(k + i, lines * halves - 1), line = at / halves;
+            const int64_t x = width < LANES ? 0 : min_i64(at % halves * LANES, width - LANES);
+            (void)find_runs(&runs[i], &p->at, job->planes.padded[1], job->out_size[1],
+                job->planes.channels * plane, job->groups * job->filters * out_plane,
+                line * width + x, min_i64(width, LANES));
+            from.half[i] = planes + runs[i].from;
+            to.half[i] = runs[i].at;
+            to.whole = to.whole && (width >= LANES || (line + 1) % p->at.size[0] > 0);
         }
+        sweep_filters(job, p, out, &from, &to, g);
     }
 }
 
@@ -242,8 +291,12 @@ static void sweep_chunk(void *context, int64_t i)
     for (const phase *p = job->phase; p < job->phase + job->phases; p++) {
         const int64_t positions = rows * p->at.size[0] * p->at.size[1];
         for (int64_t g = 0; g < job->groups; g++)
-            for (int64_t first = 0; first < positions; first += TILE)
-                sweep_tile(job, p, out, own, panel, g, first, min_i64(TILE, positions - first));
+            if (lies_in_rows(p))
+                sweep_rows(job, p, out, own, panel, g, rows);
+            else
+                for (int64_t first = 0; first < positions; first += TILE)
+                    sweep_panel(
+                        job, p, out, own, panel, g, first, min_i64(TILE, positions - first));
     }
     finish(job, r.begin, rows);
     scratch_give(&job->room, part);

@@ -108,15 +108,33 @@ static inline int64_t plane_of(const frame *f)
     return f->padded[0] * f->padded[1];
 }
 
-/* to (rows, channels, padded) from in (rows, channels, size); the border is zero. */
+static inline float *write_zeros(float *to, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = 0.0f;
+    return to + n;
+}
+
+/* to (rows, channels, padded) from in (rows, channels, size); the border is zero. Rows are copied
+ * in whole vectors: what is too much is written again, and behind the planes there is room for it.
+ */
 static inline void pad_samples(float *to, const float *in, const frame *f, int64_t rows)
 {
-    const int64_t width = f->size[1], pitch = f->padded[1];
-    memset(to, 0, (size_t)(rows * f->channels * plane_of(f)) * sizeof *to);
-    for (int64_t plane = 0; plane < rows * f->channels; plane++)
-        for (int64_t y = 0; y < f->size[0]; y++)
-            memcpy(to + plane * plane_of(f) + (y + f->before[0]) * pitch + f->before[1],
-                in + (plane * f->size[0] + y) * width, (size_t)width * sizeof *to);
+    const int64_t width = f->size[1], after = f->padded[1] - f->before[1] - width;
+    const float *const end = in + rows * f->channels * f->size[0] * width;
+    for (int64_t plane = 0; plane < rows * f->channels; plane++) {
+        to = write_zeros(to, f->before[0] * f->padded[1]);
+        for (int64_t y = 0; y < f->size[0]; y++, in += width) {
+            to = write_zeros(to, f->before[1]);
+            if (end - in >= round_up(width, LANES))
+                for (int64_t i = 0; i < width; i += LANES)
+                    store(to + i, load(in + i));
+            else
+                memcpy(to, in, (size_t)width * sizeof *to);
+            to = write_zeros(to + width, after);
+        }
+        to = write_zeros(to, (f->padded[0] - f->before[0] - f->size[0]) * f->padded[1]);
+    }
 }
 
 static inline frame frame_of(const ewck_conv *conv)
