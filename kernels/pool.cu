@@ -123,7 +123,8 @@ static bool is_too_large(const ewck_conv &c)
 {
     const int64_t most = 1 << 15;
     for (int i = 0; i < 2; i++)
-        if (c.size[i] + 2 * c.padding[i] > most || c.stride[i] > most) return true;
+        if (c.size[i] + 2 * c.padding[i] > most || c.stride[i] > most || c.dilation[i] > most)
+            return true;
     return false;
 }
 

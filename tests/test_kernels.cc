@@ -116,10 +116,11 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
 TEST(EmulatedLaunchers, RefuseImpossibleLayers)
 {
     const ewck_conv good = {2, {4, 4}, 2, {3, 3}, {2, 2}, {1, 1}, {0, 0}, {1, 1}, 2};
-    ewck_conv bad[] = {good, good, good};
+    ewck_conv bad[] = {good, good, good, good};
     bad[0].size[1] = (int64_t)1 << 40;
     bad[1].stride[0] = (int64_t)1 << 40;
     bad[2].size[0] = bad[2].size[1] = (int64_t)1 << 20;
+    bad[3].dilation[1] = (int64_t)1 << 40;
     const auto refuses = [](const ewck_conv &c, int64_t repeats, int64_t rows) {
         if (repeats > 0) {
             EXPECT_REFUSED(ewck_conv_forward(x, x, x, x, x, &c, rows, 0, stream));

@@ -230,11 +230,12 @@ std::vector<ewck_conv> Geometries()
 }
 
 /* Sizes that no tile divides, sums that are longer than a tile is deep, more filters than a tile is
- * wide, samples of one place, and one of many places. */
+ * wide and more weights than an emulated grid has threads, samples of one place, and one of many
+ * places. */
 std::vector<ewck_conv> LargerGeometries()
 {
     return {
-        Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {6, 4}), 19, 70, 1),
+        Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {6, 4}), 19, 75, 1),
         Channels(Geometry({3, 3}, {2, 2}, {1, 1}, {1, 1}, {12, 9}), 8, 130, 1),
         Channels(Geometry({1, 1}, {1, 1}, {0, 0}, {1, 1}, {5, 6}), 67, 9, 1),
         Channels(Geometry({5, 5}, {1, 1}, {2, 2}, {1, 1}, {27, 17}), 2, 6, 1),
