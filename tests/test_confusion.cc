@@ -193,34 +193,50 @@ int64_t ClassOf(const ewc_tasks *tasks, ewc_scenario scenario, int64_t t, int64_
     return scenario == EWC_SCENARIO_DOMAIN ? ewc_tasks_class(tasks, t, logit) : logit;
 }
 
+/* Of task t's test samples, in the order in which some of them stand for all. */
+struct Predictions {
+    Batch batch;
+    int64_t outputs;
+    Vec<float> logits;
+    Window window = {0, 0};
+    ewck_step key = {};
+
+    Predictions(ewc_model *model, ewc_tasks *tasks, int64_t t, int64_t seen, uint64_t seed)
+        : batch(ReadTask(tasks, t, EWC_SPLIT_TEST)), outputs(ewc_tasks_outputs(tasks)),
+          logits(batch.Rows() * (size_t)outputs)
+    {
+        const int64_t rows = (int64_t)batch.Rows();
+        EXPECT_OK(ewc_model_predict(model, logits.data(), batch.inputs.data(), rows));
+        EXPECT_OK(ewc_tasks_window(tasks, t, seen, &window.first, &window.count));
+        key.seed = seed;
+        key.task = (uint32_t)t;
+        key.order = EWCK_STREAM_EVAL;
+    }
+    int64_t Row(int64_t k) const { return ewci_sample(&key, k, (int64_t)batch.Rows()); }
+    int64_t Label(int64_t k) const { return batch.labels[(size_t)Row(k)]; }
+    Vec<float> Logits(int64_t k) const
+    {
+        const auto at = logits.begin() + (std::ptrdiff_t)(Row(k) * outputs);
+        return Vec<float>(at, at + outputs);
+    }
+};
+
 /* After `seen` tasks, by the model's predictions; rests_on (seen) samples of each task. */
 Counts Predict(ewc_model *model, ewc_tasks *tasks, ewc_scenario scenario, int64_t seen,
     const int64_t *rests_on, uint64_t seed, int64_t classes)
 {
     Counts out(classes);
-    const int64_t outputs = ewc_tasks_outputs(tasks);
     int64_t first_newest = 0, zero = 0;
     if (seen > 1 && scenario == EWC_SCENARIO_CLASS) {
         EXPECT_OK(ewc_tasks_window(tasks, seen - 2, seen - 1, &zero, &first_newest));
     }
     for (int64_t t = 0; t < seen; t++) {
-        const Batch batch = ReadTask(tasks, t, EWC_SPLIT_TEST);
-        const int64_t all = (int64_t)batch.Rows();
-        Vec<float> logits((size_t)(all * outputs));
-        EXPECT_OK(ewc_model_predict(model, logits.data(), batch.inputs.data(), all));
-        Window window = {0, 0};
-        EXPECT_OK(ewc_tasks_window(tasks, t, seen, &window.first, &window.count));
-        ewck_step key = {};
-        key.seed = seed;
-        key.task = (uint32_t)t;
-        key.order = rests_on[t] < all ? EWCK_STREAM_EVAL : EWCK_STREAM_NONE;
+        const Predictions task(model, tasks, t, seen, seed);
         int64_t newest = 0;
         for (int64_t k = 0; k < rests_on[t]; k++) {
-            const int64_t row = ewci_sample(&key, k, all);
-            const auto at = logits.begin() + (std::ptrdiff_t)(row * outputs);
-            const int64_t answer = reference::Argmax(Vec<float>(at, at + outputs), window);
-            out.Add(ClassOf(tasks, scenario, t, batch.labels[(size_t)row]),
-                ClassOf(tasks, scenario, t, answer));
+            const int64_t answer = reference::Argmax(task.Logits(k), task.window);
+            out.Add(
+                ClassOf(tasks, scenario, t, task.Label(k)), ClassOf(tasks, scenario, t, answer));
             newest += answer >= first_newest;
         }
         if (t + 1 < seen)
@@ -234,23 +250,11 @@ Counts Predict(ewc_model *model, ewc_tasks *tasks, ewc_scenario scenario, int64_
 void AddScore(double *sums, ewc_model *model, ewc_tasks *tasks, int64_t t, int64_t seen,
     int64_t samples, uint64_t seed)
 {
-    const Batch batch = ReadTask(tasks, t, EWC_SPLIT_TEST);
-    const int64_t all = (int64_t)batch.Rows(), outputs = ewc_tasks_outputs(tasks);
-    Vec<float> logits((size_t)(all * outputs));
-    EXPECT_OK(ewc_model_predict(model, logits.data(), batch.inputs.data(), all));
-    Window window = {0, 0};
-    EXPECT_OK(ewc_tasks_window(tasks, t, seen, &window.first, &window.count));
-    ewck_step key = {};
-    key.seed = seed;
-    key.task = (uint32_t)t;
-    key.order = EWCK_STREAM_EVAL;
+    const Predictions task(model, tasks, t, seen, seed);
     for (int64_t k = 0; k < samples; k++) {
-        const int64_t row = ewci_sample(&key, k, all);
-        const auto at = logits.begin() + (std::ptrdiff_t)(row * outputs);
-        const Vec<double> z(at, at + outputs);
-        const int64_t label = batch.labels[(size_t)row];
-        sums[0] += reference::Nll(z, label, window);
-        sums[1] += reference::Argmax(z, window) == label;
+        const Vec<double> z = As<double>(task.Logits(k));
+        sums[0] += reference::Nll(z, task.Label(k), task.window);
+        sums[1] += reference::Argmax(z, task.window) == task.Label(k);
     }
 }
 } // namespace

@@ -111,17 +111,21 @@ done:
     return status;
 }
 
+static task_maps maps_of(const ewck_view *part)
+{
+    return (task_maps){.index = (int32_t *)(uintptr_t)part->index,
+        .weight = (float *)(uintptr_t)part->weight,
+        .bias = (float *)(uintptr_t)part->bias,
+        .label_map = (int32_t *)(uintptr_t)part->label_map};
+}
+
 /* Task t's maps where they stay on the device; false if they do not. */
 static int find_joint(const ewc_tasks *tasks, task_maps *maps, int64_t t)
 {
     if (ewci_first_logit(tasks, t) != 0) return 0; /* labels there count from 0 */
     for (int split = 0; split < 2; split++) {
         if (t >= tasks->joint[split].seen) continue;
-        const ewck_view *const part = &tasks->joint[split].host_parts[t];
-        *maps = (task_maps){.index = (int32_t *)(uintptr_t)part->index,
-            .weight = (float *)(uintptr_t)part->weight,
-            .bias = (float *)(uintptr_t)part->bias,
-            .label_map = (int32_t *)(uintptr_t)part->label_map};
+        *maps = maps_of(&tasks->joint[split].host_parts[t]);
         return 1;
     }
     return 0;
@@ -239,9 +243,8 @@ static ewc_status add_part(const ewc_tasks *tasks, ewck_view *part, int64_t t, e
     task_maps own = *maps;
     ewc_status status;
     if (share_pixels(tasks, t - 1, t)) {
-        own.index = (int32_t *)(uintptr_t)part[-1].index;
-        own.weight = (float *)(uintptr_t)part[-1].weight;
-        own.bias = (float *)(uintptr_t)part[-1].bias;
+        own = maps_of(&part[-1]);
+        own.label_map = maps->label_map;
     } else {
         EWCI_TRY(upload_pixels(tasks, &own, t));
         maps->index += taps * tasks->features;

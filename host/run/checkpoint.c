@@ -765,8 +765,7 @@ static ewc_status describe_file(
     if (other != NULL)
         return ewci_fail(EWC_ERR_CHECKPOINT,
             "%s: tensor %.100s is no linear layer's, and nothing says what the layers are; the "
-            "file "
-            "that ewc consolidate --network makes of it does",
+            "file that ewc consolidate --network makes of it does",
             path, other);
     if (network != NULL)
         describe_network(info, network);
