@@ -268,8 +268,9 @@ cudaError_t ewck_optimizer_step(float *theta, float *m, float *v, const float *g
 /* Rows and columns of values and gradients are padded to a multiple of this. */
 enum { EWCK_MLP_PAD = 32 };
 
-/* Bytes of ewck_mlp.memory for batches of at most `rows`; 0: not such a network. */
-size_t ewck_mlp_memory(const ewck_layer *host_layers, int64_t count, int64_t rows);
+/* Bytes of ewck_mlp.memory for batches of at most `rows`; 0: not such a network. `resident` as
+ * there. */
+size_t ewck_mlp_memory(const ewck_layer *host_layers, int64_t count, int64_t rows, int resident);
 /* A step for each of the blocks `steps` (count), in batches of `rows`. */
 cudaError_t ewck_mlp_steps(const ewck_mlp *host_net, const ewck_view *host_view,
     const ewck_rule *host_rule, const ewck_step *steps, int64_t rows, int64_t count,

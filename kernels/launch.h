@@ -12,6 +12,8 @@
  *                                       ended. The kernel calls it in every thread, before it reads
  *                                       what that one has written, or writes what that one reads;
  *                                       what the ones before wrote is there, with ewck_load_l2(p)
+ *   EWC_LAUNCH_TOGETHER(kernel, ...)    the same with all blocks at once, of which there are at
+ * most as many as multiprocessors: they may wait for each other, with EwckGridBarrier
  *   EWC_SHARED(type, name, count)       declares type name[count] in shared memory
  *   EWC_SHARED_DYNAMIC(type, name)      declares type *name, the launch's dynamic shared memory,
  *                                       aligned to 128 bytes
@@ -64,6 +66,26 @@ static void ewck_launch_early(int early, void (*kernel)(Parameter...), dim3 grid
 #define EWC_LAUNCH_EARLY(early, kernel, grid, block, shared_bytes, stream, ...)                    \
     ewck_launch_early(early, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 
+template <class... Parameter, class... Argument>
+static void ewck_launch_together(void (*kernel)(Parameter...), dim3 grid, dim3 block,
+    size_t shared_bytes, cudaStream_t stream, const Argument &...argument)
+{
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    (void)cudaLaunchKernelEx(&config, kernel, Parameter(argument)...); /* cudaGetLastError has it */
+}
+
+#define EWC_LAUNCH_TOGETHER(kernel, grid, block, shared_bytes, stream, ...)                        \
+    ewck_launch_together(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+
 #endif
 
 /* Waits for the kernel before this one, and lets the one after it begin. */
@@ -74,6 +96,50 @@ static __device__ __forceinline__ void ewck_wait_for_last()
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
+
+/* A barrier of all blocks of a launch together: what was written before arrive() can be read after
+ * wait(), with ewck_load_l2(p). `arrived` is a word of global memory, 0 before the launch and after
+ * it. All threads of all blocks call each the same number of times, in turns, and end() at last. */
+struct EwckGridBarrier {
+    unsigned *arrived;
+    unsigned wanted; /* 0 at first */
+
+    __device__ __forceinline__ void arrive()
+    {
+        __syncthreads();
+#ifdef __CUDA_ARCH__
+        if (threadIdx.x == 0)
+            asm volatile(
+                "red.release.gpu.global.add.u32 [%0], 1;" ::"l"(__cvta_generic_to_global(arrived))
+                : "memory");
+#elif defined(EWC_EMULATION)
+        if (threadIdx.x == 0) emulation::grid_arrive(__FILE__, __LINE__);
+#endif
+    }
+    __device__ __forceinline__ void wait()
+    {
+#ifdef __CUDA_ARCH__
+        wanted += gridDim.x;
+        unsigned now = 0;
+        if (threadIdx.x == 0) do
+                asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
+                             : "=r"(now)
+                             : "l"(__cvta_generic_to_global(arrived))
+                             : "memory");
+            while (now < wanted);
+#elif defined(EWC_EMULATION)
+        if (threadIdx.x == 0) emulation::grid_wait(__FILE__, __LINE__);
+#endif
+        __syncthreads();
+    }
+    /* The last block puts the word back. */
+    __device__ __forceinline__ void end()
+    {
+#ifdef __CUDA_ARCH__
+        if (threadIdx.x == 0 && atomicAdd(arrived, 1) + 1 == wanted + gridDim.x) *arrived = 0;
+#endif
+    }
+};
 
 #ifdef __CUDA_ARCH__
 /* A word of global memory. What is stored is stored by one instruction: nvcc 13 makes one for each

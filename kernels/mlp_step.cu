@@ -10,151 +10,20 @@
  * values and gradients are written as words of two planes, weights are split in registers. The
  * order of k within a product is free, as long as both operands have the same; it is chosen for the
  * loads. Every sum has an order that depends on the sizes alone. */
-#include "kernels.h"
+#include "mlp_step.h"
 
 #include <type_traits>
 
-#include "block.h"
-#include "gather.h"
-#include "pieces.h"
-#include "planes.h"
-#include "softmax.h"
-#include "step_rule.h"
-
-static constexpr unsigned kThreads = kBlock < 256 ? kBlock : 256;
-static constexpr int kWarps = (int)(kThreads / kWarp);
 static constexpr int kRowsOfTile = 32;       /* of a product: two fragments of 16 */
-static constexpr int kDepthOfStep = 16;      /* k of one fragment product */
-static constexpr int kMaxLogits = 128;       /* beyond, a scalar head is slower than a product */
 static constexpr size_t kMostStaged = 45056; /* bytes of the head's weights in shared memory */
-static constexpr int kMaxLayers = 24;        /* of the last kernel, whose arguments have 4 KiB */
 static constexpr int64_t kNarrowTiles = 132; /* of 16 columns, on as many multiprocessors of an H100
                                               * or H200; where there would be more, of 32 */
-
-static __host__ __device__ constexpr int64_t padded(int64_t n)
-{
-    return (n + EWCK_MLP_PAD - 1) / EWCK_MLP_PAD * EWCK_MLP_PAD;
-}
 
 /* Blocks of a product on a multiprocessor, where registers suffice: beside the first the next
  * kernel's can begin early. */
 [[maybe_unused]] static constexpr int blocks_of(int tiles, bool vector)
 {
     return tiles > 2 || !vector ? 1 : 2;
-}
-
-static __host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
-/* ---- Fragments ----
- *
- * Lane 4 g + p of a warp holds, of a tile of 8 kRows x 8 kTiles at a step of 16 k, kRows
- * rows and kTiles columns, of each the k 4 p to 4 p + 3. Which rows and columns of the tile
- * these are is up to whoever loads them; called row i and column t of group g below. The sums that
- * it then holds are those of its rows and of the columns of groups 2 p and 2 p + 1. */
-
-struct Lane {
-    int group, pair, warp;
-};
-
-static __device__ __forceinline__ Lane my_lane()
-{
-    const int lane = (int)(threadIdx.x % kWarp);
-    return {lane / 4, lane % 4, (int)(threadIdx.x / kWarp)};
-}
-
-/* [plane][...], two of k in a register. */
-template <int kRows>
-struct RowPlanes {
-    uint32_t at[2][kRows / 2][4];
-
-    /* k 2 half and the next of row i. */
-    __device__ __forceinline__ void set(int i, int half, const PlanePair &planes)
-    {
-        at[0][i / 2][i % 2 + 2 * half] = planes.high;
-        at[1][i / 2][i % 2 + 2 * half] = planes.low;
-    }
-};
-
-template <int kTiles>
-struct ColumnPlanes {
-    uint32_t at[2][kTiles][2];
-
-    __device__ __forceinline__ void set(int t, int half, const PlanePair &planes)
-    {
-        at[0][t][half] = planes.high;
-        at[1][t][half] = planes.low;
-    }
-};
-
-template <int kTiles>
-struct ColumnValues {
-    float at[kTiles][4]; /* [column t][k] */
-
-    __device__ __forceinline__ ColumnPlanes<kTiles> planes() const
-    {
-        ColumnPlanes<kTiles> to;
-#pragma unroll
-        for (int t = 0; t < kTiles; t++)
-#pragma unroll
-            for (int half = 0; half < 2; half++)
-                to.set(t, half, split_pair(at[t][2 * half], at[t][2 * half + 1]));
-        return to;
-    }
-};
-
-template <int kRows, int kTiles>
-struct Sums {
-    float fragment[kRows / 2][kTiles][4];
-
-    /* That of row i and column t of group 2 p + odd. */
-    __device__ __forceinline__ float of(int i, int t, int odd) const
-    {
-        return fragment[i / 2][t][2 * (i % 2) + odd];
-    }
-};
-
-/* The smallest products first; those of one sum apart from each other, as each waits for the last.
- */
-template <int kRows, int kTiles>
-static __device__ __forceinline__ void multiply(
-    Sums<kRows, kTiles> &sums, const RowPlanes<kRows> &rows, const ColumnPlanes<kTiles> &columns)
-{
-#pragma unroll
-    for (int product = 0; product < 3; product++)
-#pragma unroll
-        for (int i = 0; i < kRows / 2; i++)
-#pragma unroll
-            for (int t = 0; t < kTiles; t++) {
-                float(&sum)[4] = sums.fragment[i][t];
-                ewck_mma_bf16(sum, rows.at[product == 0][i], columns.at[product == 1][t], sum);
-            }
-}
-
-template <class T, int kCount>
-struct alignas(sizeof(T) * kCount) Neighbours {
-    T at[kCount];
-};
-
-/* Neighbours, those from `left` on as 0, past caches that may be older than an earlier kernel's
- * results. With kVector `from` is aligned to all of them, and none
- * or all are left. */
-template <bool kVector, class T, int kCount>
-static __device__ __forceinline__ void load_some(T (&to)[kCount], const T *from, int64_t left)
-{
-    Neighbours<T, kCount> all = {};
-    if (kVector) {
-        if (left > 0) all = ewck_load_l2(reinterpret_cast<const Neighbours<T, kCount> *>(from));
-    } else {
-#pragma unroll
-        for (int k = 0; k < kCount; k++)
-            if (k < left) all.at[k] = ewck_load_l2(from + k);
-    }
-#pragma unroll
-    for (int k = 0; k < kCount; k++)
-        to[k] = all.at[k];
 }
 
 /* ---- Operands of the products that split k over the warps of a block ---- */
@@ -314,51 +183,6 @@ static __device__ __forceinline__ Pack<kTiles> sum_of_parts(const float *parts, 
     return sum;
 }
 
-/* Values as words. */
-template <int kWidth>
-static __device__ __forceinline__ void store_words(
-    uint32_t *to, int64_t i, const Pack<kWidth> &values)
-{
-    Neighbours<uint32_t, kWidth> words;
-#pragma unroll
-    for (int k = 0; k < kWidth; k++)
-        words.at[k] = word_of(values.at[k]);
-    ewck_store(reinterpret_cast<Neighbours<uint32_t, kWidth> *>(to + i), words);
-}
-
-template <int kWidth>
-static __device__ __forceinline__ Pack<kWidth> load_words(const uint32_t *from, int64_t i)
-{
-    const auto words = *reinterpret_cast<const Neighbours<uint32_t, kWidth> *>(from + i);
-    Pack<kWidth> values;
-#pragma unroll
-    for (int k = 0; k < kWidth; k++)
-        values.at[k] = word_value(words.at[k]);
-    return values;
-}
-
-/* ---- Gather ---- */
-
-/* What a batch is made of, and what it becomes: x (rows, view.features) padded, and labels (rows).
- * What stands in the rows of the padding, here and in all that follows, is of no account. */
-struct Gather {
-    ewck_view view;
-    const ewck_step *step;
-    uint32_t *x;
-    int32_t *labels;
-    int64_t rows;
-
-    template <class Pixel, bool kAugments>
-    __device__ __forceinline__ void make_row(int64_t row, unsigned thread, unsigned threads) const
-    {
-        if (row >= rows) return;
-        uint32_t *const to = x + row * padded(view.features);
-        const ewck_origin origin = gather_row<Pixel, kAugments>(view, step, row, thread, threads,
-            [=](int64_t f, float value) { to[f] = word_of(value); });
-        if (thread == 0) labels[row] = origin.label;
-    }
-};
-
 /* One block for a row. Nobody reads x and labels any more: those of the step before are others. */
 template <class Pixel, bool kAugments>
 static __global__ void __launch_bounds__(kThreads) gather_kernel(Gather gather)
@@ -438,116 +262,6 @@ static __global__ void __launch_bounds__(kThreads, blocks_of(kTiles, kVector))
     finish_forward<kTiles>(parts, bias, f, row, column);
 }
 
-/* ---- The head: logits, loss, the gradients at the logits and below ---- */
-
-struct Head {
-    const uint32_t *in;  /* (rows, depth) padded */
-    const float *z;      /* of the layer below, where its slope needs it, else NULL */
-    const float *weight; /* (columns, depth) */
-    const float *bias;   /* (columns) */
-    const int32_t *labels;
-    const float *weights; /* (columns) of the loss, by label; or NULL */
-    float *loss;          /* (rows) */
-    uint32_t *delta;      /* (rows, columns) padded */
-    uint32_t *below; /* (rows, depth) padded: at z of the layer below; or NULL: there is none */
-    const ewck_head *heads; /* as in nll */
-    int64_t columns, depth;
-    int activation; /* of the layer below */
-    float scale;
-};
-
-/* What the loss of a row needs beside its logits. */
-struct Target {
-    ewck_head head;
-    int64_t label; /* in the head */
-    float weight;
-};
-
-static __device__ __forceinline__ Target target_of(const Head &h, int64_t row)
-{
-    const int32_t label = ewck_load_l2(h.labels + row);
-    const ewck_head head = ewci_head(h.heads, label, h.columns);
-    return {head, label - head.first, h.weights ? h.weights[label] : 1.0f};
-}
-
-/* The head's weights, in shared memory where they fit (they are read twice) and else in L2. */
-template <bool kVector, bool kStaged>
-struct HeadWeights {
-    const float *at; /* (columns, depth) */
-
-    /* Those of a row from k on; from `left` on 0. */
-    __device__ __forceinline__ void load(float (&to)[4], int64_t i, int64_t left) const
-    {
-        if (!kStaged) {
-            load_some<kVector>(to, at + i, left);
-            return;
-        }
-        Pack<4> pack = {};
-        if (left > 0) pack = ::load<4>(at, i);
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            to[k] = pack.at[k];
-    }
-};
-
-static __device__ __forceinline__ void stage_weights(float *to, const Head &h)
-{
-    for (int64_t i = 4 * threadIdx.x; i < h.columns * h.depth; i += 4 * kThreads)
-        ewck_copy_async_16(to + i, h.weight + i);
-    ewck_copy_async_commit();
-}
-
-/* Entries [o, o + kWarps, ...) of weight times the row, by the lanes of a warp. */
-template <class Weights>
-static __device__ __forceinline__ void head_logits(
-    float *logits, const Head &h, const Weights &weights, const float *bias, const uint32_t *in)
-{
-    constexpr int kAtOnce = 2;
-    const int lane = (int)(threadIdx.x % kWarp), warp = (int)(threadIdx.x / kWarp);
-    for (int64_t first = warp; first < h.columns; first += kAtOnce * kWarps) {
-        float sum[kAtOnce] = {};
-#pragma unroll 4
-        for (int64_t k = 4 * lane; k < h.depth; k += 4 * kWarp) {
-            const Pack<4> value = load_words<4>(in, k);
-#pragma unroll
-            for (int j = 0; j < kAtOnce; j++) {
-                const int64_t column = first + j * kWarps;
-                float weight[4];
-                weights.load(weight, column * h.depth + k, column < h.columns ? h.depth - k : 0);
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    sum[j] = fmaf(value.at[i], weight[i], sum[j]);
-            }
-        }
-#pragma unroll
-        for (int j = 0; j < kAtOnce; j++) {
-            const int64_t column = first + j * kWarps;
-            const float total = warp_sum(sum[j]);
-            if (lane == 0 && column < h.columns) logits[column] = total + bias[column];
-        }
-    }
-}
-
-/* By the lanes of a warp; out: the row's loss, seeds (columns) and their words in delta. */
-static __device__ __forceinline__ void head_loss(
-    float *seeds, const Head &h, const float *logits, const Target &target, int64_t row)
-{
-    const int64_t first = target.head.first, leading = padded(h.columns);
-    const Softmax softmax = softmax_of(logits + first, target.head.width, threadIdx.x);
-    const float scale = h.scale * target.weight;
-    if (threadIdx.x == 0)
-        h.loss[row] =
-            target.weight * (logf(softmax.sum) - (logits[first + target.label] - softmax.top));
-    for (int64_t column = threadIdx.x; column < leading; column += kWarp) {
-        const int64_t j = column - first; /* in the head */
-        const bool competes = j >= 0 && j < target.head.width;
-        const float seed =
-            competes ? scale * (softmax.p(j) - (j == target.label ? 1.0f : 0.0f)) : 0.0f;
-        h.delta[row * leading + column] = word_of(seed);
-        if (column < h.columns) seeds[column] = seed;
-    }
-}
-
 /* One block for a row. Of a step's kernels this one is the first, and the weights unfinished, only
  * where there is no layer below. */
 template <bool kVector, bool kStaged>
@@ -575,23 +289,7 @@ static __global__ void __launch_bounds__(kThreads, 1) head_kernel(Head h)
     if (threadIdx.x < kWarp) head_loss(seeds, h, logits, target, row);
     if (!below) return;
     __syncthreads();
-    for (int64_t k = 4 * threadIdx.x; k < h.depth; k += 4 * kThreads) {
-        const Pack<4> y = load_words<4>(in, k);
-        Pack<4> z = {}, sum = {};
-        if (h.z) z = load<4>(h.z, row * leading_below + k);
-#pragma unroll 8
-        for (int64_t column = 0; column < h.columns; column++) {
-            float weight[4];
-            weights.load(weight, column * h.depth + k, h.depth - k);
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                sum.at[i] = fmaf(seeds[column], weight[i], sum.at[i]);
-        }
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            sum.at[i] *= ewci_activation_slope(y.at[i], z.at[i], h.activation);
-        store_words(below, k, sum);
-    }
+    head_below(below, h, weights, seeds, in, h.z ? h.z + row * leading_below : nullptr);
 }
 
 /* ---- The gradient below a hidden layer ---- */
@@ -839,17 +537,6 @@ static __device__ __forceinline__ bool update_bias(float (&gradients)[kRowsOfLan
     return finite;
 }
 
-/* The sum of a batch's losses, by a warp. */
-static __device__ __forceinline__ void add_losses(double *total, const float *loss, int64_t rows)
-{
-    double sum = 0.0;
-    for (int64_t row = threadIdx.x % kWarp; row < rows; row += kWarp)
-        sum += (double)loss[row];
-    for (unsigned offset = kWarp / 2; offset > 0; offset /= 2)
-        sum += __shfl_xor_sync(kFullWarp, sum, offset);
-    if (threadIdx.x % kWarp == 0) *total += sum;
-}
-
 /* Returns whether all that is new is finite; `step` is there after a barrier. The weights were
  * written by the step before: they may be read before the wait, as all of it has been waited for by
  * this step's first kernel. */
@@ -946,24 +633,6 @@ static __global__ void __launch_bounds__(kUpdateThreads, kUpdateBlocks)
 
 /* ---- Memory ---- */
 
-struct Layer {
-    ewck_layer at;   /* its offsets and sizes */
-    uint32_t *y;     /* (rows, out) padded; of the last layer NULL: nothing reads its logits */
-    float *z;        /* the same before the activation, where the slope needs it, else NULL */
-    uint32_t *delta; /* (rows, out) padded: gradient at z */
-};
-
-/* What a step works on. What stands in the padding of columns is 0 from the beginning and stays so:
- * the places of all but the last gradients are the same for every window of the head. */
-struct Net {
-    ewck_mlp given;
-    Layer layers[kMaxLayers];
-    uint32_t *x[2];     /* (rows, inputs) padded, of this step and of the next */
-    int32_t *labels[2]; /* (rows) likewise */
-    float *loss;        /* (rows) */
-    size_t bytes;
-};
-
 static bool is_supported(const ewck_layer *layers, int64_t count, int64_t rows)
 {
     if (count < 1 || count > kMaxLayers || layers[count - 1].out > kMaxLogits) return false;
@@ -994,17 +663,20 @@ static Net net_of(const ewck_mlp &given)
             layer.z = pieces.take<float>(size);
         layer.delta = pieces.take<uint32_t>(size);
     }
+    if (given.resident) ewck_resident_pieces(net, pieces);
     net.bytes = pieces.used;
     return net;
 }
 
-extern "C" size_t ewck_mlp_memory(const ewck_layer *host_layers, int64_t count, int64_t rows)
+extern "C" size_t ewck_mlp_memory(
+    const ewck_layer *host_layers, int64_t count, int64_t rows, int resident)
 {
     if (!is_supported(host_layers, count, rows)) return 0;
     ewck_mlp given = {};
     given.host_layers = host_layers;
     given.count = count;
     given.max_rows = rows;
+    given.resident = resident;
     return net_of(given).bytes;
 }
 
@@ -1096,21 +768,26 @@ static cudaError_t launch_gather(const Gather &gather, int early, cudaStream_t s
     return cudaGetLastError();
 }
 
-static cudaError_t launch_head(const Net &net, int parity, int64_t rows, cudaStream_t stream)
+static Head head_of(const Net &net, int parity, int64_t rows)
 {
     const Layer &head = net.layers[net.given.count - 1];
     const Layer *const below = net.given.count > 1 ? &head - 1 : nullptr;
-    const Head h = {below ? below->y : net.x[parity], below ? below->z : nullptr,
+    return {below ? below->y : net.x[parity], below ? below->z : nullptr,
         net.given.theta + head.at.weight, net.given.theta + head.at.bias, net.labels[parity],
         net.given.weights, net.loss, head.delta, below ? below->delta : nullptr, net.given.heads,
         head.at.out, head.at.in, below ? below->at.activation : (int)EWCK_ACTIVATION_NONE,
         1.0f / (float)rows};
+}
+
+static cudaError_t launch_head(const Net &net, int parity, int64_t rows, cudaStream_t stream)
+{
+    const Head h = head_of(net, parity, rows);
     const unsigned blocks = (unsigned)rows;
     const int early = net.given.early;
     const size_t bytes = sizeof(float) * (size_t)(h.columns * h.depth);
     if (!is_aligned(net, net.given.count - 1))
         EWC_LAUNCH_EARLY(early, (head_kernel<false, false>), blocks, kThreads, 0, stream, h);
-    else if (!below || bytes > kMostStaged)
+    else if (!h.below || bytes > kMostStaged)
         EWC_LAUNCH_EARLY(early, (head_kernel<true, false>), blocks, kThreads, 0, stream, h);
     else
         EWC_LAUNCH_EARLY(early, (head_kernel<true, true>), blocks, kThreads, bytes, stream, h);
@@ -1168,8 +845,7 @@ static cudaError_t launch_update(const Net &net, const ewck_rule &rule, const ew
     }
     return with_rule(rule, [&](auto kind) {
         using Rule = decltype(kind);
-        u.buffers = {g.theta, Rule::kMomentum ? g.m : nullptr, Rule::kAdam ? g.v : nullptr,
-            Rule::kPulls ? g.s : nullptr, Rule::kPulls ? g.mu : nullptr};
+        u.buffers = buffers_of_rule<Rule>(g);
         const auto kernel = update_kernel<Rule>;
         const cudaError_t error = cudaFuncSetAttribute(
             (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)kUpdateBytes);
@@ -1202,6 +878,14 @@ static cudaError_t launch_step(const Net &net, const ewck_view &view, const ewck
                                 : error;
 }
 
+static bool is_resident(const Net &net, const ewck_view &view, const ewck_rule &rule)
+{
+    if (!net.given.resident || !gathers_ahead(view)) return false;
+    for (int64_t i = 0; i < net.given.count; i++)
+        if (!is_aligned(net, i)) return false;
+    return ewck_resident_fits(net, head_of(net, 0, net.given.max_rows), rule);
+}
+
 extern "C" cudaError_t ewck_mlp_steps(const ewck_mlp *host_net, const ewck_view *host_view,
     const ewck_rule *host_rule, const ewck_step *steps, int64_t rows, int64_t count,
     cudaStream_t stream)
@@ -1212,6 +896,12 @@ extern "C" cudaError_t ewck_mlp_steps(const ewck_mlp *host_net, const ewck_view 
         return cudaErrorInvalidValue;
     if (rows == 0) return cudaSuccess;
     const Net net = net_of(*host_net);
+    if (count > 0 && is_resident(net, *host_view, *host_rule)) {
+        const Gather gathers[2] = {
+            gather_of(net, *host_view, steps, 0, rows), gather_of(net, *host_view, steps, 1, rows)};
+        return ewck_resident_steps(
+            net, head_of(net, 0, rows), gathers, *host_rule, steps, rows, count, stream);
+    }
     cudaError_t error = cudaSuccess;
     for (int64_t i = 0; i < count && error == cudaSuccess; i++)
         error = launch_step(net, *host_view, *host_rule, steps, rows, i, count, stream);

@@ -30,6 +30,42 @@ class MlpStep : public OnBackend
     }
 };
 
+/* The same with weights that stay on the chip of a GPU so small that a block has several tiles of
+ * them and several rows of the head. */
+class ResidentSteps : public MlpStep
+{
+  protected:
+    void SetUp() override
+    {
+#ifdef EWC_TEST_EMULATION
+        all = emulation::knobs.multiprocessors;
+        emulation::knobs.multiprocessors = 5;
+#endif
+        MlpStep::SetUp();
+        if (be) be->resident_steps = 1;
+    }
+    void TearDown() override
+    {
+        MlpStep::TearDown();
+#ifdef EWC_TEST_EMULATION
+        emulation::knobs.multiprocessors = all;
+#endif
+    }
+
+  private:
+    int all = 0;
+};
+
+/* Kernels launched on the emulated GPU so far; elsewhere 0. */
+uint64_t Launches()
+{
+#ifdef EWC_TEST_EMULATION
+    return emulation::statistics.launches;
+#else
+    return 0;
+#endif
+}
+
 /* ---- A step against float64 ---- */
 
 struct Case {
@@ -129,7 +165,9 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     const Vec<float> theta = rng.Uniforms(n, -0.4, 0.4), m = rng.Uniforms(n, -0.01, 0.01);
     const Vec<float> v = rng.Uniforms(n, 1e-4, 1e-3), s = rng.Uniforms(n, 0, 2);
     const Vec<float> mu = rng.Uniforms(n, -0.4, 0.4);
-    Buffer<float> d_theta(be, theta), d_m(be, m), d_v(be, v), d_s(be, s), d_mu(be, mu);
+    const bool aligned = be->resident_steps != 0;
+    Buffer<float> d_theta(be, theta, aligned), d_m(be, m, aligned), d_v(be, v, aligned),
+        d_s(be, s, aligned), d_mu(be, mu, aligned);
     Buffer<double> total(be, {1.5});
     Buffer<int32_t> flag(be, {0});
     Vec<ewck_step> blocks((size_t)c.steps);
@@ -169,7 +207,11 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     mlp.flag = flag;
     const ewck_rule rule = {r.kind, r.penalty, r.nesterov, (float)r.momentum, (float)r.beta1,
         (float)r.beta2, (float)r.epsilon, (float)r.weight_decay, (float)r.lambda};
+    const uint64_t before_steps = Launches();
     const ewc_status status = ops->mlp_steps(be, &mlp, &view, &rule, steps, c.rows, c.steps);
+    if (be->resident_steps && Launches() > 0) {
+        EXPECT_EQ(1u, Launches() - before_steps) << "weights are not resident";
+    }
     const Vec<float> got_theta = d_theta.Read(), got_m = d_m.Read(), got_v = d_v.Read();
     ops->release(be, memory);
     ASSERT_OK(status);
@@ -239,9 +281,29 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
         ASSERT_EQ(theta[j], got_theta[j]) << j << " is of another head";
     }
 }
+
+void ExpectEveryRuleIsRight(ewc_backend *be)
+{
+    for (int penalty = 0; penalty < 3; penalty++) {
+        const reference::Rule rules[] = {RuleOf(reference::kSgd, penalty),
+            RuleOf(reference::kSgd, penalty, 0, false, 0.02),
+            RuleOf(reference::kSgd, penalty, 0.9, false, 0),
+            RuleOf(reference::kSgd, penalty, 0.9, true, 0.02),
+            RuleOf(reference::kAdam, penalty, 0, false, 0.02),
+            RuleOf(reference::kAdamW, penalty, 0, false, 0.02)};
+        for (const reference::Rule &rule : rules) {
+            SCOPED_TRACE(testing::Message() << "optimizer " << rule.kind << ", momentum "
+                                            << rule.momentum << ", penalty " << penalty);
+            Case c = {{20, {12}, 4, EWC_ACTIVATION_TANH}, 19, rule};
+            c.steps = 2;
+            ExpectStepIsRight(be, c);
+        }
+    }
+}
 } // namespace
 
 INSTANTIATE_ON_BACKENDS(MlpStep);
+INSTANTIATE_ON_BACKENDS(ResidentSteps);
 
 TEST_P(MlpStep, IsTheOracles)
 {
@@ -279,23 +341,37 @@ TEST_P(MlpStep, IsTheOracles)
     }
 }
 
+TEST_P(ResidentSteps, AreTheOracles)
+{
+    const auto adam = RuleOf(reference::kAdam, reference::kExplicit);
+    const auto sgd = RuleOf(reference::kSgd, reference::kNoPenalty);
+    const auto nesterov = RuleOf(reference::kSgd, reference::kProximal, 0.9, true, 0.02);
+    const Case cases[] = {
+        {{64, {48, 20}, 10, EWC_ACTIVATION_RELU}, 33, adam},
+        {{64, {48, 20}, 10, EWC_ACTIVATION_RELU}, 33, adam, 0, 0, 0, 1, 1, 3},
+        {{36, {84}, 3, EWC_ACTIVATION_GELU}, 31, nesterov, 0, 0, 0, 4, 1, 2},
+        {{48, {4}, 2, EWC_ACTIVATION_TANH}, 1, adam},
+        {{20, {100, 84, 40}, 4, EWC_ACTIVATION_SILU}, 17, nesterov}, /* parts of gradients below */
+        {{16, {24}, 128, EWC_ACTIVATION_GELU}, 32, adam, 0, 0, 4},
+        {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 5, 12, 0, 1, 1, 2},
+        {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 8, 4, 0, 1, 1, 1, false, true},
+        {{340, {20}, 5, EWC_ACTIVATION_TANH}, 17, sgd, 0, 0, 0, 1, 1, 2}, /* parts of values */
+    };
+    for (const Case &c : cases) {
+        SCOPED_TRACE(testing::Message() << c.shape.inputs << " inputs, " << c.shape.hidden.size()
+                                        << " hidden, " << c.rows << " rows");
+        ExpectStepIsRight(be, c);
+    }
+}
+
 TEST_P(MlpStep, HasEveryRule)
 {
-    for (int penalty = 0; penalty < 3; penalty++) {
-        const reference::Rule rules[] = {RuleOf(reference::kSgd, penalty),
-            RuleOf(reference::kSgd, penalty, 0, false, 0.02),
-            RuleOf(reference::kSgd, penalty, 0.9, false, 0),
-            RuleOf(reference::kSgd, penalty, 0.9, true, 0.02),
-            RuleOf(reference::kAdam, penalty, 0, false, 0.02),
-            RuleOf(reference::kAdamW, penalty, 0, false, 0.02)};
-        for (const reference::Rule &rule : rules) {
-            SCOPED_TRACE(testing::Message() << "optimizer " << rule.kind << ", momentum "
-                                            << rule.momentum << ", penalty " << penalty);
-            Case c = {{20, {13}, 4, EWC_ACTIVATION_TANH}, 19, rule};
-            c.steps = 2;
-            ExpectStepIsRight(be, c);
-        }
-    }
+    ExpectEveryRuleIsRight(be);
+}
+
+TEST_P(ResidentSteps, HaveEveryRule)
+{
+    ExpectEveryRuleIsRight(be);
 }
 
 /* ---- Sequences ---- */
@@ -339,8 +415,8 @@ int Tell(void *user, const ewc_event *event)
     if (event->kind == EWC_EVENT_POLL) return 0;
     Told told = {
         event->kind, event->task, event->step, event->epoch, event->lr, event->loss, 0, 0, 0};
+    told.launches = Launches();
 #ifdef EWC_TEST_EMULATION
-    told.launches = emulation::statistics.launches;
     told.downloads = emulation::statistics.downloads.count;
     told.uploads = emulation::statistics.uploads.count;
 #endif
@@ -423,6 +499,12 @@ Plan ManySteps()
     plan.train.schedule = EWC_SCHEDULE_COSINE;
     return plan;
 }
+/* With rows of weights that are read four at a time. */
+Plan Aligned(Plan plan)
+{
+    plan.shape.hidden = {20, 8};
+    return plan;
+}
 } // namespace
 
 TEST_P(MlpStep, SequencesAreThoseOfThePlainPath)
@@ -435,6 +517,20 @@ TEST_P(MlpStep, SequencesAreThoseOfThePlainPath)
                 SCOPED_TRACE(testing::Message() << "kind " << kind << ", scenario " << scenario
                                                 << ", joint " << joint);
                 Plan plan;
+                plan.tasks = TaskOptions(kind, scenario, kind == EWC_TASKS_SPLIT ? 2 : 3);
+                plan.train.joint = joint;
+                ExpectLikeThePlainPath(be, plan);
+            }
+}
+
+TEST_P(ResidentSteps, SequencesAreThoseOfThePlainPath)
+{
+    for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT})
+        for (const ewc_scenario scenario : {EWC_SCENARIO_DOMAIN, EWC_SCENARIO_TASK})
+            for (const int joint : {0, 1}) { /* of several tasks, which are not gathered ahead */
+                SCOPED_TRACE(testing::Message() << "kind " << kind << ", scenario " << scenario
+                                                << ", joint " << joint);
+                Plan plan = Aligned(Plan());
                 plan.tasks = TaskOptions(kind, scenario, kind == EWC_TASKS_SPLIT ? 2 : 3);
                 plan.train.joint = joint;
                 ExpectLikeThePlainPath(be, plan);
@@ -508,9 +604,10 @@ TEST_P(MlpStep, SameSeedSameBits)
     ExpectBits("S", one.s, two.s);
 }
 
-TEST_P(MlpStep, StepsPerLaunchDoNotMatter)
+namespace
 {
-    Plan plan = ManySteps();
+void ExpectStepsPerLaunchDoNotMatter(ewc_backend *be, Plan plan)
+{
     const End many = RunPlan(be, plan, EWC_PRECISION_BF16X3);
     plan.train.report_every = 1;
     const End single = RunPlan(be, plan, EWC_PRECISION_BF16X3);
@@ -529,6 +626,66 @@ TEST_P(MlpStep, StepsPerLaunchDoNotMatter)
     EXPECT_EQ(72, first_task(many)[0].step);
     EXPECT_NEAR(loss, first_task(many)[0].loss, 1e-6 * loss);
 }
+} // namespace
+
+TEST_P(MlpStep, StepsPerLaunchDoNotMatter)
+{
+    ExpectStepsPerLaunchDoNotMatter(be, ManySteps());
+}
+
+TEST_P(ResidentSteps, StepsPerLaunchDoNotMatter)
+{
+    ExpectStepsPerLaunchDoNotMatter(be, Aligned(ManySteps()));
+}
+
+#ifdef EWC_TEST_EMULATION
+/* What is summed up, and in which order, depends on the sizes alone. */
+TEST(ResidentStepsOnEmulation, BlocksDoNotMatter)
+{
+    const auto run = [](int multiprocessors) {
+        const int all = emulation::knobs.multiprocessors;
+        emulation::knobs.multiprocessors = multiprocessors;
+        ewc_backend *be = nullptr;
+        EXPECT_OK(Open(&be, "cuda-emulated"));
+        emulation::knobs.multiprocessors = all;
+        be->resident_steps = 1;
+        Plan plan = Aligned(Plan());
+        plan.shape.hidden = {100, 84}; /* tiles below and beside each other */
+        plan.train.epochs = 1;
+        const End end = RunPlan(be, plan, EWC_PRECISION_BF16X3);
+        ewc_backend_free(be);
+        return end;
+    };
+    const End few = run(3), many = run(17);
+    ExpectBits("theta", few.theta, many.theta);
+    ExpectBits("S", few.s, many.s);
+}
+
+/* 72 steps in launches of 32, 32 and 8, each behind one that writes the blocks; one clears the loss
+ * at the beginning and one at the report. What does not fit is made of kernels. */
+TEST(ResidentStepsOnEmulation, AreOneKernel)
+{
+    for (const bool fits : {true, false}) {
+        SCOPED_TRACE(fits);
+        const int all = emulation::knobs.multiprocessors;
+        emulation::knobs.multiprocessors = 2;
+        ewc_backend *be = nullptr;
+        ASSERT_OK(Open(&be, "cuda-emulated"));
+        emulation::knobs.multiprocessors = all;
+        be->resident_steps = 1;
+        Plan plan = Aligned(ManySteps());
+        if (!fits) plan.shape.hidden = {400, 400};
+        RunPlan(be, plan, EWC_PRECISION_BF16X3, [=](ewc_trainer *trainer) {
+            const emulation::Statistics before = emulation::statistics;
+            EXPECT_OK(ewc_trainer_train(trainer, 0));
+            const emulation::Statistics &after = emulation::statistics;
+            EXPECT_EQ(fits ? 3u * 2 + 2 : 72u * 5 + 3 * 2 + 2, after.launches - before.launches);
+            EXPECT_EQ(1u, after.downloads.count - before.downloads.count);
+        });
+        ewc_backend_free(be);
+    }
+}
+#endif
 
 #ifdef EWC_TEST_EMULATION
 /* 72 steps of five kernels, and in front of 32, 32 and 8 of them one that writes their blocks and

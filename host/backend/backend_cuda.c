@@ -26,8 +26,9 @@ typedef struct backend_cuda {
     int device;
     int debug_sync;
     int recording;
-    int hopper; /* compute capability 9.0: tensor cores of its own */
-    int early;  /* 9.0 or later: a kernel may begin before the last has ended */
+    int hopper;                        /* compute capability 9.0: tensor cores of its own */
+    int multiprocessors, shared_bytes; /* shared memory of a block, at most */
+    int early; /* 9.0 or later: a kernel may begin before the last has ended */
     cudaStream_t stream;
     cublasHandle_t blas;
     void *workspace;  /* of cuBLAS */
@@ -631,14 +632,18 @@ static size_t cuda_mlp_memory(
     ewc_backend *be, const ewck_layer *layers, int64_t count, int64_t rows)
 {
     if (be->precision != EWC_PRECISION_BF16X3) return 0;
-    return ewck_mlp_memory(layers, count, rows);
+    return ewck_mlp_memory(layers, count, rows, be->resident_steps);
 }
 
 static ewc_status cuda_mlp_steps(ewc_backend *be, const ewck_mlp *given, const ewck_view *view,
     const ewck_rule *rule, const ewck_step *steps, int64_t rows, int64_t count)
 {
     ewck_mlp net = *given;
-    net.early = ((backend_cuda *)be)->early;
+    const backend_cuda *const device = (backend_cuda *)be;
+    net.resident = be->resident_steps;
+    net.early = device->early;
+    net.multiprocessors = device->multiprocessors;
+    net.shared_bytes = device->shared_bytes;
     OPERATION(be, "mlp_steps", ewck_mlp_steps(&net, view, rule, steps, rows, count, cuda->stream));
 }
 
@@ -901,6 +906,12 @@ static ewc_status open_device(backend_cuda *cuda)
         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda->device)));
     EWCI_TRY(report(cuda, "create",
         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, cuda->device)));
+    EWCI_TRY(report(cuda, "create",
+        cudaDeviceGetAttribute(
+            &cuda->multiprocessors, cudaDevAttrMultiProcessorCount, cuda->device)));
+    EWCI_TRY(report(cuda, "create",
+        cudaDeviceGetAttribute(
+            &cuda->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, cuda->device)));
     cuda->base.precision = EWC_PRECISION_FP32;
     cuda->base.has_tensor_cores = major >= 8;
     cuda->base.pass_rows = 8192; /* where matrix products reach their full rate */

@@ -310,6 +310,7 @@ struct ewc_backend {               /* the first member of each implementation's 
     void *log_user;
     uint64_t used;          /* bytes allocated, kept by the implementation */
     int precision;          /* EWC_PRECISION_*, but not AUTO */
+    int resident_steps;     /* mlp_steps keeps weights on the chip, where they fit */
     int has_tensor_cores;   /* for BF16X3 and TF32; set by the implementation, like the next two */
     int64_t pass_rows;      /* samples that one pass over layers does well to have at a time, */
     int64_t pass_gradients; /* and rows of gradients, */

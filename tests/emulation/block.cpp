@@ -89,7 +89,10 @@ struct Block {
     std::vector<Fiber *> fiber;
     RunQueue queue;
 
-    unsigned at_barrier; /* how many lanes wait there */
+    unsigned at_barrier;    /* how many lanes wait there */
+    unsigned grid_barriers; /* passed */
+    bool has_arrived, at_grid_barrier;
+    unsigned grid_lane; /* that waits there for its block */
     const char *barrier_file;
     int barrier_line;
     char *barrier_sync;
@@ -99,10 +102,32 @@ struct Block {
     bool abandoned; /* a lane reported an error: no lane continues */
 } block;
 
+struct SharedArray {
+    const void *key;
+    char *start, *end; /* the red zone behind it reaches up to `limit` */
+    char *limit;
+    size_t alignment; /* promised; it may lie better */
+};
+
+/* Of the running block. */
+struct SharedMemory {
+    std::array<SharedArray, 64> arrays;
+    size_t count, static_bytes, dynamic_bytes;
+} shared;
+
+/* A block that waits for the others of its grid. */
+struct Parked {
+    Block block;
+    SharedMemory shared;
+    uint3 index;
+    size_t first_lane; /* for TSan */
+};
+std::vector<Parked> parked;
+
 std::vector<Fiber *> idle_fibers; /* inside lane_main(), waiting for a lane */
 
 /* Addresses that stand for happens-before edges. */
-char launch_sync, end_sync;
+char launch_sync, end_sync, grid_sync[2];
 char sync_points[1 << 16];
 unsigned next_sync;
 char *new_sync()
@@ -112,16 +137,22 @@ char *new_sync()
 
 struct TsanLanes {
     bool is_unordered; /* the launch: its blocks are not ordered after one another */
+    bool is_together;  /* its blocks wait for each other */
     size_t first;      /* of the running block's lanes in the two below */
     void *host;
     std::vector<void *> lanes;   /* used by one launch after the other, and by ordered blocks */
     std::vector<Fiber *> stacks; /* of each lane: a stack changing hands looks like a race */
 } tsan;
 
-[[noreturn]] void leave_to_host()
+void return_to_host()
 {
     tsan_switch(tsan.host);
     switch_to(host_fiber());
+}
+
+[[noreturn]] void leave_to_host()
+{
+    return_to_host();
     __builtin_trap(); /* an abandoned lane is never resumed */
 }
 
@@ -182,8 +213,12 @@ void wake(unsigned lane)
 void suspend()
 {
     const int next = block.queue.pick();
-    if (next < 0) report_deadlock();
-    dispatch(unsigned(next));
+    if (next >= 0)
+        dispatch(unsigned(next));
+    else if (block.at_grid_barrier)
+        return_to_host(); /* until all blocks wait there */
+    else
+        report_deadlock();
 }
 
 void release_barrier()
@@ -305,19 +340,7 @@ void complete(unsigned warp, const Collective &collective)
  * needs that) between two red zones, all bytes 0xff: reading what was never written gives NaN. */
 constexpr size_t arena_bytes = size_t(64) << 20;
 constexpr size_t red_zone = 32;
-
-struct SharedArray {
-    const void *key;
-    char *start, *end; /* the red zone behind it reaches up to `limit` */
-    char *limit;
-    size_t alignment; /* promised; it may lie better */
-};
-
-struct SharedMemory {
-    char *arena, *top;
-    std::array<SharedArray, 64> arrays;
-    size_t count, static_bytes, dynamic_bytes;
-} shared;
+char *arena, *arena_top;
 
 char *round_up(char *pointer, size_t alignment)
 {
@@ -327,18 +350,18 @@ char *round_up(char *pointer, size_t alignment)
 char *place_shared_array(const void *key, size_t bytes, size_t alignment)
 {
     if (shared.count == shared.arrays.size()) fail_kernel("more than 64 shared arrays in a kernel");
-    if (shared.top + bytes + 2 * red_zone + alignment + 16 > shared.arena + arena_bytes) {
+    if (arena_top + bytes + 2 * red_zone + alignment + 16 > arena + arena_bytes) {
         if (tsan.is_unordered)
             unsupported("more than 64 MiB of shared memory in all blocks of an unordered launch");
-        shared.top = shared.arena;
+        arena_top = arena;
     }
     SharedArray &array = shared.arrays[shared.count++];
     array.key = key;
     array.alignment = alignment;
-    array.start = round_up(shared.top + red_zone, std::max<size_t>(alignment, 16));
+    array.start = round_up(arena_top + red_zone, std::max<size_t>(alignment, 16));
     array.end = array.start + bytes;
     array.limit = round_up(array.end, 16) + red_zone;
-    shared.top = array.limit;
+    arena_top = array.limit;
     char *const before = array.start - red_zone;
     asan_unpoison(before, size_t(array.limit - before));
     fill_with_ones(before, size_t(array.limit - before));
@@ -349,13 +372,13 @@ char *place_shared_array(const void *key, size_t bytes, size_t alignment)
 
 void begin_shared_memory(size_t dynamic_bytes, bool first_block)
 {
-    if (!shared.arena) {
+    if (!arena) {
         void *const memory = mmap(nullptr, arena_bytes, PROT_READ | PROT_WRITE,
             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED) unsupported("a process without room for shared memory");
-        shared.arena = static_cast<char *>(memory);
+        arena = static_cast<char *>(memory);
     }
-    if (first_block) shared.top = shared.arena;
+    if (first_block) arena_top = arena;
     shared.count = shared.static_bytes = 0;
     shared.dynamic_bytes = dynamic_bytes;
     place_shared_array(nullptr, dynamic_bytes, dynamic_alignment); /* always arrays[0] */
@@ -388,7 +411,7 @@ void begin_tsan(bool first)
     tsan.host = __tsan_get_current_fiber();
     if (first) {
         const uint64_t blocks = uint64_t(grid_size.x) * grid_size.y * grid_size.z;
-        tsan.is_unordered = blocks * block.threads <= knobs.unordered_threads;
+        tsan.is_unordered = tsan.is_together || blocks * block.threads <= knobs.unordered_threads;
         tsan.first = 0;
     } else if (tsan.is_unordered) {
         tsan.first += block.threads;
@@ -405,8 +428,8 @@ void end_tsan(bool last)
     if (!has_tsan()) return;
     const bool over = last || is_sticky(); /* the launch */
     if (block.abandoned) { /* lanes that never came to their end are ordered before the host here */
-        for (unsigned lane = 0; lane < block.threads; lane++) {
-            tsan_switch(tsan.lanes[tsan.first + lane]);
+        for (size_t lane = tsan.is_together ? 0 : tsan.first; lane < tsan.lanes.size(); lane++) {
+            tsan_switch(tsan.lanes[lane]);
             tsan_release(&end_sync);
         }
         tsan_switch(tsan.host);
@@ -457,6 +480,33 @@ void barrier(const char *file, int line)
     if (block.at_barrier + block.finished == block.threads) release_barrier();
     suspend();
     tsan_acquire(sync);
+}
+
+void grid_arrive(const char *file, int line)
+{
+    if (!tsan.is_together)
+        fail_kernel(
+            "a grid barrier at %s:%d in a launch whose blocks need not run together", file, line);
+    if (block.has_arrived)
+        fail_kernel("a second arrival at the same grid barrier at %s:%d", file, line);
+    block.has_arrived = true;
+    tsan_release(&grid_sync[block.grid_barriers % 2]);
+}
+
+/* In turns: a block that goes on may arrive at the next barrier before another has gone on. */
+void grid_wait(const char *file, int line)
+{
+    if (!block.has_arrived)
+        fail_kernel("a wait at a grid barrier without an arrival at %s:%d", file, line);
+    for (unsigned lane = 0; lane < block.threads; lane++)
+        if (copies_in_flight(lane)) /* counted by lane, of one block at a time */
+            fail_kernel("copies to shared memory in flight at the grid barrier %s:%d", file, line);
+    block.has_arrived = false;
+    block.at_grid_barrier = true;
+    block.grid_lane = current_lane->linear;
+    block.state[current_lane->linear] = LaneState::waiting;
+    suspend();
+    tsan_acquire(&grid_sync[block.grid_barriers++ % 2]);
 }
 
 static void check_mask(unsigned warp, unsigned mask, const char *file, int line)
@@ -582,7 +632,7 @@ void lane_main()
         finish_lane(*current_lane);
 
         const int next = block.queue.pick();
-        if (next < 0 && block.finished < block.threads) report_deadlock();
+        if (next < 0 && block.finished < block.threads && !block.at_grid_barrier) report_deadlock();
         if (next >= 0 && block.state[size_t(next)] == LaneState::fresh && !has_tsan()) {
             current_lane = &block.lanes[size_t(next)]; /* goes on on this stack */
             block.state[size_t(next)] = LaneState::ready;
@@ -592,20 +642,22 @@ void lane_main()
         if (!has_tsan()) idle_fibers.push_back(current_fiber());
         if (next >= 0) {
             dispatch(unsigned(next));
-        } else { /* the block is done */
-            tsan_switch(tsan.host);
-            switch_to(host_fiber());
+        } else { /* the block is done, or waits for others */
+            return_to_host();
         }
     }
 }
 
-void run_block(const std::function<void()> &thread_body, size_t shared_bytes, bool first, bool last)
+/* ---- Blocks one after another, or together ---- */
+
+static void begin_block(const std::function<void()> &thread_body, size_t shared_bytes, bool first)
 {
     const unsigned threads = unsigned(thread_count(block_size));
     block.thread_body = &thread_body;
     block.threads = threads;
     block.finished = block.at_barrier = 0;
-    block.abandoned = false;
+    block.grid_barriers = 0;
+    block.has_arrived = block.at_grid_barrier = block.abandoned = false;
     block.lanes.resize(threads);
     block.state.assign(threads, LaneState::fresh);
     block.fiber.assign(threads, nullptr);
@@ -624,16 +676,81 @@ void run_block(const std::function<void()> &thread_body, size_t shared_bytes, bo
     }
     begin_shared_memory(shared_bytes, first);
     begin_tsan(first);
+}
 
-    dispatch(unsigned(block.queue.pick())); /* comes back when all lanes are done, or one failed */
-
+/* Comes back when all lanes are done, or one failed, or the block waits for others. */
+static void run_lanes()
+{
+    dispatch(unsigned(block.queue.pick()));
     current_lane = nullptr;
+}
+
+static void end_block(bool last)
+{
     statistics.blocks++;
     end_shared_memory();
     end_tsan(last);
     if (block.abandoned) {
         idle_fibers.clear();
+        parked.clear();
         discard_fibers();
+    }
+}
+
+void run_block(const std::function<void()> &thread_body, size_t shared_bytes, bool first, bool last)
+{
+    tsan.is_together = false;
+    begin_block(thread_body, shared_bytes, first);
+    run_lanes();
+    end_block(last);
+}
+
+void run_together(const std::function<void()> &thread_body, size_t shared_bytes, unsigned blocks)
+{
+    tsan.is_together = true;
+    parked.clear();
+    /* Runs the block until it is done or waits; those that wait are kept. */
+    unsigned ended = 0;
+    std::vector<Parked> waiting;
+    const auto run = [&] {
+        run_lanes();
+        if (block.abandoned) {
+            waiting.clear();
+            end_block(true);
+        } else if (block.at_grid_barrier) {
+            waiting.push_back({std::move(block), shared, block_index, tsan.first});
+        } else {
+            end_block(++ended == blocks);
+        }
+    };
+    for (unsigned i = 0; i < blocks && !is_sticky(); i++) {
+        block = {};
+        block_index = {i, 0, 0};
+        begin_block(thread_body, shared_bytes, i == 0);
+        run();
+    }
+    while (!waiting.empty()) {
+        parked.swap(waiting);
+        waiting.clear();
+        if (ended > 0) {
+            block = std::move(parked[0].block);
+            block.abandoned = true;
+            fail_sticky(cudaErrorLaunchFailure,
+                "%u blocks have ended while %zu wait at a grid barrier", ended, parked.size());
+            end_block(true);
+            return;
+        }
+        while (!parked.empty() && !is_sticky()) {
+            if (knobs.random_order) std::swap(parked.back(), parked[random_below(parked.size())]);
+            block = std::move(parked.back().block);
+            shared = parked.back().shared;
+            block_index = parked.back().index;
+            tsan.first = parked.back().first_lane;
+            parked.pop_back();
+            block.at_grid_barrier = false;
+            wake(block.grid_lane);
+            run();
+        }
     }
 }
 

@@ -114,6 +114,9 @@ enum class WarpOperation {
 using WarpFunction = void (*)(void *const arguments[32]);
 
 void barrier(const char *file, int line);
+/* Both by one lane of each block of a launch together, in turns. */
+void grid_arrive(const char *file, int line);
+void grid_wait(const char *file, int line);
 uint64_t warp_collective(WarpOperation operation, unsigned mask, uint64_t value, uint32_t argument,
     int width, const char *file, int line);
 void warp_call(WarpFunction function, void *argument, const char *file, int line);
@@ -125,7 +128,7 @@ void *dynamic_shared_memory();
 void check_pointer_argument(const char *kernel, int position, const void *pointer);
 void check_struct_argument(const char *kernel, int position, const void *bytes, size_t size);
 /* `check` looks at the arguments, now and each time that a graph replays the launch. */
-void enqueue_launch(const char *kernel, const void *function, dim3 grid, dim3 block,
+void enqueue_launch(const char *kernel, const void *function, bool together, dim3 grid, dim3 block,
     size_t shared_bytes, cudaStream_t stream, std::function<void()> check,
     std::function<void()> thread_body);
 
@@ -140,7 +143,7 @@ void check_argument(const char *kernel, int position, const Argument &argument)
 
 /* Converts the arguments to the parameters' types and copies them now, as a launch does. */
 template <class... Parameter, class... Argument>
-void launch(const char *name, void (*kernel)(Parameter...), dim3 grid, dim3 block,
+void launch(const char *name, bool together, void (*kernel)(Parameter...), dim3 grid, dim3 block,
     size_t shared_bytes, cudaStream_t stream, Argument &&...argument)
 {
     static_assert((std::is_trivially_copyable_v<std::decay_t<Parameter>> && ...),
@@ -154,8 +157,8 @@ void launch(const char *name, void (*kernel)(Parameter...), dim3 grid, dim3 bloc
             },
             arguments);
     };
-    enqueue_launch(name, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream,
-        check, [kernel, arguments] {
+    enqueue_launch(name, reinterpret_cast<const void *>(kernel), together, grid, block,
+        shared_bytes, stream, check, [kernel, arguments] {
             auto own = arguments;
             std::apply(kernel, own);
         });
@@ -215,10 +218,13 @@ struct Same { /* keeps a parameter out of template argument deduction */
 
 } // namespace emulation
 
-/* ---- The three macros of launch.h ---- */
+/* ---- The macros of launch.h ---- */
 
 #define EWC_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                 \
-    emulation::launch(#kernel, kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
+    emulation::launch(#kernel, false, kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
+
+#define EWC_LAUNCH_TOGETHER(kernel, grid, block, shared_bytes, stream, ...)                        \
+    emulation::launch(#kernel, true, kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
 
 #define EWC_SHARED(type, name, count)                                                              \
     static char ewc_shared_key_##name;                                                             \

@@ -87,6 +87,8 @@ void count_object(int change); /* for live_objects() */
 
 void run_block(
     const std::function<void()> &thread_body, size_t shared_bytes, bool first, bool last);
+/* Blocks of a grid of one dimension that may wait for each other. */
+void run_together(const std::function<void()> &thread_body, size_t shared_bytes, unsigned blocks);
 void lane_main(); /* what every fiber runs */
 uint64_t thread_count(dim3 block);
 

@@ -237,7 +237,7 @@ size_t live_objects()
     return objects;
 }
 
-void enqueue_launch(const char *kernel, const void *function, dim3 grid, dim3 block,
+void enqueue_launch(const char *kernel, const void *function, bool together, dim3 grid, dim3 block,
     size_t shared_bytes, cudaStream_t stream, std::function<void()> check,
     std::function<void()> thread_body)
 {
@@ -261,6 +261,14 @@ void enqueue_launch(const char *kernel, const void *function, dim3 grid, dim3 bl
             kernel, shared_bytes, shared_limit(function));
         return;
     }
+    if (together && (grid.y > 1 || grid.z > 1)) unsupported("blocks together but in a row");
+    if (together &&
+        grid.x > unsigned(knobs.multiprocessors)) { /* one on each, to be on the safe side */
+        fail(cudaErrorCooperativeLaunchTooLarge,
+            "launch of %s: %u blocks together on %d multiprocessors", kernel, grid.x,
+            knobs.multiprocessors);
+        return;
+    }
     Statistics issued = {};
     issued.launches = 1;
     const bool captured = is_capturing(stream);
@@ -269,8 +277,11 @@ void enqueue_launch(const char *kernel, const void *function, dim3 grid, dim3 bl
         if (is_sticky()) return;
         grid_size = grid;
         block_size = block;
-        for_each_block(grid,
-            [&](bool first, bool last) { run_block(thread_body, shared_bytes, first, last); });
+        if (together)
+            run_together(thread_body, shared_bytes, grid.x);
+        else
+            for_each_block(grid,
+                [&](bool first, bool last) { run_block(thread_body, shared_bytes, first, last); });
     });
 }
 

@@ -124,12 +124,13 @@ class Buffer
     }
 
   public:
-    Buffer(ewc_backend *backend, const std::vector<T> &content) : be(backend), n(content.size())
+    Buffer(ewc_backend *backend, const std::vector<T> &content, bool aligned = false)
+        : be(backend), n(content.size())
     {
         static unsigned count = 0;
         static const size_t shifts[] = {0, 1, 0, 3, 0};
         guard = (unsigned char)(0xA1 + count % 16);
-        before = kPad / 2 + shifts[count++ % 5];
+        before = kPad / 2 + (aligned ? 0 : shifts[count++ % 5]);
         void *p = nullptr;
         EXPECT_OK(be->ops->alloc(be, &p, TotalBytes()));
         base = (unsigned char *)p;
