@@ -122,7 +122,6 @@ struct Parked {
     uint3 index;
     size_t first_lane; /* for TSan */
 };
-std::vector<Parked> parked;
 
 std::vector<Fiber *> idle_fibers; /* inside lane_main(), waiting for a lane */
 
@@ -420,7 +419,7 @@ void begin_tsan(bool first)
         tsan.lanes.push_back(__tsan_create_fiber(0));
         tsan.stacks.push_back(create_fiber());
     }
-    if (first || !tsan.is_unordered) tsan_release(&launch_sync);
+    if (first || tsan.is_together || !tsan.is_unordered) tsan_release(&launch_sync);
 }
 
 void end_tsan(bool last)
@@ -692,7 +691,6 @@ static void end_block(bool last)
     end_tsan(last);
     if (block.abandoned) {
         idle_fibers.clear();
-        parked.clear();
         discard_fibers();
     }
 }
@@ -708,19 +706,18 @@ void run_block(const std::function<void()> &thread_body, size_t shared_bytes, bo
 void run_together(const std::function<void()> &thread_body, size_t shared_bytes, unsigned blocks)
 {
     tsan.is_together = true;
-    parked.clear();
-    /* Runs the block until it is done or waits; those that wait are kept. */
-    unsigned ended = 0;
-    std::vector<Parked> waiting;
+    std::vector<Parked> parked, waiting;
+    std::vector<Block> ended; /* freed when the host comes after their lanes */
+    /* Runs the block until it is done or waits. */
     const auto run = [&] {
         run_lanes();
         if (block.abandoned) {
-            waiting.clear();
             end_block(true);
         } else if (block.at_grid_barrier) {
             waiting.push_back({std::move(block), shared, block_index, tsan.first});
         } else {
-            end_block(++ended == blocks);
+            end_block(ended.size() + 1 == blocks);
+            ended.push_back(std::move(block));
         }
     };
     for (unsigned i = 0; i < blocks && !is_sticky(); i++) {
@@ -729,14 +726,14 @@ void run_together(const std::function<void()> &thread_body, size_t shared_bytes,
         begin_block(thread_body, shared_bytes, i == 0);
         run();
     }
-    while (!waiting.empty()) {
+    while (!waiting.empty() && !is_sticky()) {
         parked.swap(waiting);
-        waiting.clear();
-        if (ended > 0) {
+        if (!ended.empty()) {
             block = std::move(parked[0].block);
             block.abandoned = true;
             fail_sticky(cudaErrorLaunchFailure,
-                "%u blocks have ended while %zu wait at a grid barrier", ended, parked.size());
+                "%zu blocks have ended while %zu wait at a grid barrier", ended.size(),
+                parked.size());
             end_block(true);
             return;
         }

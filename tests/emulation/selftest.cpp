@@ -115,6 +115,20 @@ bool run_broadcast(Bug bug)
     return std::all_of(values.begin(), values.end(), [](float v) { return v == 3.0f; });
 }
 
+bool run_ring(Bug bug)
+{
+    constexpr int rounds = 3;
+    const unsigned blocks = bug == Bug::too_many_blocks ? 133 : 5;
+    const Device<float> sums(size_t{blocks}), words(size_t{2 * blocks});
+    const Device<unsigned> arrived(std::vector<unsigned>{0});
+    if (ring(sums, words, arrived, blocks, rounds, bug, nullptr) != cudaSuccess) return false;
+    const auto values = sums.download();
+    bool right = values.size() == blocks;
+    for (unsigned b = 0; b < values.size(); b++)
+        right &= values[b] == float(rounds) * float(b) + 6.0f;
+    return right && cudaGetLastError() == cudaSuccess;
+}
+
 bool run_proximal_step(size_t n)
 {
     const auto theta = random_values(n, 1), gradient = random_values(n, 2);
@@ -654,6 +668,13 @@ const std::vector<Planted> planted_bugs = {
     {"wrong_fragment", [] { return run_planted_tensor_cores(Bug::wrong_fragment); }},
     {"wrong_fragment_tf32", [] { return run_tf32(Bug::wrong_fragment); }},
     {"partial_warp", [] { return run_planted_tensor_cores(Bug::partial_warp); }},
+    {"missing_grid_barrier", [] { return run_ring(Bug::missing_grid_barrier); }},
+    {"late_write", [] { return run_ring(Bug::late_write); }, true},
+    {"early_end", [] { return run_ring(Bug::early_end); }},
+    {"second_arrival", [] { return run_ring(Bug::second_arrival); }},
+    {"wait_alone", [] { return run_ring(Bug::wait_alone); }},
+    {"not_together", [] { return run_ring(Bug::not_together); }},
+    {"too_many_blocks", [] { return run_ring(Bug::too_many_blocks); }},
     {"leak", run_leak},
 };
 
@@ -731,6 +752,7 @@ int run_right_programs()
     }
     for_seeds(5, "proximal step", [](unsigned) { return run_proximal_step(10007); });
     for_seeds(50, "broadcast", [](unsigned) { return run_broadcast(Bug::none); });
+    for_seeds(50, "blocks together", [](unsigned) { return run_ring(Bug::none); });
     for_seeds(20, "exchange within a warp", [](unsigned) { return run_swap(Bug::none); });
     for_seeds(20, "dynamic shared memory", [](unsigned) { return run_reverse(Bug::none); });
     for_seeds(20, "atomics, votes and reductions", [](unsigned) { return run_histogram(); });

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Kernels for the self-test: one element-wise, one reduction with warp shuffles, one broadcast, one
- * with dynamic shared memory, one with atomics, one with cuRAND's generator. nvcc compiles the same
- * file. The template parameter plants a bug, which the emulation must find. */
+ * with dynamic shared memory, one with atomics, one whose blocks run together, one with cuRAND's
+ * generator. nvcc compiles the same file. The template parameter plants a bug, which the emulation
+ * must find. */
 #include "selftest_kernels.h"
 
 #include "launch.h"
@@ -128,6 +129,68 @@ cudaError_t broadcast(float *sums, unsigned blocks, Bug bug, cudaStream_t stream
         EWC_LAUNCH(broadcast_kernel<Bug::write_after_read>, blocks, 64, 0, stream, sums);
     else
         EWC_LAUNCH(broadcast_kernel<Bug::none>, blocks, 64, 0, stream, sums);
+    return cudaGetLastError();
+}
+
+/* Blocks together. With a late write the word is handed over after the arrival. */
+template <Bug bug>
+static __global__ void ring_kernel(float *sums, float *words, unsigned *arrived, int rounds)
+{
+    EWC_SHARED(float, own, 64);
+    EwckGridBarrier barrier = {arrived, 0};
+    const unsigned next = (blockIdx.x + 1) % gridDim.x;
+    float sum = 0.0f;
+    own[threadIdx.x] = float(blockIdx.x);
+    for (int round = 1; round <= rounds; round++) {
+        float *const places = words + round % 2 * gridDim.x;
+        if (bug == Bug::early_end && blockIdx.x == 1 && round == 2) return;
+        __syncthreads();
+        if (bug != Bug::late_write && threadIdx.x == 0) places[blockIdx.x] = own[63] + float(round);
+        if (bug != Bug::missing_grid_barrier && bug != Bug::wait_alone) barrier.arrive();
+        if (bug == Bug::second_arrival) barrier.arrive();
+        if (bug == Bug::late_write && threadIdx.x == 0) places[blockIdx.x] = own[63] + float(round);
+        if (bug != Bug::missing_grid_barrier) barrier.wait();
+        sum += ewck_load_l2(places + next);
+    }
+    if (threadIdx.x == 0) sums[next] = sum;
+    barrier.end();
+}
+
+template <Bug bug>
+static void launch_ring(
+    float *sums, float *words, unsigned *arrived, unsigned blocks, int rounds, cudaStream_t stream)
+{
+    if (bug == Bug::not_together)
+        EWC_LAUNCH(ring_kernel<bug>, blocks, 64, 0, stream, sums, words, arrived, rounds);
+    else
+        EWC_LAUNCH_TOGETHER(ring_kernel<bug>, blocks, 64, 0, stream, sums, words, arrived, rounds);
+}
+
+cudaError_t ring(float *sums, float *words, unsigned *arrived, unsigned blocks, int rounds, Bug bug,
+    cudaStream_t stream)
+{
+    switch (bug) {
+    case Bug::missing_grid_barrier:
+        launch_ring<Bug::missing_grid_barrier>(sums, words, arrived, blocks, rounds, stream);
+        break;
+    case Bug::late_write:
+        launch_ring<Bug::late_write>(sums, words, arrived, blocks, rounds, stream);
+        break;
+    case Bug::early_end:
+        launch_ring<Bug::early_end>(sums, words, arrived, blocks, rounds, stream);
+        break;
+    case Bug::second_arrival:
+        launch_ring<Bug::second_arrival>(sums, words, arrived, blocks, rounds, stream);
+        break;
+    case Bug::wait_alone:
+        launch_ring<Bug::wait_alone>(sums, words, arrived, blocks, rounds, stream);
+        break;
+    case Bug::not_together:
+        launch_ring<Bug::not_together>(sums, words, arrived, blocks, rounds, stream);
+        break;
+    default:
+        launch_ring<Bug::none>(sums, words, arrived, blocks, rounds, stream);
+    }
     return cudaGetLastError();
 }
 

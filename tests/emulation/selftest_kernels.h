@@ -30,6 +30,13 @@ enum class Bug {
     unaligned_copy,
     wrong_fragment,
     partial_warp,
+    missing_grid_barrier,
+    late_write,
+    early_end,
+    second_arrival,
+    wait_alone,
+    not_together,
+    too_many_blocks,
 };
 
 /* theta = theta' + w (mu - theta'), theta' = theta - lr g, w = a / (1 + a), a = lr lambda s:
@@ -49,6 +56,12 @@ cudaError_t penalty(float *partial, const float *theta, const float *mu, const f
 
 /* sums[i] = 1 + 2 for all of `blocks` times 64 threads, through one shared word. */
 cudaError_t broadcast(float *sums, unsigned blocks, Bug bug, cudaStream_t stream);
+
+/* sums[b] = 1 + ... + rounds + rounds b for each block b of 64 threads: in each round what its
+ * neighbour has written in shared memory and handed over in `words` (2 * blocks). `arrived`: of the
+ * grid barrier. */
+cudaError_t ring(float *sums, float *words, unsigned *arrived, unsigned blocks, int rounds, Bug bug,
+    cudaStream_t stream);
 
 /* Swaps values[2 i] and values[2 i + 1] of 32 values through shared memory. */
 cudaError_t swap_neighbours(float *values, Bug bug, cudaStream_t stream);
