@@ -181,8 +181,8 @@ static __device__ __forceinline__ void store_state(
     for_each_four(layer, slot, [&](int64_t i, int own, bool is_there) {
         if (!is_there) return;
         StepState<4> state = {};
-        for_each_read<Rule>(state, from,
-            [=](Pack<4> &pack, const float *buffer) { pack = load<4>(buffer, own); });
+        for_each_read<Rule>(
+            state, from, [=](Pack<4> &pack, const float *buffer) { pack = load<4>(buffer, own); });
         for_each_written<Rule>(
             state, to, [=](const Pack<4> &pack, float *buffer) { store(buffer, i, pack); });
     });

@@ -323,7 +323,7 @@ static __device__ __forceinline__ void add_losses(double *total, const float *lo
 {
     double sum = 0.0;
     for (int64_t row = threadIdx.x % kWarp; row < rows; row += kWarp)
-        sum += (double)loss[row];
+        sum += (double)ewck_load_l2(loss + row);
     for (unsigned offset = kWarp / 2; offset > 0; offset /= 2)
         sum += __shfl_xor_sync(kFullWarp, sum, offset);
     if (threadIdx.x % kWarp == 0) *total += sum;
