@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Pooling: the maximum or the mean of each window. One thread for each output, and back for each
- * input, which looks at the windows that it lies in; so nothing is added from two places. */
+ * input, which looks at the windows that it lies in; so nothing is added from two places. Where
+ * each input lies in one window, as mostly, one for each window. */
 #include "kernels.h"
 
 #include <math.h>
@@ -118,6 +119,35 @@ static __global__ void pool_backward_kernel(float *__restrict__ dx, const float 
     }
 }
 
+/* Whether each place lies in exactly one window. */
+static bool is_tiled(const Pool &pool)
+{
+    for (int i = 0; i < 2; i++)
+        if (pool.kernel[i] != pool.stride[i] || pool.dilation[i] != 1 || pool.padding[i] != 0 ||
+            pool.out[i] * pool.stride[i] != pool.size[i])
+            return false;
+    return true;
+}
+
+/* The same where it does, by a thread for each window: n windows. */
+static __global__ void pool_backward_tiles_kernel(float *__restrict__ dx,
+    const float *__restrict__ d, const float *__restrict__ x, Pool pool, int64_t planes, int64_t n,
+    int kind)
+{
+    const int windows = pool.out[0] * pool.out[1], places = pool.size[0] * pool.size[1];
+    for (int64_t i = first_item(); i < n; i += item_stride()) {
+        const int64_t plane = i / windows;
+        const int at = (int)(i - plane * windows), row = at / pool.out[1], col = at % pool.out[1];
+        float *const to = dx + plane * places;
+        const float sum = d[i], mean = sum * mean_factor(pool);
+        const int best =
+            kind == EWCK_POOL_MAX ? largest(pool, x + plane % planes * places, row, col) : -1;
+        each_place(pool, row, col, [&](int place) {
+            to[place] = kind == EWCK_POOL_MEAN ? mean : place == best ? sum : 0.0f;
+        });
+    }
+}
+
 /* Planes, and what pads them, are counted in 32 bits. */
 static bool is_too_large(const ewck_conv &c)
 {
@@ -147,7 +177,13 @@ extern "C" cudaError_t ewck_pool_backward(float *dx, const float *d, const float
     const int64_t planes = rows * c.channels, n = repeats * planes * c.size[0] * c.size[1];
     if (n < 0 || is_too_large(c)) return cudaErrorInvalidValue;
     if (n == 0) return cudaSuccess;
-    EWC_LAUNCH(pool_backward_kernel, ewck_grid(n, kBlock), kBlock, 0, stream, dx, d, x, pool_of(c),
-        planes, n, kind);
+    const Pool pool = pool_of(c);
+    const int64_t windows = repeats * planes * c.out[0] * c.out[1];
+    if (is_tiled(pool))
+        EWC_LAUNCH(pool_backward_tiles_kernel, ewck_grid(windows, kBlock), kBlock, 0, stream, dx, d,
+            x, pool, planes, windows, kind);
+    else
+        EWC_LAUNCH(pool_backward_kernel, ewck_grid(n, kBlock), kBlock, 0, stream, dx, d, x, pool,
+            planes, n, kind);
     return cudaGetLastError();
 }
