@@ -79,6 +79,7 @@ struct Case {
     bool floats = false; /* in place of bytes */
     bool weighted = false;
     bool augmented = false; /* images of 3 x 4 in channels */
+    int64_t infinite = -1;  /* the mu of this parameter; all that is looked at then is the flag */
 };
 
 reference::Rule RuleOf(
@@ -164,7 +165,8 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     /* ---- What is stepped ---- */
     const Vec<float> theta = rng.Uniforms(n, -0.4, 0.4), m = rng.Uniforms(n, -0.01, 0.01);
     const Vec<float> v = rng.Uniforms(n, 1e-4, 1e-3), s = rng.Uniforms(n, 0, 2);
-    const Vec<float> mu = rng.Uniforms(n, -0.4, 0.4);
+    Vec<float> mu = rng.Uniforms(n, -0.4, 0.4);
+    if (c.infinite >= 0) mu[(size_t)c.infinite] = INFINITY;
     const bool aligned = be->resident_steps != 0;
     Buffer<float> d_theta(be, theta, aligned), d_m(be, m, aligned), d_v(be, v, aligned),
         d_s(be, s, aligned), d_mu(be, mu, aligned);
@@ -215,7 +217,8 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     const Vec<float> got_theta = d_theta.Read(), got_m = d_m.Read(), got_v = d_v.Read();
     ops->release(be, memory);
     ASSERT_OK(status);
-    EXPECT_EQ(0, flag.Read()[0]);
+    EXPECT_EQ(c.infinite >= 0, flag.Read()[0] != 0);
+    if (c.infinite >= 0) return;
 
     /* ---- The same in float64, each parameter that has no part in it put back ---- */
     Vec<double> want = As<double>(theta);
@@ -300,6 +303,17 @@ void ExpectEveryRuleIsRight(ewc_backend *be)
         }
     }
 }
+void ExpectInfinityIsFlagged(ewc_backend *be)
+{
+    const Shape shape = {20, {12}, 4, EWC_ACTIVATION_TANH};
+    const int64_t weights = 20 * 12, below = weights + 12, n = below + 12 * 4 + 4;
+    for (const int64_t parameter : {int64_t(7), below - 1, below + 3, n - 2}) {
+        SCOPED_TRACE(parameter);
+        Case c = {shape, 19, RuleOf(reference::kAdam, reference::kExplicit)};
+        c.infinite = parameter;
+        ExpectStepIsRight(be, c);
+    }
+}
 } // namespace
 
 INSTANTIATE_ON_BACKENDS(MlpStep);
@@ -372,6 +386,16 @@ TEST_P(MlpStep, HasEveryRule)
 TEST_P(ResidentSteps, HaveEveryRule)
 {
     ExpectEveryRuleIsRight(be);
+}
+
+TEST_P(MlpStep, FlagsWhatIsNotFinite)
+{
+    ExpectInfinityIsFlagged(be);
+}
+
+TEST_P(ResidentSteps, FlagWhatIsNotFinite)
+{
+    ExpectInfinityIsFlagged(be);
 }
 
 /* ---- Sequences ---- */
