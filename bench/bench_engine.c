@@ -86,21 +86,17 @@ static const targets targets_cuda = {.train_ms = 0.025, .fisher = 0.80, .step = 
 /* ---- The work ---- */
 
 typedef struct training {
-    ewc_backend *be;
     ewc_model *model;
     ewc_optimizer *optimizer;
     ewc_consolidation *state;
     ewc_trainer *trainer;
-    int resident; /* its steps keep weights on the chip, where they fit */
 } training;
 
 /* A network in its second task, with one task folded: S = 1, mu = its present weights; without the
  * penalty if lambda is 0. */
 static void training_create(training *t, ewc_backend *be, ewc_tasks *tasks, const sizes *z,
-    ewc_optimizer_kind kind, float lr, float lambda, int64_t steps, int resident)
+    ewc_optimizer_kind kind, float lr, float lambda, int64_t steps)
 {
-    t->be = be;
-    be->resident_steps = t->resident = resident;
     ewc_model_options network = EWC_MODEL_OPTIONS_DEFAULTS;
     network.inputs = z->widths[0];
     network.outputs = z->widths[LAYERS];
@@ -132,7 +128,6 @@ static void training_free(training *t)
 static void run_training(void *context)
 {
     const training *const t = context;
-    t->be->resident_steps = t->resident;
     bench_check(ewc_trainer_train(t->trainer, 1));
 }
 
@@ -438,13 +433,15 @@ static void measure_perceptron(const program *p)
     bench_check(ewc_tasks_create(&tasks, dataset, &sequence));
 
     training sgd, adam, resident, trained, sure;
-    training_create(&sgd, be, tasks, z, EWC_OPTIMIZER_SGD, 0.01f, 1e-3f, z->steps, 0);
-    training_create(&adam, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-4f, 1e-3f, z->steps, 0);
-    training_create(&resident, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-4f, 1e-3f, z->steps, 1);
+    training_create(&sgd, be, tasks, z, EWC_OPTIMIZER_SGD, 0.01f, 1e-3f, z->steps);
+    training_create(&adam, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-4f, 1e-3f, z->steps);
+    be->resident_steps = 1;
+    training_create(&resident, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-4f, 1e-3f, z->steps);
+    be->resident_steps = 0;
     training_create(
-        &trained, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-4f, 1e-3f, p->epochs * z->warm_up, 0);
+        &trained, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-4f, 1e-3f, p->epochs * z->warm_up);
     run_training(&trained);
-    training_create(&sure, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-3f, 0.0f, z->long_warm_up, 0);
+    training_create(&sure, be, tasks, z, EWC_OPTIMIZER_ADAM, 1e-3f, 0.0f, z->long_warm_up);
     run_training(&sure);
 
     fisher_pass empirical, sampled, exact, dropped;

@@ -207,8 +207,8 @@ typedef struct ewck_mlp {
     const float *weights; /* as in nll, or NULL */
     double *total;        /* what the losses are added to */
     int32_t *flag;        /* as in optimizer_step */
-    int32_t resident;     /* weights stay on the chip for the steps of a call, where they fit */
-    int32_t early;        /* the backend's own: kernels begin before the last has ended */
+    int32_t resident; /* as for mlp_memory: where they fit, weights stay on the chip for a call */
+    int32_t early;    /* the backend's own: kernels begin before the last has ended */
     int32_t multiprocessors, shared_bytes; /* likewise: of the device, and of a block at most */
 } ewck_mlp;
 

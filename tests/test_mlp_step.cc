@@ -207,6 +207,7 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     if (c.weighted) mlp.weights = d_weights;
     mlp.total = total;
     mlp.flag = flag;
+    mlp.resident = be->resident_steps;
     const ewck_rule rule = {r.kind, r.penalty, r.nesterov, (float)r.momentum, (float)r.beta1,
         (float)r.beta2, (float)r.epsilon, (float)r.weight_decay, (float)r.lambda};
     const uint64_t before_steps = Launches();

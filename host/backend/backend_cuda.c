@@ -640,7 +640,6 @@ static ewc_status cuda_mlp_steps(ewc_backend *be, const ewck_mlp *given, const e
 {
     ewck_mlp net = *given;
     const backend_cuda *const device = (backend_cuda *)be;
-    net.resident = be->resident_steps;
     net.early = device->early;
     net.multiprocessors = device->multiprocessors;
     net.shared_bytes = device->shared_bytes;

@@ -253,8 +253,8 @@ struct ewci_backend_ops {
 
     /* ---- Training steps as a whole ---- */
     /* Of multilayer perceptrons without dropout, in the precision bf16x3; NULL in a backend without
-     * it. mlp_memory: bytes that batches of at most `rows` need; 0: layers that this is not for, or
-     * another precision. */
+     * it. mlp_memory: bytes that batches of at most `rows` need, with ewck_mlp.resident as
+     * resident_steps says now; 0: layers that this is not for, or another precision. */
     size_t (*mlp_memory)(
         ewc_backend *be, const ewck_layer *host_layers, int64_t count, int64_t rows);
     /* A training step for each of the blocks `steps` (count): gather, forward, nll and accumulate,
@@ -310,7 +310,7 @@ struct ewc_backend {               /* the first member of each implementation's 
     void *log_user;
     uint64_t used;          /* bytes allocated, kept by the implementation */
     int precision;          /* EWC_PRECISION_*, but not AUTO */
-    int resident_steps;     /* mlp_steps keeps weights on the chip, where they fit */
+    int resident_steps;     /* new trainers' mlp_steps keep weights on the chip; 0 at first */
     int has_tensor_cores;   /* for BF16X3 and TF32; set by the implementation, like the next two */
     int64_t pass_rows;      /* samples that one pass over layers does well to have at a time, */
     int64_t pass_gradients; /* and rows of gradients, */

@@ -21,6 +21,7 @@ ewc_status ewci_mlp_create(
     mlp->optimizer = optimizer;
     mlp->max_rows = max_rows;
     mlp->max_outputs = max_outputs;
+    mlp->resident = be->resident_steps;
     const int64_t count = ewci_model_layers(model, 0, max_outputs, mlp->layers);
     const size_t bytes = count < model->layer_count /* dropout */
                              ? 0
@@ -67,6 +68,7 @@ ewc_status ewci_mlp_train(ewci_mlp *mlp, const ewc_consolidation *state, const e
         .mu = acts ? state->mu : NULL,
         .weights = weights,
         .total = total,
-        .flag = optimizer->flag};
+        .flag = optimizer->flag,
+        .resident = mlp->resident};
     return be->ops->mlp_steps(be, &net, &task->view, &rule, mlp->steps, rows, count);
 }

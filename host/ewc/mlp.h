@@ -17,6 +17,7 @@ typedef struct ewci_mlp {
     int64_t max_rows, max_outputs;
     ewck_layer *layers; /* (layers of the model) */
     void *memory;       /* device */
+    int resident;       /* as the backend's resident_steps was when the memory was made */
     ewck_step *steps;   /* (EWCK_MAX_STEPS) device */
 } ewci_mlp;
 
