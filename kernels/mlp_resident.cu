@@ -42,6 +42,7 @@ struct Resident {
     int32_t tiles;
     int32_t rows;
     int32_t scratch; /* where in shared memory it begins, in words */
+    AnyRule uses;    /* of the state */
     StepBuffers buffers;
     Head head;
     Gather gather; /* of a batch with even number; x and labels of the others: */
@@ -73,14 +74,12 @@ struct Slot {
     int32_t state, x;
 };
 
-template <class Rule>
-static __host__ __device__ constexpr int arrays_of()
+static __host__ __device__ constexpr int arrays_of(const AnyRule &of)
 {
-    return 1 + Rule::kMomentum + Rule::kAdam + 2 * Rule::kPulls;
+    return 1 + of.kMomentum + of.kAdam + 2 * of.kPulls;
 }
 
 /* The tiles of a block, `words` of shared memory together; at most kMaxSlots are written. */
-template <class Rule>
 static __host__ __device__ int slots_of(
     Slot *slots, const Resident &r, int block, int blocks, int *words)
 {
@@ -102,7 +101,7 @@ static __host__ __device__ int slots_of(
         slot.outs = at_most(outs, round_up_16(layer.out - slot.first_out));
         slot.ins = at_most(ins, round_up_16(layer.in - slot.first_in));
         slot.state = *words;
-        slot.x = slot.state + arrays_of<Rule>() * slot.outs * slot.ins;
+        slot.x = slot.state + arrays_of(r.uses) * slot.outs * slot.ins;
         *words = slot.x + round_up_16(r.rows) * slot.ins;
         if (count < kMaxSlots) slots[count] = slot;
         count++;
@@ -124,8 +123,8 @@ struct Rows16 {
 };
 
 /* The state of a tile in shared memory, as that of all weights in global memory. */
-template <class Rule>
-static __device__ __forceinline__ StepBuffers buffers_of(float *state, const Slot &slot)
+static __device__ __forceinline__ StepBuffers buffers_of(
+    const AnyRule &of, float *state, const Slot &slot)
 {
     const int size = slot.outs * slot.ins;
     float *next = state;
@@ -136,10 +135,10 @@ static __device__ __forceinline__ StepBuffers buffers_of(float *state, const Slo
     };
     StepBuffers buffers;
     buffers.theta = take(true);
-    buffers.m = take(Rule::kMomentum);
-    buffers.v = take(Rule::kAdam);
-    buffers.s = take(Rule::kPulls);
-    buffers.mu = take(Rule::kPulls);
+    buffers.m = take(of.kMomentum);
+    buffers.v = take(of.kAdam);
+    buffers.s = take(of.kPulls);
+    buffers.mu = take(of.kPulls);
     return buffers;
 }
 
@@ -159,32 +158,37 @@ static __device__ __forceinline__ void for_each_four(
     }
 }
 
-template <class Rule>
+/* A tile's state into shared memory, in the padding 0, and back. */
 static __device__ __forceinline__ void load_state(
-    const StepBuffers &to, const StepBuffers &from, const ResidentLayer &layer, const Slot &slot)
+    const Resident &r, const StepBuffers &own, const Slot &slot)
 {
-    for_each_four(layer, slot, [&](int64_t i, int own, bool is_there) {
+    for_each_four(r.layers[slot.layer], slot, [&](int64_t i, int at, bool is_there) {
         StepState<4> state = {};
         if (is_there)
-            for_each_read<Rule>(state, from,
-                [=](Pack<4> &pack, const float *buffer) { pack = load<4>(buffer, i); });
-        for_each_read<Rule>(state, to, [=](const Pack<4> &pack, const float *buffer) {
-            *reinterpret_cast<Pack<4> *>(const_cast<float *>(buffer) + own) = pack;
-        });
+            for_each_read(
+                state, r.buffers,
+                [=](Pack<4> &pack, const float *buffer) { pack = load<4>(buffer, i); }, r.uses);
+        for_each_read(
+            state, own,
+            [=](const Pack<4> &pack, const float *buffer) {
+                *reinterpret_cast<Pack<4> *>(const_cast<float *>(buffer) + at) = pack;
+            },
+            r.uses);
     });
 }
 
-template <class Rule>
 static __device__ __forceinline__ void store_state(
-    const StepBuffers &to, const StepBuffers &from, const ResidentLayer &layer, const Slot &slot)
+    const Resident &r, const StepBuffers &own, const Slot &slot)
 {
-    for_each_four(layer, slot, [&](int64_t i, int own, bool is_there) {
+    for_each_four(r.layers[slot.layer], slot, [&](int64_t i, int at, bool is_there) {
         if (!is_there) return;
         StepState<4> state = {};
-        for_each_read<Rule>(
-            state, from, [=](Pack<4> &pack, const float *buffer) { pack = load<4>(buffer, own); });
-        for_each_written<Rule>(
-            state, to, [=](const Pack<4> &pack, float *buffer) { store(buffer, i, pack); });
+        for_each_read(
+            state, own, [=](Pack<4> &pack, const float *buffer) { pack = load<4>(buffer, at); },
+            r.uses);
+        for_each_written(
+            state, r.buffers, [=](const Pack<4> &pack, float *buffer) { store(buffer, i, pack); },
+            r.uses);
     });
 }
 
@@ -448,7 +452,6 @@ static __device__ __forceinline__ void put_gradients(
 }
 
 /* Steps the biases of its rows: the first tile of each row does. */
-template <class Rule>
 static __device__ __forceinline__ bool step_biases(const Resident &r, const Slot &slot,
     const uint32_t *delta, const ewck_rule &rule, const ewck_step &step)
 {
@@ -465,18 +468,19 @@ static __device__ __forceinline__ bool step_biases(const Resident &r, const Slot
         if (lane > 0) continue;
         const int64_t at = layer.bias + slot.first_out + row;
         StepState<1> state = {};
-        for_each_read<Rule>(state, r.buffers,
-            [=](Pack<1> &pack, const float *buffer) { pack = load<1>(buffer, at); });
-        finite &= step_state<Rule>(state, g, rule, step);
-        for_each_written<Rule>(
-            state, r.buffers, [=](const Pack<1> &pack, float *buffer) { store(buffer, at, pack); });
+        for_each_read(
+            state, r.buffers,
+            [=](Pack<1> &pack, const float *buffer) { pack = load<1>(buffer, at); }, r.uses);
+        finite &= step_state(state, g, rule, step, r.uses);
+        for_each_written(
+            state, r.buffers, [=](const Pack<1> &pack, float *buffer) { store(buffer, at, pack); },
+            r.uses);
     }
     return finite;
 }
 
 /* Steps its weights by delta^T x; of the head, whose weights all blocks read, in global memory as
  * well. Returns whether all that is new is finite. */
-template <class Rule>
 static __device__ __forceinline__ bool step_weights(const Resident &r, const Slot &slot,
     const StepBuffers &own, const uint32_t *delta, const uint32_t *x, const ewck_rule &rule,
     const ewck_step &step)
@@ -498,17 +502,21 @@ static __device__ __forceinline__ bool step_weights(const Resident &r, const Slo
             if (out >= layer.out || in >= layer.in) return;
             const int at = place.at(first_out + row, first_in + column);
             StepState<2> state = {};
-            for_each_read<Rule>(state, own,
-                [=](Pack<2> &pack, const float *buffer) { pack = load<2>(buffer, at); });
-            finite &= step_state<Rule>(state, g, rule, step);
-            for_each_written<Rule>(state, own, [=](const Pack<2> &pack, float *buffer) {
-                *reinterpret_cast<Pack<2> *>(buffer + at) = pack;
-            });
+            for_each_read(
+                state, own, [=](Pack<2> &pack, const float *buffer) { pack = load<2>(buffer, at); },
+                r.uses);
+            finite &= step_state(state, g, rule, step, r.uses);
+            for_each_written(
+                state, own,
+                [=](const Pack<2> &pack, float *buffer) {
+                    *reinterpret_cast<Pack<2> *>(buffer + at) = pack;
+                },
+                r.uses);
             if (is_head)
                 store(r.buffers.theta, layer.weight + (int64_t)out * layer.in + in, state.theta);
         });
     }
-    if (slot.across == 0) finite &= step_biases<Rule>(r, slot, delta, rule, step);
+    if (slot.across == 0) finite &= step_biases(r, slot, delta, rule, step);
     return finite;
 }
 
@@ -553,7 +561,6 @@ static __device__ __forceinline__ void put_row(const Resident &r, const Head &h,
 
 /* ---- The kernel ---- */
 
-template <class Rule>
 static __global__ void __launch_bounds__(kThreads, 1)
     resident_kernel(const Resident r, ewck_rule rule, const ewck_step *steps, int count)
 {
@@ -568,14 +575,13 @@ static __global__ void __launch_bounds__(kThreads, 1)
     uint32_t *const scratch = shared + r.scratch;
     const int top = r.count - 1;
     bool finite = true;
-    if (!Rule::kMomentum) rule.momentum = 0.0f;
     if (threadIdx.x == 0) {
         int words;
-        *slot_count = slots_of<Rule>(slots, r, (int)blockIdx.x, (int)gridDim.x, &words);
+        *slot_count = slots_of(slots, r, (int)blockIdx.x, (int)gridDim.x, &words);
     }
     __syncthreads();
     const auto own = [&](const Slot &slot) {
-        return buffers_of<Rule>(reinterpret_cast<float *>(shared + slot.state), slot);
+        return buffers_of(r.uses, reinterpret_cast<float *>(shared + slot.state), slot);
     };
     /* call(slot, its x, its state, whether it is the block's last of the layer) for each tile. */
     const auto for_each_slot = [&](int layer, const auto &call) {
@@ -598,7 +604,7 @@ static __global__ void __launch_bounds__(kThreads, 1)
 
     for (int l = 0; l < r.count; l++)
         for_each_slot(l, [&](const Slot &slot, uint32_t *, const StepBuffers &state, bool) {
-            load_state<Rule>(state, r.buffers, r.layers[l], slot);
+            load_state(r, state, slot);
         });
     gather(0);
     barrier.arrive();
@@ -635,7 +641,7 @@ static __global__ void __launch_bounds__(kThreads, 1)
         barrier.wait();
 
         const auto step_tile = [&](const Slot &slot, uint32_t *x, const StepBuffers &state) {
-            finite &= step_weights<Rule>(r, slot, state, scratch, x, rule, *step);
+            finite &= step_weights(r, slot, state, scratch, x, rule, *step);
             __syncthreads();
         };
         for (int l = top - 1; l >= 0; l--) {
@@ -673,7 +679,7 @@ static __global__ void __launch_bounds__(kThreads, 1)
     }
     for (int l = 0; l < r.count; l++)
         for_each_slot(l, [&](const Slot &slot, uint32_t *, const StepBuffers &state, bool) {
-            store_state<Rule>(r.buffers, state, r.layers[l], slot);
+            store_state(r, state, slot);
         });
     barrier.end();
     if (!finite) atomicExch(r.flag, 1); /* atomic, as many threads may write it */
@@ -694,7 +700,18 @@ void ewck_resident_pieces(Net &net, Pieces &pieces)
     }
 }
 
-static Resident resident_of(const Net &net, const Head &head, const Gather (&gathers)[2], int rows)
+static AnyRule any_rule(const ewck_rule &rule)
+{
+    AnyRule any = {};
+    (void)with_rule(rule, [&](auto of) {
+        any = {of.kKind, of.kPenalty, of.kMomentum, of.kAdam, of.kPulls};
+        return cudaSuccess;
+    });
+    return any;
+}
+
+static Resident resident_of(
+    const Net &net, const Head &head, const Gather (&gathers)[2], const ewck_rule &rule, int rows)
 {
     Resident r = {};
     const ewck_mlp &g = net.given;
@@ -718,6 +735,8 @@ static Resident resident_of(const Net &net, const Head &head, const Gather (&gat
         to.down = (int32_t)divide_up(to.out, l == 0 ? kFirstOuts : kOuts);
         r.tiles += to.across * to.down;
     }
+    r.uses = any_rule(rule);
+    r.buffers = buffers_of_rule(r.uses, g);
     r.head = head;
     r.gather = gathers[0];
     r.odd_x = gathers[1].x;
@@ -729,14 +748,13 @@ static Resident resident_of(const Net &net, const Head &head, const Gather (&gat
 }
 
 /* Completes r; the bytes of shared memory that a block needs, or 0: there are too many tiles. */
-template <class Rule>
 static size_t lay_out(Resident &r, int blocks)
 {
     int most = 0;
     for (int block = 0; block < blocks; block++) {
         Slot slots[kMaxSlots];
         int words;
-        if (slots_of<Rule>(slots, r, block, blocks, &words) > kMaxSlots) return 0;
+        if (slots_of(slots, r, block, blocks, &words) > kMaxSlots) return 0;
         if (words > most) most = words;
     }
     int outs = kFirstOuts;
@@ -766,31 +784,21 @@ bool ewck_resident_fits(const Net &net, const Head &head, const ewck_rule &rule)
         g.max_rows > kMostRows)
         return false;
     const Gather none[2] = {};
-    Resident r = resident_of(net, head, none, (int)g.max_rows);
-    size_t bytes = 0;
-    (void)with_rule(rule, [&](auto kind) {
-        bytes = lay_out<decltype(kind)>(r, blocks_of(r, g.multiprocessors));
-        return cudaSuccess;
-    });
+    Resident r = resident_of(net, head, none, rule, (int)g.max_rows);
+    const size_t bytes = lay_out(r, blocks_of(r, g.multiprocessors));
     return bytes > 0 && bytes + kStaticBytes <= (size_t)g.shared_bytes;
 }
 
 cudaError_t ewck_resident_steps(const Net &net, const Head &head, const Gather (&gathers)[2],
     const ewck_rule &rule, const ewck_step *steps, int64_t rows, int64_t count, cudaStream_t stream)
 {
-    Resident r = resident_of(net, head, gathers, (int)rows);
-    const ewck_mlp &g = net.given;
-    const int blocks = blocks_of(r, g.multiprocessors);
-    return with_rule(rule, [&](auto kind) {
-        using Rule = decltype(kind);
-        const size_t bytes = lay_out<Rule>(r, blocks);
-        r.buffers = buffers_of_rule<Rule>(g);
-        const auto kernel = resident_kernel<Rule>;
-        const cudaError_t error = cudaFuncSetAttribute(
-            (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-        if (error != cudaSuccess) return error;
-        EWC_LAUNCH_TOGETHER(
-            kernel, (unsigned)blocks, kThreads, bytes, stream, r, rule, steps, (int)count);
-        return cudaGetLastError();
-    });
+    Resident r = resident_of(net, head, gathers, rule, (int)rows);
+    const int blocks = blocks_of(r, net.given.multiprocessors);
+    const size_t bytes = lay_out(r, blocks);
+    const cudaError_t error = cudaFuncSetAttribute(
+        (const void *)resident_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    if (error != cudaSuccess) return error;
+    EWC_LAUNCH_TOGETHER(
+        resident_kernel, (unsigned)blocks, kThreads, bytes, stream, r, rule, steps, (int)count);
+    return cudaGetLastError();
 }

@@ -845,7 +845,7 @@ static cudaError_t launch_update(const Net &net, const ewck_rule &rule, const ew
     }
     return with_rule(rule, [&](auto kind) {
         using Rule = decltype(kind);
-        u.buffers = buffers_of_rule<Rule>(g);
+        u.buffers = buffers_of_rule(kind, g);
         const auto kernel = update_kernel<Rule>;
         const cudaError_t error = cudaFuncSetAttribute(
             (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)kUpdateBytes);

@@ -355,10 +355,10 @@ struct Net {
 
 /* The state of all weights, as far as a rule uses it. */
 template <class Rule>
-static inline StepBuffers buffers_of_rule(const ewck_mlp &g)
+static inline StepBuffers buffers_of_rule(const Rule &of, const ewck_mlp &g)
 {
-    return {g.theta, Rule::kMomentum ? g.m : nullptr, Rule::kAdam ? g.v : nullptr,
-        Rule::kPulls ? g.s : nullptr, Rule::kPulls ? g.mu : nullptr};
+    return {g.theta, of.kMomentum ? g.m : nullptr, of.kAdam ? g.v : nullptr,
+        of.kPulls ? g.s : nullptr, of.kPulls ? g.mu : nullptr};
 }
 
 /* ---- mlp_resident.cu ---- */

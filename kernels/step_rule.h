@@ -42,6 +42,12 @@ struct StepRule {
     static constexpr bool kPulls = kPenalty != EWCK_PENALTY_NONE;
 };
 
+/* The same as values, for a kernel that is too large to be compiled for each rule. */
+struct AnyRule {
+    int kKind, kPenalty;
+    bool kMomentum, kAdam, kPulls;
+};
+
 template <int kWidth>
 struct StepState {
     Pack<kWidth> theta, m, v, s, mu;
@@ -50,12 +56,12 @@ struct StepState {
 /* Calls access(state's pack, buffer) for each buffer that the rule reads. */
 template <class Rule, int kWidth, class Access>
 static __device__ __forceinline__ void for_each_read(
-    StepState<kWidth> &state, const StepBuffers &b, const Access &access)
+    StepState<kWidth> &state, const StepBuffers &b, const Access &access, Rule of = Rule())
 {
     access(state.theta, b.theta);
-    if (Rule::kMomentum) access(state.m, b.m);
-    if (Rule::kAdam) access(state.v, b.v);
-    if (Rule::kPulls) {
+    if (of.kMomentum) access(state.m, b.m);
+    if (of.kAdam) access(state.v, b.v);
+    if (of.kPulls) {
         access(state.s, b.s);
         access(state.mu, b.mu);
     }
@@ -64,29 +70,28 @@ static __device__ __forceinline__ void for_each_read(
 /* The same for each that it writes. */
 template <class Rule, int kWidth, class Access>
 static __device__ __forceinline__ void for_each_written(
-    const StepState<kWidth> &state, const StepBuffers &b, const Access &access)
+    const StepState<kWidth> &state, const StepBuffers &b, const Access &access, Rule of = Rule())
 {
     access(state.theta, b.theta);
-    if (Rule::kMomentum) access(state.m, b.m);
-    if (Rule::kAdam) access(state.v, b.v);
+    if (of.kMomentum) access(state.m, b.m);
+    if (of.kAdam) access(state.v, b.v);
 }
 
 /* Returns whether all that is new is finite. */
 template <class Rule, int kWidth>
-static __device__ __forceinline__ bool step_state(
-    StepState<kWidth> &a, const Pack<kWidth> &g, const ewck_rule &rule, const ewck_step &step)
+static __device__ __forceinline__ bool step_state(StepState<kWidth> &a, const Pack<kWidth> &g,
+    const ewck_rule &rule, const ewck_step &step, Rule of = Rule())
 {
     bool finite = true;
 #pragma unroll
     for (int k = 0; k < kWidth; k++) {
-        if (Rule::kAdam)
-            a.theta.at[k] =
-                ewci_step_adam(a.theta.at[k], g.at[k], &a.m.at[k], &a.v.at[k], a.s.at[k],
-                    a.mu.at[k], &rule, &step, Rule::kKind == EWCK_OPTIMIZER_ADAMW, Rule::kPenalty);
+        if (of.kAdam)
+            a.theta.at[k] = ewci_step_adam(a.theta.at[k], g.at[k], &a.m.at[k], &a.v.at[k],
+                a.s.at[k], a.mu.at[k], &rule, &step, of.kKind == EWCK_OPTIMIZER_ADAMW, of.kPenalty);
         else
             a.theta.at[k] = ewci_step_sgd(a.theta.at[k], g.at[k], &a.m.at[k], a.s.at[k], a.mu.at[k],
-                &rule, step.lr, Rule::kPenalty);
-        finite &= fabsf(a.theta.at[k]) <= FLT_MAX && (!Rule::kAdam || a.v.at[k] <= FLT_MAX);
+                &rule, step.lr, of.kPenalty);
+        finite &= fabsf(a.theta.at[k]) <= FLT_MAX && (!of.kAdam || a.v.at[k] <= FLT_MAX);
     }
     return finite;
 }

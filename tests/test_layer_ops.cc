@@ -765,7 +765,11 @@ NormInputs DrawNorm(Rng &rng, const NormCase &c, bool own_moments)
 
 TEST_P(LayerOps, NormMoments)
 {
-    for (const NormCase &c : kNorms) {
+    std::vector<NormCase> cases(std::begin(kNorms), std::end(kNorms));
+    /* As many channels as a GPU sums up at a time, and more. */
+    for (const int64_t channels : {INT64_C(16384), INT64_C(16391)})
+        cases.push_back({"batch of channels", {1, channels, 1, channels, 1, 1e-5f}, 3});
+    for (const NormCase &c : cases) {
         SCOPED_TRACE(c.name);
         Rng rng(11);
         const auto x = NormInput(rng, c.norm, c.rows);
