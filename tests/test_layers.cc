@@ -8,6 +8,7 @@
 
 #include "host/ewc/fisher.h"
 #include "host/network/likelihood.h"
+#include "support/races.hpp"
 #include "support/reference_network.hpp"
 #include "support/world.hpp"
 
@@ -1343,6 +1344,8 @@ TEST_P(Layers, EveryMethodTrains)
                 o.validate_every = 4;
             }},
     };
+    /* Later epochs run the kernels of the first again, which teaches too little to be seen. */
+    const bool is_short = IsSlow() && kRacesOnly;
     for (const Method &method : methods) {
         if (IsSlow() && !method.also_slow) continue;
         SCOPED_TRACE(method.name);
@@ -1357,7 +1360,7 @@ TEST_P(Layers, EveryMethodTrains)
             penalty.lambda = 1.0f;
             penalty.penalty = EWC_PENALTY_PROXIMAL;
             o.batch = 10;
-            o.epochs = 5;
+            o.epochs = is_short ? 1 : 5;
             o.memory = 20;
             o.report_every = 1;
             o.eval_samples = 0;
@@ -1405,8 +1408,10 @@ TEST_P(Layers, EveryMethodTrains)
             return out;
         };
         const Outcome once = run();
-        EXPECT_LT(once.last_loss, 0.5 * once.first_loss);
-        EXPECT_GT(once.accuracy, 0.9) << "on the first task";
+        if (!is_short) {
+            EXPECT_LT(once.last_loss, 0.5 * once.first_loss);
+            EXPECT_GT(once.accuracy, 0.9) << "on the first task";
+        }
         if (!IsSlow()) ExpectBits("weights", run().theta, once.theta);
     }
 }
