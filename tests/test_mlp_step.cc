@@ -704,6 +704,11 @@ TEST(ResidentStepsOnEmulation, BlocksDoNotMatter)
     ExpectBits("S", few.s, many.s);
 }
 
+static void Hidden(Plan &plan, std::vector<int64_t> widths)
+{
+    plan.shape.hidden = std::move(widths);
+}
+
 /* 33 steps in launches of 32 and 1, each behind one that writes the blocks; one clears the loss at
  * the beginning and one at the report. What does not fit is made of kernels, the first batch of a
  * launch gathered by one more. */
@@ -715,19 +720,27 @@ TEST(ResidentStepsOnEmulation, AreOneKernel)
         std::function<void(Plan &)> change;
     } plans[] = {
         {"plain", true, [](Plan &) {}},
-        {"many tiles", false,
+        {"as many tiles as may be", true,
             [](Plan &p) {
-                p.shape.hidden = {100, 84};
+                Hidden(p, {112, 20});
+            }},
+        {"one tile more", false,
+            [](Plan &p) {
+                Hidden(p, {112, 36});
             }},
         {"many weights", false,
             [](Plan &p) {
-                p.data.height = 16, p.data.width = 20, p.shape.hidden = {64, 8};
+                p.data.height = 16, p.data.width = 20, Hidden(p, {64, 8});
+            }},
+        {"far too many", false,
+            [](Plan &p) {
+                p.train.iterations = 1, Hidden(p, {204, 200});
             }},
         {"a ragged row of weights", false,
             [](Plan &p) {
-                p.shape.hidden = {20, 7, 8};
+                Hidden(p, {20, 7, 8});
             }},
-        {"no hidden layer", false, [](Plan &p) { p.shape.hidden = {}; }},
+        {"no hidden layer", false, [](Plan &p) { Hidden(p, {}); }},
     };
     const int all = emulation::knobs.multiprocessors;
     for (const auto &other : plans) {
@@ -747,8 +760,10 @@ TEST(ResidentStepsOnEmulation, AreOneKernel)
             EXPECT_OK(ewc_trainer_train(trainer, 0));
             const emulation::Statistics &after = emulation::statistics;
             const uint64_t of_step = 2 * plan.shape.hidden.size() + 1; /* or 2 for no layer */
-            const uint64_t kernels = 33 * std::max<uint64_t>(of_step, 2) + 2;
-            EXPECT_EQ((other.fits ? 2 : kernels) + 2 + 2, after.launches - before.launches);
+            const uint64_t steps = (uint64_t)plan.train.iterations, launches = (steps + 31) / 32;
+            const uint64_t kernels = steps * std::max<uint64_t>(of_step, 2) + launches;
+            EXPECT_EQ(
+                (other.fits ? launches : kernels) + launches + 2, after.launches - before.launches);
             EXPECT_EQ(1u, after.downloads.count - before.downloads.count);
         });
         ewc_backend_free(be);
