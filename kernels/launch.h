@@ -46,45 +46,37 @@
     extern __shared__ __align__(128) unsigned char ewc_dynamic_shared[];                           \
     type *name = reinterpret_cast<type *>(ewc_dynamic_shared)
 
+/* With an attribute, or NULL. */
 template <class... Parameter, class... Argument>
-static void ewck_launch_early(int early, void (*kernel)(Parameter...), dim3 grid, dim3 block,
-    size_t shared_bytes, cudaStream_t stream, const Argument &...argument)
+static void ewck_launch_with(cudaLaunchAttribute *attribute, void (*kernel)(Parameter...),
+    dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, const Argument &...argument)
 {
-    cudaLaunchAttribute attribute;
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
-    config.attrs = &attribute;
-    config.numAttrs = early ? 1 : 0;
+    config.attrs = attribute;
+    config.numAttrs = attribute ? 1 : 0;
     (void)cudaLaunchKernelEx(&config, kernel, Parameter(argument)...); /* cudaGetLastError has it */
 }
 
 #define EWC_LAUNCH_EARLY(early, kernel, grid, block, shared_bytes, stream, ...)                    \
-    ewck_launch_early(early, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
-
-template <class... Parameter, class... Argument>
-static void ewck_launch_together(void (*kernel)(Parameter...), dim3 grid, dim3 block,
-    size_t shared_bytes, cudaStream_t stream, const Argument &...argument)
-{
-    cudaLaunchAttribute attribute;
-    attribute.id = cudaLaunchAttributeCooperative;
-    attribute.val.cooperative = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = block;
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = stream;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    (void)cudaLaunchKernelEx(&config, kernel, Parameter(argument)...); /* cudaGetLastError has it */
-}
+    do {                                                                                           \
+        cudaLaunchAttribute ewck_attribute = {};                                                   \
+        ewck_attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;                    \
+        ewck_attribute.val.programmaticStreamSerializationAllowed = 1;                             \
+        ewck_launch_with((early) ? &ewck_attribute : nullptr, kernel, grid, block, shared_bytes,   \
+            stream, __VA_ARGS__);                                                                  \
+    } while (0)
 
 #define EWC_LAUNCH_TOGETHER(kernel, grid, block, shared_bytes, stream, ...)                        \
-    ewck_launch_together(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+    do {                                                                                           \
+        cudaLaunchAttribute ewck_attribute = {};                                                   \
+        ewck_attribute.id = cudaLaunchAttributeCooperative;                                        \
+        ewck_attribute.val.cooperative = 1;                                                        \
+        ewck_launch_with(&ewck_attribute, kernel, grid, block, shared_bytes, stream, __VA_ARGS__); \
+    } while (0)
 
 #endif
 

@@ -356,20 +356,16 @@ static __device__ __forceinline__ void take_values(
     const int fours = slot.ins / 4;
     for (int i = (int)threadIdx.x; i < round_up_16(r.rows) * fours; i += kThreads) {
         const int row = i / fours, own = i % fours * 4, column = slot.first_in + own;
-        Pack<4> y = {};
+        Neighbours<uint32_t, 4> words = {};
         if (row < r.rows) {
             const Pack<4> z = values_of(r, below, row, column);
             const int64_t at = row * padded(below.out) + column;
-            y = activated(z, below.activation);
+            words = words_of(activated(z, below.activation));
             if (slot.down == 0) {
-                store_words(below.y, at, y);
+                ewck_store(reinterpret_cast<Neighbours<uint32_t, 4> *>(below.y + at), words);
                 if (below.z) store(below.z, at, z);
             }
         }
-        Neighbours<uint32_t, 4> words;
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            words.at[k] = word_of(y.at[k]);
         *reinterpret_cast<Neighbours<uint32_t, 4> *>(to + place.at(row, own)) = words;
     }
 }
@@ -405,50 +401,46 @@ static __device__ __forceinline__ void take_gradients(
 
 /* ---- What a tile does ---- */
 
+/* Part `part` of columns from `first` on, `columns` of them, of a product (rows, width) of words,
+ * `depth` in a row, and weights. */
+template <class Weights>
+static __device__ __forceinline__ void put_part(const Resident &r, float *parts, int part,
+    int width, int first, int columns, const uint32_t *words, int depth, const float *theta,
+    int pitch)
+{
+    const Lane lane = my_lane();
+    const Rows16 rows = {depth}, weights = {pitch};
+    const int down = round_up_16(r.rows) / 16;
+    for (int unit = lane.warp; unit < down * (columns / 16); unit += kWarps) {
+        const int first_row = unit % down * 16, first_column = unit / down * 16;
+        Sums<2, 2> sums = {};
+        multiply_16(sums, WordsAlongK{words, rows, first_row + lane.group, lane.pair},
+            Weights{theta, weights, first_column + lane.group, lane.pair}, depth);
+        for_each_pair(sums, lane, [&](int row, int column, const Pack<2> &two) {
+            if (first_row + row < r.rows)
+                store(parts,
+                    place_of_part(r, part, first_row + row, width, first + first_column + column),
+                    two);
+        });
+    }
+}
+
 /* Its part of x W^T. */
 static __device__ __forceinline__ void put_values(
     const Resident &r, const Slot &slot, const uint32_t *x, const float *theta)
 {
-    const Lane lane = my_lane();
     const ResidentLayer &layer = r.layers[slot.layer];
-    const Rows16 place = {slot.ins};
-    const int down = round_up_16(r.rows) / 16;
-    for (int unit = lane.warp; unit < down * (slot.outs / 16); unit += kWarps) {
-        const int first_row = unit % down * 16, first_out = unit / down * 16;
-        Sums<2, 2> sums = {};
-        multiply_16(sums, WordsAlongK{x, place, first_row + lane.group, lane.pair},
-            WeightsAlongK{theta, place, first_out + lane.group, lane.pair}, slot.ins);
-        for_each_pair(sums, lane, [&](int row, int column, const Pack<2> &two) {
-            if (first_row + row < r.rows)
-                store(layer.values,
-                    place_of_part(r, slot.across, first_row + row, layer.out,
-                        slot.first_out + first_out + column),
-                    two);
-        });
-    }
+    put_part<WeightsAlongK>(r, layer.values, slot.across, layer.out, slot.first_out, slot.outs, x,
+        slot.ins, theta, slot.ins);
 }
 
 /* Its part of delta W. */
 static __device__ __forceinline__ void put_gradients(
     const Resident &r, const Slot &slot, const uint32_t *delta, const float *theta)
 {
-    const Lane lane = my_lane();
     const ResidentLayer &below = r.layers[slot.layer - 1];
-    const Rows16 rows = {slot.outs}, weights = {slot.ins};
-    const int down = round_up_16(r.rows) / 16;
-    for (int unit = lane.warp; unit < down * (slot.ins / 16); unit += kWarps) {
-        const int first_row = unit % down * 16, first_in = unit / down * 16;
-        Sums<2, 2> sums = {};
-        multiply_16(sums, WordsAlongK{delta, rows, first_row + lane.group, lane.pair},
-            WeightsAcrossK{theta, weights, first_in + lane.group, lane.pair}, slot.outs);
-        for_each_pair(sums, lane, [&](int row, int column, const Pack<2> &two) {
-            if (first_row + row < r.rows)
-                store(below.gradients,
-                    place_of_part(r, slot.down, first_row + row, below.out,
-                        slot.first_in + first_in + column),
-                    two);
-        });
-    }
+    put_part<WeightsAcrossK>(r, below.gradients, slot.down, below.out, slot.first_in, slot.ins,
+        delta, slot.outs, theta, slot.ins);
 }
 
 /* Steps the biases of its rows: the first tile of each row does. */
@@ -539,11 +531,7 @@ static __device__ __forceinline__ void put_row(const Resident &r, const Head &h,
     const int64_t first = row * padded(h.depth);
     for (int column = 4 * (int)threadIdx.x; column < below.out; column += 4 * (int)kThreads) {
         const Pack<4> z = values_of(r, below, row, column);
-        const Pack<4> y = activated(z, h.activation);
-        Neighbours<uint32_t, 4> words;
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            words.at[k] = word_of(y.at[k]);
+        const auto words = words_of(activated(z, h.activation));
         *reinterpret_cast<Neighbours<uint32_t, 4> *>(in + column) = words;
         *reinterpret_cast<Pack<4> *>(z_of_row + column) = z;
         ewck_store(reinterpret_cast<Neighbours<uint32_t, 4> *>(below.y + first + column), words);

@@ -141,14 +141,20 @@ static __device__ __forceinline__ void load_some(T (&to)[kCount], const T *from,
 
 /* Values as words. */
 template <int kWidth>
-static __device__ __forceinline__ void store_words(
-    uint32_t *to, int64_t i, const Pack<kWidth> &values)
+static __device__ __forceinline__ Neighbours<uint32_t, kWidth> words_of(const Pack<kWidth> &values)
 {
     Neighbours<uint32_t, kWidth> words;
 #pragma unroll
     for (int k = 0; k < kWidth; k++)
         words.at[k] = word_of(values.at[k]);
-    ewck_store(reinterpret_cast<Neighbours<uint32_t, kWidth> *>(to + i), words);
+    return words;
+}
+
+template <int kWidth>
+static __device__ __forceinline__ void store_words(
+    uint32_t *to, int64_t i, const Pack<kWidth> &values)
+{
+    ewck_store(reinterpret_cast<Neighbours<uint32_t, kWidth> *>(to + i), words_of(values));
 }
 
 template <int kWidth>
