@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* How long each variant of a tensor-core product (kernels/matmul.cu) takes on this GPU.
+/* How long each variant of a tensor-core product (kernels/matmul.cu, conv_planes.cu) takes on this
+ * GPU.
  *
  *   tune_kernels [--quick] [--rounds N] [--out FILE] [--header FILE]
  *
  * All engines that the device has, and several numbers of blocks that share a sum over rows, on the
- * shapes of Fisher passes of 784-400-400-10 and 1024-1000-1000-10. Each variant is first compared
- * with float64, on some rows of its result; one that is wrong ends the program. Then they take
- * turns, round by round; told is the median and the 10th and 90th percentile of the time of a call,
- * and of what the choice between engines goes by, one JSON object a line. --header: what each
- * engine takes beside that, as kernels/tuned.h.
+ * shapes of Fisher passes of 784-400-400-10 and 1024-1000-1000-10, and on 3 x 3 convolutions. Each
+ * variant is first compared with float64, on some rows of its result; one that is wrong ends the
+ * program. Then they take turns, round by round; told is the median and the 10th and 90th
+ * percentile of the time of a call, and of what the choice between engines goes by, one JSON object
+ * a line. --header: what each engine takes beside that, and which one is best for convolutions, as
+ * kernels/tuned.h.
  * --quick: toy sizes, to check that it works. */
 #include <algorithm>
 #include <chrono>
@@ -24,6 +26,7 @@
 #include <vector>
 
 #include "../kernels/kernels.h"
+#include "../kernels/tuned.h"
 
 namespace
 {
@@ -151,6 +154,10 @@ struct Timing {
     }
 };
 
+/* Products beside those of matmul.cu: of convolutions, and their engine beside the plain one. */
+enum { kSamples = EWCK_PRODUCTS, kUnfolded, kProductKinds };
+enum { kWgmma64 = EWCK_ENGINES, kEngineKinds };
+
 /* A product of (m, n) over k, and all that a launch of it needs. */
 struct Shape {
     int product; /* EWCK_FORWARD... */
@@ -161,11 +168,13 @@ struct Shape {
     std::vector<Timing> timings;
 
     double Flops() const { return 2.0 * (double)(m * n * k * repeats); }
+    bool IsOfConvolution() const { return product >= kSamples; }
 };
 
-const char *const kProducts[EWCK_PRODUCTS] = {"forward", "slope", "square-sum", "weights"};
-const char *const kEngines[EWCK_ENGINES] = {
-    "plain", "tuned", "wgmma-104", "wgmma-128", "wgmma-200"};
+const char *const kProducts[kProductKinds] = {
+    "forward", "slope", "square-sum", "weights", "conv-squares", "conv-forward"};
+const char *const kEngines[kEngineKinds] = {
+    "plain", "tuned", "wgmma-104", "wgmma-128", "wgmma-200", "wgmma-64"};
 const char *const kConstants[EWCK_ENGINES] = {"EWCK_ENGINE_PLAIN", "EWCK_ENGINE_TUNED",
     "EWCK_ENGINE_WGMMA_104", "EWCK_ENGINE_WGMMA_128", "EWCK_ENGINE_WGMMA_200"};
 const char *const kClasses[EWCK_PRODUCTS] = {
@@ -324,6 +333,140 @@ Shape Weights(int64_t rows, int64_t in, int64_t out)
     return s;
 }
 
+/* ---- Convolutions of 3 x 3 that keep the size of their planes ---- */
+
+struct Convolution {
+    ewck_conv conv;
+    int64_t rows, plane;
+    std::vector<float> x, d, w; /* d like the output */
+    Buffer<float> on_device, d_on_device, w_on_device, out;
+    Buffer<char> memory;
+
+    Convolution(int64_t channels, int64_t filters, int64_t side, int64_t samples)
+        : conv(Of(channels, filters, side)), rows(samples), plane(side * side),
+          x(Some(11, rows * channels * plane)), d(Some(12, rows * filters * plane)),
+          w(Some(13, filters * channels * 9)), on_device(x.size()), d_on_device(d.size()),
+          w_on_device(w.size()), out(std::max(d.size(), w.size())),
+          memory(ewck_conv_planes_memory(&conv, rows, rows))
+    {
+        on_device.Upload(x);
+        d_on_device.Upload(d);
+        w_on_device.Upload(w);
+    }
+
+    static ewck_conv Of(int64_t channels, int64_t filters, int64_t side)
+    {
+        ewck_conv c = {};
+        c.channels = channels;
+        c.filters = filters;
+        c.groups = 1;
+        for (int i = 0; i < 2; i++) {
+            c.size[i] = c.out[i] = side;
+            c.kernel[i] = 3;
+            c.stride[i] = c.padding[i] = c.dilation[i] = 1;
+        }
+        return c;
+    }
+    static std::vector<float> Some(uint32_t seed, int64_t count)
+    {
+        std::vector<float> values((size_t)count);
+        for (float &value : values) {
+            seed = seed * 1664525u + 1013904223u;
+            value = (float)(seed >> 8) / 8388608.0f - 1.0f;
+        }
+        return values;
+    }
+
+    /* What filter position `at` sees through `tap` of a plane of the input. */
+    double Seen(int64_t sample, int64_t channel, int64_t tap, int64_t at) const
+    {
+        const int64_t side = conv.size[0];
+        const int64_t row = at / side + tap / 3 - 1, col = at % side + tap % 3 - 1;
+        if (row < 0 || row >= side || col < 0 || col >= side) return 0.0;
+        return x[(size_t)((sample * conv.channels + channel) * plane + row * side + col)];
+    }
+};
+
+int EngineOf(const Variant &v)
+{
+    return v.engine == kWgmma64 ? EWCK_CONV_WGMMA : EWCK_CONV_PLAIN;
+}
+
+Shape ConvSquares(int64_t channels, int64_t filters, int64_t side, int64_t rows)
+{
+    constexpr int64_t checked = 3; /* filters: each costs the host as much as all others */
+    const auto c = Shared(new Convolution(channels, filters, side, rows));
+    const int64_t weights = channels * 9;
+    Shape s = {kSamples, weights, filters, c->plane, rows, {}, {}, {}, {}};
+    s.launch = [=](const Variant &v) {
+        Check(cudaMemsetAsync(c->out.get(), 0, c->w.size() * sizeof(float), nullptr));
+        return ewck_conv_planes_backward_weight(c->out.get(), nullptr, c->d_on_device.get(),
+            c->on_device.get(), &c->conv, 1, rows, EWCK_MODE_SQUARE, c->memory.get(), EngineOf(v),
+            nullptr);
+    };
+    const auto filter_of = [=](int64_t i) { return i * (filters - 1) / (checked - 1); };
+    for (int64_t i = 0; i < checked; i++)
+        for (int64_t weight = 0; weight < weights; weight++) {
+            double squares = 0.0;
+            for (int64_t sample = 0; sample < rows; sample++) {
+                double sum = 0.0;
+                const size_t first = (size_t)((sample * filters + filter_of(i)) * c->plane);
+                for (int64_t at = 0; at < c->plane; at++)
+                    sum += c->d[first + (size_t)at] * c->Seen(sample, weight / 9, weight % 9, at);
+                squares += sum * sum;
+            }
+            s.want.push_back(squares);
+        }
+    s.read = [=] {
+        const std::vector<float> got = c->out.Download();
+        std::vector<double> some;
+        for (int64_t i = 0; i < checked; i++)
+            some.insert(some.end(), got.begin() + filter_of(i) * weights,
+                got.begin() + (filter_of(i) + 1) * weights);
+        return some;
+    };
+    return s;
+}
+
+Shape ConvForward(int64_t channels, int64_t filters, int64_t side, int64_t rows)
+{
+    const auto c = Shared(new Convolution(channels, filters, side, rows));
+    Shape s = {kUnfolded, rows * c->plane, filters, channels * 9, 1, {}, {}, {}, {}};
+    s.launch = [=](const Variant &v) {
+        return ewck_conv_planes_forward(c->out.get(), nullptr, c->on_device.get(),
+            c->w_on_device.get(), nullptr, &c->conv, rows, EWCK_ACTIVATION_NONE, c->memory.get(),
+            EngineOf(v), nullptr);
+    };
+    s.want = OfCheckedRows(rows * filters, [&](std::vector<double> &to, int64_t row) {
+        for (int64_t at = 0; at < c->plane; at++) {
+            double sum = 0.0;
+            for (int64_t k = 0; k < channels * 9; k++)
+                sum += c->w[(size_t)(row % filters * channels * 9 + k)] *
+                       c->Seen(row / filters, k / 9, k % 9, at);
+            to.push_back(sum);
+        }
+    });
+    s.read = [=] {
+        std::vector<double> got;
+        Append(got, c->out.Download(), rows * filters, c->plane);
+        return got;
+    };
+    return s;
+}
+
+void AddConvolutions(std::vector<Shape> &shapes, bool quick)
+{
+    /* Channels, filters, side: of `cnn` and of `resnet18-reduced`. */
+    const std::vector<std::vector<int64_t>> sizes =
+        quick ? std::vector<std::vector<int64_t>>{{9, 8, 5}}
+              : std::vector<std::vector<int64_t>>{
+                    {32, 32, 32}, {64, 64, 16}, {20, 20, 32}, {80, 80, 8}, {160, 160, 4}};
+    for (const std::vector<int64_t> &c : sizes) {
+        shapes.push_back(ConvSquares(c[0], c[1], c[2], quick ? 3 : 128));
+        shapes.push_back(ConvForward(c[0], c[1], c[2], quick ? 3 : 128));
+    }
+}
+
 std::vector<Shape> Shapes(bool quick)
 {
     std::vector<Shape> shapes;
@@ -340,6 +483,7 @@ std::vector<Shape> Shapes(bool quick)
         shapes.push_back(Delta(EWCK_SLOPE, rows, repeats, w[1], w[2]));
         shapes.push_back(Delta(EWCK_SQUARE_SUM, rows, repeats, w[1], w[2]));
     }
+    AddConvolutions(shapes, quick);
     if (quick) return shapes;
     constexpr int64_t all = 60000; /* one batch of the training set of MNIST */
     shapes.push_back(Forward(all, 784, 400));
@@ -352,13 +496,17 @@ std::vector<Shape> Shapes(bool quick)
 
 /* ---- Measuring ---- */
 
-std::vector<int> Engines(const cudaDeviceProp &device)
+bool HasWgmma(const cudaDeviceProp &device)
 {
-    std::vector<int> engines = {EWCK_ENGINE_PLAIN};
-    for (int engine = EWCK_ENGINE_WGMMA_104; engine < EWCK_ENGINES; engine++)
-        if (device.major == 9 && device.minor == 0 && ewck_has_engine(engine))
-            engines.push_back(engine);
-    return engines;
+    return device.major == 9 && device.minor == 0 && ewck_has_engine(EWCK_ENGINE_WGMMA_104);
+}
+
+/* Of a product of convolutions, or of another. */
+std::vector<int> Engines(const cudaDeviceProp &device, bool is_of_convolution)
+{
+    if (!HasWgmma(device)) return {EWCK_ENGINE_PLAIN};
+    if (is_of_convolution) return {EWCK_ENGINE_PLAIN, kWgmma64};
+    return {EWCK_ENGINE_PLAIN, EWCK_ENGINE_WGMMA_104, EWCK_ENGINE_WGMMA_128, EWCK_ENGINE_WGMMA_200};
 }
 
 double Microseconds(const Shape &shape, const Variant &variant, int calls)
@@ -406,6 +554,7 @@ void Measure(Shape &shape, int rounds, bool quick)
 /* What the choice goes by. */
 double CostOf(const Shape &s, int engine)
 {
+    if (s.IsOfConvolution()) return s.Flops();
     return ewck_product_cost(s.product, engine, s.m, s.n, s.k, 0);
 }
 
@@ -445,9 +594,20 @@ void WriteLines(FILE *out, const Shape &s, const cudaDeviceProp &device)
     }
 }
 
+/* "#define NAME ENGINE": of a product of convolutions the engine that takes the least, or as it is.
+ */
+std::string Choice(
+    const std::vector<Shape> &shapes, int product, const char *name, int known, bool measured)
+{
+    const bool is_faster =
+        MeanTime(shapes, product, kWgmma64) < MeanTime(shapes, product, EWCK_ENGINE_PLAIN);
+    const bool is_wgmma = measured ? is_faster : known == EWCK_CONV_WGMMA;
+    return std::string("#define ") + name + (is_wgmma ? " EWCK_CONV_WGMMA" : " EWCK_CONV_PLAIN");
+}
+
 /* kernels/tuned.h. What has not been measured stays as it is. */
-void WriteHeader(FILE *out, const std::vector<Shape> &shapes, const std::vector<int> &engines,
-    const cudaDeviceProp &device)
+void WriteHeader(
+    FILE *out, const std::vector<Shape> &shapes, bool measured, const cudaDeviceProp &device)
 {
     char date[32];
     const std::time_t now = std::time(nullptr);
@@ -455,13 +615,13 @@ void WriteHeader(FILE *out, const std::vector<Shape> &shapes, const std::vector<
     std::fprintf(out,
         "/* SPDX-License-Identifier: MIT */\n"
         "/* How long a product of matmul.cu takes on compute capability 9.0 beside what its size "
-        "says, by\n * engine (kernels.h). `tune_kernels` measures all and writes this file; see "
-        "tools/gpu-check, part\n * tune.\n *\n * Device: %s, %s. */\n"
+        "says, by\n * engine (kernels.h), and what multiplies best in conv_planes.cu there. "
+        "`tune_kernels` measures all\n * and writes this file; see tools/gpu-check, part tune.\n"
+        " *\n * Device: %s, %s. */\n"
         "#ifndef EWCK_TUNED_H\n#define EWCK_TUNED_H\n\n"
         "/* X(product, engine, time of a column of its tiles in percent of the best engine's) */\n"
         "%-99s\\\n",
         device.name, date, "#define EWCK_TUNED(X)");
-    const bool measured = engines.size() > 1;
     for (int product = 0; product < EWCK_PRODUCTS; product++) {
         double times[EWCK_ENGINES], best = HUGE_VAL;
         for (int engine = EWCK_ENGINE_WGMMA_104; engine < EWCK_ENGINES; engine++) {
@@ -479,6 +639,16 @@ void WriteHeader(FILE *out, const std::vector<Shape> &shapes, const std::vector<
             std::fprintf(out, last ? "%s\n" : "%-99s\\\n", line);
         }
     }
+    const std::string samples = Choice(
+                          shapes, kSamples, "EWCK_TUNED_SAMPLES", EWCK_TUNED_SAMPLES, measured),
+                      unfolded = Choice(
+                          shapes, kUnfolded, "EWCK_TUNED_UNFOLDED", EWCK_TUNED_UNFOLDED, measured);
+    const int width = (int)std::max(samples.size(), unfolded.size());
+    const char *const how = measured ? "measured" : "not measured";
+    std::fprintf(out,
+        "\n/* Of sample by sample products, and of those of all samples. */\n"
+        "%-*s /* %s */\n%-*s /* %s */\n",
+        width, samples.c_str(), how, width, unfolded.c_str(), how);
     std::fprintf(out, "\n#endif\n");
 }
 
@@ -514,11 +684,10 @@ int main(int argc, char **argv)
     Check(cudaGetDeviceProperties(&device, 0));
     if (device.major < 8)
         Fail("compute capability %d.%d, expected 8.0", device.major, device.minor);
-    const std::vector<int> engines = Engines(device);
     std::vector<Shape> shapes = Shapes(quick);
     FILE *const lines = out ? Open(out) : stdout;
     for (Shape &shape : shapes) {
-        Verify(shape, engines);
+        Verify(shape, Engines(device, shape.IsOfConvolution()));
         Measure(shape, rounds, quick);
         WriteLines(lines, shape, device);
         std::fflush(lines); /* what is known so far, should time run out */
@@ -526,7 +695,7 @@ int main(int argc, char **argv)
     if (out) std::fclose(lines);
     if (header) {
         FILE *const file = Open(header);
-        WriteHeader(file, shapes, engines, device);
+        WriteHeader(file, shapes, HasWgmma(device), device);
         std::fclose(file);
     }
     for (const Shape &s : shapes) {

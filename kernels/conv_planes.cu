@@ -12,6 +12,7 @@
 #include "conv.h"
 #include "engines.h"
 #include "formula.h"
+#include "tuned.h"
 
 static constexpr int64_t kEight = 8;
 
@@ -22,6 +23,18 @@ static int64_t padded(int64_t n)
 static int64_t quotient_up(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
+}
+
+/* n / divisor, for 0 <= n < 2^31. What rounding adds to the inverse, less than the divisor, is less
+ * than 2^64 when n times as much, so that the quotient is less than 1 / divisor too large. */
+static uint64_t inverse_of(int64_t divisor)
+{
+    return UINT64_MAX / (uint64_t)divisor + 1; /* 2^64 / divisor rounded up; of 1 that is 0 here */
+}
+static __device__ __forceinline__ int32_t divided(int32_t n, uint64_t inverse)
+{
+    const uint64_t m = (uint32_t)n, low = m * (uint32_t)inverse >> 32;
+    return inverse == 0 ? n : (int32_t)((m * (inverse >> 32) + low) >> 32);
 }
 
 /* ---- Planes of samples, and of weights ---- */
@@ -41,40 +54,49 @@ static int64_t plane_elements(const Unfoldable &u, int64_t samples)
 
 static constexpr int kSide = 32; /* places and channels of a block, which turns them over */
 
-/* Out: u of `samples`. In: from; place p of channel c of a sample's group is at from[(sample,
- * group) * channels * places + c * channel_step + p * place_step]. */
-static __global__ void unfoldable_kernel(Unfoldable u, const float *__restrict__ from,
-    int64_t samples, int64_t channel_step, int64_t place_step)
+/* Out: u of `samples`. In: from (samples, groups, channels, places), with kAcross of one group and
+ * (samples, places, channels). Grid: (squares of a group, groups of samples). */
+template <bool kAcross>
+static __global__ void unfoldable_kernel(
+    Unfoldable u, const float *__restrict__ from, int64_t samples)
 {
+    constexpr int at_once = (int)kBlock / kSide, pairs = kSide / 2;
     EWC_SHARED(float, square, kSide *(kSide + 1)); /* (places, channels) */
-    const int64_t across = (u.places + kSide - 1) / kSide, down = (u.pad + kSide - 1) / kSide;
-    const int64_t all = samples * u.groups * across * down;
-    for (int64_t item = blockIdx.x; item < all; item += gridDim.x) {
-        const int64_t sample = item / (across * down); /* and group */
-        const int64_t place = item / down % across * kSide, channel = item % down * kSide;
-        const float *const own = from + sample * u.channels * u.places;
-        for (int i = (int)threadIdx.x; i < kSide * kSide; i += (int)blockDim.x) {
-            /* Consecutive threads read what follows each other. */
-            const int p = place_step == 1 ? i % kSide : i / kSide;
-            const int c = place_step == 1 ? i / kSide : i % kSide;
-            const bool inside = place + p < u.places && channel + c < u.channels;
-            square[p * (kSide + 1) + c] =
-                inside ? own[(channel + c) * channel_step + (place + p) * place_step] : 0.0f;
+    const int places = (int)u.places, channels = (int)u.channels, pad = (int)u.pad;
+    const int across = (places + kSide - 1) / kSide, down = (pad + kSide - 1) / kSide;
+    /* Consecutive threads read what follows each other. */
+    const int near = (int)threadIdx.x % kSide, far = (int)threadIdx.x / kSide;
+    const int first_pair = (int)threadIdx.x % pairs * 2, first_row = (int)threadIdx.x / pairs;
+    const int64_t all = samples * u.groups;
+    for (int item = (int)blockIdx.x; item < across * down; item += (int)gridDim.x) {
+        const int place = item / down * kSide, channel = item % down * kSide;
+        for (int64_t group = blockIdx.y; group < all; group += gridDim.y) {
+            const float *const own = from + group * channels * places;
+#pragma unroll
+            for (int i = 0; i < kSide; i += at_once) {
+                const int p = kAcross ? far + i : near, c = kAcross ? near : far + i;
+                const bool inside = place + p < places && channel + c < channels;
+                const uint32_t at = kAcross ? (uint32_t)(place + p) * channels + (channel + c)
+                                            : (uint32_t)(channel + c) * places + (place + p);
+                square[p * (kSide + 1) + c] = inside ? own[at] : 0.0f;
+            }
+            __syncthreads();
+            uint16_t *const to = u.high + group * places * pad;
+#pragma unroll
+            for (int i = 0; i < kSide; i += 2 * at_once) {
+                const int p = first_row + i;
+                if (place + p >= places || channel + first_pair >= pad) continue;
+                const float *const two = square + p * (kSide + 1) + first_pair;
+                const PlanePair pair = split_pair(two[0], two[1]);
+                const uint32_t at = (uint32_t)(place + p) * pad + (channel + first_pair);
+                *reinterpret_cast<uint32_t *>(to + at) = pair.high;
+                *reinterpret_cast<uint32_t *>(to + u.low + at) = pair.low;
+            }
+            __syncthreads(); /* all have read the square */
         }
-        __syncthreads();
-        for (int i = (int)threadIdx.x; i < kSide * kSide / 2; i += (int)blockDim.x) {
-            const int p = i / (kSide / 2), c = i % (kSide / 2) * 2;
-            if (place + p >= u.places || channel + c >= u.pad) continue;
-            const float *const two = square + p * (kSide + 1) + c;
-            const PlanePair pair = split_pair(two[0], two[1]);
-            uint16_t *const to = u.high + (sample * u.places + place + p) * u.pad + channel + c;
-            *reinterpret_cast<uint32_t *>(to) = pair.high;
-            *reinterpret_cast<uint32_t *>(to + u.low) = pair.low;
-        }
-        __syncthreads(); /* all have read the square */
     }
-    if (blockIdx.x == 0 && threadIdx.x < kEight) {
-        uint16_t *const to = u.high + samples * u.groups * u.places * u.pad + threadIdx.x;
+    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x < kEight) {
+        uint16_t *const to = u.high + all * places * pad + threadIdx.x;
         to[0] = threadIdx.x == 0 ? (uint16_t)bf16_pair(1.0f, 0.0f) : (uint16_t)0;
         to[u.low] = 0;
     }
@@ -89,19 +111,23 @@ struct TapRows {
     int64_t per_group, group_step, row_step, channel_step;
 };
 
-static __global__ void weight_rows_kernel(TapRows w, const float *__restrict__ from)
+/* Grid: (pairs of channels of all taps, rows). */
+static __global__ void weight_rows_kernel(
+    TapRows w, uint64_t per_pair, const float *__restrict__ from)
 {
-    const int64_t all = w.rows * w.taps * (w.pad / 2);
-    for (int64_t i = first_item(); i < all; i += item_stride()) {
-        const int64_t channel = i % (w.pad / 2) * 2, tap = i / (w.pad / 2) % w.taps;
-        const int64_t row = i / (w.pad / 2) / w.taps;
+    const int pairs = (int)w.pad / 2, all = (int)w.taps * pairs;
+    for (int64_t row = blockIdx.y; row < w.rows; row += gridDim.y) {
         const int64_t group = row / w.per_group * w.group_step;
-        const int64_t within = row % w.per_group * w.row_step;
-        const float *const at = from + group + within + channel * w.channel_step + tap;
-        const PlanePair pair = split_pair(channel < w.channels ? at[0] : 0.0f,
-            channel + 1 < w.channels ? at[w.channel_step] : 0.0f);
-        *reinterpret_cast<uint32_t *>(w.high + 2 * i) = pair.high;
-        *reinterpret_cast<uint32_t *>(w.high + w.low + 2 * i) = pair.low;
+        const float *const own = from + group + row % w.per_group * w.row_step;
+        uint16_t *const to = w.high + row * w.taps * w.pad;
+        for (int i = (int)first_item(); i < all; i += (int)item_stride()) {
+            const int tap = divided(i, per_pair), channel = (i - tap * pairs) * 2;
+            const float *const at = own + channel * w.channel_step + tap;
+            const PlanePair pair = split_pair(channel < w.channels ? at[0] : 0.0f,
+                channel + 1 < w.channels ? at[w.channel_step] : 0.0f);
+            *reinterpret_cast<uint32_t *>(to + 2 * i) = pair.high;
+            *reinterpret_cast<uint32_t *>(to + w.low + 2 * i) = pair.low;
+        }
     }
 }
 
@@ -112,55 +138,58 @@ struct Unfolding {
     const uint16_t *high;
     int64_t low, sample, group; /* elements to the low plane, the next sample, the next group */
     int64_t ones;               /* elements to the vector that begins with 1; its column follows all
-                                   taps' */
+                                   taps'; or 0 */
     int32_t height, width, pad; /* of a plane, and channels of a place */
     int32_t taps, tap_cols;
     int32_t cols, count;                       /* positions of a row, and of a sample */
     int32_t origin[2], stride[2], dilation[2]; /* of a window; dilation may be negative */
     int32_t step[2];                           /* only every step-th row and column is stored */
+    uint64_t per_pad, per_tap_col, per_col, per_count, per_step[2]; /* inverses */
 };
 
-/* The corner of a position's window. */
-struct Corner {
+/* A row and a column: the corner of a window, or a tap's distance from it. */
+struct Place {
     int32_t row, col;
 };
-static __device__ Corner corner_of(const Unfolding &u, int32_t position)
+static __device__ Place corner_of(const Unfolding &u, int32_t position)
 {
-    return {u.origin[0] + position / u.cols * u.stride[0],
-        u.origin[1] + position % u.cols * u.stride[1]};
+    const int32_t row = divided(position, u.per_col), col = position - row * u.cols;
+    return {u.origin[0] + row * u.stride[0], u.origin[1] + col * u.stride[1]};
 }
 
-/* Eight columns of the unfolded sample: a tap's distance from the corner, and a channel. */
+/* Eight columns of the unfolded sample. */
 struct Tap {
-    int32_t row, col, channel; /* channel < 0: beside all taps */
+    Place place;
+    int32_t channel; /* < 0: beside all taps, -1 where there are ones */
 };
-static __device__ Tap tap_of(const Unfolding &u, int64_t column)
+static __device__ Tap tap_of(const Unfolding &u, int32_t column)
 {
-    const int32_t tap = (int32_t)(column / u.pad);
-    if (tap >= u.taps) return {0, 0, column == (int64_t)u.taps * u.pad ? -1 : -2};
-    return {tap / u.tap_cols * u.dilation[0], tap % u.tap_cols * u.dilation[1],
-        (int32_t)(column % u.pad)};
+    const int32_t tap = divided(column, u.per_pad), channel = column - tap * u.pad;
+    const int32_t row = divided(tap, u.per_tap_col), col = tap - row * u.tap_cols;
+    const int32_t beside = tap == u.taps && channel == 0 && u.ones > 0 ? -1 : -2;
+    return {{row * u.dilation[0], col * u.dilation[1]}, tap < u.taps ? channel : beside};
 }
 
-/* Copies the eight to both planes in shared memory. */
-static __device__ void copy_eight(uint16_t *to, int plane, const Unfolding &u,
-    const uint16_t *sample, const Corner &corner, const Tap &tap, bool inside)
+/* Copies the eight to both planes in shared memory, or zeros unless `inside`. kSteps: u.step may be
+ * another than 1. */
+template <bool kSteps>
+static __device__ __forceinline__ void copy_eight(uint16_t *to, int plane, const Unfolding &u,
+    const uint16_t *sample, const Place &corner, const Tap &tap, bool inside)
 {
-    const uint16_t *from = u.high;
-    if (tap.channel >= 0) {
-        int32_t row = corner.row + tap.row, col = corner.col + tap.col;
-        inside = inside && row >= 0 && col >= 0;
-        if (u.step[0] != 1 || u.step[1] != 1) {
-            inside = inside && row % u.step[0] == 0 && col % u.step[1] == 0;
-            row /= u.step[0];
-            col /= u.step[1];
-        }
-        inside = inside && row < u.height && col < u.width;
-        if (inside) from = sample + ((int64_t)row * u.width + col) * u.pad + tap.channel;
-    } else {
-        inside = inside && tap.channel == -1 && u.ones > 0;
-        if (inside) from += u.ones;
+    int32_t row = corner.row + tap.place.row, col = corner.col + tap.place.col;
+    bool is_there = row >= 0 && col >= 0;
+    if (kSteps) {
+        const int32_t down = divided(row, u.per_step[0]), across = divided(col, u.per_step[1]);
+        is_there = is_there && down * u.step[0] == row && across * u.step[1] == col;
+        row = down;
+        col = across;
     }
+    is_there = is_there && row < u.height && col < u.width;
+    const bool is_tap = tap.channel >= 0;
+    inside = inside && (is_tap ? is_there : tap.channel == -1);
+    const uint32_t place = ((uint32_t)row * u.width + col) * u.pad + tap.channel;
+    const uint16_t *const from =
+        (is_tap ? sample : u.high + u.ones) + (inside && is_tap ? place : 0);
     ewck_copy_async_16(to, from, inside ? 16 : 0);
     ewck_copy_async_16(to + plane, from + u.low, inside ? 16 : 0);
 }
@@ -174,7 +203,7 @@ struct PositionSlice {
 
     Tap tap;
 
-    __device__ void begin(const Unfolding &u, int64_t tile)
+    __device__ void begin(const Unfolding &u, int32_t tile)
     {
         tap = tap_of(u, tile + (int)threadIdx.x % kVectors * 8);
     }
@@ -186,8 +215,8 @@ struct PositionSlice {
         for (int i = 0; i < Engine::kTileK; i += kRows) {
             const int row = i + (int)threadIdx.x / kVectors;
             const int32_t position = first + row;
-            copy_eight(planes + Planes::place(row, (int)threadIdx.x % kVectors * 8), Planes::kCount,
-                u, sample, corner_of(u, position), tap, position < u.count);
+            copy_eight<false>(planes + Planes::place(row, (int)threadIdx.x % kVectors * 8),
+                Planes::kCount, u, sample, corner_of(u, position), tap, position < u.count);
         }
     }
 };
@@ -203,17 +232,22 @@ struct SampleProducts {
     int32_t mode;           /* EWCK_MODE_*: what becomes of a sample's sum */
 };
 
+template <class Engine>
+using SampleStages = Stages<Engine, typename PositionSlice<Engine, kTileM>::Planes,
+    typename PositionSlice<Engine, Engine::kTileN>::Planes, true>;
+
 /* Grid: (tiles of all groups, ranges of samples). */
 template <class Engine>
-static __global__ void __launch_bounds__(kThreads) sample_products_kernel(SampleProducts p)
+static __global__ void __launch_bounds__(kThreads, SampleStages<Engine>::kBlocks)
+    sample_products_kernel(SampleProducts p)
 {
     using A = PositionSlice<Engine, kTileM>;
     using B = PositionSlice<Engine, Engine::kTileN>;
-    constexpr int right = 2 * A::Planes::kCount, stage = right + 2 * B::Planes::kCount;
+    using Its = SampleStages<Engine>;
+    constexpr int right = Its::kRight, stage = Its::kStage, ahead = Its::kAhead;
     constexpr int mma_m = Engine::kMmaM, mma_n = Engine::kMmaN, tile_k = Engine::kTileK;
-    constexpr int ahead = Engine::kAhead;
     EWC_SHARED_DYNAMIC(uint16_t, memory);
-    uint16_t *const shared = Engine::align(memory); /* (kStages, stage) */
+    uint16_t *const shared = Engine::align(memory); /* (stages, stage) */
     const int64_t group = blockIdx.x / (p.tiles_m * p.tiles_n);
     const int64_t tile = blockIdx.x % (p.tiles_m * p.tiles_n);
     const int64_t m = tile / p.tiles_n * kTileM, n = tile % p.tiles_n * Engine::kTileN;
@@ -223,8 +257,8 @@ static __global__ void __launch_bounds__(kThreads) sample_products_kernel(Sample
     const int64_t slices = (end - first) * chunks;
     A a;
     B b;
-    a.begin(p.x, m);
-    b.begin(p.d, n);
+    a.begin(p.x, (int32_t)m);
+    b.begin(p.d, (int32_t)n);
     const uint16_t *x = p.x.high + group * p.x.group + first * p.x.sample;
     const uint16_t *d = p.d.high + group * p.d.group + first * p.d.sample;
     int copied = 0; /* slices of this sample */
@@ -244,26 +278,38 @@ static __global__ void __launch_bounds__(kThreads) sample_products_kernel(Sample
         if (slice < slices) copy(shared + slice * stage);
         ewck_copy_async_commit();
     }
+    const auto add = [&](int mode) {
+#pragma unroll
+        for (int at = 0; at < mma_m * mma_n * 4; at++) {
+            float *const total = &totals[0][0][0] + at;
+            *total = ewci_add_gradient(*total, (&sums[0][0][0])[at], mode);
+        }
+    };
     int present = 0, chunk = 0; /* stage; slice of this sample */
     for (int64_t slice = 0; slice < slices; slice++) {
         const uint16_t *const now = shared + present * stage;
         ewck_copy_async_wait<ahead - 1>();
+        Engine::publish();
         __syncthreads(); /* all have copied this slice, and are done with the stage that is next */
-        const int next = present + ahead;
-        if (slice + ahead < slices)
-            copy(shared + (next < Engine::kStages ? next : next - Engine::kStages) * stage);
+        if (slice + ahead < slices) copy(shared + Its::after(present, ahead) * stage);
         ewck_copy_async_commit();
-        present = present + 1 < Engine::kStages ? present + 1 : 0;
+        present = Its::after(present, 1);
         Engine::template multiply<kRowsAcrossK, kRowsAcrossK>(
             sums, now, now + right, p.x.count - chunk * tile_k, chunk == 0);
-        if (++chunk < chunks) continue;
-        chunk = 0;
-#pragma unroll
-        for (int at = 0; at < mma_m * mma_n * 4; at++) {
-            float *const total = &totals[0][0][0] + at;
-            *total = ewci_add_gradient(*total, (&sums[0][0][0])[at], p.mode);
+        if (++chunk == chunks) {
+            chunk = 0;
+            Engine::template wait<0>();
+            if (p.mode == EWCK_MODE_SQUARE)
+                add(EWCK_MODE_SQUARE);
+            else if (p.mode == EWCK_MODE_MAGNITUDE)
+                add(EWCK_MODE_MAGNITUDE);
+            else
+                add(EWCK_MODE_ACCUMULATE);
+        } else {
+            Engine::template wait<1>();
         }
     }
+    Engine::template wait<0>(); /* none is under way, which the compiler does not know */
     ewck_copy_async_wait<0>();
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     const int64_t corner_m = m + warp / Engine::kWarpsN * mma_m * 16 + lane / 4;
@@ -280,26 +326,30 @@ static __global__ void __launch_bounds__(kThreads) sample_products_kernel(Sample
 /* Where a sum over the ranges goes: g (groups * n, channels, taps), g_bias (groups * n) or NULL. */
 struct Gathering {
     float *g, *g_bias;
-    int64_t rows, m; /* groups * n */
-    int64_t channels, taps, pad;
+    int64_t rows; /* groups * n */
+    int32_t m, channels, taps, pad;
+    uint64_t per_pad;
     int32_t adds; /* to what is there */
 };
 
-/* Adds the ranges' parts (ranges, rows, m) of each element in order. */
+/* Adds the ranges' parts (ranges, rows, m) of each element in order. Grid: (m, rows). */
 static __global__ void gather_ranges_kernel(
     Gathering to, const float *__restrict__ parts, int64_t ranges)
 {
     const int64_t all = to.rows * to.m;
-    for (int64_t i = first_item(); i < all; i += item_stride()) {
-        const int64_t row = i / to.m, col = i % to.m, tap = col / to.pad, channel = col % to.pad;
-        if (channel >= to.channels) continue;
-        float sum = parts[i];
-        for (int64_t range = 1; range < ranges; range++)
-            sum += parts[range * all + i];
-        float *const at =
-            tap == to.taps ? to.g_bias + row : to.g + (row * to.channels + channel) * to.taps + tap;
-        *at = to.adds ? *at + sum : sum;
-    }
+    for (int64_t row = blockIdx.y; row < to.rows; row += gridDim.y)
+        for (int col = (int)first_item(); col < to.m; col += (int)item_stride()) {
+            const int tap = divided(col, to.per_pad), channel = col - tap * to.pad;
+            if (channel >= to.channels) continue;
+            const float *const own = parts + row * to.m + col;
+            float sum = own[0];
+#pragma unroll 4
+            for (int64_t range = 1; range < ranges; range++)
+                sum += own[range * all];
+            float *const at = tap == to.taps ? to.g_bias + row
+                                             : to.g + (row * to.channels + channel) * to.taps + tap;
+            *at = to.adds ? *at + sum : sum;
+        }
 }
 
 /* ---- Forward, and back to the input ---- */
@@ -312,28 +362,29 @@ struct ColumnSlice {
     static constexpr int kVectors = Engine::kTileK / 8, kRows = kThreads / kVectors;
     static constexpr int kCopies = kTileM / kRows;
 
-    Corner corner[kCopies];
-    const uint16_t *sample[kCopies]; /* NULL: no such position */
+    Place corner[kCopies]; /* far outside: no such position */
+    const uint16_t *sample[kCopies];
 
     __device__ void begin(const Unfolding &u, int64_t group, int64_t tile, int64_t samples)
     {
 #pragma unroll
         for (int i = 0; i < kCopies; i++) {
-            const int64_t row = tile + i * kRows + (int)threadIdx.x / kVectors;
-            const int64_t at = row / u.count;
-            corner[i] = corner_of(u, (int32_t)(row % u.count));
-            sample[i] = at < samples ? u.high + group * u.group + at * u.sample : nullptr;
+            const int32_t row = (int32_t)tile + i * kRows + (int)threadIdx.x / kVectors;
+            const int32_t at = divided(row, u.per_count);
+            const bool is_there = at < samples;
+            corner[i] = is_there ? corner_of(u, row - at * u.count) : Place{INT32_MIN / 2, 0};
+            sample[i] = u.high + (is_there ? group * u.group + at * u.sample : 0);
         }
     }
     /* Columns from `first` on. */
-    __device__ void copy(uint16_t *planes, const Unfolding &u, int64_t first) const
+    __device__ void copy(uint16_t *planes, const Unfolding &u, int32_t first) const
     {
         const int col = (int)threadIdx.x % kVectors * 8;
         const Tap tap = tap_of(u, first + col);
 #pragma unroll
         for (int i = 0; i < kCopies; i++)
-            copy_eight(planes + Planes::place(i * kRows + (int)threadIdx.x / kVectors, col),
-                Planes::kCount, u, sample[i], corner[i], tap, sample[i] != nullptr);
+            copy_eight<true>(planes + Planes::place(i * kRows + (int)threadIdx.x / kVectors, col),
+                Planes::kCount, u, sample[i], corner[i], tap, true);
     }
 };
 
@@ -368,17 +419,22 @@ struct UnfoldedProduct {
     int32_t activation;
 };
 
+template <class Engine>
+using UnfoldedStages = Stages<Engine, typename ColumnSlice<Engine>::Planes,
+    typename WeightSlice<Engine>::Planes, false>;
+
 /* Grid: tiles of all groups. */
 template <class Engine>
-static __global__ void __launch_bounds__(kThreads) unfolded_product_kernel(UnfoldedProduct p)
+static __global__ void __launch_bounds__(kThreads, UnfoldedStages<Engine>::kBlocks)
+    unfolded_product_kernel(UnfoldedProduct p)
 {
     using A = ColumnSlice<Engine>;
     using B = WeightSlice<Engine>;
-    constexpr int right = 2 * A::Planes::kCount, stage = right + 2 * B::Planes::kCount;
+    using Its = UnfoldedStages<Engine>;
+    constexpr int right = Its::kRight, stage = Its::kStage, ahead = Its::kAhead;
     constexpr int mma_m = Engine::kMmaM, mma_n = Engine::kMmaN, tile_k = Engine::kTileK;
-    constexpr int ahead = Engine::kAhead;
     EWC_SHARED_DYNAMIC(uint16_t, memory);
-    uint16_t *const shared = Engine::align(memory); /* (kStages, stage) */
+    uint16_t *const shared = Engine::align(memory); /* (stages, stage) */
     const int64_t group = blockIdx.x / (p.tiles_m * p.tiles_n);
     const int64_t tile = blockIdx.x % (p.tiles_m * p.tiles_n);
     const int64_t m = tile / p.tiles_n * kTileM, n = tile % p.tiles_n * Engine::kTileN;
@@ -398,36 +454,47 @@ static __global__ void __launch_bounds__(kThreads) unfolded_product_kernel(Unfol
     for (int slice = 0; slice < slices; slice++) {
         const uint16_t *const now = shared + present * stage;
         ewck_copy_async_wait<ahead - 1>();
+        Engine::publish();
         __syncthreads(); /* all have copied this slice, and are done with the stage that is next */
-        const int next = present + ahead;
         if (slice + ahead < slices)
-            copy(shared + (next < Engine::kStages ? next : next - Engine::kStages) * stage,
-                slice + ahead);
+            copy(shared + Its::after(present, ahead) * stage, slice + ahead);
         ewck_copy_async_commit();
-        present = present + 1 < Engine::kStages ? present + 1 : 0;
+        present = Its::after(present, 1);
         Engine::template multiply<kRowsOfK, kRowsOfK>(
             sums, now, now + right, depth - slice * tile_k, slice == 0);
+        Engine::template wait<1>();
     }
+    Engine::template wait<0>();
     ewck_copy_async_wait<0>();
+    __syncthreads(); /* the stages are free */
+    /* By way of shared memory, so that neighbouring threads write neighbouring places. */
+    constexpr int pitch = kTileM + 4; /* columns 2 apart lie in banks 8 apart */
+    static_assert(Engine::kTileN * pitch * sizeof(float) <= Its::kCount * stage * sizeof(uint16_t),
+        "the tile in the stages' place");
+    float *const tile_of = reinterpret_cast<float *>(shared); /* (kTileN, pitch) */
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    const int64_t corner_m = m + warp / Engine::kWarpsN * mma_m * 16 + lane / 4;
-    const int64_t corner_n = n + warp % Engine::kWarpsN * mma_n * 8 + lane % 4 * 2;
+    const int corner_m = warp / Engine::kWarpsN * mma_m * 16 + lane / 4;
+    const int corner_n = warp % Engine::kWarpsN * mma_n * 8 + lane % 4 * 2;
 #pragma unroll
-    for (int half = 0; half < 2 * mma_m; half++) {
-        const int64_t row = corner_m + half * 8, sample = row / p.x.count;
-        const int64_t position = row % p.x.count;
-        if (sample >= p.samples) break;
-#pragma unroll
-        for (int at = 0; at < 2 * mma_n; at++) {
-            const int64_t col = corner_n + at / 2 * 8 + at % 2;
-            if (col >= p.w.per_group) continue;
-            const int64_t filter = group * p.w.per_group + col;
-            const int64_t to = (sample * p.groups * p.w.per_group + filter) * p.x.count + position;
-            float value = sums[half / 2][at / 2][half % 2 * 2 + at % 2];
-            if (p.bias) value += p.bias[filter];
-            if (p.z) p.z[to] = value;
-            p.out[to] = ewci_activation(value, p.activation);
-        }
+    for (int at = 0; at < mma_m * mma_n * 4; at++) {
+        const int row = corner_m + at / (mma_n * 4) * 16 + at % 4 / 2 * 8;
+        const int col = corner_n + at / 4 % mma_n * 8 + at % 2;
+        tile_of[col * pitch + row] = (&sums[0][0][0])[at];
+    }
+    __syncthreads();
+    constexpr int across = kThreads / kTileM; /* columns at a time */
+    const int own_row = (int)threadIdx.x % kTileM;
+    const int32_t row = (int32_t)m + own_row, sample = divided(row, p.x.per_count);
+    const int64_t filters = p.groups * p.w.per_group, first = group * p.w.per_group + n;
+    if (sample >= p.samples) return;
+    const int64_t to = (sample * filters + first) * p.x.count + (row - sample * p.x.count);
+#pragma unroll 4
+    for (int col = (int)threadIdx.x / kTileM; col < Engine::kTileN; col += across) {
+        if (n + col >= p.w.per_group) break;
+        float value = tile_of[col * pitch + own_row];
+        if (p.bias) value += p.bias[first + col];
+        if (p.z) p.z[to + (int64_t)col * p.x.count] = value;
+        p.out[to + (int64_t)col * p.x.count] = ewci_activation(value, p.activation);
     }
 }
 
@@ -500,15 +567,39 @@ static size_t unfolded_bytes(const Unfoldable &u, const TapRows &w, int64_t samp
            (size_t)(elements_of(w) * kPlaneBytes);
 }
 
-using Engine = Plain<64>;
+/* ---- Engines ---- */
+
+static constexpr int kTileN = 64;
+
+/* call(engine) with the one that is wanted, or `tuned`. */
+template <class Call>
+static cudaError_t with_engine(int engine, int tuned, const Call &call)
+{
+    if (engine == EWCK_CONV_TUNED) engine = tuned;
+#ifdef EWC_HOPPER
+    if (engine == EWCK_CONV_WGMMA) return call(Hopper<kTileN, 2>{});
+#endif
+    return call(Plain<kTileN>{});
+}
+
+/* Launches a kernel with such stages. */
+template <class Its, class Kernel, class Arguments>
+static cudaError_t launch_stages(
+    Kernel kernel, dim3 grid, const Arguments &arguments, cudaStream_t stream)
+{
+    const cudaError_t error = cudaFuncSetAttribute(
+        (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)Its::kBytes);
+    if (error != cudaSuccess) return error;
+    EWC_LAUNCH(kernel, grid, kThreads, Its::kBytes, stream, arguments);
+    return cudaGetLastError();
+}
 
 /* Blocks of all tiles together: as many as are there at a time. Not measured. */
 static constexpr int64_t kBlocksWanted = 2 * EWCK_CONV_MULTIPROCESSORS;
 
 static int64_t tiles_of(const Unfoldable &x, const Unfoldable &d, int64_t taps)
 {
-    return x.groups * quotient_up(taps * x.pad + 1, kTileM) *
-           quotient_up(d.channels, Engine::kTileN);
+    return x.groups * quotient_up(taps * x.pad + 1, kTileM) * quotient_up(d.channels, kTileN);
 }
 /* Into how many ranges samples are cut at most, each with sums of its own; the same on every
  * device, so that sums have the same order everywhere. */
@@ -576,14 +667,25 @@ static uint16_t *place_at(Unfoldable *u, uint16_t *memory, int64_t samples)
     return memory + 2 * u->low;
 }
 
+/* Blocks of so many items in each of `rows`; fewer rows at a time where that is too many. */
+static dim3 grid_of(int64_t items, int64_t per_block, int64_t rows)
+{
+    const unsigned across = ewck_grid(items, per_block);
+    const int64_t most = kMaxBlocks / across;
+    return dim3(across, (unsigned)(rows < most ? rows : most));
+}
+
 /* u = planes of `samples` from `from` on; channels are planes there, or with `across` they follow
  * each other. */
 static cudaError_t fill_planes(
     const Unfoldable &u, const float *from, int64_t samples, bool across, cudaStream_t stream)
 {
     const int64_t squares = quotient_up(u.places, kSide) * quotient_up(u.pad, kSide);
-    EWC_LAUNCH(unfoldable_kernel, ewck_grid(samples * u.groups * squares, 1), kBlock, 0, stream, u,
-        from, samples, across ? 1 : u.places, across ? u.channels : 1);
+    const dim3 grid = grid_of(squares, 1, samples * u.groups);
+    if (across)
+        EWC_LAUNCH(unfoldable_kernel<true>, grid, kBlock, 0, stream, u, from, samples);
+    else
+        EWC_LAUNCH(unfoldable_kernel<false>, grid, kBlock, 0, stream, u, from, samples);
     return cudaGetLastError();
 }
 
@@ -617,6 +719,16 @@ static Unfolding windows(const Unfoldable &u, const ewck_conv &c, const int64_t 
     return out;
 }
 
+static void set_inverses(Unfolding &to)
+{
+    to.per_pad = inverse_of(to.pad);
+    to.per_tap_col = inverse_of(to.tap_cols);
+    to.per_col = inverse_of(to.cols);
+    to.per_count = inverse_of(to.count);
+    for (int i = 0; i < 2; i++)
+        to.per_step[i] = inverse_of(to.step[i]);
+}
+
 /* Outputs of c see its inputs, ... */
 static Unfolding unfold_inputs(const Unfoldable &u, const ewck_conv &c)
 {
@@ -640,32 +752,23 @@ static Unfolding unfold_outputs(const Unfoldable &u, const ewck_conv &c)
     return out;
 }
 
-/* Dynamic shared memory of a kernel with such slices, and leave to use it. */
-template <class A, class B, class Kernel>
-static cudaError_t allow(Kernel kernel, size_t *bytes)
-{
-    *bytes =
-        (size_t)Engine::kStages * 2 * (A::Planes::kCount + B::Planes::kCount) * sizeof(uint16_t);
-    return cudaFuncSetAttribute(
-        (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)*bytes);
-}
-
 /* p without its tiles. */
-static cudaError_t launch_unfolded(UnfoldedProduct p, cudaStream_t stream)
+static cudaError_t launch_unfolded(UnfoldedProduct p, int engine, cudaStream_t stream)
 {
-    size_t bytes = 0;
     p.tiles_m = quotient_up(p.samples * p.x.count, kTileM);
-    p.tiles_n = quotient_up(p.w.per_group, Engine::kTileN);
+    p.tiles_n = quotient_up(p.w.per_group, kTileN);
     const int64_t tiles = p.tiles_m * p.tiles_n * p.groups;
-    if (tiles > INT32_MAX) return cudaErrorInvalidValue;
-    TRY((allow<ColumnSlice<Engine>, WeightSlice<Engine>>(unfolded_product_kernel<Engine>, &bytes)));
-    EWC_LAUNCH(unfolded_product_kernel<Engine>, (unsigned)tiles, kThreads, bytes, stream, p);
-    return cudaGetLastError();
+    if (tiles > INT32_MAX || p.tiles_m * kTileM > INT32_MAX) return cudaErrorInvalidValue;
+    return with_engine(engine, EWCK_TUNED_UNFOLDED, [&](auto its) {
+        using Engine = decltype(its);
+        return launch_stages<UnfoldedStages<Engine>>(
+            unfolded_product_kernel<Engine>, (unsigned)tiles, p, stream);
+    });
 }
 
 /* out, and z unless NULL, of `samples` at `from`; p has what does not depend on them. */
 static cudaError_t multiply_unfolded(UnfoldedProduct p, Unfoldable u, const float *from,
-    const float *weights, int64_t samples, void *memory, cudaStream_t stream)
+    const float *weights, int64_t samples, void *memory, int engine, cudaStream_t stream)
 {
     const int64_t at_a_time = samples_at_a_time(elements_of(u), samples);
     p.w.high = place_at(&u, static_cast<uint16_t *>(memory), at_a_time);
@@ -673,12 +776,15 @@ static cudaError_t multiply_unfolded(UnfoldedProduct p, Unfoldable u, const floa
     p.x.high = u.high;
     p.x.low = u.low;
     p.groups = u.groups;
-    EWC_LAUNCH(weight_rows_kernel, ewck_grid(p.w.low / 2, kBlock), kBlock, 0, stream, p.w, weights);
+    set_inverses(p.x);
+    const int64_t pairs = p.w.pad / 2;
+    EWC_LAUNCH(weight_rows_kernel, grid_of(p.w.taps * pairs, kBlock, p.w.rows), kBlock, 0, stream,
+        p.w, inverse_of(pairs), weights);
     TRY(cudaGetLastError());
     for (int64_t first = 0; first < samples; first += at_a_time) {
         p.samples = samples - first < at_a_time ? samples - first : at_a_time;
         TRY(fill_planes(u, from, p.samples, false, stream));
-        TRY(launch_unfolded(p, stream));
+        TRY(launch_unfolded(p, engine, stream));
         const int64_t made = p.samples * p.groups * p.w.per_group * p.x.count;
         from += p.samples * u.groups * u.channels * u.places;
         p.out += made;
@@ -687,62 +793,64 @@ static cudaError_t multiply_unfolded(UnfoldedProduct p, Unfoldable u, const floa
     return cudaSuccess;
 }
 
-static bool is_too_deep(const TapRows &w)
+/* Columns of an unfolded sample, and elements of a group's planes, are counted in 32 bits. */
+static bool is_too_large(const Unfoldable &u, int64_t taps)
 {
-    return w.taps * w.pad > INT32_MAX / 2;
+    return taps * u.pad > INT32_MAX / 2 || u.places * u.pad > INT32_MAX;
 }
 
 extern "C" cudaError_t ewck_conv_planes_forward(float *y, float *z, const float *x, const float *w,
     const float *bias, const ewck_conv *host_conv, int64_t rows, int activation, void *memory,
-    cudaStream_t stream)
+    int engine, cudaStream_t stream)
 {
     const ewck_conv &c = *host_conv;
     if (is_narrow(c))
         return ewck_conv_forward(y, z, x, w, bias, host_conv, rows, activation, stream);
     UnfoldedProduct p = {};
-    p.w = weights_forward(c);
-    if (rows < 0 || ewck_conv_is_too_large(c) || is_too_deep(p.w)) return cudaErrorInvalidValue;
-    if (rows == 0) return cudaSuccess;
     const Unfoldable u = inputs_of(c);
+    p.w = weights_forward(c);
+    if (rows < 0 || ewck_conv_is_too_large(c) || is_too_large(u, p.w.taps))
+        return cudaErrorInvalidValue;
+    if (rows == 0) return cudaSuccess;
     p.x = unfold_inputs(u, c);
     p.out = y;
     p.z = z;
     p.bias = bias;
     p.activation = activation;
-    return multiply_unfolded(p, u, x, w, rows, memory, stream);
+    return multiply_unfolded(p, u, x, w, rows, memory, engine, stream);
 }
 
 extern "C" cudaError_t ewck_conv_planes_backward_data(float *dx, const float *d, const float *w,
-    const ewck_conv *host_conv, int64_t rows, void *memory, cudaStream_t stream)
+    const ewck_conv *host_conv, int64_t rows, void *memory, int engine, cudaStream_t stream)
 {
     const ewck_conv &c = *host_conv;
     if (is_narrow(c)) return ewck_conv_backward_data(dx, d, w, host_conv, rows, stream);
     UnfoldedProduct p = {};
-    p.w = weights_back(c);
-    if (rows < 0 || ewck_conv_is_too_large(c) || is_too_deep(p.w)) return cudaErrorInvalidValue;
-    if (rows == 0) return cudaSuccess;
     const Unfoldable u = outputs_of(c);
+    p.w = weights_back(c);
+    if (rows < 0 || ewck_conv_is_too_large(c) || is_too_large(u, p.w.taps))
+        return cudaErrorInvalidValue;
+    if (rows == 0) return cudaSuccess;
     p.x = unfold_outputs(u, c);
     p.out = dx;
-    return multiply_unfolded(p, u, d, w, rows, memory, stream);
+    return multiply_unfolded(p, u, d, w, rows, memory, engine, stream);
 }
 
 /* One launch of the product, and of what adds its ranges to g; p has its operands. */
 static cudaError_t launch_products(
-    SampleProducts p, Gathering to, int64_t ranges, cudaStream_t stream)
+    SampleProducts p, Gathering to, int64_t ranges, int engine, cudaStream_t stream)
 {
-    size_t bytes = 0;
     p.range = quotient_up(p.samples, ranges);
     ranges = quotient_up(p.samples, p.range);
     const int64_t tiles = p.tiles_m * p.tiles_n * p.groups;
     if (tiles > INT32_MAX) return cudaErrorInvalidValue;
-    TRY((allow<PositionSlice<Engine, kTileM>, PositionSlice<Engine, Engine::kTileN>>(
-        sample_products_kernel<Engine>, &bytes)));
-    EWC_LAUNCH(sample_products_kernel<Engine>, dim3((unsigned)tiles, (unsigned)ranges), kThreads,
-        bytes, stream, p);
-    TRY(cudaGetLastError());
-    EWC_LAUNCH(gather_ranges_kernel, ewck_grid(to.rows * to.m, kBlock), kBlock, 0, stream, to,
-        p.parts, ranges);
+    TRY(with_engine(engine, EWCK_TUNED_SAMPLES, [&](auto its) {
+        using Engine = decltype(its);
+        return launch_stages<SampleStages<Engine>>(
+            sample_products_kernel<Engine>, dim3((unsigned)tiles, (unsigned)ranges), p, stream);
+    }));
+    EWC_LAUNCH(gather_ranges_kernel, grid_of(to.m, kBlock, to.rows), kBlock, 0, stream, to, p.parts,
+        ranges);
     return cudaGetLastError();
 }
 
@@ -750,10 +858,11 @@ static cudaError_t launch_products(
  * each other. p.x and p.d have no addresses yet. */
 static cudaError_t multiply_samples(float *g, float *g_bias, const float *d_from,
     const float *x_from, SampleProducts p, Unfoldable x, Unfoldable d, int64_t repeats,
-    int64_t rows, bool across, void *memory, cudaStream_t stream)
+    int64_t rows, bool across, void *memory, int engine, cudaStream_t stream)
 {
     const int64_t taps = p.x.taps, all = d.groups * d.channels;
     const bool overwrites = p.mode == EWCK_MODE_OVERWRITE;
+    if (is_too_large(x, taps) || is_too_large(d, 1)) return cudaErrorInvalidValue;
     if (repeats == 0 || rows == 0) {
         if (overwrites) TRY(ewck_fill(g, 0.0f, all * x.channels * taps, stream));
         return overwrites && g_bias ? ewck_fill(g_bias, 0.0f, all, stream) : cudaSuccess;
@@ -765,12 +874,15 @@ static cudaError_t multiply_samples(float *g, float *g_bias, const float *d_from
     p.x.low = x.low;
     p.d.high = d.high;
     p.d.low = d.low;
+    set_inverses(p.x);
+    set_inverses(p.d);
     p.groups = d.groups;
     p.m = taps * x.pad + (g_bias != nullptr);
     p.n = d.channels;
     p.tiles_m = quotient_up(p.m, kTileM);
-    p.tiles_n = quotient_up(p.n, Engine::kTileN);
-    Gathering to = {g, g_bias, all, p.m, x.channels, taps, x.pad, !overwrites};
+    p.tiles_n = quotient_up(p.n, kTileN);
+    Gathering to = {g, g_bias, all, (int32_t)p.m, (int32_t)x.channels, (int32_t)taps,
+        (int32_t)x.pad, p.x.per_pad, !overwrites};
     for (int64_t repeat = 0; repeat < repeats; repeat++)
         for (int64_t first = 0; first < rows; first += at_a_time) {
             p.samples = rows - first < at_a_time ? rows - first : at_a_time;
@@ -780,7 +892,7 @@ static cudaError_t multiply_samples(float *g, float *g_bias, const float *d_from
                     across, stream));
             TRY(fill_planes(
                 d, d_from + (repeat * rows + first) * all * d.places, p.samples, across, stream));
-            TRY(launch_products(p, to, most_ranges(x, d, taps, p.samples), stream));
+            TRY(launch_products(p, to, most_ranges(x, d, taps, p.samples), engine, stream));
             to.adds = 1;
         }
     return cudaSuccess;
@@ -788,7 +900,7 @@ static cudaError_t multiply_samples(float *g, float *g_bias, const float *d_from
 
 extern "C" cudaError_t ewck_conv_planes_backward_weight(float *g, float *g_bias, const float *d,
     const float *x, const ewck_conv *host_conv, int64_t repeats, int64_t rows, int mode,
-    void *memory, cudaStream_t stream)
+    void *memory, int engine, cudaStream_t stream)
 {
     const ewck_conv &c = *host_conv;
     if (is_narrow(c))
@@ -801,12 +913,12 @@ extern "C" cudaError_t ewck_conv_planes_backward_weight(float *g, float *g_bias,
     p.d = straight(outputs, c.out[0], c.out[1]);
     p.mode = mode;
     return multiply_samples(
-        g, g_bias, d, x, p, inputs, outputs, repeats, rows, false, memory, stream);
+        g, g_bias, d, x, p, inputs, outputs, repeats, rows, false, memory, engine, stream);
 }
 
 extern "C" cudaError_t ewck_sample_products_planes(float *g, float *g_bias, const float *d,
     const float *x, int64_t repeats, int64_t rows, int64_t positions, int64_t out, int64_t in,
-    int mode, void *memory, cudaStream_t stream)
+    int mode, void *memory, int engine, cudaStream_t stream)
 {
     if (is_narrow(out, in))
         return ewck_sample_products(
@@ -819,5 +931,5 @@ extern "C" cudaError_t ewck_sample_products_planes(float *g, float *g_bias, cons
     p.d = straight(outputs, 1, positions);
     p.mode = mode;
     return multiply_samples(g, g_bias, d, x, p, inputs, outputs, repeats, positions > 0 ? rows : 0,
-        true, memory, stream);
+        true, memory, engine, stream);
 }

@@ -29,15 +29,14 @@ struct Plain {
     static constexpr int kMmaM = kTileM / kWarpsM / 16, kMmaN = kTileN / kWarpsN / 8;
     static constexpr int kStages = 3;
 
-    static constexpr int kAhead = kStages - 1; /* slices that are being copied */
-
     /* How many share a multiprocessor at least, with one sum in registers or two; their shared
      * memory, and stages of so many bytes. */
-    static constexpr int blocks(bool two_sums) { return two_sums ? 1 : 2; }
+    static constexpr int blocks(bool two_sums) { return two_sums && kWidth > 64 ? 1 : 2; }
     static constexpr size_t most_shared(bool) { return 99 << 10; } /* of 8.6 and 8.9 */
     static constexpr int stages(size_t, bool) { return kStages; }
-    static constexpr int ahead(int) { return kAhead; }
+    static constexpr int ahead(int stages) { return stages - 1; } /* slices that are being copied */
 
+    static constexpr size_t kAlignment = 0; /* bytes that align() may skip */
     static __device__ uint16_t *align(uint16_t *memory) { return memory; }
 
     template <int kLayout, int kTile>
@@ -123,7 +122,7 @@ struct Plain {
 };
 
 #ifdef EWC_HOPPER
-/* wgmma: compute capability 9.0. Where one sum is in registers, kShare blocks share a
+/* wgmma: compute capability 9.0. Where all sums are in half of the registers, kShare blocks share a
  * multiprocessor, so that one multiplies while the other writes its results. */
 template <int kWidth, int kShare>
 struct Hopper {
@@ -131,10 +130,11 @@ struct Hopper {
     static constexpr int kWarpsN = 1, kWarpsM = kThreads / (int)kWarp;
     static constexpr int kMmaM = kTileM / kWarpsM / 16, kMmaN = kTileN / 8;
 
-    static constexpr int blocks(bool two_sums) { return two_sums ? 1 : kShare; }
+    static constexpr int blocks(bool two_sums) { return two_sums && kWidth > 64 ? 1 : kShare; }
     static constexpr size_t most_shared(bool two_sums)
     {
-        return two_sums || kShare == 1 ? 227 << 10 : (228 << 10) / kShare - (1 << 10);
+        const int share = blocks(two_sums);
+        return share == 1 ? 227 << 10 : (228 << 10) / share - (1 << 10);
     }
     /* As many as fit beside what else a kernel has there: less than 3 KB. */
     static constexpr int stages(size_t bytes, bool two_sums)
@@ -145,9 +145,10 @@ struct Hopper {
     static constexpr int ahead(int stages) { return stages - 2; }
 
     /* The swizzle is a function of the address. */
+    static constexpr size_t kAlignment = 1024;
     static __device__ uint16_t *align(uint16_t *memory)
     {
-        return memory + (1024 - __cvta_generic_to_shared(memory) % 1024) % 1024 / 2;
+        return memory + (kAlignment - ewck_shared_address(memory) % kAlignment) % kAlignment / 2;
     }
 
     /* Rows of 64 bytes along k, or of 128 bytes across it in blocks of 64 of m or n; the 16-byte
@@ -181,7 +182,6 @@ struct Hopper {
     static __device__ void multiply(
         Sums &sums, const uint16_t *a, const uint16_t *b, int depth, bool fresh)
     {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
         using A = Planes<kLayoutA, kTileM>;
         using B = Planes<kLayoutB, kTileN>;
         constexpr int across_a = kLayoutA == kRowsAcrossK, across_b = kLayoutB == kRowsAcrossK;
@@ -204,22 +204,34 @@ struct Hopper {
             multiply_16(0, !fresh);
             ewck_wgmma_commit();
         }
-#endif
     }
     template <int kProducts>
     static __device__ void wait()
     {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
         ewck_wgmma_wait<kProducts>();
-#endif
     }
-    static __device__ void publish()
-    {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-        ewck_wgmma_publish();
-#endif
-    }
+    static __device__ void publish() { ewck_wgmma_publish(); }
 };
 #endif
+
+/* ---- Stages: shared memory of a block that multiplies slices of two operands ---- */
+
+template <class Engine, class PlanesA, class PlanesB, bool kTwoSums>
+struct Stages {
+    static constexpr int kRight = 2 * PlanesA::kCount, /* where b begins */
+        kStage = kRight + 2 * PlanesB::kCount;         /* elements */
+    static constexpr int kCount = Engine::stages(kStage * sizeof(uint16_t), kTwoSums);
+    static constexpr int kAhead = Engine::ahead(kCount);
+    static constexpr int kBlocks = Engine::blocks(kTwoSums);
+    static constexpr size_t kBytes = kCount * kStage * sizeof(uint16_t) + Engine::kAlignment;
+    static_assert(kAhead > 0, "copies in the background");
+    static_assert(kBytes <= Engine::most_shared(kTwoSums), "shared memory");
+
+    /* Behind a stage, and behind so many more. */
+    static __device__ int after(int stage, int more)
+    {
+        return stage + more < kCount ? stage + more : stage + more - kCount;
+    }
+};
 
 #endif

@@ -63,22 +63,22 @@ cudaError_t ewck_sample_products(float *g, float *g_bias, const float *d, const 
     void *memory, cudaStream_t stream);
 
 /* ---- conv_planes.cu: the same in nearly float32 on tensor cores of compute capability 8.0 or
- * later; `memory` is aligned to 16 bytes ---- */
+ * later; `memory` is aligned to 16 bytes, engine: EWCK_CONV_* ---- */
 
 /* As a convolution goes forward (gradients 0) and back. */
 size_t ewck_conv_planes_memory(const ewck_conv *host_conv, int64_t rows, int64_t gradients);
 cudaError_t ewck_conv_planes_forward(float *y, float *z, const float *x, const float *w,
     const float *bias, const ewck_conv *host_conv, int64_t rows, int activation, void *memory,
-    cudaStream_t stream);
+    int engine, cudaStream_t stream);
 cudaError_t ewck_conv_planes_backward_data(float *dx, const float *d, const float *w,
-    const ewck_conv *host_conv, int64_t rows, void *memory, cudaStream_t stream);
+    const ewck_conv *host_conv, int64_t rows, void *memory, int engine, cudaStream_t stream);
 cudaError_t ewck_conv_planes_backward_weight(float *g, float *g_bias, const float *d,
     const float *x, const ewck_conv *host_conv, int64_t repeats, int64_t rows, int mode,
-    void *memory, cudaStream_t stream);
+    void *memory, int engine, cudaStream_t stream);
 size_t ewck_products_planes_memory(int64_t gradients, int64_t positions, int64_t out, int64_t in);
 cudaError_t ewck_sample_products_planes(float *g, float *g_bias, const float *d, const float *x,
     int64_t repeats, int64_t rows, int64_t positions, int64_t out, int64_t in, int mode,
-    void *memory, cudaStream_t stream);
+    void *memory, int engine, cudaStream_t stream);
 
 /* ---- pool.cu ---- */
 cudaError_t ewck_pool_forward(float *y, const float *x, const ewck_conv *host_pool, int64_t rows,

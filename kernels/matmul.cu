@@ -216,19 +216,15 @@ static __device__ void write_rows(const ewck_matrix &to, const ewck_matrix *belo
 /* Shared memory of a block: the stages, whose place the result's planes take in the end, and the
  * bias of the tile's columns. */
 template <class Engine, int kLayoutA, int kLayoutB, int kResult>
-struct Room {
+struct Room
+    : Stages<Engine, typename Slice<Engine, kLayoutA, kTileM>::Planes,
+          typename Slice<Engine, kLayoutB, Engine::kTileN>::Planes, (kResult >= kSquareSum)> {
     using A = Slice<Engine, kLayoutA, kTileM>;
     using B = Slice<Engine, kLayoutB, Engine::kTileN>;
     static constexpr bool kTwoSums = kResult >= kSquareSum;
-    static constexpr int kRight = 2 * A::Planes::kCount, /* where b begins */
-        kStage = kRight + 2 * B::Planes::kCount;         /* elements */
-    static constexpr int kStages = Engine::stages(kStage * sizeof(uint16_t), kTwoSums);
-    static constexpr int kAhead = Engine::ahead(kStages);
-    static constexpr int kBlocks = Engine::blocks(kTwoSums);
-    static constexpr size_t kBytes = kStages * kStage * sizeof(uint16_t) +
-                                     (kResult == kForward ? Engine::kTileN * sizeof(float) : 0) +
-                                     1024; /* to align it */
-    static_assert(kAhead > 0, "copies in the background");
+    static constexpr size_t kBytes =
+        Stages<Engine, typename A::Planes, typename B::Planes, kTwoSums>::kBytes +
+        (kResult == kForward ? Engine::kTileN * sizeof(float) : 0);
     static_assert(kBytes <= Engine::most_shared(kTwoSums), "shared memory");
 };
 
@@ -238,13 +234,13 @@ static __global__ void __launch_bounds__(kThreads,
     (Room<Engine, kLayoutA, kLayoutB, kResult>::kBlocks)) product_kernel(Product p, Target target)
 {
     using Its = Room<Engine, kLayoutA, kLayoutB, kResult>;
-    constexpr int right = Its::kRight, stage = Its::kStage, stages = Its::kStages;
+    constexpr int right = Its::kRight, stage = Its::kStage;
     constexpr int mma_m = Engine::kMmaM, mma_n = Engine::kMmaN, tile_k = Engine::kTileK;
     constexpr bool two_sums = Its::kTwoSums;
     constexpr int ahead = Its::kAhead;
     EWC_SHARED_DYNAMIC(uint16_t, memory);
     uint16_t *const shared = Engine::align(memory); /* (stages, stage), then the result's planes */
-    float *const bias = reinterpret_cast<float *>(shared + stages * stage); /* kForward: (kTileN) */
+    float *const bias = reinterpret_cast<float *>(shared + Its::kCount * stage); /* (kTileN) */
     const int64_t m = (int64_t)(blockIdx.x / p.tiles_n) * kTileM;
     const int64_t n = (int64_t)(blockIdx.x % p.tiles_n) * Engine::kTileN;
     const int64_t first = (int64_t)blockIdx.y * p.split;
@@ -287,10 +283,9 @@ static __global__ void __launch_bounds__(kThreads,
         ewck_copy_async_wait<ahead - 1>();
         Engine::publish();
         __syncthreads(); /* all have copied this slice, and are done with the stage that is next */
-        const int next = present + ahead;
-        if (slice + ahead < all) copy(shared + (next < stages ? next : next - stages) * stage);
+        if (slice + ahead < all) copy(shared + Its::after(present, ahead) * stage);
         ewck_copy_async_commit();
-        present = present + 1 < stages ? present + 1 : 0;
+        present = Its::after(present, 1);
         Engine::template multiply<kLayoutA, kLayoutB>(
             sums, now, now + right, depth - along, summed == 0);
         along += tile_k;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* How long a product of matmul.cu takes on compute capability 9.0 beside what its size says, by
- * engine (kernels.h). `tune_kernels` measures all and writes this file; see tools/gpu-check, part
- * tune.
+ * engine (kernels.h), and what multiplies best in conv_planes.cu there. `tune_kernels` measures all
+ * and writes this file; see tools/gpu-check, part tune.
  *
  * Device: NVIDIA H200, 2026-11-26. */
 #ifndef EWCK_TUNED_H
@@ -21,5 +21,9 @@
     X(EWCK_WEIGHTS, EWCK_ENGINE_WGMMA_104, 118)    /* measured */                                  \
     X(EWCK_WEIGHTS, EWCK_ENGINE_WGMMA_128, 102)    /* measured */                                  \
     X(EWCK_WEIGHTS, EWCK_ENGINE_WGMMA_200, 100)    /* measured */
+
+/* Of sample by sample products, and of those of all samples. */
+#define EWCK_TUNED_SAMPLES EWCK_CONV_PLAIN  /* not measured */
+#define EWCK_TUNED_UNFOLDED EWCK_CONV_PLAIN /* not measured */
 
 #endif

@@ -46,6 +46,9 @@ enum {
     EWCK_MODES
 };
 enum { EWCK_POOL_MAX = 0, EWCK_POOL_MEAN };
+/* What makes products of convolutions on tensor cores: mma.sync; wgmma, on compute capability 9.0
+ * alone; or, there, the one of these that tuned.h names. */
+enum { EWCK_CONV_PLAIN = 0, EWCK_CONV_TUNED, EWCK_CONV_WGMMA };
 enum { EWCK_FISHER_EXACT = 0, EWCK_FISHER_SAMPLED, EWCK_FISHER_EMPIRICAL, EWCK_FISHER_ARGMAX };
 enum { EWCK_LIKELIHOOD_SOFTMAX = 0, EWCK_LIKELIHOOD_GAUSSIAN, EWCK_LIKELIHOOD_BERNOULLI };
 enum { EWCK_OPTIMIZER_SGD = 0, EWCK_OPTIMIZER_ADAM, EWCK_OPTIMIZER_ADAMW };

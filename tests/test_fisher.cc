@@ -411,7 +411,7 @@ class FisherBf16x3 : public Fisher
         }
     }
 };
-INSTANTIATE_ON_BACKENDS(FisherBf16x3);
+INSTANTIATE_ON_TENSOR_CORES(FisherBf16x3);
 
 TEST_P(FisherBf16x3, MatchesPerSampleLoop)
 {

@@ -6,6 +6,7 @@
 
 #include "emulation/emulation.h"
 #include "kernels/kernels.h"
+#include "kernels/tuned.h"
 
 #define EXPECT_REFUSED(call) EXPECT_EQ(cudaErrorInvalidValue, call)
 #define EXPECT_NOTHING(call) EXPECT_EQ(cudaSuccess, call)
@@ -254,6 +255,30 @@ TEST(EmulatedLaunchers, TellWhatAProductCosts)
         }
 }
 
+/* Whether a launch fails on a device of compute capability 8.0 and not on one of 9.0; it has 4096
+ * floats and as many elements of planes. */
+template <typename Launch>
+bool NeedsHopper(Launch launch)
+{
+    const auto runs = [&](int capability) {
+        emulation::knobs.capability = capability;
+        emulation::reset();
+        void *p = nullptr;
+        EXPECT_EQ(cudaSuccess, cudaMalloc(&p, 4096 * (sizeof(float) + sizeof(uint16_t))));
+        EXPECT_EQ(cudaSuccess, cudaMemset(p, 0, 4096 * (sizeof(float) + sizeof(uint16_t))));
+        float *const floats = static_cast<float *>(p);
+        const bool is_right =
+            launch(floats, reinterpret_cast<uint16_t *>(floats + 4096)) == cudaSuccess &&
+            cudaDeviceSynchronize() == cudaSuccess;
+        emulation::reset();
+        cudaFree(p);
+        emulation::knobs.capability = 90;
+        return is_right;
+    };
+    EXPECT_TRUE(runs(90));
+    return !runs(80);
+}
+
 /* The engine of the least cost, and none that asks for the choice again. */
 TEST(EmulatedLaunchers, ChooseTheCheapestEngine)
 {
@@ -267,9 +292,48 @@ TEST(EmulatedLaunchers, ChooseTheCheapestEngine)
                         ewck_product_cost(product, engine, m, n, 784, 1))
                         << product << " " << m << " " << n << ": " << chosen << " " << engine;
             }
-    EXPECT_TRUE(ewck_has_engine(EWCK_ENGINE_PLAIN));
-    EXPECT_FALSE(ewck_has_engine(EWCK_ENGINE_WGMMA_104));
-    EXPECT_FALSE(ewck_has_engine(EWCK_ENGINE_WGMMA_128));
+}
+
+/* Which products are wgmma's shows where there is none: at compute capability 8.0. */
+TEST(EmulatedLaunchers, MultiplyByTheEngineThatTheyAreTold)
+{
+    for (const int engine : {EWCK_ENGINE_PLAIN, EWCK_ENGINE_WGMMA_104, EWCK_ENGINE_WGMMA_128,
+             EWCK_ENGINE_WGMMA_200, EWCK_ENGINE_TUNED}) {
+        EXPECT_TRUE(ewck_has_engine(engine)) << engine;
+        const bool needs_9 = engine != EWCK_ENGINE_PLAIN;
+        EXPECT_EQ(needs_9, NeedsHopper([&](float *to, const uint16_t *planes) {
+            const ewck_matrix some = {const_cast<uint16_t *>(planes), 8, 8, 8};
+            return ewck_planes_forward({}, {}, to, some, some, to + 64, engine, nullptr);
+        })) << engine;
+    }
+    EXPECT_FALSE(ewck_has_engine(EWCK_ENGINES));
+    EXPECT_FALSE(ewck_has_engine(-1));
+    ewck_conv conv = {};
+    conv.channels = conv.filters = 8;
+    conv.groups = 1;
+    for (int i = 0; i < 2; i++)
+        conv.size[i] = conv.kernel[i] = conv.stride[i] = conv.dilation[i] = conv.out[i] = 1;
+    for (const int engine : {EWCK_CONV_PLAIN, EWCK_CONV_WGMMA, EWCK_CONV_TUNED}) {
+        const auto needs_9 = [&](int tuned) {
+            return (engine == EWCK_CONV_TUNED ? tuned : engine) == EWCK_CONV_WGMMA;
+        };
+        EXPECT_EQ(needs_9(EWCK_TUNED_UNFOLDED), NeedsHopper([&](float *to, const uint16_t *) {
+            return ewck_conv_planes_forward(to, nullptr, to + 64, to + 128, nullptr, &conv, 1,
+                EWCK_ACTIVATION_NONE, to + 256, engine, nullptr);
+        })) << engine;
+        EXPECT_EQ(needs_9(EWCK_TUNED_UNFOLDED), NeedsHopper([&](float *to, const uint16_t *) {
+            return ewck_conv_planes_backward_data(
+                to, to + 64, to + 128, &conv, 1, to + 256, engine, nullptr);
+        })) << engine;
+        EXPECT_EQ(needs_9(EWCK_TUNED_SAMPLES), NeedsHopper([&](float *to, const uint16_t *) {
+            return ewck_conv_planes_backward_weight(to, nullptr, to + 128, to + 192, &conv, 1, 1,
+                EWCK_MODE_SQUARE, to + 256, engine, nullptr);
+        })) << engine;
+        EXPECT_EQ(needs_9(EWCK_TUNED_SAMPLES), NeedsHopper([&](float *to, const uint16_t *) {
+            return ewck_sample_products_planes(to, nullptr, to + 128, to + 192, 1, 1, 1, 8, 8,
+                EWCK_MODE_SQUARE, to + 256, engine, nullptr);
+        })) << engine;
+    }
 }
 
 /* As many blocks share the rows as are asked for, or as cost the least, if their parts have room:

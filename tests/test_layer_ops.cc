@@ -27,13 +27,28 @@ class LayerOps : public OnBackend
         OnBackend::SetUp();
         if (IsSkipped() || HasFatalFailure()) return;
         ops = be->ops;
+        own_engine = be->conv_engine;
     }
-    /* Those of matrix products that this backend has; TF32 has a test of its own. */
-    std::vector<int> Precisions() const
+    /* What this backend has for matrix products: precision, and engine of those of convolutions.
+     * TF32 has a test of its own. */
+    struct Products {
+        int precision, engine;
+    };
+    std::vector<Products> AllProducts() const
     {
-        if (!be->has_tensor_cores) return {EWC_PRECISION_FP32};
-        return {EWC_PRECISION_FP32, EWC_PRECISION_BF16X3};
+        std::vector<Products> all = {{EWC_PRECISION_FP32, own_engine}};
+        if (be->has_tensor_cores) all.push_back({EWC_PRECISION_BF16X3, EWCK_CONV_PLAIN});
+        if (own_engine == EWCK_CONV_TUNED) all.push_back({EWC_PRECISION_BF16X3, EWCK_CONV_WGMMA});
+        return all;
     }
+    void Use(const Products &products)
+    {
+        be->precision = products.precision;
+        be->conv_engine = products.engine;
+    }
+
+  private:
+    int own_engine = EWCK_CONV_PLAIN;
 };
 
 /* Of a product of two operands, at most, relative. */
@@ -265,8 +280,9 @@ std::string Describe(const ewck_conv &c)
 void CheckConvForward(ewc_backend *be, const ewck_conv &c, int64_t rows, bool exact, int activation,
     bool has_bias, bool keeps_z)
 {
-    SCOPED_TRACE(testing::Message() << Describe(c) << ", " << rows << " rows, activation "
-                                    << activation << ", precision " << be->precision);
+    SCOPED_TRACE(testing::Message()
+                 << Describe(c) << ", " << rows << " rows, activation " << activation
+                 << ", precision " << be->precision << ", engine " << be->conv_engine);
     Rng rng(3);
     const auto x = Draw(rng, rows * reference::InSize(c), exact);
     const auto w = Draw(rng, reference::WeightSize(c), exact);
@@ -295,8 +311,8 @@ void CheckConvForward(ewc_backend *be, const ewck_conv &c, int64_t rows, bool ex
 
 void CheckConvBackwardData(ewc_backend *be, const ewck_conv &c, int64_t rows, bool exact)
 {
-    SCOPED_TRACE(
-        testing::Message() << Describe(c) << ", " << rows << " rows, precision " << be->precision);
+    SCOPED_TRACE(testing::Message() << Describe(c) << ", " << rows << " rows, precision "
+                                    << be->precision << ", engine " << be->conv_engine);
     Rng rng(4);
     const auto d = Draw(rng, rows * reference::OutSize(c), exact);
     const auto w = Draw(rng, reference::WeightSize(c), exact);
@@ -326,8 +342,9 @@ double SlackOf(int precision, int mode, const std::vector<double> &size)
 void CheckConvBackwardWeight(ewc_backend *be, const ewck_conv &c, int64_t repeats, int64_t rows,
     int mode, bool has_bias, bool exact)
 {
-    SCOPED_TRACE(testing::Message() << Describe(c) << ", " << repeats << " x " << rows
-                                    << " rows, mode " << mode << ", precision " << be->precision);
+    SCOPED_TRACE(testing::Message()
+                 << Describe(c) << ", " << repeats << " x " << rows << " rows, mode " << mode
+                 << ", precision " << be->precision << ", engine " << be->conv_engine);
     Rng rng(5);
     const auto d = Draw(rng, repeats * rows * reference::OutSize(c), exact);
     const auto x = Draw(rng, rows * reference::InSize(c), exact);
@@ -354,8 +371,8 @@ void CheckConvBackwardWeight(ewc_backend *be, const ewck_conv &c, int64_t repeat
 
 TEST_P(LayerOps, ConvForwardOfEveryGeometry)
 {
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         int turn = 0;
         for (const ewck_conv &c : Geometries()) {
             CheckConvForward(be, c, 1 + turn % 3, true,
@@ -369,8 +386,8 @@ TEST_P(LayerOps, ConvForwardOfEveryGeometry)
 
 TEST_P(LayerOps, ConvForwardMatchesFloat64)
 {
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         int activation = 0;
         for (const ewck_conv &c : LargerGeometries()) {
             CheckConvForward(be, c, 3, false, activation, activation % 2 == 1, true);
@@ -405,8 +422,8 @@ TEST_P(LayerOps, ConvOfWideRows)
 
 TEST_P(LayerOps, ConvBackwardDataOfEveryGeometry)
 {
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         int turn = 0;
         for (const ewck_conv &c : Geometries()) {
             CheckConvBackwardData(be, c, 1 + turn++ % 3, true);
@@ -417,8 +434,8 @@ TEST_P(LayerOps, ConvBackwardDataOfEveryGeometry)
 
 TEST_P(LayerOps, ConvBackwardDataMatchesFloat64)
 {
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         for (const ewck_conv &c : LargerGeometries())
             CheckConvBackwardData(be, c, 3, false);
     }
@@ -462,8 +479,8 @@ TEST_P(LayerOps, ConvGradientsAreFiniteDifferences)
 
 TEST_P(LayerOps, ConvBackwardWeightOfEveryGeometry)
 {
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         int turn = 0;
         for (const ewck_conv &c : Geometries()) {
             for (const int mode : {EWCK_MODE_SQUARE, turn % 2   ? EWCK_MODE_OVERWRITE
@@ -481,8 +498,8 @@ TEST_P(LayerOps, ConvBackwardWeightOfEveryGeometry)
 
 TEST_P(LayerOps, ConvBackwardWeightMatchesFloat64)
 {
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         for (const ewck_conv &c : LargerGeometries())
             for (int mode = 0; mode < EWCK_MODES; mode++)
                 CheckConvBackwardWeight(
@@ -494,8 +511,8 @@ TEST_P(LayerOps, ConvBackwardWeightMatchesFloat64)
 TEST_P(LayerOps, ConvBackwardWeightOfManySamples)
 {
     const ewck_conv c = Channels(Geometry({2, 3}, {1, 1}, {0, 1}, {1, 1}, {1, 2}), 3, 9, 1);
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         for (int mode = 0; mode < EWCK_MODES; mode++)
             CheckConvBackwardWeight(be, c, mode == EWCK_MODE_SQUARE ? 3 : 1, 301, mode, true, true);
     }
@@ -510,8 +527,8 @@ TEST_P(LayerOps, ConvOfASmallerBatchInTheMemoryOfALargerOne)
     const auto x = rng.Uniforms(rows * reference::InSize(c), -1, 1);
     const auto d = rng.Uniforms(rows * reference::OutSize(c), -1, 1);
     const auto w = rng.Uniforms(reference::WeightSize(c), -1, 1);
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         std::vector<std::vector<float>> found;
         for (const int64_t room : {rows, 10 * rows}) {
             Buffer<float> d_x(be, x), d_d(be, d), d_w(be, w);
@@ -535,8 +552,8 @@ TEST_P(LayerOps, ConvOfASmallerBatchInTheMemoryOfALargerOne)
 TEST_P(LayerOps, ConvMemoryDoesNotHoldPerSampleGradients)
 {
     const ewck_conv c = Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {3, 3}), 512, 512, 1);
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         for (const int64_t rows : {128, 1024, 8192}) {
             const uint64_t gradients = (uint64_t)(rows * reference::WeightSize(c)) * sizeof(float);
             EXPECT_LE(ops->conv_memory(be, &c, rows, rows), gradients / 4) << rows;
@@ -554,7 +571,8 @@ void CheckSampleProducts(ewc_backend *be, int64_t repeats, int64_t rows, int64_t
 {
     SCOPED_TRACE(testing::Message()
                  << repeats << " x " << rows << " rows, " << positions << " positions, " << out
-                 << " x " << in << ", mode " << mode << ", precision " << be->precision);
+                 << " x " << in << ", mode " << mode << ", precision " << be->precision
+                 << ", engine " << be->conv_engine);
     Rng rng(8);
     const auto d = Draw(rng, repeats * rows * positions * out, exact);
     const auto x = Draw(rng, rows * positions * in, exact);
@@ -582,8 +600,8 @@ void CheckSampleProducts(ewc_backend *be, int64_t repeats, int64_t rows, int64_t
 
 TEST_P(LayerOps, SampleProductsOfEverySize)
 {
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         int turn = 0;
         for (const int64_t positions : {1, 2, 17, 33})
             for (const auto &[out, in] :
@@ -600,8 +618,8 @@ TEST_P(LayerOps, SampleProductsOfEverySize)
 
 TEST_P(LayerOps, SampleProductsMatchFloat64)
 {
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         CheckSampleProducts(be, 2, 3, 37, 66, 35, EWCK_MODE_SQUARE, true, false);
         CheckSampleProducts(be, 1, 3, 37, 35, 66, EWCK_MODE_MAGNITUDE, true, false);
     }
@@ -1124,8 +1142,8 @@ void ExpectSame(
 
 TEST_P(LayerOps, GiveTheSameBitsEachTime)
 {
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         const auto want = Everything(be, 11);
         ExpectSame(Everything(be, 11), want);
     }
@@ -1161,8 +1179,8 @@ TEST_P(LayerOps, AcceptNothing)
 {
     const ewck_conv c = Channels(Geometry({1, 1}, {1, 1}, {0, 0}, {1, 1}, {0, 0}), 2, 2, 2);
     const ewck_norm layer = {1, 2, 1, 1, 0, 1e-5f};
-    for (const int precision : Precisions()) {
-        be->precision = precision;
+    for (const Products &products : AllProducts()) {
+        Use(products);
         Buffer<float> x(be, 8, 3.0f), y(be, 8, 4.0f);
         Scratch memory(be, ops->conv_memory(be, &c, 1, 1));
         Scratch scratch(be, ops->products_memory(be, 2, 2, 2, 2));

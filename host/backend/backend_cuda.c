@@ -433,8 +433,8 @@ static ewc_status cuda_conv_forward(ewc_backend *be, float *y, float *z, const f
 {
     OPERATION(be, "conv_forward",
         is_fp32(be) ? ewck_conv_forward(y, z, x, w, bias, conv, rows, activation, cuda->stream)
-                    : ewck_conv_planes_forward(
-                          y, z, x, w, bias, conv, rows, activation, memory, cuda->stream));
+                    : ewck_conv_planes_forward(y, z, x, w, bias, conv, rows, activation, memory,
+                          be->conv_engine, cuda->stream));
 }
 
 static ewc_status cuda_conv_backward_data(ewc_backend *be, float *dx, const float *d,
@@ -442,7 +442,8 @@ static ewc_status cuda_conv_backward_data(ewc_backend *be, float *dx, const floa
 {
     OPERATION(be, "conv_backward_data",
         is_fp32(be) ? ewck_conv_backward_data(dx, d, w, conv, rows, cuda->stream)
-                    : ewck_conv_planes_backward_data(dx, d, w, conv, rows, memory, cuda->stream));
+                    : ewck_conv_planes_backward_data(
+                          dx, d, w, conv, rows, memory, be->conv_engine, cuda->stream));
 }
 
 static ewc_status cuda_conv_backward_weight(ewc_backend *be, float *g, float *g_bias,
@@ -450,8 +451,10 @@ static ewc_status cuda_conv_backward_weight(ewc_backend *be, float *g, float *g_
     void *memory)
 {
     OPERATION(be, "conv_backward_weight",
-        (is_fp32(be) ? ewck_conv_backward_weight : ewck_conv_planes_backward_weight)(
-            g, g_bias, d, x, conv, repeats, rows, mode, memory, cuda->stream));
+        is_fp32(be) ? ewck_conv_backward_weight(
+                          g, g_bias, d, x, conv, repeats, rows, mode, memory, cuda->stream)
+                    : ewck_conv_planes_backward_weight(g, g_bias, d, x, conv, repeats, rows, mode,
+                          memory, be->conv_engine, cuda->stream));
 }
 
 static size_t cuda_products_memory(
@@ -466,8 +469,10 @@ static ewc_status cuda_sample_products(ewc_backend *be, float *g, float *g_bias,
     int mode, void *memory)
 {
     OPERATION(be, "sample_products",
-        (is_fp32(be) ? ewck_sample_products : ewck_sample_products_planes)(
-            g, g_bias, d, x, repeats, rows, positions, out, in, mode, memory, cuda->stream));
+        is_fp32(be) ? ewck_sample_products(g, g_bias, d, x, repeats, rows, positions, out, in, mode,
+                          memory, cuda->stream)
+                    : ewck_sample_products_planes(g, g_bias, d, x, repeats, rows, positions, out,
+                          in, mode, memory, be->conv_engine, cuda->stream));
 }
 
 static ewc_status cuda_pool_forward(
@@ -916,6 +921,7 @@ static ewc_status open_device(backend_cuda *cuda)
     cuda->base.pass_rows = 8192; /* where matrix products reach their full rate */
     cuda->base.pass_gradients = 9 * 8192;
     cuda->hopper = major == 9 && minor == 0;
+    cuda->base.conv_engine = cuda->hopper ? EWCK_CONV_TUNED : EWCK_CONV_PLAIN;
     cuda->early = major >= 9;
     EWCI_TRY(own_memory(cuda, &cuda->workspace, workspace_bytes(major)));
     EWCI_TRY(own_memory(cuda, &scratch, EWCK_SCRATCH * sizeof *cuda->scratch));

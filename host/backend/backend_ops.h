@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of this file or kernels/types.h; the module must have the same. */
-enum { EWCI_BACKEND_ABI = 14 };
+enum { EWCI_BACKEND_ABI = 15 };
 
 typedef struct ewci_backend_ops ewci_backend_ops;
 typedef struct ewci_graph ewci_graph; /* a recorded sequence of operations */
@@ -310,6 +310,7 @@ struct ewc_backend {               /* the first member of each implementation's 
     void *log_user;
     uint64_t used;          /* bytes allocated, kept by the implementation */
     int precision;          /* EWC_PRECISION_*, but not AUTO */
+    int conv_engine;        /* EWCK_CONV_*, set by the implementation */
     int resident_steps;     /* new trainers' mlp_steps keep weights on the chip; 0 at first */
     int has_tensor_cores;   /* for BF16X3 and TF32; set by the implementation, like the next two */
     int64_t pass_rows;      /* samples that one pass over layers does well to have at a time, */

@@ -2,7 +2,7 @@
 /* Asynchronous copies of 16 bytes to shared memory (cp.async), which land when their thread waits.
  * The bytes themselves are moved by inline functions of emulation_mma.h, which the sanitizers see.
  */
-#include "emulation_mma.h"
+#include "emulation_wgmma.h"
 #include "internal.h"
 
 namespace emulation
@@ -17,6 +17,7 @@ struct Flight {
     unsigned first, count;
     unsigned group; /* being filled; the ones before are committed */
     AsyncCopy copies[most_copies];
+    bool is_unpublished; /* what has landed */
 } flights[1024];
 
 } // namespace
@@ -59,6 +60,7 @@ bool next_landing(unsigned groups_left, AsyncCopy &copy)
     if (copy.group + groups_left >= flight.group) return false;
     flight.first = (flight.first + 1) % most_copies;
     flight.count--;
+    flight.is_unpublished = true;
     return true;
 }
 
@@ -70,6 +72,20 @@ unsigned copies_in_flight(unsigned lane)
 void forget_copies(unsigned lane)
 {
     flights[lane].first = flights[lane].count = flights[lane].group = 0;
+    flights[lane].is_unpublished = false;
+}
+
+void publish_copies()
+{
+    flights[current_lane->linear].is_unpublished = false;
+}
+
+int unpublished_thread()
+{
+    const unsigned threads = unsigned(thread_count(block_size));
+    for (unsigned lane = 0; lane < threads; lane++)
+        if (flights[lane].is_unpublished) return int(lane);
+    return -1;
 }
 
 } // namespace emulation

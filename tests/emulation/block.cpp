@@ -10,6 +10,7 @@
  * happens-before edges between them. What TSan then calls a data race is one in CUDA's sense,
  * whether or not this order of lanes computed a wrong value. No lane may call a function that TSan
  * intercepts (malloc, mmap, memset): it would count as an access of that lane. */
+#include "emulation_mma.h"
 #include "fiber.h"
 #include "internal.h"
 #include "sanitizer.h"
@@ -239,6 +240,10 @@ void finish_lane(const Lane &lane)
     if (const unsigned copies = copies_in_flight(lane.linear)) {
         print_lane(name, sizeof name, lane.linear);
         fail_kernel("%s exited with %u copies to shared memory in flight", name, copies);
+    }
+    if (const unsigned products = products_under_way(lane.linear)) {
+        print_lane(name, sizeof name, lane.linear);
+        fail_kernel("%s exited with %u products under way", name, products);
     }
     for (const Collective &c : block.collectives[lane.warp])
         if (c.mask >> lane.in_warp & 1) {
@@ -620,6 +625,16 @@ void check_shared_address(const void *address, const char *file, int line)
     fail_kernel("%p is in no shared array at %s:%d", address, file, line);
 }
 
+uint32_t shared_address(const void *shared_pointer)
+{
+    return uint32_t(static_cast<const char *>(shared_pointer) - arena);
+}
+
+char *shared_memory(uint32_t address)
+{
+    return arena + address;
+}
+
 /* ---- What the launch calls ---- */
 
 void lane_main()
@@ -670,6 +685,7 @@ static void begin_block(const std::function<void()> &thread_body, size_t shared_
         const uint3 index = {
             i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
         forget_copies(i);
+        forget_products(i);
         block.lanes[i] = {index, i, i % 32, i / 32, 0, 0, 0, false};
         block.queue.push(i);
     }

@@ -39,6 +39,8 @@ void start_copy(const AsyncCopy &copy, const char *file, int line);
 void commit_copies();
 bool next_landing(unsigned groups_left, AsyncCopy &copy); /* false: no more but the last groups */
 void check_shared_address(const void *address, const char *file, int line);
+uint32_t shared_address(const void *shared); /* in the memory of all blocks of a launch */
+char *shared_memory(uint32_t address);
 void check_capability(const char *file, int line); /* 8.0: older devices have nothing of all this */
 
 inline void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
@@ -82,6 +84,11 @@ inline void land(const AsyncCopy &copy)
 } // namespace emulation
 
 /* ---- What kernels/mma.h declares ---- */
+
+inline uint32_t ewck_shared_address(const void *p)
+{
+    return emulation::shared_address(p);
+}
 
 inline uint32_t ewck_to_tf32(float x)
 {

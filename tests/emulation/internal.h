@@ -96,6 +96,12 @@ uint64_t thread_count(dim3 block);
 
 unsigned copies_in_flight(unsigned lane);
 void forget_copies(unsigned lane);
+int unpublished_thread(); /* that has copied what products may not see yet, or -1 */
+
+/* ---- wgmma.cpp: products of warpgroups that have not been waited for ---- */
+
+unsigned products_under_way(unsigned lane);
+void forget_products(unsigned lane);
 
 constexpr size_t dynamic_alignment = 128; /* that launch.h promises */
 constexpr size_t max_static_shared = 48 * 1024;

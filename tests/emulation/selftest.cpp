@@ -360,12 +360,13 @@ class IntegerMatrix
     Device<__nv_bfloat16> device_;
 };
 
-/* c (m, n) on tensor cores, of integers. */
-bool run_tensor_cores(int m, int n, int k, bool transpose_b, Bug bug)
+/* c (m, n) on tensor cores, of integers; by whichever of the two kernels. */
+bool run_tensor_cores(
+    int m, int n, int k, bool transpose_b, Bug bug, decltype(multiply_bfloat16) &multiply)
 {
     const IntegerMatrix a(m, k, 7), b(transpose_b ? n : k, transpose_b ? k : n, 8);
     const Device<float> c(size_t(m) * size_t(n));
-    if (multiply_bfloat16(c, a.on_device(), b.on_device(), transpose_b, bug, nullptr)) return false;
+    if (multiply(c, a.on_device(), b.on_device(), transpose_b, bug, nullptr)) return false;
     const std::vector<float> got = c.download();
     if (cudaDeviceSynchronize() != cudaSuccess) return false;
     for (int row = 0; row < m; row++)
@@ -381,7 +382,13 @@ bool run_tensor_cores(int m, int n, int k, bool transpose_b, Bug bug)
 /* With so many steps that a race which shows in some orders only shows in one of them. */
 bool run_planted_tensor_cores(Bug bug)
 {
-    return run_tensor_cores(70, 45, 500, false, bug);
+    return run_tensor_cores(70, 45, 500, false, bug, multiply_bfloat16);
+}
+
+bool run_planted_group(Bug bug)
+{
+    return run_tensor_cores(70, 45, 500, false, bug, multiply_by_groups) &&
+           run_tensor_cores(70, 45, 500, true, bug, multiply_by_groups);
 }
 
 /* Of values that TF32 has, but for a last bit that is rounded away from them. */
@@ -524,8 +531,9 @@ bool run_counted()
            s.waits == 1 + 1 + 3 && s.allocations == 3 && s.blocks == 3 * 2 && s.threads == 3 * 128;
 }
 
-/* What a device of this capability lets a block have, and whether it has tensor cores. */
-bool run_on_capability(int capability, size_t shared_kilobytes, bool tensor_cores)
+/* What a device of this capability lets a block have, and whether it has tensor cores and those of
+ * warpgroups. */
+bool run_on_capability(int capability, size_t shared_kilobytes, bool tensor_cores, bool warpgroups)
 {
     int major, minor, multiprocessors;
     emulation::knobs.capability = capability;
@@ -541,7 +549,8 @@ bool run_on_capability(int capability, size_t shared_kilobytes, bool tensor_core
                       dynamic_shared_kilobytes(most, nullptr) == cudaSuccess &&
                       cudaDeviceSynchronize() == cudaSuccess &&
                       allow_dynamic_shared_kilobytes(48) == cudaSuccess &&
-                      run_tf32(Bug::none) == tensor_cores;
+                      run_tf32(Bug::none) == tensor_cores &&
+                      (!tensor_cores || run_planted_group(Bug::none) == warpgroups);
     emulation::knobs = {};
     return good;
 }
@@ -675,6 +684,14 @@ const std::vector<Planted> planted_bugs = {
     {"wait_alone", [] { return run_ring(Bug::wait_alone); }},
     {"not_together", [] { return run_ring(Bug::not_together); }},
     {"too_many_blocks", [] { return run_ring(Bug::too_many_blocks); }},
+    {"missing_publish", [] { return run_planted_group(Bug::missing_publish); }},
+    {"missing_group_barrier", [] { return run_planted_group(Bug::missing_group_barrier); }},
+    {"operand_overwritten", [] { return run_planted_group(Bug::operand_overwritten); }},
+    {"missing_fence", [] { return run_planted_group(Bug::missing_fence); }},
+    {"not_committed", [] { return run_planted_group(Bug::not_committed); }},
+    {"missing_group_wait", [] { return run_planted_group(Bug::missing_group_wait); }},
+    {"missing_swizzle", [] { return run_planted_group(Bug::missing_swizzle); }},
+    {"unlike_warps", [] { return run_planted_group(Bug::unlike_warps); }},
     {"leak", run_leak},
 };
 
@@ -772,7 +789,10 @@ int run_right_programs()
         for (const int k : {1, 16, 31, 32, 33, 64, 100})
             for_seeds(3,
                 std::string("tensor cores, k ") + std::to_string(k) + (transpose_b ? ", b'" : ""),
-                [&](unsigned) { return run_tensor_cores(70, 45, k, transpose_b, Bug::none); });
+                [&](unsigned) {
+                    return run_tensor_cores(70, 45, k, transpose_b, Bug::none, multiply_bfloat16) &&
+                           run_tensor_cores(70, 135, k, transpose_b, Bug::none, multiply_by_groups);
+                });
     for_seeds(3, "tensor cores, TF32", [](unsigned) { return run_tf32(Bug::none); });
     for_seeds(50, "two streams and an event", [](unsigned) { return run_two_streams(true); });
     for_seeds(50, "round trip", [](unsigned) { return run_round_trip(true, false); });
@@ -794,7 +814,7 @@ int run_right_programs()
     for (const auto &[capability, kilobytes] :
         {std::pair(75, 64), {80, 163}, {86, 99}, {90, 227}, {100, 227}, {120, 99}}) {
         start(1);
-        check(run_on_capability(capability, size_t(kilobytes), capability >= 80),
+        check(run_on_capability(capability, size_t(kilobytes), capability >= 80, capability == 90),
             "a device of compute capability " + std::to_string(capability));
     }
     start(1);

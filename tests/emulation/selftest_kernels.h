@@ -37,6 +37,14 @@ enum class Bug {
     wait_alone,
     not_together,
     too_many_blocks,
+    missing_publish,
+    missing_group_barrier,
+    operand_overwritten,
+    missing_fence,
+    not_committed,
+    missing_group_wait,
+    missing_swizzle,
+    unlike_warps,
 };
 
 /* theta = theta' + w (mu - theta'), theta' = theta - lr g, w = a / (1 + a), a = lr lambda s:

@@ -16,5 +16,9 @@ struct Bfloat16Matrix {
 cudaError_t multiply_bfloat16(float *c, const Bfloat16Matrix &a, const Bfloat16Matrix &b,
     bool transpose_b, Bug bug, cudaStream_t stream);
 
+/* The same by warpgroups. */
+cudaError_t multiply_by_groups(float *c, const Bfloat16Matrix &a, const Bfloat16Matrix &b,
+    bool transpose_b, Bug bug, cudaStream_t stream);
+
 /* c (16, 8) = a (16, 8) b (8, 8), all by rows, a and b rounded to TF32. */
 cudaError_t multiply_tf32(float *c, const float *a, const float *b, Bug bug, cudaStream_t stream);

@@ -27,10 +27,24 @@ inline std::vector<std::string> Subjects()
 #endif
 }
 
+/* The same, and the emulated GPU as one of compute capability 8.0, whose tensor cores are others
+ * than those of 9.0. */
+inline std::vector<std::string> SubjectsOfTensorCores()
+{
+    std::vector<std::string> subjects = Subjects();
+#ifdef EWC_TEST_EMULATION
+    subjects.push_back("cuda-emulated-80");
+#endif
+    return subjects;
+}
+
 inline ewc_status Open(ewc_backend **out, const std::string &subject, int threads = 2)
 {
 #ifdef EWC_TEST_EMULATION
-    if (subject == "cuda-emulated") return ewci_backend_emulated_create(out);
+    if (subject.rfind("cuda-emulated", 0) == 0) {
+        emulation::knobs.capability = subject == "cuda-emulated-80" ? 80 : 90;
+        return ewci_backend_emulated_create(out);
+    }
 #endif
     ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
     options.threads = threads;
@@ -70,7 +84,7 @@ class OnBackend : public ::testing::TestWithParam<std::string>
         }
         ewc_backend_free(be);
 #ifdef EWC_TEST_EMULATION
-        if (be && GetParam() == "cuda-emulated") {
+        if (be && GetParam().rfind("cuda-emulated", 0) == 0) {
             EXPECT_EQ(emulation::knobs.callers_device, emulation::current_device);
         }
 #endif
@@ -83,6 +97,9 @@ class OnBackend : public ::testing::TestWithParam<std::string>
 #define INSTANTIATE_ON_BACKENDS(suite)                                                             \
     INSTANTIATE_TEST_SUITE_P(                                                                      \
         Backend, suite, ::testing::ValuesIn(test::Subjects()), test::SubjectName)
+#define INSTANTIATE_ON_TENSOR_CORES(suite)                                                         \
+    INSTANTIATE_TEST_SUITE_P(                                                                      \
+        Backend, suite, ::testing::ValuesIn(test::SubjectsOfTensorCores()), test::SubjectName)
 
 /* Repeats attempt() with its first, second, ... host allocation failing, until none does: each time
  * EWC_ERR_MEMORY, and at least `least` times. TearDown finds what leaks on the device. */
