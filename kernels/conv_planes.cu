@@ -10,6 +10,7 @@
 
 #include "block.h"
 #include "conv.h"
+#include "divide.h"
 #include "engines.h"
 #include "formula.h"
 #include "tuned.h"
@@ -23,18 +24,6 @@ static int64_t padded(int64_t n)
 static int64_t quotient_up(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
-}
-
-/* n / divisor, for 0 <= n < 2^31. What rounding adds to the inverse, less than the divisor, is less
- * than 2^64 when n times as much, so that the quotient is less than 1 / divisor too large. */
-static uint64_t inverse_of(int64_t divisor)
-{
-    return UINT64_MAX / (uint64_t)divisor + 1; /* 2^64 / divisor rounded up; of 1 that is 0 here */
-}
-static __device__ __forceinline__ int32_t divided(int32_t n, uint64_t inverse)
-{
-    const uint64_t m = (uint32_t)n, low = m * (uint32_t)inverse >> 32;
-    return inverse == 0 ? n : (int32_t)((m * (inverse >> 32) + low) >> 32);
 }
 
 /* ---- Planes of samples, and of weights ---- */
@@ -121,7 +110,7 @@ static __global__ void weight_rows_kernel(
         const float *const own = from + group + row % w.per_group * w.row_step;
         uint16_t *const to = w.high + row * w.taps * w.pad;
         for (int i = (int)first_item(); i < all; i += (int)item_stride()) {
-            const int tap = divided(i, per_pair), channel = (i - tap * pairs) * 2;
+            const int tap = ewck_divide(i, per_pair), channel = (i - tap * pairs) * 2;
             const float *const at = own + channel * w.channel_step + tap;
             const PlanePair pair = split_pair(channel < w.channels ? at[0] : 0.0f,
                 channel + 1 < w.channels ? at[w.channel_step] : 0.0f);
@@ -153,7 +142,7 @@ struct Place {
 };
 static __device__ Place corner_of(const Unfolding &u, int32_t position)
 {
-    const int32_t row = divided(position, u.per_col), col = position - row * u.cols;
+    const int32_t row = ewck_divide(position, u.per_col), col = position - row * u.cols;
     return {u.origin[0] + row * u.stride[0], u.origin[1] + col * u.stride[1]};
 }
 
@@ -164,8 +153,8 @@ struct Tap {
 };
 static __device__ Tap tap_of(const Unfolding &u, int32_t column)
 {
-    const int32_t tap = divided(column, u.per_pad), channel = column - tap * u.pad;
-    const int32_t row = divided(tap, u.per_tap_col), col = tap - row * u.tap_cols;
+    const int32_t tap = ewck_divide(column, u.per_pad), channel = column - tap * u.pad;
+    const int32_t row = ewck_divide(tap, u.per_tap_col), col = tap - row * u.tap_cols;
     const int32_t beside = tap == u.taps && channel == 0 && u.ones > 0 ? -1 : -2;
     return {{row * u.dilation[0], col * u.dilation[1]}, tap < u.taps ? channel : beside};
 }
@@ -179,7 +168,8 @@ static __device__ __forceinline__ void copy_eight(uint16_t *to, int plane, const
     int32_t row = corner.row + tap.place.row, col = corner.col + tap.place.col;
     bool is_there = row >= 0 && col >= 0;
     if (kSteps) {
-        const int32_t down = divided(row, u.per_step[0]), across = divided(col, u.per_step[1]);
+        const int32_t down = ewck_divide(row, u.per_step[0]),
+                      across = ewck_divide(col, u.per_step[1]);
         is_there = is_there && down * u.step[0] == row && across * u.step[1] == col;
         row = down;
         col = across;
@@ -339,7 +329,7 @@ static __global__ void gather_ranges_kernel(
     const int64_t all = to.rows * to.m;
     for (int64_t row = blockIdx.y; row < to.rows; row += gridDim.y)
         for (int col = (int)first_item(); col < to.m; col += (int)item_stride()) {
-            const int tap = divided(col, to.per_pad), channel = col - tap * to.pad;
+            const int tap = ewck_divide(col, to.per_pad), channel = col - tap * to.pad;
             if (channel >= to.channels) continue;
             const float *const own = parts + row * to.m + col;
             float sum = own[0];
@@ -370,7 +360,7 @@ struct ColumnSlice {
 #pragma unroll
         for (int i = 0; i < kCopies; i++) {
             const int32_t row = (int32_t)tile + i * kRows + (int)threadIdx.x / kVectors;
-            const int32_t at = divided(row, u.per_count);
+            const int32_t at = ewck_divide(row, u.per_count);
             const bool is_there = at < samples;
             corner[i] = is_there ? corner_of(u, row - at * u.count) : Place{INT32_MIN / 2, 0};
             sample[i] = u.high + (is_there ? group * u.group + at * u.sample : 0);
@@ -484,7 +474,7 @@ static __global__ void __launch_bounds__(kThreads, UnfoldedStages<Engine>::kBloc
     __syncthreads();
     constexpr int across = kThreads / kTileM; /* columns at a time */
     const int own_row = (int)threadIdx.x % kTileM;
-    const int32_t row = (int32_t)m + own_row, sample = divided(row, p.x.per_count);
+    const int32_t row = (int32_t)m + own_row, sample = ewck_divide(row, p.x.per_count);
     const int64_t filters = p.groups * p.w.per_group, first = group * p.w.per_group + n;
     if (sample >= p.samples) return;
     const int64_t to = (sample * filters + first) * p.x.count + (row - sample * p.x.count);
@@ -721,12 +711,12 @@ static Unfolding windows(const Unfoldable &u, const ewck_conv &c, const int64_t 
 
 static void set_inverses(Unfolding &to)
 {
-    to.per_pad = inverse_of(to.pad);
-    to.per_tap_col = inverse_of(to.tap_cols);
-    to.per_col = inverse_of(to.cols);
-    to.per_count = inverse_of(to.count);
+    to.per_pad = ewck_inverse(to.pad);
+    to.per_tap_col = ewck_inverse(to.tap_cols);
+    to.per_col = ewck_inverse(to.cols);
+    to.per_count = ewck_inverse(to.count);
     for (int i = 0; i < 2; i++)
-        to.per_step[i] = inverse_of(to.step[i]);
+        to.per_step[i] = ewck_inverse(to.step[i]);
 }
 
 /* Outputs of c see its inputs, ... */
@@ -779,7 +769,7 @@ static cudaError_t multiply_unfolded(UnfoldedProduct p, Unfoldable u, const floa
     set_inverses(p.x);
     const int64_t pairs = p.w.pad / 2;
     EWC_LAUNCH(weight_rows_kernel, grid_of(p.w.taps * pairs, kBlock, p.w.rows), kBlock, 0, stream,
-        p.w, inverse_of(pairs), weights);
+        p.w, ewck_inverse(pairs), weights);
     TRY(cudaGetLastError());
     for (int64_t first = 0; first < samples; first += at_a_time) {
         p.samples = samples - first < at_a_time ? samples - first : at_a_time;

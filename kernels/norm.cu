@@ -9,6 +9,7 @@
 #include "kernels.h"
 
 #include "block.h"
+#include "divide.h"
 #include "formula.h"
 #include "reduce.h"
 
@@ -88,14 +89,15 @@ static __global__ void group_moments_kernel(float *__restrict__ mean, float *__r
 template <int kWarps>
 static __global__ void group_backward_kernel(float *__restrict__ dx, const float *__restrict__ d,
     const float *__restrict__ x, const float *__restrict__ mean, const float *__restrict__ variance,
-    const float *__restrict__ w, ewck_norm n, int64_t all, int64_t groups, int64_t size)
+    const float *__restrict__ w, ewck_norm n, uint64_t per_inner, int64_t all, int64_t groups,
+    int64_t size)
 {
     each_group<kWarps>(all, [&](int64_t item, int64_t begin, int64_t stride) {
         const int64_t group = item % groups, first = group % n.groups * (n.channels / n.groups);
         const float *const from = x + group * size, *const delta = d + item * size;
         const float middle = mean[group], factor = ewci_norm_factor(variance[group], n.epsilon);
         const auto weighted = [&](int64_t i) {
-            return w ? w[first + i / n.inner] * delta[i] : delta[i];
+            return w ? w[first + ewck_divide((int32_t)i, per_inner)] * delta[i] : delta[i];
         };
         double2 sums = {0.0, 0.0};
         for (int64_t i = begin; i < size; i += stride) {
@@ -133,7 +135,7 @@ static int64_t sample_parts(int64_t samples, int64_t channels)
 }
 
 /* Warps of a block take its part's samples in turn, and their sums are added in order. Out: parts
- * (gridDim.y, channels) of what `term(sample, position, channel, place in x's sample)` gives,
+ * (gridDim.y, channels) of what `term.of(sample, position, channel)(place in x's sample)` gives,
  * summed over a sample, and then over samples as `mode` says; channels [first, first + channels).
  */
 template <bool kNarrow, class Term>
@@ -149,8 +151,9 @@ static __global__ void channel_sums_kernel(double2 *__restrict__ parts, ewck_nor
         double2 sum = {0.0, 0.0};
         for (int64_t position = 0; position < n.positions && channel < channels; position++) {
             const int64_t at = (position * n.channels + first + channel) * n.inner;
+            const auto value_of = term.of(sample, position, first + channel);
             for (int64_t i = kNarrow ? 0 : lane; i < n.inner; i += kNarrow ? 1 : kWarp) {
-                const double2 value = term(sample, position, first + channel, at + i);
+                const double2 value = value_of(at + i);
                 sum.x += value.x;
                 sum.y += value.y;
             }
@@ -216,30 +219,31 @@ static int64_t sample_size(const ewck_norm &n)
     return n.positions * n.channels * n.inner;
 }
 
-/* Of the moments, those of an element. */
-static __device__ int64_t moment_of(
-    const ewck_norm &n, int64_t sample, int64_t position, int64_t channel)
+/* Of the moments, those of an element; of all samples' positions. */
+static __device__ int64_t moment_of(const ewck_norm &n, int64_t position, int64_t channel)
 {
     if (n.batch) return channel;
-    return (sample * n.positions + position) * n.groups + channel / (n.channels / n.groups);
+    return position * n.groups + (int32_t)channel / ((int32_t)n.channels / (int32_t)n.groups);
 }
 
 /* What is summed. */
 struct Values {
     const float *x;
     int64_t size;
-    __device__ double2 operator()(int64_t sample, int64_t, int64_t, int64_t at) const
+    __device__ auto of(int64_t sample, int64_t, int64_t) const
     {
-        return {(double)x[sample * size + at], 0.0};
+        return [own = x + sample * size](int64_t at) { return double2{(double)own[at], 0.0}; };
     }
 };
 struct SquaredDistances {
     const float *x, *mean;
     int64_t size;
-    __device__ double2 operator()(int64_t sample, int64_t, int64_t channel, int64_t at) const
+    __device__ auto of(int64_t sample, int64_t, int64_t channel) const
     {
-        const double away = (double)x[sample * size + at] - (double)mean[channel];
-        return {away * away, 0.0};
+        return [own = x + sample * size, middle = (double)mean[channel]](int64_t at) {
+            const double away = (double)own[at] - middle;
+            return double2{away * away, 0.0};
+        };
     }
 };
 /* Of the scale and of the shift. */
@@ -247,13 +251,15 @@ struct Gradients {
     const float *d, *x, *mean, *variance;
     ewck_norm n;
     int64_t rows, size;
-    __device__ double2 operator()(
-        int64_t sample, int64_t position, int64_t channel, int64_t at) const
+    __device__ auto of(int64_t sample, int64_t position, int64_t channel) const
     {
-        const int64_t row = sample % rows, moment = moment_of(n, row, position, channel);
-        const float factor = ewci_norm_factor(variance[moment], n.epsilon);
-        const double delta = (double)d[sample * size + at];
-        return {delta * (double)((x[row * size + at] - mean[moment]) * factor), delta};
+        const int64_t row = (int32_t)sample % (int32_t)rows;
+        const int64_t moment = moment_of(n, row * n.positions + position, channel);
+        return [delta_at = d + sample * size, own = x + row * size, middle = mean[moment],
+                   factor = ewci_norm_factor(variance[moment], n.epsilon)](int64_t at) {
+            const double delta = (double)delta_at[at];
+            return double2{delta * (double)((own[at] - middle) * factor), delta};
+        };
     }
 };
 
@@ -280,19 +286,26 @@ struct ToGradients {
 /* ---- Each element by itself ---- */
 
 /* A warp for the values of a channel, or, if those are few, of a position. body(place in x (rows,
- * positions, channels, inner), channel, moment) for every element. */
-template <bool kNarrow, class Body>
-static __device__ void each_element(const ewck_norm &n, int64_t rows, Body body)
+ * positions, channels, inner), of(channel, moment)) for every element. */
+template <bool kNarrow, class Of, class Body>
+static __device__ void each_element(const ewck_norm &n, int64_t rows, Of of, Body body)
 {
     const int lane = threadIdx.x % kWarp;
     const int64_t width = kNarrow ? n.channels * n.inner : n.inner;
     const int64_t lines = rows * n.positions * (kNarrow ? 1 : n.channels);
     for (int64_t line = first_item() / kWarp; line < lines; line += item_stride() / kWarp) {
-        const int64_t position = kNarrow ? line : line / n.channels; /* of all samples' */
-        for (int64_t i = lane; i < width; i += kWarp) {
-            const int64_t channel = kNarrow ? i / n.inner : line % n.channels;
-            body(line * width + i, channel, moment_of(n, 0, position, channel));
+        if (kNarrow) {
+            for (int64_t i = lane; i < width; i += kWarp) {
+                const int64_t channel = (int32_t)i / (int32_t)n.inner;
+                body(line * width + i, of(channel, moment_of(n, line, channel)));
+            }
+            continue;
         }
+        const int64_t position = (int32_t)line / (int32_t)n.channels; /* of all samples' */
+        const int64_t channel = line - position * n.channels;
+        const auto its = of(channel, moment_of(n, position, channel));
+        for (int64_t i = lane; i < width; i += kWarp)
+            body(line * width + i, its);
     }
 }
 
@@ -303,12 +316,21 @@ static __global__ void norm_forward_kernel(float *__restrict__ y, float *__restr
     const float *__restrict__ w, const float *__restrict__ bias, ewck_norm n, int64_t rows,
     int activation)
 {
-    each_element<kNarrow>(n, rows, [&](int64_t i, int64_t channel, int64_t moment) {
-        const float h = (x[i] - mean[moment]) * ewci_norm_factor(variance[moment], n.epsilon);
-        const float value = fmaf(h, w ? w[channel] : 1.0f, bias ? bias[channel] : 0.0f);
-        if (z) z[i] = value;
-        y[i] = ewci_activation(value, activation);
-    });
+    struct Affine {
+        float middle, factor, scale, shift;
+    };
+    each_element<kNarrow>(
+        n, rows,
+        [&](int64_t channel, int64_t moment) {
+            return Affine{mean[moment], ewci_norm_factor(variance[moment], n.epsilon),
+                w ? w[channel] : 1.0f, bias ? bias[channel] : 0.0f};
+        },
+        [&](int64_t i, const Affine &of) {
+            const float h = (x[i] - of.middle) * of.factor;
+            const float value = fmaf(h, of.scale, of.shift);
+            if (z) z[i] = value;
+            y[i] = ewci_activation(value, activation);
+        });
 }
 
 /* Through moments that are constants, or with sums (2, channels), of d and of d h over `count`
@@ -319,17 +341,25 @@ static __global__ void norm_backward_kernel(float *__restrict__ dx, const float 
     const float *__restrict__ w, const float *__restrict__ sums, ewck_norm n, int64_t repeats,
     int64_t rows, float count)
 {
+    struct Slope {
+        float middle, factor, scale, of_d, of_dh;
+    };
     const int64_t size = rows * n.positions * n.channels * n.inner;
-    each_element<kNarrow>(n, rows, [&](int64_t i, int64_t channel, int64_t moment) {
-        const float factor = ewci_norm_factor(variance[moment], n.epsilon);
-        const float h = (x[i] - mean[moment]) * factor;
-        const float off =
-            sums ? sums[channel] / count + h * (sums[n.channels + channel] / count) : 0.0f;
-        for (int64_t repeat = 0; repeat < repeats; repeat++) {
-            const float delta = d[repeat * size + i] - off;
-            dx[repeat * size + i] = (w ? w[channel] * delta : delta) * factor;
-        }
-    });
+    each_element<kNarrow>(
+        n, rows,
+        [&](int64_t channel, int64_t moment) {
+            return Slope{mean[moment], ewci_norm_factor(variance[moment], n.epsilon),
+                w ? w[channel] : 1.0f, sums ? sums[channel] / count : 0.0f,
+                sums ? sums[n.channels + channel] / count : 0.0f};
+        },
+        [&](int64_t i, const Slope &of) {
+            const float h = sums ? (x[i] - of.middle) * of.factor : 0.0f;
+            const float off = of.of_d + h * of.of_dh;
+            for (int64_t repeat = 0; repeat < repeats; repeat++) {
+                const float delta = d[repeat * size + i] - off;
+                dx[repeat * size + i] = of.scale * delta * of.factor;
+            }
+        });
 }
 
 /* Out: kept_mean, kept_variance (channels); `unbiased` is n / (n - 1), 0 where n is 1. */
@@ -348,8 +378,13 @@ static __global__ void norm_keep_kernel(float *__restrict__ kept_mean,
 
 static bool is_norm(const ewck_norm &n, int64_t repeats, int64_t rows)
 {
-    return repeats >= 0 && rows >= 0 && n.positions > 0 && n.channels > 0 && n.inner > 0 &&
-           n.groups > 0 && n.channels % n.groups == 0;
+    if (repeats < 0 || rows < 0 || n.positions <= 0 || n.channels <= 0 || n.inner <= 0 ||
+        n.groups <= 0 || n.channels % n.groups != 0)
+        return false;
+    /* Values of a position, samples, and channels of all positions are counted in 32 bits. */
+    const int64_t most = INT32_MAX;
+    return n.channels <= most / n.inner && (rows == 0 || repeats <= most / rows) &&
+           (is_narrow(n) || rows <= most / n.positions / n.channels);
 }
 
 /* Of a kernel that goes over each_element. */
@@ -439,11 +474,12 @@ extern "C" cudaError_t ewck_norm_backward_data(float *dx, const float *d, const 
     }
     const int64_t groups = rows * n.positions * n.groups, size = group_size(n);
     const int64_t all = repeats * groups;
+    const uint64_t per_inner = ewck_inverse(n.inner);
     if (size < kWide)
         EWC_LAUNCH(group_backward_kernel<1>, ewck_grid(all, kBlockWarps), kBlock, 0, stream, dx, d,
-            x, mean, variance, w, n, all, groups, size);
+            x, mean, variance, w, n, per_inner, all, groups, size);
     else
         EWC_LAUNCH(group_backward_kernel<kBlockWarps>, ewck_grid(all, 1), kBlock, 0, stream, dx, d,
-            x, mean, variance, w, n, all, groups, size);
+            x, mean, variance, w, n, per_inner, all, groups, size);
     return cudaGetLastError();
 }

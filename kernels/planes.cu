@@ -4,6 +4,7 @@
 #include "kernels.h"
 
 #include "block.h"
+#include "divide.h"
 #include "gather.h"
 #include "planes.h"
 
@@ -218,10 +219,16 @@ extern "C" cudaError_t ewck_planes_gather(ewck_matrix x, ewck_matrix xx, int32_t
 
 /* ---- The top hidden layer's gradients ---- */
 
-static constexpr int kTopSeeds = 16; /* in shared memory at a time */
+#ifndef EWCK_TOP_SEEDS
+#define EWCK_TOP_SEEDS 128
+#endif
+static constexpr int kTopSeeds = EWCK_TOP_SEEDS; /* in shared memory at a time */
 static constexpr int kTopBlock = 128;
-static constexpr int kTopAhead = 8;    /* rows whose slopes are read together */
-static constexpr int kTopBlocks = 528; /* four on each of 132 multiprocessors */
+static constexpr int kTopAhead = 8; /* rows whose slopes are read together */
+#ifndef EWCK_TOP_BLOCKS
+#define EWCK_TOP_BLOCKS 528 /* four on each of 132 multiprocessors */
+#endif
+static constexpr int kTopBlocks = EWCK_TOP_BLOCKS;
 
 /* Of a column of the high plane in rows [row, end). */
 static __device__ void read_slopes(
@@ -285,16 +292,16 @@ static __global__ void __launch_bounds__(kTopBlock) top_kernel(ewck_matrix d, ew
             const int64_t here = repeats - first < kTopSeeds ? repeats - first : kTopSeeds;
             const int64_t last = top + group < q.rows ? top + group : q.rows;
             const int64_t end = inside ? last : top;
+            const uint64_t per_repeat = ewck_inverse(here);
             uint2 next[kTopAhead] = {};
             read_slopes(next, below, top, end, col);
             __syncthreads(); /* all have read the former ones */
             for (int k = (int)threadIdx.x; k < kTopSeeds * kClasses; k += kTopBlock) {
-                const int64_t item = k / kClasses, j = k % kClasses;
-                const int64_t row = top + item / here, repeat = first + item % here;
+                const int item = k / kClasses, j = k % kClasses; /* row by row, all its repeats */
+                const int down = ewck_divide(item, per_repeat);
+                const int64_t row = top + down, repeat = first + (item - down * (int)here);
                 reinterpret_cast<float *>(seed)[k] =
-                    item < group * here && row < q.rows && j < classes
-                        ? seeds[(repeat * q.rows + row) * classes + j]
-                        : 0.0f;
+                    row < last && j < classes ? seeds[(repeat * q.rows + row) * classes + j] : 0.0f;
             }
             __syncthreads();
             for (int64_t row = top; row < end; row++) {
@@ -325,10 +332,12 @@ extern "C" cudaError_t ewck_planes_top(ewck_matrix d, ewck_matrix q, const float
         return cudaErrorInvalidValue;
     if (q.rows == 0 || q.cols == 0 || repeats == 0) return cudaSuccess;
     const int64_t across = (q.leading + 4 * kTopBlock - 1) / (4 * kTopBlock);
-    const int64_t group = repeats < kTopSeeds ? kTopSeeds / repeats : 1;
     if (across > 65535) return cudaErrorInvalidValue;
-    const unsigned blocks = ewck_grid(q.rows, group);
-    const dim3 grid(blocks < kTopBlocks ? blocks : kTopBlocks, (unsigned)across);
+    /* As many rows as have room, but all blocks equally many. */
+    const int64_t room = repeats < kTopSeeds ? kTopSeeds / repeats : 1;
+    const int64_t turns = (q.rows + room * kTopBlocks - 1) / (room * kTopBlocks);
+    const int64_t group = (q.rows + turns * kTopBlocks - 1) / (turns * kTopBlocks);
+    const dim3 grid(ewck_grid(q.rows, group), (unsigned)across);
     const auto kernel = classes <= 4    ? top_kernel<4>
                         : classes <= 8  ? top_kernel<8>
                         : classes <= 12 ? top_kernel<12>

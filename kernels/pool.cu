@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "block.h"
+#include "divide.h"
 
 /* A pooling along one plane, in 32 bits. */
 struct Pool {
@@ -61,21 +62,42 @@ static __device__ float mean_factor(const Pool &pool)
     return 1.0f / (float)(pool.kernel[0] * pool.kernel[1]);
 }
 
-/* Out: y (planes, out), n elements. In: x (planes, size). */
-static __global__ void pool_forward_kernel(
-    float *__restrict__ y, const float *__restrict__ x, Pool pool, int64_t n, int kind)
+/* Places of planes, some planes at a time, so that 32 bits count them: (repeats, count, places) of
+ * planes [first, first + count) of `planes`. */
+struct Places {
+    int32_t n, places, cols, count;
+    uint64_t per_place, per_col, per_plane; /* inverses */
+    int64_t first, planes;
+};
+
+struct Place {
+    int64_t plane, repeated; /* the same of all repeats' planes */
+    int32_t at, row, col;
+};
+
+static __device__ Place place_of(const Places &all, int32_t i)
 {
-    const int places = pool.out[0] * pool.out[1];
-    for (int64_t i = first_item(); i < n; i += item_stride()) {
-        const int at = (int)(i % places), row = at / pool.out[1], col = at % pool.out[1];
-        const float *const plane = x + i / places * pool.size[0] * pool.size[1];
+    const int32_t plane = ewck_divide(i, all.per_place), at = i - plane * all.places;
+    const int32_t row = ewck_divide(at, all.per_col), repeat = ewck_divide(plane, all.per_plane);
+    const int64_t own = all.first + (plane - repeat * all.count);
+    return {own, repeat * all.planes + own, at, row, at - row * all.cols};
+}
+
+/* Out: y (planes, out). In: x (planes, size). */
+static __global__ void pool_forward_kernel(
+    float *__restrict__ y, const float *__restrict__ x, Pool pool, Places outs, int kind)
+{
+    for (int64_t i = first_item(); i < outs.n; i += item_stride()) {
+        const Place out = place_of(outs, (int32_t)i);
+        const float *const plane = x + out.plane * pool.size[0] * pool.size[1];
+        float *const to = y + out.plane * outs.places + out.at;
         if (kind == EWCK_POOL_MAX) {
-            y[i] = plane[largest(pool, plane, row, col)];
+            *to = plane[largest(pool, plane, out.row, out.col)];
             continue;
         }
         float sum = 0.0f;
-        each_place(pool, row, col, [&](int place) { sum += plane[place]; });
-        y[i] = sum * mean_factor(pool);
+        each_place(pool, out.row, out.col, [&](int place) { sum += plane[place]; });
+        *to = sum * mean_factor(pool);
     }
 }
 
@@ -96,26 +118,26 @@ static __device__ bool is_in_window(const Pool &pool, int i, int place, int wind
     return (place + pool.padding[i] - window * pool.stride[i]) % pool.dilation[i] == 0;
 }
 
-/* Out: dx (repeats * planes, size), n elements. In: d (repeats * planes, out), x (planes, size). */
+/* Out: dx (repeats * planes, size). In: d (repeats * planes, out), x (planes, size). */
 static __global__ void pool_backward_kernel(float *__restrict__ dx, const float *__restrict__ d,
-    const float *__restrict__ x, Pool pool, int64_t planes, int64_t n, int kind)
+    const float *__restrict__ x, Pool pool, Places ins, int kind)
 {
-    const int places = pool.size[0] * pool.size[1];
-    for (int64_t i = first_item(); i < n; i += item_stride()) {
-        const int at = (int)(i % places), row = at / pool.size[1], col = at % pool.size[1];
-        const float *const from = d + i / places * pool.out[0] * pool.out[1];
-        const float *const plane = x + i / places % planes * places;
-        const int last_row = last_window(pool, 0, row), last_col = last_window(pool, 1, col);
+    for (int64_t i = first_item(); i < ins.n; i += item_stride()) {
+        const Place in = place_of(ins, (int32_t)i);
+        const float *const from = d + in.repeated * pool.out[0] * pool.out[1];
+        const float *const plane = x + in.plane * ins.places;
+        const int last_row = last_window(pool, 0, in.row), last_col = last_window(pool, 1, in.col);
         float sum = 0.0f;
-        for (int r = first_window(pool, 0, row); r <= last_row; r++) {
-            if (!is_in_window(pool, 0, row, r)) continue;
-            for (int c = first_window(pool, 1, col); c <= last_col; c++) {
-                if (!is_in_window(pool, 1, col, c)) continue;
-                if (kind == EWCK_POOL_MEAN || largest(pool, plane, r, c) == at)
+        for (int r = first_window(pool, 0, in.row); r <= last_row; r++) {
+            if (!is_in_window(pool, 0, in.row, r)) continue;
+            for (int c = first_window(pool, 1, in.col); c <= last_col; c++) {
+                if (!is_in_window(pool, 1, in.col, c)) continue;
+                if (kind == EWCK_POOL_MEAN || largest(pool, plane, r, c) == in.at)
                     sum += from[r * pool.out[1] + c];
             }
         }
-        dx[i] = kind == EWCK_POOL_MEAN ? sum * mean_factor(pool) : sum;
+        dx[in.repeated * ins.places + in.at] =
+            kind == EWCK_POOL_MEAN ? sum * mean_factor(pool) : sum;
     }
 }
 
@@ -129,22 +151,24 @@ static bool is_tiled(const Pool &pool)
     return true;
 }
 
-/* The same where it does, by a thread for each window: n windows. */
+/* The same where it does, by a thread for each window. */
 static __global__ void pool_backward_tiles_kernel(float *__restrict__ dx,
-    const float *__restrict__ d, const float *__restrict__ x, Pool pool, int64_t planes, int64_t n,
-    int kind)
+    const float *__restrict__ d, const float *__restrict__ x, Pool pool, Places outs, int kind)
 {
-    const int windows = pool.out[0] * pool.out[1], places = pool.size[0] * pool.size[1];
-    for (int64_t i = first_item(); i < n; i += item_stride()) {
-        const int64_t plane = i / windows;
-        const int at = (int)(i - plane * windows), row = at / pool.out[1], col = at % pool.out[1];
-        float *const to = dx + plane * places;
-        const float sum = d[i], mean = sum * mean_factor(pool);
-        const int best =
-            kind == EWCK_POOL_MAX ? largest(pool, x + plane % planes * places, row, col) : -1;
-        each_place(pool, row, col, [&](int place) {
-            to[place] = kind == EWCK_POOL_MEAN ? mean : place == best ? sum : 0.0f;
-        });
+    const int width = pool.size[1], places = pool.size[0] * width;
+    for (int64_t i = first_item(); i < outs.n; i += item_stride()) {
+        const Place out = place_of(outs, (int32_t)i);
+        const int corner = out.row * pool.kernel[0] * width + out.col * pool.kernel[1];
+        float *const to = dx + out.repeated * places + corner;
+        const float sum = d[out.repeated * outs.places + out.at], mean = sum * mean_factor(pool);
+        const int best = kind == EWCK_POOL_MAX
+                             ? largest(pool, x + out.plane * places, out.row, out.col) - corner
+                             : -1;
+        for (int row = 0; row < pool.kernel[0]; row++)
+            for (int col = 0; col < pool.kernel[1]; col++) {
+                const int at = row * width + col;
+                to[at] = kind == EWCK_POOL_MEAN ? mean : at == best ? sum : 0.0f;
+            }
     }
 }
 
@@ -158,32 +182,59 @@ static bool is_too_large(const ewck_conv &c)
     return false;
 }
 
+#ifndef EWCK_POOL_ROOM
+#define EWCK_POOL_ROOM INT32_MAX /* places of a launch */
+#endif
+
+/* launch(places) for some planes of `size` after others, with all repeats of each. */
+template <class Launch>
+static cudaError_t each_piece(
+    const int (&size)[2], int64_t planes, int64_t repeats, const Launch &launch)
+{
+    const int64_t places = (int64_t)size[0] * size[1], each = places * repeats;
+    if (each > INT32_MAX) return cudaErrorInvalidValue;
+    const int64_t room = EWCK_POOL_ROOM / each, most = room > 1 ? room : 1;
+    Places of = {
+        0, (int32_t)places, size[1], 0, ewck_inverse(places), ewck_inverse(size[1]), 0, 0, planes};
+    for (; of.first < planes; of.first += most) {
+        const int64_t count = planes - of.first < most ? planes - of.first : most;
+        of.count = (int32_t)count;
+        of.n = (int32_t)(count * each);
+        of.per_plane = ewck_inverse(count);
+        launch(of);
+    }
+    return cudaGetLastError();
+}
+
 extern "C" cudaError_t ewck_pool_forward(float *y, const float *x, const ewck_conv *host_pool,
     int64_t rows, int kind, cudaStream_t stream)
 {
     const ewck_conv &c = *host_pool;
-    const int64_t n = rows * c.channels * c.out[0] * c.out[1];
-    if (n < 0 || is_too_large(c)) return cudaErrorInvalidValue;
-    if (n == 0) return cudaSuccess;
-    EWC_LAUNCH(
-        pool_forward_kernel, ewck_grid(n, kBlock), kBlock, 0, stream, y, x, pool_of(c), n, kind);
-    return cudaGetLastError();
+    if (rows < 0 || is_too_large(c)) return cudaErrorInvalidValue;
+    if (rows == 0) return cudaSuccess;
+    const Pool pool = pool_of(c);
+    return each_piece(pool.out, rows * c.channels, 1, [&](const Places &outs) {
+        EWC_LAUNCH(pool_forward_kernel, ewck_grid(outs.n, kBlock), kBlock, 0, stream, y, x, pool,
+            outs, kind);
+    });
 }
 
 extern "C" cudaError_t ewck_pool_backward(float *dx, const float *d, const float *x,
     const ewck_conv *host_pool, int64_t repeats, int64_t rows, int kind, cudaStream_t stream)
 {
     const ewck_conv &c = *host_pool;
-    const int64_t planes = rows * c.channels, n = repeats * planes * c.size[0] * c.size[1];
-    if (n < 0 || is_too_large(c)) return cudaErrorInvalidValue;
-    if (n == 0) return cudaSuccess;
+    if (repeats < 0 || rows < 0 || is_too_large(c)) return cudaErrorInvalidValue;
+    if (repeats == 0 || rows == 0) return cudaSuccess;
     const Pool pool = pool_of(c);
-    const int64_t windows = repeats * planes * c.out[0] * c.out[1];
-    if (is_tiled(pool))
-        EWC_LAUNCH(pool_backward_tiles_kernel, ewck_grid(windows, kBlock), kBlock, 0, stream, dx, d,
-            x, pool, planes, windows, kind);
-    else
-        EWC_LAUNCH(pool_backward_kernel, ewck_grid(n, kBlock), kBlock, 0, stream, dx, d, x, pool,
-            planes, n, kind);
-    return cudaGetLastError();
+    const bool tiled = is_tiled(pool);
+    return each_piece(
+        tiled ? pool.out : pool.size, rows * c.channels, repeats, [&](const Places &places) {
+            const unsigned grid = ewck_grid(places.n, kBlock);
+            if (tiled)
+                EWC_LAUNCH(pool_backward_tiles_kernel, grid, kBlock, 0, stream, dx, d, x, pool,
+                    places, kind);
+            else
+                EWC_LAUNCH(
+                    pool_backward_kernel, grid, kBlock, 0, stream, dx, d, x, pool, places, kind);
+        });
 }

@@ -2,6 +2,8 @@
 /* What the launchers of kernels/kernels.h refuse, which the backend never asks of them. */
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #ifdef EWC_TEST_EMULATION
 
 #include "emulation/emulation.h"
@@ -137,6 +139,31 @@ TEST(EmulatedLaunchers, RefuseImpossibleLayers)
     refuses(good, 1, -1);
     refuses(good, -1, 1);
 
+    /* On tensor cores, where channels are part of what is counted. */
+    const int64_t side = (int64_t)1 << 14;
+    const ewck_conv plane = {8, {side, side}, 8, {side, side}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, 1};
+    const ewck_conv window = {
+        32, {8, 8}, 32, {8, 8}, {side / 2, side / 2}, {1, 1}, {0, 0}, {1, 1}, 1};
+    for (const ewck_conv &c : {bad[2], plane, window}) {
+        ewck_conv wide = c;
+        wide.groups = 1;
+        wide.filters = wide.channels = std::max<int64_t>(8, c.channels);
+        EXPECT_REFUSED(
+            ewck_conv_planes_forward(x, x, x, x, x, &wide, 1, 0, nullptr, EWCK_CONV_PLAIN, stream));
+        EXPECT_REFUSED(
+            ewck_conv_planes_backward_data(x, x, x, &wide, 1, nullptr, EWCK_CONV_PLAIN, stream));
+        EXPECT_REFUSED(ewck_conv_planes_backward_weight(
+            x, x, x, x, &wide, 1, 1, EWCK_MODE_SQUARE, nullptr, EWCK_CONV_PLAIN, stream));
+    }
+    const int64_t many = (int64_t)INT32_MAX / 64;
+    EXPECT_REFUSED(ewck_sample_products_planes(
+        x, x, x, x, 1, 1, many, 8, 72, EWCK_MODE_SQUARE, nullptr, EWCK_CONV_PLAIN, stream));
+    EXPECT_REFUSED(ewck_sample_products_planes(
+        x, x, x, x, 1, 1, many, 72, 8, EWCK_MODE_SQUARE, nullptr, EWCK_CONV_PLAIN, stream));
+    ewck_conv pool = good;
+    pool.size[0] = pool.out[0] = pool.size[1] = pool.out[1] = side;
+    EXPECT_REFUSED(ewck_pool_backward(x, x, x, &pool, 10, 1, EWCK_POOL_MAX, stream));
+
     for (int at = 0; at < 5; at++) {
         int64_t counts[] = {1, 1, 1, 1, 1};
         counts[at] = -1;
@@ -168,6 +195,14 @@ TEST(EmulatedLaunchers, RefuseImpossibleLayers)
     refuses_norm(odd, 1, 1);
     refuses_norm(norm, 1, -1);
     refuses_norm(norm, -1, 1);
+    ewck_norm wide = norm, high = norm;
+    wide.channels = 1 << 30;
+    wide.inner = 2;
+    refuses_norm(wide, 1, 1);
+    high.inner = 64;
+    refuses_norm(high, 1, (int64_t)1 << 30);
+    EXPECT_REFUSED(ewck_norm_backward_weight(
+        x, x, x, x, x, x, &norm, 2, (int64_t)1 << 30, EWCK_MODE_SQUARE, d, stream));
     EXPECT_REFUSED(ewck_norm_keep(x, x, x, x, -1, 1, 0, stream));
     EXPECT_REFUSED(ewck_norm_keep(x, x, x, x, 1, 0, 0, stream));
 }
