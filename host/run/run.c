@@ -21,13 +21,6 @@
 #include "options.h"
 #include "run.h"
 
-double ewci_run_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 char *ewci_run_path(const char *folder, const char *name)
 {
     char *path = NULL;
@@ -82,7 +75,7 @@ done:
 static ewc_status measure(ewc_run *run)
 {
     ewc_run_result *const r = &run->result;
-    r->seconds = ewci_run_now() - run->start;
+    r->seconds = ewci_now() - run->start;
     r->seconds_training = r->seconds - r->seconds_fisher - r->seconds_evaluation;
     r->metrics = ewc_trainer_metrics(run->trainer, r->done);
     return ewc_trainer_measures(run->trainer, r->done, &run->measures, sizeof run->measures);
@@ -91,7 +84,7 @@ static ewc_status measure(ewc_run *run)
 /* Leaves model and result of the finished tasks in the folder; the model is as after them. */
 static ewc_status save_finished(ewc_run *run)
 {
-    const double begin = ewci_run_now();
+    const double begin = ewci_now();
     ewc_status status = EWC_OK;
     char *text = NULL;
     EWCI_TRY(measure(run));
@@ -99,7 +92,7 @@ static ewc_status save_finished(ewc_run *run)
     EWCI_TRY(ewc_run_result_json(run, &text));
     EWCI_TRY(write_text(run, "result.json", text));
     run->result.saved = run->result.done;
-    run->saved_at = ewci_run_now();
+    run->saved_at = ewci_now();
     run->save_seconds = run->saved_at - begin;
 done:
     free(text);
@@ -196,7 +189,7 @@ done:
 static ewc_status keep_finished(ewc_run *run)
 {
     static const double between_saves = 60.0, share = 0.01; /* seconds; of them, for a save */
-    const double since = ewci_run_now() - run->saved_at;
+    const double since = ewci_now() - run->saved_at;
     ewc_status status = EWC_OK;
     if (run->result.done == run->result.tasks) return EWC_OK; /* the end saves itself */
     EWCI_TRY(make_task_model(run));
@@ -909,7 +902,7 @@ ewc_status ewc_run_execute(ewc_run *run)
     run->executed = 1;
     ewc_status status = EWC_OK;
     if (!run->resumes) {
-        run->start = run->state_at = ewci_run_now();
+        run->start = run->state_at = ewci_now();
         status = ewci_run_start(run);
         if (status == EWC_OK) status = begin(run);
         if (status == EWC_OK && run->former != NULL) status = ewci_run_take_former(run);

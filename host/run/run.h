@@ -136,9 +136,6 @@ size_t ewci_run_state_bytes(const ewc_run *run);
 /* All that a finished run has changed, into a state or out of it. */
 ewc_status ewci_run_exchange_end(ewc_run *run, ewci_state *state);
 
-/* Seconds of a clock that only goes on. */
-double ewci_run_now(void);
-
 /* folder/name; NULL if out of memory. free() it. */
 char *ewci_run_path(const char *folder, const char *name);
 

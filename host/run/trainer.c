@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "../backend/paper.h"
 #include "../base/enter.h"
@@ -122,13 +121,6 @@ struct ewc_trainer {
     double polled;    /* when the callback was last called */
     ewci_fault fault; /* that ended training; without an option: none */
 };
-
-static double seconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* ---- Creation ---- */
 
@@ -531,7 +523,7 @@ done:
 static ewc_status emit(ewc_trainer *trainer, const ewc_event *event)
 {
     if (!trainer->options.on_event) return EWC_OK;
-    trainer->polled = seconds_now();
+    trainer->polled = ewci_now();
     if (trainer->options.on_event(trainer->options.event_user, event) == 0) return EWC_OK;
     const long long task = (long long)event->task + 1;
     if (task == 0) return ewci_fail(EWC_ERR_STOPPED, "stopped before task 1");
@@ -552,7 +544,7 @@ static ewc_status poll(void *context)
         .task_end = trainer->at.phase >= FISHER,
         .loss = NAN,
         .penalty = NAN};
-    if (!trainer->busy || seconds_now() - trainer->polled < between_polls) return EWC_OK;
+    if (!trainer->busy || ewci_now() - trainer->polled < between_polls) return EWC_OK;
     return emit(trainer, &event);
 }
 
@@ -725,7 +717,7 @@ static int64_t samples_of(const ewc_trainer *trainer, const evaluation *e, int64
 /* Does it; `event` is what will be told of it. */
 static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const evaluation *e)
 {
-    const double begin = seconds_now();
+    const double begin = ewci_now();
     for (int64_t j = 0; j <= e->last; j++)
         e->samples[j] = samples_of(trainer, e, j);
     const int is_counted = event->task_end && e->split == EWC_SPLIT_TEST &&
@@ -747,7 +739,7 @@ static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const e
     event->rmse = ewc_trainer_rmse(trainer) ? trainer->errors : NULL;
     event->rests_on = e->samples;
     event->tasks = e->seen;
-    event->seconds = seconds_now() - begin;
+    event->seconds = ewci_now() - begin;
     return EWC_OK;
 }
 
@@ -1129,7 +1121,7 @@ static ewc_status train_task(ewc_trainer *trainer, int64_t t)
 {
     const ewc_train_options *const o = &trainer->options;
     position *const at = &trainer->at;
-    const double begin = seconds_now();
+    const double begin = ewci_now();
     task_run run = {0};
     ewc_event event = {.task = t, .loss = NAN, .penalty = NAN};
     ewc_status status;
@@ -1149,7 +1141,7 @@ static ewc_status train_task(ewc_trainer *trainer, int64_t t)
         event.step = at->step;
         event.epoch = (at->step - 1) / run.steps_per_epoch;
         event.lr = scheduled_lr(trainer, &run, at->step - 1);
-        event.seconds = seconds_now() - begin;
+        event.seconds = ewci_now() - begin;
         const int is_last = at->step == run.steps;
         const int checks = trainer->stopping && (at->step % validate_every == 0 || is_last);
         /* Before a check, too: it may end the task, and NaNs must never be the best weights. */
@@ -1162,7 +1154,7 @@ static ewc_status train_task(ewc_trainer *trainer, int64_t t)
     }
     event.step = at->step;
     EWCI_TRY(leave_task(trainer, &run, &event));
-    event.seconds = seconds_now() - begin;
+    event.seconds = ewci_now() - begin;
     EWCI_TRY(emit(trainer, &event));
 done:
     free_graph(trainer, &run);
@@ -1183,7 +1175,7 @@ static int poll_fisher(void *user)
     fisher_poll *const poll = user;
     const ewc_train_options *const o = &poll->trainer->options;
     if (!o->on_event) return 0;
-    poll->event.seconds = seconds_now() - poll->begin;
+    poll->event.seconds = ewci_now() - poll->begin;
     return o->on_event(o->event_user, &poll->event);
 }
 
@@ -1191,7 +1183,7 @@ static int poll_fisher(void *user)
 static ewc_status weigh_task(ewc_trainer *trainer, int64_t t)
 {
     const ewc_train_options *const o = &trainer->options;
-    fisher_poll poll = {trainer, {.kind = EWC_EVENT_FISHER, .task = t}, seconds_now()};
+    fisher_poll poll = {trainer, {.kind = EWC_EVENT_FISHER, .task = t}, ewci_now()};
     ewc_status status;
     if (o->importance == EWC_IMPORTANCE_ONE)
         EWCI_TRY(ewc_fisher_fill(trainer->fisher, 1.0f));
@@ -1203,7 +1195,7 @@ static ewc_status weigh_task(ewc_trainer *trainer, int64_t t)
             ewci_fisher_compute(trainer->fisher, trainer->tasks, t, o->fisher, poll_fisher, &poll));
     EWCI_TRY(ewc_fisher_statistics(trainer->fisher, trainer->stats, trainer->model->segment_count));
     ewc_event event = poll.event;
-    event.seconds = seconds_now() - poll.begin;
+    event.seconds = ewci_now() - poll.begin;
     event.samples = ewc_fisher_samples(trainer->fisher);
     event.rows = ewc_fisher_rows(trainer->fisher);
     event.dropped = ewc_fisher_dropped(trainer->fisher);
@@ -1263,7 +1255,7 @@ static ewc_status enter(ewc_trainer *trainer, const char *function, position at,
             EWC_ERR_ARGUMENT, "%s: called from a callback of the same trainer", function);
     trainer->busy = 1;
     trainer->at = at;
-    trainer->polled = seconds_now();
+    trainer->polled = ewci_now();
     const ewc_status status = work(trainer, at.task);
     trainer->busy = 0;
     return status;
