@@ -769,6 +769,12 @@ static ewc_status describe_file(
             path, other);
     if (network != NULL)
         describe_network(info, network);
+    else if (json_object_get(root, "head.weight") == NULL)
+        return ewci_fail(EWC_ERR_CHECKPOINT,
+            "%s: has no tensor head.weight, as a multilayer perceptron has here; of other names, "
+            "the "
+            "file that ewc consolidate --init-map makes of it does",
+            path);
     else if (!read_layers(info, root, length / 4))
         return ewci_fail(EWC_ERR_CHECKPOINT,
             "%s: its tensors are not those of a multilayer perceptron of its length", path);
