@@ -23,7 +23,7 @@
 #include "../methods/replay.h"
 #include "../methods/stopping.h"
 #include "../methods/teacher.h"
-#include "../network/model.h"
+#include "../network/pass.h"
 #include "confusion.h"
 #include "joint_score.h"
 #include "trainer.h"
