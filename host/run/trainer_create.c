@@ -138,6 +138,142 @@ done:
     return status;
 }
 
+/* What no option says alone: the model's part, and that of the tasks. */
+static ewc_status check_fit(
+    const ewc_model *model, ewc_tasks *tasks, const ewc_train_options *o, ewc_estimator estimator)
+{
+    if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_trainer_create: the model maps %lld to %lld, the tasks need %lld to %lld",
+            (long long)model->inputs, (long long)model->outputs, (long long)ewc_tasks_inputs(tasks),
+            (long long)ewc_tasks_outputs(tasks));
+    ewc_status status;
+    EWCI_TRY(ewci_likelihood_fits(model, tasks));
+    EWCI_TRY(check_likelihood(model, o, estimator));
+    if (o->distill_temperature > 0.0f &&
+        (o->joint || ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK))
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "scenario: learning without forgetting needs domain or class, and one task at a time");
+    if (o->patience > 0 && ewc_tasks_rows(tasks, 0, EWC_SPLIT_VALIDATION) == 0)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "patience: early stopping needs tasks with validation rows");
+done:
+    return status;
+}
+
+/* Host memory for all that is found. */
+static ewc_status create_results(ewc_trainer *trainer)
+{
+    const ewc_model *const model = trainer->model;
+    const int64_t count = trainer->count;
+    trainer->accuracy = nan_array(count * count);
+    trainer->baseline = nan_array(count);
+    trainer->validation = nan_array(count);
+    trainer->row = nan_array(count);
+    trainer->lowest = nan_array(count * count);
+    trainer->losses = nan_array(count);
+    trainer->errors = nan_array(count);
+    trainer->rmse = nan_array(count * count);
+    trainer->width = ewci_likelihood_sums(model, trainer->tasks);
+    trainer->sums = ewci_calloc((size_t)(count * trainer->width), sizeof *trainer->sums);
+    trainer->accuracy_samples = zero_array(count * count);
+    trainer->baseline_samples = zero_array(count);
+    trainer->validation_samples = zero_array(count);
+    trainer->row_samples = zero_array(count);
+    trainer->fewest_samples = zero_array(count * count);
+    trainer->stats = ewci_calloc((size_t)model->segment_count, sizeof *trainer->stats);
+    if (trainer->accuracy && trainer->baseline && trainer->validation && trainer->row &&
+        trainer->lowest && trainer->losses && trainer->errors && trainer->rmse && trainer->sums &&
+        trainer->accuracy_samples && trainer->baseline_samples && trainer->validation_samples &&
+        trainer->row_samples && trainer->fewest_samples && trainer->stats)
+        return EWC_OK;
+    return ewci_fail(EWC_ERR_MEMORY, "ewc_trainer_create: out of memory");
+}
+
+/* Memory of training steps, `replayed` rows of which may join a batch, and of evaluations. */
+static ewc_status create_passes(ewc_trainer *trainer, int64_t replayed)
+{
+    const ewc_train_options *const o = &trainer->options;
+    ewc_backend *const be = trainer->model->be;
+    const int64_t rows = o->replay == EWC_REPLAY_JOIN ? o->batch + replayed : o->batch;
+    ewc_status status;
+    ewci_purpose_set(EWCI_FOR_EVALUATION);
+    EWCI_TRY(create_evaluation(trainer));
+    ewci_purpose_set(EWCI_FOR_TRAINING);
+    EWCI_TRY(ewci_pass_create(&trainer->pass, trainer->model, rows, rows, 0));
+    EWCI_TRY(ewci_device_alloc(be, &trainer->tally, 1, sizeof *trainer->tally));
+    EWCI_TRY(ewci_device_alloc(
+        be, &trainer->scores, trainer->count * trainer->width, sizeof *trainer->scores));
+done:
+    return status;
+}
+
+/* What the options ask for beside plain steps and F. */
+static ewc_status create_methods(ewc_trainer *trainer, int64_t replayed)
+{
+    const ewc_train_options *const o = &trainer->options;
+    ewc_model *const model = trainer->model;
+    ewc_tasks *const tasks = trainer->tasks;
+    ewc_status status = EWC_OK;
+    ewci_purpose_set(EWCI_FOR_METHOD);
+    if (o->joint) { /* the maps of all tasks, so that those of fewer stay where they are */
+        ewci_task_view all;
+        EWCI_TRY(ewci_tasks_select_joint(tasks, &all, EWC_SPLIT_TRAIN, trainer->count));
+    }
+    if (o->distill_temperature > 0.0f)
+        EWCI_TRY(ewci_teacher_create(
+            &trainer->teacher, model, o->batch, o->distill_temperature, o->distill_weight));
+    if (o->patience > 0) EWCI_TRY(ewci_stopping_create(&trainer->stopping, model, o->patience));
+    if (o->class_weights == EWC_CLASS_WEIGHTS_BALANCED)
+        EWCI_TRY(ewci_balance_create(&trainer->balance, tasks));
+    if (o->replay != EWC_REPLAY_NONE)
+        EWCI_TRY(ewci_replay_create(
+            &trainer->replay, model, tasks, o->replay, o->memory, replayed, o->seed));
+done:
+    return status;
+}
+
+/* F of a task, of whichever importance. */
+static ewc_status create_importance(ewc_trainer *trainer)
+{
+    const ewc_train_options *const o = &trainer->options;
+    ewc_model *const model = trainer->model;
+    ewc_tasks *const tasks = trainer->tasks;
+    const int64_t logits = ewci_tasks_scenario(tasks) == EWC_SCENARIO_CLASS
+                               ? model->outputs
+                               : ewc_tasks_classes(tasks);
+    int64_t most = 0;
+    ewc_status status;
+    ewci_purpose_set(EWCI_FOR_FISHER);
+    EWCI_TRY(ewc_fisher_create(&trainer->fisher, model));
+    if (o->fisher_overlap) EWCI_TRY(ewci_overlap_create(&trainer->overlap, model, trainer->count));
+    for (int64_t t = 0; t < trainer->count; t++) {
+        const int64_t samples = ewc_tasks_rows(tasks, t, EWC_SPLIT_TRAIN);
+        most = samples > most ? samples : most;
+    }
+    if (o->importance == EWC_IMPORTANCE_FISHER)
+        EWCI_TRY(ewci_fisher_reserve(trainer->fisher, o->fisher, logits, most));
+    ewci_purpose_set(EWCI_FOR_METHOD);
+    if (o->importance >= EWC_IMPORTANCE_PATH)
+        EWCI_TRY(ewci_path_create(&trainer->path, model, o->patience > 0));
+done:
+    return status;
+}
+
+/* Steps that the backend makes as a whole, where it does, and nothing comes between their parts. */
+static ewc_status create_whole_steps(ewc_trainer *trainer)
+{
+    ewc_tasks *const tasks = trainer->tasks;
+    if (trainer->teacher || trainer->replay || trainer->path ||
+        trainer->model->likelihood.kind != EWCK_LIKELIHOOD_SOFTMAX)
+        return EWC_OK;
+    const int64_t most = ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK && !trainer->options.joint
+                             ? ewc_tasks_classes(tasks)
+                             : trainer->model->outputs;
+    ewci_purpose_set(EWCI_FOR_TRAINING);
+    return ewci_mlp_create(&trainer->mlp, trainer->optimizer, trainer->options.batch, most);
+}
+
 ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *tasks,
     ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *given)
 {
@@ -147,7 +283,6 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
         ewci_tasks_backend(tasks) != model->be)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "ewc_trainer_create: parts that belong to another model or backend");
-    ewc_backend *const be = model->be;
     ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
     ewc_trainer *trainer = NULL;
     ewc_status status;
@@ -155,111 +290,26 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
     EWCI_TRY(ewci_copy_options("ewc_train_options", &o, given, "ewc_trainer_create"));
     EWCI_TRY(ewci_copy_options("ewc_fisher_options", &fisher, o.fisher, "ewc_trainer_create"));
     EWCI_TRY(check_options(&o));
-    if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs) {
-        status = ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_trainer_create: the model maps %lld to %lld, the tasks need %lld to %lld",
-            (long long)model->inputs, (long long)model->outputs, (long long)ewc_tasks_inputs(tasks),
-            (long long)ewc_tasks_outputs(tasks));
-        goto done;
-    }
-    EWCI_TRY(ewci_likelihood_fits(model, tasks));
-    EWCI_TRY(check_likelihood(model, &o, fisher.estimator));
-    const int distills = o.distill_temperature > 0.0f;
-    if (distills && (o.joint || ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK)) {
-        status = ewci_fail(EWC_ERR_ARGUMENT,
-            "scenario: learning without forgetting needs domain or class, and one task at a time");
-        goto done;
-    }
-    if (o.patience > 0 && ewc_tasks_rows(tasks, 0, EWC_SPLIT_VALIDATION) == 0) {
-        status = ewci_fail(
-            EWC_ERR_ARGUMENT, "patience: early stopping needs tasks with validation rows");
-        goto done;
-    }
-    const int64_t count = ewc_tasks_count(tasks);
+    EWCI_TRY(check_fit(model, tasks, &o, fisher.estimator));
     trainer = ewci_calloc(1, sizeof *trainer);
-    if (trainer) {
-        trainer->model = model;
-        trainer->accuracy = nan_array(count * count);
-        trainer->baseline = nan_array(count);
-        trainer->validation = nan_array(count);
-        trainer->row = nan_array(count);
-        trainer->lowest = nan_array(count * count);
-        trainer->losses = nan_array(count);
-        trainer->errors = nan_array(count);
-        trainer->rmse = nan_array(count * count);
-        trainer->width = ewci_likelihood_sums(model, tasks);
-        trainer->sums = ewci_calloc((size_t)(count * trainer->width), sizeof *trainer->sums);
-        trainer->accuracy_samples = zero_array(count * count);
-        trainer->baseline_samples = zero_array(count);
-        trainer->validation_samples = zero_array(count);
-        trainer->row_samples = zero_array(count);
-        trainer->fewest_samples = zero_array(count * count);
-        trainer->stats = ewci_calloc((size_t)model->segment_count, sizeof *trainer->stats);
-    }
-    if (!trainer || !trainer->accuracy || !trainer->baseline || !trainer->validation ||
-        !trainer->row || !trainer->lowest || !trainer->fewest_samples || !trainer->losses ||
-        !trainer->errors || !trainer->rmse || !trainer->sums || !trainer->accuracy_samples ||
-        !trainer->baseline_samples || !trainer->validation_samples || !trainer->row_samples ||
-        !trainer->stats) {
+    if (!trainer) {
         status = ewci_fail(EWC_ERR_MEMORY, "ewc_trainer_create: out of memory");
         goto done;
     }
+    trainer->model = model;
     trainer->tasks = tasks;
     trainer->optimizer = optimizer;
     trainer->state = state;
     trainer->options = o;
     trainer->fisher_options = fisher;
     trainer->options.fisher = &trainer->fisher_options;
-    trainer->count = count;
+    trainer->count = ewc_tasks_count(tasks);
     const int64_t replayed = o.replay_batch > 0 ? o.replay_batch : o.batch;
-    const int64_t rows = o.replay == EWC_REPLAY_JOIN ? o.batch + replayed : o.batch;
-    ewci_purpose_set(EWCI_FOR_EVALUATION);
-    EWCI_TRY(create_evaluation(trainer));
-    ewci_purpose_set(EWCI_FOR_TRAINING);
-    EWCI_TRY(ewci_pass_create(&trainer->pass, model, rows, rows, 0));
-    EWCI_TRY(ewci_device_alloc(be, &trainer->tally, 1, sizeof *trainer->tally));
-    EWCI_TRY(
-        ewci_device_alloc(be, &trainer->scores, count * trainer->width, sizeof *trainer->scores));
-    ewci_purpose_set(EWCI_FOR_METHOD);
-    if (o.joint) { /* the maps of all tasks, so that those of fewer stay where they are */
-        ewci_task_view all;
-        EWCI_TRY(ewci_tasks_select_joint(tasks, &all, EWC_SPLIT_TRAIN, count));
-    }
-    if (distills)
-        EWCI_TRY(ewci_teacher_create(
-            &trainer->teacher, model, o.batch, o.distill_temperature, o.distill_weight));
-    if (o.patience > 0) EWCI_TRY(ewci_stopping_create(&trainer->stopping, model, o.patience));
-    if (o.class_weights == EWC_CLASS_WEIGHTS_BALANCED)
-        EWCI_TRY(ewci_balance_create(&trainer->balance, tasks));
-    if (o.replay != EWC_REPLAY_NONE)
-        EWCI_TRY(ewci_replay_create(
-            &trainer->replay, model, tasks, o.replay, o.memory, replayed, o.seed));
-    if (state && state->options.lambda > 0.0f && !o.joint) {
-        ewci_purpose_set(EWCI_FOR_FISHER);
-        EWCI_TRY(ewc_fisher_create(&trainer->fisher, model));
-        if (o.fisher_overlap) EWCI_TRY(ewci_overlap_create(&trainer->overlap, model, count));
-        const int64_t logits = ewci_tasks_scenario(tasks) == EWC_SCENARIO_CLASS
-                                   ? model->outputs
-                                   : ewc_tasks_classes(tasks);
-        int64_t most = 0;
-        for (int64_t t = 0; t < count; t++) {
-            const int64_t samples = ewc_tasks_rows(tasks, t, EWC_SPLIT_TRAIN);
-            most = samples > most ? samples : most;
-        }
-        if (o.importance == EWC_IMPORTANCE_FISHER)
-            EWCI_TRY(ewci_fisher_reserve(trainer->fisher, &fisher, logits, most));
-        ewci_purpose_set(EWCI_FOR_METHOD);
-        if (o.importance >= EWC_IMPORTANCE_PATH)
-            EWCI_TRY(ewci_path_create(&trainer->path, model, o.patience > 0));
-    }
-    if (!trainer->teacher && !trainer->replay && !trainer->path &&
-        model->likelihood.kind == EWCK_LIKELIHOOD_SOFTMAX) {
-        const int64_t most = ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK && !o.joint
-                                 ? ewc_tasks_classes(tasks)
-                                 : model->outputs;
-        ewci_purpose_set(EWCI_FOR_TRAINING);
-        EWCI_TRY(ewci_mlp_create(&trainer->mlp, optimizer, o.batch, most));
-    }
+    EWCI_TRY(create_results(trainer));
+    EWCI_TRY(create_passes(trainer, replayed));
+    EWCI_TRY(create_methods(trainer, replayed));
+    if (state && state->options.lambda > 0.0f && !o.joint) EWCI_TRY(create_importance(trainer));
+    EWCI_TRY(create_whole_steps(trainer));
     *out = trainer;
 done:
     if (status != EWC_OK) ewc_trainer_free(trainer);
