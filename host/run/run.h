@@ -78,6 +78,9 @@ uint64_t ewci_run_host_bytes(const ewc_run *run);
 /* Frees trainer, EWC state, optimizer and model. */
 void ewci_run_free_model(ewc_run *run);
 
+/* execute.c: the trainer's callback, whose `user` is the run. Counts, records and passes on. */
+int ewci_run_on_event(void *user, const ewc_event *e);
+
 /* memory.c: plans what a run with data and tasks, and nothing else yet, will take.
  * @return EWC_OK, also where it does not fit; EWC_ERR_MEMORY; EWC_ERR_DEVICE; as the two above */
 ewc_status ewci_run_plan(ewc_run *run);
