@@ -10,7 +10,6 @@
 #include "../base/file.h"
 #include "../methods/method.h"
 #include "checkpoint.h"
-#include "ewc/ewc.h"
 #include "run.h"
 
 /* ---- What finished tasks leave ---- */
