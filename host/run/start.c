@@ -317,7 +317,7 @@ static ewc_status read_header(start *s)
     char *head = NULL;
     size_t bytes = 0, begin = 0;
     int64_t length = 0;
-    EWCI_TRY(ewci_file_head(&head, &bytes, &length, s->path, EWCI_CHECKPOINT_HEADER_MAX + 8));
+    EWCI_TRY(ewci_file_head(&head, &bytes, &length, s->path, EWCI_CHECKPOINT_HEAD_MAX));
     EWCI_TRY(ewci_safetensors_read(
         &s->header, &begin, s->path, head, bytes, EWCI_CHECKPOINT_HEADER_MAX));
     s->bytes = length - (int64_t)begin;
@@ -335,7 +335,7 @@ static ewc_status read_tensors(const start *s, float *data)
     size_t bytes = 0, begin = 0;
     json_t *header = NULL;
     const int64_t count = s->parts * ewc_model_segment_count(s->model);
-    const size_t limit = EWCI_CHECKPOINT_HEADER_MAX + 8 + (size_t)s->bytes;
+    const size_t limit = EWCI_CHECKPOINT_HEAD_MAX + (size_t)s->bytes;
     EWCI_TRY(ewci_file_read(&file, &bytes, s->path, limit));
     EWCI_TRY(
         ewci_safetensors_read(&header, &begin, s->path, file, bytes, EWCI_CHECKPOINT_HEADER_MAX));
