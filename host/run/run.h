@@ -81,7 +81,7 @@ void ewci_run_free_model(ewc_run *run);
 /* execute.c: the trainer's callback, whose `user` is the run. Counts, records and passes on. */
 int ewci_run_on_event(void *user, const ewc_event *e);
 
-/* memory.c: plans what a run with data and tasks, and nothing else yet, will take.
+/* memory_plan.c: plans what a run with data and tasks, and nothing else yet, will take.
  * @return EWC_OK, also where it does not fit; EWC_ERR_MEMORY; EWC_ERR_DEVICE; as the two above */
 ewc_status ewci_run_plan(ewc_run *run);
 /* @return EWC_OK; EWC_ERR_CONFIG: it does not fit */
