@@ -318,6 +318,9 @@ def commit():
     return f" of {found.stdout.strip()}" if found.returncode == 0 else ""
 
 
+OWN_SECTIONS = "Survivors", "Equivalent mutants"
+
+
 def report(check, mutants, verdicts, every_place):
     """The committed table, and the share of killed mutants."""
     outcomes = [verdict.split(" by ")[0] for verdict in verdicts]
@@ -346,14 +349,22 @@ Written on {datetime.date.today()}{commit()} by `{command}`.
 
 {files}
 {kinds}
-## Survivors
+## {OWN_SECTIONS[0]}
 
 {listed("survived")}
-## Equivalent mutants
+## {OWN_SECTIONS[1]}
 
 They compute the same, or nothing that is promised, so no test can tell; they count nowhere.
 
 {listed("equivalent")}""", killed
+
+
+def written_by_hand(table):
+    """The sections of the committed table that are not of report(), without blank lines at the end."""
+    text = table.read_text() if table.exists() else ""
+    sections = re.split("^## ", text, flags=re.M)[1:]
+    return [f"## {section.rstrip()}\n" for section in sections
+            if section.split("\n")[0] not in OWN_SECTIONS]
 
 
 def main(check, description):
@@ -379,6 +390,7 @@ def main(check, description):
     verdicts = judge_all(check, mutants, options.build.resolve(), options.jobs)
     text, killed = report(check, mutants, verdicts, options.all)
     if not options.filter:
-        check.table.write_text(text)
+        check.table.write_text(text + "".join(
+            f"\n{section}" for section in written_by_hand(check.table)))
     print(f"{killed:.1f} % of {len(mutants)} mutants killed")
     sys.exit(killed < check.goal)

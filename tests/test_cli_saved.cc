@@ -359,6 +359,36 @@ void MakeForeign(const std::string &from, const std::string &to, const std::stri
     WriteFile(map, names + "}");
 }
 
+/* Of a perceptron with other names each verb says which flag takes them, and takes them with it. */
+TEST_F(CliSaved, OtherNamesAreMapped)
+{
+    WriteSet("idx");
+    Train("idx", "run", {});
+    if (HasFatalFailure()) return;
+    MakeForeign(folder / "run/checkpoint/model.safetensors", folder / "theirs.safetensors",
+        folder / "map.json");
+    const std::string idx = folder / "idx";
+    for (Words words : std::vector<Words>{{"fisher", "theirs.safetensors"},
+             {"consolidate", "theirs.safetensors", "--out", "known.safetensors"},
+             {"train", "--init-from", "theirs.safetensors", "--tasks", "1", "--out", "next"}}) {
+        words.insert(words.end(), {"--data", idx, "--device", "cpu", "--quiet", "--hidden", "7"});
+        const std::string lacks = "theirs.safetensors: has no tensor fc1.weight";
+        ExpectRefused(3, lacks + "; where it has another name, say so with --init-map", words);
+        words.back() = "6";
+        ExpectRefused(3,
+            lacks + ", did you mean module.fc1.weight, which is of its shape? Say so with "
+                    "--init-map",
+            words);
+        words.insert(words.end(), {"--init-map", "map.json"});
+        const Outcome mapped = Ewc(words);
+        EXPECT_EQ(0, mapped.code) << mapped.err;
+    }
+    ExpectRefused(3,
+        "theirs.safetensors: has no tensor head.weight, as a multilayer perceptron has here; of "
+        "other names, the file that ewc consolidate --init-map makes of it does",
+        {"predict", "theirs.safetensors", "--data", idx});
+}
+
 /* F by the verb is F in the run, to the bit: of one task S is F. */
 TEST_F(CliSaved, FisherIsThatOfTheRun)
 {

@@ -208,7 +208,8 @@ TEST_P(Start, NamesAreMapped)
     tensors[3].name = "fc2.bia";
     WriteTensors(path, tensors);
     ExpectRefused(EWC_ERR_CHECKPOINT,
-        "has no tensor fc1.weight, did you mean net.0.weight, which is of its shape? A map");
+        "has no tensor fc1.weight, did you mean net.0.weight, which is of its shape? Say so with "
+        "--init-map");
     std::vector<ewc_tensor_name> names = {
         {"fc1.weight", "net.0.weight"}, {"fc1.bias", "net.0.bia"}, {"fc2.bias", "fc2.bia"}};
     ExpectRefused(EWC_ERR_CHECKPOINT,
@@ -235,7 +236,8 @@ TEST_P(Start, NamesAreMapped)
     tensors[3].name = "fc2.bias";
     WriteTensors(path, tensors);
     Make({5, {7, 3}, 4}, 9);
-    ExpectRefused(EWC_ERR_CHECKPOINT, "tensor net.steps is none of this model's");
+    ExpectRefused(EWC_ERR_CHECKPOINT,
+        "tensor net.steps is none of this model's; --init-map takes what is meant and leaves the");
     names = {{"fc1.weigth", "a"}};
     ExpectRefused(
         EWC_ERR_ARGUMENT, "fc1.weigth: no tensor of this model, did you mean fc1.weight?", names);
@@ -278,8 +280,12 @@ TEST_P(Start, WhatDoesNotFit)
     ExpectRefused(EWC_ERR_CHECKPOINT, "tensor head.bias lies at");
     change([&](auto &t) { t.pop_back(); });
     ExpectRefused(EWC_ERR_CHECKPOINT, "has no tensor head.bias");
+    EXPECT_EQ(nullptr, std::strstr(ewc_last_error(), "--init-map")); /* nothing is left for it */
     change([&](auto &t) { t[0].name = "fc1.weights"; });
     ExpectRefused(EWC_ERR_CHECKPOINT, "has no tensor fc1.weight, did you mean fc1.weights, which");
+    change([&](auto &t) { t[0].name = "fc1.weights", t[0].shape = {5, 7}; });
+    ExpectRefused(EWC_ERR_CHECKPOINT,
+        "has no tensor fc1.weight, did you mean fc1.weights? Say so with --init-map");
     WriteTensors(
         path, good, "\"__metadata__\":{\"ewc.version\":\"2\",\"ewc.activation\":\"tanh\"}");
     ExpectRefused(EWC_ERR_CHECKPOINT, "activation is tanh, this model's is relu");

@@ -41,6 +41,9 @@ void *ewci_realloc(void *p, size_t bytes);
 /* The same, `bytes` from a multiple of `alignment` (a power of two) on. */
 void *ewci_aligned_calloc(size_t alignment, size_t bytes);
 
+/* clock.c: seconds of a clock that only goes on. */
+double ewci_now(void);
+
 /* sized.c: structs that may grow, by the name of their type. A size that the type has never had,
  * such as one that ends in mid-field, is EWC_ERR_ARGUMENT. */
 ewc_status ewci_check_size(const char *type, size_t size, const char *function);

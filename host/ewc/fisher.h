@@ -2,7 +2,7 @@
 #ifndef EWCI_FISHER_H
 #define EWCI_FISHER_H
 
-#include "../network/model.h"
+#include "../network/pass.h"
 #include "ewc/fisher.h"
 
 #ifdef __cplusplus

@@ -13,7 +13,7 @@
 #define EWCI_REPLAY_H
 
 #include "../data/task.h"
-#include "../network/model.h"
+#include "../network/pass.h"
 #include "ewc/train.h"
 
 #ifdef __cplusplus

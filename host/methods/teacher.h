@@ -10,7 +10,7 @@
 #define EWCI_TEACHER_H
 
 #include "../data/task.h"
-#include "../network/model.h"
+#include "../network/pass.h"
 
 #ifdef __cplusplus
 extern "C" {

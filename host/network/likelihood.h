@@ -5,7 +5,7 @@
 
 #include "../data/task.h"
 #include "ewc/fisher.h"
-#include "model.h"
+#include "pass.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -24,6 +24,7 @@ void ewci_checkpoint_free(ewci_checkpoint *checkpoint);
 /* The parts of a file, and how the names of their tensors begin. */
 enum { EWCI_PART_WEIGHTS, EWCI_PART_S, EWCI_PART_MU, EWCI_PARTS };
 enum { EWCI_TENSOR_NAME = 128, EWCI_CHECKPOINT_HEADER_MAX = 1 << 23 };
+enum { EWCI_CHECKPOINT_HEAD_MAX = EWCI_CHECKPOINT_HEADER_MAX + 8 }; /* with its length */
 extern const char *const ewci_checkpoint_prefixes[EWCI_PARTS];
 
 /* Whether a tensor of this shape has the values of a model's: in the same shape, or, of a layer

@@ -5,7 +5,7 @@
 #ifndef EWCI_JOINT_SCORE_H
 #define EWCI_JOINT_SCORE_H
 
-#include "../network/model.h"
+#include "../network/pass.h"
 #include "confusion.h"
 
 #ifdef __cplusplus

@@ -78,7 +78,7 @@ static ewc_status exchange_numbers(ewc_run *run, ewci_state *state, int64_t *rec
     ewc_run_result *const r = &run->result;
     int64_t *const integers[] = {
         record, &r->done, &r->saved, &r->fisher_samples, &r->proximal_from};
-    double seconds = ewci_run_now() - run->start;
+    double seconds = ewci_now() - run->start;
     double *const reals[] = {&seconds, &r->seconds_fisher, &r->seconds_evaluation};
     int64_t counts[5];
     double times[3];
@@ -98,7 +98,7 @@ static ewc_status exchange_numbers(ewc_run *run, ewci_state *state, int64_t *rec
         *integers[i] = counts[i];
     for (int i = 0; i < 3; i++)
         *reals[i] = times[i];
-    run->start = ewci_run_now() - seconds;
+    run->start = ewci_now() - seconds;
 done:
     return status;
 }
@@ -182,7 +182,7 @@ done:
 
 void ewci_run_save_state(ewc_run *run, int at_end)
 {
-    const double begin = ewci_run_now();
+    const double begin = ewci_now();
     ewci_saving saving = {.at_end = at_end};
     ewci_run_settle(run, 1);
     if (collect(run, &saving) == EWC_OK) {
@@ -193,7 +193,7 @@ void ewci_run_save_state(ewc_run *run, int at_end)
     }
     run->save_asked = 0;
     run->state_step = ewci_trainer_steps(run->trainer);
-    run->state_at = ewci_run_now();
+    run->state_at = ewci_now();
     run->state_cost = run->state_at - begin;
 }
 
@@ -223,7 +223,7 @@ static ewc_status load_state(ewc_run *run, int64_t i)
     EWCI_TRY(ewci_record_cut(run->record, bytes));
     ewci_states_cut(run->states, i);
     run->state_step = ewci_trainer_steps(run->trainer);
-    run->state_at = ewci_run_now();
+    run->state_at = ewci_now();
 done:
     ewci_state_free(state);
     return status;
@@ -263,7 +263,7 @@ int ewci_run_state_is_due(ewc_run *run, const ewc_event *e)
 {
     static const double share = 0.01, least = 1.0; /* of the time; seconds */
     const ewc_run_options *const o = &run->options;
-    const double since = ewci_run_now() - run->state_at;
+    const double since = ewci_now() - run->state_at;
     if (!o->checkpoint) return 0;
     if (run->save_asked) return 1;
     if (e->kind == EWC_EVENT_STEP && o->checkpoint_every > 0 &&

@@ -78,7 +78,10 @@ uint64_t ewci_run_host_bytes(const ewc_run *run);
 /* Frees trainer, EWC state, optimizer and model. */
 void ewci_run_free_model(ewc_run *run);
 
-/* memory.c: plans what a run with data and tasks, and nothing else yet, will take.
+/* execute.c: the trainer's callback, whose `user` is the run. Counts, records and passes on. */
+int ewci_run_on_event(void *user, const ewc_event *e);
+
+/* memory_plan.c: plans what a run with data and tasks, and nothing else yet, will take.
  * @return EWC_OK, also where it does not fit; EWC_ERR_MEMORY; EWC_ERR_DEVICE; as the two above */
 ewc_status ewci_run_plan(ewc_run *run);
 /* @return EWC_OK; EWC_ERR_CONFIG: it does not fit */
@@ -135,9 +138,6 @@ size_t ewci_run_state_bytes(const ewc_run *run);
 
 /* All that a finished run has changed, into a state or out of it. */
 ewc_status ewci_run_exchange_end(ewc_run *run, ewci_state *state);
-
-/* Seconds of a clock that only goes on. */
-double ewci_run_now(void);
 
 /* folder/name; NULL if out of memory. free() it. */
 char *ewci_run_path(const char *folder, const char *name);

@@ -273,11 +273,11 @@ done:
 static void *write_saving(void *context)
 {
     ewci_states *const states = context;
-    const double begin = ewci_run_now();
+    const double begin = ewci_now();
     states->status = write_all(states, &states->saving);
     snprintf(states->sentence, sizeof states->sentence, "%s",
         states->status != EWC_OK ? ewc_last_error() : "");
-    states->seconds = ewci_run_now() - begin;
+    states->seconds = ewci_now() - begin;
     atomic_store(&states->is_done, 1);
     return NULL;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A run on weights that were trained before: where it starts, F of a task there, and the EWC state
- * of tasks that were learnt elsewhere. */
+/* A run on weights that were trained before: where it starts, F of a task there, the EWC state of
+ * tasks that were learnt elsewhere, and accuracies of a checkpoint. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,6 +144,35 @@ ewc_status ewc_run_consolidate(
     EWCI_TRY(ewc_checkpoint_save_tasks(out, run->model, run->state, run->tasks, end));
 done:
     return status;
+}
+
+static ewc_status evaluate(ewc_run *run, const char *checkpoint, double *accuracy, int other_data)
+{
+    ewc_status status = EWC_OK;
+    int64_t trained = 0;
+    if (run->executing) /* it would put other weights in the place of those that are trained */
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_run_evaluate: called from a callback of the run");
+    EWCI_TRY(ewci_checkpoint_compare(checkpoint, run->model, run->tasks, other_data, &trained));
+    EWCI_TRY(ewc_checkpoint_load(checkpoint, run->model, NULL));
+    EWCI_TRY(ewci_checkpoint_standardize(checkpoint, run->tasks));
+    for (int64_t t = 0; t < run->result.tasks; t++)
+        EWCI_TRY(
+            ewc_trainer_evaluate(run->trainer, t, t < trained ? trained : t + 1, &accuracy[t]));
+    run->result.done = run->result.tasks;
+done:
+    return status;
+}
+
+ewc_status ewc_run_evaluate(ewc_run *run, const char *checkpoint, double *accuracy)
+{
+    EWCI_ENTER(run, checkpoint, accuracy);
+    return evaluate(run, checkpoint, accuracy, 0);
+}
+
+ewc_status ewc_run_evaluate_other_data(ewc_run *run, const char *checkpoint, double *accuracy)
+{
+    EWCI_ENTER(run, checkpoint, accuracy);
+    return evaluate(run, checkpoint, accuracy, 1);
 }
 
 ewc_model *ewc_run_model(ewc_run *run)

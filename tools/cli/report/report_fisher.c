@@ -59,6 +59,8 @@ static const char *importance(const report_run *run)
     return source[0] == '\0' || strcmp(source, "fisher") == 0 ? "Fisher information" : "Importance";
 }
 
+/* ---- Traces ---- */
+
 /* The traces of a single task, as a bar for each layer: points[i] is layer i's series of one. */
 static void turn_into_bars(cli_figure *figure, cli_series *bars, const layers *l)
 {
@@ -193,29 +195,38 @@ static int draw_traces(report *r, int64_t g, const layers *l, int share)
     return code;
 }
 
-/* How the magnitudes of F are spread in each layer, for the last task that has them. */
-static int draw_histogram(report *r, int64_t g, const layers *l)
+/* ---- Magnitudes ---- */
+
+/* How many weights of each layer have an F of each power of two, 2^(LOG2_LEAST + bin) and more. */
+enum { LOG2_LEAST = -1100, LOG2_MOST = 1100, ROOM = LOG2_MOST - LOG2_LEAST };
+typedef struct magnitudes {
+    double *counts;         /* (layers, ROOM) */
+    double *zeros, *totals; /* (layers): F = 0, and all */
+    int64_t first, bins;    /* that any layer has */
+} magnitudes;
+
+/* The last task whose magnitudes are recorded; -1: none. */
+static int64_t find_counted(const report_run *run)
 {
-    enum { LOG2_LEAST = -1100, LOG2_MOST = 1100, ROOM = LOG2_MOST - LOG2_LEAST };
-    const report_run *const run = r->groups[g].runs[0];
-    int64_t t = run->tasks;
-    int known = 0;
-    while (t > 0 && !known) {
+    for (int64_t t = run->tasks - 1; t >= 0; t--) {
         const char *segment;
-        json_t *stats, *const segments = json_object_get(run->fisher[--t], "segments");
+        json_t *stats, *const segments = json_object_get(run->fisher[t], "segments");
         json_object_foreach(segments, segment, stats)
         {
-            known |= json_array_size(json_object_get(stats, "log2_counts")) > 0;
+            if (json_array_size(json_object_get(stats, "log2_counts")) > 0) return t;
         }
     }
-    if (!known) return 0;
+    return -1;
+}
 
-    double *const counts = report_alloc(l->count * ROOM, sizeof *counts);
-    double *const zeros = report_alloc(l->count, sizeof *zeros);
-    double *const totals = report_alloc(l->count, sizeof *totals);
+static magnitudes count_magnitudes(const layers *l, json_t *segments)
+{
+    magnitudes m = {.counts = report_alloc(l->count * ROOM, sizeof *m.counts),
+        .zeros = report_alloc(l->count, sizeof *m.zeros),
+        .totals = report_alloc(l->count, sizeof *m.totals)};
     int64_t first = ROOM, last = -1;
     const char *key;
-    json_t *value, *const segments = json_object_get(run->fisher[t], "segments");
+    json_t *value;
     json_object_foreach(segments, key, value)
     {
         const int64_t layer = layer_of(l, key);
@@ -223,35 +234,70 @@ static int draw_histogram(report *r, int64_t g, const layers *l)
         const json_t *const list = json_object_get(value, "log2_counts");
         const double zero = (double)cli_json_integer(value, "zeros", 0);
         if (layer < 0) continue;
-        zeros[layer] += zero;
-        totals[layer] += zero;
+        m.zeros[layer] += zero;
+        m.totals[layer] += zero;
         for (int64_t i = 0; i < (int64_t)json_array_size(list); i++) {
             const double count = cli_json_item(list, i);
             const int64_t bin = from + i;
             if (!(count > 0.0) || from < 0 || bin < 0 || bin >= ROOM) continue;
-            counts[layer * ROOM + bin] += count;
-            totals[layer] += count;
+            m.counts[layer * ROOM + bin] += count;
+            m.totals[layer] += count;
             if (bin < first) first = bin;
             if (bin > last) last = bin;
         }
     }
-    const int64_t bins = last >= first ? last - first + 1 : 0;
+    m.first = first;
+    m.bins = last >= first ? last - first + 1 : 0;
+    return m;
+}
+
+static void free_magnitudes(magnitudes *m)
+{
+    free(m->totals);
+    free(m->zeros);
+    free(m->counts);
+}
+
+/* A line for each layer. */
+static cli_series *make_histograms(const layers *l, const magnitudes *m)
+{
     cli_series *const series = report_alloc(l->count, sizeof *series);
-    char *zero_text = report_format("%s", "");
     for (int64_t i = 0; i < l->count; i++) {
-        double *const x = report_alloc(2 * bins, sizeof *x), *const y = x + bins;
-        for (int64_t b = 0; b < bins; b++) {
-            x[b] = ((double)(first + b + LOG2_LEAST) + 0.5) * log10(2.0);
-            y[b] = 100.0 * counts[i * ROOM + first + b] / totals[i];
+        double *const x = report_alloc(2 * m->bins, sizeof *x), *const y = x + m->bins;
+        for (int64_t b = 0; b < m->bins; b++) {
+            x[b] = ((double)(m->first + b + LOG2_LEAST) + 0.5) * log10(2.0);
+            y[b] = 100.0 * m->counts[i * ROOM + m->first + b] / m->totals[i];
         }
-        series[i] = (cli_series){.name = l->names[i], .count = bins, .x = x, .y = y};
-        const double share = totals[i] > 0.0 ? cli_round(100.0 * zeros[i] / totals[i], 1) : 0.0;
-        if (l->count > LINES_MAX && share == 0.0) continue;
-        char *const longer = report_format(
-            "%s%s%s %.1f %%", zero_text, zero_text[0] != '\0' ? ", " : "", l->names[i], share);
-        free(zero_text);
-        zero_text = longer;
+        series[i] = (cli_series){.name = l->names[i], .count = m->bins, .x = x, .y = y};
     }
+    return series;
+}
+
+/* "fc1 12.5 %, head 3.0 %": weights with F = 0; of many layers those that have any. free() it. */
+static char *spell_zeros(const layers *l, const magnitudes *m)
+{
+    char *text = report_format("%s", "");
+    for (int64_t i = 0; i < l->count; i++) {
+        const double share =
+            m->totals[i] > 0.0 ? cli_round(100.0 * m->zeros[i] / m->totals[i], 1) : 0.0;
+        if (l->count > LINES_MAX && share == 0.0) continue;
+        char *const longer =
+            report_format("%s%s%s %.1f %%", text, text[0] != '\0' ? ", " : "", l->names[i], share);
+        free(text);
+        text = longer;
+    }
+    return text;
+}
+
+/* How the magnitudes of F are spread in each layer, for the last task that has them. */
+static int draw_histogram(report *r, int64_t g, const layers *l)
+{
+    const report_run *const run = r->groups[g].runs[0];
+    const int64_t t = find_counted(run);
+    if (t < 0) return 0;
+    magnitudes m = count_magnitudes(l, json_object_get(run->fisher[t], "segments"));
+    cli_series *const series = make_histograms(l, &m);
+    char *const zeros = spell_zeros(l, &m);
     char title[96];
     snprintf(title, sizeof title, "Magnitudes of F after task %lld", (long long)t + 1);
     cli_figure figure = {.name = "fisher-histogram",
@@ -261,27 +307,27 @@ static int draw_histogram(report *r, int64_t g, const layers *l)
         .series = series,
         .series_count = l->count};
     int code = 0;
-    double *const cells = report_alloc(l->count * bins, sizeof *cells);
-    char **const names = report_alloc(bins, sizeof *names);
-    for (int64_t b = 0; b < bins; b++)
+    double *const cells = report_alloc(l->count * m.bins, sizeof *cells);
+    char **const names = report_alloc(m.bins, sizeof *names);
+    for (int64_t b = 0; b < m.bins; b++)
         names[b] = report_format("%.1f", series[0].x[b]);
-    if (bins > 0 && l->count > LINES_MAX)
-        turn_into_heat(&figure, cells, l, names, series[0].x, bins);
-    if (bins > 0)
+    if (m.bins > 0 && l->count > LINES_MAX)
+        turn_into_heat(&figure, cells, l, names, series[0].x, m.bins);
+    if (m.bins > 0)
         code = report_add_figure(r, g, importance(run), &figure,
             report_format("Weights and biases of each layer by the magnitude of their F%s. Not "
                           "drawn, as F = 0: %s.",
                 r->groups[g].count > 1 ? ", of the first run" : "",
-                zero_text[0] != '\0' ? zero_text : "none"));
-    report_free_names(names, bins);
+                zeros[0] != '\0' ? zeros : "none"));
+    report_free_names(names, m.bins);
     free(cells);
-    free(zero_text);
-    report_free_series(series, l->count);
-    free(totals);
     free(zeros);
-    free(counts);
+    report_free_series(series, l->count);
+    free_magnitudes(&m);
     return code;
 }
+
+/* ---- Overlap ---- */
 
 /* The mean overlap in a layer of all pairs of a run's tasks that are `distance` apart. */
 static double mean_overlap(const layers *l, const report_run *run, int64_t distance, int64_t layer)

@@ -65,12 +65,14 @@ static void spell_shape(char text[SHAPE_TEXT], const int64_t *shape, int rank)
 }
 
 /* The tensor of nearly this name, if any, of a shape like the segment's or, where that is NULL, of
- * whatever shape; none that has a name of the model's own, unless names are mapped. */
-static const char *find_nearest(const start *s, const char *name, const ewc_segment *segment)
+ * whatever shape; none that has a name of the model's own, unless names are mapped. *count: of how
+ * many. */
+static const char *find_nearest(
+    const start *s, const char *name, const ewc_segment *segment, int *count)
 {
     const char *names[NAMES_MAX], *key;
     json_t *value;
-    int count = 0;
+    *count = 0;
     json_object_foreach(s->header, key, value)
     {
         int is_known =
@@ -78,22 +80,24 @@ static const char *find_nearest(const start *s, const char *name, const ewc_segm
             (segment != NULL && !ewci_checkpoint_fits(json_object_get(value, "shape"), segment));
         for (int64_t i = 0; s->count == 0 && i < ewc_model_segment_count(s->model); i++)
             is_known |= strcmp(ewc_model_segment(s->model, i)->name, key) == 0;
-        if (!is_known && count < NAMES_MAX) names[count++] = key;
+        if (!is_known && *count < NAMES_MAX) names[(*count)++] = key;
     }
-    const int nearest = ewci_nearest(name, names, count, EWCI_TENSOR_NAME);
+    const int nearest = ewci_nearest(name, names, *count, EWCI_TENSOR_NAME);
     if (nearest >= 0) return names[nearest];
-    return segment != NULL && count > 0 ? names[0] : NULL;
+    return segment != NULL && *count > 0 ? names[0] : NULL;
 }
 
 static ewc_status missing(const start *s, const char *name, const ewc_segment *segment)
 {
-    const char *const alike = find_nearest(s, name, segment);
-    const char *const near = alike != NULL ? alike : find_nearest(s, name, NULL);
-    return ewci_fail(EWC_ERR_CHECKPOINT, "%s: has no tensor %s%s%s%s", s->path, name,
-        near != NULL ? ", did you mean " : "", near != NULL ? near : "",
-        alike != NULL  ? ", which is of its shape? A map of names says so"
-        : near != NULL ? "?"
-                       : "");
+    int others = 0; /* that could be meant */
+    const char *const alike = find_nearest(s, name, segment, &others);
+    const char *const near = alike != NULL ? alike : find_nearest(s, name, NULL, &others);
+    if (near == NULL)
+        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: has no tensor %s%s", s->path, name,
+            others > 0 ? "; where it has another name, say so with --init-map" : "");
+    return ewci_fail(EWC_ERR_CHECKPOINT,
+        "%s: has no tensor %s, did you mean %s%s? Say so with --init-map", s->path, name, near,
+        alike != NULL ? ", which is of its shape" : "");
 }
 
 static ewc_status wrong_shape(
@@ -188,8 +192,9 @@ static ewc_status check_rest(const start *s)
             is_known = strcmp(s->tensors[i].name, key) == 0;
         if (!is_known)
             return ewci_fail(EWC_ERR_CHECKPOINT,
-                "%s: tensor %.100s is none of this model's; a map of names takes what is meant and "
-                "leaves the rest",
+                "%s: tensor %.100s is none of this model's; --init-map takes what is meant and "
+                "leaves "
+                "the rest",
                 s->path, key);
     }
     return EWC_OK;
@@ -312,7 +317,7 @@ static ewc_status read_header(start *s)
     char *head = NULL;
     size_t bytes = 0, begin = 0;
     int64_t length = 0;
-    EWCI_TRY(ewci_file_head(&head, &bytes, &length, s->path, EWCI_CHECKPOINT_HEADER_MAX + 8));
+    EWCI_TRY(ewci_file_head(&head, &bytes, &length, s->path, EWCI_CHECKPOINT_HEAD_MAX));
     EWCI_TRY(ewci_safetensors_read(
         &s->header, &begin, s->path, head, bytes, EWCI_CHECKPOINT_HEADER_MAX));
     s->bytes = length - (int64_t)begin;
@@ -330,7 +335,7 @@ static ewc_status read_tensors(const start *s, float *data)
     size_t bytes = 0, begin = 0;
     json_t *header = NULL;
     const int64_t count = s->parts * ewc_model_segment_count(s->model);
-    const size_t limit = EWCI_CHECKPOINT_HEADER_MAX + 8 + (size_t)s->bytes;
+    const size_t limit = EWCI_CHECKPOINT_HEAD_MAX + (size_t)s->bytes;
     EWCI_TRY(ewci_file_read(&file, &bytes, s->path, limit));
     EWCI_TRY(
         ewci_safetensors_read(&header, &begin, s->path, file, bytes, EWCI_CHECKPOINT_HEADER_MAX));
