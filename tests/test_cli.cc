@@ -353,6 +353,9 @@ TEST_F(Cli, ASetOfOnesOwn)
         table += std::to_string(i % 7) + "," + std::to_string(-i) + (i % 3 ? ",red\n" : ",blue\n");
     WriteFile(folder / "my.csv", table);
     ExpectRefused(3, "no column is called label, class or target", {"data", "my.csv"});
+    ExpectRefused(2, "--tasks: 9 tasks, expected 1..2 (2 classes, 1 per task)",
+        {"train", "--data", "my.csv", "--label-column", "kind", "--kind", "split", "--tasks", "9",
+            "--classes-per-task", "1", "--device", "cpu"});
     const Words column = {"--label-column", "kind"};
     const auto with = [&](Words words, const Words &more = {}) {
         words.insert(words.end(), column.begin(), column.end());
