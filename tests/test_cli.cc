@@ -5,6 +5,7 @@
 #include <map>
 #include <regex>
 #include <set>
+#include <sys/resource.h>
 #include <thread>
 
 #include "ewc/ewc.h"
@@ -12,9 +13,13 @@
 #include "support/cli.hpp"
 
 extern "C" {
-#include "tools/cli/terminal.h"
-int cli_no_memory(const char *verb);
-int cli_usage(const char *verb, const char *format, ...);
+#include "tools/cli/cli.h"
+/* What progress.c asks of files that need the whole command. */
+void cli_watch_event(cli_watch *, const ewc_event *) {}
+const char *cli_score_name(const ewc_run_options *)
+{
+    return "accuracy";
+}
 }
 
 using namespace test;
@@ -192,6 +197,8 @@ TEST_F(Cli, AnEarlyEndLeavesWhatIsFinished)
         << result.err;
     result = Ewc({"eval", "run"});
     EXPECT_EQ(0, result.code) << result.err;
+    EXPECT_NE(std::string::npos, result.out.find("\nlearnt so far: 1 of 2 tasks\n")) << result.out;
+    EXPECT_NE(std::string::npos, Ewc({"eval", "run", "--json"}).out.find("\"learnt\": 1,"));
 
     words.insert(words.end(), {"--out", "auto"}); /* the default goes on */
     result = Ewc(words);
@@ -324,7 +331,10 @@ TEST_F(Cli, ASequenceOfOnesOwn)
 
     words = with({"compare", "--methods", "sgd", "--sequence", "tasks.json", "--out", "pair"},
         {"--hidden", "12", "--device", "cpu"});
-    ASSERT_EQ(0, Ewc(words).code);
+    result = Ewc(words);
+    ASSERT_EQ(0, result.code) << result.err;
+    EXPECT_EQ(0u, result.out.find("sequence of custom, 3 tasks, task-incremental")) << result.out;
+    EXPECT_NE(std::string::npos, result.out.find("\nmethod   low  other ")) << result.out;
     result = Ewc(words);
     ASSERT_EQ(0, result.code) << "the same again";
     EXPECT_NE(std::string::npos, result.err.find("done before")) << result.err;
@@ -343,6 +353,9 @@ TEST_F(Cli, ASetOfOnesOwn)
         table += std::to_string(i % 7) + "," + std::to_string(-i) + (i % 3 ? ",red\n" : ",blue\n");
     WriteFile(folder / "my.csv", table);
     ExpectRefused(3, "no column is called label, class or target", {"data", "my.csv"});
+    ExpectRefused(2, "--tasks: 9 tasks, expected 1..2 (2 classes, 1 per task)",
+        {"train", "--data", "my.csv", "--label-column", "kind", "--kind", "split", "--tasks", "9",
+            "--classes-per-task", "1", "--device", "cpu"});
     const Words column = {"--label-column", "kind"};
     const auto with = [&](Words words, const Words &more = {}) {
         words.insert(words.end(), column.begin(), column.end());
@@ -587,6 +600,30 @@ TEST(Terminal, TheLeastNeededPartGoes)
 
 /* The table of the quick start, of five tasks, has all its columns at 80; at 40 it is turned, and
  * only where that does not help is anything left out, which is said. */
+/* What was done before a stop is not of the rate of the run that goes on. */
+TEST(Terminal, TheRateIsOfThisProcess)
+{
+    ewc_run_options options;
+    ewc_options_init(&options, sizeof options);
+    cli_args args = {};
+    cli_progress progress;
+    ewc_event event = {};
+    cli_progress_init(&progress, &args);
+    progress.options = &options;
+    event.kind = EWC_EVENT_STEP;
+    event.steps = 2000000;
+    event.step = 1000000;
+    event.seconds = 1e-3;
+    (void)cli_progress_event(&progress, &event);
+    progress.since -= 100.0;
+    progress.last = -1e9;
+    event.step += 100;
+    testing::internal::CaptureStderr();
+    (void)cli_progress_event(&progress, &event);
+    EXPECT_NE(std::string::npos,
+        testing::internal::GetCapturedStderr().find("  128 samples/s")); /* 100 steps of 128 */
+}
+
 TEST_F(Cli, TablesLeaveOutTheLeast)
 {
     const auto compare = [&](const char *columns, const char *tasks, const char *methods) {
@@ -948,6 +985,14 @@ TEST_F(Cli, BenchKeepsToItsTime)
         EXPECT_GT(seconds, 0.3) << work;  /* and is used, */
         EXPECT_LT(seconds, 20.0) << work; /* on a busy machine, too */
     }
+    /* On a terminal something is said before the first round, seconds from the start. */
+    const std::string shown =
+        OnTerminal({"bench", "--dataset", "custom", "--data-dir", ".", "--device", "cpu", "--work",
+                       "step", "--parameters", "512", "--seconds", "1"},
+            80)
+            .out;
+    EXPECT_LT(shown.find("warming up"), shown.find("round 1/")) << shown;
+    EXPECT_NE(std::string::npos, shown.find("round 1/")) << shown;
     /* Of a pass of minutes, a part. */
     const Outcome result = Ewc({"bench", "--data-dir", EWC_TEST_DATASETS, "--device", "cpu",
         "--work", "fisher", "--estimator", "exact", "--hidden", "2000,2000", "--warm-up", "0",
@@ -970,6 +1015,32 @@ TEST_F(Cli, KnowsWhereDataIs)
     EXPECT_EQ(3, result.code);
     EXPECT_NE(std::string::npos, result.out.find("missing")) << result.out;
     EXPECT_EQ(0, Ewc({"data", "--data-dir", "nowhere"}).code); /* a question, not a demand */
+}
+
+/* A line for each set that is missing; where one was looked for is said of that alone. */
+TEST_F(Cli, MissingDataIsALineInTheList)
+{
+    const Outcome all = Ewc({"data", "--data-dir", "nowhere"});
+    EXPECT_NE(std::string::npos, all.out.find("cifar100         missing\nmissing: ")) << all.out;
+    EXPECT_NE(std::string::npos, Flat(all.out).find("tools/datasets/get NAME")) << all.out;
+    const Outcome one = Ewc({"data", "cifar10", "--data-dir", "nowhere"});
+    EXPECT_NE(std::string::npos, Flat(one.out).find("looked for data_batch_1.bin")) << one.out;
+    EXPECT_NE(std::string::npos, one.out.find("tools/datasets/get cifar10")) << one.out;
+    EXPECT_EQ(std::string::npos,
+        Ewc({"data", "--data-dir", EWC_TEST_DATASETS, "mnist"}).out.find("datasets/get"));
+}
+
+/* The shell's `ulimit -f` is a full disk, not the end of the process. */
+TEST_F(Cli, AFileThatMayNotGrowIsAnError)
+{
+    rlimit before{};
+    getrlimit(RLIMIT_FSIZE, &before);
+    const rlimit small = {4096, before.rlim_max};
+    ASSERT_EQ(0, setrlimit(RLIMIT_FSIZE, &small));
+    const Outcome result = Ewc(Tiny({"--out", "run"}));
+    ASSERT_EQ(0, setrlimit(RLIMIT_FSIZE, &before));
+    EXPECT_EQ(1, result.code);
+    EXPECT_NE(std::string::npos, result.err.find("cannot write: File too large")) << result.err;
 }
 
 TEST_F(Cli, FullStdoutIsAnError)
@@ -1051,14 +1122,14 @@ TEST_F(Cli, ResumesWhatASignalStopped)
     ExpectRefused(2, "--out: run exists already; to go on with it: ewc resume run", words);
     ExpectRefused(2, "--lambda: unknown flag", {"resume", "run", "--lambda", "3"});
     ExpectRefused(2, "names no run", {"resume"});
-    ExpectRefused(2, "nowhere: has no state to go on from", {"resume", "nowhere"});
+    ExpectRefused(2, "nowhere: No such file or directory", {"resume", "nowhere"});
     const Outcome rest = Ewc({"resume", "run", "--threads", "2", "--json"});
     ASSERT_EQ(0, rest.code) << rest.err;
     EXPECT_EQ(2, json_integer_value(json_object_get(ParseJson(rest.out).get(), "tasks_done")));
     EXPECT_TRUE(ReadFile(folder / "run/checkpoint/model.safetensors") ==
                 ReadFile(folder / "whole/checkpoint/model.safetensors"));
     EXPECT_FALSE(std::filesystem::exists(folder / "run/resume"));
-    ExpectRefused(2, "run: has no state to go on from", {"resume", "run"});
+    ExpectRefused(2, "run: has finished; ewc train --continue adds tasks", {"resume", "run"});
 }
 
 /* Who asks twice does not wait: nothing more is said or recorded. Both signals meet a process that

@@ -490,6 +490,28 @@ TEST_F(Batch, TheHeaderIsTrueOfAllRuns)
     const std::string header = result.out.substr(0, result.out.find('\n'));
     ExpectIn("permuted custom, 2 tasks, domain-incremental, ", header);
     EXPECT_EQ(std::string::npos, header.find("36-")) << header;
+    words.insert(words.begin() + 1, {"--seeds", "1"});
+    *std::find(words.begin(), words.end(), "2") = "1"; /* tasks */
+    ExpectIn("permuted custom, 1 task, domain", Ewc(words).out);
+}
+
+/* Turned on its side, a measure without a number has no row for its error either. */
+TEST_F(Batch, TablesOnTheirSideHaveNoEmptyRows)
+{
+    environment.back() = "COLUMNS=44";
+    const Outcome result = Ewc(Tiny({"--methods", "sgd,si,mas", "--seeds", "2"}, "compare"));
+    ASSERT_EQ(0, result.code) << result.err;
+    EXPECT_TRUE(std::regex_search(result.out, std::regex("\nmin-ACC +- +- +-\ngap +- ")))
+        << result.out;
+}
+
+TEST_F(Batch, SweepSaysThatItHoldsRowsOut)
+{
+    const Outcome result = Ewc(Tiny({"weight-decay=0,0.1", "--jobs", "1"}, "sweep"));
+    ExpectIn("ewc sweep: 5000 training rows of each task are held out to choose by; --validation "
+             "says how many",
+        result.err);
+    EXPECT_EQ(2, result.code);
 }
 
 TEST_F(Batch, SweepsTheMethodsStrengthUnlessTold)
@@ -529,7 +551,7 @@ TEST_F(Batch, BadSweepsAndFiguresAreRefused)
             {"paper", "2a", "--seed", "9223372036854775807"}},
         {"--jobs: \"two\"", {"compare", "--jobs", "two"}},
         {"more than 1024 runs", {"sweep", "--seeds", "256", "lambda=1,2,3,4,5"}},
-        {"expected 2a, 2b or 2c", {"paper"}},
+        {"names no figure: 2a, 2b or 2c", {"paper"}},
         {"3a: expected 2a, 2b or 2c", {"paper", "3a"}},
         {"--trials: figure 2a takes --seeds", {"paper", "2a", "--trials", "3"}},
         {"--seeds: figure 2b takes --trials", {"paper", "2b", "--seeds", "3"}},
@@ -854,6 +876,26 @@ TEST_F(Advice, AThePenaltyThatIsMostOfTheLoss)
 
 /* Of several runs the first with something to say stands for all; and what the data lack is said
  * once, too. */
+/* A table of features that say nothing: both classes are taken for one. */
+TEST_F(Advice, TablesMayNeedToBeStandardized)
+{
+    std::string table = "a,label\n";
+    for (int i = 0; i < 60; i++)
+        table += i % 2 ? "7,red\n" : "7,blue\n";
+    WriteFile(folder / "own.csv", table);
+    Words words = {
+        "train", "--data", "own.csv", "--tasks", "1", "--hidden", "8", "--device", "cpu"};
+    Sentences given = Given(Ewc(words));
+    ASSERT_EQ(1u, given.size());
+    ExpectIn("task 1 ended near chance, at 50.00 % (chance: 50.00): try --standardize, as columns "
+             "of a table may have unlike ranges; another --lr than 0.001, or more steps",
+        given[0]);
+    words.push_back("--standardize");
+    given = Given(Ewc(words));
+    ASSERT_EQ(1u, given.size());
+    ExpectIn("(chance: 50.00): try another --lr", given[0]);
+}
+
 TEST_F(Advice, IsGivenOnce)
 {
     const Outcome twice =

@@ -270,6 +270,51 @@ TEST_F(CliSaved, PredictionsInNpyAndJson)
     EXPECT_TRUE(json_is_null(json_object_get(inside.get(), "out")));
 }
 
+/* What a model is for: rows of which nobody knows the class, or a single one. */
+TEST_F(CliSaved, PredictsRowsWithoutLabels)
+{
+    std::string table = "x,y,label\n", bare = "x,y\n";
+    for (int i = 0; i < 40; i++) {
+        const std::string row = std::to_string(i % 2 ? i : -i) + "," + std::to_string(i % 3);
+        table += row + (i % 2 ? ",dog\n" : ",cat\n");
+        bare += row + "\n";
+    }
+    WriteFile(folder / "own.csv", table);
+    WriteFile(folder / "bare.csv", bare);
+    WriteFile(folder / "headless.csv", bare.substr(4));
+    WriteFile(folder / "one.csv", table.substr(0, table.find("\n", 12) + 1));
+    ASSERT_EQ(0, Ewc({"train", "--data", "own.csv", "--tasks", "1", "--hidden", "8", "--device",
+                         "cpu", "--out", "run"})
+                     .code);
+    const auto predict = [&](const std::string &file, const Words &more) {
+        Words words = {"predict", "run", "--device", "cpu", "--data", file};
+        words.insert(words.end(), more.begin(), more.end());
+        const Outcome outcome = Ewc(words);
+        EXPECT_EQ(0, outcome.code) << outcome.err;
+        return ParseCsv(outcome.out);
+    };
+    const auto known = predict("own.csv", {});
+    ASSERT_EQ(41u, known.size());
+    for (const char *file : {"bare.csv", "headless.csv"}) {
+        auto rows = predict(file, {"--label-column", "none"});
+        ASSERT_EQ(41u, rows.size());
+        for (size_t i = 1; i < rows.size(); i++) {
+            EXPECT_EQ("none", rows[i][1]);
+            rows[i][1] = known[i][1];
+        }
+        EXPECT_EQ(known, rows) << file;
+    }
+    const auto one = predict("one.csv", {});
+    ASSERT_EQ(2u, one.size());
+    EXPECT_EQ(known[1], one[1]);
+
+    ExpectRefused(3, "no column is called label", {"predict", "run", "--data", "bare.csv"});
+    ExpectRefused(3, "all rows have the label \"none\": expected 2 classes",
+        {"train", "--data", "bare.csv", "--label-column", "none", "--quiet"});
+    WriteFile(folder / "broken.safetensors", "garbage");
+    ExpectRefused(3, "broken.safetensors: ", {"predict", "broken.safetensors"});
+}
+
 TEST_F(CliSaved, WhatDoesNotFitIsRefused)
 {
     WriteSet("idx");

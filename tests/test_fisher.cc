@@ -1043,6 +1043,17 @@ TEST_P(Fisher, RefusesBadOptions)
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_fisher_compute",
         ewc_fisher_compute(misfit.get(), tasks.get(), 0, &good));
     EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_fisher_create(nullptr, other.get()));
+
+    ewc_backend *foreign = nullptr;
+    ASSERT_OK(ewc_backend_create(&foreign, "cpu", nullptr));
+    {
+        const Handle<ewc_model> there = MakeModel(
+            foreign, {ewc_tasks_inputs(tasks.get()), {3}, ewc_tasks_outputs(tasks.get())});
+        const Handle<ewc_fisher> fits = Make(ewc_fisher_create, there.get());
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, "tasks of another backend",
+            ewc_fisher_compute(fits.get(), tasks.get(), 0, &good));
+    }
+    ewc_backend_free(foreign);
 }
 
 /* Finite weights whose logits overflow: said so, not folded. */

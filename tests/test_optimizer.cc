@@ -425,7 +425,8 @@ TEST_P(Optimizer, SaysWhenNumbersEnd)
             Begin(method, 0.1f);
             Vec<float> g((size_t)n, 0.1f);
             g.back() = wrong;
-            EXPECT_FAILS(EWC_ERR_NONFINITE, "finite", Step(g));
+            EXPECT_FAILS(EWC_ERR_NONFINITE,
+                ("ewc_optimizer_step: gradient[" + std::to_string(n - 1) + "]=").c_str(), Step(g));
             EXPECT_EQ(EWC_ERR_NONFINITE, Step(Vec<float>((size_t)n, 0.1f))) << "the weights stay";
             /* New weights: a new start, with moments and step count of one. */
             const Vec<float> start((size_t)n, 1.0f), plain((size_t)n, 0.1f);

@@ -58,6 +58,8 @@ class Refused : public Cli
 TEST_F(Refused, CommandLines)
 {
     WriteFile(folder / "empty.json", "{}");
+    std::filesystem::create_directory(folder / "begun");
+    WriteFile(folder / "begun/config.json", "{}");
     WriteFile(folder / "broken.json", "{\"tasks\": [");
     const std::pair<const char *, Words> cases[] = {
         {"trian: unknown verb, did you mean train?", {"trian"}},
@@ -200,7 +202,14 @@ TEST_F(Refused, CommandLines)
         {"--lambda: goes with --memory or --network", {"info", "--lambda", "3"}},
         {"1000: not expected here", {"info", "--memory", "1000"}},
         {"names no run; see ewc resume --help", {"resume"}},
-        {"nowhere: has no state to go on from", {"resume", "nowhere"}},
+        {"nowhere: No such file or directory", {"resume", "nowhere"}},
+        {"begun: has no state to go on from; to begin again: ewc train --config begun/config.json",
+            {"resume", "begun"}},
+        {"begun: no task is finished, so there is no model yet", {"eval", "begun"}},
+        {"begun: no task is finished, so there is no model yet", {"predict", "begun"}},
+        {"names no figure: 2a, 2b or 2c", {"paper"}},
+        {"lwf|er|agem|dropout, did you mean ewc?", {"train", "--method", "ewk"}},
+        {"cifar100, did you mean cifar10?", {"train", "--dataset", "cifr10"}},
         {"--lambda: unknown flag", {"resume", "run", "--lambda", "3"}},
         {"other: not expected here", {"resume", "run", "other"}},
         {"/x, expected none beside dataset", {"train", "--data", "x", "--dataset", "kmnist"}},
@@ -235,8 +244,7 @@ TEST_F(Refused, CommandLines)
     Refuse("--out", Words{"compare", "--out", std::string(505, 'x'), "--methods", "ewc-online"});
     Refuse("--out", Words{"train", "--out", std::string(600, 'x')});
     Refuse("unknown flag", Words{"train", "--" + std::string(5000, 'x')});
-    Refuse(std::string(3000, 'x') + ": has no state to go on from",
-        Words{"resume", std::string(3000, 'x')});
+    Refuse(std::string(400, 'x') + ": File name too long", Words{"resume", std::string(3000, 'x')});
     Finish(150);
 }
 

@@ -725,6 +725,49 @@ TEST_F(Report, ShowsManyClasses)
 
 /* Runs are held against the joint run and tested against each other where tasks and seeds are the
  * same, and nowhere else. */
+TEST_F(Report, SeedsThatDrawTheirTestRowsAreOneGroup)
+{
+    const auto write = [&](int rows) {
+        std::string table = "a,b,label\n";
+        for (int i = 0; i < rows; i++)
+            table += std::to_string(i % 7) + "," + std::to_string(i % 4) + "," +
+                     std::to_string(i % 4) + "\n";
+        WriteFile(folder / "own.csv", table);
+    };
+    const auto train = [&](const std::string &out, const std::string &method,
+                           const std::string &seed) {
+        const Outcome outcome =
+            Ewc({"train", "--data", "own.csv", "--kind", "split", "--tasks", "2", "--device", "cpu",
+                "--hidden", "8", "--method", method, "--seed", seed, "--out", out});
+        ASSERT_EQ(0, outcome.code) << outcome.err;
+    };
+    write(80);
+    for (const std::string method : {"sgd", "si"})
+        for (const std::string seed : {"1", "2"})
+            train(method + seed, method, seed);
+    ASSERT_STRNE(json_string_value(json_object_get(Result("sgd1").get(), "data_checksum")),
+        json_string_value(json_object_get(Result("sgd2").get(), "data_checksum")));
+    Outcome outcome = Plain({"sgd1", "sgd2", "si1", "si2", "--json", "--out", "all"});
+    ASSERT_EQ(0, outcome.code) << outcome.err;
+    EXPECT_TRUE(Has(Page("all"), "sgd (2 seeds)") && Has(Page("all"), "si (2 seeds)"));
+    const Json document = ParseJson(outcome.out);
+    EXPECT_EQ(
+        2.0, Number(json_array_get(json_object_get(document.get(), "paired_tests"), 0), "seeds"));
+
+    write(84); /* other data is another group */
+    train("sgd3", "sgd", "3");
+    ASSERT_EQ(0, Plain({"sgd1", "sgd3", "--out", "two"}).code);
+    EXPECT_FALSE(Has(Page("two"), "seeds)"));
+
+    /* Drawing takes seconds: on a terminal the figure is named that is being drawn. */
+    environment.push_back("PATH=/nonexistent");
+    EXPECT_TRUE(Has(OnTerminal({"report", "sgd1", "si1", "--out", "three"}, 80).out,
+        "\033[Kfigure 1: mean-accuracy"));
+    EXPECT_FALSE(Has(
+        OnTerminal({"report", "sgd1", "si1", "--out", "four", "--quiet"}, 80).out, "figure 1: "));
+    environment.pop_back();
+}
+
 TEST_F(Report, ComparesRunsOfTheSameTasksAndSeeds)
 {
     Words all;
@@ -900,6 +943,11 @@ TEST_F(Report, AFolderOfRuns)
     EXPECT_EQ(2, Plain({"grid/lambda=2_s1.old", "grid/lambda=2_s1.old-2", "--out", "none"}).code);
     ExpectRefused(
         2, "grid/notes: not the folder of a run: config.json is missing", {"report", "grid/notes"});
+
+    /* Rounding does not hide the tic where an axis begins, of 10 least of all. */
+    ASSERT_EQ(0, Ewc({"report", "grid/lambda=10_s1", "grid/lambda=1000_s1", "--out", "ends"}).code);
+    for (const char *tic : {"<text>10</text>", "<text>1000</text>"})
+        EXPECT_TRUE(Has(ReadFile(folder / "ends/figures/sweep.svg"), tic)) << tic;
 }
 
 /* A grid of two options is a curve for each value of one; methods side by side are none. */

@@ -536,7 +536,7 @@ TEST_F(Resume, WhatIsRefused)
     const std::string nowhere = folder / "nowhere";
     EXPECT_EQ(0, ewc_run_is_resumable(nullptr));
     EXPECT_EQ(0, ewc_run_is_resumable(nowhere.c_str()));
-    EXPECT_FAILS(EWC_ERR_CONFIG, "nowhere: has no state to go on from",
+    EXPECT_FAILS(EWC_ERR_CONFIG, "nowhere: No such file or directory",
         ewc_run_resume(&run, nowhere.c_str(), nullptr, nullptr));
     ewc_run_options o = Options({{"method", "ewc"}});
     Stop once;
@@ -569,7 +569,7 @@ TEST_F(Resume, WhatIsRefused)
     WriteTinyMnist(folder.path(), 60, 30);
     Stop rest;
     EXPECT_OK(GoOn(o.out, &rest));
-    EXPECT_FAILS(EWC_ERR_CONFIG, "has no state to go on from",
+    EXPECT_FAILS(EWC_ERR_CONFIG, "has finished; ewc train --continue adds tasks",
         ewc_run_resume(&run, o.out, nullptr, nullptr));
 }
 

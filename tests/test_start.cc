@@ -584,5 +584,15 @@ TEST_P(StartOfPyTorch, GivesTheSameLogits)
                                               folder / "x", "--key", "epoch"}));
     EXPECT_EQ("torch-to-safetensors: no state_dict under epoch; there are epoch, state_dict\n",
         ReadFile(folder / "log"));
+    EXPECT_EQ(
+        1, RunPython(folder.path(), {"../tools/torch-to-safetensors", "nowhere.pt", folder / "x"}));
+    EXPECT_EQ(
+        "torch-to-safetensors: nowhere.pt: No such file or directory\n", ReadFile(folder / "log"));
+    WriteFile(folder / "text.pt", "not what torch.save writes");
+    EXPECT_EQ(1, RunPython(folder.path(),
+                     {"../tools/torch-to-safetensors", folder / "text.pt", folder / "x"}));
+    EXPECT_EQ("torch-to-safetensors: " + std::string(folder / "text.pt") +
+                  ": not tensors alone, as a whole model is not: save model.state_dict()\n",
+        ReadFile(folder / "log"));
 }
 } // namespace

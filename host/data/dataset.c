@@ -410,7 +410,7 @@ static ewc_status count_classes(ewci_set *set, const ewc_dataset_source *source)
             EWCI_TRY(
                 ewci_labels_add_number(&labels, &ids[split][row], label_at(source, split, row)));
     }
-    EWCI_TRY(ewci_set_classes(set, &labels, ids));
+    EWCI_TRY(ewci_set_classes(set, &labels, ids, 2));
 done:
     free(ids[1]);
     free(ids[0]);

@@ -52,8 +52,9 @@ typedef struct ewci_set {
 /* set.c */
 
 /* Gives the set its classes: ids[i] (rows) are labels of `labels`, which is emptied.
- * @return EWC_OK; EWC_ERR_DATA: fewer than two; EWC_ERR_MEMORY */
-ewc_status ewci_set_classes(ewci_set *set, ewci_labels *labels, int32_t *const ids[2]);
+ * @return EWC_OK; EWC_ERR_DATA: fewer than `least`; EWC_ERR_MEMORY */
+ewc_status ewci_set_classes(
+    ewci_set *set, ewci_labels *labels, int32_t *const ids[2], int64_t least);
 
 /* Gives the set targets, owned from now on, of which there are `count` in a row: labels are 0, and
  * names, taken, are what targets are called; without any "0", "1".

@@ -678,7 +678,8 @@ static ewc_status make_dataset(
         w->rows[0].targets = w->rows[1].targets = NULL;
         EWCI_TRY(ewci_set_targets(&set, targets, rows->target_count, &w->rows[0].target_names));
     } else {
-        EWCI_TRY(ewci_set_classes(&set, &w->labels, ids));
+        /* A whole set is to be predicted: it may be of one class, or a single row. */
+        EWCI_TRY(ewci_set_classes(&set, &w->labels, ids, w->o.whole ? 1 : 2));
     }
     if (info->rows[1] == 0 && !w->o.whole)
         EWCI_TRY(ewci_set_hold_out(&set, w->o.test_share, w->o.seed));

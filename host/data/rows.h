@@ -101,8 +101,9 @@ ewc_status ewci_npz_check(
 /* ---- Tables (data_csv.c) ---- */
 
 /* What columns of a table are. `label` (NULL, "": one that is called label, class, target or the
- * like), a name of the header or a number from 1, holds labels; or, of a likelihood of numbers,
- * those of `targets`, such with ',' between, targets; all others are features. */
+ * like), a name of the header or a number from 1, holds labels ("none": nothing does); or, of a
+ * likelihood of numbers, those of `targets`, such with ',' between, targets; all others are
+ * features. */
 typedef struct ewci_columns {
     ewc_likelihood likelihood;
     const char *label, *targets;

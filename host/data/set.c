@@ -38,12 +38,13 @@ void ewci_set_free(ewci_set *set)
 
 /* ---- Classes ---- */
 
-ewc_status ewci_set_classes(ewci_set *set, ewci_labels *labels, int32_t *const ids[2])
+ewc_status ewci_set_classes(
+    ewci_set *set, ewci_labels *labels, int32_t *const ids[2], int64_t least)
 {
     const int64_t classes = labels->names.count;
     ewc_status status = EWC_OK;
     int32_t *class_of = NULL; /* (classes) of each id */
-    if (classes < 2)
+    if (classes < least)
         EWCI_TRY(ewci_fail(EWC_ERR_DATA, "all rows have the label \"%s\": expected 2 classes",
             classes ? labels->names.text : ""));
     class_of = ewci_calloc((size_t)classes, sizeof *class_of);

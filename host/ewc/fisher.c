@@ -220,11 +220,16 @@ static ewc_status count_rows(ewc_fisher *fisher, const plan *p, double tolerance
 ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     const ewc_fisher_options *given, int (*poll)(void *user), void *user)
 {
-    if (!fisher || !tasks || t < 0 || t >= ewc_tasks_count(tasks))
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: NULL, or t=%lld, expected 0..%lld",
-            (long long)t, tasks ? (long long)ewc_tasks_count(tasks) - 1 : 0LL);
+    if (!fisher || !tasks)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "ewc_fisher_compute: %s is NULL", fisher ? "tasks" : "fisher");
+    if (t < 0 || t >= ewc_tasks_count(tasks))
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: t=%lld, expected 0..%lld",
+            (long long)t, (long long)ewc_tasks_count(tasks) - 1);
     ewc_model *const model = fisher->model;
     ewc_backend *const be = model->be;
+    if (ewci_tasks_backend(tasks) != be)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: tasks of another backend");
     if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "ewc_fisher_compute: model %lld to %lld, tasks %lld to %lld", (long long)model->inputs,

@@ -265,9 +265,14 @@ ewc_status ewc_optimizer_step(
         return ewci_fail(EWC_ERR_ARGUMENT,
             "ewc_optimizer_step: another model's state, or count=%lld", (long long)count);
     ewc_backend *const be = optimizer->model->be;
-    const ewc_status status =
+    ewc_status status =
         be->ops->upload(be, optimizer->gradient, gradient, (size_t)count * sizeof *gradient);
-    return status == EWC_OK ? take_steps(optimizer, state, 1) : status;
+    if (status == EWC_OK) status = take_steps(optimizer, state, 1);
+    for (int64_t i = 0; status == EWC_ERR_NONFINITE && i < count; i++)
+        if (!isfinite(gradient[i])) /* no option is to blame */
+            return ewci_fail(EWC_ERR_NONFINITE, "ewc_optimizer_step: gradient[%lld]=%g",
+                (long long)i, (double)gradient[i]);
+    return status;
 }
 
 ewc_status ewc_optimizer_repeat(

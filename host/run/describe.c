@@ -152,6 +152,8 @@ json_t *ewci_run_describe(const ewc_run *run)
         json_object_set_new(out, "data_format", json_string(data->format));
         json_object_set_new(
             out, "data_rows", json_pack("[I, I]", (json_int_t)data->rows[0], data->rows[1]));
+        /* Of a set without a test split each seed draws another, and has another checksum. */
+        json_object_set_new(out, "data_held_out", json_boolean(data->is_held_out));
         json_object_set_new(out, "data_labels", describe_labels(run));
         json_object_set_new(out, "standardize", json_boolean(o->standardize));
         json_object_set_new(out, "mean", describe_units(o->mean, &o->channel_means));

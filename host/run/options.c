@@ -233,6 +233,22 @@ static int in_range(const struct row *row, int64_t x)
     return within((double)x, row->limits + (takes_auto(row) ? strlen("auto|") : 0));
 }
 
+/* The nearest of "sgd|l2|ewc", or "". */
+static void find_nearest(char out[EWC_OPTION_KEY_SIZE], const char *value, const char *choices)
+{
+    enum { CHOICES_MAX = 32 };
+    char names[CHOICES_MAX][EWC_OPTION_KEY_SIZE];
+    const char *items[CHOICES_MAX];
+    int count = 0;
+    for (const char *c = choices; *c != '\0' && count < CHOICES_MAX; count++) {
+        const size_t length = strcspn(c, "|");
+        snprintf(names[count], sizeof names[count], "%.*s", (int)length, c);
+        items[count] = names[count];
+        c += length + (c[length] == '|');
+    }
+    (void)ewc_options_nearest(out, value, items, count);
+}
+
 /* Fails with "key: value, expected ...". */
 static ewc_status bad_value(const struct row *row, const char *value)
 {
@@ -241,8 +257,11 @@ static ewc_status bad_value(const struct row *row, const char *value)
         "numbers such as 0.49,0.48, or none; each in "};
     char key[EWC_OPTION_KEY_SIZE];
     spell_key(key, row->field);
-    return ewci_fail(EWC_ERR_CONFIG, "%s: \"%.64s\", expected %s%s", key, value,
-        expected[row->type], row->limits);
+    char nearest[EWC_OPTION_KEY_SIZE] = "";
+    if (row->type == EWC_OPTION_CHOICE) find_nearest(nearest, value, row->limits);
+    return ewci_fail(EWC_ERR_CONFIG, "%s: \"%.64s\", expected %s%s%s%s%s", key, value,
+        expected[row->type], row->limits, nearest[0] != '\0' ? ", did you mean " : "", nearest,
+        nearest[0] != '\0' ? "?" : "");
 }
 
 static int add_integer(void *list, const char *item, const char *limits)

@@ -3,6 +3,7 @@
  * trainer; or the same of a run that goes on. */
 #include "ewc/run.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -439,6 +440,26 @@ static void tidy(const ewc_run *run)
     free(checkpoints);
 }
 
+/* Says why there is nothing to go on from. */
+static ewc_status fail_to_resume(const char *folder)
+{
+    struct stat info;
+    char *const model = ewci_run_path(folder, "checkpoint/continue.safetensors");
+    char *const config = ewci_run_path(folder, "config.json");
+    const int has_finished = model != NULL && access(model, F_OK) == 0;
+    const int has_begun = config != NULL && access(config, F_OK) == 0;
+    free(config);
+    free(model);
+    if (stat(folder, &info) != 0)
+        return ewci_fail(EWC_ERR_CONFIG, "%.400s: %s", folder, strerror(errno));
+    if (has_finished)
+        return ewci_fail(
+            EWC_ERR_CONFIG, "%s: has finished; ewc train --continue adds tasks", folder);
+    return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from%s%s%s", folder,
+        has_begun ? "; to begin again: ewc train --config " : "", has_begun ? folder : "",
+        has_begun ? "/config.json" : "");
+}
+
 ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_options *given,
     const ewc_run_callbacks *callbacks)
 {
@@ -448,8 +469,7 @@ ewc_status ewc_run_resume(ewc_run **out, const char *folder, const ewc_run_optio
     ewc_run *run = NULL;
     ewc_run_options options;
     char *record = NULL;
-    if (!ewc_run_is_resumable(folder))
-        return ewci_fail(EWC_ERR_CONFIG, "%s: has no state to go on from", folder);
+    if (!ewc_run_is_resumable(folder)) return fail_to_resume(folder);
     EWCI_TRY(ewci_run_take_options(&options, folder, given));
     EWCI_TRY(ewc_options_check(&options));
     EWCI_TRY(ewci_run_make(&run, &options, callbacks, NULL, folder));

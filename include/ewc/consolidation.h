@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* What is remembered of all finished tasks: their penalties
  *
- *   (lambda/2) sum_k sum_i F_k,i (theta_i - theta*_k,i)^2     (Kirkpatrick et al., PNAS 2017, eq.
- * 3)
+ *   (lambda/2) sum_k sum_i F_k,i (theta_i - theta*_k,i)^2    (Kirkpatrick et al. 2017, eq. 3)
  *
- * folded into two buffers S = sum F_k and mu = the F-weighted mean of the theta*_k, and one scalar
- * r:
+ * folded into two buffers, S = sum F_k and mu, the F-weighted mean of the theta*_k, and a scalar r:
  *
  *   sum_k F_k (theta - theta*_k)^2 = S (theta - mu)^2 + r      exactly, whatever the number of
  * tasks. */

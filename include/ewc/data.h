@@ -83,13 +83,15 @@ typedef struct ewc_dataset_open_options {
     size_t struct_size;
     const char *format;       /* a name of ewc_dataset_format; NULL, "" or "auto": found out */
     const char *label_column; /* of a table: a name of its header or a number from 1; NULL, "": the
-                               * column that is called label, class, target or the like */
+                               * column that is called label, class, target or the like; "none",
+                               * unless one is called so: all rows have the label "none" */
     double test_share;        /* as in ewc_dataset_source, of sets that come without a test split */
     uint64_t seed;            /* of that */
     int64_t image_size; /* images of a folder are scaled to so many pixels a side; 0: all have one
                          * size already */
     int64_t coarse_labels; /* CIFAR-100: 1 for its 20 classes of classes */
-    int64_t whole;         /* 1: a set that comes without a test split stays without test rows */
+    int64_t whole; /* 1: a set that comes without a test split stays without test rows, and may be
+                    * of one class: what is to be predicted */
     /* An ewc_likelihood: of gaussian and bernoulli targets are read in the place of labels, from
      * arrays or a table; those of bernoulli are 0 or 1. */
     int64_t likelihood;

@@ -69,7 +69,8 @@ EWC_API ewc_model *ewc_fisher_model(const ewc_fisher *fisher);
 
 /* Computes F at the model's present weights on the training split of task t, replacing what was
  * there. A task without samples gives F = 0.
- * @return EWC_OK; EWC_ERR_ARGUMENT: an option out of range, shapes of model and tasks differ;
+ * @return EWC_OK; EWC_ERR_ARGUMENT: an option out of range, tasks of another backend, shapes of
+ *         model and tasks differ;
  *         EWC_ERR_NONFINITE: F is not finite; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_fisher_compute(
     ewc_fisher *fisher, ewc_tasks *tasks, int64_t t, const ewc_fisher_options *options);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* What the outputs z of a model say of what is to be learnt: a class, numbers, or labels.
  *
- *   likelihood  learnt                  -log p, summed over a sample's targets; the loss is its
- * mean softmax     one class y of many     log sum_j exp(z_j) - z_y gaussian    numbers t_j sum_j
- * (z_j - t_j)^2 / (2 sigma^2) bernoulli   labels t_j, each 0 or 1 sum_j log(1 + exp(z_j)) - t_j z_j
+ *   softmax     one class y of many      log sum_j exp(z_j) - z_y
+ *   gaussian    numbers t_j              sum_j (z_j - t_j)^2 / (2 sigma^2)
+ *   bernoulli   labels t_j, each 0 or 1  sum_j log(1 + exp(z_j)) - t_j z_j
  *
+ * On the right is -log p, summed over a sample's targets; the loss is its mean over samples.
  * The Gaussian's log(sigma sqrt(2 pi)) is left out: no gradient depends on it. So with sigma = 1
  * the loss is half the squared error, and its gradient the error.
  *

@@ -60,9 +60,9 @@ EWC_API ewc_penalty ewc_optimizer_penalty(
 /* One step on a gradient in host memory, in the model's layout (an embedding program's own loss).
  * Adds the penalty of `state` unless it is NULL, has lambda = 0 or no folded task.
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL or another count; EWC_ERR_NONFINITE: a weight or moment
- *         is no longer finite; the optimizer is then as after ewc_optimizer_reset, and goes on once
- *         ewc_model_write has put good weights in the place of those; EWC_ERR_MEMORY;
- *         EWC_ERR_DEVICE */
+ *         is no longer finite, and the sentence says whether the gradient was; the optimizer is
+ *         then as after ewc_optimizer_reset, and goes on once ewc_model_write has put good weights
+ *         in the place of those; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_optimizer_step(
     ewc_optimizer *optimizer, const float *gradient, int64_t count, const ewc_consolidation *state);
 

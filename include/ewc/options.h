@@ -208,7 +208,8 @@ EWC_API const char *ewc_method_strength(ewc_method method);
     X(CHOICE, format, "auto", "auto|idx|npy|npz|csv|cifar10|cifar100|images", "Tasks",             \
         "what --data is; auto: found out by content and names")                                    \
     X(TEXT, label_column, "", "", "Tasks",                                                         \
-        "--data of a table: name or number, from 1, of the column of labels")                      \
+        "--data of a table: name or number, from 1, of the column of labels; none: it has none, "  \
+        "for predict")                                                                             \
     X(REAL, test_share, "0.2", "[0,1)", "Tasks",                                                   \
         "--data without a test set: so much of each class is held out, drawn by the seed")         \
     X(INTEGER, image_size, "0", "[0,4096]", "Tasks",                                               \

@@ -54,13 +54,17 @@ static void give(cli_adviser *a, unsigned kind, const char *sentence)
 /* Nothing else can be said of a run that has learnt nothing. */
 static int advise_chance(cli_adviser *a, const ewc_run_options *o, const json_t *result)
 {
-    char text[256];
+    char text[320];
     const double guess = chance(o, result), first = accuracy(result, 0, 0);
     if (!(first <= guess + 0.1 * (1.0 - guess))) return 0;
     snprintf(text, sizeof text,
-        "task 1 ended near chance, at %.2f %% (chance: %.2f): try another --lr than %g, or more "
+        "task 1 ended near chance, at %.2f %% (chance: %.2f): try %sanother --lr than %g, or more "
         "steps",
-        cli_round(100.0 * first, 2), cli_round(100.0 * guess, 2), o->lr);
+        cli_round(100.0 * first, 2), cli_round(100.0 * guess, 2),
+        strcmp(cli_json_text(result, "data_format"), "csv") == 0 && !o->standardize
+            ? "--standardize, as columns of a table may have unlike ranges; "
+            : "",
+        o->lr);
     give(a, CHANCE, text);
     return 1;
 }

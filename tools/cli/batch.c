@@ -504,19 +504,50 @@ static int is_common(const cli_job *jobs, int count, const char *key, char *text
     return 1;
 }
 
+static const json_t *first_result(const cli_job *jobs, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (jobs[i].result != NULL) return jobs[i].result;
+    return NULL;
+}
+
+/* " and 2 more" where a sequence has several sets. */
+static const char *other_sets(const cli_job *jobs, int count, char text[40])
+{
+    const json_t *const sequence = json_object_get(first_result(jobs, count), "sequence");
+    const size_t sets = json_array_size(json_object_get(sequence, "sets"));
+    text[0] = '\0';
+    if (sets > 1) snprintf(text, 40, " and %zu more", sets - 1);
+    return text;
+}
+
+void cli_spell_task(char *text, size_t size, const cli_job *jobs, int count, int64_t t)
+{
+    const json_t *const names = json_object_get(first_result(jobs, count), "task_names");
+    const char *const name = json_string_value(json_array_get(names, (size_t)t));
+    if (name != NULL && name[0] != '\0')
+        cli_shorten(text, size, name, CLI_TASK_WIDTH);
+    else
+        snprintf(text, size, "%lld", (long long)t + 1);
+}
+
 void cli_print_runs(const cli_job *jobs, int count)
 {
-    char text[EWC_OPTION_TEXT_SIZE], *line = NULL;
+    char text[EWC_OPTION_TEXT_SIZE], more[40], *line = NULL;
     size_t bytes = 0;
     const int64_t first = jobs[0].options.seed, last = jobs[count - 1].options.seed;
     const char *const model = common_fact(jobs, count, "model");
     const char *const device = common_fact(jobs, count, "device");
     FILE *const out = open_memstream(&line, &bytes);
     if (out == NULL) return;
-    if (is_common(jobs, count, "kind", text, sizeof text)) fprintf(out, "%s ", text);
+    if (jobs[0].options.sequence[0] != '\0') /* whose kind is an option that nobody looks at */
+        fputs("sequence of ", out);
+    else if (is_common(jobs, count, "kind", text, sizeof text))
+        fprintf(out, "%s ", text);
     if (common_fact(jobs, count, "dataset") != NULL)
-        fprintf(out, "%s, ", common_fact(jobs, count, "dataset"));
-    if (is_common(jobs, count, "tasks", text, sizeof text)) fprintf(out, "%s tasks, ", text);
+        fprintf(out, "%s%s, ", common_fact(jobs, count, "dataset"), other_sets(jobs, count, more));
+    if (is_common(jobs, count, "tasks", text, sizeof text))
+        fprintf(out, "%s task%s, ", text, strcmp(text, "1") == 0 ? "" : "s");
     if (is_common(jobs, count, "scenario", text, sizeof text))
         fprintf(out, "%s-incremental, ", text);
     if (model != NULL) fprintf(out, "%s, ", model);

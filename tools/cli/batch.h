@@ -45,6 +45,8 @@ void cli_batch_advise(const cli_args *args, const cli_job *jobs, int count);
 
 /* One line on what the jobs have in common. */
 void cli_print_runs(const cli_job *jobs, int count);
+/* What task t of theirs is called: its name, or else its number. */
+void cli_spell_task(char *text, size_t size, const cli_job *jobs, int count, int64_t t);
 /* {"runs": [...]}: each job's result with its label, or its error; and what is in the object
  * `more`, which is taken, unless that is NULL. */
 void cli_print_results(const cli_job *jobs, int count, json_t *more);

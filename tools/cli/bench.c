@@ -317,12 +317,16 @@ static ewc_status choose_amount(bench_case *c, double slice)
     return status;
 }
 
+/* Round 0 is all that comes before the first: data, networks, steps of training. */
 static void show_round(cli_progress *progress, int round)
 {
     cli_part part = {"", 1};
     if (!progress->terminal || progress->quiet) return;
-    snprintf(part.text, sizeof part.text, "round %d/%d", round + 1, ROUNDS);
-    cli_progress_line(progress, (double)round / ROUNDS, &part, 1);
+    if (round == 0)
+        snprintf(part.text, sizeof part.text, "warming up");
+    else
+        snprintf(part.text, sizeof part.text, "round %d/%d", round, ROUNDS);
+    cli_progress_line(progress, fmax(0.0, round - 1.0) / ROUNDS, &part, 1);
 }
 
 static ewc_status measure(bench *b, cli_progress *progress)
@@ -334,7 +338,7 @@ static ewc_status measure(bench *b, cli_progress *progress)
         status = choose_amount(&b->cases[i], slice);
     for (b->rounds = 0; status == EWC_OK && b->rounds < ROUNDS; b->rounds++) {
         if (b->rounds >= ROUNDS_LEAST && cli_now() - begin > b->seconds) break;
-        show_round(progress, b->rounds);
+        show_round(progress, b->rounds + 1);
         for (int i = 0; status == EWC_OK && i < b->case_count; i++) {
             bench_case *const c = &b->cases[i];
             double seconds = 0.0;
@@ -344,7 +348,6 @@ static ewc_status measure(bench *b, cli_progress *progress)
         }
     }
     b->seconds = cli_now() - begin;
-    cli_progress_clear(progress);
     return status;
 }
 
@@ -479,8 +482,10 @@ int cli_bench(cli_args *args)
     int code = read_arguments(b);
     if (code == 0) {
         getloadavg(&load, 1); /* of the others: before there is our own */
+        show_round(&progress, 0);
         ewc_status status = add_cases(b);
         if (status == EWC_OK) status = measure(b, &progress);
+        cli_progress_clear(&progress);
         if (status != EWC_OK)
             code = cli_failed(args, status);
         else if (args->json)

@@ -109,6 +109,8 @@ typedef struct cli_progress {
     const ewc_run_options *options;
     double start, last; /* times of the first event and of the last line */
     double loss;        /* of the task, as last reported; NaN: not yet */
+    int64_t task, from; /* the task at hand, and its step at the first event of it; */
+    double since;       /* when that was: what was done before a stop is not of this run's rate */
     cli_watch watch;
     int started;  /* an event has been seen */
     ewc_run *run; /* whose state SIGUSR1 asks for; or NULL */
@@ -129,6 +131,7 @@ void cli_progress_clear(cli_progress *progress);
 void cli_progress_end(cli_progress *progress); /* before results are printed */
 
 /* table.c: results for people. */
+enum { CLI_TASK_WIDTH = 14 }; /* characters of a task's name */
 void cli_print_run(const ewc_run_options *options, const ewc_run_result *result);
 void cli_print_accuracy(const ewc_run_options *options, const ewc_run_result *result);
 void cli_print_measures(const ewc_run_result *result);

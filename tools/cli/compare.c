@@ -91,12 +91,12 @@ static void add_columns(cli_table *table, const comparison *c)
     enum { SECONDS = 10, FORGETTING = 20, TASKS = 100, BWT = 150, ENDS = 160 };
     cli_table_column(table, "method", "method", CLI_NEEDED, CLI_LEFT);
     for (int64_t t = 0; t < c->tasks; t++) {
-        char number[24];
+        char name[64];
         const int64_t from_end = t < c->tasks - 1 - t ? t : c->tasks - 1 - t;
         if (!has_column(t, c->tasks)) continue;
-        snprintf(number, sizeof number, "%lld", (long long)t + 1);
+        cli_spell_task(name, sizeof name, c->jobs, c->methods * c->seeds, t);
         cli_table_column(
-            table, number, "task", from_end == 0 ? ENDS : TASKS - (int)from_end, CLI_RIGHT);
+            table, name, "task", from_end == 0 ? ENDS : TASKS - (int)from_end, CLI_RIGHT);
     }
     cli_add_measure(table, "ACC", CLI_NEEDED, c->seeds);
     cli_add_measure(table, "BWT", BWT, c->seeds);

@@ -15,9 +15,13 @@ static const char *state(const ewc_dataset_location *l)
     return l->verified == 1 ? "intact" : l->verified == 0 ? "corrupt" : "found";
 }
 
-/* Prints a set, or adds it to `list`. */
-static void report(const ewc_dataset_location *l, json_t *list)
+/* Prints a set, in full if it is the only one, or adds it to `list`. */
+static void report(const ewc_dataset_location *l, int is_only, json_t *list)
 {
+    if (list == NULL && !l->found && !is_only) {
+        printf("%-16s %s\n", l->name, state(l));
+        return;
+    }
     if (list == NULL) {
         enum { INDENT = 2 };
         char text[sizeof l->folder + sizeof l->message + 2];
@@ -177,7 +181,7 @@ static int is_known(const char *name)
 int cli_data(cli_args *args)
 {
     const char *const name = args->operand;
-    int found = name == NULL, bad = 0, tasks = 0;
+    int found = name == NULL, bad = 0, missing = 0, tasks = 0;
     int code = cli_apply(args);
     if (code == 0) code = cli_own_flag(args, "sequence", &tasks);
     if (code != 0) return code;
@@ -200,13 +204,19 @@ int cli_data(cli_args *args)
             json_decref(list);
             return cli_failed(args, status);
         }
-        report(&location, list);
+        report(&location, name != NULL, list);
+        missing = missing || !location.found;
         bad = bad || !location.found || location.verified == 0;
     }
     if (!found) {
         json_decref(list);
         return cli_usage("data", "%s: no known data set, file or folder; see ewc data", name);
     }
+    if (list == NULL && missing)
+        cli_print_words(name == NULL ? "missing: tools/datasets/get NAME of the source brings it; "
+                                       "ewc data NAME says where it is looked for"
+                                     : "tools/datasets/get %s of the source brings it",
+            name);
     if (list != NULL) {
         json_t *const out = json_pack("{s:o}", "datasets", list);
         json_dumpf(out, stdout, JSON_INDENT(2));

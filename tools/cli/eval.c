@@ -7,6 +7,15 @@
 #include "saved.h"
 #include "text.h"
 
+/* How many tasks the checkpoint has learnt; of a run that was stopped not all. */
+static int64_t count_learnt(const char *checkpoint, int64_t tasks)
+{
+    ewc_checkpoint_info info;
+    return ewc_checkpoint_describe(checkpoint, &info, sizeof info) == EWC_OK && info.tasks == tasks
+               ? info.trained
+               : tasks;
+}
+
 static void print_json(const ewc_run_result *result, const char *checkpoint, const double *accuracy)
 {
     double sum = 0.0;
@@ -15,18 +24,20 @@ static void print_json(const ewc_run_result *result, const char *checkpoint, con
         sum += accuracy[t];
         json_array_append_new(list, json_real(accuracy[t]));
     }
-    json_t *const out =
-        json_pack("{s:s, s:s, s:s, s:o, s:f}", "checkpoint", checkpoint, "model", result->model,
-            "device", result->device->name, "accuracy", list, "acc", sum / (double)result->tasks);
+    json_t *const out = json_pack("{s:s, s:s, s:s, s:I, s:o, s:f}", "checkpoint", checkpoint,
+        "model", result->model, "device", result->device->name, "learnt",
+        (json_int_t)count_learnt(checkpoint, result->tasks), "accuracy", list, "acc",
+        sum / (double)result->tasks);
     json_dumpf(out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(7));
     printf("\n");
     json_decref(out);
 }
 
-static void print_table(
-    const ewc_run_options *options, const ewc_run_result *result, const double *accuracy)
+static void print_table(const ewc_run_options *options, const ewc_run_result *result,
+    const char *checkpoint, const double *accuracy)
 {
     double sum = 0.0;
+    const int64_t learnt = count_learnt(checkpoint, result->tasks);
     cli_print_run(options, result);
     printf("\n%s  task  %s, %%%s\n", cli_bold(1), cli_score_name(options), cli_bold(0));
     for (int64_t t = 0; t < result->tasks; t++) {
@@ -36,6 +47,9 @@ static void print_table(
     }
     const double mean = 100.0 * sum / (double)result->tasks;
     printf("%s  mean  %11.2f%s\n", cli_bold(1), cli_round(mean, 2), cli_bold(0));
+    if (learnt < result->tasks)
+        cli_print_words(
+            "learnt so far: %lld of %lld tasks", (long long)learnt, (long long)result->tasks);
 }
 
 int cli_eval(cli_args *args)
@@ -79,7 +93,7 @@ int cli_eval(cli_args *args)
     else if (args->json)
         print_json(ewc_run_get_result(run), checkpoint, accuracy);
     else
-        print_table(&args->options, ewc_run_get_result(run), accuracy);
+        print_table(&args->options, ewc_run_get_result(run), checkpoint, accuracy);
 done:
     free(accuracy);
     ewc_run_free(run);

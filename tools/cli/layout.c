@@ -184,9 +184,17 @@ static void print_row(const grid *g, int64_t row)
     }
 }
 
+static int is_empty(const grid *g, int64_t row)
+{
+    for (int c = 0; c < g->columns; c++)
+        if (cell(g, row, c)[0] != '\0') return 0;
+    return 1;
+}
+
 static void print_grid(const grid *g)
 {
     for (int64_t row = 0; row < g->rows; row++) {
+        if (is_empty(g, row)) continue; /* the errors of what has none, turned on their side */
         if (row == 0) printf("%s", cli_bold(1));
         print_row(g, row);
         printf("%s\n", row == 0 ? cli_bold(0) : "");

@@ -47,6 +47,9 @@ void cli_catch_signals(void)
     sigaction(SIGHUP, &action, NULL);
     action.sa_handler = on_state_signal;
     sigaction(SIGUSR1, &action, NULL);
+    /* Beyond `ulimit -f` a write fails, as on a full disk, and that is said. */
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGXFSZ, &action, NULL);
 }
 
 /* ---- Sentences of the library ---- */
@@ -102,6 +105,7 @@ const char *cli_last_error(void)
     int flag = length < sizeof key && sentence[length] == ':';
     for (size_t i = 0; flag && i <= length; i++)
         key[i] = (char)(i == length ? '\0' : sentence[i] == '_' ? '-' : sentence[i]);
+    if (flag && strcmp(key, "count") == 0) strcpy(key, "tasks"); /* of ewc_task_options */
     flag = flag && is_flag(key);
     snprintf(text, sizeof text, "%s%s%s", flag ? "--" : "", flag ? key : "",
         sentence + (flag ? length : 0));

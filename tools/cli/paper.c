@@ -778,7 +778,9 @@ int cli_paper(cli_args *args)
     for (int i = 0; args->operand != NULL && i < FIGURES; i++)
         if (strcmp(figures[i].name, args->operand) == 0) f = &figures[i];
     if (f == NULL)
-        return cli_usage("paper", "%s: expected 2a, 2b or 2c", args->operand ? args->operand : "");
+        return args->operand != NULL
+                   ? cli_usage("paper", "%s: expected 2a, 2b or 2c", args->operand)
+                   : cli_usage("paper", "names no figure: 2a, 2b or 2c; see ewc paper --help");
     int code = begin(&p, f);
     const int count = p.rows * p.columns;
     int drawn = 0;

@@ -171,9 +171,10 @@ static void put_axis(FILE *out, const char *name, const cli_axis *axis, const do
     if (name[0] == 'x') fprintf(out, ".\"\\n\""); /* an empty line above the legend */
     fprintf(out, " noenhanced textcolor rgb INK%s\nset %srange [",
         name[0] == 'c' ? " offset 1" : "", name);
-    put_number(out, range[0]);
+    const double more = axis->log ? 1e-6 : 0.0; /* or rounding hides the tics at the ends */
+    put_number(out, range[0] * (1.0 - more));
     fprintf(out, ":");
-    put_number(out, range[1]);
+    put_number(out, range[1] * (1.0 + more));
     fprintf(out, "]\n");
     if (axis->log) put_log_tics(out, name, range);
     if (axis->whole && !axis->log)

@@ -254,6 +254,11 @@ int cli_predict(cli_args *args)
     if (saved.is_of_run) status = cli_load_saved(args, &saved);
     if (status != EWC_OK) return cli_failed(args, status);
     const int is_given = cli_value(args, "data") != NULL || cli_value(args, "dataset") != NULL;
+    if (!is_given && !saved.is_of_run) { /* no data would help a file that is no model */
+        ewc_checkpoint_info info;
+        status = ewc_checkpoint_describe(saved.checkpoint, &info, sizeof info);
+        if (status != EWC_OK) return cli_failed(args, status);
+    }
     if (!is_given && (!saved.is_of_run || args->options.sequence[0] != '\0'))
         return cli_usage("predict", "--data: expected a set, as %s names %s", args->operand,
             saved.is_of_run ? "one for each task" : "none");

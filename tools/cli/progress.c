@@ -20,8 +20,8 @@ double cli_now(void)
 
 void cli_progress_init(cli_progress *progress, const cli_args *args)
 {
-    *progress =
-        (cli_progress){.terminal = cli_is_terminal(stderr), .quiet = args->quiet, .loss = NAN};
+    *progress = (cli_progress){
+        .terminal = cli_is_terminal(stderr), .quiet = args->quiet, .loss = NAN, .task = -1};
     progress->start = cli_now();
     progress->last = progress->start;
 }
@@ -80,7 +80,8 @@ static void spell_left(const cli_progress *p, char *text, size_t size, double pa
 /* "12.3k samples/s" */
 static void spell_rate(char *text, size_t size, const cli_progress *p, const ewc_event *e)
 {
-    const double rate = (double)e->step * (double)p->options->batch / e->seconds;
+    const double steps = (double)(e->step - p->from);
+    const double rate = steps * (double)p->options->batch / (cli_now() - p->since);
     text[0] = '\0';
     if (!(rate > 0.0) || !isfinite(rate)) return;
     if (rate >= 1e6)
@@ -168,6 +169,11 @@ int cli_progress_event(void *user, const ewc_event *e)
         p->begin = e->kind == EWC_EVENT_TASK_BEGIN ? (double)e->task / (double)p->options->tasks
                                                    : cli_fraction(p->options, e);
         p->started = 1;
+    }
+    if (p->task != e->task) {
+        p->task = e->task;
+        p->from = e->step;
+        p->since = now;
     }
     cli_watch_event(&p->watch, e);
     if (p->run != NULL && cli_state_asked()) (void)ewc_run_save(p->run);

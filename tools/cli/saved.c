@@ -27,6 +27,11 @@ int cli_find_saved(cli_saved *out, const cli_args *args)
     }
     if (used >= PATH_MAX || room >= PATH_MAX) return cli_usage(verb, "the path is too long");
     out->is_of_run = access(out->config, R_OK) == 0;
+    char result[PATH_MAX + 16]; /* which comes with the model */
+    snprintf(result, sizeof result, "%s/result.json", operand);
+    if (out->is_of_run && S_ISDIR(info.st_mode) && access(out->checkpoint, F_OK) != 0 &&
+        access(result, F_OK) != 0)
+        return cli_usage(verb, "%s: no task is finished, so there is no model yet", operand);
     return 0;
 }
 

@@ -245,6 +245,13 @@ int cli_sweep(cli_args *args)
     const int count = g.rows * g.seeds;
     if (code == 0) {
         code = cli_batch_run(args, g.jobs, count);
+        int rows = 0; /* are too few of them */
+        for (int i = 0; i < count; i++)
+            rows |= strstr(g.jobs[i].message, "validation: ") != NULL;
+        if (rows && args->options.validation == 0)
+            cli_say("ewc sweep: %d training rows of each task are held out to choose by; "
+                    "--validation says how many",
+                VALIDATION);
         if (code < 128 && cli_batch_ended(g.jobs, count)) {
             if (args->json)
                 cli_print_results(g.jobs, count,

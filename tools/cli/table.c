@@ -10,8 +10,8 @@
 #include "terminal.h"
 #include "text.h"
 
-/* Tasks of which all accuracies are shown; characters of a name. */
-enum { MATRIX_MAX = 20, TASK_WIDTH = 14 };
+/* Tasks of which all accuracies are shown. */
+enum { MATRIX_MAX = 20 };
 
 void cli_print_run(const ewc_run_options *options, const ewc_run_result *result)
 {
@@ -54,7 +54,7 @@ static void spell_task(char *text, size_t size, const ewc_run_result *result, in
 {
     const char *const name = result->names[t];
     if (name[0] != '\0')
-        cli_shorten(text, size, name, TASK_WIDTH);
+        cli_shorten(text, size, name, CLI_TASK_WIDTH);
     else
         snprintf(text, size, "%lld", (long long)t + 1);
 }

@@ -194,8 +194,8 @@ int cli_resume(cli_args *args)
     const ewc_run_callbacks callbacks = callbacks_of(&progress);
     const char *const folder = args->operand;
     if (folder == NULL) return cli_usage("resume", "names no run; see ewc resume --help");
-    if (!ewc_run_is_resumable(folder))
-        return cli_usage("resume", "%s: has no state to go on from", folder);
+    if (!ewc_run_is_resumable(folder)) /* which fails, then, and says why */
+        return cli_failed(args, ewc_run_resume(&run, folder, NULL, NULL));
     const int code = take_config(args, folder);
     if (code != 0) return code;
     cli_progress_init(&progress, args);

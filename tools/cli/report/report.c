@@ -150,8 +150,9 @@ static void print_text(const report *r, int tensorboard)
         drawn += r->items[i].drawn;
     }
     cli_print_words("%s/report.html", r->folder);
-    cli_print_words("%s: %lld figures (%lld drawn), summary.csv, summary.tex, eval_results.csv%s",
-        r->folder, (long long)figures, (long long)drawn, tensorboard ? ", TensorBoard" : "");
+    cli_print_words("%s: %lld figure%s (%lld drawn), summary.csv, summary.tex, eval_results.csv%s",
+        r->folder, (long long)figures, figures == 1 ? "" : "s", (long long)drawn,
+        tensorboard ? ", TensorBoard" : "");
 }
 
 /* Runs, what is said of them beside each other, and groups in their order. */
@@ -187,7 +188,9 @@ int cli_report(cli_args *args)
         code = cli_usage("report", "--tensorboard: \"%s\", expected true or false", tensorboard);
     if (code == 0) code = read_all(&r, args);
     if (code == 0) code = make_folder(&r, cli_value(args, "out"));
+    r.shows_progress = !args->quiet && cli_is_terminal(stderr); /* there may be hundreds */
     if (code == 0) code = report_draw(&r);
+    if (r.shows_progress) fprintf(stderr, "\r\033[K");
     if (code == 0) code = report_write_evaluations(&r);
     if (code == 0) code = report_write_summary(&r);
     if (code == 0 && with_tensorboard) code = write_tensorboard(&r, events);

@@ -80,6 +80,7 @@ typedef struct report {
     int64_t group_count;
     report_item *items;
     int64_t item_count;
+    int shows_progress; /* names the figure that is being drawn on stderr, a terminal */
 } report;
 
 /* report_data.c */
@@ -96,6 +97,8 @@ void report_free(report *r);
 const char *report_setting(const report_run *run, const char *key);
 /* What the run says of itself under `key`; "" if nothing. */
 const char *report_fact(const report_run *run, const char *key);
+/* Whether two runs were on the same data, or on what their seeds drew from it. */
+int report_same_data(const report_run *a, const report_run *b);
 /* The mean of what a function says of each run of a group. */
 typedef double (*report_measure)(const report_run *run, int64_t i);
 cli_mean report_group_mean(const report_group *group, report_measure measure, int64_t i);

@@ -72,6 +72,8 @@ int report_add_figure(
     figure->y.label = y;
     figure->z.label = z;
     item->drawn = cli_plot_available();
+    if (r->shows_progress)
+        fprintf(stderr, "\r\033[Kfigure %lld: %.40s", (long long)r->item_count, item->name);
     const int code = cli_plot("report", figure, r->figures);
     figure->y.label = figure->z.label = NULL;
     free(z);

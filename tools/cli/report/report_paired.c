@@ -11,9 +11,7 @@
 static int same_sequence(const report_run *a, const report_run *b)
 {
     ewc_option_info info;
-    if (a->tasks != b->tasks || a->done != b->done ||
-        strcmp(report_fact(a, "data_checksum"), report_fact(b, "data_checksum")) != 0)
-        return 0;
+    if (a->tasks != b->tasks || a->done != b->done || !report_same_data(a, b)) return 0;
     for (int i = 0; ewc_options_describe(i, &info, sizeof info); i++)
         if (strcmp(info.group, "Tasks") == 0 && report_matters(a, info.key) &&
             strcmp(report_setting(a, info.key), report_setting(b, info.key)) != 0)
