@@ -155,7 +155,7 @@ static __device__ Tap tap_of(const Unfolding &u, int32_t column)
 {
     const int32_t tap = ewck_divide(column, u.per_pad), channel = column - tap * u.pad;
     const int32_t row = ewck_divide(tap, u.per_tap_col), col = tap - row * u.tap_cols;
-    const int32_t beside = tap == u.taps && channel == 0 && u.ones > 0 ? -1 : -2;
+    const int32_t beside = tap == u.taps && u.ones > 0 ? -1 : -2;
     return {{row * u.dilation[0], col * u.dilation[1]}, tap < u.taps ? channel : beside};
 }
 

@@ -396,6 +396,25 @@ TEST_P(LayerOps, ConvForwardMatchesFloat64)
     }
 }
 
+/* Also on tensor cores, whose slices go beyond a sample's last column. */
+TEST_P(LayerOps, ConvKeepsNanInItsSample)
+{
+    const ewck_conv c = Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {4, 4}), 8, 8, 1);
+    const int64_t rows = 3, size = reference::InSize(c), out = reference::OutSize(c);
+    for (const Products &products : AllProducts()) {
+        Use(products);
+        std::vector<float> x((size_t)(rows * size), 1.0f);
+        x[0] = kNan;
+        Buffer<float> d_x(be, x), d_w(be, reference::WeightSize(c), 1.0f), y(be, rows * out, 0.0f);
+        Scratch memory(be, be->ops->conv_memory(be, &c, rows, rows));
+        EXPECT_OK(be->ops->conv_forward(be, y, nullptr, d_x, d_w, nullptr, &c, rows, 0, memory));
+        const auto read = y.Read();
+        EXPECT_TRUE(std::isnan(read[0]));
+        for (size_t i = (size_t)out; i < read.size(); i++)
+            ASSERT_TRUE(std::isfinite(read[i])) << i << ", engine " << be->conv_engine;
+    }
+}
+
 /* Rows of about as many places as vectors have, so that a tile is a row, a part of one, or parts of
  * two, of one sample or of two. */
 TEST_P(LayerOps, ConvOfWideRows)
