@@ -9,9 +9,10 @@
 static ewc_status enter(ewc_trainer *trainer, const char *function, position at, int64_t short_of,
     ewc_status (*work)(ewc_trainer *trainer, int64_t t))
 {
-    if (!trainer || at.task < 0 || at.task > trainer->count - short_of)
-        return ewci_fail(EWC_ERR_ARGUMENT, "%s: NULL, or t=%lld, expected 0..%lld", function,
-            (long long)at.task, trainer ? (long long)trainer->count - 1 : 0LL);
+    if (!trainer) return ewci_fail(EWC_ERR_ARGUMENT, "%s: trainer is NULL", function);
+    if (at.task < 0 || at.task > trainer->count - short_of)
+        return ewci_fail(EWC_ERR_ARGUMENT, "%s: t=%lld, expected 0..%lld", function,
+            (long long)at.task, (long long)(trainer->count - short_of));
     if (trainer->busy)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "%s: called from a callback of the same trainer", function);
