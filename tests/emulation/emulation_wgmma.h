@@ -40,29 +40,29 @@ struct GroupProduct {
 void begin_product(const GroupProduct &product);
 void multiply_group(void *const products[32]);
 void commit_products();
-const GroupProduct *next_product(unsigned groups_left); /* NULL: no more but the last groups */
-void check_operands(const GroupProduct &product, const GroupProduct &now);
-void end_products();   /* sums without a product under way are there */
-void fence_products(); /* sums may have been touched */
-void publish_copies(); /* to products */
+void wait_for_products(unsigned groups_left); /* all but the last groups */
+void fence_products();                        /* sums may have been touched */
+void publish_copies();                        /* to products */
 
-/* The kernel's own code touches the memory, so that the sanitizers see it. */
+/* The kernel's own code touches the memory when it issues a product, so that the sanitizers see it.
+ */
 inline void read_eight(Eight &to, const char *from)
 {
     memcpy(&to[0], from, 8);
     memcpy(&to[1], from + 8, 8);
 }
 
-inline void read_operands(GroupProduct &product)
+/* visit(eight, where it lies) for what the calling lane has of the operands. */
+template <class Visit>
+inline void each_eight(GroupProduct &product, Visit visit)
 {
     const unsigned lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16;
-    read_eight(product.of_a, product.a.across ? product.a.eight(row + lane / 16 * 8, lane % 16)
-                                              : product.a.eight(row + lane / 2, lane % 2 * 8));
-    for (unsigned i = 0; i < product.columns / 16 + 1; i++) {
-        const unsigned c = lane + 32 * i;
-        if (c >= 2 * product.columns) break;
-        read_eight(product.of_b[i], product.b.across ? product.b.eight(c / 16 * 8, c % 16)
-                                                     : product.b.eight(c / 2, c % 2 * 8));
+    visit(product.of_a, product.a.across ? product.a.eight(row + lane / 16 * 8, lane % 16)
+                                         : product.a.eight(row + lane / 2, lane % 2 * 8));
+    for (unsigned i = 0; lane + 32 * i < 2 * product.columns; i++) {
+        const unsigned at = lane + 32 * i;
+        visit(product.of_b[i], product.b.across ? product.b.eight(at / 16 * 8, at % 16)
+                                                : product.b.eight(at / 2, at % 2 * 8));
     }
 }
 
@@ -92,7 +92,7 @@ void ewck_wgmma(float (&d)[tiles][4], uint64_t a, uint64_t b, int add,
     product.file = file;
     product.line = line;
     emulation::begin_product(product);
-    emulation::read_operands(product);
+    emulation::each_eight(product, emulation::read_eight);
     emulation::warp_call(emulation::multiply_group, &product, file, line);
 }
 
@@ -104,15 +104,7 @@ inline void ewck_wgmma_commit()
 template <int groups>
 void ewck_wgmma_wait()
 {
-    while (const emulation::GroupProduct *const product = emulation::next_product(groups)) {
-        emulation::GroupProduct now;
-        now.a = product->a;
-        now.b = product->b;
-        now.columns = product->columns;
-        emulation::read_operands(now);
-        emulation::check_operands(*product, now);
-    }
-    emulation::end_products();
+    emulation::wait_for_products(groups);
 }
 
 inline void ewck_wgmma_publish()

@@ -40,6 +40,19 @@ Layout layout_of(uint64_t descriptor)
         unsigned(descriptor >> 36 & 0x3fff) << 4, unsigned(descriptor >> 62)};
 }
 
+/* Volatile, so that the compiler does not call memcpy, which the sanitizers watch. */
+void copy_floats(float *to, const float *from, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        static_cast<volatile float *>(to)[i] = from[i];
+}
+
+void copy_eight(Eight &to, const Eight &from)
+{
+    to[0] = from[0];
+    to[1] = from[1];
+}
+
 } // namespace
 
 const char *GroupOperand::eight(unsigned row, unsigned k) const
@@ -82,10 +95,9 @@ void begin_product(const GroupProduct &product)
                 "a product without a fence after its sums were touched at %s:%d", file, line);
         flight.sums = product.sums;
         flight.columns = product.columns;
-        for (unsigned i = 0; i < product.columns / 2; i++) {
-            flight.values[i] = product.sums[i];
-            product.sums[i] = __uint_as_float(~0u);
-        }
+        copy_floats(flight.values, product.sums, product.columns / 2);
+        for (unsigned i = 0; i < product.columns / 2; i++)
+            static_cast<volatile float *>(product.sums)[i] = __uint_as_float(~0u);
     }
     Issued &same = issued[current_lane->linear / 128][flight.issued % 64];
     flight.issued++;
@@ -138,8 +150,16 @@ void multiply_group(void *const products[32])
             sums[i] = c[lane / 4 + i % 4 / 2 * 8][i / 4][lane % 4 * 2 + i % 2];
         Flight &flight = warp[lane];
         GroupProduct &added = flight.products[(flight.first + flight.count++) % most_products];
-        added = part(lane);
+        const GroupProduct &given = part(lane);
+        added.a = given.a;
+        added.b = given.b;
+        added.columns = columns;
+        added.file = given.file;
+        added.line = given.line;
         added.group = flight.group;
+        copy_eight(added.of_a, given.of_a);
+        for (unsigned v = 0; lane + 32 * v < 2 * columns; v++)
+            copy_eight(added.of_b[v], given.of_b[v]);
     }
 }
 
@@ -148,33 +168,25 @@ void commit_products()
     flights[current_lane->linear].group++;
 }
 
-const GroupProduct *next_product(unsigned groups_left)
+void wait_for_products(unsigned groups_left)
 {
     Flight &flight = flights[current_lane->linear];
-    if (flight.count == 0) return nullptr;
-    const GroupProduct &product = flight.products[flight.first];
-    if (product.group + groups_left >= flight.group) return nullptr;
-    flight.first = (flight.first + 1) % most_products;
-    flight.count--;
-    return &product;
-}
-
-void check_operands(const GroupProduct &product, const GroupProduct &now)
-{
-    bool same = memcmp(product.of_a, now.of_a, sizeof now.of_a) == 0;
-    for (unsigned i = 0; current_lane->in_warp + 32 * i < 2 * product.columns; i++)
-        same = same && memcmp(product.of_b[i], now.of_b[i], sizeof(Eight)) == 0;
-    if (!same)
-        fail_kernel("operands of the product at %s:%d have changed while it was under way",
-            product.file, product.line);
-}
-
-void end_products()
-{
-    Flight &flight = flights[current_lane->linear];
+    while (flight.count > 0) {
+        GroupProduct &product = flight.products[flight.first];
+        if (product.group + groups_left >= flight.group) break;
+        flight.first = (flight.first + 1) % most_products;
+        flight.count--;
+        bool same = true;
+        each_eight(product, [&](Eight &then, const char *now) {
+            const volatile uint64_t *const words = reinterpret_cast<const volatile uint64_t *>(now);
+            same = same && then[0] == words[0] && then[1] == words[1];
+        });
+        if (!same)
+            fail_kernel("operands of the product at %s:%d have changed while it was under way",
+                product.file, product.line);
+    }
     if (flight.count > 0 || !flight.sums) return;
-    for (unsigned i = 0; i < flight.columns / 2; i++)
-        flight.sums[i] = flight.values[i];
+    copy_floats(flight.sums, flight.values, flight.columns / 2);
     flight.sums = nullptr;
     flight.is_fenced = false;
 }
