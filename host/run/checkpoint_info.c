@@ -410,23 +410,32 @@ static ewc_status describe_file(
     return read_entries(info, metadata, path);
 }
 
+/* The header of a file, to be released, and the file's length. */
+static ewc_status read_header(const char *path, json_t **root, int64_t *length)
+{
+    ewc_status status = EWC_OK;
+    char *head = NULL;
+    size_t bytes = 0, begin;
+    EWCI_TRY(ewci_file_head(&head, &bytes, length, path, HEAD_MAX));
+    EWCI_TRY(ewci_safetensors_read(root, &begin, path, head, bytes, HEADER_MAX));
+done:
+    free(head);
+    return status;
+}
+
 ewc_status ewc_checkpoint_describe(const char *path, ewc_checkpoint_info *out, size_t size)
 {
     EWCI_ENTER(path, out);
     ewc_status status = EWC_OK;
-    char *head = NULL;
     json_t *root = NULL;
     ewc_checkpoint_info info;
-    size_t bytes = 0, begin;
     int64_t length = 0;
     EWCI_TRY(ewci_check_size("ewc_checkpoint_info", size, "ewc_checkpoint_describe"));
-    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, HEAD_MAX));
-    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, head, bytes, HEADER_MAX));
+    EWCI_TRY(read_header(path, &root, &length));
     EWCI_TRY(describe_file(&info, path, root, length));
     EWCI_TRY(ewci_copy_out("ewc_checkpoint_info", out, size, &info, "ewc_checkpoint_describe"));
 done:
     json_decref(root);
-    free(head);
     return status;
 }
 
@@ -434,20 +443,16 @@ done:
 static ewc_status read_json(const char *path, const char *key, json_t **out)
 {
     ewc_status status = EWC_OK;
-    char *head = NULL;
     json_t *root = NULL;
-    size_t bytes = 0, begin;
     int64_t length = 0;
     *out = NULL;
-    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, HEAD_MAX));
-    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, head, bytes, HEADER_MAX));
+    EWCI_TRY(read_header(path, &root, &length));
     const char *const text = ewci_checkpoint_entry(json_object_get(root, "__metadata__"), key);
     if (text[0] == '\0') goto done;
     *out = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
     if (*out == NULL) status = ewci_fail(EWC_ERR_CHECKPOINT, "%s: %s: is no JSON", path, key);
 done:
     json_decref(root);
-    free(head);
     return status;
 }
 
@@ -463,17 +468,13 @@ ewc_status ewci_checkpoint_labels(const char *path, json_t **out)
 ewc_status ewci_checkpoint_network(const char *path, ewc_network **out)
 {
     ewc_status status = EWC_OK;
-    char *head = NULL;
     json_t *root = NULL;
-    size_t bytes = 0, begin;
     int64_t length = 0;
     *out = NULL;
-    EWCI_TRY(ewci_file_head(&head, &bytes, &length, path, HEAD_MAX));
-    EWCI_TRY(ewci_safetensors_read(&root, &begin, path, head, bytes, HEADER_MAX));
+    EWCI_TRY(read_header(path, &root, &length));
     status = ewci_checkpoint_read_network(out, path, root, length);
 done:
     json_decref(root);
-    free(head);
     return status;
 }
 
