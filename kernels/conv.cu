@@ -13,6 +13,7 @@
 
 #include "block.h"
 #include "conv.h"
+#include "divide.h"
 #include "formula.h"
 
 /* ---- Where the operands lie ---- */
@@ -261,17 +262,12 @@ static __global__ void add_ranges_kernel(float *__restrict__ out, float *__restr
     }
 }
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 template <bool kAcrossA, bool kAcrossB, bool kWeights>
 static cudaError_t launch(
     GatheredProduct p, const GatheredTarget &target, int64_t ranges, cudaStream_t stream)
 {
-    p.tiles_m = ceil_div(p.m, kTile);
-    p.tiles_n = ceil_div(p.n, kTile);
+    p.tiles_m = ewck_divide_up(p.m, kTile);
+    p.tiles_n = ewck_divide_up(p.n, kTile);
     const int64_t tiles = p.tiles_m * p.tiles_n * p.groups;
     if (tiles > INT32_MAX) return cudaErrorInvalidValue;
     EWC_LAUNCH((gathered_product_kernel<kAcrossA, kAcrossB, kWeights>),
@@ -404,17 +400,19 @@ static constexpr int64_t kBlocksWanted = 4 * EWCK_CONV_MULTIPROCESSORS;
 /* Into how many ranges samples are cut, each with sums of its own. */
 static int64_t range_count(int64_t groups, int64_t m, int64_t n, int64_t samples)
 {
-    const int64_t most = kBlocksWanted / (groups * ceil_div(m, kTile) * ceil_div(n, kTile));
+    const int64_t most =
+        kBlocksWanted / (groups * ewck_divide_up(m, kTile) * ewck_divide_up(n, kTile));
     const int64_t count = most < samples ? most : samples;
     if (count <= 1) return 1;
-    const int64_t range = ceil_div(samples, count);
-    return ceil_div(samples, range);
+    const int64_t range = ewck_divide_up(samples, count);
+    return ewck_divide_up(samples, range);
 }
 
 /* For at most so many samples; the sums of fewer need no more. */
 static size_t parts_bytes(int64_t groups, int64_t m, int64_t n, int64_t samples)
 {
-    const int64_t most = kBlocksWanted / (groups * ceil_div(m, kTile) * ceil_div(n, kTile));
+    const int64_t most =
+        kBlocksWanted / (groups * ewck_divide_up(m, kTile) * ewck_divide_up(n, kTile));
     const int64_t ranges = most < samples ? most : samples;
     return ranges <= 1 ? 0 : (size_t)(ranges * groups * m * n) * sizeof(float);
 }
@@ -432,7 +430,7 @@ static cudaError_t launch_weights(float *g, float *g_bias, GatheredProduct p, in
     p.n = cols + p.b.has_ones;
     if (p.samples == 0 && mode != EWCK_MODE_OVERWRITE) return cudaSuccess;
     const int64_t ranges = range_count(p.groups, p.m, p.n, p.samples);
-    p.range = ceil_div(p.samples, ranges);
+    p.range = ewck_divide_up(p.samples, ranges);
     GatheredTarget target = {};
     target.out = g;
     target.group = p.m * cols;

@@ -21,11 +21,6 @@ static int64_t padded(int64_t n)
 {
     return (n + kEight - 1) / kEight * kEight;
 }
-static int64_t quotient_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 /* ---- Planes of samples, and of weights ---- */
 
 /* Places times padded channels of some samples' groups: (samples, groups, places, pad). Behind
@@ -589,7 +584,7 @@ static constexpr int64_t kBlocksWanted = 2 * EWCK_CONV_MULTIPROCESSORS;
 
 static int64_t tiles_of(const Unfoldable &x, const Unfoldable &d, int64_t taps)
 {
-    return x.groups * quotient_up(taps * x.pad + 1, kTileM) * quotient_up(d.channels, kTileN);
+    return x.groups * ewck_divide_up(taps * x.pad + 1, kTileM) * ewck_divide_up(d.channels, kTileN);
 }
 /* Into how many ranges samples are cut at most, each with sums of its own; the same on every
  * device, so that sums have the same order everywhere. */
@@ -670,7 +665,7 @@ static dim3 grid_of(int64_t items, int64_t per_block, int64_t rows)
 static cudaError_t fill_planes(
     const Unfoldable &u, const float *from, int64_t samples, bool across, cudaStream_t stream)
 {
-    const int64_t squares = quotient_up(u.places, kSide) * quotient_up(u.pad, kSide);
+    const int64_t squares = ewck_divide_up(u.places, kSide) * ewck_divide_up(u.pad, kSide);
     const dim3 grid = grid_of(squares, 1, samples * u.groups);
     if (across)
         EWC_LAUNCH(unfoldable_kernel<true>, grid, kBlock, 0, stream, u, from, samples);
@@ -745,8 +740,8 @@ static Unfolding unfold_outputs(const Unfoldable &u, const ewck_conv &c)
 /* p without its tiles. */
 static cudaError_t launch_unfolded(UnfoldedProduct p, int engine, cudaStream_t stream)
 {
-    p.tiles_m = quotient_up(p.samples * p.x.count, kTileM);
-    p.tiles_n = quotient_up(p.w.per_group, kTileN);
+    p.tiles_m = ewck_divide_up(p.samples * p.x.count, kTileM);
+    p.tiles_n = ewck_divide_up(p.w.per_group, kTileN);
     const int64_t tiles = p.tiles_m * p.tiles_n * p.groups;
     if (tiles > INT32_MAX || p.tiles_m * kTileM > INT32_MAX) return cudaErrorInvalidValue;
     return with_engine(engine, EWCK_TUNED_UNFOLDED, [&](auto its) {
@@ -830,8 +825,8 @@ extern "C" cudaError_t ewck_conv_planes_backward_data(float *dx, const float *d,
 static cudaError_t launch_products(
     SampleProducts p, Gathering to, int64_t ranges, int engine, cudaStream_t stream)
 {
-    p.range = quotient_up(p.samples, ranges);
-    ranges = quotient_up(p.samples, p.range);
+    p.range = ewck_divide_up(p.samples, ranges);
+    ranges = ewck_divide_up(p.samples, p.range);
     const int64_t tiles = p.tiles_m * p.tiles_n * p.groups;
     if (tiles > INT32_MAX) return cudaErrorInvalidValue;
     TRY(with_engine(engine, EWCK_TUNED_SAMPLES, [&](auto its) {
@@ -869,8 +864,8 @@ static cudaError_t multiply_samples(float *g, float *g_bias, const float *d_from
     p.groups = d.groups;
     p.m = taps * x.pad + (g_bias != nullptr);
     p.n = d.channels;
-    p.tiles_m = quotient_up(p.m, kTileM);
-    p.tiles_n = quotient_up(p.n, kTileN);
+    p.tiles_m = ewck_divide_up(p.m, kTileM);
+    p.tiles_n = ewck_divide_up(p.n, kTileN);
     Gathering to = {g, g_bias, all, (int32_t)p.m, (int32_t)x.channels, (int32_t)taps,
         (int32_t)x.pad, p.x.per_pad, !overwrites};
     for (int64_t repeat = 0; repeat < repeats; repeat++)

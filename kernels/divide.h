@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Division of indices by sizes that are known at the launch: two products in place of some twenty
- * instructions, or, in 64 bits, a hundred. */
+/* Division of sizes and indices. By a size that is known at the launch it is two products in place
+ * of some twenty instructions, or, in 64 bits, a hundred. */
 #ifndef EWCK_DIVIDE_H
 #define EWCK_DIVIDE_H
 
 #include <stdint.h>
 
 #include "launch.h"
+
+static __host__ __device__ constexpr int64_t ewck_divide_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
 
 /* 2^64 / divisor rounded up, for divisor > 0; of 1 that is 0 in 64 bits. */
 static __host__ __device__ __forceinline__ uint64_t ewck_inverse(int64_t divisor)

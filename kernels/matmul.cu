@@ -9,6 +9,7 @@
 #include "kernels.h"
 
 #include "block.h"
+#include "divide.h"
 #include "engines.h"
 #include "formula.h"
 #include "planes.h"
@@ -370,18 +371,13 @@ static __global__ void __launch_bounds__(kThreads,
     }
 }
 
-static int64_t quotient_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 template <class Engine, int kLayoutA, int kLayoutB, int kResult>
 static cudaError_t launch_on(Product p, const Target &target, int64_t blocks_k, cudaStream_t stream)
 {
     constexpr size_t bytes = Room<Engine, kLayoutA, kLayoutB, kResult>::kBytes;
     const auto kernel = product_kernel<Engine, kLayoutA, kLayoutB, kResult>;
-    const int64_t tiles_n = quotient_up(p.n, Engine::kTileN);
-    const int64_t tiles = quotient_up(p.m, kTileM) * tiles_n;
+    const int64_t tiles_n = ewck_divide_up(p.n, Engine::kTileN);
+    const int64_t tiles = ewck_divide_up(p.m, kTileM) * tiles_n;
     if (tiles > INT32_MAX || blocks_k > 65535 || p.k > INT32_MAX / 2) return cudaErrorInvalidValue;
     p.tiles_n = tiles_n;
     const cudaError_t error = cudaFuncSetAttribute(
@@ -425,7 +421,7 @@ static int64_t tile_n_of(int engine)
 
 static int64_t tiles_of(int engine, int64_t m, int64_t n)
 {
-    return quotient_up(m, kTileM) * quotient_up(n, tile_n_of(engine));
+    return ewck_divide_up(m, kTileM) * ewck_divide_up(n, tile_n_of(engine));
 }
 
 extern "C" double ewck_engine_percent(int product, int engine)
@@ -439,7 +435,7 @@ extern "C" double ewck_engine_percent(int product, int engine)
 
 static double cost_of(int product, int engine, int64_t m, int64_t n, int64_t k, int64_t blocks)
 {
-    const int64_t turns = quotient_up(tiles_of(engine, m, n) * blocks, kMultiprocessors);
+    const int64_t turns = ewck_divide_up(tiles_of(engine, m, n) * blocks, kMultiprocessors);
     const double columns = (double)(turns * tile_n_of(engine));
     const double deep = (double)k / (double)blocks + kCostOfBlock;
     const double parts = blocks > 1 ? (double)(m * n * blocks) / kElementsOfParts : 0.0;
@@ -597,8 +593,8 @@ extern "C" cudaError_t ewck_planes_weights(float *f_weights, float *f_bias, ewck
         choice.blocks = wanted > most ? most : wanted > 1 ? wanted : 1;
     }
     if (choice.blocks > 1) {
-        p.split = quotient_up(quotient_up(rows, choice.blocks), 64) * 64;
-        choice.blocks = quotient_up(rows, p.split);
+        p.split = ewck_divide_up(ewck_divide_up(rows, choice.blocks), 64) * 64;
+        choice.blocks = ewck_divide_up(rows, p.split);
     }
     const int64_t blocks = choice.blocks;
     Target target = {};

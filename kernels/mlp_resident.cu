@@ -682,9 +682,11 @@ void ewck_resident_pieces(Net &net, Pieces &pieces)
     for (int64_t i = 0; i < top; i++) {
         Layer &layer = net.layers[i];
         const int64_t size = rows * padded(layer.at.out);
-        layer.values = pieces.take<float>(size * divide_up(layer.at.in, i == 0 ? kFirstIns : kIns));
+        layer.values =
+            pieces.take<float>(size * ewck_divide_up(layer.at.in, i == 0 ? kFirstIns : kIns));
         if (i + 1 < top)
-            layer.gradients = pieces.take<float>(size * divide_up(net.layers[i + 1].at.out, kOuts));
+            layer.gradients =
+                pieces.take<float>(size * ewck_divide_up(net.layers[i + 1].at.out, kOuts));
     }
 }
 
@@ -719,8 +721,8 @@ static Resident resident_of(
         to.out = (int32_t)from.at.out;
         to.activation = from.at.activation;
         to.first_tile = r.tiles;
-        to.across = (int32_t)divide_up(to.in, l == 0 ? kFirstIns : kIns);
-        to.down = (int32_t)divide_up(to.out, l == 0 ? kFirstOuts : kOuts);
+        to.across = (int32_t)ewck_divide_up(to.in, l == 0 ? kFirstIns : kIns);
+        to.down = (int32_t)ewck_divide_up(to.out, l == 0 ? kFirstOuts : kOuts);
         r.tiles += to.across * to.down;
     }
     r.uses = any_rule(rule);

@@ -255,7 +255,7 @@ static __global__ void __launch_bounds__(kThreads, blocks_of(kTiles, kVector))
     Sums<4, kTiles> sums = {};
     if (f.is_first) ewck_wait_for_last();
     multiply_steps(
-        sums, rows, columns, (int)divide_up(f.depth, kDepthOfStep), lane.warp,
+        sums, rows, columns, (int)ewck_divide_up(f.depth, kDepthOfStep), lane.warp,
         [] { ewck_wait_for_last(); }, [&] { load_bias<kTiles>(bias, f, column); });
     store_part(parts, sums, lane);
     __syncthreads();
@@ -322,7 +322,7 @@ static __global__ void __launch_bounds__(kThreads, blocks_of(kTiles, kVector))
     Pack<kTiles> y[P::kPieces], z[P::kPieces] = {};
     Sums<4, kTiles> sums = {};
     multiply_steps(
-        sums, rows, columns, (int)divide_up(b.depth, kDepthOfStep), lane.warp,
+        sums, rows, columns, (int)ewck_divide_up(b.depth, kDepthOfStep), lane.warp,
         [] { ewck_wait_for_last(); },
         [&] {
 #pragma unroll
@@ -638,8 +638,8 @@ static bool is_supported(const ewck_layer *layers, int64_t count, int64_t rows)
     if (count < 1 || count > kMaxLayers || layers[count - 1].out > kMaxLogits) return false;
     int64_t tiles = 0;
     for (int64_t i = 0; i < count; i++)
-        tiles +=
-            divide_up(layers[i].out, kRowsOfUpdate) * divide_up(layers[i].in, kColumnsOfUpdate);
+        tiles += ewck_divide_up(layers[i].out, kRowsOfUpdate) *
+                 ewck_divide_up(layers[i].in, kColumnsOfUpdate);
     return rows > 0 && padded(rows) / kRowsOfTile <= kMaxBlocks && tiles < INT32_MAX / 2;
 }
 
@@ -714,14 +714,15 @@ static cudaError_t with_shape(int64_t rows, int64_t columns, bool vector, const 
     const std::integral_constant<int, 4> wide;
     const std::true_type four;
     const std::false_type one;
-    if (divide_up(rows, kRowsOfTile) * divide_up(columns, 16) > kNarrowTiles)
+    if (ewck_divide_up(rows, kRowsOfTile) * ewck_divide_up(columns, 16) > kNarrowTiles)
         return vector ? call(wide, four) : call(wide, one);
     return vector ? call(narrow, four) : call(narrow, one);
 }
 
 static dim3 tile_grid(int64_t rows, int64_t columns, int tiles)
 {
-    return dim3((unsigned)divide_up(columns, 8 * tiles), (unsigned)divide_up(rows, kRowsOfTile));
+    return dim3(
+        (unsigned)ewck_divide_up(columns, 8 * tiles), (unsigned)ewck_divide_up(rows, kRowsOfTile));
 }
 
 /* `parity` in these: which of the two places the step's batch has. */
@@ -826,9 +827,9 @@ static Update update_of(const Net &net, int parity, int64_t rows)
         to.in = layer.at.in;
         to.out = layer.at.out;
         to.first_tile = u.tiles;
-        to.across = (int32_t)divide_up(layer.at.in, kColumnsOfUpdate);
+        to.across = (int32_t)ewck_divide_up(layer.at.in, kColumnsOfUpdate);
         to.vector = is_aligned(net, i);
-        u.tiles += (int32_t)divide_up(layer.at.out, kRowsOfUpdate) * to.across;
+        u.tiles += (int32_t)ewck_divide_up(layer.at.out, kRowsOfUpdate) * to.across;
     }
     return u;
 }
@@ -841,7 +842,7 @@ static cudaError_t launch_update(const Net &net, const ewck_rule &rule, const ew
     const ewck_mlp &g = net.given;
     if (next) {
         u.next = *next;
-        u.gather_blocks = (int32_t)divide_up(rows, kGatherRows);
+        u.gather_blocks = (int32_t)ewck_divide_up(rows, kGatherRows);
     }
     return with_rule(rule, [&](auto kind) {
         using Rule = decltype(kind);

@@ -8,6 +8,7 @@
 #include "kernels.h"
 
 #include "block.h"
+#include "divide.h"
 #include "gather.h"
 #include "pieces.h"
 #include "planes.h"
@@ -23,11 +24,6 @@ static constexpr int kMaxLayers = 24;   /* of a kernel, whose arguments have 4 K
 static __host__ __device__ constexpr int64_t padded(int64_t n)
 {
     return (n + EWCK_MLP_PAD - 1) / EWCK_MLP_PAD * EWCK_MLP_PAD;
-}
-
-static __host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
 }
 
 /* ---- Fragments ----
