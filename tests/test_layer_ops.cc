@@ -137,7 +137,7 @@ T Dot(const std::vector<T> &a, const std::vector<T> &b)
 }
 } // namespace
 
-INSTANTIATE_ON_BACKENDS(LayerOps);
+INSTANTIATE_ON_INSTRUCTION_SETS(LayerOps);
 
 /* ---- Sums of two ---- */
 
@@ -526,6 +526,22 @@ TEST_P(LayerOps, ConvBackwardWeightMatchesFloat64)
     }
 }
 
+/* More filters, channels or places than a part of the CPU's work has; of these and of few channels
+ * with many places. */
+TEST_P(LayerOps, ConvBackwardWeightInParts)
+{
+    if (!HasHostMemory()) GTEST_SKIP() << "parts of the CPU backend";
+    const ewck_conv cases[] = {
+        Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 2}), 300, 110, 1),
+        Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {80, 80}), 40, 2, 1),
+        Channels(Geometry({1, 1}, {1, 1}, {0, 0}, {1, 1}, {1, 0}), 2 * 2500, 2 * 50, 2),
+        Channels(Geometry({5, 3}, {1, 1}, {2, 1}, {1, 1}, {30, 30}), 3, 101, 1),
+    };
+    for (const ewck_conv &c : cases)
+        for (int mode = 0; mode < EWCK_MODES; mode++)
+            CheckConvBackwardWeight(be, c, mode == EWCK_MODE_SQUARE ? 2 : 1, 3, mode, true, true);
+}
+
 /* More samples than one block takes, of few places each: the sum is cut along the samples. */
 TEST_P(LayerOps, ConvBackwardWeightOfManySamples)
 {
@@ -642,6 +658,14 @@ TEST_P(LayerOps, SampleProductsMatchFloat64)
         CheckSampleProducts(be, 2, 3, 37, 66, 35, EWCK_MODE_SQUARE, true, false);
         CheckSampleProducts(be, 1, 3, 37, 35, 66, EWCK_MODE_MAGNITUDE, true, false);
     }
+}
+
+/* More outputs and inputs than a part of the CPU's work has. */
+TEST_P(LayerOps, SampleProductsInParts)
+{
+    if (!HasHostMemory()) GTEST_SKIP() << "parts of the CPU backend";
+    CheckSampleProducts(be, 2, 3, 5, 101, 2300, EWCK_MODE_SQUARE, true, true);
+    CheckSampleProducts(be, 1, 3, 5, 101, 2300, EWCK_MODE_MAGNITUDE, false, true);
 }
 
 /* ---- Pooling ---- */

@@ -42,7 +42,7 @@ class Ops : public OnBackend
 };
 } // namespace
 
-INSTANTIATE_ON_BACKENDS(Ops);
+INSTANTIATE_ON_INSTRUCTION_SETS(Ops);
 
 /* ---- Memory ---- */
 
@@ -103,7 +103,7 @@ TEST_P(Ops, DescribesItself)
 {
     ewc_backend_info info;
     ASSERT_OK(ewc_backend_describe(be, &info, sizeof info));
-    EXPECT_STREQ(GetParam() == "cpu" ? "cpu" : "cuda", info.name);
+    EXPECT_STREQ(HasHostMemory() ? "cpu" : "cuda", info.name);
     EXPECT_STRNE("", info.description);
     EXPECT_GE(info.threads, 1);
     EXPECT_EQ(be->used, info.memory_used);

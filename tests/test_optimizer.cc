@@ -101,7 +101,7 @@ class Optimizer : public OnBackend
 };
 } // namespace
 
-INSTANTIATE_ON_BACKENDS(Optimizer);
+INSTANTIATE_ON_INSTRUCTION_SETS(Optimizer);
 
 /* ---- Against float64 ---- */
 

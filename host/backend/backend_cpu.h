@@ -5,9 +5,15 @@
 
 #include "backend_ops.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
 ewc_status ewci_backend_cpu_create_generic(ewc_backend **out, int threads);
 ewc_status ewci_backend_cpu_create_x86_64(ewc_backend **out, int threads);
 ewc_status ewci_backend_cpu_create_x86_64_v3(ewc_backend **out, int threads);
 ewc_status ewci_backend_cpu_create_x86_64_v4(ewc_backend **out, int threads);
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -28,22 +28,17 @@ static inline __attribute__((always_inline)) void multiply_tile(float *const out
     const float *restrict w, const source *from, const float *restrict bias, int relu, int direct,
     int block)
 {
-    vec sum[12][2];
+    vec sum[MAX_BLOCK][2];
     const float *panel = from->panel, *halves[2] = {from->half[0], from->half[1]};
 #pragma GCC unroll 12
     for (int f = 0; f < block; f++)
-        sum[f][0] = sum[f][1] = (vec){0} + bias[f];
+        sum[f][0] = sum[f][1] = broadcast(bias[f]);
     for (int64_t c = 0; c < from->channels; c++) {
         for (int64_t t = 0; t < from->taps; t++) {
             const int64_t at = direct ? from->offset[t] : 0;
             const vec left = load(direct ? halves[0] + at : panel);
             const vec right = load(direct ? halves[1] + at : panel + LANES);
-#pragma GCC unroll 12
-            for (int f = 0; f < block; f++) {
-                const vec weight = (vec){0} + w[f];
-                sum[f][0] = multiply_add(weight, left, sum[f][0]);
-                sum[f][1] = multiply_add(weight, right, sum[f][1]);
-            }
+            multiply_block(sum, w, left, right, block);
             if (!direct) panel += TILE;
             w += block;
         }
@@ -57,52 +52,12 @@ static inline __attribute__((always_inline)) void multiply_tile(float *const out
     }
 }
 
-/* Filters that a tile has: as many as registers hold, so that few are made in vain. */
-static int choose_block(int64_t filters)
-{
-#if defined(__AVX512F__)
-    static const int sizes[] = {12, 10, 8, 6, 4, 2, 1};
-#else
-    static const int sizes[] = {6, 4, 2, 1};
-#endif
-    int best = 1;
-    int64_t least = INT64_MAX;
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        /* a small block loads about as much as it multiplies */
-        const int64_t cost = round_up(filters, sizes[i]) * (sizes[i] + 2) / sizes[i];
-        if (cost < least) {
-            least = cost;
-            best = sizes[i];
-        }
-    }
-    return best;
-}
-
 static inline __attribute__((always_inline)) void multiply_any(float *const out[2], int64_t pitch,
     const float *w, const source *from, const float *bias, int relu, int direct, int block)
 {
-    switch (block) { /* a constant in each call */
-    case 12:
-        multiply_tile(out, pitch, w, from, bias, relu, direct, 12);
-        break;
-    case 10:
-        multiply_tile(out, pitch, w, from, bias, relu, direct, 10);
-        break;
-    case 8:
-        multiply_tile(out, pitch, w, from, bias, relu, direct, 8);
-        break;
-    case 6:
-        multiply_tile(out, pitch, w, from, bias, relu, direct, 6);
-        break;
-    case 4:
-        multiply_tile(out, pitch, w, from, bias, relu, direct, 4);
-        break;
-    case 2:
-        multiply_tile(out, pitch, w, from, bias, relu, direct, 2);
-        break;
-    default:
-        multiply_tile(out, pitch, w, from, bias, relu, direct, 1);
-    }
+#define CALL(constant) multiply_tile(out, pitch, w, from, bias, relu, direct, constant)
+    FOR_BLOCK(block, CALL);
+#undef CALL
 }
 
 static void multiply(float *const out[2], int64_t pitch, const float *w, const source *from,
@@ -140,7 +95,7 @@ typedef struct sweep_job {
 /* Floats of a thread's part: padded samples, a panel, the tile of a block. */
 static int64_t sweep_room(const frame *f, int64_t group, int64_t depth)
 {
-    return round_up(group * f->channels * plane_of(f), 16) + depth * TILE + 12 * TILE;
+    return round_up(group * f->channels * plane_of(f), 16) + (depth + MAX_BLOCK) * TILE;
 }
 
 /* From a tile (block, TILE) to the places that the runs say, `filters` of it. */
@@ -187,7 +142,7 @@ static void sweep_filters(const sweep_job *job, const phase *p, float *out, cons
         const int64_t filter = g * job->filters + b * job->block;
         float *const to = out + filter * plane;
         const int64_t filters = min_i64(job->block, job->filters - b * job->block);
-        float bias[12] = {0};
+        float bias[MAX_BLOCK] = {0};
         for (int64_t f = 0; job->bias && is_fused(job) && f < filters; f++)
             bias[f] = job->bias[filter + f];
         if (target->whole && filters == job->block) {
@@ -404,8 +359,7 @@ ewc_status CPU(conv_forward)(ewc_backend *be, float *y, float *z, const float *x
     const frame planes = frame_of(conv);
     for (int64_t t = 0; t < taps; t++) {
         tap[t] = t;
-        offset[t] = t / conv->kernel[1] * conv->dilation[0] * planes.padded[1] +
-                    t % conv->kernel[1] * conv->dilation[1];
+        offset[t] = tap_offset(conv, &planes, t);
     }
     const int64_t filters = conv->filters / conv->groups, channels = conv->channels / conv->groups;
     const int block = choose_block(filters);

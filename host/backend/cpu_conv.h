@@ -45,6 +45,69 @@ static inline ewc_status check_taps(const char *operation, const ewck_conv *conv
         operation, (long long)conv->kernel[0], (long long)conv->kernel[1], (int)MAX_TAPS);
 }
 
+/* ---- Tiles: a block of filters times two vectors ---- */
+
+#if defined(__AVX512F__)
+enum { MAX_BLOCK = 12 };
+#else
+enum { MAX_BLOCK = 6 };
+#endif
+
+/* Filters that a tile has: as many as registers hold, so that few are made in vain. */
+static inline int choose_block(int64_t filters)
+{
+    static const int sizes[] = {12, 10, 8, 6, 4, 2, 1};
+    int best = 1;
+    int64_t least = INT64_MAX;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        if (sizes[i] > MAX_BLOCK) continue;
+        /* a small block loads about as much as it multiplies */
+        const int64_t cost = round_up(filters, sizes[i]) * (sizes[i] + 2) / sizes[i];
+        if (cost < least) {
+            least = cost;
+            best = sizes[i];
+        }
+    }
+    return best;
+}
+
+/* CALL(constant), where that is `block`. */
+#define FOR_BLOCK(block, CALL)                                                                     \
+    switch (block) {                                                                               \
+    case 12:                                                                                       \
+        CALL(12);                                                                                  \
+        break;                                                                                     \
+    case 10:                                                                                       \
+        CALL(10);                                                                                  \
+        break;                                                                                     \
+    case 8:                                                                                        \
+        CALL(8);                                                                                   \
+        break;                                                                                     \
+    case 6:                                                                                        \
+        CALL(6);                                                                                   \
+        break;                                                                                     \
+    case 4:                                                                                        \
+        CALL(4);                                                                                   \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        CALL(2);                                                                                   \
+        break;                                                                                     \
+    default:                                                                                       \
+        CALL(1);                                                                                   \
+    }
+
+/* sum (block, 2) += the products of w (block) and two vectors. */
+static inline __attribute__((always_inline)) void multiply_block(
+    vec sum[][2], const float *w, vec left, vec right, int block)
+{
+#pragma GCC unroll 12
+    for (int f = 0; f < block; f++) {
+        const vec weight = broadcast(w[f]);
+        sum[f][0] = multiply_add(weight, left, sum[f][0]);
+        sum[f][1] = multiply_add(weight, right, sum[f][1]);
+    }
+}
+
 /* ---- Scratch: one part for each thread, taken for a chunk ----
  *
  * Memory begins with a lock for each thread, 64 bytes apart; then come what all threads share, and
@@ -149,6 +212,13 @@ static inline frame frame_of(const ewck_conv *conv)
 }
 
 /* ---- From positions to places ---- */
+
+/* From a position's first place to that which tap t sees. */
+static inline int64_t tap_offset(const ewck_conv *conv, const frame *f, int64_t t)
+{
+    return t / conv->kernel[1] * conv->dilation[0] * f->padded[1] +
+           t % conv->kernel[1] * conv->dilation[1];
+}
 
 /* Positions that follow each other in a row of the grid of one sample. */
 typedef struct run {

@@ -42,6 +42,12 @@ static inline void store(float *p, vec x)
     *(loose_vec *)p = x;
 }
 
+/* x in all lanes: x - 0 is x, which x + 0 is not where x is -0, and costs nothing. */
+static inline vec broadcast(float x)
+{
+    return x - (vec){0};
+}
+
 /* a b + c, in one rounding where there is an instruction for it. */
 static inline vec multiply_add(vec a, vec b, vec c)
 {
@@ -65,6 +71,27 @@ static inline vec choose(vec_mask mask, vec yes, vec no)
 static inline vec not_negative(vec x)
 {
     return (vec)((vec_mask)x & ~(vec_mask)(x <= 0.0f));
+}
+
+static inline vec absolute(vec x)
+{
+    return (vec)((vec_mask)x & 0x7fffffff);
+}
+
+/* v[i][j] becomes v[j][i]: zipping halves turns the digits of an index, row and lane, by one. */
+static inline void transpose_vectors(vec v[LANES])
+{
+    for (int width = 1; width < LANES; width *= 2) {
+        vec next[LANES];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES / 2; i++) {
+            next[2 * i] = __builtin_shufflevector(v[i], v[i + LANES / 2], LANES_LOW);
+            next[2 * i + 1] = __builtin_shufflevector(v[i], v[i + LANES / 2], LANES_HIGH);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++)
+            v[i] = next[i];
+    }
 }
 
 /* The sum over lanes, halves first. */

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "host/backend/backend_cpu.h"
 #include "host/backend/backend_ops.h"
 
 #ifdef EWC_TEST_EMULATION
@@ -27,8 +28,20 @@ inline std::vector<std::string> Subjects()
 #endif
 }
 
-/* The same, and the emulated GPU as one of compute capability 8.0, whose tensor cores are others
- * than those of 9.0. */
+/* All of these, and the CPU with the instruction sets that it has, too, but would not choose. */
+inline std::vector<std::string> SubjectsOfOperations()
+{
+    std::vector<std::string> subjects = Subjects();
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f")) subjects.push_back("cpu-x86-64-v3");
+    if (__builtin_cpu_supports("avx2")) subjects.push_back("cpu-x86-64");
+#endif
+    return subjects;
+}
+
+/* All of Subjects, and the emulated GPU as one of compute capability 8.0, whose tensor cores are
+ * others than those of 9.0. */
 inline std::vector<std::string> SubjectsOfTensorCores()
 {
     std::vector<std::string> subjects = Subjects();
@@ -44,6 +57,15 @@ inline ewc_status Open(ewc_backend **out, const std::string &subject, int thread
     if (subject.rfind("cuda-emulated", 0) == 0) {
         emulation::knobs.capability = subject == "cuda-emulated-80" ? 80 : 90;
         return ewci_backend_emulated_create(out);
+    }
+#endif
+#ifdef __x86_64__
+    if (subject.rfind("cpu-", 0) == 0) {
+        const ewc_status status = subject == "cpu-x86-64-v3"
+                                      ? ewci_backend_cpu_create_x86_64_v3(out, threads)
+                                      : ewci_backend_cpu_create_x86_64(out, threads);
+        if (status == EWC_OK) ewci_backend_check(*out);
+        return status;
     }
 #endif
     ewc_backend_options options = EWC_BACKEND_OPTIONS_DEFAULTS;
@@ -68,7 +90,7 @@ class OnBackend : public ::testing::TestWithParam<std::string>
     ewc_backend *be = nullptr;
 
     /* Whether what is allocated on the device is counted among the host's allocations, too. */
-    bool HasHostMemory() const { return GetParam() == "cpu"; }
+    bool HasHostMemory() const { return GetParam().rfind("cpu", 0) == 0; }
 
     void SetUp() override
     {
@@ -97,6 +119,9 @@ class OnBackend : public ::testing::TestWithParam<std::string>
 #define INSTANTIATE_ON_BACKENDS(suite)                                                             \
     INSTANTIATE_TEST_SUITE_P(                                                                      \
         Backend, suite, ::testing::ValuesIn(test::Subjects()), test::SubjectName)
+#define INSTANTIATE_ON_INSTRUCTION_SETS(suite)                                                     \
+    INSTANTIATE_TEST_SUITE_P(                                                                      \
+        Backend, suite, ::testing::ValuesIn(test::SubjectsOfOperations()), test::SubjectName)
 #define INSTANTIATE_ON_TENSOR_CORES(suite)                                                         \
     INSTANTIATE_TEST_SUITE_P(                                                                      \
         Backend, suite, ::testing::ValuesIn(test::SubjectsOfTensorCores()), test::SubjectName)
