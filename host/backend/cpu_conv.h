@@ -171,10 +171,11 @@ static inline int64_t plane_of(const frame *f)
     return f->padded[0] * f->padded[1];
 }
 
+/* At least a vector of them. */
 static inline float *write_zeros(float *to, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++)
-        to[i] = 0.0f;
+    store(to, (vec){0});
+    if (n > LANES) memset(to + LANES, 0, (size_t)(n - LANES) * sizeof *to);
     return to + n;
 }
 
@@ -189,9 +190,8 @@ static inline void pad_samples(float *to, const float *in, const frame *f, int64
         to = write_zeros(to, f->before[0] * f->padded[1]);
         for (int64_t y = 0; y < f->size[0]; y++, in += width) {
             to = write_zeros(to, f->before[1]);
-            if (end - in >= round_up(width, LANES))
-                for (int64_t i = 0; i < width; i += LANES)
-                    store(to + i, load(in + i));
+            if (end - in >= copied_over(width))
+                copy_over(to, in, width);
             else
                 memcpy(to, in, (size_t)width * sizeof *to);
             to = write_zeros(to + width, after);
@@ -235,17 +235,6 @@ typedef struct grid {
     int64_t origin[2];   /* from here on */
 } grid;
 
-/* What one run sees through one tap. */
-static inline void copy_run(
-    float *restrict to, const float *restrict from, int64_t count, int64_t step)
-{
-    int64_t i = 0;
-    for (; step == 1 && i + LANES <= count; i += LANES)
-        store(to + i, load(from + i));
-    for (; i < count; i++)
-        to[i] = from[i * step];
-}
-
 /* to (taps) rows of `pitch`: what each of the runs' positions sees through each tap of a channel.
  * In whole vectors where the next runs overwrite what is too much; behind the planes there is room
  * to read. */
@@ -259,11 +248,14 @@ static inline void unfold(float *to, int64_t pitch, const float *plane, const in
         float *row = to + t * pitch, *const end = row + all;
         for (int64_t i = 0; i < count; row += runs[i++].count) {
             const float *const from = plane + runs[i].from + offset[t];
-            if (step == 1 && end - row >= round_up(runs[i].count, LANES))
-                for (int64_t j = 0; j < runs[i].count; j += LANES)
-                    store(row + j, load(from + j));
+            const int there_is_room = end - row >= copied_over(runs[i].count);
+            if (step == 1 && there_is_room)
+                copy_over(row, from, runs[i].count);
+            else if (step == 2 && there_is_room)
+                copy_even_over(row, from, runs[i].count);
             else
-                copy_run(row, from, runs[i].count, step);
+                for (int64_t j = 0; j < runs[i].count; j++)
+                    row[j] = from[j * step];
         }
     }
 }

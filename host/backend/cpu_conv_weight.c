@@ -313,16 +313,6 @@ static void bring_input(
     }
 }
 
-/* n floats, filled up to half a vector or to whole ones. */
-static inline void copy_over(float *to, const float *from, int64_t n)
-{
-    if (n <= LANES / 2)
-        memcpy(to, from, LANES / 2 * sizeof *to);
-    else
-        for (int64_t k = 0; k < n; k += LANES)
-            store(to + k, load(from + k));
-}
-
 /* All taps of each position side by side. What is too much the next ones overwrite. */
 static void unfold_input(const gradient_job *job, const part *p, const room *r, int64_t positions)
 {

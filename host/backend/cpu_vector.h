@@ -3,6 +3,9 @@
 #ifndef EWCI_CPU_VECTOR_H
 #define EWCI_CPU_VECTOR_H
 
+#include <stdint.h>
+#include <string.h>
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -40,6 +43,40 @@ static inline vec load(const float *p)
 static inline void store(float *p, vec x)
 {
     *(loose_vec *)p = x;
+}
+
+/* Floats that copy_over writes for n: whole vectors, or a half or a quarter of one if that will do.
+ */
+static inline int64_t copied_over(int64_t n)
+{
+    if (n <= LANES / 2) return n <= LANES / 4 ? LANES / 4 : LANES / 2;
+    return (n + LANES - 1) / LANES * LANES;
+}
+
+static inline void copy_over(float *to, const float *from, int64_t n)
+{
+    if (n <= LANES / 4)
+        memcpy(to, from, LANES / 4 * sizeof *to);
+    else if (n <= LANES / 2)
+        memcpy(to, from, LANES / 2 * sizeof *to);
+    else
+        for (int64_t i = 0; i < n; i += LANES)
+            store(to + i, load(from + i));
+}
+
+/* The same of every second one. */
+static inline void copy_even_over(float *to, const float *from, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += LANES) {
+        const vec even =
+            __builtin_shufflevector(load(from + 2 * i), load(from + 2 * i + LANES), LANES_EVEN);
+        if (n <= LANES / 4)
+            memcpy(to, &even, LANES / 4 * sizeof *to);
+        else if (n <= LANES / 2)
+            memcpy(to, &even, LANES / 2 * sizeof *to);
+        else
+            store(to + i, even);
+    }
 }
 
 /* x in all lanes: x - 0 is x, which x + 0 is not where x is -0, and costs nothing. */
