@@ -583,6 +583,57 @@ TEST_P(LayerOps, ConvOfASmallerBatchInTheMemoryOfALargerOne)
     }
 }
 
+/* What one operation leaves in the memory that it shares with others is no other result: borders
+ * wider than a vector and narrower, rows that fill one and do not. */
+TEST_P(LayerOps, ConvInTheMemoryOfAnother)
+{
+    const ewck_conv before = Channels(Geometry({1, 1}, {1, 1}, {0, 0}, {1, 1}, {9, 8}), 80, 70, 1);
+    const int64_t rows = 2;
+    for (const Products &products : AllProducts())
+        for (const int64_t width : {3, 6, 14, 23, 40})
+            for (const int64_t stride : {1, 2}) {
+                const ewck_conv c = Channels(
+                    Geometry({3, 3}, {stride, stride}, {1, 1}, {1, 1}, {4, width}), 5, 7, 1);
+                SCOPED_TRACE(Describe(c));
+                Use(products);
+                Rng rng(7);
+                const auto x = rng.Uniforms(rows * reference::InSize(c), -1, 1);
+                const auto d = rng.Uniforms(rows * reference::OutSize(c), -1, 1);
+                const auto w = rng.Uniforms(reference::WeightSize(c), -1, 1);
+                std::vector<std::vector<float>> found;
+                for (const bool is_soiled : {false, true}) {
+                    Scratch memory(be, std::max(ops->conv_memory(be, &c, rows, rows),
+                                           ops->conv_memory(be, &before, rows, rows)));
+                    Buffer<float> d_x(be, x), d_d(be, d), d_w(be, w);
+                    Buffer<float> y(be, (int64_t)d.size(), kNan), dx(be, (int64_t)x.size(), kNan);
+                    Buffer<float> g(be, (int64_t)w.size(), 0.0f);
+                    const auto soil = [&] {
+                        if (!is_soiled) return;
+                        Buffer<float> full(be, rows * reference::InSize(before), 9.0f);
+                        Buffer<float> out(be, rows * reference::InSize(before), 0.0f);
+                        EXPECT_OK(ops->conv_forward(be, out, nullptr, full, full, nullptr, &before,
+                            rows, EWCK_ACTIVATION_NONE, memory));
+                        EXPECT_OK(
+                            ops->conv_backward_data(be, out, full, full, &before, rows, memory));
+                        EXPECT_OK(ops->conv_backward_weight(be, out, nullptr, full, full, &before,
+                            1, rows, EWCK_MODE_SQUARE, memory));
+                    };
+                    soil();
+                    EXPECT_OK(ops->conv_forward(
+                        be, y, nullptr, d_x, d_w, nullptr, &c, rows, EWCK_ACTIVATION_NONE, memory));
+                    soil();
+                    EXPECT_OK(ops->conv_backward_data(be, dx, d_d, d_w, &c, rows, memory));
+                    soil();
+                    EXPECT_OK(ops->conv_backward_weight(
+                        be, g, nullptr, d_d, d_x, &c, 1, rows, EWCK_MODE_SQUARE, memory));
+                    for (Buffer<float> *out : {&y, &dx, &g})
+                        found.push_back(out->Read());
+                }
+                for (size_t i = 0; i < 3; i++)
+                    ExpectBits("same", found[3 + i], found[i]);
+            }
+}
+
 /* Tiles of per-sample gradients, and not the gradients: less than one for each sample. */
 TEST_P(LayerOps, ConvMemoryDoesNotHoldPerSampleGradients)
 {

@@ -4,7 +4,8 @@
  * are in cpu_*.c.
  *
  * These files are compiled once for each instruction set (EWCI_CPU_VARIANT); multiply-adds are
- * explicit and never contracted, so every variant gives the same bits outside of BLAS and libm. */
+ * explicit and never contracted, so every variant gives the same bits outside of BLAS, libm and
+ * sums that are made in vectors (cpu_vector.h). */
 #include "backend_cpu.h"
 
 #include <stdio.h>
