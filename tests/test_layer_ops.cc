@@ -534,12 +534,13 @@ TEST_P(LayerOps, ConvBackwardWeightInParts)
     const ewck_conv cases[] = {
         Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 2}), 300, 110, 1),
         Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {80, 80}), 40, 2, 1),
-        Channels(Geometry({1, 1}, {1, 1}, {0, 0}, {1, 1}, {1, 0}), 2 * 2500, 2 * 50, 2),
+        Channels(Geometry({1, 1}, {1, 1}, {0, 0}, {1, 1}, {1, 0}), 2 * 2600, 2 * 50, 2),
         Channels(Geometry({5, 3}, {1, 1}, {2, 1}, {1, 1}, {30, 30}), 3, 101, 1),
     };
-    for (const ewck_conv &c : cases)
-        for (int mode = 0; mode < EWCK_MODES; mode++)
-            CheckConvBackwardWeight(be, c, mode == EWCK_MODE_SQUARE ? 2 : 1, 3, mode, true, true);
+    for (const ewck_conv &c : cases) {
+        CheckConvBackwardWeight(be, c, 1, 2, EWCK_MODE_ACCUMULATE, true, true);
+        CheckConvBackwardWeight(be, c, 2, 2, EWCK_MODE_SQUARE, true, true);
+    }
 }
 
 /* More samples than one block takes, of few places each: the sum is cut along the samples. */
