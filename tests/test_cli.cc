@@ -156,10 +156,20 @@ TEST_F(Cli, TrainsAndEvaluates)
         const double mean = 0.5 * (json_number_value(json_array_get(last, 0)) +
                                       json_number_value(json_array_get(last, 1)));
         EXPECT_NEAR(mean, json_number_value(json_object_get(evaluated.get(), "acc")), 1e-6 * mean);
+        for (const char *key :
+            {"classes", "class_tasks", "class_accuracy", "class_samples", "confusion"}) {
+            EXPECT_EQ(10u, json_array_size(json_object_get(trained.get(), key))) << key;
+            EXPECT_TRUE(json_equal(
+                json_object_get(trained.get(), key), json_object_get(evaluated.get(), key)))
+                << key;
+        }
     }
     result = Ewc({"eval", "run"});
     EXPECT_EQ(0, result.code);
     EXPECT_NE(std::string::npos, result.out.find("mean")) << result.out;
+    EXPECT_NE(std::string::npos,
+        result.out.find("on class  accuracy, %  samples  taken for, %  and for, %\n0 "))
+        << result.out;
 
     /* The same again from the run's own configuration; a flag is stronger than it. */
     result = Ewc({"train", "--config", "run/config.json", "--out", "again"});

@@ -372,6 +372,129 @@ TEST_F(CliSaved, WhatDoesNotFitIsRefused)
     EXPECT_NE(std::string::npos, split.err.find("--split: train has no test rows")) << split.err;
     EXPECT_NE(0, Ewc({"predict", "run", "--out", "none/p.csv"}).code);
 }
+/* ---- Classes ---- */
+
+/* A table of rows of each class, three of five for training. */
+std::string TableOf(const std::vector<std::string> &classes)
+{
+    std::string table = "x,y,class\n";
+    for (size_t row = 0; row < 5 * classes.size(); row++)
+        table += std::to_string(row % 7) + "," + std::to_string(row % 4) + "," +
+                 classes[row % classes.size()] + "\n";
+    return table;
+}
+
+double Number(const json_t *array, size_t i)
+{
+    return json_number_value(json_array_get(array, i));
+}
+
+/* Of more than twenty classes the ten with the lowest accuracy, each with what it is taken for;
+ * whatever they are called, lines are no longer than the terminal. */
+TEST_F(CliSaved, EvalShowsTheWorstOfManyClasses)
+{
+    std::vector<std::string> names;
+    for (int k = 0; k < 26; k++)
+        names.push_back(
+            "class with a name of more than thirty letters " + std::string(1, (char)('a' + k)));
+    fs::create_directory(folder / "many");
+    WriteFile(folder / "many/table.csv", TableOf(names));
+    Train("many", "run", {"--test-share", "0.4"});
+    if (HasFatalFailure()) return;
+    const Outcome json = Ewc({"eval", "run", "--json"});
+    ASSERT_EQ(0, json.code) << json.err;
+    const Json read = ParseJson(json.out);
+    const json_t *const accuracy = json_object_get(read.get(), "class_accuracy");
+    const json_t *const samples = json_object_get(read.get(), "class_samples");
+    const json_t *const confusion = json_object_get(read.get(), "confusion");
+    ASSERT_EQ(26u, json_array_size(accuracy));
+    std::vector<std::pair<double, size_t>> order;
+    for (size_t k = 0; k < 26; k++)
+        order.emplace_back(Number(accuracy, k), k);
+    std::sort(order.begin(), order.end());
+
+    const Outcome result = Ewc({"eval", "run"});
+    ASSERT_EQ(0, result.code) << result.err;
+    const std::vector<std::string> lines = Lines(result.out);
+    for (const std::string &line : lines)
+        EXPECT_LE(line.size(), 80u) << line;
+    const auto head = std::find_if(lines.begin(), lines.end(),
+        [](const std::string &line) { return line.rfind("on class ", 0) == 0; });
+    ASSERT_EQ(12, lines.end() - head) << result.out;
+    const auto say = [](const char *format, double x) {
+        char text[64];
+        std::snprintf(text, sizeof text, format, 100.0 * x);
+        return std::string(text);
+    };
+    int mistakes = 0;
+    for (size_t i = 0; i < 10; i++) {
+        const std::string &line = head[1 + (std::ptrdiff_t)i];
+        const size_t k = order[i].second;
+        const json_t *const row = json_array_get(confusion, k);
+        EXPECT_NE(std::string::npos, line.find("..")) << line; /* the name is shortened */
+        EXPECT_NE(std::string::npos, line.find(std::string(" ") + (char)('a' + k) + " ")) << line;
+        EXPECT_NE(std::string::npos, line.find(say(" %.2f  ", order[i].first))) << line;
+        for (size_t j = 0; j < 26; j++) { /* all other classes than k that it may be taken for */
+            const double share = Number(row, j) / Number(samples, k);
+            const bool is_told = line.find(std::string(" ") + (char)('a' + j) +
+                                           say(" %.2f", share)) != std::string::npos;
+            if (share == 1.0 && j != k) {
+                EXPECT_TRUE(is_told) << line;
+                mistakes++;
+            }
+        }
+    }
+    EXPECT_GT(mistakes, 0);
+    EXPECT_EQ("not shown: 16 classes with" + say(" %.2f", order[10].first) +
+                  say(" to %.2f", order[25].first) + " (--json has them)",
+        lines.back());
+
+    environment.push_back("COLUMNS=40");
+    for (const std::string &line : Lines(Ewc({"eval", "run"}).out))
+        EXPECT_LE(line.size(), 40u) << line;
+}
+
+/* A sequence of two sets, both of which have a cat. */
+class TwoSets : public CliSaved
+{
+  protected:
+    void SetUp() override
+    {
+        Cli::SetUp();
+        WriteFile(folder / "one.csv", TableOf({"cat", "dog"}));
+        WriteFile(folder / "two.csv", TableOf({"cat", "owl", "emu"}));
+    }
+    void TrainBoth(const std::string &scenario, const std::string &names = "")
+    {
+        const std::string a = names.empty() ? "" : R"("name": "left", )";
+        const std::string b = names.empty() ? "" : R"("name": ")" + names + R"(", )";
+        WriteFile(folder / "tasks.json", R"({"scenario": ")" + scenario + R"(", "tasks": [{)" + a +
+                                             R"("data": "one.csv"}, {)" + b +
+                                             R"("data": "two.csv"}]})");
+        fs::remove_all(folder / "run");
+        const Outcome result = Ewc({"train", "--sequence", "tasks.json", "--hidden", "6",
+            "--iterations", "20", "--device", "cpu", "--quiet", "--out", "run"});
+        ASSERT_EQ(0, result.code) << result.err;
+    }
+};
+
+/* Only those of one name come with their task. */
+TEST_F(TwoSets, EvalTellsClassesOfOneNameApart)
+{
+    TrainBoth("class");
+    if (HasFatalFailure()) return;
+    const Outcome result = Ewc({"eval", "run"});
+    ASSERT_EQ(0, result.code) << result.err;
+    std::vector<std::string> names;
+    bool inside = false;
+    for (const std::string &line : Lines(result.out)) {
+        if (inside) names.push_back(line.substr(0, line.find("  ")));
+        inside = inside || line.rfind("on class ", 0) == 0;
+    }
+    EXPECT_EQ((std::vector<std::string>{"1: cat", "dog", "2: cat", "emu", "owl"}), names)
+        << result.out;
+}
+
 /* ---- Fisher information and EWC state of a finished model ---- */
 
 /* A checkpoint as another program would write it: the weights alone, which are called otherwise,

@@ -606,6 +606,21 @@ TEST_F(WholeRun, RepeatsToTheBitFromItsConfiguration)
     EXPECT_FALSE(first == ReadFile(folder / "other/checkpoint/model.safetensors"));
 }
 
+void ExpectSameCounts(const ewc_confusion &want, const ewc_confusion &got)
+{
+    EXPECT_EQ(want.tasks, got.tasks);
+    ASSERT_EQ(want.classes, got.classes);
+    int64_t samples = 0;
+    for (int64_t k = 0; k < want.classes; k++) {
+        samples += got.samples[k];
+        EXPECT_EQ(want.samples[k], got.samples[k]) << k;
+        EXPECT_EQ(want.hits[k], got.hits[k]) << k;
+    }
+    EXPECT_GT(samples, 0);
+    for (int64_t k = 0; k < want.classes * want.classes; k++)
+        EXPECT_EQ(want.counts[k], got.counts[k]) << k;
+}
+
 TEST_F(WholeRun, EvaluationOfTheCheckpointIsTheLastRow)
 {
     for (const char *scenario : {"domain", "task", "class"}) {
@@ -621,7 +636,44 @@ TEST_F(WholeRun, EvaluationOfTheCheckpointIsTheLastRow)
         ASSERT_OK(ewc_run_evaluate(second.get(), path.c_str(), accuracy.data()));
         for (size_t t = 0; t < 3; t++)
             EXPECT_EQ(r->accuracy[6 + t], accuracy[t]) << scenario;
+        ExpectSameCounts(*r->confusion, *ewc_run_get_result(second.get())->confusion);
     }
+}
+
+/* Of a model that has learnt two of three tasks, what samples of these two are taken for, as the
+ * record has it. */
+TEST_F(WholeRun, EvaluationCountsTheTasksThatWereLearnt)
+{
+    Set("scenario", "class");
+    Set("keep", "all");
+    ASSERT_OK(ewc_run_execute(Create().get()));
+    Set("out", "");
+    const RunHandle run = Create();
+    std::vector<double> accuracy(3, -1.0);
+    const std::string path = folder / "run/checkpoint/task-0002.safetensors";
+    ASSERT_OK(ewc_run_evaluate(run.get(), path.c_str(), accuracy.data()));
+    EXPECT_GE(accuracy[2], 0.0);
+    EXPECT_EQ(2, ewc_run_get_result(run.get())->confusion->tasks);
+    char *text = nullptr;
+    ASSERT_OK(ewc_run_result_json(run.get(), &text));
+    const Json result = ParseJson(text);
+    free(text);
+    std::istringstream record(ReadFile(folder / "run/metrics.jsonl"));
+    int found = 0;
+    for (std::string line; std::getline(record, line);) {
+        const Json event = ParseJson(line);
+        if (json_object_get(event.get(), "class_accuracy") == nullptr ||
+            json_integer_value(json_object_get(event.get(), "task")) != 2)
+            continue;
+        /* Of the old task the record has drawn samples; of the new one all. */
+        for (const char *key : {"class_accuracy", "class_samples"})
+            for (size_t k = 10; k < 20; k++)
+                EXPECT_TRUE(json_equal(json_array_get(json_object_get(event.get(), key), k),
+                    json_array_get(json_object_get(result.get(), key), k)))
+                    << key << " " << k;
+        found++;
+    }
+    EXPECT_EQ(1, found);
 }
 
 /* The checkpoint says what it is of; anything else is refused, naming the difference. */

@@ -296,7 +296,8 @@ static json_t *describe_result(const ewc_run *run)
     json_object_set_new(out, "baseline_samples", ewci_json_integers(r->baseline_samples, r->tasks));
     json_object_set_new(
         out, "validation_samples", ewci_json_integers(r->validation_samples, r->tasks));
-    if (r->confusion->tasks == r->done) describe_confusion(out, r->confusion, 1);
+    if (r->confusion->tasks > 0 && r->confusion->tasks == r->done)
+        describe_confusion(out, r->confusion, 1);
     if (r->rmse != NULL) json_object_set_new(out, "rmse", json_null());
     if (out != NULL && run->state != NULL)
         json_object_set_new(out, "proximal_from",

@@ -29,6 +29,11 @@ const ewci_fault *ewci_trainer_fault(const ewc_trainer *trainer);
 /* The evaluation that ewc_trainer_run begins with, if it does. */
 ewc_status ewci_trainer_untrained(ewc_trainer *trainer);
 
+/* The accuracy on each task, (tasks), when the first `trained` of them have been seen, of which it
+ * is counted what their samples are taken for (ewc_trainer_confusion); on each further one as if
+ * those up to it had been. As many samples as the option eval_samples says, or all. */
+ewc_status ewci_trainer_evaluate_all(ewc_trainer *trainer, int64_t trained, double *accuracy);
+
 /* The end of task t, which has been folded, is evaluated next. */
 ewc_status ewci_trainer_reopen(ewc_trainer *trainer, int64_t t);
 

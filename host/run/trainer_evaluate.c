@@ -126,6 +126,12 @@ static int64_t limited(const ewc_trainer *trainer, int64_t t, ewc_split split)
     return limit > 0 && limit < rows ? limit : rows;
 }
 
+/* Where to count what samples are taken for; NULL: the model is none of classes. */
+static ewci_confusion *counted(const ewc_trainer *trainer)
+{
+    return trainer->model->likelihood.kind == EWCK_LIKELIHOOD_SOFTMAX ? trainer->confusion : NULL;
+}
+
 ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy)
 {
     EWCI_ENTER(trainer, accuracy);
@@ -135,6 +141,21 @@ ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, d
     const int64_t samples = limited(trainer, t, EWC_SPLIT_TEST);
     double loss;
     return evaluate(trainer, t, 1, EWC_SPLIT_TEST, seen, &samples, accuracy, &loss, NULL, 0);
+}
+
+ewc_status ewci_trainer_evaluate_all(ewc_trainer *trainer, int64_t trained, double *accuracy)
+{
+    int64_t *const samples = trainer->row_samples;
+    ewc_status status = EWC_OK;
+    for (int64_t t = 0; t < trained; t++)
+        samples[t] = limited(trainer, t, EWC_SPLIT_TEST);
+    if (trained > 0)
+        EWCI_TRY(evaluate(trainer, 0, trained, EWC_SPLIT_TEST, trained, samples, accuracy,
+            trainer->losses, counted(trainer), 0));
+    for (int64_t t = trained; t < trainer->count; t++)
+        EWCI_TRY(ewc_trainer_evaluate(trainer, t, t + 1, &accuracy[t]));
+done:
+    return status;
 }
 
 /* ---- Which tasks, and how many samples of each ---- */
@@ -167,9 +188,8 @@ static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const e
     const double begin = ewci_now();
     for (int64_t j = 0; j <= e->last; j++)
         e->samples[j] = samples_of(trainer, e, j);
-    const int is_counted = event->task_end && e->split == EWC_SPLIT_TEST &&
-                           trainer->model->likelihood.kind == EWCK_LIKELIHOOD_SOFTMAX;
-    ewci_confusion *const confusion = is_counted ? trainer->confusion : NULL;
+    const int is_counted = event->task_end && e->split == EWC_SPLIT_TEST;
+    ewci_confusion *const confusion = is_counted ? counted(trainer) : NULL;
     const ewc_status status = evaluate(trainer, 0, e->last + 1, e->split, e->seen, e->samples,
         e->row, trainer->losses, confusion, 1);
     if (status != EWC_OK) return status;

@@ -10,6 +10,7 @@
 #include "../methods/method.h"
 #include "checkpoint.h"
 #include "run.h"
+#include "trainer.h"
 
 enum { MAP_BYTES_MAX = 1 << 20 };
 
@@ -155,10 +156,8 @@ static ewc_status evaluate(ewc_run *run, const char *checkpoint, double *accurac
     EWCI_TRY(ewci_checkpoint_compare(checkpoint, run->model, run->tasks, other_data, &trained));
     EWCI_TRY(ewc_checkpoint_load(checkpoint, run->model, NULL));
     EWCI_TRY(ewci_checkpoint_standardize(checkpoint, run->tasks));
-    for (int64_t t = 0; t < run->result.tasks; t++)
-        EWCI_TRY(
-            ewc_trainer_evaluate(run->trainer, t, t < trained ? trained : t + 1, &accuracy[t]));
-    run->result.done = run->result.tasks;
+    EWCI_TRY(ewci_trainer_evaluate_all(run->trainer, trained, accuracy));
+    run->result.done = trained;
 done:
     return status;
 }

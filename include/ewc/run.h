@@ -137,8 +137,9 @@ EWC_API ewc_status ewc_run_save(ewc_run *run);
 EWC_API ewc_status ewc_run_execute(ewc_run *run);
 
 /* In place of ewc_run_execute: puts a checkpoint's weights in the model and measures the accuracy
- * on each task, (tasks), 0..1, when those that it was trained on have been seen. Tasks and data of
- * the run must be those of the checkpoint, if it says what they were.
+ * on each task, (tasks), 0..1, when those that it was trained on have been seen. What their samples
+ * are taken for is counted: it is the result's `confusion`, and in ewc_run_result_json. Tasks and
+ * data of the run must be those of the checkpoint, if it says what they were.
  * @return EWC_OK; EWC_ERR_DATA: other data, the sentence names both; EWC_ERR_CHECKPOINT: other
  *         tasks, the sentence names what differs; as ewc_checkpoint_load; EWC_ERR_ARGUMENT: called
  *         from a callback of the run; EWC_ERR_DEVICE */

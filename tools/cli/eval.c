@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* ewc eval: the accuracy of a finished run's model on each of its tasks. */
+/* ewc eval: the accuracy of a finished run's model on each of its tasks and classes. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "classes.h"
 #include "saved.h"
 #include "text.h"
 
@@ -16,7 +17,12 @@ static int64_t count_learnt(const char *checkpoint, int64_t tasks)
                : tasks;
 }
 
-static void print_json(const ewc_run_result *result, const char *checkpoint, const double *accuracy)
+/* What the result of a run says of classes; what is evaluated here comes to such a result, too. */
+static const char *const class_keys[] = {
+    "classes", "class_tasks", "class_accuracy", "class_samples", "confusion"};
+
+static void print_json(const ewc_run_result *result, const char *checkpoint, const double *accuracy,
+    const json_t *described)
 {
     double sum = 0.0;
     json_t *const list = json_array();
@@ -28,13 +34,18 @@ static void print_json(const ewc_run_result *result, const char *checkpoint, con
         "model", result->model, "device", result->device->name, "learnt",
         (json_int_t)count_learnt(checkpoint, result->tasks), "accuracy", list, "acc",
         sum / (double)result->tasks);
+    for (size_t i = 0; i < sizeof class_keys / sizeof class_keys[0]; i++) {
+        json_t *const value = json_object_get(described, class_keys[i]);
+        if (json_object_get(described, "class_accuracy") != NULL && value != NULL)
+            json_object_set(out, class_keys[i], value);
+    }
     json_dumpf(out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(7));
     printf("\n");
     json_decref(out);
 }
 
 static void print_table(const ewc_run_options *options, const ewc_run_result *result,
-    const char *checkpoint, const double *accuracy)
+    const char *checkpoint, const double *accuracy, const cli_classes *classes)
 {
     double sum = 0.0;
     const int64_t learnt = count_learnt(checkpoint, result->tasks);
@@ -50,6 +61,30 @@ static void print_table(const ewc_run_options *options, const ewc_run_result *re
     if (learnt < result->tasks)
         cli_print_words(
             "learnt so far: %lld of %lld tasks", (long long)learnt, (long long)result->tasks);
+    cli_classes_print(classes);
+}
+
+/* Prints what the evaluation has come to. 0, or the exit code. */
+static int print(
+    const cli_args *args, const ewc_run *run, const char *checkpoint, const double *accuracy)
+{
+    const ewc_run_result *const result = ewc_run_get_result(run);
+    cli_classes classes = {0};
+    char *text = NULL;
+    const ewc_status status = ewc_run_result_json(run, &text);
+    if (status != EWC_OK) return cli_failed(args, status);
+    json_t *const described = json_loads(text, 0, NULL);
+    int code = 0;
+    if (args->json)
+        print_json(result, checkpoint, accuracy, described);
+    else if (cli_classes_read(&classes, described, described) != 0)
+        code = cli_no_memory("eval");
+    else
+        print_table(&args->options, result, checkpoint, accuracy, &classes);
+    cli_classes_free(&classes);
+    json_decref(described);
+    free(text);
+    return code;
 }
 
 int cli_eval(cli_args *args)
@@ -90,10 +125,8 @@ int cli_eval(cli_args *args)
         code = cli_exit_code(status);
     } else if (status != EWC_OK)
         code = cli_failed(args, status);
-    else if (args->json)
-        print_json(ewc_run_get_result(run), checkpoint, accuracy);
     else
-        print_table(&args->options, ewc_run_get_result(run), checkpoint, accuracy);
+        code = print(args, run, checkpoint, accuracy);
 done:
     free(accuracy);
     ewc_run_free(run);

@@ -5,20 +5,11 @@
 #define EWC_CLI_REPORT_H
 
 #include "../batch.h"
+#include "../classes.h"
 #include "../cli.h"
 #include "../folder.h"
 #include "../paired.h"
 #include "../plot.h"
-
-/* What is known of classes after the last task done; names and order as in ewc_confusion. */
-typedef struct report_classes {
-    int64_t count;    /* 0: nothing */
-    double *accuracy; /* (count) 0..1; NaN: not evaluated */
-    double *samples;  /* (count) that this rests on */
-    int64_t *task;    /* (count) the task that brings it, from 1; 0: not known */
-    char **names;     /* (count) each another one */
-    double *counts;   /* (count, count) what each is taken for; NULL: not recorded */
-} report_classes;
 
 /* One run. Tasks count from 0 here and from 1 for people. */
 typedef struct report_run {
@@ -32,7 +23,7 @@ typedef struct report_run {
     double *start;         /* (tasks + 1) training steps of all tasks before a task */
     const json_t **fisher; /* (tasks) what was recorded of each task's Fisher pass; NULL: nothing */
     ewc_measures measures; /* of the tasks done so far, in 0..1 */
-    report_classes classes;
+    cli_classes classes;   /* after the last task done */
 } report_run;
 
 /* What is measured of a run: the measures of the sequence, and ACC on validation samples. */

@@ -9,8 +9,7 @@
 #include "report.h"
 
 enum {
-    CLASSES_MAX = 1024, /* with a place in a figure */
-    BARS_MAX = 60,      /* in one figure; more become points */
+    BARS_MAX = 60, /* in one figure; more become points */
     PAIRS_SHOWN = 5
 };
 
@@ -33,78 +32,18 @@ static const json_t *find_evaluation(const report_run *run)
     return last;
 }
 
-/* Whether two of the names are the same. */
-static int is_ambiguous(const json_t *names)
-{
-    int same = 0;
-    json_t *const seen = json_object();
-    for (size_t i = 0; i < json_array_size(names) && !same; i++) {
-        const char *const name = json_string_value(json_array_get(names, i));
-        same = name != NULL && json_object_get(seen, name) != NULL;
-        if (name != NULL) json_object_set_new(seen, name, json_true());
-    }
-    json_decref(seen);
-    return same;
-}
-
-/* Names classes as in the data; by their task, too, where several tasks have classes so called; and
- * by a number where they have no name. */
-static void name_classes(report_classes *c, const json_t *head)
-{
-    const json_t *const names = json_object_get(head, "classes"), *const tasks = json_object_get(
-                                                                      head, "class_tasks");
-    const int ambiguous = is_ambiguous(names);
-    for (int64_t k = 0; k < c->count; k++) {
-        const char *const name = json_string_value(json_array_get(names, (size_t)k));
-        const double task = cli_json_item(tasks, k);
-        c->task[k] = task >= 1.0 && task < 1e9 ? (int64_t)task : 0;
-        if (name == NULL)
-            c->names[k] = report_format("%lld", (long long)k + 1);
-        else if (ambiguous && c->task[k] > 0)
-            c->names[k] = report_format("%lld: %s", (long long)c->task[k], name);
-        else
-            c->names[k] = report_format("%s", name);
-    }
-}
-
-/* The counts (count, count), or nothing: not all of them are there. */
-static void read_counts(report_classes *c, const json_t *rows)
-{
-    if ((int64_t)json_array_size(rows) != c->count || c->count > CLASSES_MAX) return;
-    c->counts = report_alloc(c->count * c->count, sizeof *c->counts);
-    for (int64_t i = 0; i < c->count * c->count; i++) {
-        const json_t *const row = json_array_get(rows, (size_t)(i / c->count));
-        c->counts[i] = cli_json_item(row, i % c->count);
-    }
-}
-
 void report_read_classes(report_run *run)
 {
-    report_classes *const c = &run->classes;
-    const json_t *const evaluation = find_evaluation(run);
-    const json_t *const accuracy = json_object_get(evaluation, "class_accuracy");
-    c->count = (int64_t)json_array_size(accuracy);
-    c->accuracy = report_alloc(c->count, sizeof *c->accuracy);
-    c->samples = report_alloc(c->count, sizeof *c->samples);
-    c->names = report_alloc(c->count, sizeof *c->names);
-    c->task = report_alloc(c->count, sizeof *c->task);
-    for (int64_t k = 0; k < c->count; k++) {
-        c->accuracy[k] = cli_json_item(accuracy, k);
-        c->samples[k] = cli_json_item(json_object_get(evaluation, "class_samples"), k);
-    }
-    name_classes(
-        c, run->folder.result != NULL ? run->folder.result : json_array_get(run->folder.events, 0));
-    read_counts(c, json_object_get(evaluation, "confusion"));
+    const json_t *const head =
+        run->folder.result != NULL ? run->folder.result : json_array_get(run->folder.events, 0);
+    if (cli_classes_read(&run->classes, head, find_evaluation(run)) == 0) return;
+    (void)cli_no_memory("report");
+    exit(1);
 }
 
 void report_free_classes(report_run *run)
 {
-    report_classes *const c = &run->classes;
-    free(c->counts);
-    free(c->task);
-    report_free_names(c->names, c->count);
-    free(c->samples);
-    free(c->accuracy);
+    cli_classes_free(&run->classes);
 }
 
 /* ---- Accuracy on each class, of all groups ---- */
@@ -119,7 +58,7 @@ static char *spell_samples(const report *r)
 {
     double least = INFINITY, most = 0.0;
     for (int64_t i = 0; i < r->run_count; i++) {
-        const report_classes *const c = &r->runs[i].classes;
+        const cli_classes *const c = &r->runs[i].classes;
         for (int64_t k = 0; k < c->count; k++) {
             if (!(c->samples[k] > 0.0)) continue;
             least = fmin(least, c->samples[k]);
@@ -133,12 +72,12 @@ static char *spell_samples(const report *r)
 
 int report_draw_class_accuracy(report *r)
 {
-    const report_classes *most = &r->runs[0].classes;
+    const cli_classes *most = &r->runs[0].classes;
     for (int64_t i = 1; i < r->run_count; i++)
         if (r->runs[i].classes.count > most->count) most = &r->runs[i].classes;
     const int64_t count = most->count;
     if (count < 2) return 0;
-    if (count > CLASSES_MAX) {
+    if (count > CLI_CLASSES_MAX) {
         report_add_text(r, -1, heading,
             report_format("Of %lld classes no figure is drawn; result.json has the accuracy on "
                           "each, as class_accuracy.",
@@ -181,7 +120,7 @@ typedef struct square {
 
 /* Adds a run's shares to those of the runs before; class k is in row and column place[k], or in
  * none if that is -1. */
-static void add_shares(square *s, const report_classes *c, const int64_t *place)
+static void add_shares(square *s, const cli_classes *c, const int64_t *place)
 {
     double *const counts = report_alloc(s->side * s->side, sizeof *counts);
     double *const sums = report_alloc(s->side, sizeof *sums);
@@ -198,7 +137,7 @@ static void add_shares(square *s, const report_classes *c, const int64_t *place)
 }
 
 /* Whether `c` can be drawn beside `first`: it has as many classes, and counts of them. */
-static int is_alike(const report_classes *first, const report_classes *c)
+static int is_alike(const cli_classes *first, const cli_classes *c)
 {
     return c->counts != NULL && c->count == first->count;
 }
@@ -206,7 +145,7 @@ static int is_alike(const report_classes *first, const report_classes *c)
 static square make_square(
     const report_group *group, const int64_t *place, int64_t side, int by_task)
 {
-    const report_classes *const first = &group->runs[0]->classes;
+    const cli_classes *const first = &group->runs[0]->classes;
     square s = {.side = side, .by_task = by_task};
     int64_t runs = 0;
     s.share = report_alloc(side * side, sizeof *s.share);
@@ -278,7 +217,7 @@ static int draw_square(report *r, int64_t g, const square *s)
 
 /* The places of classes that have samples, side by side or with those of their task; how many
  * places there are. */
-static int64_t find_places(int64_t *place, const report_classes *c, int by_task)
+static int64_t find_places(int64_t *place, const cli_classes *c, int by_task)
 {
     int64_t count = 0, tasks = 0;
     for (int64_t k = 0; k < c->count; k++) {
@@ -290,12 +229,12 @@ static int64_t find_places(int64_t *place, const report_classes *c, int by_task)
 
 int report_draw_confusion(report *r, int64_t g)
 {
-    const report_classes *const c = &r->groups[g].runs[0]->classes;
+    const cli_classes *const c = &r->groups[g].runs[0]->classes;
     int code = 0;
-    if (c->counts == NULL && c->count > CLASSES_MAX)
+    if (c->counts == NULL && c->count > CLI_CLASSES_MAX)
         report_add_text(r, g, heading,
-            report_format(
-                "Of more than %d classes it is not counted what they are taken for.", CLASSES_MAX));
+            report_format("Of more than %d classes it is not counted what they are taken for.",
+                CLI_CLASSES_MAX));
     if (c->counts == NULL) return 0;
     int64_t *const place = report_alloc(c->count, sizeof *place);
     const int64_t count = find_places(place, c, 0);
