@@ -552,6 +552,11 @@ std::vector<Call> Calls(Small &w)
     add("ewc_options_load_json", CALL(ewc_options_load_json(nullptr, config)));
     add("ewc_options_load_json", CALL(ewc_options_load_json(&options, nullptr)));
     add("ewc_options_load_json", CALL(ewc_options_load_json(&options, config)), allowed);
+    static ewc_run_options of_tasks = w.options;
+    WriteFile(w.folder / "tasks.json", R"({"tasks": [{}, {"data": "mnist"}]})");
+    EXPECT_OK(ewc_options_set(&of_tasks, "sequence", (w.folder / "tasks.json").c_str()));
+    add("ewc_options_set_task_data", CALL(ewc_options_set_task_data(nullptr, 0)));
+    add("ewc_options_set_task_data", CALL(ewc_options_set_task_data(&of_tasks, 1)), allowed);
     add("ewc_options_check", CALL(ewc_options_check(nullptr)));
     add("ewc_options_check", CALL(ewc_options_check(&options)), allowed);
 

@@ -495,6 +495,45 @@ TEST_F(TwoSets, EvalTellsClassesOfOneNameApart)
         << result.out;
 }
 
+/* Without other data a task's own set is predicted, wherever the command is. */
+TEST_F(TwoSets, PredictsTheTasksOwnSet)
+{
+    TrainBoth("task");
+    if (HasFatalFailure()) return;
+    for (const auto &[task, set, rows] :
+        {std::tuple{"1", "one.csv", 2u}, std::tuple{"2", "two.csv", 3u}}) {
+        /* The rows that were held out, of each class one of five; of other data all. */
+        const Outcome own = Ewc({"predict", "run", "--task", task, "--device", "cpu"});
+        ASSERT_EQ(0, own.code) << own.err;
+        EXPECT_EQ(1 + rows, ParseCsv(own.out).size()) << own.out;
+        const Outcome given =
+            Ewc({"predict", "run", "--task", task, "--data", set, "--device", "cpu"});
+        EXPECT_EQ(1 + 5 * rows, ParseCsv(given.out).size()) << given.err;
+        for (size_t row = 1; row <= rows; row++) { /* are among these, with the same answer */
+            const std::string line = Lines(own.out)[row];
+            EXPECT_NE(std::string::npos, given.out.find(line.substr(line.find(',')))) << line;
+        }
+        const std::string from = std::string("run/checkpoint/model.safetensors");
+        EXPECT_EQ(own.out, Ewc({"predict", from, "--task", task, "--device", "cpu"}).out);
+    }
+    /* The last task, unless told; the share that its set holds out, and its labels' column. */
+    EXPECT_EQ(Ewc({"predict", "run", "--task", "2"}).out, Ewc({"predict", "run"}).out);
+    WriteFile(folder / "two.csv",
+        std::regex_replace(TableOf({"cat", "owl", "emu"}), std::regex("class"), "kind"));
+    WriteFile(folder / "tasks.json",
+        R"({"tasks": [{"name": "a"}, {"data": {"data": "two.csv", "label-column": "kind",)"
+        R"( "test-share": 0.4}}]})");
+    const Outcome trained =
+        Ewc({"train", "--sequence", "tasks.json", "--data", "one.csv", "--scenario", "task",
+            "--hidden", "6", "--iterations", "20", "--device", "cpu", "--quiet", "--out", "other"});
+    ASSERT_EQ(0, trained.code) << trained.err;
+    EXPECT_EQ(7u, ParseCsv(Ewc({"predict", "other"}).out).size());
+    EXPECT_EQ(3u, ParseCsv(Ewc({"predict", "other", "--task", "1"}).out).size());
+    WriteFile(folder / "two.csv", "");
+    ExpectRefused(3, "two.csv", {"predict", "other", "--device", "cpu"});
+    ExpectRefused(2, "--task: \"3\", expected 1 to 2", {"predict", "other", "--task", "3"});
+}
+
 /* ---- Fisher information and EWC state of a finished model ---- */
 
 /* A checkpoint as another program would write it: the weights alone, which are called otherwise,

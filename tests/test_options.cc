@@ -938,6 +938,39 @@ TEST(Check, RefusesValuesOutOfRange)
 
 /* ---- Structs that may grow ---- */
 
+/* What a task of a file is of: paths from the file's folder, known names, objects, nothing. */
+TEST(Sequence, TellsTheDataOfATask)
+{
+    const Folder folder;
+    const std::string file = folder / "tasks.json",
+                      here = std::filesystem::canonical(folder.path());
+    WriteFile(file,
+        R"({"tasks": [{"data": "my.csv"}, {"data": "cifar10"}, {"rows": 3}, {"data": {)"
+        R"("data": "/b.csv", "label-column": "kind", "test-share": 0.5}}, {"data": 5}]})");
+    ewc_run_options o = Defaults();
+    EXPECT_FAILS(EWC_ERR_CONFIG, "sequence: ", ewc_options_set_task_data(&o, 0));
+    o = Defaults();
+    ASSERT_OK(ewc_options_set(&o, "sequence", file.c_str()));
+    const ewc_run_options before = o;
+    ASSERT_OK(ewc_options_set_task_data(&o, 2));
+    EXPECT_EQ(0, std::memcmp(&before, &o, sizeof o));
+    ASSERT_OK(ewc_options_set_task_data(&o, 0));
+    EXPECT_EQ(here + "/my.csv", std::filesystem::weakly_canonical(Get(o, "data")));
+    EXPECT_EQ(0.2, o.test_share);
+    ASSERT_OK(ewc_options_set_task_data(&o, 3));
+    EXPECT_EQ("/b.csv kind 0.5",
+        Get(o, "data") + " " + Get(o, "label-column") + " " + Get(o, "test-share"));
+    EXPECT_EQ(file, Get(o, "sequence"));
+    ASSERT_OK(ewc_options_set_task_data(&o, 1));
+    EXPECT_EQ("cifar10 ", Get(o, "dataset") + " " + Get(o, "data"));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "tasks.json: task 5: data: ", ewc_options_set_task_data(&o, 4));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "t=5, ", ewc_options_set_task_data(&o, 5));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "t=-1, ", ewc_options_set_task_data(&o, -1));
+    WriteFile(file, "{");
+    EXPECT_FAILS(EWC_ERR_CONFIG, "tasks.json:1: ", ewc_options_set_task_data(&o, 0));
+    EXPECT_EQ("cifar10", Get(o, "dataset")); /* after errors, as it was */
+}
+
 /* Of every size up to well beyond the struct, those of a release and the present one are taken. */
 TEST(Sized, OnlySizesThatTheStructHasHadAreTaken)
 {

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../base/enter.h"
 #include "../base/file.h"
+#include "options.h"
 
 enum { BLANK_VALUES_MAX = 1 << 28, VALUE_SIZE = 2 * EWC_OPTION_TEXT_SIZE };
 
@@ -528,6 +530,49 @@ ewc_status ewci_sequence_check(const ewc_run_options *options)
     return status;
 }
 
+/* Where paths in the file begin. */
+static void set_folder(reader *r, const char *path)
+{
+    char copy[EWC_OPTION_TEXT_SIZE];
+    snprintf(copy, sizeof copy, "%s", path);
+    snprintf(r->folder, sizeof r->folder, "%s", dirname(copy));
+}
+
+ewc_status ewc_options_set_task_data(ewc_run_options *options, int64_t t)
+{
+    EWCI_ENTER(options);
+    ewc_run_options full, changed;
+    reader r = {.options = &full};
+    char text[VALUE_SIZE];
+    const json_t *data = NULL, *classes;
+    ewc_task task;
+    json_t *root = NULL;
+    ewc_status status;
+    EWCI_TRY(ewci_options_import(&full, options, "ewc_options_set_task_data"));
+    if (full.sequence[0] == '\0')
+        EWCI_TRY(ewci_fail(EWC_ERR_CONFIG, "sequence: expected the file of one"));
+    set_folder(&r, full.sequence);
+    EWCI_TRY(read_file(&root, full.sequence));
+    const json_t *const tasks = json_object_get(root, "tasks");
+    const long long count = (long long)json_array_size(tasks);
+    if (t < 0 || t >= count)
+        EWCI_TRY(
+            ewci_fail(EWC_ERR_ARGUMENT, "ewc_options_set_task_data: t=%lld, %.200s has %lld tasks",
+                (long long)t, full.sequence, count));
+    status = ewci_task_from_json(&task, json_array_get(tasks, (size_t)t), &data, &classes);
+    if (status == EWC_OK && data != NULL) status = set_data(&r, &changed, data);
+    if (status != EWC_OK)
+        EWCI_TRY(ewci_fail(
+            status, "%s: task %lld: %s", full.sequence, (long long)t + 1, ewc_last_error()));
+    for (int i = 0; i < DATA_KEYS && data != NULL; i++) {
+        EWCI_TRY(ewc_options_get(&changed, data_keys[i], text, sizeof text));
+        EWCI_TRY(ewc_options_set(options, data_keys[i], text));
+    }
+done:
+    json_decref(root);
+    return status;
+}
+
 ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *backend,
     const ewc_run_options *options, const ewc_task_options *tasks, const json_t *given)
 {
@@ -537,9 +582,7 @@ ewc_status ewci_sequence_open(ewc_tasks **out, ewci_sets *sets, ewc_backend *bac
     json_t *root = NULL;
     ewc_dataset *own = NULL;
     reader r = {options, backend, sets, ""};
-    char copy[EWC_OPTION_TEXT_SIZE];
-    snprintf(copy, sizeof copy, "%s", path);
-    snprintf(r.folder, sizeof r.folder, "%s", dirname(copy));
+    set_folder(&r, path);
     if (given == NULL)
         EWCI_TRY(read_file(&root, path));
     else

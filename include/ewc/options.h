@@ -342,6 +342,12 @@ EWC_API ewc_status ewc_options_load_json(ewc_run_options *options, const char *p
  * @return EWC_OK; EWC_ERR_MEMORY */
 EWC_API ewc_status ewc_options_to_json(const ewc_run_options *options, char **text);
 
+/* Sets what the options say of data to what task t, from 0, of the file `sequence` is of; of a task
+ * that names no data they stay as they are. For ewc_dataset_open and ewc_dataset_load.
+ * @return EWC_OK; EWC_ERR_CONFIG: `sequence` names no file, or it cannot be read, is no sequence;
+ *         EWC_ERR_ARGUMENT: no such task; EWC_ERR_MEMORY */
+EWC_API ewc_status ewc_options_set_task_data(ewc_run_options *options, int64_t t);
+
 /* Checks each option against its limits, and options against each other, as ewc_run_create does.
  * @return EWC_OK; EWC_ERR_CONFIG: the sentence begins with a key */
 EWC_API ewc_status ewc_options_check(const ewc_run_options *options);

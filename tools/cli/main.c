@@ -160,8 +160,9 @@ static const cli_verb verbs[] = {
         cli_eval},
     {"predict", "RUN|FILE", "the class that a finished run's model takes each row of some data for",
         "RUN is a run's folder, FILE a checkpoint. Rows are those of "
-        "--data, or of --dataset, or else of the run's own set; each gets its class and the "
-        "probability of every class, or what its targets are.",
+        "--data, or of --dataset, or else those that the run was tested on, of a sequence those of "
+        "the task's own set; each gets its class and the probability of every class, or what its "
+        "targets are.",
         predict_keys, predict_flags, NULL, cli_predict},
     {"fisher", "RUN|FILE", "Fisher information of a model that was trained, here or elsewhere",
         "RUN is a run's folder, FILE safetensors of any program. Without a run the data is one "

@@ -34,7 +34,7 @@ static ewc_status measure_data(sizes *s, const ewc_run_options *options)
     ewc_dataset *set = NULL;
     ewc_dataset_info info;
     ewc_status status = ewc_backend_create(&backend, "cpu", NULL);
-    if (status == EWC_OK) status = cli_open_data(&set, backend, options);
+    if (status == EWC_OK) status = cli_open_data(&set, backend, options, 1);
     if (status == EWC_OK) status = ewc_dataset_describe(set, &info, sizeof info);
     if (status == EWC_OK) *s = (sizes){{info.channels, info.height, info.width}, info.classes};
     ewc_dataset_free(set);

@@ -164,18 +164,30 @@ static int choose_split(const cli_args *args, work *w, const ewc_dataset_info *s
     return 0;
 }
 
-/* Model and data, and the memory for a chunk. */
-static int open_work(cli_args *args, work *w, ewc_backend *backend, const char *checkpoint)
+/* Sets the options of a run of a sequence to the set that the task is of; flags that say how it is
+ * to be read are stronger. 0, or the exit code after a line on stderr. */
+static int take_task_data(cli_args *args, const work *w)
+{
+    const ewc_status status = ewc_options_set_task_data(&args->options, w->task);
+    return status != EWC_OK ? cli_failed(args, status) : cli_apply_flags(args, &args->options);
+}
+
+/* Model and data, its own where `is_given` is 0, and the memory for a chunk. */
+static int open_work(
+    cli_args *args, work *w, ewc_backend *backend, const char *checkpoint, int is_given)
 {
     ewc_dataset_info set;
     ewc_status status = ewc_predictor_create(&w->predictor, backend, checkpoint);
-    const ewc_likelihood likelihood = ewc_model_likelihood(ewc_predictor_model(w->predictor));
-    args->options.likelihood = (int)likelihood; /* a file without a run's options says it, too */
-    if (status == EWC_OK) status = cli_open_data(&w->set, backend, &args->options);
-    if (status == EWC_OK) status = ewc_dataset_describe(w->set, &set, sizeof set);
     if (status != EWC_OK) return cli_failed(args, status);
     int code = choose_task(args, w);
-    if (code == 0) code = choose_split(args, w, &set);
+    if (code == 0 && !is_given && args->options.sequence[0] != '\0') code = take_task_data(args, w);
+    if (code != 0) return code;
+    const ewc_likelihood likelihood = ewc_model_likelihood(ewc_predictor_model(w->predictor));
+    args->options.likelihood = (int)likelihood; /* a file without a run's options says it, too */
+    status = cli_open_data(&w->set, backend, &args->options, is_given);
+    if (status == EWC_OK) status = ewc_dataset_describe(w->set, &set, sizeof set);
+    if (status != EWC_OK) return cli_failed(args, status);
+    code = choose_split(args, w, &set);
     if (code != 0) return code;
     w->classes = ewc_predictor_class_count(w->predictor);
     const int has_classes = likelihood == EWC_LIKELIHOOD_SOFTMAX;
@@ -259,15 +271,14 @@ int cli_predict(cli_args *args)
         status = ewc_checkpoint_describe(saved.checkpoint, &info, sizeof info);
         if (status != EWC_OK) return cli_failed(args, status);
     }
-    if (!is_given && (!saved.is_of_run || args->options.sequence[0] != '\0'))
-        return cli_usage("predict", "--data: expected a set, as %s names %s", args->operand,
-            saved.is_of_run ? "one for each task" : "none");
+    if (!is_given && !saved.is_of_run)
+        return cli_usage("predict", "--data: expected a set, as %s names none", args->operand);
     code = cli_apply_data(args);
     if (code != 0) return code;
     options.threads = (int)args->options.threads;
     status = ewc_backend_create(&backend, args->options.device, &options);
     if (status != EWC_OK) return cli_failed(args, status);
-    code = open_work(args, &w, backend, saved.checkpoint);
+    code = open_work(args, &w, backend, saved.checkpoint, is_given);
     if (code == 0) code = predict(args, &w, saved.checkpoint, path);
     close_work(&w);
     ewc_backend_free(backend);

@@ -85,10 +85,11 @@ ewc_status cli_open_path(
     return ewc_dataset_open(set, backend, path, &options);
 }
 
-ewc_status cli_open_data(ewc_dataset **set, ewc_backend *backend, const ewc_run_options *o)
+ewc_status cli_open_data(
+    ewc_dataset **set, ewc_backend *backend, const ewc_run_options *o, int whole)
 {
     char name[32];
-    if (o->data[0] != '\0') return cli_open_path(set, backend, o, o->data, 1);
+    if (o->data[0] != '\0') return cli_open_path(set, backend, o, o->data, whole);
     const ewc_status status = ewc_options_get(o, "dataset", name, sizeof name);
     if (status != EWC_OK) return status;
     const int is_coarse = strcmp(name, "cifar100") == 0 && o->coarse_labels;

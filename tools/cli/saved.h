@@ -25,13 +25,13 @@ ewc_status cli_load_saved(cli_args *args, const cli_saved *saved);
  * says of it. 0, or the exit code after a line on stderr. */
 int cli_apply_data(cli_args *args);
 
-/* The set at `path`, as the options say it is to be read; `test_share` takes the place of theirs.
- */
+/* The set at `path`, as the options say it is to be read. With `whole` a set that comes without
+ * test rows stays so, and may be without labels; else some are held out, as for a run. */
 ewc_status cli_open_path(ewc_dataset **set, ewc_backend *backend, const ewc_run_options *options,
     const char *path, int whole);
 
-/* The set that options mean by data, or by dataset and data-dir, with all of its rows in the split
- * that they have in its files. */
-ewc_status cli_open_data(ewc_dataset **set, ewc_backend *backend, const ewc_run_options *options);
+/* The set that options mean by data, likewise, or by dataset and data-dir. */
+ewc_status cli_open_data(
+    ewc_dataset **set, ewc_backend *backend, const ewc_run_options *options, int whole);
 
 #endif
