@@ -156,8 +156,10 @@ class CliSaved : public Cli
         for (std::string line, field; std::getline(lines, line);) {
             std::istringstream fields(line);
             out.emplace_back();
-            while (std::getline(fields, field, ','))
-                out.back().push_back(field);
+            while (std::getline(fields, field, ',')) {
+                const bool quoted = field.size() > 1 && field.front() == '"' && field.back() == '"';
+                out.back().push_back(quoted ? field.substr(1, field.size() - 2) : field);
+            }
         }
         return out;
     }
@@ -493,6 +495,43 @@ TEST_F(TwoSets, EvalTellsClassesOfOneNameApart)
     }
     EXPECT_EQ((std::vector<std::string>{"1: cat", "dog", "2: cat", "emu", "owl"}), names)
         << result.out;
+    TrainBoth("class", "right");
+    if (HasFatalFailure()) return;
+    const std::string named = Ewc({"eval", "run"}).out;
+    for (const char *name : {"\nleft: cat ", "\ndog ", "\nright: cat ", "\nemu ", "\nowl "})
+        EXPECT_NE(std::string::npos, named.find(name)) << named;
+}
+
+/* Columns, answers and labels: by the task's name, or its number where two have one name; classes
+ * of a name of their own as they are. A label is the task's own class of that name. */
+TEST_F(TwoSets, PredictTellsClassesOfOneNameApart)
+{
+    for (const auto &[name, first, second] : {std::tuple{"right", "left: cat", "right: cat"},
+             std::tuple{"left", "1: cat", "2: cat"}, std::tuple{"", "1: cat", "2: cat"}}) {
+        SCOPED_TRACE(name);
+        TrainBoth("class", name);
+        if (HasFatalFailure()) return;
+        for (const bool is_first : {true, false}) {
+            const Outcome result = Ewc({"predict", "run", "--task", is_first ? "1" : "2", "--data",
+                is_first ? "one.csv" : "two.csv"});
+            const auto rows = ParseCsv(result.out);
+            ASSERT_EQ(is_first ? 11u : 16u, rows.size()) << result.err;
+            EXPECT_EQ(
+                (Words{"row", "label", "class", first, "dog", second, "emu", "owl"}), rows[0]);
+            EXPECT_EQ(is_first ? first : second, rows[1][1]);
+            EXPECT_EQ(is_first ? "dog" : "owl", rows[2][1]);
+            for (size_t row = 1; row < rows.size(); row++) {
+                const auto best = std::max_element(rows[row].begin() + 3, rows[row].end(),
+                    [](const auto &a, const auto &b) { return std::stod(a) < std::stod(b); });
+                EXPECT_EQ(rows[0][(size_t)(best - rows[row].begin())], rows[row][2]);
+            }
+        }
+    }
+    const Json json = ParseJson(Ewc({"predict", "run", "--json"}).out);
+    const json_t *const classes = json_object_get(json.get(), "classes");
+    for (size_t i = 0; i < json_array_size(classes); i++)
+        EXPECT_STRNE("cat", json_string_value(json_array_get(classes, i)));
+    EXPECT_EQ(3u, json_array_size(classes));
 }
 
 /* Without other data a task's own set is predicted, wherever the command is. */

@@ -63,8 +63,8 @@ EWC_API int64_t ewc_predictor_task_count(const ewc_predictor *predictor);
  * (ewc/sequence.h); 0 for NULL. */
 EWC_API int64_t ewc_predictor_class_count(const ewc_predictor *predictor);
 
-/* What class c was called in the data, "7" or "cat"; NULL for a bad argument. Valid as long as the
- * predictor. */
+/* What class c was called in the data, "7" or "cat"; NULL for a bad argument. Classes of two sets
+ * may have one name. Valid as long as the predictor. */
 EWC_API const char *ewc_predictor_class_name(const ewc_predictor *predictor, int64_t c);
 
 /* The parts, borrowed, for what goes further: ewc_tasks_transform makes inputs of images,

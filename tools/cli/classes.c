@@ -15,44 +15,75 @@ enum { ALL_SHOWN = 20, WORST_SHOWN = 10, NAME_WIDTH = 14 };
 
 /* ---- Reading ---- */
 
-/* How many classes have each name. */
-static json_t *count_names(const json_t *names)
+/* How often there is each name. */
+static json_t *count_names(const char *const *names, int64_t count)
 {
     json_t *const counts = json_object();
-    size_t i;
-    json_t *item;
-    json_array_foreach(names, i, item)
-    {
-        const char *const name = json_string_value(item);
-        if (name == NULL) continue;
-        const json_int_t before = json_integer_value(json_object_get(counts, name));
-        json_object_set_new(counts, name, json_integer(before + 1));
+    for (int64_t k = 0; k < count; k++) {
+        if (names[k] == NULL || names[k][0] == '\0') continue;
+        const json_int_t before = json_integer_value(json_object_get(counts, names[k]));
+        json_object_set_new_nocheck(counts, names[k], json_integer(before + 1));
     }
     return counts;
 }
 
-/* Names classes as in the data; by their task, too, where several tasks have classes so called; and
- * by a number where they have no name. */
+static json_int_t count_of(const json_t *counts, const char *name)
+{
+    return json_integer_value(json_object_get(counts, name));
+}
+
+int cli_classes_label(char **labels, const char *const *names, const int64_t *task, int64_t count,
+    const char *const *task_names, int64_t tasks)
+{
+    json_t *const of_classes = count_names(names, count), *const of_tasks =
+                                                              count_names(task_names, tasks);
+    int used = 0;
+    for (int64_t k = 0; k < count && used >= 0; k++) {
+        const int64_t t = task[k];
+        const int is_named = t >= 0 && t < tasks && count_of(of_tasks, task_names[t]) == 1;
+        if (names[k] == NULL)
+            used = asprintf(&labels[k], "%lld", (long long)k + 1);
+        else if (t < 0 || count_of(of_classes, names[k]) < 2)
+            used = asprintf(&labels[k], "%s", names[k]);
+        else if (is_named)
+            used = asprintf(&labels[k], "%s: %s", task_names[t], names[k]);
+        else
+            used = asprintf(&labels[k], "%lld: %s", (long long)t + 1, names[k]);
+        if (used < 0) labels[k] = NULL;
+    }
+    json_decref(of_tasks);
+    json_decref(of_classes);
+    return used < 0 ? -1 : 0;
+}
+
+/* The texts of an array, NULL for what is none; to be freed, itself alone. */
+static const char **read_texts(const json_t *array, int64_t count)
+{
+    const char **const out = calloc(count > 0 ? (size_t)count : 1, sizeof *out);
+    for (int64_t i = 0; out != NULL && i < count; i++)
+        out[i] = json_string_value(json_array_get(array, (size_t)i));
+    return out;
+}
+
 static int name_classes(cli_classes *c, const json_t *head)
 {
-    const json_t *const names = json_object_get(head, "classes");
-    const json_t *const tasks = json_object_get(head, "class_tasks");
-    json_t *const counts = count_names(names);
-    int used = 0;
-    for (int64_t k = 0; k < c->count && used >= 0; k++) {
-        const char *const name = json_string_value(json_array_get(names, (size_t)k));
-        const double task = cli_json_item(tasks, k);
-        c->task[k] = task >= 1.0 && task < 1e9 ? (int64_t)task : 0;
-        if (name == NULL)
-            used = asprintf(&c->names[k], "%lld", (long long)k + 1);
-        else if (c->task[k] > 0 && json_integer_value(json_object_get(counts, name)) > 1)
-            used = asprintf(&c->names[k], "%lld: %s", (long long)c->task[k], name);
-        else
-            used = asprintf(&c->names[k], "%s", name);
-        if (used < 0) c->names[k] = NULL;
+    const json_t *const of_tasks = json_object_get(head, "task_names");
+    const json_t *const first = json_object_get(head, "class_tasks");
+    const int64_t tasks = (int64_t)json_array_size(of_tasks);
+    const char **const names = read_texts(json_object_get(head, "classes"), c->count);
+    const char **const task_names = read_texts(of_tasks, tasks);
+    int64_t *const task = calloc(c->count > 0 ? (size_t)c->count : 1, sizeof *task);
+    int code = names != NULL && task_names != NULL && task != NULL ? 0 : -1;
+    for (int64_t k = 0; k < c->count && code == 0; k++) {
+        const double x = cli_json_item(first, k);
+        c->task[k] = x >= 1.0 && x < 1e9 ? (int64_t)x : 0;
+        task[k] = c->task[k] - 1;
     }
-    json_decref(counts);
-    return used < 0 ? -1 : 0;
+    if (code == 0) code = cli_classes_label(c->names, names, task, c->count, task_names, tasks);
+    free(task);
+    free(task_names);
+    free(names);
+    return code;
 }
 
 /* The counts (count, count), or nothing: not all of them are there. */

@@ -9,6 +9,7 @@
 
 #include <ewc/predict.h>
 
+#include "classes.h"
 #include "file.h"
 #include "saved.h"
 #include "text.h"
@@ -23,11 +24,21 @@ typedef struct work {
     ewc_split split;
     int64_t task; /* from 0 */
     int64_t rows, classes;
+    char **names; /* (classes) each another one: cli_classes_label */
+    json_t *own;  /* the classes of the task's set that have one name with others, by it */
     int32_t *predicted, *labels; /* (CHUNK); predicted NULL: the model is one of targets */
     float *probabilities;        /* (CHUNK, classes), or what the targets are */
     json_t *list;                /* or NULL: what each row is taken for */
     FILE *out;                   /* or NULL */
 } work;
+
+/* What a row is in the set: where the model knows several classes so called the task's own. */
+static const char *label_name(const work *w, int64_t i)
+{
+    const char *const name = ewc_dataset_class_name(w->set, w->labels[i]);
+    const json_t *const class = json_object_get(w->own, name);
+    return class != NULL ? w->names[json_integer_value(class)] : name;
+}
 
 /* ---- Formats ---- */
 
@@ -36,7 +47,7 @@ static void put_csv_head(const work *w)
     fputs(w->predicted != NULL ? "row,label,class" : "row", w->out);
     for (int64_t c = 0; c < w->classes; c++) {
         fputc(',', w->out);
-        cli_put_csv(w->out, ewc_predictor_class_name(w->predictor, c));
+        cli_put_csv(w->out, w->names[c]);
     }
     fputc('\n', w->out);
 }
@@ -46,9 +57,9 @@ static void put_csv_row(const work *w, int64_t row, int64_t i)
     fprintf(w->out, "%lld", (long long)row);
     if (w->predicted != NULL) {
         fputc(',', w->out);
-        cli_put_csv(w->out, ewc_dataset_class_name(w->set, w->labels[i]));
+        cli_put_csv(w->out, label_name(w, i));
         fputc(',', w->out);
-        cli_put_csv(w->out, ewc_predictor_class_name(w->predictor, w->predicted[i]));
+        cli_put_csv(w->out, w->names[w->predicted[i]]);
     }
     for (int64_t c = 0; c < w->classes; c++) {
         fputc(',', w->out);
@@ -108,8 +119,7 @@ static const file_format *find_format(const char *path)
 /* What a row is taken for: a class, or all targets. */
 static json_t *describe_row(const work *w, int64_t i)
 {
-    if (w->predicted != NULL)
-        return json_string(ewc_predictor_class_name(w->predictor, w->predicted[i]));
+    if (w->predicted != NULL) return json_string(w->names[w->predicted[i]]);
     json_t *const values = json_array();
     for (int64_t c = 0; c < w->classes; c++) {
         const double x = (double)w->probabilities[i * w->classes + c];
@@ -164,6 +174,52 @@ static int choose_split(const cli_args *args, work *w, const ewc_dataset_info *s
     return 0;
 }
 
+/* Sets task[c] of each class to the first task of its set: those of a set follow each other, sets
+ * in the order in which tasks have them. */
+static void find_tasks(int64_t *task, int64_t classes, const ewc_tasks *tasks)
+{
+    int64_t c = 0;
+    for (int64_t t = 0; t < ewc_tasks_count(tasks); t++) {
+        const ewc_dataset *const set = ewc_tasks_dataset(tasks, t);
+        ewc_dataset_info info;
+        int is_new = 1;
+        for (int64_t before = 0; before < t && is_new; before++)
+            is_new = ewc_tasks_dataset(tasks, before) != set;
+        if (!is_new || ewc_dataset_describe(set, &info, sizeof info) != EWC_OK) continue;
+        for (int64_t k = 0; k < info.classes && c < classes; k++)
+            task[c++] = t;
+    }
+}
+
+/* Names the classes. 0, or -1: out of memory. */
+static int name_classes(work *w)
+{
+    const ewc_tasks *const tasks = ewc_predictor_tasks(w->predictor);
+    const int64_t count = ewc_tasks_count(tasks);
+    const ewc_dataset *const set = ewc_tasks_dataset(tasks, w->task);
+    int64_t *const task = calloc((size_t)w->classes, sizeof *task);
+    const char **const names = calloc((size_t)w->classes, sizeof *names);
+    const char **const task_names = calloc((size_t)count, sizeof *task_names);
+    w->names = calloc((size_t)w->classes, sizeof *w->names);
+    w->own = json_object();
+    int code = task && names && task_names && w->names && w->own ? 0 : -1;
+    for (int64_t c = 0; c < w->classes && code == 0; c++)
+        names[c] = ewc_predictor_class_name(w->predictor, c);
+    for (int64_t t = 0; t < count && code == 0; t++)
+        task_names[t] = ewc_tasks_name(tasks, t);
+    if (code == 0) {
+        find_tasks(task, w->classes, tasks);
+        code = cli_classes_label(w->names, names, task, w->classes, task_names, count);
+    }
+    for (int64_t c = 0; c < w->classes && code == 0; c++)
+        if (ewc_tasks_dataset(tasks, task[c]) == set && strcmp(w->names[c], names[c]) != 0)
+            json_object_set_new_nocheck(w->own, names[c], json_integer(c));
+    free(task_names);
+    free(names);
+    free(task);
+    return code;
+}
+
 /* Sets the options of a run of a sequence to the set that the task is of; flags that say how it is
  * to be read are stronger. 0, or the exit code after a line on stderr. */
 static int take_task_data(cli_args *args, const work *w)
@@ -194,7 +250,8 @@ static int open_work(
     if (has_classes) w->predicted = calloc(CHUNK, sizeof *w->predicted);
     w->labels = calloc(CHUNK, sizeof *w->labels);
     w->probabilities = calloc((size_t)(CHUNK * w->classes), sizeof *w->probabilities);
-    if ((w->predicted != NULL || !has_classes) && w->labels != NULL && w->probabilities != NULL)
+    if ((w->predicted != NULL || !has_classes) && w->labels != NULL && w->probabilities != NULL &&
+        name_classes(w) == 0)
         return 0;
     cli_say("ewc predict: out of memory");
     return 1;
@@ -202,6 +259,10 @@ static int open_work(
 
 static void close_work(work *w)
 {
+    for (int64_t c = 0; c < w->classes && w->names != NULL; c++)
+        free(w->names[c]);
+    free(w->names);
+    json_decref(w->own);
     free(w->probabilities);
     free(w->labels);
     free(w->predicted);
