@@ -608,6 +608,88 @@ TEST(Terminal, TheLeastNeededPartGoes)
     EXPECT_EQ("", joined(3));
 }
 
+/* The time left has Fisher pass and evaluation of each task that is to come, as long as those
+ * before took; as long as there was none it says that it is more. */
+TEST(Terminal, TheTimeLeftHasWhatComesAfterTraining)
+{
+    ewc_run_options options;
+    ewc_options_init(&options, sizeof options);
+    options.tasks = 4;
+    cli_args args = {};
+    cli_progress progress;
+    const double accuracy[4] = {};
+    cli_progress_init(&progress, &args);
+    progress.options = &options;
+    progress.terminal = 0;
+    const auto after = [&](double seconds, ewc_event_kind kind, int64_t task, int64_t step) {
+        ewc_event event = {};
+        event.kind = kind;
+        event.task = task;
+        event.step = step;
+        event.steps = 100;
+        event.accuracy = accuracy;
+        event.task_end = kind == EWC_EVENT_EVALUATED;
+        progress.start -= seconds;
+        if (progress.closing > 0.0) progress.closing -= seconds;
+        progress.last = -1e9;
+        testing::internal::CaptureStderr();
+        EXPECT_EQ(0, cli_progress_event(&progress, &event));
+        const std::string line = testing::internal::GetCapturedStderr();
+        const size_t at = line.rfind("  ", line.size() - 2);
+        return line.find(" left\n") == std::string::npos
+                   ? ""
+                   : line.substr(at + 2, line.size() - at - 3);
+    };
+    EXPECT_EQ("", after(0.0, EWC_EVENT_TASK_BEGIN, 0, 0));
+    /* 10 s for half of a task, and 3.5 tasks to come. */
+    EXPECT_EQ("over 1:10 left", after(10.0, EWC_EVENT_STEP, 0, 50));
+    EXPECT_EQ("over 1:00 left", after(10.0, EWC_EVENT_STEP, 0, 100));
+    EXPECT_EQ("", after(0.0, EWC_EVENT_TASK_END, 0, 100));
+    EXPECT_EQ("", after(20.0, EWC_EVENT_FISHER, 0, 0));
+    /* 30 s after training: three times 20 s and 30 s. */
+    EXPECT_EQ("2:30 left", after(10.0, EWC_EVENT_EVALUATED, 0, 100));
+    EXPECT_EQ("", after(0.0, EWC_EVENT_TASK_BEGIN, 1, 0));
+    EXPECT_EQ("2:20 left", after(10.0, EWC_EVENT_STEP, 1, 50));
+    EXPECT_EQ("2:10 left", after(10.0, EWC_EVENT_STEP, 1, 100));
+    EXPECT_EQ("", after(0.0, EWC_EVENT_TASK_END, 1, 100));
+    /* Now 45 s on the average. */
+    EXPECT_EQ("2:10 left", after(60.0, EWC_EVENT_EVALUATED, 1, 100));
+}
+
+/* Where a run goes on after a task's training, what is left of that tells nothing of a whole one.
+ */
+TEST(Terminal, TheTimeLeftOfARunThatGoesOn)
+{
+    ewc_run_options options;
+    ewc_options_init(&options, sizeof options);
+    options.tasks = 4;
+    cli_args args = {};
+    cli_progress progress;
+    cli_progress_init(&progress, &args);
+    progress.options = &options;
+    ewc_event event = {};
+    event.kind = EWC_EVENT_FISHER;
+    event.task = 1;
+    (void)cli_progress_event(&progress, &event);
+    event.kind = EWC_EVENT_EVALUATED;
+    event.task_end = 1;
+    const double accuracy[4] = {};
+    event.accuracy = accuracy;
+    testing::internal::CaptureStderr();
+    (void)cli_progress_event(&progress, &event);
+    (void)testing::internal::GetCapturedStderr();
+    event = {};
+    event.kind = EWC_EVENT_STEP;
+    event.task = 2;
+    event.step = 50;
+    event.steps = 100;
+    progress.start -= 10.0;
+    progress.last = -1e9;
+    testing::internal::CaptureStderr();
+    (void)cli_progress_event(&progress, &event);
+    EXPECT_NE(std::string::npos, testing::internal::GetCapturedStderr().find("  over 0:30 left\n"));
+}
+
 /* The table of the quick start, of five tasks, has all its columns at 80; at 40 it is turned, and
  * only where that does not help is anything left out, which is said. */
 /* What was done before a stop is not of the rate of the run that goes on. */

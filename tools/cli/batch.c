@@ -48,11 +48,13 @@ static void show(batch *b)
     cli_part parts[CLI_PARTS_MAX - 1] = {{"", 9}};
     const double now = cli_now();
     double done = 0.0;
-    int used = FIRST;
+    int used = FIRST, is_least = 1; /* as long as what comes after training has not been seen */
     if (p->quiet || now - p->last < (p->terminal ? 0.1 : 10.0)) return;
     p->last = now;
-    for (int i = 0; i < b->count; i++)
+    for (int i = 0; i < b->count; i++) {
         done += b->jobs[i].part;
+        is_least = is_least && b->jobs[i].done == 0;
+    }
     snprintf(parts[RUNS].text, sizeof parts->text, "%d/%d runs", b->finished, b->count);
     for (int i = 0; i < b->count && used < LAST; i++) {
         const cli_job *const job = &b->jobs[i];
@@ -66,7 +68,7 @@ static void show(batch *b)
     }
     /* Without what was there before the start, which took no time. */
     const double part = (done - b->skipped) / ((double)b->count - b->skipped);
-    cli_spell_left(parts[used].text, sizeof parts->text, now - p->start, part);
+    cli_spell_left(parts[used].text, sizeof parts->text, cli_left(now - p->start, part), is_least);
     parts[used++].need = 5;
     cli_progress_line(p, done / b->count, parts, used);
 }

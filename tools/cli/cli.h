@@ -115,13 +115,21 @@ typedef struct cli_progress {
     int started;  /* an event has been seen */
     ewc_run *run; /* whose state SIGUSR1 asks for; or NULL */
     double begin; /* the part that was done at the first event, as of a run that goes on */
-    int shown;    /* a line is on the terminal that must go before another */
+    /* What comes after a task's training: Fisher pass, fold, evaluation. */
+    double closing;        /* when the present one began; 0: none has */
+    double closed_seconds; /* those before took so long, */
+    int64_t closed;        /* so many */
+    int shown;             /* a line is on the terminal that must go before another */
 } cli_progress;
 void cli_progress_init(cli_progress *progress, const cli_args *args);
 /* The part of a run that is done, 0..1, at a step or at a task's end. */
 double cli_fraction(const ewc_run_options *options, const ewc_event *event);
-/* "1:05 left", or "" as long as it cannot be told: `part` of the work took `elapsed` seconds. */
-void cli_spell_left(char *text, size_t size, double elapsed, double part);
+/* How many seconds are left where `part` of the work took `elapsed`; NaN: it is too early to say.
+ */
+double cli_left(double elapsed, double part);
+/* "1:05 left", or "over 1:05 left" where something has to come of which it is not known how long it
+ * takes; "" for NaN. */
+void cli_spell_left(char *text, size_t size, double left, int is_least);
 /* Shows a line of these parts, at most CLI_PARTS_MAX - 1; on a terminal after a bar and in place of
  * the line before. */
 void cli_progress_line(cli_progress *progress, double part, const cli_part *parts, int count);

@@ -59,22 +59,37 @@ double cli_fraction(const ewc_run_options *options, const ewc_event *e)
                  : (t + step) / count;
 }
 
-void cli_spell_left(char *text, size_t size, double elapsed, double part)
+void cli_spell_left(char *text, size_t size, double left, int is_least)
 {
-    const double left = elapsed * (1.0 - part) / part;
     text[0] = '\0';
-    if (!(part > 0.01) || !(left < 1e7)) return;
+    if (!(left >= 0.0) || !(left < 1e7)) return;
+    const char *const over = is_least ? "over " : "";
     const long s = (long)left;
     if (s >= 3600)
-        snprintf(text, size, "%ld:%02ld:%02ld left", s / 3600, s / 60 % 60, s % 60);
+        snprintf(text, size, "%s%ld:%02ld:%02ld left", over, s / 3600, s / 60 % 60, s % 60);
     else
-        snprintf(text, size, "%ld:%02ld left", s / 60, s % 60);
+        snprintf(text, size, "%s%ld:%02ld left", over, s / 60, s % 60);
 }
 
-/* The time left, by the part done since the run was begun or gone on with. */
-static void spell_left(const cli_progress *p, char *text, size_t size, double part)
+double cli_left(double elapsed, double part)
 {
-    cli_spell_left(text, size, cli_now() - p->start, (part - p->begin) / (1.0 - p->begin));
+    return part > 0.01 ? elapsed * (1.0 - part) / part : NAN;
+}
+
+/* The time left: what training has taken for the part that was done since the run was begun or gone
+ * on with, and for each of the `closings` that are to come what those before took. As long as there
+ * was none it is said that it is more. */
+static void spell_left(
+    const cli_progress *p, char *text, size_t size, double part, int64_t closings)
+{
+    const double now = cli_now(), closing = p->closing > 0.0 ? now - p->closing : 0.0;
+    const double training = now - p->start - p->closed_seconds - closing;
+    double left = cli_left(training, (part - p->begin) / (1.0 - p->begin));
+    if (p->closed > 0) {
+        const double rest = p->closed_seconds / (double)p->closed * (double)closings - closing;
+        left += rest > 0.0 ? rest : 0.0;
+    }
+    cli_spell_left(text, size, left, p->closed == 0 && closings > 0);
 }
 
 /* "12.3k samples/s" */
@@ -128,7 +143,7 @@ static void show(cli_progress *p, const ewc_event *e, const char *phase)
         snprintf(parts[LOSS].text, sizeof parts->text, "loss %.4f", e->loss);
         spell_rate(parts[RATE].text, sizeof parts->text, p, e);
     }
-    spell_left(p, parts[LEFT].text, sizeof parts->text, part);
+    spell_left(p, parts[LEFT].text, sizeof parts->text, part, p->options->tasks - e->task);
     cli_progress_line(p, part, parts, PARTS);
 }
 
@@ -155,10 +170,27 @@ static void show_task(cli_progress *p, const ewc_event *e)
     if (used >= size || taken + 2 + (int)used > width)
         snprintf(parts[ACCURACY].text, size, "%s %.2f (mean)", cli_score_name(p->options),
             cli_round(100.0 * sum / (double)(e->task + 1), 2));
-    if (!p->terminal) spell_left(p, parts[LEFT].text, size, cli_fraction(p->options, e));
+    if (!p->terminal)
+        spell_left(p, parts[LEFT].text, size, cli_fraction(p->options, e),
+            p->options->tasks - e->task - 1);
     cli_join_parts(line, sizeof line, width, parts, PARTS);
     cli_progress_clear(p);
     fprintf(stderr, "%s\n", line);
+}
+
+/* Begins and ends what comes after a task's training; of a run that goes on in the middle of it the
+ * rest tells nothing of a whole one. */
+static void follow_closing(cli_progress *p, const ewc_event *e, double now)
+{
+    const int is_training = e->kind == EWC_EVENT_TASK_BEGIN || e->kind == EWC_EVENT_STEP;
+    const int is_end = e->kind == EWC_EVENT_EVALUATED && e->task_end;
+    if (e->kind == EWC_EVENT_TASK_END) {
+        p->closing = now;
+    } else if ((is_training || is_end) && p->closing > 0.0) {
+        p->closed_seconds += now - p->closing;
+        p->closed++;
+        p->closing = 0.0;
+    }
 }
 
 int cli_progress_event(void *user, const ewc_event *e)
@@ -170,6 +202,7 @@ int cli_progress_event(void *user, const ewc_event *e)
                                                    : cli_fraction(p->options, e);
         p->started = 1;
     }
+    follow_closing(p, e, now);
     if (p->task != e->task) {
         p->task = e->task;
         p->from = e->step;
