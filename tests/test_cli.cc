@@ -262,14 +262,14 @@ TEST_F(Cli, FlagsAreStrongerThanWhatAMethodImplies)
             "compare"));
     EXPECT_EQ(0, result.code) << result.err;
     EXPECT_EQ("dropout 0 0 0 50 2", resolved("all/dropout-s1"));
-    EXPECT_EQ("ewc 0 0 0 50 3", resolved("all/ewc:3-s1")); /* not the --lambda of all */
+    EXPECT_EQ("ewc 0 0 0 50 3", resolved("all/ewc-3-s1")); /* not the --lambda of all */
     ASSERT_EQ(0, Ewc(Tiny({"--methods", "lwf,lwf:0.5", "--out", "lwf"}, "compare")).code);
     const auto alpha = [&](const std::string &run) {
         const Json config = ParseJson(ReadFile(folder / (run + "/config.json")));
         return json_number_value(json_object_get(config.get(), "lwf-alpha"));
     };
     EXPECT_EQ(0.1, alpha("lwf/lwf-s1"));
-    EXPECT_EQ(0.5, alpha("lwf/lwf:0.5-s1"));
+    EXPECT_EQ(0.5, alpha("lwf/lwf-0.5-s1"));
     ExpectRefused(2, "validation: 200 rows", Tiny({"--validation", "200"}));
     ExpectRefused(2, "validation: 5000 rows", Tiny({"--method", "dropout"}));
     ExpectRefused(2, ": --permute-size: 7, expected 0..6", Tiny({"--permute-size", "7"}));
@@ -472,7 +472,7 @@ TEST_F(Cli, JsonIsOneDocumentAndNothingElse)
     const json_t *const runs = json_object_get(compare.get(), "runs");
     ASSERT_EQ(4u, json_array_size(runs));
     EXPECT_STREQ(
-        "all/ewc:1-s1", json_string_value(json_object_get(json_array_get(runs, 1), "folder")));
+        "all/ewc-1-s1", json_string_value(json_object_get(json_array_get(runs, 1), "folder")));
     EXPECT_TRUE(std::filesystem::exists(folder / "all/joint-s1/result.json"));
 
     for (const Words &words :

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cmath>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "support/cli.hpp"
@@ -271,6 +272,51 @@ TEST_F(Batch, WhatIsFinishedIsNotDoneAgain)
     EXPECT_EQ(2, refused.code);
     ExpectIn("other options, momentum is one", refused.err);
     EXPECT_TRUE(first == ReadFile(folder / "all/sgd-s1/result.json"));
+}
+
+/* Folders have names that other programs take as they are. One by the name that it had once, with a
+ * colon, is gone on with; others beside it have theirs. */
+TEST_F(Batch, FoldersHavePortableNames)
+{
+    const auto names = [&](const char *in) {
+        std::set<std::string> out;
+        for (const auto &entry : std::filesystem::directory_iterator(folder / in))
+            out.insert(entry.path().filename());
+        return out;
+    };
+    Words words = Tiny({"--methods", "sgd,ewc:3,ewc:1e-2", "--out", "all"}, "compare");
+    ASSERT_EQ(0, Ewc(words).code);
+    EXPECT_EQ((std::set<std::string>{"ewc-1e-2-s1", "ewc-3-s1", "sgd-s1"}), names("all"));
+    std::filesystem::rename(folder / "all/ewc-3-s1", folder / "all/ewc:3-s1");
+    const std::string first = ReadFile(folder / "all/ewc:3-s1/result.json");
+    words.insert(words.end(), {"--seeds", "2"});
+    const Outcome more = Ewc(words);
+    ASSERT_EQ(0, more.code) << more.err;
+    EXPECT_EQ((std::set<std::string>{
+                  "ewc-1e-2-s1", "ewc-1e-2-s2", "ewc-3-s2", "ewc:3-s1", "sgd-s1", "sgd-s2"}),
+        names("all"));
+    EXPECT_TRUE(first == ReadFile(folder / "all/ewc:3-s1/result.json"));
+    const Outcome report = Ewc({"report", "all", "--json"});
+    ASSERT_EQ(0, report.code) << report.err;
+    words = Tiny(
+        {"--methods", "ewc:3", "--out", "all", "--seeds", "2", "--momentum", "0.5"}, "compare");
+    const Outcome other = Ewc(words);
+    EXPECT_EQ(2, other.code);
+    ExpectIn("all/ewc:3-s1 holds a run with other options", other.err);
+
+    words = Tiny({"data-dir=.,./", "batch=16", "--out", "grid", "--validation", "30"}, "sweep");
+    words.erase(words.begin() + 3, words.begin() + 5); /* --data-dir */
+    const auto batch = std::find(words.begin(), words.end(), "--batch");
+    words.erase(batch, batch + 2);
+    ASSERT_EQ(0, Ewc(words).code) << Ewc(words).err;
+    EXPECT_EQ((std::set<std::string>{"data-dir=._batch=16_s1", "data-dir=.__batch=16_s1"}),
+        names("grid"));
+    const auto axis = std::find(words.begin(), words.end(), "data-dir=.,./");
+    *axis = "data-dir=a b,a*b";
+    ExpectRefused(2,
+        "grid/data-dir=a-b_batch=16_s1 would be the folder of both data-dir=a b batch=16 and "
+        "data-dir=a*b batch=16",
+        words);
 }
 
 /* A label that takes the room of the tasks' columns leaves their numbers out and makes up none. */

@@ -123,6 +123,30 @@ static void show_finished(batch *b, const cli_job *job, const char *how)
 
 /* ---- One run ---- */
 
+static int is_portable(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (c & 0x80) != 0 || strchr("._-=,+", c) != NULL;
+}
+
+int cli_job_set_folder(cli_job *job, const char *out, const char *name)
+{
+    char *const folder = job->options.out;
+    const size_t room = sizeof job->options.out;
+    char path[EWC_OPTION_TEXT_SIZE + 16];
+    struct stat existing;
+    const int used = snprintf(folder, room, "%s/%s", out, name);
+    if (used < 0 || used >= (int)room) return -1;
+    char *const at = folder + strlen(out) + 1;
+    for (char *c = at; *c != '\0'; c++)
+        if (*c == '/') *c = '_';
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    if (stat(path, &existing) == 0) return 0;
+    for (char *c = at; *c != '\0'; c++)
+        if (!is_portable(*c)) *c = '-';
+    return 0;
+}
+
 /* The first key whose values differ, in either of two objects; NULL: none. */
 static const char *first_difference(json_t *a, json_t *b)
 {

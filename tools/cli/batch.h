@@ -22,6 +22,12 @@ typedef struct cli_job {
     int64_t done; /* tasks trained and evaluated */
 } cli_job;
 
+/* Sets the job's folder, `name` in `out`: as it is known to shells, scp, rsync and Windows shares,
+ * with '-' for what these take for something else, such as the colon of "ewc:100-s1". Where `out`
+ * has a run that was called by that name as it is, which it was once, its folder is the job's. 0,
+ * or -1: the path is too long. */
+int cli_job_set_folder(cli_job *job, const char *out, const char *name);
+
 /* Runs all jobs. A job whose folder, options.out, holds the finished result of the same options is
  * not done again; an interrupted run of the same options is gone on with; what another one left
  * there is put aside as FOLDER.old. The folder in

@@ -45,12 +45,11 @@ static int parse_method(cli_job *job, const cli_args *args, const char *text, si
  * name even if there is one only, so that it is found when more are asked for. */
 static int set_run(cli_job *job, const cli_args *args, int k)
 {
-    const char *const out = args->options.out;
+    char name[sizeof job->label + 24];
     job->options.seed = args->options.seed + k;
-    if (out[0] == '\0') return 0;
-    const int used = snprintf(job->options.out, sizeof job->options.out, "%s/%s-s%lld", out,
-        job->label, (long long)job->options.seed);
-    if (used < (int)sizeof job->options.out) return 0;
+    if (args->options.out[0] == '\0') return 0;
+    snprintf(name, sizeof name, "%s-s%lld", job->label, (long long)job->options.seed);
+    if (cli_job_set_folder(job, args->options.out, name) == 0) return 0;
     return cli_usage("compare", "--out: the path is too long");
 }
 

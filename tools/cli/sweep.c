@@ -151,12 +151,17 @@ static int make_jobs(grid *g, const cli_args *args)
             if (args->options.out[0] == '\0') continue;
             char name[EWC_OPTION_TEXT_SIZE];
             const size_t length = name_row(g, row, "_", name, sizeof name);
-            const int used = snprintf(job->options.out, sizeof job->options.out, "%s/%s_s%lld",
-                args->options.out, name, (long long)job->options.seed);
-            if (length >= sizeof name || used >= (int)sizeof job->options.out)
+            const size_t room = sizeof name - (length < sizeof name ? length : sizeof name);
+            const int used =
+                snprintf(name + sizeof name - room, room, "_s%lld", (long long)job->options.seed);
+            if (used >= (int)room || cli_job_set_folder(job, args->options.out, name) != 0)
                 return cli_usage("sweep", "--out: the path is too long");
-            for (char *c = job->options.out + strlen(args->options.out) + 1; *c != '\0'; c++)
-                if (*c == '/') *c = '_';
+        }
+        for (int before = 0; before < row && args->options.out[0] != '\0'; before++) {
+            const cli_job *const other = &g->jobs[before * g->seeds];
+            if (strcmp(first->options.out, other->options.out) == 0)
+                return cli_usage("sweep", "--out: %s would be the folder of both %s and %s",
+                    first->options.out, other->label, first->label);
         }
     }
     return 0;
