@@ -374,6 +374,44 @@ TEST_F(CliSaved, WhatDoesNotFitIsRefused)
     EXPECT_NE(std::string::npos, split.err.find("--split: train has no test rows")) << split.err;
     EXPECT_NE(0, Ewc({"predict", "run", "--out", "none/p.csv"}).code);
 }
+/* ---- Rows in memory ---- */
+
+/* Of a source only what differs has to be said. */
+TEST(Source, HasDefaults)
+{
+    const ewc_dataset_source source = EWC_DATASET_SOURCE_DEFAULTS;
+    ewc_dataset_source want;
+    std::memset(&want, 0, sizeof want);
+    want.struct_size = sizeof want;
+    want.channels = want.height = 1;
+    EXPECT_EQ(0, std::memcmp(&want, &source, sizeof want));
+}
+
+/* README's program for them compiles as it stands there, and learns. */
+TEST_F(Cli, TheReadmesRowsInMemory)
+{
+    const std::string text = ReadFile(EWC_TEST_README), begin = "\n```C\n";
+    const size_t at = text.find(begin), end = text.find("\n```\n", at + 1);
+    ASSERT_NE(std::string::npos, at);
+    WriteFile(folder / "own.c", text.substr(at + begin.size(), end + 1 - at - begin.size()));
+    if (std::system("cc --version > /dev/null 2>&1") != 0) GTEST_SKIP() << "no C compiler";
+    const auto compile = [&](const std::string &more) {
+        return std::system(
+            ("cd '" + folder.path() +
+                "' && cc -std=c11 -Wall -Wextra -Werror own.c -I" EWC_TEST_INCLUDE "/.. " + more)
+                .c_str());
+    };
+    ASSERT_EQ(0, compile("-fsyntax-only"));
+    const std::string build = fs::path(EWC_CLI_PATH).parent_path();
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__)
+    GTEST_SKIP() << "the library may be instrumented";
+#endif
+    if (!fs::exists(build + "/libewc.so")) GTEST_SKIP() << "no shared library";
+    ASSERT_EQ(0, compile("-o own -L'" + build + "' -lewc -Wl,-rpath,'" + build + "'"));
+    ASSERT_EQ(0, std::system(("cd '" + folder.path() + "' && ./own > out").c_str()));
+    EXPECT_EQ("ACC 100.00 %\nrows 0 and 1: 0 and 1\n", ReadFile(folder / "out"));
+}
+
 /* ---- Classes ---- */
 
 /* A table of rows of each class, three of five for training. */

@@ -54,6 +54,11 @@ typedef struct ewc_dataset_source {
     const float *targets[2];
     int64_t target_count; /* 1..EWC_CLASSES_MAX; 0 without targets */
 } ewc_dataset_source;
+#define EWC_DATASET_SOURCE_DEFAULTS                                                                \
+    {                                                                                              \
+        sizeof(ewc_dataset_source), NULL, {0, 0}, {NULL, NULL}, {NULL, NULL}, 1, 1, 0, 0,          \
+            {NULL, NULL}, {NULL, NULL}, NULL, 0.0, 0, {NULL, NULL}, 0                              \
+    }
 
 /* @return EWC_OK; EWC_ERR_ARGUMENT: a NULL pointer, a size out of range; EWC_ERR_DATA: a label out
  *         of range or a value that is not finite, named with its row, fewer than two classes, a
