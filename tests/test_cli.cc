@@ -654,6 +654,7 @@ TEST(Terminal, TheTimeLeftHasWhatComesAfterTraining)
     EXPECT_EQ("", after(0.0, EWC_EVENT_TASK_END, 1, 100));
     /* Now 45 s on the average. */
     EXPECT_EQ("2:10 left", after(60.0, EWC_EVENT_EVALUATED, 1, 100));
+    EXPECT_EQ("", after(10.0, EWC_EVENT_EVALUATED, 3, 100)); /* the last */
 }
 
 /* Where a run goes on after a task's training, what is left of that tells nothing of a whole one.

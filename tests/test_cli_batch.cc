@@ -922,6 +922,29 @@ TEST_F(Advice, AThePenaltyThatIsMostOfTheLoss)
 
 /* Of several runs the first with something to say stands for all; and what the data lack is said
  * once, too. */
+/* Images of one's own are few, and an epoch of them is a step. */
+TEST_F(Advice, FewSteps)
+{
+    const auto train = [&](const Words &more) {
+        Words words = {"train", "--dataset", "custom", "--data-dir", folder.path(), "--device",
+            "cpu", "--tasks", "2", "--hidden", "8"};
+        words.insert(words.end(), more.begin(), more.end());
+        return Given(Ewc(words));
+    };
+    EXPECT_EQ(Sentences{"no task was trained for more than 1 step (--epochs 1, --batch 4096): try "
+                        "more epochs, or a smaller batch"},
+        train({"--batch", "4096"}));
+    const Sentences few = train({"--batch", "4096", "--epochs", "9"});
+    ASSERT_EQ(1u, few.size());
+    ExpectIn("more than 9 steps (--epochs 9,", few[0]);
+    const auto is_said = [](const Sentences &given) {
+        return !given.empty() && given[0].find("no task was trained") == 0;
+    };
+    EXPECT_FALSE(is_said(train({"--batch", "4096", "--epochs", "10"})));
+    EXPECT_FALSE(is_said(train({"--iterations", "3"})));
+    EXPECT_EQ(Sentences{}, train({"--batch", "4096", "--quiet"}));
+}
+
 /* A table of features that say nothing: both classes are taken for one. */
 TEST_F(Advice, TablesMayNeedToBeStandardized)
 {
@@ -929,8 +952,8 @@ TEST_F(Advice, TablesMayNeedToBeStandardized)
     for (int i = 0; i < 60; i++)
         table += i % 2 ? "7,red\n" : "7,blue\n";
     WriteFile(folder / "own.csv", table);
-    Words words = {
-        "train", "--data", "own.csv", "--tasks", "1", "--hidden", "8", "--device", "cpu"};
+    Words words = {"train", "--data", "own.csv", "--tasks", "1", "--hidden", "8", "--batch", "4",
+        "--device", "cpu"};
     Sentences given = Given(Ewc(words));
     ASSERT_EQ(1u, given.size());
     ExpectIn("task 1 ended near chance, at 50.00 % (chance: 50.00): try --standardize, as columns "

@@ -9,11 +9,14 @@
 #include "folder.h"
 #include "text.h"
 
-enum { CHANCE = 1, CLASS = 2, FISHER = 4, RIGID = 8 };
+enum { CHANCE = 1, CLASS = 2, FISHER = 4, RIGID = 8, STEPS = 16 };
+enum { FEW_STEPS = 10 }; /* fewer teach a network next to nothing */
 
 void cli_watch_event(cli_watch *watch, const ewc_event *e)
 {
-    if (e->kind == EWC_EVENT_STEP) watch->share = e->penalty / (e->penalty + e->loss);
+    if (e->kind != EWC_EVENT_STEP) return;
+    watch->share = e->penalty / (e->penalty + e->loss);
+    if (e->steps > watch->steps) watch->steps = e->steps;
 }
 
 /* accuracy[row][task], 0..1 */
@@ -49,6 +52,20 @@ static void give(cli_adviser *a, unsigned kind, const char *sentence)
     if (a->given & kind) return;
     a->given |= kind;
     cli_say("advice: %s%s%s", a->label, a->label[0] != '\0' ? ": " : "", sentence);
+}
+
+/* A small set of one's own in large batches; steps that were asked for as such are left alone. */
+static int advise_steps(cli_adviser *a, const ewc_run_options *o, const cli_watch *watch)
+{
+    char text[160];
+    const long long steps = (long long)watch->steps;
+    if (o->iterations > 0 || steps == 0 || steps >= FEW_STEPS) return 0;
+    snprintf(text, sizeof text,
+        "no task was trained for more than %lld step%s (--epochs %lld, --batch %lld): try more "
+        "epochs, or a smaller batch",
+        steps, steps == 1 ? "" : "s", (long long)o->epochs, (long long)o->batch);
+    give(a, STEPS, text);
+    return 1;
 }
 
 /* Nothing else can be said of a run that has learnt nothing. */
@@ -147,7 +164,7 @@ static void advise_rigid(
 void cli_advise(
     cli_adviser *a, const ewc_run_options *options, const json_t *result, const cli_watch *watch)
 {
-    if (a->quiet || advise_chance(a, options, result)) return;
+    if (a->quiet || advise_steps(a, options, watch) || advise_chance(a, options, result)) return;
     advise_class(a, options, result);
     advise_fisher(a, options, result);
     advise_rigid(a, options, result, watch);

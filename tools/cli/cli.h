@@ -96,9 +96,10 @@ int cli_signal(void); /* the signal that asks to stop, or 0 */
 /* Whether SIGUSR1 has asked for a state to be written; once for each time. */
 int cli_state_asked(void);
 
-/* advice.c: the share of the penalty in the loss as it was reported last, 0..1; NaN without. */
+/* advice.c: what is seen while a run goes on. */
 typedef struct cli_watch {
-    double share;
+    double share;  /* of the penalty in the loss as it was reported last, 0..1; NaN without */
+    int64_t steps; /* the most that a task is trained; 0: not seen */
 } cli_watch;
 void cli_watch_event(cli_watch *watch, const ewc_event *event);
 

@@ -170,7 +170,7 @@ static void show_task(cli_progress *p, const ewc_event *e)
     if (used >= size || taken + 2 + (int)used > width)
         snprintf(parts[ACCURACY].text, size, "%s %.2f (mean)", cli_score_name(p->options),
             cli_round(100.0 * sum / (double)(e->task + 1), 2));
-    if (!p->terminal)
+    if (!p->terminal && e->task + 1 < p->options->tasks)
         spell_left(p, parts[LEFT].text, size, cli_fraction(p->options, e),
             p->options->tasks - e->task - 1);
     cli_join_parts(line, sizeof line, width, parts, PARTS);
