@@ -854,6 +854,10 @@ TEST_F(Advice, IsGivenWhereNumbersSaySo)
     ASSERT_EQ(1u, of_class.size());
     ExpectIn("ewc keeps 25.00 % on the earlier tasks, below chance", of_class[0]);
     ExpectIn("--method er or --scenario task does", of_class[0]);
+    /* Chance itself, as a mean may have it, is not below chance. */
+    const std::vector<std::vector<double>> rounded = {
+        {0.3, NAN, NAN}, {0.3, 0.3, NAN}, {0.0, 0.0, 0.3 - 3e-8}};
+    EXPECT_EQ(Sentences{}, Of({}, rounded));
     EXPECT_EQ(Sentences{}, Of(by_class, {{0.99, NAN}, {0.26, 0.98}}));
     EXPECT_EQ(
         Sentences{}, Of({"--kind", "split", "--scenario", "domain"}, {{0.99, 0.5}, {0.25, 0.98}}));
