@@ -412,6 +412,87 @@ TEST_F(Cli, TheReadmesRowsInMemory)
     EXPECT_EQ("ACC 100.00 %\nrows 0 and 1: 0 and 1\n", ReadFile(folder / "out"));
 }
 
+/* ---- Tables of words ---- */
+
+/* tools/table-to-numbers makes a table that is learnt of one with words and empty cells, and later
+ * ones alike. */
+TEST_F(CliSaved, WordsBecomeNumbers)
+{
+    if (std::system("python3 -c 0 > /dev/null 2>&1") != 0) GTEST_SKIP() << "no python3";
+    const auto convert = [&](const std::string &words) {
+        const std::string command = "cd '" + folder.path() +
+                                    "' && python3 '" EWC_TEST_SCRIPTS
+                                    "/../tools/table-to-numbers' " +
+                                    words + " > log 2>&1";
+        return WEXITSTATUS(std::system(command.c_str()));
+    };
+    std::string table = "id,age,city,member,outcome\n";
+    for (int i = 0; i < 40; i++)
+        table += std::to_string(i) + (i == 3 ? "," : "," + std::to_string(20 + i % 2 * 30)) +
+                 (i == 5     ? ",NA"
+                     : i % 3 ? ",Rome"
+                             : ",\"Bern, CH\"") +
+                 (i % 2 ? ",yes" : ",no") + (i % 2 ? ",buys\n" : ",leaves\n");
+    WriteFile(folder / "people.csv", table);
+    EXPECT_EQ(1, convert("people.csv out.csv"));
+    EXPECT_EQ(
+        "table-to-numbers: which column holds the labels? --label NAME, one of id, age, city, "
+        "member, outcome\n",
+        ReadFile(folder / "log"));
+    ASSERT_EQ(0, convert("people.csv out.csv --label outcome --drop id"))
+        << ReadFile(folder / "log");
+    const std::vector<std::string> lines = Lines(ReadFile(folder / "out.csv"));
+    ASSERT_EQ(41u, lines.size());
+    EXPECT_EQ("age,age missing,\"city=Bern, CH\",city=Rome,member=no,member=yes,outcome", lines[0]);
+    EXPECT_EQ("20,0,1,0,1,0,leaves", lines[1]);
+    EXPECT_EQ(",1,1,0,0,1,buys", lines[4].substr(lines[4].find(',')));
+    EXPECT_NEAR((20.0 * 20 + 19 * 50) / 39, std::stod(lines[4]), 1e-9); /* the mean of the others */
+    EXPECT_EQ("50,0,0,0,0,1,buys", lines[6]);
+
+    const Outcome trained = Ewc({"train", "--data", "out.csv", "--label-column", "outcome",
+        "--tasks", "1", "--permute-first", "--standardize", "--hidden", "8", "--epochs", "60",
+        "--batch", "8", "--device", "cpu", "--quiet", "--out", "run"});
+    ASSERT_EQ(0, trained.code) << trained.err;
+    /* Later ones: columns in another order, an unknown word, no labels. */
+    WriteFile(folder / "later.csv", "member;city;age\nyes;Oslo;50\nno;Rome;\n");
+    ASSERT_EQ(0, convert("later.csv later-out.csv --like out.csv")) << ReadFile(folder / "log");
+    const std::vector<std::string> later = Lines(ReadFile(folder / "later-out.csv"));
+    ASSERT_EQ(3u, later.size());
+    EXPECT_EQ("age;age missing;city=Bern, CH;city=Rome;member=no;member=yes", later[0]);
+    EXPECT_EQ("50;0;0;0;0;1", later[1]);
+    const Words predict = {"predict", "run", "--data", "later-out.csv", "--device", "cpu"};
+    ExpectRefused(3, "label-column NAME, one of age, ..., member=yes, or none", predict);
+    Words without = predict;
+    without.insert(without.end(), {"--label-column", "none"});
+    const auto rows = ParseCsv(Ewc(without).out);
+    ASSERT_EQ(3u, rows.size());
+    EXPECT_EQ("buys", rows[1][2]);
+    EXPECT_EQ("leaves", rows[2][2]);
+
+    for (const auto &[words, sentence] :
+        {std::pair{"nowhere.csv x.csv", "nowhere.csv: No such file"},
+            std::pair{
+                "people.csv x.csv --label nothing", "--label nothing: no column is called so"},
+            std::pair{
+                "people.csv x.csv --label outcome --drop outcome", "--drop outcome: no column"},
+            std::pair{"people.csv x.csv --like nowhere.csv", "nowhere.csv.columns: No such file"},
+            std::pair{"later.csv x.csv --like people.csv", "people.csv.columns: No such"}}) {
+        EXPECT_EQ(1, convert(words)) << words;
+        EXPECT_NE(std::string::npos, ReadFile(folder / "log").find(sentence))
+            << ReadFile(folder / "log");
+    }
+    EXPECT_FALSE(fs::exists(folder / "x.csv"));
+    WriteFile(folder / "odd.csv", "a,label\n1\n");
+    EXPECT_EQ(1, convert("odd.csv x.csv"));
+    std::string texts = "text,label\n";
+    for (int i = 0; i < 201; i++)
+        texts += "t" + std::to_string(i) + ",a\n";
+    WriteFile(folder / "texts.csv", texts);
+    EXPECT_EQ(1, convert("texts.csv x.csv"));
+    EXPECT_EQ("table-to-numbers: text: 201 different words; --drop text leaves it out\n",
+        ReadFile(folder / "log"));
+}
+
 /* ---- Classes ---- */
 
 /* A table of rows of each class, three of five for training. */

@@ -31,6 +31,7 @@ typedef struct table {
     int64_t room, length, number;
     int64_t *cells; /* owned; (count) where each cell begins in the line */
     int64_t cells_room, count;
+    char *names; /* owned; of the columns, each ended by 0; NULL: no line has them */
     char separator;
     const ewci_columns *columns;
     int64_t *roles; /* owned; of each column */
@@ -209,12 +210,14 @@ static ewc_status find_unnamed(
     char *const fault = t->fault;
     *column = has_header ? find_usual(t) : -1;
     if (*column >= 0) return EWC_OK;
+    const char *const none =
+        t->columns->whole && strcmp(option, "label-column") == 0 ? ", or none" : "";
     if (has_header)
         return FAULT("no column is called label, class or target: which one holds the %s? "
-                     "%s NAME, one of %.30s, ..., %.30s",
-            what, option, cell_at(t, 0), cell_at(t, t->count - 1));
-    return FAULT("no line names the columns: which one holds the %s? %s 1..%lld", what, option,
-        (long long)t->count);
+                     "%s NAME, one of %.25s, ..., %.25s%s",
+            what, option, cell_at(t, 0), cell_at(t, t->count - 1), none);
+    return FAULT("no line names the columns: which one holds the %s? %s 1..%lld%s", what, option,
+        (long long)t->count, none);
 }
 
 /* Makes column `column` the next target. */
@@ -286,6 +289,58 @@ static ewc_status find_roles(table *t, ewci_rows *rows, int has_header)
     return status;
 }
 
+/* What other programs write for a number that is not known. */
+static int is_missing(const char *text)
+{
+    static const char *const words[] = {"nan", "na", "n/a", "null", "none", "?"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcasecmp(text, words[i]) == 0) return 1;
+    return 0;
+}
+
+/* Keeps the line, which names the columns. */
+static ewc_status keep_names(table *t)
+{
+    char *const fault = t->fault;
+    size_t used = 0;
+    t->names = ewci_calloc((size_t)(t->length + t->count) + 1, 1);
+    if (!t->names) return NO_MEMORY();
+    for (int64_t i = 0; i < t->count; i++) {
+        const size_t size = strlen(cell_at(t, i)) + 1;
+        memcpy(t->names + used, cell_at(t, i), size);
+        used += size;
+    }
+    return EWC_OK;
+}
+
+/* Writes what column `column` is called, or its number; how many characters. */
+static int spell_column(char *out, size_t size, const table *t, int64_t column)
+{
+    const char *name = t->names;
+    for (int64_t i = 0; name && i < column; i++)
+        name += strlen(name) + 1;
+    const int written = name ? snprintf(out, size, "%.24s", name)
+                             : snprintf(out, size, "column %lld", (long long)column + 1);
+    return written < (int)size ? written : (int)size - 1;
+}
+
+/* "city, member": the features of the line, from `column` on, that are words, some of them. */
+static void spell_words(char *out, size_t size, const table *t, int64_t column)
+{
+    enum { SHOWN = 3 };
+    size_t used = 0;
+    int64_t found = 0;
+    for (int64_t i = column; i < t->count; i++) {
+        const char *const text = cell_at(t, i);
+        if (t->roles[i] != FEATURE || *text == '\0' || is_missing(text) || is_number(text))
+            continue;
+        if (++found > SHOWN) continue;
+        used += (size_t)snprintf(out + used, size - used, "%s", found > 1 ? ", " : "");
+        used += (size_t)spell_column(out + used, size - used, t, i);
+    }
+    if (found > SHOWN) snprintf(out + used, size - used, ", ...");
+}
+
 /* The number in column `column` of the line. */
 static ewc_status read_number(table *t, float *out, int64_t column)
 {
@@ -293,9 +348,23 @@ static ewc_status read_number(table *t, float *out, int64_t column)
     const long long line = t->number, place = column + 1;
     const char *const text = cell_at(t, column), *want = "a finite number";
     double x = 0.0;
-    if (*text == '\0')
-        return FAULT("line %lld, column %lld: an empty cell, expected a number", line, place);
-    const int good = ewci_parse_real(&x, text) && isfinite((float)x);
+    char names[96] = "";
+    if (*text == '\0' || (t->roles[column] == FEATURE && is_missing(text))) {
+        (void)spell_column(names, sizeof names, t, column);
+        return *text == '\0' ? FAULT("line %lld, column %lld: an empty cell, expected a number: "
+                                     "fill %s in",
+                                   line, place, names)
+                             : FAULT("line %lld, column %lld: \"%s\", expected a finite number: "
+                                     "fill %s in",
+                                   line, place, text, names);
+    }
+    const int is_real = ewci_parse_real(&x, text), good = is_real && isfinite((float)x);
+    if (!is_real && t->roles[column] == FEATURE) {
+        spell_words(names, sizeof names, t, column);
+        return FAULT("line %lld, column %lld: \"%.24s\", expected a finite number; words become "
+                     "columns of 0 and 1: %s",
+            line, place, text, names);
+    }
     if (!good || (t->roles[column] >= 0 && !ewci_is_target(x, t->columns->likelihood, &want)))
         return FAULT("line %lld, column %lld: \"%.40s\", expected %s", line, place, text, want);
     *out = (float)x;
@@ -361,6 +430,7 @@ static ewc_status read_table(table *t, ewci_rows *rows, ewci_labels *labels)
         return FAULT("line %lld: one column, expected features and a label: is this a table?",
             (long long)t->number);
     status = find_roles(t, rows, has_header);
+    if (status == EWC_OK && has_header) status = keep_names(t);
     if (status == EWC_OK && has_header) status = next_line(t, &more);
     if (status == EWC_OK && more && has_header) status = split_line(t);
     rows->element = EWC_ELEMENT_F32;
@@ -384,6 +454,7 @@ ewc_status ewci_csv_read(ewci_bytes *bytes, ewci_rows *rows, ewci_labels *labels
     t->columns = columns;
     const ewc_status status = read_table(t, rows, labels);
     free(t->roles);
+    free(t->names);
     free(t->cells);
     free(t->line);
     free(t);

@@ -432,7 +432,7 @@ static ewc_status read_table(opening *w, const char *path, int split)
     char fault[EWCI_FAULT];
     ewci_bytes *bytes = NULL;
     const ewci_columns columns = {
-        (ewc_likelihood)w->o.likelihood, w->o.label_column, w->o.target_columns};
+        (ewc_likelihood)w->o.likelihood, w->o.label_column, w->o.target_columns, w->o.whole != 0};
     ewc_status status = ewci_bytes_open(&bytes, path, fault);
     if (status == EWC_OK)
         status = ewci_csv_read(bytes, &w->rows[split], &w->labels, &columns, fault);

@@ -107,6 +107,7 @@ ewc_status ewci_npz_check(
 typedef struct ewci_columns {
     ewc_likelihood likelihood;
     const char *label, *targets;
+    int whole; /* rows to be predicted: there may be no labels */
 } ewci_columns;
 
 /* Separators are tabs where the first line has one, else semicolons or commas. */
