@@ -155,7 +155,7 @@ static const cli_verb verbs[] = {
         "learning rate, EWC against SGD with dropout. 2c: overlap of the Fisher information of two "
         "tasks.",
         all_groups, paper_flags, paper_usual, cli_paper},
-    {"eval", "RUN", "accuracy of a finished run on each task",
+    {"eval", "RUN", "accuracy of a finished run on each task and class",
         "RUN is a run's folder, or a checkpoint file in one.", eval_keys, eval_flags, NULL,
         cli_eval},
     {"predict", "RUN|FILE", "the class that a finished run's model takes each row of some data for",

@@ -200,6 +200,7 @@ int cli_progress_event(void *user, const ewc_event *e)
     if (!p->started && e->task >= 0) {
         p->begin = e->kind == EWC_EVENT_TASK_BEGIN ? (double)e->task / (double)p->options->tasks
                                                    : cli_fraction(p->options, e);
+        p->start = now; /* loading and a look at the untrained model are no part of training */
         p->started = 1;
     }
     follow_closing(p, e, now);
