@@ -584,6 +584,29 @@ TEST_P(LayerOps, ConvOfASmallerBatchInTheMemoryOfALargerOne)
     }
 }
 
+/* So that memory for the largest batch is enough for the last one. */
+TEST_P(LayerOps, FewerRowsNeedNoMoreMemory)
+{
+    for (const Products &products : AllProducts()) {
+        Use(products);
+        for (const int64_t size : {0, 1, 4, 8, 29})
+            for (const int64_t channels : {3, 20, 348, 2000}) {
+                const ewck_conv c = Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {size, size}),
+                    channels, size % 8 == 0 ? 8 : 24, 1);
+                SCOPED_TRACE(Describe(c));
+                size_t conv = 0, linear = 0;
+                for (int64_t rows = 1; rows < 400; rows += 1 + rows / 40) {
+                    const size_t more = ops->conv_memory(be, &c, rows, rows);
+                    const size_t longer = ops->products_memory(be, rows, 1 + size, 70, channels);
+                    ASSERT_GE(more, conv) << rows;
+                    ASSERT_GE(longer, linear) << rows;
+                    conv = more;
+                    linear = longer;
+                }
+            }
+    }
+}
+
 /* What one operation leaves in the memory that it shares with others is no other result: borders
  * wider than a vector and narrower, rows that fill one and do not. */
 TEST_P(LayerOps, ConvInTheMemoryOfAnother)

@@ -14,14 +14,13 @@
 #include "../../kernels/formula.h"
 
 enum {
-    MOST_CHUNKS = 64,     /* ranges are made until there are so many chunks, */
-    RANGE_ROOM = 3 << 20, /* while their sums take at most so many floats, */
-    RANGE_POSITIONS =
-        1024,           /* and each has so many positions: else its sums cost more than it spares */
-    PART_FILTERS = 96,  /* of a part, nearly, where there are more, */
-    PART_ROOM = 131072, /* floats of its sums, */
-    INPUT_ROOM = 131072, /* and of the samples that it reads */
-    PANEL = 48           /* filters whose gradients are brought together, at most */
+    MOST_CHUNKS = 64,       /* ranges are made until there are so many chunks, */
+    RANGE_ROOM = 3 << 20,   /* while their sums take at most so many floats, */
+    RANGE_POSITIONS = 1024, /* and each has so many positions, which are worth sums of their own */
+    PART_FILTERS = 96,      /* of a part, nearly, where there are more, */
+    PART_ROOM = 131072,     /* floats of its sums, */
+    INPUT_ROOM = 131072,    /* and of a group of samples that it reads */
+    PANEL = 48              /* filters whose gradients are brought together, at most */
 };
 
 /* ---- How it is cut, and the memory that takes ---- */
@@ -66,16 +65,18 @@ static int64_t sums_of_range(const ewck_conv *conv, const cut *c)
     return conv->groups * c->parts[0] * c->parts[1] * c->blocks * c->pairs * c->block * 2 * LANES;
 }
 
+/* Parts do not depend on the rows, so that fewer never need more memory. */
 static cut cut_gradient(const ewck_conv *conv, int64_t rows, int apart)
 {
     const frame f = frame_of(conv);
     const int64_t filters = conv->filters / conv->groups, channels = conv->channels / conv->groups;
     const int64_t taps = conv->kernel[0] * conv->kernel[1], positions = positions_of(conv);
-    cut c = {.group = apart ? 1 : group_size(positions, rows), .block = choose_block(filters)};
+    const int64_t group = apart ? 1 : group_size(positions, INT64_MAX);
+    cut c = {.group = min_i64(group, rows), .block = choose_block(filters)};
     c.filters = round_up(ceil_div(filters, ceil_div(filters, PART_FILTERS)), c.block);
     c.parts[0] = ceil_div(filters, c.filters);
     const int64_t most = max_i64(LANES,
-        min_i64(PART_ROOM / (c.filters * taps), INPUT_ROOM / max_i64(1, c.group * plane_of(&f))));
+        min_i64(PART_ROOM / (c.filters * taps), INPUT_ROOM / max_i64(1, group * plane_of(&f))));
     c.channels = min_i64(channels, round_up(ceil_div(channels, ceil_div(channels, most)), LANES));
     c.parts[1] = ceil_div(channels, c.channels);
     c.blocks = c.filters / c.block;
