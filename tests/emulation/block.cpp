@@ -289,8 +289,10 @@ void complete(unsigned warp, const Collective &collective)
         collective.function(arguments);
         return;
     }
+    if (collective.operation == WarpOperation::synchronise) return;
+    const bool shuffles = collective.operation <= WarpOperation::shuffle_xor;
     uint32_t ballot = 0, sum = 0, least = ~0u, most = 0, all = ~0u, any = 0, parity = 0;
-    for (unsigned i = 0; i < 32; i++)
+    for (unsigned i = 0; i < 32 && !shuffles; i++)
         if (collective.mask >> i & 1) {
             const uint32_t value = uint32_t(lanes[i].input);
             ballot |= uint32_t(value != 0) << i;
@@ -325,8 +327,6 @@ void complete(unsigned warp, const Collective &collective)
             break;
         case WarpOperation::reduce_xor:
             output = parity;
-            break;
-        case WarpOperation::synchronise:
             break;
         default: {
             const unsigned source = shuffle_source(
@@ -451,6 +451,12 @@ void end_tsan(bool last)
 
 /* ---- What kernels call ---- */
 
+/* Most often the same pointer, which the sanitizers need not watch being read. */
+static bool is_same_file(const char *one, const char *other)
+{
+    return one == other || strcmp(one, other) == 0;
+}
+
 void fail_kernel(const char *format, ...)
 {
     char text[512];
@@ -469,7 +475,7 @@ void barrier(const char *file, int line)
         block.barrier_file = file;
         block.barrier_line = line;
         block.barrier_sync = new_sync();
-    } else if (block.barrier_line != line || strcmp(block.barrier_file, file) != 0) {
+    } else if (block.barrier_line != line || !is_same_file(block.barrier_file, file)) {
         fail_kernel("divergent barrier: %s:%d and %s:%d", block.barrier_file, block.barrier_line,
             file, line);
     }
@@ -542,7 +548,7 @@ static void join(const Collective &wanted)
         const Collective &c = pending[k];
         if (c.mask != wanted.mask || c.operation != wanted.operation ||
             c.function != wanted.function || c.width != wanted.width || c.line != wanted.line ||
-            strcmp(c.file, wanted.file) != 0)
+            !is_same_file(c.file, wanted.file))
             fail_kernel("warp collectives do not match: mask %08x at %s:%d and mask %08x at %s:%d",
                 c.mask, c.file, c.line, wanted.mask, wanted.file, wanted.line);
     }

@@ -2,12 +2,14 @@
 /* Device memory: one reserved region of addresses, closed (PROT_NONE) while host code runs.
  *
  * Every allocation is followed by a gap of at least 256 bytes. Fresh and freed memory and the gaps
- * hold the 0xff pattern; addresses are never used twice, and what lies below the lowest live
- * allocation is given back to the system. Under AddressSanitizer gaps and freed memory are
- * poisoned; in other builds a write into a gap is found when the allocation is freed. */
+ * hold the 0xff pattern; addresses are never used twice, and a slab of them that holds nothing live
+ * any more is given back to the system and never opened again: opening and closing takes as long as
+ * there are pages. Under AddressSanitizer gaps and freed memory are poisoned; in other builds a
+ * write into a gap is found when the allocation is freed. */
 #include "internal.h"
 #include "sanitizer.h"
 
+#include <algorithm>
 #include <map>
 #include <sys/mman.h>
 
@@ -17,14 +19,15 @@ namespace
 {
 
 constexpr size_t region_bytes = size_t(64) << 30;
-constexpr size_t huge_page = size_t(2) << 20; /* without them opening and closing is slow */
-constexpr size_t granule = 256;               /* alignment that cudaMalloc promises */
+constexpr size_t slab_bytes = size_t(2) << 20; /* a huge page, where the system has them */
+constexpr size_t granule = 256;                /* alignment that cudaMalloc promises */
 
 struct Region {
-    char *start, *floor, *top; /* all that is live lies between floor and top */
+    char *start, *top; /* all that is live lies between them */
     bool open;
     int users;
     std::map<char *, size_t> live; /* bytes by start */
+    std::map<char *, int> slabs;   /* how many of them lie in each slab, by start */
     size_t live_bytes;
 } region;
 
@@ -33,35 +36,47 @@ size_t footprint(size_t bytes)
     return (bytes + granule - 1) / granule * granule + granule;
 }
 
+char *slab_of(char *address)
+{
+    return address - size_t(address - region.start) % slab_bytes;
+}
+
 void reserve()
 {
     if (region.start) return;
-    void *const memory = mmap(nullptr, region_bytes + huge_page, PROT_NONE,
+    void *const memory = mmap(nullptr, region_bytes + slab_bytes, PROT_NONE,
         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) unsupported("a process without 64 GiB of free addresses");
-    const uintptr_t misplaced = reinterpret_cast<uintptr_t>(memory) % huge_page;
-    region.start = static_cast<char *>(memory) + (misplaced ? huge_page - misplaced : 0);
-    region.floor = region.top = region.start;
+    const uintptr_t misplaced = reinterpret_cast<uintptr_t>(memory) % slab_bytes;
+    region.start = static_cast<char *>(memory) + (misplaced ? slab_bytes - misplaced : 0);
+    region.top = region.start;
     madvise(region.start, region_bytes, MADV_HUGEPAGE);
 }
 
+/* All slabs in use, as many at a time as lie side by side. */
 void set_access(bool open)
 {
-    if (region.top > region.floor && mprotect(region.floor, size_t(region.top - region.floor),
-                                         open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
-        unsupported("a system that refuses to protect memory");
+    for (auto slab = region.slabs.begin(); slab != region.slabs.end();) {
+        char *const start = slab->first, *end = start;
+        for (; slab != region.slabs.end() && slab->first == end; ++slab)
+            end += slab_bytes;
+        if (mprotect(start, size_t(std::min(end, region.top) - start),
+                open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
+            unsupported("a system that refuses to protect memory");
+    }
     region.open = open;
 }
 
-/* By whole huge pages: a split one would slow the opening and closing down. */
-void raise_floor()
+/* One allocation more, or less, in the slabs from `start` on. That of the next one stays: what was
+ * freed in it holds the pattern. */
+void count_in_slabs(char *start, size_t bytes, int change)
 {
-    char *const lowest = region.live.empty() ? region.top : region.live.begin()->first;
-    const size_t dead = size_t(lowest - region.floor) / huge_page * huge_page;
-    if (dead == 0) return;
-    mprotect(region.floor, dead, PROT_NONE);
-    madvise(region.floor, dead, MADV_DONTNEED);
-    region.floor += dead;
+    for (char *slab = slab_of(start); slab < start + bytes; slab += slab_bytes) {
+        if ((region.slabs[slab] += change) > 0 || slab + slab_bytes > region.top) continue;
+        region.slabs.erase(slab);
+        mprotect(slab, slab_bytes, PROT_NONE);
+        madvise(slab, slab_bytes, MADV_DONTNEED);
+    }
 }
 
 } // namespace
@@ -106,6 +121,7 @@ void *allocate_device(size_t bytes)
     if (size > size_t(region.start + region_bytes - region.top)) return nullptr;
     char *const start = region.top;
     region.top += size;
+    count_in_slabs(start, size, 1);
     region.open = false; /* the part just added is not open yet */
     {
         const DeviceAccess access;
@@ -133,7 +149,7 @@ bool free_device(void *pointer)
     asan_poison(start, footprint(bytes));
     region.live.erase(found);
     region.live_bytes -= bytes;
-    raise_floor();
+    count_in_slabs(start, footprint(bytes), -1);
     return true;
 }
 
