@@ -6,6 +6,7 @@
 #include "ewc/predict.h"
 #include "support/cli.hpp"
 #include "support/packed.hpp"
+#include "support/sanitizers.hpp"
 #include "support/world.hpp"
 
 using namespace test;
@@ -1035,8 +1036,9 @@ class CliConsolidated : public CliSaved
 
     double Train(const Words &more)
     {
-        Words words = {"train", "--device", "cpu", "--tasks", "1", "--iterations", "300",
-            "--fisher-samples", "10", "--eval-samples", "2000", "--quiet", "--json"};
+        Words words = {"train", "--device", "cpu", "--tasks", "1", "--iterations",
+            kSanitized ? "20" : "300", "--fisher-samples", "10", "--eval-samples", "2000",
+            "--quiet", "--json"};
         words.insert(words.end(), more.begin(), more.end());
         const Outcome result = Ewc(words);
         EXPECT_EQ(0, result.code) << result.err;
@@ -1065,9 +1067,10 @@ class CliConsolidated : public CliSaved
         const ewc_task_options plain = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1);
         tasks = Make(ewc_tasks_create, data.get(), &plain);
         const double before = Accuracy("theirs");
-        EXPECT_GT(before, 0.85);
+        EXPECT_TRUE(kSanitized || before > 0.85) << before;
         Words words = {"consolidate", "theirs.safetensors", "--dataset", "mnist",
-            "--fisher-samples", "5000", "--device", "cpu", "--out", "known.safetensors"};
+            "--fisher-samples", kSanitized ? "50" : "5000", "--device", "cpu", "--out",
+            "known.safetensors"};
         if (is_mapped) { /* else the file says what it is */
             words.insert(words.end(), network.begin(), network.end());
             words.insert(words.end(), {"--init-map", "map.json"});
@@ -1084,9 +1087,11 @@ class CliConsolidated : public CliSaved
             more.insert(more.end(), network.begin(), network.end());
             more.insert(more.end(), next.begin(), next.end());
             if (is_mapped && lost.empty()) more.insert(more.end(), {"--init-map", "map.json"});
-            EXPECT_GT(Train(more), 0.8);
+            const double learnt = Train(more);
+            EXPECT_TRUE(kSanitized || learnt > 0.8) << learnt;
             lost.push_back(before - Accuracy(std::string("after-") + from));
         }
+        if (kSanitized) return; /* so few steps teach too little to be seen */
         EXPECT_GT(lost[0], 0.2);
         EXPECT_LE(lost[1], lost[0] / 3.0);
     }

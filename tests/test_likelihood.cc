@@ -11,6 +11,7 @@
 #include "host/ewc/fisher.h"
 #include "host/network/likelihood.h"
 #include "support/files.hpp"
+#include "support/sanitizers.hpp"
 #include "support/world.hpp"
 
 using namespace test;
@@ -660,6 +661,7 @@ TEST_P(Likelihood, StepsFollowTheGradient)
 /* R^2 and RMSE, or the accuracy per label, of the model's outputs. */
 TEST_P(Likelihood, ScoresMatchTheDefinitions)
 {
+    const bool is_short = IsLeftOut(Brings::kNumbers, GetParam());
     for (const Kind &kind : kKinds) {
         SCOPED_TRACE(kind.number);
         World w = MakeWorld(be, kind, EWC_SCENARIO_TASK, 3);
@@ -667,7 +669,7 @@ TEST_P(Likelihood, ScoresMatchTheDefinitions)
         adam.lr = 0.01f;
         const auto optimizer = Make(ewc_optimizer_create, w.model.get(), &adam);
         ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
-        o.epochs = 100;
+        o.epochs = is_short ? 2 : 100;
         o.batch = 20;
         std::vector<double> event_rmse;
         o.event_user = &event_rmse;
@@ -717,7 +719,8 @@ TEST_P(Likelihood, ScoresMatchTheDefinitions)
             EXPECT_NEAR(std::sqrt(all / (3.0 * (double)batch.rows)), rmse[2 + t], 1e-6) << t;
             EXPECT_EQ(rmse[2 + t], event_rmse[(size_t)t]);
         }
-        EXPECT_GT(r[3], kind.number == reference::kGaussian ? 0.8 : 0.85); /* the last one */
+        const double least = kind.number == reference::kGaussian ? 0.8 : 0.85;
+        EXPECT_TRUE(is_short || r[3] > least) << r[3]; /* the last one */
         EXPECT_EQ(0, ewc_trainer_confusion(trainer.get())->tasks);
         EXPECT_TRUE(!rmse || std::isfinite(rmse[1])) << "of the next task, which is evaluated, too";
     }
@@ -766,6 +769,8 @@ TEST_P(Likelihood, ScoresOfConstantTargets)
 /* Every method but those of softmaxes; fine-tuning forgets, EWC keeps. */
 TEST_P(Likelihood, MethodsTrainAndEwcKeeps)
 {
+    /* Later epochs run the kernels of the first again, which teaches too little to be seen. */
+    const bool is_short = IsLeftOut(Brings::kNumbers, GetParam());
     const auto run = [&](const Kind &kind, double lambda, ewc_importance importance,
                          ewc_replay replay, double last[2]) {
         World w = MakeWorld(be, kind, EWC_SCENARIO_DOMAIN, 2, {16});
@@ -778,7 +783,7 @@ TEST_P(Likelihood, MethodsTrainAndEwcKeeps)
         const auto state = lambda > 0.0 ? Make(ewc_consolidation_create, w.model.get(), &penalty)
                                         : Handle<ewc_consolidation>();
         ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
-        o.epochs = 60;
+        o.epochs = is_short ? 1 : 60;
         o.batch = 20;
         o.importance = importance;
         o.replay = replay;
@@ -793,14 +798,16 @@ TEST_P(Likelihood, MethodsTrainAndEwcKeeps)
         double tuned[2], kept[2], other[2];
         run(kind, 0.0, EWC_IMPORTANCE_FISHER, EWC_REPLAY_NONE, tuned);
         run(kind, 300.0, EWC_IMPORTANCE_FISHER, EWC_REPLAY_NONE, kept);
-        EXPECT_GT(kept[0], tuned[0] + 0.05) << "EWC " << kept[1];
+        EXPECT_TRUE(is_short || kept[0] > tuned[0] + 0.05)
+            << "EWC " << kept[0] << ", " << kept[1] << ", without " << tuned[0];
         for (const ewc_importance importance :
             {EWC_IMPORTANCE_ONE, EWC_IMPORTANCE_PATH, EWC_IMPORTANCE_FISHER}) {
             run(kind, 0.1, importance, EWC_REPLAY_NONE, other);
-            EXPECT_TRUE(std::isfinite(other[0]) && other[1] > 0.3) << importance << other[1];
+            EXPECT_TRUE(std::isfinite(other[0]) && (is_short || other[1] > 0.3))
+                << importance << other[1];
         }
         run(kind, 0.0, EWC_IMPORTANCE_FISHER, EWC_REPLAY_JOIN, other);
-        EXPECT_GT(other[0], tuned[0]);
+        EXPECT_TRUE(is_short || other[0] > tuned[0]) << other[0] << ", without " << tuned[0];
     }
 }
 

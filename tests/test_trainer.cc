@@ -8,7 +8,7 @@
 #include "host/backend/paper.h"
 #include "host/data/task.h"
 #include "kernels/formula.h"
-#include "support/races.hpp"
+#include "support/sanitizers.hpp"
 #include "support/world.hpp"
 
 using namespace test;
@@ -670,7 +670,7 @@ TEST_P(Trainer, FollowsTheOracleWithEveryOption)
             }},
     };
     for (const auto &[name, change, brings] : changes) {
-        if (AddsNoRace(brings, GetParam())) continue;
+        if (IsLeftOut(brings, GetParam())) continue;
         SCOPED_TRACE(name);
         Plan plan;
         change(plan);
@@ -690,7 +690,7 @@ TEST_P(Trainer, ReplayFollowsTheOracleInEveryScenario)
             for (const ewc_task_kind kind :
                 {EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT, EWC_TASKS_ROTATED}) {
                 const bool is_new = kind == EWC_TASKS_SPLIT || scenario == EWC_SCENARIO_DOMAIN;
-                if (AddsNoRace(is_new ? Brings::kKernels : Brings::kNumbers, GetParam())) continue;
+                if (IsLeftOut(is_new ? Brings::kKernels : Brings::kNumbers, GetParam())) continue;
                 SCOPED_TRACE(testing::Message()
                              << "replay " << replay << ", scenario " << scenario << ", " << kind);
                 Plan plan;
@@ -745,7 +745,7 @@ TEST_P(Trainer, ReplayFollowsTheOracleWithEveryOption)
     };
     for (const ewc_replay replay : kReplays)
         for (const auto &[name, change, brings] : changes) {
-            if (AddsNoRace(brings, GetParam())) continue;
+            if (IsLeftOut(brings, GetParam())) continue;
             SCOPED_TRACE(testing::Message() << "replay " << replay << ", " << name);
             Plan plan;
             plan.tasks.count = 3;
@@ -786,7 +786,7 @@ TEST_P(Trainer, FollowsTheOracleWithClassWeights)
     for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
         for (const auto &[name, change, brings] : changes) {
             const bool is_alike = scenario == EWC_SCENARIO_DOMAIN; /* one window, as of classes */
-            if (AddsNoRace(is_alike ? Brings::kNumbers : brings, GetParam())) continue;
+            if (IsLeftOut(is_alike ? Brings::kNumbers : brings, GetParam())) continue;
             SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", " << name);
             Plan plan;
             plan.data.skewed = true;
@@ -804,7 +804,7 @@ TEST_P(Trainer, FollowsTheOracleWithClassWeights)
 /* A class that one in ten samples is of is found more often, and so is the mean class. */
 TEST_P(Trainer, BalanceHelpsRareClasses)
 {
-    SKIP_WHERE_ONLY_RACES_COUNT();
+    SKIP_UNDER_SANITIZERS();
     Vec<double> mean, rarest;
     for (const int64_t weights : {EWC_CLASS_WEIGHTS_NONE, EWC_CLASS_WEIGHTS_BALANCED}) {
         Plan plan;
@@ -1265,7 +1265,7 @@ Plan RestlessPlan(ewc_task_kind kind, int joint)
  * ends with the weights of the first of the best checks. */
 TEST_P(Trainer, StopsEarlyByTheRule)
 {
-    SKIP_WHERE_ONLY_RACES_COUNT();
+    SKIP_UNDER_SANITIZERS();
     int64_t early = 0, whole = 0, put_back = 0;
     const std::function<void(Plan &)> changes[] = {[](Plan &) {},
         [](Plan &p) { p.train.patience = 1; }, [](Plan &p) { p.train.patience = 100; },
@@ -1767,7 +1767,7 @@ TEST_P(Trainer, TasksAreEvaluatedTogether)
     for (const auto scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
         for (const int64_t test : {7, 300}) { /* rows of a batch: two tasks, or all that may be */
             const bool is_alike = scenario == EWC_SCENARIO_DOMAIN; /* one window, as of classes */
-            if (is_alike && AddsNoRace(Brings::kNumbers, GetParam())) continue;
+            if (is_alike && IsLeftOut(Brings::kNumbers, GetParam())) continue;
             SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", test " << test);
             Plan plan;
             plan.data.test = test;
@@ -1808,7 +1808,7 @@ TEST_P(Trainer, TasksAreEvaluatedTogether)
  * same samples; and otherwise undefined. */
 TEST_P(Trainer, MeasuresTheCurvesOfOldTasks)
 {
-    SKIP_WHERE_ONLY_RACES_COUNT();
+    SKIP_UNDER_SANITIZERS();
     const int64_t count = 3;
     Plan plan;
     plan.tasks = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, count);
@@ -2349,7 +2349,7 @@ TEST_P(Trainer, StopsAtNonFiniteNumbers)
  * numbers that are finite; the explicit one, too, or it is refused before a step is made. */
 TEST_P(Trainer, EveryLambdaIsFiniteOrRefused)
 {
-    SKIP_WHERE_ONLY_RACES_COUNT();
+    SKIP_UNDER_SANITIZERS();
     Vec<float> lambdas = {0.0f, 1e20f, std::numeric_limits<float>::max()};
     if (GetParam() == "cpu")
         lambdas.insert(lambdas.end(), {1e-30f, 1e-3f, 1.0f, 1e3f, 1e6f, 1e12f, 1e30f});
@@ -2468,7 +2468,7 @@ TEST_P(Trainer, DoesNotStopEarlyWithNonFiniteNumbers)
  * and after the last. */
 TEST_P(Trainer, TakesWhatIsPlanned)
 {
-    SKIP_WHERE_ONLY_RACES_COUNT();
+    SKIP_UNDER_SANITIZERS();
     const std::vector<std::pair<const char *, std::function<void(Plan &)>>> changes = {
         {"EWC", [](Plan &) {}}, {"no penalty", [](Plan &p) { p.penalty = false; }},
         {"Adam", [](Plan &p) { p.optimizer.kind = EWC_OPTIMIZER_ADAM; }},
@@ -2712,7 +2712,7 @@ long FailUntilSuccess(T emulation::Knobs::*knob, T first, T step)
 
 TEST(TrainerOnEmulation, ReportsEveryFailingCall)
 {
-    const long step = kRacesOnly ? 7 : 1;
+    const long step = kRacesOnly ? 7 : kSanitized ? 2 : 1;
     EXPECT_GT(FailUntilSuccess(&emulation::Knobs::fail_call, 0L, step), 50);
 }
 
@@ -2771,8 +2771,8 @@ TEST(TrainerOnEmulation, AgreesWithTheCpuInEveryOrder)
         ExpectClose("mu", end->mu, want.state.mu, plain.state.mu);
     }
     const uint64_t seed = emulation::knobs.seed;
-    /* ThreadSanitizer needs no unlucky order to find a race. */
-    const uint64_t orders = kRacesOnly ? 4 : 50;
+    /* The sanitizers need no unlucky order. */
+    const uint64_t orders = kSanitized ? 4 : 50;
     for (uint64_t other = seed + 1; other <= seed + orders; other++) {
         SCOPED_TRACE(testing::Message() << "emulation seed " << other);
         emulation::knobs.seed = other;
@@ -2792,7 +2792,7 @@ TEST(TrainerOnEmulation, AgreesWithTheCpuInEveryOrder)
  */
 TEST_P(Trainer, MemoryDoesNotGrowWithTasks)
 {
-    SKIP_WHERE_ONLY_RACES_COUNT();
+    SKIP_UNDER_SANITIZERS();
     const auto peak = [&](int64_t count, ewc_task_kind kind) {
         Plan plan;
         plan.tasks = TaskOptions(kind, EWC_SCENARIO_DOMAIN, count);
