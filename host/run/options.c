@@ -175,8 +175,8 @@ static const struct row *row_in_order(int i)
 {
     for (int first = 0; first < ROWS; first++) {
         int is_new = 1; /* no row before is of this group */
-        for (int k = 0; k < first; k++)
-            is_new &= strcmp(rows[k].group, rows[first].group) != 0;
+        for (int k = first - 1; is_new && k >= 0; k--) /* most often the row before is */
+            is_new = strcmp(rows[k].group, rows[first].group) != 0;
         for (int k = first; is_new && k < ROWS; k++)
             if (strcmp(rows[k].group, rows[first].group) == 0 && i-- == 0) return &rows[k];
     }
