@@ -614,7 +614,8 @@ TEST_P(LayerOps, ConvInTheMemoryOfAnother)
     const ewck_conv before = Channels(Geometry({1, 1}, {1, 1}, {0, 0}, {1, 1}, {9, 8}), 80, 70, 1);
     const int64_t rows = 2;
     for (const Products &products : AllProducts())
-        for (const int64_t width : {3, 6, 14, 23, 40})
+        for (const int64_t width :
+            HasHostMemory() ? Vec<int64_t>{3, 6, 14, 23, 40} : Vec<int64_t>{6})
             for (const int64_t stride : {1, 2}) {
                 const ewck_conv c = Channels(
                     Geometry({3, 3}, {stride, stride}, {1, 1}, {1, 1}, {4, width}), 5, 7, 1);
