@@ -748,6 +748,8 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     nothing("ewc_dataset_format", ewc_dataset_format(0, nullptr) != nullptr);
     GIVES(nullptr, ewc_dataset_format, -1, nullptr);
     GIVES(0, ewc_dataset_class_rows, nullptr, 0, EWC_SPLIT_TRAIN);
+    GIVES(-1, ewc_dataset_row_origin, nullptr, EWC_SPLIT_TRAIN, 0);
+    GIVES(nullptr, ewc_dataset_row_file, nullptr, EWC_SPLIT_TRAIN, 0);
     GIVES(nullptr, ewc_predictor_class_name, nullptr, 0);
     GIVES(nullptr, ewc_predictor_model, nullptr);
     GIVES(nullptr, ewc_predictor_tasks, nullptr);

@@ -184,15 +184,21 @@ TEST_F(CliSaved, OnEveryFormat)
         ASSERT_EQ(21u, rows.size());
         const bool is_named =
             format.substr(0, 3) == "csv" || format == "images" || format == "jpeg";
-        const size_t classes = 2;
-        ASSERT_EQ(3 + classes, rows[0].size());
+        const bool is_image = format == "images" || format == "jpeg";
+        const size_t classes = 2, columns = 3 + classes + is_image;
+        ASSERT_EQ(columns, rows[0].size());
+        EXPECT_EQ(is_image ? "file" : rows[0][4], rows[0].back());
         EXPECT_EQ("row", rows[0][0]);
         EXPECT_EQ(is_named ? "cat" : "0", rows[0][3]);
         EXPECT_EQ(is_named ? "dog" : "1", rows[0][4]);
         int hits = 0;
         for (size_t row = 1; row < rows.size(); row++) {
-            ASSERT_EQ(3 + classes, rows[row].size());
+            ASSERT_EQ(columns, rows[row].size());
             EXPECT_EQ(std::to_string(row - 1), rows[row][0]);
+            if (is_image) {
+                EXPECT_EQ(0u, rows[row].back().find("test/" + rows[row][1] + "/"));
+                EXPECT_TRUE(fs::exists(folder / (format + "/" + rows[row].back())));
+            }
             double sum = 0.0, best = -1.0;
             std::string name;
             for (size_t c = 0; c < classes; c++) {
@@ -249,16 +255,20 @@ TEST_F(CliSaved, PredictionsInNpyAndJson)
     ASSERT_EQ(std::string("\x93NUMPY\1\0", 8), file.substr(0, 8));
     const size_t length = (size_t)(uint8_t)file[8] | (size_t)(uint8_t)file[9] << 8;
     ASSERT_EQ(0u, (10 + length) % 64);
-    EXPECT_EQ("{'descr': [('class', '<i4'), ('probability', '<f4', (2,))], 'fortran_order': False, "
-              "'shape': (20,), }",
+    EXPECT_EQ("{'descr': [('class', '<i4'), ('probability', '<f4', (2,)), ('row', '<i8')], "
+              "'fortran_order': False, 'shape': (20,), }",
         file.substr(10, file.find('}', 10) - 9));
     EXPECT_EQ('\n', file[10 + length - 1]);
-    ASSERT_EQ(10 + length + 20 * 12, file.size());
+    const size_t record = 4 + 8 + 8;
+    ASSERT_EQ(10 + length + 20 * record, file.size());
     for (size_t row = 0; row < 20; row++) {
         int32_t predicted;
         float p[2];
-        std::memcpy(&predicted, &file[10 + length + 12 * row], 4);
-        std::memcpy(p, &file[10 + length + 12 * row + 4], 8);
+        int64_t origin;
+        std::memcpy(&predicted, &file[10 + length + record * row], 4);
+        std::memcpy(p, &file[10 + length + record * row + 4], 8);
+        std::memcpy(&origin, &file[10 + length + record * row + 12], 8);
+        EXPECT_EQ((int64_t)row, origin);
         EXPECT_EQ(rows[row + 1][2], std::to_string(predicted));
         for (size_t c = 0; c < 2; c++)
             EXPECT_EQ(p[c], std::stof(rows[row + 1][3 + c])); /* as exactly as a float is */
@@ -271,6 +281,81 @@ TEST_F(CliSaved, PredictionsInNpyAndJson)
     for (size_t row = 0; row < 20; row++)
         EXPECT_EQ(rows[row + 1][2], json_string_value(json_array_get(classes, row)));
     EXPECT_TRUE(json_is_null(json_object_get(inside.get(), "out")));
+}
+
+/* Of rows that were held out it is told which of the set's they are, by place and by file. */
+TEST_F(CliSaved, PredictNamesTheRowsOfTheSet)
+{
+    std::string table = "x,y,label\n";
+    for (int i = 0; i < 40; i++)
+        table += std::to_string(i) + "," + std::to_string(i % 3) + (i % 2 ? ",dog\n" : ",cat\n");
+    WriteFile(folder / "own.csv", table);
+    ASSERT_EQ(0, Ewc({"train", "--data", "own.csv", "--tasks", "1", "--hidden", "8", "--device",
+                         "cpu", "--out", "run"})
+                     .code);
+    const auto all = ParseCsv(Ewc({"predict", "run", "--data", "own.csv"}).out);
+    ASSERT_EQ(41u, all.size());
+    std::set<std::string> seen;
+    for (const auto &[split, count] : {std::pair{"test", 8u}, std::pair{"train", 32u}}) {
+        const Words words = {"predict", "run", "--split", split};
+        const auto rows = ParseCsv(Ewc(words).out);
+        ASSERT_EQ(1 + count, rows.size());
+        Words as_json = words, as_npy = words;
+        as_json.push_back("--json");
+        as_npy.insert(as_npy.end(), {"--out", "p.npy"});
+        const Json json = ParseJson(Ewc(as_json).out);
+        ASSERT_EQ(0, Ewc(as_npy).code);
+        const std::string file = ReadFile(folder / "p.npy");
+        const json_t *const list = json_object_get(json.get(), "row");
+        ASSERT_EQ(rows.size() - 1, json_array_size(list));
+        EXPECT_EQ(nullptr, json_object_get(json.get(), "file"));
+        for (size_t i = 1; i < rows.size(); i++) {
+            const size_t row = std::stoul(rows[i][0]);
+            int64_t origin;
+            ASSERT_LT(row, 40u);
+            EXPECT_EQ(all[1 + row], rows[i]);
+            EXPECT_EQ((json_int_t)row, json_integer_value(json_array_get(list, i - 1)));
+            std::memcpy(&origin, &file[file.size() - 20 * (rows.size() - i) + 12], 8);
+            EXPECT_EQ((int64_t)row, origin);
+            seen.insert(rows[i][0]);
+        }
+    }
+    EXPECT_EQ(40u, seen.size());
+
+    int is_built = 0;
+    for (int i = 0; const char *name = ewc_dataset_format(i, &is_built); i++)
+        if (std::string(name) == "images") break;
+    if (!is_built) GTEST_SKIP() << "this build reads no images";
+    WriteSet("images");
+    const std::string set = folder / "images";
+    fs::remove_all(set + "/test");
+    for (const char *flat : {"cat", "dog"}) /* one folder, of which some are held out */
+        fs::rename(set + "/train/" + flat, set + "/" + flat);
+    fs::remove_all(set + "/train");
+    fs::rename(set + "/dog/3.png", set + "/dog/a, \"b\".png");
+    Train("images", "seen");
+    if (HasFatalFailure()) return;
+    for (const Words &more : {Words{}, Words{"--data", set, "--image-size", "4"}}) {
+        Words words = {"predict", "seen", "--json"};
+        words.insert(words.end(), more.begin(), more.end());
+        const Json json = ParseJson(Ewc(words).out);
+        const json_t *const rows = json_object_get(json.get(), "row");
+        const json_t *const files = json_object_get(json.get(), "file");
+        ASSERT_EQ(more.empty() ? 8u : 40u, json_array_size(rows));
+        ASSERT_EQ(json_array_size(rows), json_array_size(files));
+        std::vector<std::string> names; /* of classes, then of files */
+        for (const auto &entry : fs::recursive_directory_iterator(set))
+            if (entry.is_regular_file())
+                names.push_back(entry.path().string().substr(set.size() + 1));
+        std::sort(names.begin(), names.end());
+        for (size_t i = 0; i < json_array_size(rows); i++) {
+            const size_t row = (size_t)json_integer_value(json_array_get(rows, i));
+            ASSERT_LT(row, names.size());
+            EXPECT_EQ(names[row], json_string_value(json_array_get(files, i)));
+        }
+    }
+    const Outcome csv = Ewc({"predict", "seen", "--data", set, "--image-size", "4"});
+    EXPECT_NE(std::string::npos, csv.out.find(",\"dog/a, \"\"b\"\".png\"\n")) << csv.err;
 }
 
 /* What a model is for: rows of which nobody knows the class, or a single one. */

@@ -123,6 +123,20 @@ TEST_P(MemorySet, FloatsAndNumbers)
 }
 
 /* The value itself, not its 255th part, is what mean and std are of. */
+/* Rows that stay where they were. */
+TEST_P(MemorySet, RowsAreThoseOfTheSource)
+{
+    const Handle<ewc_dataset> set = Make();
+    EXPECT_EQ(1, ewc_dataset_row_origin(set.get(), EWC_SPLIT_TRAIN, 1));
+    EXPECT_EQ(0, ewc_dataset_row_origin(set.get(), EWC_SPLIT_TEST, 0));
+    EXPECT_EQ(-1, ewc_dataset_row_origin(set.get(), EWC_SPLIT_TRAIN, 2));
+    EXPECT_EQ(-1, ewc_dataset_row_origin(set.get(), EWC_SPLIT_TEST, 1));
+    EXPECT_EQ(-1, ewc_dataset_row_origin(set.get(), EWC_SPLIT_TEST, -1));
+    EXPECT_EQ(-1, ewc_dataset_row_origin(set.get(), EWC_SPLIT_VALIDATION, 0));
+    EXPECT_EQ(nullptr, ewc_dataset_row_file(set.get(), EWC_SPLIT_TRAIN, 1));
+    EXPECT_EQ(nullptr, ewc_dataset_row_file(set.get(), EWC_SPLIT_TRAIN, -1));
+}
+
 TEST_P(MemorySet, FloatsAreNormalised)
 {
     const Handle<ewc_dataset> set = Make();
@@ -310,6 +324,10 @@ class TestShare : public OnBackend
         for (const Batch *part : {&test, &train})
             for (size_t i = 0; i < part->inputs.size(); i++)
                 EXPECT_EQ(labels[(size_t)part->inputs[i]], part->labels[i]);
+        for (const ewc_split split : {EWC_SPLIT_TRAIN, EWC_SPLIT_TEST})
+            for (size_t i = 0; i < (split ? test : train).inputs.size(); i++)
+                EXPECT_EQ((split ? test : train).inputs[i],
+                    (float)ewc_dataset_row_origin(set.get(), split, (int64_t)i));
         return test.inputs;
     }
 };

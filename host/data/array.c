@@ -18,6 +18,7 @@ enum { CHUNK = 1 << 13, TEXT_MAX = 4 * EWCI_LABEL_BYTES_MAX };
 
 void ewci_rows_free(ewci_rows *rows)
 {
+    ewci_names_free(&rows->files.names);
     ewci_names_free(&rows->target_names);
     free(rows->targets);
     free(rows->ids);

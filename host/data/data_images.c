@@ -298,6 +298,22 @@ typedef struct walk {
     char *fault;
 } walk;
 
+/* Notes the path of the image that is read as that of the next row. */
+static ewc_status add_file(walk *w)
+{
+    char *const fault = w->fault;
+    ewci_files *const f = &w->rows->files;
+    const char *const path = w->file + f->root;
+    const int64_t size = (int64_t)strlen(path) + 1;
+    if (!ewci_bytes_grow(&f->names.text, &f->text_room, f->used + size - 1, 1) ||
+        !ewci_bytes_grow(&f->names.at, &f->at_room, f->names.count, sizeof *f->names.at))
+        return NO_MEMORY();
+    memcpy(f->names.text + f->used, path, (size_t)size);
+    f->names.at[f->names.count++] = f->used;
+    f->used += size;
+    return EWC_OK;
+}
+
 static ewc_status take_image(walk *w, const char *class_name)
 {
     char *const fault = w->fault;
@@ -329,7 +345,7 @@ static ewc_status take_image(walk *w, const char *class_name)
     status = ewci_labels_add(w->labels, &rows->ids[rows->rows], class_name, strlen(class_name));
     if (status != EWC_OK) return EWCI_FAULT_OF(fault, status, "%.150s", ewc_last_error());
     rows->labels = ++rows->rows;
-    return EWC_OK;
+    return add_file(w);
 }
 
 static ewc_status walk_class(walk *w, const char *class_name)

@@ -495,6 +495,8 @@ void ewc_dataset_free(ewc_dataset *set)
         ewci_device_free(set->backend, set->floats[split]);
         ewci_device_free(set->backend, set->images[split]);
         free(set->host_labels[split]);
+        free(set->origins[split]);
+        ewci_names_free(&set->files[split]);
     }
     free(set->standard);
     ewci_names_free(&set->names);
@@ -518,6 +520,21 @@ int64_t ewc_dataset_class_rows(const ewc_dataset *set, int64_t c, ewc_split spli
         set->info.targets > 0)
         return 0;
     return set->class_rows[split][c];
+}
+
+int64_t ewc_dataset_row_origin(const ewc_dataset *set, ewc_split split, int64_t row)
+{
+    if (!set || (unsigned)split > EWC_SPLIT_TEST || row < 0 || row >= set->info.rows[split])
+        return -1;
+    return set->origins[split] ? set->origins[split][row] : row;
+}
+
+const char *ewc_dataset_row_file(const ewc_dataset *set, ewc_split split, int64_t row)
+{
+    const int64_t origin = ewc_dataset_row_origin(set, split, row);
+    if (origin < 0) return NULL;
+    const ewci_names *const files = &set->files[set->info.is_held_out ? EWC_SPLIT_TRAIN : split];
+    return origin < files->count ? files->text + files->at[origin] : NULL;
 }
 
 /* ---- Loading ---- */

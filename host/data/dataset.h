@@ -36,7 +36,9 @@ struct ewc_dataset {
     uint16_t *host_labels[2]; /* (rows), for lists of rows by class */
     int64_t *class_rows[2];   /* (classes) rows of each class */
     ewci_names names;
-    float *standard; /* (2, units) mean and std of each unit; NULL until they are asked for */
+    ewci_names files[2]; /* of rows as they were read; none where rows have no files of their own */
+    int32_t *origins[2]; /* (rows) which each was before some were held out; NULL: itself */
+    float *standard;     /* (2, units) mean and std of each unit; NULL until they are asked for */
 };
 
 /* A set in host memory, on its way to a dataset. */
@@ -47,6 +49,8 @@ typedef struct ewci_set {
     uint16_t *labels[2];   /* owned; (rows), each below classes */
     float *targets[2];     /* owned; (rows, targets) or NULL: the set is of labels */
     ewci_names names;
+    ewci_names files[2]; /* as in ewc_dataset */
+    int32_t *origins[2]; /* owned; likewise */
 } ewci_set;
 
 /* set.c */

@@ -516,6 +516,7 @@ done:
 static ewc_status read_image_folder(opening *w, const char *path, int split, int64_t channels)
 {
     char fault[EWCI_FAULT], file[PATH_SIZE] = "";
+    w->rows[split].files.root = strlen(w->path) + 1;
     const ewc_status status = ewci_images_read(
         path, &w->rows[split], &w->labels, w->o.image_size, channels, file, sizeof file, fault);
     return status == EWC_OK ? EWC_OK
@@ -672,6 +673,8 @@ static ewc_status make_dataset(
         info->rows[split] = rows[split].rows;
         set.values[split] = set.owned[split] = rows[split].values;
         w->rows[split].values = NULL;
+        set.files[split] = rows[split].files.names;
+        w->rows[split].files.names = (ewci_names){0};
     }
     if (has_targets(w)) {
         float *const targets[2] = {w->rows[0].targets, w->rows[1].targets};

@@ -12,6 +12,13 @@
 extern "C" {
 #endif
 
+/* The file of each row, where each has one. */
+typedef struct ewci_files {
+    ewci_names names;
+    int64_t used, text_room, at_room;
+    size_t root; /* so many bytes of each path are left out */
+} ewci_files;
+
 typedef struct ewci_rows {
     ewc_element element;
     int64_t channels, height, width;
@@ -25,6 +32,7 @@ typedef struct ewci_rows {
     float *targets;       /* owned; (labels, target_count) */
     int64_t targets_room;
     ewci_names target_names; /* owned; none where they have no names */
+    ewci_files files;        /* owned; of images */
 } ewci_rows;
 
 void ewci_rows_free(ewci_rows *rows);

@@ -28,6 +28,8 @@ static ewc_status no_memory(int64_t rows)
 void ewci_set_free(ewci_set *set)
 {
     for (int split = 1; split >= 0; split--) {
+        free(set->origins[split]);
+        ewci_names_free(&set->files[split]);
         free(set->targets[split]);
         free(set->labels[split]);
         free(set->owned[split]);
@@ -155,6 +157,7 @@ ewc_status ewci_set_hold_out(ewci_set *set, double share, uint64_t seed)
     char *const old = (char *)set->targets[0]; /* where rows move up */
     char *targets = NULL;                      /* of the test split */
     uint16_t *labels = NULL;                   /* of the test split */
+    int32_t *origins[2] = {NULL, NULL};
     uint8_t *const marks = ewci_calloc((size_t)rows, 1);
     if (!marks) EWCI_TRY(no_memory(rows));
     EWCI_TRY(draw_rows(set, marks, share, seed, &drawn));
@@ -167,13 +170,17 @@ ewc_status ewci_set_hold_out(ewci_set *set, double share, uint64_t seed)
     values[0] = set->owned[0]; /* where rows move up */
     if (!values[0]) values[0] = ewci_calloc((size_t)(rows - drawn), row_bytes);
     if (old) targets = ewci_calloc((size_t)drawn, target_bytes);
-    if (!labels || !values[0] || !values[1] || (old && !targets)) EWCI_TRY(no_memory(rows));
+    for (int split = 0; split < 2; split++)
+        origins[split] = ewci_calloc((size_t)(split ? drawn : rows - drawn), sizeof(int32_t));
+    if (!labels || !values[0] || !values[1] || (old && !targets) || !origins[0] || !origins[1])
+        EWCI_TRY(no_memory(rows));
     for (int64_t row = 0; row < rows; row++) {
         const int split = marks[row];
         const int64_t to = next[split]++;
         memmove(values[split] + (size_t)to * row_bytes,
             (const char *)set->values[0] + (size_t)row * row_bytes, row_bytes);
         (split ? labels : set->labels[0])[to] = set->labels[0][row];
+        origins[split][to] = (int32_t)row;
         if (old)
             memmove((split ? targets : old) + (size_t)to * target_bytes,
                 old + (size_t)row * target_bytes, target_bytes);
@@ -181,6 +188,7 @@ ewc_status ewci_set_hold_out(ewci_set *set, double share, uint64_t seed)
     for (int split = 0; split < 2; split++) {
         set->values[split] = set->owned[split] = values[split];
         set->info.rows[split] = next[split];
+        set->origins[split] = origins[split];
     }
     free(set->labels[1]);
     free(set->targets[1]);
@@ -189,6 +197,8 @@ ewc_status ewci_set_hold_out(ewci_set *set, double share, uint64_t seed)
     set->info.is_held_out = 1;
 done:
     if (status != EWC_OK) {
+        free(origins[1]);
+        free(origins[0]);
         if (values[0] != set->owned[0]) free(values[0]);
         free(values[1]);
         free(targets);
@@ -300,6 +310,10 @@ ewc_status ewci_set_upload(ewc_dataset **out, ewc_backend *backend, ewci_set *se
     for (int split = 0; split < 2; split++) {
         to->host_labels[split] = set->labels[split];
         set->labels[split] = NULL;
+        to->files[split] = set->files[split];
+        set->files[split] = (ewci_names){0};
+        to->origins[split] = set->origins[split];
+        set->origins[split] = NULL;
     }
     to->names = set->names;
     set->names = (ewci_names){0};

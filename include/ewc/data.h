@@ -171,6 +171,15 @@ EWC_API const char *ewc_dataset_class_name(const ewc_dataset *dataset, int64_t c
 /* Rows of class c in a split, EWC_SPLIT_TRAIN or _TEST; 0 for a bad argument, and of targets. */
 EWC_API int64_t ewc_dataset_class_rows(const ewc_dataset *dataset, int64_t c, ewc_split split);
 
+/* Which row of the set, from 0, as its files or its source have them, is row `row` of a split,
+ * EWC_SPLIT_TRAIN or _TEST: where test rows were held out its place among all rows before that,
+ * else `row` itself. -1 for a bad argument. */
+EWC_API int64_t ewc_dataset_row_origin(const ewc_dataset *dataset, ewc_split split, int64_t row);
+
+/* The file of that row, in the set's folder (ewc_dataset_info): "test/cat/1.png". NULL for a bad
+ * argument, and of sets but those of format images. Valid as long as the dataset. */
+EWC_API const char *ewc_dataset_row_file(const ewc_dataset *dataset, ewc_split split, int64_t row);
+
 /* Where a known set lies, and whether it is the canonical one. Needs no backend. */
 typedef struct ewc_dataset_location {
     char name[32];

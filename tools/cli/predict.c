@@ -29,6 +29,7 @@ typedef struct work {
     int32_t *predicted, *labels; /* (CHUNK); predicted NULL: the model is one of targets */
     float *probabilities;        /* (CHUNK, classes), or what the targets are */
     json_t *list;                /* or NULL: what each row is taken for */
+    json_t *origins, *files;     /* likewise: where it is in the set, and its file, if it has one */
     FILE *out;                   /* or NULL */
 } work;
 
@@ -49,12 +50,13 @@ static void put_csv_head(const work *w)
         fputc(',', w->out);
         cli_put_csv(w->out, w->names[c]);
     }
-    fputc('\n', w->out);
+    fputs(ewc_dataset_row_file(w->set, w->split, 0) != NULL ? ",file\n" : "\n", w->out);
 }
 
 static void put_csv_row(const work *w, int64_t row, int64_t i)
 {
-    fprintf(w->out, "%lld", (long long)row);
+    const char *const file = ewc_dataset_row_file(w->set, w->split, row);
+    fprintf(w->out, "%lld", (long long)ewc_dataset_row_origin(w->set, w->split, row));
     if (w->predicted != NULL) {
         fputc(',', w->out);
         cli_put_csv(w->out, label_name(w, i));
@@ -64,6 +66,10 @@ static void put_csv_row(const work *w, int64_t row, int64_t i)
     for (int64_t c = 0; c < w->classes; c++) {
         fputc(',', w->out);
         cli_put_csv_number(w->out, (double)w->probabilities[i * w->classes + c]);
+    }
+    if (file != NULL) {
+        fputc(',', w->out);
+        cli_put_csv(w->out, file);
     }
     fputc('\n', w->out);
 }
@@ -75,9 +81,10 @@ static void put_npy_head(const work *w)
     char header[256];
     int used = snprintf(header, sizeof header,
         w->predicted != NULL
-            ? "{'descr': [('class', '<i4'), ('probability', '<f4', (%lld,))], 'fortran_order': "
-              "False, 'shape': (%lld,), }"
-            : "{'descr': [('value', '<f4', (%lld,))], 'fortran_order': False, 'shape': (%lld,), }",
+            ? "{'descr': [('class', '<i4'), ('probability', '<f4', (%lld,)), ('row', '<i8')], "
+              "'fortran_order': False, 'shape': (%lld,), }"
+            : "{'descr': [('value', '<f4', (%lld,)), ('row', '<i8')], 'fortran_order': False, "
+              "'shape': (%lld,), }",
         (long long)w->classes, (long long)w->rows);
     while ((PREFIX + used + 1) % ALIGNMENT != 0)
         header[used++] = ' ';
@@ -92,9 +99,10 @@ static void put_npy_head(const work *w)
 /* Little-endian, as the header says and every machine that this is built for is. */
 static void put_npy_row(const work *w, int64_t row, int64_t i)
 {
-    (void)row;
+    const int64_t origin = ewc_dataset_row_origin(w->set, w->split, row);
     if (w->predicted != NULL) fwrite(&w->predicted[i], sizeof *w->predicted, 1, w->out);
     fwrite(w->probabilities + i * w->classes, sizeof(float), (size_t)w->classes, w->out);
+    fwrite(&origin, sizeof origin, 1, w->out);
 }
 
 typedef struct file_format {
@@ -128,6 +136,16 @@ static json_t *describe_row(const work *w, int64_t i)
     return values;
 }
 
+/* Adds row i of a chunk, which is `row` of the split, to the lists. */
+static void list_row(work *w, int64_t row, int64_t i)
+{
+    const char *const file = ewc_dataset_row_file(w->set, w->split, row);
+    json_t *const name = json_string(file); /* NULL where there is none, or it is no UTF-8 */
+    json_array_append_new(w->list, describe_row(w, i));
+    json_array_append_new(w->origins, json_integer(ewc_dataset_row_origin(w->set, w->split, row)));
+    if (file != NULL) json_array_append_new(w->files, name != NULL ? name : json_null());
+}
+
 static ewc_status predict_rows(work *w, const file_format *kind)
 {
     for (int64_t first = 0; first < w->rows; first += CHUNK) {
@@ -138,7 +156,7 @@ static ewc_status predict_rows(work *w, const file_format *kind)
         if (w->out != NULL && first == 0) kind->put_head(w);
         for (int64_t i = 0; i < rows; i++) {
             if (w->out != NULL) kind->put_row(w, first + i, i);
-            if (w->list != NULL) json_array_append_new(w->list, describe_row(w, i));
+            if (w->list != NULL) list_row(w, first + i, i);
         }
     }
     return EWC_OK;
@@ -266,6 +284,8 @@ static void close_work(work *w)
     free(w->probabilities);
     free(w->labels);
     free(w->predicted);
+    json_decref(w->files);
+    json_decref(w->origins);
     json_decref(w->list);
     ewc_dataset_free(w->set);
     ewc_predictor_free(w->predictor);
@@ -276,7 +296,11 @@ static void print_json(const work *w, const char *checkpoint, const char *path)
     json_t *const out = json_pack("{s:s, s:I, s:I}", "checkpoint", checkpoint, "task",
         (json_int_t)w->task + 1, "rows", (json_int_t)w->rows);
     json_object_set_new(out, "out", path != NULL ? json_string(path) : json_null());
-    if (w->list != NULL) json_object_set(out, w->predicted != NULL ? "classes" : "values", w->list);
+    if (w->list != NULL) {
+        json_object_set(out, w->predicted != NULL ? "classes" : "values", w->list);
+        json_object_set(out, "row", w->origins);
+        if (json_array_size(w->files) > 0) json_object_set(out, "file", w->files);
+    }
     json_dumpf(out, stdout, JSON_INDENT(2));
     printf("\n");
     json_decref(out);
@@ -293,8 +317,11 @@ static int predict(cli_args *args, work *w, const char *checkpoint, const char *
         w->out = open_memstream(&text, &bytes);
     else if (!args->json)
         w->out = stdout;
-    else
+    else {
         w->list = json_array();
+        w->origins = json_array();
+        w->files = json_array();
+    }
     if (w->out == NULL && w->list == NULL) {
         cli_say("ewc predict: out of memory");
         return 1;
