@@ -60,8 +60,8 @@ TEST_F(Cli, NoOtherDataIsTakenSilently)
     Outcome result = Ewc(words);
     ASSERT_EQ(0, result.code) << result.err;
     environment.pop_back();
-    ExpectRefused(
-        2, "dataset: custom needs data-dir", {"train", "--device", "cpu", "--dataset", "custom"});
+    ExpectRefused(2, "--dataset: custom is in no usual place: --data-dir or $EWC_DATA_DIR",
+        {"train", "--device", "cpu", "--dataset", "custom"});
 
     words = Tiny({"--out", "relative"});
     words[4] = "."; /* of --data-dir */

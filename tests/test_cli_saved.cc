@@ -354,6 +354,9 @@ TEST_F(CliSaved, PredictNamesTheRowsOfTheSet)
             EXPECT_EQ(names[row], json_string_value(json_array_get(files, i)));
         }
     }
+    WriteFile(set + "/cat/1.png", ReadFile(EWC_TEST_SCRIPTS "/fuzz/seeds/png/interlaced"));
+    ExpectRefused(
+        3, ": --image-size scales them", {"predict", "seen", "--data", set, "--device", "cpu"});
     const Outcome csv = Ewc({"predict", "seen", "--data", set, "--image-size", "4"});
     EXPECT_NE(std::string::npos, csv.out.find(",\"dog/a, \"\"b\"\".png\"\n")) << csv.err;
 }
@@ -397,6 +400,16 @@ TEST_F(CliSaved, PredictsRowsWithoutLabels)
     EXPECT_EQ(known[1], one[1]);
 
     ExpectRefused(3, "no column is called label", {"predict", "run", "--data", "bare.csv"});
+    /* Options are called as they were typed; of a task they are keys of its file. */
+    ExpectRefused(
+        3, "labels? --label-column 1..2, or none", {"predict", "run", "--data", "headless.csv"});
+    ExpectRefused(3, "no column z: --label-column is a name of the header or 1..3",
+        {"train", "--data", "own.csv", "--label-column", "z", "--quiet"});
+    ExpectRefused(3, "own.csv: --test-share 0.001 of 40 rows leaves no test rows",
+        {"train", "--data", "own.csv", "--test-share", "0.001", "--quiet"});
+    WriteFile(folder / "tasks.json", R"({"tasks": [{"data": "bare.csv"}]})");
+    ExpectRefused(3, "labels? label-column NAME, one of x, ..., y",
+        {"train", "--sequence", "tasks.json", "--quiet"});
     ExpectRefused(3, "all rows have the label \"none\": expected 2 classes",
         {"train", "--data", "bare.csv", "--label-column", "none", "--quiet"});
     WriteFile(folder / "broken.safetensors", "garbage");
@@ -547,7 +560,7 @@ TEST_F(CliSaved, WordsBecomeNumbers)
     EXPECT_EQ("age;age missing;city=Bern, CH;city=Rome;member=no;member=yes", later[0]);
     EXPECT_EQ("50;0;0;0;0;1", later[1]);
     const Words predict = {"predict", "run", "--data", "later-out.csv", "--device", "cpu"};
-    ExpectRefused(3, "label-column NAME, one of age, ..., member=yes, or none", predict);
+    ExpectRefused(3, "labels? --label-column NAME, one of age, ..., member=yes, or none", predict);
     Words without = predict;
     without.insert(without.end(), {"--label-column", "none"});
     const auto rows = ParseCsv(Ewc(without).out);

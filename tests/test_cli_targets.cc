@@ -121,8 +121,8 @@ TEST_F(CliTargets, PredictWritesValues)
     done = Ewc({"predict", "a", "--device", "cpu", "--out", "values.npy"});
     ASSERT_EQ(0, done.code) << done.err;
     const std::string npy = ReadFile(folder / "values.npy");
-    ExpectHas(npy, "[('value', '<f4', (2,))]");
-    EXPECT_EQ(24u * 2u * sizeof(float), npy.size() - npy.find('\n') - 1);
+    ExpectHas(npy, "[('value', '<f4', (2,)), ('row', '<i8')]");
+    EXPECT_EQ(24u * (2u * sizeof(float) + 8u), npy.size() - npy.find('\n') - 1);
 }
 
 /* F by the verb is F in the run, to the bit, of a file that says likelihood and sigma, too. */
@@ -160,7 +160,7 @@ TEST_F(CliTargets, RefusesWhatDoesNotFit)
         Train({"--target-columns", "sum"}));
     ExpectRefused(
         2, "method: lwf, expected another than lwf", Train(kNumbers + Words{"--method", "lwf"}));
-    ExpectRefused(3, "no column nothing: target-columns is a name of the header or 1..4",
+    ExpectRefused(3, "no column nothing: --target-columns is a name of the header or 1..4",
         Train({"--likelihood", "gaussian", "--target-columns", "nothing"}));
     ExpectRefused(
         3, "expected 0 or 1", Train({"--likelihood", "bernoulli", "--target-columns", "sum"}));

@@ -341,8 +341,8 @@ TEST_F(Data, NamedFolderWithoutDataIsAnError)
             }
     const Variable variable("EWC_DATA_DIR", nullptr);
     ewc_dataset *set = nullptr;
-    EXPECT_FAILS(
-        EWC_ERR_ARGUMENT, "custom needs data-dir", ewc_dataset_load(&set, be, "custom", nullptr));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "custom is in no usual place: data-dir or",
+        ewc_dataset_load(&set, be, "custom", nullptr));
 }
 
 /* A set of a known name is that set, to the last bit; another of the same form is not recorded as

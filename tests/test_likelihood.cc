@@ -1167,7 +1167,7 @@ TEST_P(TargetFiles, RefuseWhatIsNoTarget)
     table("no column c: target-columns is a name of the header or 1..2", "a,b\n1,2\n3,4\n",
         kNumbers, "b,c");
     table("no column 3: target-columns", "1,2\n3,4\n", kNumbers, "3");
-    table("target-columns: column 2 twice", "a,b,c\n1,2,3\n3,4,5\n", kNumbers, "b,2");
+    table("target-columns has column 2 twice", "a,b,c\n1,2,3\n3,4,5\n", kNumbers, "b,2");
     table("no column but targets", "a,b\n1,2\n3,4\n", kNumbers, "a,b");
     table("which one holds the target? target-columns NAME, one of a, ..., b", "a,b\n1,2\n3,4\n",
         kNumbers, "");

@@ -354,7 +354,7 @@ TEST_P(TestShare, LeavesBothSplitsRows)
 {
     ewc_dataset *set = nullptr;
     source.test_share = 0.001;
-    EXPECT_FAILS(EWC_ERR_DATA, "test-share: 0.001 of 138 rows leaves no test rows",
+    EXPECT_FAILS(EWC_ERR_DATA, "test-share 0.001 of 138 rows leaves no test rows",
         ewc_dataset_create(&set, be, &source));
 }
 

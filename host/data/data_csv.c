@@ -225,7 +225,7 @@ static ewc_status add_target(table *t, ewci_rows *rows, int64_t column)
 {
     char *const fault = t->fault;
     if (t->roles[column] != FEATURE)
-        return FAULT("target-columns: column %lld twice", (long long)column + 1);
+        return FAULT("target-columns has column %lld twice", (long long)column + 1);
     t->roles[column] = rows->target_count++;
     t->others++;
     return EWC_OK;

@@ -615,8 +615,8 @@ static ewc_status read_set(set_reader *r)
     static const int order[FILES] = {1, 3, 2, 0};
     ewc_status status = EWC_OK;
     if (r->set == &custom_set && !r->found.places.given)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "dataset: custom needs data-dir (or $EWC_DATA_DIR), the folder of its four files");
+        return ewci_fail(EWC_ERR_ARGUMENT, "dataset: custom is in no usual place: data-dir or "
+                                           "$EWC_DATA_DIR is the folder of its four files");
     if (!r->found.folder) {
         char sentence[500];
         spell_absence(sentence, sizeof sentence, &r->found.places, r->set);

@@ -162,7 +162,7 @@ ewc_status ewci_set_hold_out(ewci_set *set, double share, uint64_t seed)
     if (!marks) EWCI_TRY(no_memory(rows));
     EWCI_TRY(draw_rows(set, marks, share, seed, &drawn));
     if (drawn == 0 || drawn == rows)
-        EWCI_TRY(ewci_fail(EWC_ERR_DATA, "test-share: %g of %lld rows leaves no %s rows", share,
+        EWCI_TRY(ewci_fail(EWC_ERR_DATA, "test-share %g of %lld rows leaves no %s rows", share,
             (long long)rows, drawn == 0 ? "test" : "training"));
 
     labels = ewci_calloc((size_t)drawn, sizeof *labels);

@@ -96,11 +96,40 @@ const char *cli_last_sentence(void)
     return text;
 }
 
+/* Whether a clause begins at `at` of the sentence with a key that is no other word, as label-column
+ * in "set.csv: no column x: label-column is a name of the header". */
+static int begins_with_key(const char *sentence, const char *at)
+{
+    char key[EWC_OPTION_KEY_SIZE];
+    const int begins =
+        at == sentence || (at - sentence >= 2 && at[-1] == ' ' && (at[-2] == ':' || at[-2] == '?'));
+    const size_t length = begins ? strcspn(at, " ") : 0;
+    if (length == 0 || length >= sizeof key || at[length] != ' ') return 0;
+    snprintf(key, sizeof key, "%.*s", (int)length, at);
+    return strchr(key, '-') != NULL && is_flag(key);
+}
+
+/* Copies the sentence with "--" before such keys; those of a task are keys of the file that it is
+ * in, which flags do not reach. */
+static void spell_flags(char *out, size_t size, const char *sentence)
+{
+    size_t used = 0;
+    const int is_of_task = strstr(sentence, ": task ") != NULL;
+    for (const char *c = sentence; *c != '\0' && used + 3 < size; c++) {
+        if (!is_of_task && begins_with_key(sentence, c)) {
+            out[used++] = '-';
+            out[used++] = '-';
+        }
+        out[used++] = *c;
+    }
+    out[used] = '\0';
+}
+
 const char *cli_last_error(void)
 {
     static _Thread_local char text[SENTENCE_SIZE + EWC_OPTION_KEY_SIZE + 4];
-    char key[EWC_OPTION_KEY_SIZE];
-    const char *const sentence = cli_last_sentence();
+    char key[EWC_OPTION_KEY_SIZE], sentence[SENTENCE_SIZE];
+    spell_flags(sentence, sizeof sentence, cli_last_sentence());
     const size_t length = strcspn(sentence, ":");
     int flag = length < sizeof key && sentence[length] == ':';
     for (size_t i = 0; flag && i <= length; i++)
