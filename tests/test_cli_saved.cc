@@ -580,9 +580,36 @@ TEST_F(CliSaved, WordsBecomeNumbers)
         EXPECT_NE(std::string::npos, ReadFile(folder / "log").find(sentence))
             << ReadFile(folder / "log");
     }
-    EXPECT_FALSE(fs::exists(folder / "x.csv"));
     WriteFile(folder / "odd.csv", "a,label\n1\n");
     EXPECT_EQ(1, convert("odd.csv x.csv"));
+    WriteFile(folder / "twice.csv", "a,a,label\n1,2,x\n");
+    EXPECT_EQ(1, convert("twice.csv x.csv"));
+    EXPECT_EQ(
+        "table-to-numbers: twice.csv: two columns are called \"a\"\n", ReadFile(folder / "log"));
+    WriteFile(folder / "wrong.csv", "age,city,member\n1,Rome,yes\nold,Rome,yes\n");
+    EXPECT_EQ(1, convert("wrong.csv x.csv --like out.csv"));
+    EXPECT_EQ("table-to-numbers: age: \"old\", expected a number as in the first table\n",
+        ReadFile(folder / "log"));
+    EXPECT_FALSE(fs::exists(folder / "x.csv")); /* nor a part of it */
+    EXPECT_EQ(1, convert("people.csv people.csv --label outcome"));
+    EXPECT_EQ(table, ReadFile(folder / "people.csv"));
+    WriteFile(folder / "bad.csv.columns", "{}");
+    EXPECT_EQ(1, convert("people.csv x.csv --like bad.csv"));
+    EXPECT_EQ("table-to-numbers: bad.csv.columns: expected what this has written beside a table\n",
+        ReadFile(folder / "log"));
+    EXPECT_EQ(1, convert("people.csv none/x.csv --label outcome"));
+    EXPECT_EQ(
+        "table-to-numbers: none/x.csv: No such file or directory\n", ReadFile(folder / "log"));
+    /* What the command cannot read is written otherwise; an empty row stays in its place, unless it
+     * is after the last one. */
+    WriteFile(folder / "hard.csv",
+        "x,y,word,label\n+5,1_0,\"a\nb\",c\n\n,,,\n7,inf,\"a\u2028b\",c\n,,,\n");
+    ASSERT_EQ(0, convert("hard.csv y.csv"));
+    EXPECT_EQ("table-to-numbers: y: all its cells are taken for words, as \"inf\" is no finite "
+              "number\n",
+        ReadFile(folder / "log"));
+    EXPECT_EQ("x,x missing,y=1_0,y=inf,word=a b,label\n5.0,0,1,0,1,c\n6.0,1,0,0,0,\n7,0,0,1,1,c\n",
+        ReadFile(folder / "y.csv"));
     std::string texts = "text,label\n";
     for (int i = 0; i < 201; i++)
         texts += "t" + std::to_string(i) + ",a\n";
