@@ -335,7 +335,7 @@ TEST_F(CliSaved, PredictNamesTheRowsOfTheSet)
     fs::rename(set + "/dog/3.png", set + "/dog/a, \"b\".png");
     Train("images", "seen");
     if (HasFatalFailure()) return;
-    for (const Words &more : {Words{}, Words{"--data", set, "--image-size", "4"}}) {
+    for (const Words &more : {Words{}, Words{"--data", set}}) {
         Words words = {"predict", "seen", "--json"};
         words.insert(words.end(), more.begin(), more.end());
         const Json json = ParseJson(Ewc(words).out);
@@ -354,10 +354,11 @@ TEST_F(CliSaved, PredictNamesTheRowsOfTheSet)
             EXPECT_EQ(names[row], json_string_value(json_array_get(files, i)));
         }
     }
+    /* Images are scaled as those of the run were. */
     WriteFile(set + "/cat/1.png", ReadFile(EWC_TEST_SCRIPTS "/fuzz/seeds/png/interlaced"));
-    ExpectRefused(
-        3, ": --image-size scales them", {"predict", "seen", "--data", set, "--device", "cpu"});
-    const Outcome csv = Ewc({"predict", "seen", "--data", set, "--image-size", "4"});
+    ExpectRefused(3, ": --image-size scales them",
+        {"predict", "seen", "--data", set, "--image-size", "0", "--device", "cpu"});
+    const Outcome csv = Ewc({"predict", "seen", "--data", set});
     EXPECT_NE(std::string::npos, csv.out.find(",\"dog/a, \"\"b\"\".png\"\n")) << csv.err;
 }
 
@@ -552,6 +553,9 @@ TEST_F(CliSaved, WordsBecomeNumbers)
         "--tasks", "1", "--permute-first", "--standardize", "--hidden", "8", "--epochs", "60",
         "--batch", "8", "--device", "cpu", "--quiet", "--out", "run"});
     ASSERT_EQ(0, trained.code) << trained.err;
+    /* Where nothing is taken for another class there is no column of that. */
+    const std::string classes = Ewc({"eval", "run"}).out;
+    EXPECT_NE(std::string::npos, classes.find("\non class  accuracy, %  samples\n")) << classes;
     /* Later ones: columns in another order, an unknown word, no labels. */
     WriteFile(folder / "later.csv", "member;city;age\nyes;Oslo;50\nno;Rome;\n");
     ASSERT_EQ(0, convert("later.csv later-out.csv --like out.csv")) << ReadFile(folder / "log");

@@ -181,13 +181,16 @@ static void add_taken_for(cli_table *table, const cli_classes *c, int64_t i, int
 static void print_places(const cli_classes *c, const place *places, int64_t count)
 {
     cli_table *const table = cli_table_new(0);
+    int64_t columns = 0; /* of mistakes: no more than some class needs */
+    for (int64_t i = 0; i < count; i++)
+        while (columns < 2 && cli_classes_taken_for(c, places[i].class, columns) >= 0)
+            columns++;
     cli_table_column(table, "on class", "on class", CLI_NEEDED, CLI_LEFT);
     cli_table_column(table, "accuracy, %", "accuracy, %", CLI_NEEDED, CLI_RIGHT);
     cli_table_column(table, "samples", "samples", 1, CLI_RIGHT);
-    if (c->counts != NULL) {
-        cli_table_column(table, "taken for, %", "what it is taken for", 3, CLI_LEFT);
+    if (columns > 0) cli_table_column(table, "taken for, %", "what it is taken for", 3, CLI_LEFT);
+    if (columns > 1)
         cli_table_column(table, "and for, %", "what else it is taken for", 2, CLI_LEFT);
-    }
     for (int64_t i = 0; i < count; i++) {
         char name[4 * NAME_WIDTH + 1];
         const int64_t k = places[i].class;
@@ -195,7 +198,7 @@ static void print_places(const cli_classes *c, const place *places, int64_t coun
         cli_table_cell(table, "%s", name);
         cli_table_number(table, 100.0 * c->accuracy[k], 2);
         cli_table_cell(table, "%.0f", c->samples[k]);
-        for (int64_t skip = 0; c->counts != NULL && skip < 2; skip++)
+        for (int64_t skip = 0; skip < columns; skip++)
             add_taken_for(table, c, k, skip);
     }
     cli_table_print(table);

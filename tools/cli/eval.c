@@ -75,7 +75,9 @@ static int print(
     if (status != EWC_OK) return cli_failed(args, status);
     json_t *const described = json_loads(text, 0, NULL);
     int code = 0;
-    if (args->json)
+    if (described == NULL)
+        code = cli_no_memory("eval");
+    else if (args->json)
         print_json(result, checkpoint, accuracy, described);
     else if (cli_classes_read(&classes, described, described) != 0)
         code = cli_no_memory("eval");

@@ -57,7 +57,7 @@ ewc_status cli_load_saved(cli_args *args, const cli_saved *saved)
 int cli_apply_data(cli_args *args)
 {
     static const char *const keys[][2] = {{"data", ""}, {"dataset", "mnist"}, {"data-dir", ""},
-        {"format", "auto"}, {"label-column", ""}, {"target-columns", ""}, {"image-size", "0"},
+        {"format", "auto"}, {"label-column", ""}, {"target-columns", ""},
         {"coarse-labels", "false"}};
     const int is_other = cli_value(args, "data") != NULL || cli_value(args, "dataset") != NULL;
     for (size_t i = 0; is_other && i < sizeof keys / sizeof keys[0]; i++)

@@ -22,7 +22,7 @@ int cli_find_saved(cli_saved *out, const cli_args *args);
 ewc_status cli_load_saved(cli_args *args, const cli_saved *saved);
 
 /* Applies the flags, of which one that says what data there is takes the place of all that the run
- * says of it. 0, or the exit code after a line on stderr. */
+ * says of it but the size that images are scaled to. 0, or the exit code after a line on stderr. */
 int cli_apply_data(cli_args *args);
 
 /* The set at `path`, as the options say it is to be read. With `whole` a set that comes without
