@@ -683,6 +683,11 @@ TEST_F(Open, WrongBytesGetTheirSentence)
             "line 2, column 2: \"N/A\", expected a finite number: fill v in"},
         {"csv", "a.csv", "u,v,label,w,x,y\n1,red,a,,big,NA\n",
             "\"red\", expected a finite number; words become columns of 0 and 1: v, x"},
+        {"csv", "a.csv", "s,t,u,v,label\nred,Inf,-inf,big,a\n", "columns of 0 and 1: s, v"},
+        {"csv", "a.csv", "s;t;v;label\nred;3,1;big;a\n", "columns of 0 and 1: s, v"},
+        {"csv", "a.csv", ",u,label\nred,1,a\n", "columns of 0 and 1: column 1"},
+        {"csv", "a.csv", "a2345678901234567890123\u00e9\u00e9,u,label\nred,big,a\n",
+            "columns of 0 and 1: a2345678901234567890123, u"},
         {"csv", "a.csv", "label,u,v,w,x\na,1,p,q,r\n", "columns of 0 and 1: v, w, x"},
         {"csv", "a.csv", "label,u,v,w,x\na,o,p,q,r\n", "columns of 0 and 1: u, v, w, ..."},
         {"csv", "a.csv", "u,v,label\n1,2,\n", "line 2: an empty label"},
@@ -760,6 +765,12 @@ TEST_F(Open, WrongBytesGetTheirSentence)
         "bytes: bytes in one split and floats in the other");
     ExpectRefused(with_test("short", x, Npy("'<i8'", "(1,)", Items<int64_t>({0}))),
         "short/x_test.npy: 2 rows, and y_test.npy has 1 labels");
+    for (const char *word :
+        {"inf", "+5", "3.1.2", "INFINITY"}) { /* which no column of 0 and 1 mends */
+        Write(folder / "numbers.csv", std::string("u,v,label\n1,") + word + ",a\n");
+        ExpectRefused(folder / "numbers.csv", "\", expected a finite number");
+        EXPECT_EQ(nullptr, std::strstr(ewc_last_error(), "words")) << ewc_last_error();
+    }
     Write(folder / "testing/test.csv", good.at("csv").at("a.csv"));
     ExpectRefused(folder / "testing", "testing: no training table");
     for (const char *name : {"data_batch_1.bin", "test_batch.bin"})

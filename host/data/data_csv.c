@@ -298,6 +298,13 @@ static int is_missing(const char *text)
     return 0;
 }
 
+/* Neither a number nor what was meant for one, as 3,14 or +inf. */
+static int is_word(const char *text)
+{
+    return *text != '\0' && !strchr("0123456789+-.", *text) && !is_missing(text) &&
+           strcasecmp(text, "inf") != 0 && strcasecmp(text, "infinity") != 0;
+}
+
 /* Keeps the line, which names the columns. */
 static ewc_status keep_names(table *t)
 {
@@ -316,11 +323,16 @@ static ewc_status keep_names(table *t)
 /* Writes what column `column` is called, or its number; how many characters. */
 static int spell_column(char *out, size_t size, const table *t, int64_t column)
 {
+    enum { SHOWN = 24 };
     const char *name = t->names;
     for (int64_t i = 0; name && i < column; i++)
         name += strlen(name) + 1;
-    const int written = name ? snprintf(out, size, "%.24s", name)
-                             : snprintf(out, size, "column %lld", (long long)column + 1);
+    size_t length = name ? strlen(name) : 0;
+    if (length > SHOWN)
+        for (length = SHOWN; (name[length] & 0xc0) == 0x80;) /* not within a character */
+            length--;
+    const int written = length > 0 ? snprintf(out, size, "%.*s", (int)length, name)
+                                   : snprintf(out, size, "column %lld", (long long)column + 1);
     return written < (int)size ? written : (int)size - 1;
 }
 
@@ -331,9 +343,7 @@ static void spell_words(char *out, size_t size, const table *t, int64_t column)
     size_t used = 0;
     int64_t found = 0;
     for (int64_t i = column; i < t->count; i++) {
-        const char *const text = cell_at(t, i);
-        if (t->roles[i] != FEATURE || *text == '\0' || is_missing(text) || is_number(text))
-            continue;
+        if (t->roles[i] != FEATURE || !is_word(cell_at(t, i))) continue;
         if (++found > SHOWN) continue;
         used += (size_t)snprintf(out + used, size - used, "%s", found > 1 ? ", " : "");
         used += (size_t)spell_column(out + used, size - used, t, i);
@@ -358,8 +368,8 @@ static ewc_status read_number(table *t, float *out, int64_t column)
                                      "fill %s in",
                                    line, place, text, names);
     }
-    const int is_real = ewci_parse_real(&x, text), good = is_real && isfinite((float)x);
-    if (!is_real && t->roles[column] == FEATURE) {
+    const int good = ewci_parse_real(&x, text) && isfinite((float)x);
+    if (t->roles[column] == FEATURE && is_word(text)) {
         spell_words(names, sizeof names, t, column);
         return FAULT("line %lld, column %lld: \"%.24s\", expected a finite number; words become "
                      "columns of 0 and 1: %s",
