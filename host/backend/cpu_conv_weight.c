@@ -3,9 +3,9 @@
  * convolutions of one tap with channels last.
  *
  * The input lies channels last, (place, channel): what a row of taps sees from a position lies side
- * by side. A tile of filters times two vectors of (tap, channel) is summed over the positions of a
- * sample in registers; then it, or what it is squared, is added to sums that the cache holds.
- * Modes that add samples up do so for the positions of a group of samples.
+ * by side. A tile of filters times two vectors of (tap, channel) is summed in registers over the
+ * positions of a sample; then its squares or absolute values are added to sums that the cache
+ * holds. Where samples need not be apart, it is summed over those of a group and added as it is.
  *
  * The work is cut into parts of the filters and of the channels, and ranges of groups, which have
  * their own sums and are added in order: the bits do not depend on the threads. */
