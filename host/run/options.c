@@ -5,27 +5,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../base/enter.h"
 #include "../base/file.h"
 #include "../base/json.h"
-#include "ewc/network.h"
+#include "options_row.h"
 #include "sequence.h"
 
-enum {
-    CONFIG_BYTES_MAX = 1 << 20,
-    VALUE_SIZE = EWCI_OPTION_VALUE_SIZE,
-    ITEM_SIZE = 32 /* of a list */
-};
+enum { CONFIG_BYTES_MAX = 1 << 20, VALUE_SIZE = EWCI_OPTION_VALUE_SIZE };
 
 /* The table, and where each value lies in the struct. */
-static const struct row {
-    const char *field; /* the key with '_' for '-' */
-    ewc_option_type type;
-    const char *initial, *limits, *group, *help;
-    size_t offset;
-} rows[] = {
+static const ewci_option_row rows[] = {
 #define ROW(type, field, initial, limits, group, help)                                             \
     {#field, EWC_OPTION_##type, initial, limits, group, help, offsetof(ewc_run_options, field)},
     EWC_RUN_OPTIONS(ROW)
@@ -69,26 +59,18 @@ enum { PRESETS = sizeof presets / sizeof presets[0] };
 
 /* ---- Names ---- */
 
-static void spell_key(char *key, const char *field)
-{
-    size_t i = 0;
-    for (; field[i] != '\0' && i + 1 < EWC_OPTION_KEY_SIZE; i++)
-        key[i] = field[i] == '_' ? '-' : field[i];
-    key[i] = '\0';
-}
-
-static const struct row *find_row(const char *key)
+static const ewci_option_row *find_row(const char *key)
 {
     char known[EWC_OPTION_KEY_SIZE];
     for (int i = 0; i < ROWS; i++) {
-        spell_key(known, rows[i].field);
+        ewci_option_key(known, rows[i].field);
         if (strcmp(known, key) == 0) return &rows[i];
     }
     return NULL;
 }
 
 /* Where several values of an option that has one go, or NULL. */
-static const struct row *list_of(const struct row *row)
+static const ewci_option_row *list_of(const ewci_option_row *row)
 {
     static const char *const lists[][2] = {
         {"classes_per_task", "class-counts"}, {"mean", "channel-means"}, {"std", "channel-stds"}};
@@ -158,7 +140,7 @@ static ewc_status unknown_key(const char *key)
     char keys[ROWS][EWC_OPTION_KEY_SIZE], what[128];
     const char *names[ROWS];
     for (int i = 0; i < ROWS; i++) {
-        spell_key(keys[i], rows[i].field);
+        ewci_option_key(keys[i], rows[i].field);
         names[i] = keys[i];
     }
     snprintf(what, sizeof what, "%.64s: unknown option", key);
@@ -171,10 +153,10 @@ int ewc_options_count(void)
 }
 
 /* Rows appended to the table belong to groups further up: a group's rows come with its first. */
-static const struct row *row_in_order(int i)
+static const ewci_option_row *row_in_order(int i)
 {
     for (int first = 0; first < ROWS; first++) {
-        int is_new = 1; /* no row before is of this group */
+        int is_new = 1;                                /* no row before is of this group */
         for (int k = first - 1; is_new && k >= 0; k--) /* most often the row before is */
             is_new = strcmp(rows[k].group, rows[first].group) != 0;
         for (int k = first; is_new && k < ROWS; k++)
@@ -185,253 +167,11 @@ static const struct row *row_in_order(int i)
 
 int ewc_options_describe(int i, ewc_option_info *out, size_t size)
 {
-    const struct row *const row = i >= 0 ? row_in_order(i) : NULL;
+    const ewci_option_row *const row = i >= 0 ? row_in_order(i) : NULL;
     if (row == NULL || out == NULL) return 0;
     ewc_option_info info = {"", row->type, row->initial, row->limits, row->group, row->help};
-    spell_key(info.key, row->field);
+    ewci_option_key(info.key, row->field);
     return ewci_copy_out("ewc_option_info", out, size, &info, "ewc_options_describe") == EWC_OK;
-}
-
-/* ---- Values ---- */
-
-/* Whether a number may be the word "auto" as well: limits such as "auto|[0,1]". */
-static int takes_auto(const struct row *row)
-{
-    return row->type == EWC_OPTION_INTEGER && strncmp(row->limits, "auto|", 5) == 0;
-}
-
-/* Whether x lies in an interval such as "[0,1)". */
-static int within(double x, const char *limits)
-{
-    char text[64];
-    double low = 0.0, high = 0.0;
-    snprintf(text, sizeof text, "%s", limits + 1);
-    char *const comma = strchr(text, ',');
-    const size_t last = strlen(text) - 1;
-    const int open_low = limits[0] == '(', open_high = text[last] == ')';
-    *comma = text[last] = '\0';
-    if (!ewci_parse_real(&low, text) || !ewci_parse_real(&high, comma + 1)) return 0;
-    return (open_low ? x > low : x >= low) && (open_high ? x < high : x <= high);
-}
-
-/* The position of `name` in "a|b|c", or -1. */
-static int find_choice(const char *choices, const char *name)
-{
-    const size_t length = strlen(name);
-    int i = 0;
-    for (const char *c = choices; c != NULL; i++) {
-        const size_t here = strcspn(c, "|");
-        if (here == length && memcmp(c, name, length) == 0) return i;
-        c = c[here] == '|' ? c + here + 1 : NULL;
-    }
-    return -1;
-}
-
-/* Whether x is a number that the option takes. */
-static int in_range(const struct row *row, int64_t x)
-{
-    return within((double)x, row->limits + (takes_auto(row) ? strlen("auto|") : 0));
-}
-
-/* The nearest of "sgd|l2|ewc", or "". */
-static void find_nearest(char out[EWC_OPTION_KEY_SIZE], const char *value, const char *choices)
-{
-    enum { CHOICES_MAX = 32 };
-    char names[CHOICES_MAX][EWC_OPTION_KEY_SIZE];
-    const char *items[CHOICES_MAX];
-    int count = 0;
-    for (const char *c = choices; *c != '\0' && count < CHOICES_MAX; count++) {
-        const size_t length = strcspn(c, "|");
-        snprintf(names[count], sizeof names[count], "%.*s", (int)length, c);
-        items[count] = names[count];
-        c += length + (c[length] == '|');
-    }
-    (void)ewc_options_nearest(out, value, items, count);
-}
-
-/* Fails with "key: value, expected ...". */
-static ewc_status bad_value(const struct row *row, const char *value)
-{
-    static const char *const expected[] = {"a whole number in ", "a number in ", "true or false",
-        "", "UTF-8 text of at most 511 bytes", "widths such as 400,400, or none; each in ",
-        "numbers such as 0.49,0.48, or none; each in "};
-    char key[EWC_OPTION_KEY_SIZE];
-    spell_key(key, row->field);
-    char nearest[EWC_OPTION_KEY_SIZE] = "";
-    if (row->type == EWC_OPTION_CHOICE) find_nearest(nearest, value, row->limits);
-    return ewci_fail(EWC_ERR_CONFIG, "%s: \"%.64s\", expected %s%s%s%s%s", key, value,
-        expected[row->type], row->limits, nearest[0] != '\0' ? ", did you mean " : "", nearest,
-        nearest[0] != '\0' ? "?" : "");
-}
-
-static int add_integer(void *list, const char *item, const char *limits)
-{
-    ewc_option_list *const integers = list;
-    if (integers->count >= EWC_OPTION_LIST_MAX) return 0;
-    int64_t *const value = &integers->items[integers->count++];
-    return ewci_parse_integer(value, item) && within((double)*value, limits);
-}
-
-static int add_real(void *list, const char *item, const char *limits)
-{
-    ewc_option_reals *const reals = list;
-    if (reals->count >= EWC_OPTION_REALS_MAX) return 0;
-    double *const value = &reals->items[reals->count++];
-    return ewci_parse_real(value, item) && within(*value, limits);
-}
-
-/* Adds each item of "a,b,c" to a list. */
-static int parse_items(void *list, const char *text, const char *limits,
-    int (*add)(void *list, const char *item, const char *limits))
-{
-    if (text[0] == '\0' || strcmp(text, "none") == 0) return 1;
-    for (const char *c = text;;) {
-        char item[ITEM_SIZE];
-        const size_t length = strcspn(c, ",");
-        if (length >= sizeof item) return 0;
-        memcpy(item, c, length);
-        item[length] = '\0';
-        if (!add(list, item, limits)) return 0;
-        if (c[length] == '\0') return 1;
-        c += length + 1;
-    }
-}
-
-/* Whether text is UTF-8, as a configuration file must be. */
-static int is_text(const char *text)
-{
-    json_t *const string = json_string(text);
-    json_decref(string);
-    return string != NULL;
-}
-
-/* Whether a network is a file; what is neither that nor known is left to who makes it. */
-static int is_network_file(const char *name)
-{
-    for (int i = 0; i < ewc_network_known_count(); i++)
-        if (strcmp(name, ewc_network_known_name(i)) == 0) return 0;
-    return strchr(name, '/') != NULL || access(name, F_OK) == 0;
-}
-
-static ewc_status set_row(ewc_run_options *options, const struct row *row, const char *value)
-{
-    void *const field = (char *)options + row->offset;
-    switch (row->type) {
-    case EWC_OPTION_INTEGER: {
-        int64_t x = EWC_OPTION_AUTO;
-        const int is_word = takes_auto(row) && strcmp(value, "auto") == 0;
-        if (!is_word && (!ewci_parse_integer(&x, value) || !in_range(row, x))) break;
-        *(int64_t *)field = x;
-        if (x > 0 && field == &options->epochs) options->iterations = 0;
-        if (x > 0 && field == &options->iterations) options->epochs = 0;
-        return EWC_OK;
-    }
-    case EWC_OPTION_REAL: {
-        double x;
-        if (!ewci_parse_real(&x, value) || !within(x, row->limits)) break;
-        *(double *)field = x;
-        return EWC_OK;
-    }
-    case EWC_OPTION_FLAG: {
-        const int x = find_choice("false|true", value);
-        if (x < 0) break;
-        *(int *)field = x;
-        return EWC_OK;
-    }
-    case EWC_OPTION_CHOICE: {
-        const int x = find_choice(row->limits, value);
-        if (x < 0) break;
-        *(int *)field = x;
-        return EWC_OK;
-    }
-    case EWC_OPTION_TEXT: {
-        char path[EWC_OPTION_TEXT_SIZE];
-        const char *text = value;
-        const int is_path = field == options->data_dir || field == options->data ||
-                            field == options->sequence || field == options->init_from ||
-                            field == options->init_map ||
-                            (field == options->network && is_network_file(value));
-        if (is_path && value[0] != '\0') { /* a run is used elsewhere, too */
-            if (!ewci_path_absolute(path, sizeof path, value)) break;
-            text = path;
-        }
-        const size_t length = strlen(text);
-        if (length >= EWC_OPTION_TEXT_SIZE || !is_text(text)) break;
-        memcpy(field, text, length + 1);
-        return EWC_OK;
-    }
-    case EWC_OPTION_LIST: {
-        ewc_option_list list = {0};
-        if (!parse_items(&list, value, row->limits, add_integer)) break;
-        *(ewc_option_list *)field = list;
-        return EWC_OK;
-    }
-    case EWC_OPTION_REALS: {
-        ewc_option_reals list = {0};
-        if (!parse_items(&list, value, row->limits, add_real)) break;
-        *(ewc_option_reals *)field = list;
-        return EWC_OK;
-    }
-    }
-    return bad_value(row, value);
-}
-
-static void get_row(
-    char *buffer, size_t size, const ewc_run_options *options, const struct row *row)
-{
-    const void *const field = (const char *)options + row->offset;
-    switch (row->type) {
-    case EWC_OPTION_INTEGER:
-        if (takes_auto(row) && *(const int64_t *)field == EWC_OPTION_AUTO)
-            snprintf(buffer, size, "auto");
-        else
-            snprintf(buffer, size, "%lld", (long long)*(const int64_t *)field);
-        break;
-    case EWC_OPTION_REAL:
-        ewci_format_real(buffer, size, *(const double *)field);
-        break;
-    case EWC_OPTION_FLAG:
-        snprintf(buffer, size, "%s", *(const int *)field ? "true" : "false");
-        break;
-    case EWC_OPTION_CHOICE: {
-        const char *name = row->limits;
-        const int choice = *(const int *)field;
-        int i = 0;
-        while (i < choice && name[strcspn(name, "|")] == '|') {
-            name += strcspn(name, "|") + 1;
-            i++;
-        }
-        if (i == choice)
-            snprintf(buffer, size, "%.*s", (int)strcspn(name, "|"), name);
-        else
-            snprintf(buffer, size, "%d", choice);
-        break;
-    }
-    case EWC_OPTION_TEXT:
-        snprintf(buffer, size, "%.*s", EWC_OPTION_TEXT_SIZE - 1, (const char *)field);
-        break;
-    case EWC_OPTION_LIST: {
-        const ewc_option_list *const list = field;
-        const int64_t count = list->count < EWC_OPTION_LIST_MAX ? list->count : EWC_OPTION_LIST_MAX;
-        size_t used = (size_t)snprintf(buffer, size, "%s", count <= 0 ? "none" : "");
-        for (int64_t i = 0; i < count && used < size; i++)
-            used += (size_t)snprintf(
-                buffer + used, size - used, "%s%lld", i > 0 ? "," : "", (long long)list->items[i]);
-        break;
-    }
-    case EWC_OPTION_REALS: {
-        const ewc_option_reals *const list = field;
-        const int64_t count =
-            list->count < EWC_OPTION_REALS_MAX ? list->count : EWC_OPTION_REALS_MAX;
-        size_t used = (size_t)snprintf(buffer, size, "%s", count <= 0 ? "none" : "");
-        for (int64_t i = 0; i < count && used < size; i++) {
-            char item[ITEM_SIZE];
-            ewci_format_real(item, sizeof item, list->items[i]);
-            used += (size_t)snprintf(buffer + used, size - used, "%s%s", i > 0 ? "," : "", item);
-        }
-        break;
-    }
-    }
 }
 
 /* ---- The caller's struct, which may be an older and shorter one ---- */
@@ -441,7 +181,7 @@ static void set_defaults(ewc_run_options *options)
     memset(options, 0, sizeof *options);
     options->struct_size = sizeof *options;
     for (int i = 0; i < ROWS; i++)
-        (void)set_row(options, &rows[i], rows[i].initial); /* a test sets each once more */
+        (void)ewci_option_set(options, &rows[i], rows[i].initial); /* a test sets each once more */
 }
 
 ewc_status ewci_options_import(
@@ -459,10 +199,10 @@ static ewc_status check_lost(const ewc_run_options *options, size_t size)
     for (int i = 0; i < ROWS; i++) {
         char value[VALUE_SIZE], initial[VALUE_SIZE], key[EWC_OPTION_KEY_SIZE];
         if (rows[i].offset < size) continue;
-        get_row(value, sizeof value, options, &rows[i]);
-        get_row(initial, sizeof initial, &defaults, &rows[i]);
+        ewci_option_get(value, sizeof value, options, &rows[i]);
+        ewci_option_get(initial, sizeof initial, &defaults, &rows[i]);
         if (strcmp(value, initial) == 0) continue;
-        spell_key(key, rows[i].field);
+        ewci_option_key(key, rows[i].field);
         return ewci_fail(EWC_ERR_CONFIG,
             "%s: %.64s, but this program was built before there was such an option", key, value);
     }
@@ -540,15 +280,15 @@ static void peek(ewc_run_options *options)
 
 static ewc_status set(ewc_run_options *options, const char *key, const char *value)
 {
-    const struct row *row = find_row(key);
+    const ewci_option_row *row = find_row(key);
     if (row == NULL) return unknown_key(key);
     if (strcmp(key, "preset") == 0) return set_preset(options, value);
-    const struct row *const list = list_of(row);
+    const ewci_option_row *const list = list_of(row);
     if (list != NULL) {
         if (strchr(value, ',') != NULL) row = list;
         *(int64_t *)((char *)options + list->offset) = 0; /* its count: what is set last holds */
     }
-    const ewc_status status = set_row(options, row, value);
+    const ewc_status status = ewci_option_set(options, row, value);
     if (status == EWC_OK && strcmp(key, "method") == 0) imply(options);
     if (status == EWC_OK && strcmp(key, "network") == 0) take_back(options);
     if (status == EWC_OK && strcmp(row->field, "class_counts") == 0 &&
@@ -576,9 +316,9 @@ ewc_status ewc_options_get(
     ewc_run_options full;
     const ewc_status status = ewci_options_import(&full, options, "ewc_options_get");
     if (status != EWC_OK) return status;
-    const struct row *const row = find_row(key);
+    const ewci_option_row *const row = find_row(key);
     if (row == NULL) return unknown_key(key);
-    get_row(value, sizeof value, &full, row);
+    ewci_option_get(value, sizeof value, &full, row);
     const size_t length = strlen(value);
     if (length >= size)
         return ewci_fail(
@@ -639,7 +379,8 @@ ewc_status ewc_options_preset(ewc_run_options *options, const char *name)
 /* ---- Configuration files ---- */
 
 /* Sets an option from JSON, by way of the text of a value that has the option's own type. */
-static ewc_status set_json(ewc_run_options *options, const struct row *row, const json_t *value)
+static ewc_status set_json(
+    ewc_run_options *options, const ewci_option_row *row, const json_t *value)
 {
     char text[VALUE_SIZE] = "";
     int good = 0;
@@ -648,7 +389,7 @@ static ewc_status set_json(ewc_run_options *options, const struct row *row, cons
     case EWC_OPTION_INTEGER:
         good = json_is_integer(value);
         if (good) snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
-        if (takes_auto(row) && json_is_string(value) &&
+        if (ewci_option_takes_auto(row) && json_is_string(value) &&
             strcmp(json_string_value(value), "auto") == 0) {
             good = 1;
             snprintf(text, sizeof text, "auto");
@@ -684,8 +425,8 @@ static ewc_status set_json(ewc_run_options *options, const struct row *row, cons
         good = json_is_array(value);
         for (size_t i = 0; good && i < json_array_size(value); i++) {
             const json_t *const item = json_array_get(value, i);
-            char number[ITEM_SIZE];
-            good = json_is_number(item) && used + ITEM_SIZE < sizeof text;
+            char number[EWCI_OPTION_ITEM_SIZE];
+            good = json_is_number(item) && used + EWCI_OPTION_ITEM_SIZE < sizeof text;
             if (!good) break;
             ewci_format_real(number, sizeof number, json_number_value(item));
             used +=
@@ -696,11 +437,11 @@ static ewc_status set_json(ewc_run_options *options, const struct row *row, cons
     }
     if (good) {
         char key[EWC_OPTION_KEY_SIZE];
-        spell_key(key, row->field);
+        ewci_option_key(key, row->field);
         return set(options, key, text);
     }
     char *const shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-    const ewc_status status = bad_value(row, shown != NULL ? shown : "?");
+    const ewc_status status = ewci_option_refuse(row, shown != NULL ? shown : "?");
     free(shown);
     return status;
 }
@@ -723,7 +464,7 @@ ewc_status ewc_options_load_json(ewc_run_options *options, const char *path)
     const json_t *const preset = json_object_get(root, "preset");
     const int chosen = result.preset[0] != '\0'; /* a flag is stronger than the file */
     if (preset != NULL && !json_is_string(preset)) {
-        status = bad_value(find_row("preset"), "not a string");
+        status = ewci_option_refuse(find_row("preset"), "not a string");
     } else if (!chosen && preset != NULL && json_string_length(preset) > 0) {
         status = set_preset(&result, json_string_value(preset));
     }
@@ -735,7 +476,7 @@ ewc_status ewc_options_load_json(ewc_run_options *options, const char *path)
         json_object_foreach(root, key, value)
         {
             if (value == preset || (strcmp(key, "method") == 0) == rest) continue;
-            const struct row *const row = find_row(key);
+            const ewci_option_row *const row = find_row(key);
             status = row == NULL ? unknown_key(key) : set_json(&result, row, value);
             if (status != EWC_OK) {
                 status = ewci_fail(status, "%s: %s", path, ewc_last_error());
@@ -763,11 +504,11 @@ ewc_status ewc_options_to_json(const ewc_run_options *options, char **text)
     if (out == NULL) return ewci_fail(EWC_ERR_MEMORY, "ewc_options_to_json: out of memory");
     for (int i = 0; i < ROWS; i++) {
         char key[EWC_OPTION_KEY_SIZE], value[VALUE_SIZE];
-        spell_key(key, rows[i].field);
-        get_row(value, sizeof value, &full, &rows[i]);
+        ewci_option_key(key, rows[i].field);
+        ewci_option_get(value, sizeof value, &full, &rows[i]);
         fprintf(out, "%s  \"%s\": ", i == 0 ? "{\n" : ",\n", key);
         if (rows[i].type == EWC_OPTION_TEXT || rows[i].type == EWC_OPTION_CHOICE ||
-            (takes_auto(&rows[i]) && strcmp(value, "auto") == 0)) {
+            (ewci_option_takes_auto(&rows[i]) && strcmp(value, "auto") == 0)) {
             json_t *const string = json_string(value);
             json_dumpf(string, out, JSON_ENCODE_ANY);
             json_decref(string);
@@ -784,62 +525,15 @@ ewc_status ewc_options_to_json(const ewc_run_options *options, char **text)
     return ewci_fail(EWC_ERR_MEMORY, "ewc_options_to_json: out of memory");
 }
 
-/* ---- Values in the struct ---- */
-
-/* Whether a value that was written into the struct is one that set_row would write. */
-static ewc_status check_row(const ewc_run_options *options, const struct row *row)
-{
-    const void *const field = (const char *)options + row->offset;
-    char text[VALUE_SIZE];
-    int good = 0;
-    switch (row->type) {
-    case EWC_OPTION_INTEGER:
-        good = in_range(row, *(const int64_t *)field) ||
-               (takes_auto(row) && *(const int64_t *)field == EWC_OPTION_AUTO);
-        break;
-    case EWC_OPTION_REAL:
-        good = within(*(const double *)field, row->limits);
-        break;
-    case EWC_OPTION_FLAG:
-        good = *(const int *)field == 0 || *(const int *)field == 1;
-        break;
-    case EWC_OPTION_CHOICE:
-        get_row(text, sizeof text, options, row);
-        good = *(const int *)field >= 0 && find_choice(row->limits, text) == *(const int *)field;
-        break;
-    case EWC_OPTION_TEXT:
-        good = memchr(field, '\0', EWC_OPTION_TEXT_SIZE) != NULL && is_text(field);
-        break;
-    case EWC_OPTION_LIST: {
-        const ewc_option_list *const list = field;
-        good = list->count >= 0 && list->count <= EWC_OPTION_LIST_MAX;
-        for (int64_t i = 0; good && i < list->count; i++)
-            good = within((double)list->items[i], row->limits);
-        break;
-    }
-    case EWC_OPTION_REALS: {
-        const ewc_option_reals *const list = field;
-        good = list->count >= 0 && list->count <= EWC_OPTION_REALS_MAX;
-        for (int64_t i = 0; good && i < list->count; i++)
-            good = within(list->items[i], row->limits);
-        break;
-    }
-    }
-    if (good) return EWC_OK;
-    get_row(text, sizeof text, options, row);
-    if (row->type == EWC_OPTION_FLAG) snprintf(text, sizeof text, "%d", *(const int *)field);
-    return bad_value(row, text);
-}
-
 ewc_status ewci_options_check_values(const ewc_run_options *options)
 {
     ewc_status status = EWC_OK;
     for (int i = 0; i < ROWS && status == EWC_OK; i++)
-        status = check_row(options, &rows[i]);
+        status = ewci_option_check(options, &rows[i]);
     return status;
 }
 
 void ewci_options_spell(char *text, size_t size, const ewc_run_options *options, const char *key)
 {
-    get_row(text, size, options, find_row(key));
+    ewci_option_get(text, size, options, find_row(key));
 }
