@@ -1352,6 +1352,25 @@ TEST_P(LayerOps, AcceptNothing)
     }
 }
 
+/* The taps of a kernel lie on the stack of the CPU's operations. */
+TEST_P(LayerOps, KernelsOfTooManyPlacesAreRefusedByTheCpu)
+{
+    if (!HasHostMemory()) GTEST_SKIP() << "the CPU's limit";
+    const ewck_conv fits = Channels(Geometry({1, 1024}, {1, 1}, {0, 0}, {1, 1}, {0, 0}), 1, 1, 1);
+    CheckConvForward(be, fits, 1, true, EWCK_ACTIVATION_NONE, false, true);
+    CheckConvBackwardData(be, fits, 1, true);
+    CheckConvBackwardWeight(be, fits, 1, 1, EWCK_MODE_SQUARE, true, true);
+    Buffer<float> x(be, 2048, 3.0f), y(be, 2048, 4.0f);
+    for (const auto &kernel : std::vector<std::array<int64_t, 2>>{{1, 1025}, {25, 41}}) {
+        const ewck_conv c = Channels(Geometry(kernel, {1, 1}, {0, 0}, {1, 1}, {0, 0}), 1, 1, 1);
+        EXPECT_EQ(EWC_ERR_ARGUMENT, ops->conv_forward(be, y, nullptr, x, x, nullptr, &c, 1, 0, x));
+        EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "expected at most 1024 places"));
+        EXPECT_EQ(EWC_ERR_ARGUMENT, ops->conv_backward_data(be, y, x, x, &c, 1, x));
+        EXPECT_EQ(EWC_ERR_ARGUMENT,
+            ops->conv_backward_weight(be, y, nullptr, x, x, &c, 1, 1, EWCK_MODE_SQUARE, x));
+    }
+}
+
 TEST_P(LayerOps, RefuseWhatTheirCommentsExclude)
 {
     Buffer<float> x(be, 64, 3.0f), y(be, 64, 4.0f);
