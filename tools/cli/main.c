@@ -92,8 +92,8 @@ static const cli_flag predict_flags[] = {
     {"split", EWC_OPTION_TEXT, "train|test",
         "of a set that has both (default test; of one that has no test rows, train)"},
     {"out", EWC_OPTION_TEXT, "FILE",
-        "where to write: .csv, or .npy with the fields class and probability (default CSV on "
-        "stdout)"},
+        "where to write: .csv, or .npy with the fields class, probability and row (default CSV "
+        "on stdout)"},
     END};
 static const cli_flag fisher_flags[] = {
     {"task", EWC_OPTION_TEXT, "N", "of this task, from 1 (default the last that was learnt)"},
@@ -161,8 +161,8 @@ static const cli_verb verbs[] = {
     {"predict", "RUN|FILE", "the class that a finished run's model takes each row of some data for",
         "RUN is a run's folder, FILE a checkpoint. Rows are those of "
         "--data, or of --dataset, or else those that the run was tested on, of a sequence those of "
-        "the task's own set; each gets its class and the probability of every class, or what its "
-        "targets are.",
+        "the task's own set; each, by its place in the set, gets its class and the probability of "
+        "every class, or what its targets are.",
         predict_keys, predict_flags, NULL, cli_predict},
     {"fisher", "RUN|FILE", "Fisher information of a model that was trained, here or elsewhere",
         "RUN is a run's folder, FILE safetensors of any program. Without a run the data is one "
