@@ -554,33 +554,52 @@ TEST_P(LayerOps, ConvBackwardWeightOfManySamples)
     }
 }
 
+namespace
+{
+/* What the three operations on a convolution of random values make in `bytes` of scratch; before()
+ * is called with that before each. */
+template <typename Before>
+std::vector<std::vector<float>> RunConv(
+    ewc_backend *be, const ewck_conv &c, int64_t rows, size_t bytes, Before before)
+{
+    Rng rng(7);
+    const auto x = rng.Uniforms(rows * reference::InSize(c), -1, 1);
+    const auto d = rng.Uniforms(rows * reference::OutSize(c), -1, 1);
+    const auto w = rng.Uniforms(reference::WeightSize(c), -1, 1);
+    Buffer<float> d_x(be, x), d_d(be, d), d_w(be, w);
+    Buffer<float> y(be, (int64_t)d.size(), kNan), dx(be, (int64_t)x.size(), kNan);
+    Buffer<float> g(be, (int64_t)w.size(), 0.0f);
+    Scratch memory(be, bytes);
+    before(memory);
+    EXPECT_OK(be->ops->conv_forward(
+        be, y, nullptr, d_x, d_w, nullptr, &c, rows, EWCK_ACTIVATION_NONE, memory));
+    before(memory);
+    EXPECT_OK(be->ops->conv_backward_data(be, dx, d_d, d_w, &c, rows, memory));
+    before(memory);
+    EXPECT_OK(be->ops->conv_backward_weight(
+        be, g, nullptr, d_d, d_x, &c, 1, rows, EWCK_MODE_SQUARE, memory));
+    return {y.Read(), dx.Read(), g.Read()};
+}
+
+void ExpectSame(
+    const std::vector<std::vector<float>> &got, const std::vector<std::vector<float>> &want)
+{
+    ASSERT_EQ(want.size(), got.size());
+    for (size_t i = 0; i < want.size(); i++)
+        ExpectBits(("result " + std::to_string(i)).c_str(), got[i], want[i]);
+}
+} // namespace
+
 /* Memory for more rows than there are in the last batch is no other result. */
 TEST_P(LayerOps, ConvOfASmallerBatchInTheMemoryOfALargerOne)
 {
     const ewck_conv c = Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {4, 3}), 5, 7, 1);
     const int64_t rows = 9;
-    Rng rng(7);
-    const auto x = rng.Uniforms(rows * reference::InSize(c), -1, 1);
-    const auto d = rng.Uniforms(rows * reference::OutSize(c), -1, 1);
-    const auto w = rng.Uniforms(reference::WeightSize(c), -1, 1);
+    const auto nothing = [](Scratch &) {};
     for (const Products &products : AllProducts()) {
         Use(products);
-        std::vector<std::vector<float>> found;
-        for (const int64_t room : {rows, 10 * rows}) {
-            Buffer<float> d_x(be, x), d_d(be, d), d_w(be, w);
-            Buffer<float> y(be, (int64_t)d.size(), kNan), dx(be, (int64_t)x.size(), kNan);
-            Buffer<float> g(be, (int64_t)w.size(), 0.0f);
-            Scratch memory(be, ops->conv_memory(be, &c, room, room));
-            EXPECT_OK(ops->conv_forward(
-                be, y, nullptr, d_x, d_w, nullptr, &c, rows, EWCK_ACTIVATION_NONE, memory));
-            EXPECT_OK(ops->conv_backward_data(be, dx, d_d, d_w, &c, rows, memory));
-            EXPECT_OK(ops->conv_backward_weight(
-                be, g, nullptr, d_d, d_x, &c, 1, rows, EWCK_MODE_SQUARE, memory));
-            for (Buffer<float> *out : {&y, &dx, &g})
-                found.push_back(out->Read());
-        }
-        for (size_t i = 0; i < 3; i++)
-            ExpectBits("same", found[3 + i], found[i]);
+        ExpectSame(RunConv(be, c, rows, ops->conv_memory(be, &c, rows, rows), nothing),
+            RunConv(be, c, rows, ops->conv_memory(be, &c, 10 * rows, 10 * rows), nothing));
     }
 }
 
@@ -611,8 +630,16 @@ TEST_P(LayerOps, FewerRowsNeedNoMoreMemory)
  * wider than a vector and narrower, rows that fill one and do not. */
 TEST_P(LayerOps, ConvInTheMemoryOfAnother)
 {
-    const ewck_conv before = Channels(Geometry({1, 1}, {1, 1}, {0, 0}, {1, 1}, {9, 8}), 80, 70, 1);
-    const int64_t rows = 2;
+    const ewck_conv other = Channels(Geometry({1, 1}, {1, 1}, {0, 0}, {1, 1}, {9, 8}), 80, 70, 1);
+    const int64_t rows = 2, values = rows * reference::InSize(other); /* more than of all else */
+    const auto soil = [&](Scratch &memory) {
+        Buffer<float> full(be, values, 9.0f), out(be, values, 0.0f);
+        EXPECT_OK(ops->conv_forward(
+            be, out, nullptr, full, full, nullptr, &other, rows, EWCK_ACTIVATION_NONE, memory));
+        EXPECT_OK(ops->conv_backward_data(be, out, full, full, &other, rows, memory));
+        EXPECT_OK(ops->conv_backward_weight(
+            be, out, nullptr, full, full, &other, 1, rows, EWCK_MODE_SQUARE, memory));
+    };
     for (const Products &products : AllProducts())
         for (const int64_t width :
             HasHostMemory() ? Vec<int64_t>{3, 6, 14, 23, 40} : Vec<int64_t>{6})
@@ -621,41 +648,10 @@ TEST_P(LayerOps, ConvInTheMemoryOfAnother)
                     Geometry({3, 3}, {stride, stride}, {1, 1}, {1, 1}, {4, width}), 5, 7, 1);
                 SCOPED_TRACE(Describe(c));
                 Use(products);
-                Rng rng(7);
-                const auto x = rng.Uniforms(rows * reference::InSize(c), -1, 1);
-                const auto d = rng.Uniforms(rows * reference::OutSize(c), -1, 1);
-                const auto w = rng.Uniforms(reference::WeightSize(c), -1, 1);
-                std::vector<std::vector<float>> found;
-                for (const bool is_soiled : {false, true}) {
-                    Scratch memory(be, std::max(ops->conv_memory(be, &c, rows, rows),
-                                           ops->conv_memory(be, &before, rows, rows)));
-                    Buffer<float> d_x(be, x), d_d(be, d), d_w(be, w);
-                    Buffer<float> y(be, (int64_t)d.size(), kNan), dx(be, (int64_t)x.size(), kNan);
-                    Buffer<float> g(be, (int64_t)w.size(), 0.0f);
-                    const auto soil = [&] {
-                        if (!is_soiled) return;
-                        Buffer<float> full(be, rows * reference::InSize(before), 9.0f);
-                        Buffer<float> out(be, rows * reference::InSize(before), 0.0f);
-                        EXPECT_OK(ops->conv_forward(be, out, nullptr, full, full, nullptr, &before,
-                            rows, EWCK_ACTIVATION_NONE, memory));
-                        EXPECT_OK(
-                            ops->conv_backward_data(be, out, full, full, &before, rows, memory));
-                        EXPECT_OK(ops->conv_backward_weight(be, out, nullptr, full, full, &before,
-                            1, rows, EWCK_MODE_SQUARE, memory));
-                    };
-                    soil();
-                    EXPECT_OK(ops->conv_forward(
-                        be, y, nullptr, d_x, d_w, nullptr, &c, rows, EWCK_ACTIVATION_NONE, memory));
-                    soil();
-                    EXPECT_OK(ops->conv_backward_data(be, dx, d_d, d_w, &c, rows, memory));
-                    soil();
-                    EXPECT_OK(ops->conv_backward_weight(
-                        be, g, nullptr, d_d, d_x, &c, 1, rows, EWCK_MODE_SQUARE, memory));
-                    for (Buffer<float> *out : {&y, &dx, &g})
-                        found.push_back(out->Read());
-                }
-                for (size_t i = 0; i < 3; i++)
-                    ExpectBits("same", found[3 + i], found[i]);
+                const size_t bytes = std::max(
+                    ops->conv_memory(be, &c, rows, rows), ops->conv_memory(be, &other, rows, rows));
+                ExpectSame(RunConv(be, c, rows, bytes, [](Scratch &) {}),
+                    RunConv(be, c, rows, bytes, soil));
             }
 }
 
@@ -1248,14 +1244,6 @@ std::vector<std::vector<float>> Everything(ewc_backend *be, int64_t rows)
         }
     }
     return out;
-}
-
-void ExpectSame(
-    const std::vector<std::vector<float>> &got, const std::vector<std::vector<float>> &want)
-{
-    ASSERT_EQ(want.size(), got.size());
-    for (size_t i = 0; i < want.size(); i++)
-        ExpectBits(("result " + std::to_string(i)).c_str(), got[i], want[i]);
 }
 } // namespace
 
