@@ -10,6 +10,7 @@
 #include "check.hpp"
 #include "host/backend/backend_cpu.h"
 #include "host/backend/backend_ops.h"
+#include "sanitizers.hpp"
 
 #ifdef EWC_TEST_EMULATION
 #include "emulation/emulated_backend.h"
@@ -28,12 +29,14 @@ inline std::vector<std::string> Subjects()
 #endif
 }
 
-/* All of these, and the CPU with the instruction sets that it has, too, but would not choose. */
+/* All of these, and the CPU with the instruction sets that it has, too, but would not choose; their
+ * threads do the same. */
 inline std::vector<std::string> SubjectsOfOperations()
 {
     std::vector<std::string> subjects = Subjects();
 #ifdef __x86_64__
     __builtin_cpu_init();
+    if (kRacesOnly) return subjects;
     if (__builtin_cpu_supports("avx512f")) subjects.push_back("cpu-x86-64-v3");
     if (__builtin_cpu_supports("avx2")) subjects.push_back("cpu-x86-64");
 #endif
