@@ -21,6 +21,7 @@ static int64_t padded(int64_t n)
 {
     return (n + kEight - 1) / kEight * kEight;
 }
+
 /* ---- Planes of samples, and of weights ---- */
 
 /* Places times padded channels of some samples' groups: (samples, groups, places, pad). Behind

@@ -10,6 +10,99 @@
 
 enum { TILE = 2 * LANES }; /* positions that are made at once */
 
+/* ---- Planes with a border of zeros ---- */
+
+/* At least a vector of them. */
+static float *write_zeros(float *to, int64_t n)
+{
+    store(to, (vec){0});
+    if (n > LANES) memset(to + LANES, 0, (size_t)(n - LANES) * sizeof *to);
+    return to + n;
+}
+
+/* to (rows, channels, padded) from in (rows, channels, size); the border is zero. Rows are copied
+ * in whole vectors: what is too much is written again, and behind the planes there is room for it.
+ */
+static void pad_samples(float *to, const float *in, const frame *f, int64_t rows)
+{
+    const int64_t width = f->size[1], after = f->padded[1] - f->before[1] - width;
+    const float *const end = in + rows * f->channels * f->size[0] * width;
+    for (int64_t plane = 0; plane < rows * f->channels; plane++) {
+        to = write_zeros(to, f->before[0] * f->padded[1]);
+        for (int64_t y = 0; y < f->size[0]; y++, in += width) {
+            to = write_zeros(to, f->before[1]);
+            if (end - in >= copied_over(width))
+                copy_over(to, in, width);
+            else
+                memcpy(to, in, (size_t)width * sizeof *to);
+            to = write_zeros(to + width, after);
+        }
+        to = write_zeros(to, (f->padded[0] - f->before[0] - f->size[0]) * f->padded[1]);
+    }
+}
+
+/* ---- From positions to places ---- */
+
+/* Positions that follow each other in a row of the grid of one sample. */
+typedef struct run {
+    int64_t from; /* place of the first in the padded planes of its group's first channel */
+    int64_t at;   /* its place in the output, likewise */
+    int64_t count;
+} run;
+
+/* A grid of positions (size) in each sample. */
+typedef struct grid {
+    int64_t size[2];
+    int64_t step[2];     /* places in the input from one to the next */
+    int64_t out_step[2]; /* and in the output, */
+    int64_t origin[2];   /* from here on */
+} grid;
+
+/* to (taps) rows of `pitch`: what each of the runs' positions sees through each tap of a channel.
+ * In whole vectors where the next runs overwrite what is too much; behind the planes there is room
+ * to read. */
+static void unfold(float *to, int64_t pitch, const float *plane, const int64_t *offset,
+    int64_t taps, const run *runs, int64_t count, int64_t step)
+{
+    int64_t all = 0;
+    for (int64_t i = 0; i < count; i++)
+        all += runs[i].count;
+    for (int64_t t = 0; t < taps; t++) {
+        float *row = to + t * pitch, *const end = row + all;
+        for (int64_t i = 0; i < count; row += runs[i++].count) {
+            const float *const from = plane + runs[i].from + offset[t];
+            const int there_is_room = end - row >= copied_over(runs[i].count);
+            if (step == 1 && there_is_room)
+                copy_over(row, from, runs[i].count);
+            else if (step == 2 && there_is_room)
+                copy_even_over(row, from, runs[i].count);
+            else
+                for (int64_t j = 0; j < runs[i].count; j++)
+                    row[j] = from[j * step];
+        }
+    }
+}
+
+/* The runs of positions [first, first + count) of a group of samples; in_sample and out_sample:
+ * floats from one sample to the next. Returns how many. */
+static int64_t find_runs(run *runs, const grid *g, int64_t pitch, int64_t out_pitch,
+    int64_t in_sample, int64_t out_sample, int64_t first, int64_t count)
+{
+    int64_t found = 0;
+    while (count > 0) {
+        const int64_t x = first % g->size[1], line = first / g->size[1];
+        const int64_t y = line % g->size[0], sample = line / g->size[0];
+        const int64_t length = min_i64(g->size[1] - x, count);
+        runs[found++] = (run){.from = sample * in_sample + y * g->step[0] * pitch + x * g->step[1],
+            .at = sample * out_sample + (g->origin[0] + y * g->out_step[0]) * out_pitch +
+                  g->origin[1] + x * g->out_step[1],
+            .count = length};
+        first += length;
+        count -= length;
+    }
+    return found;
+}
+
 /* ---- Forward, and back to the input ---- */
 
 /* What a tile multiplies by the weights of (channel, tap): a panel (channels, taps, TILE), or, with
