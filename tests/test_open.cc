@@ -688,6 +688,7 @@ TEST_F(Open, WrongBytesGetTheirSentence)
         {"csv", "a.csv", ",u,label\nred,1,a\n", "columns of 0 and 1: column 1"},
         {"csv", "a.csv", "a2345678901234567890123\u00e9\u00e9,u,label\nred,big,a\n",
             "columns of 0 and 1: a2345678901234567890123, u"},
+        {"csv", "a.csv", Bytes(25, '\xa9') + ",u,label\nred,1,a\n", "0 and 1: column 1"},
         {"csv", "a.csv", "label,u,v,w,x\na,1,p,q,r\n", "columns of 0 and 1: v, w, x"},
         {"csv", "a.csv", "label,u,v,w,x\na,o,p,q,r\n", "columns of 0 and 1: u, v, w, ..."},
         {"csv", "a.csv", "u,v,label\n1,2,\n", "line 2: an empty label"},

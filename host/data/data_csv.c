@@ -329,7 +329,7 @@ static int spell_column(char *out, size_t size, const table *t, int64_t column)
         name += strlen(name) + 1;
     size_t length = name ? strlen(name) : 0;
     if (length > SHOWN)
-        for (length = SHOWN; (name[length] & 0xc0) == 0x80;) /* not within a character */
+        for (length = SHOWN; length > 0 && (name[length] & 0xc0) == 0x80;) /* not in a character */
             length--;
     const int written = length > 0 ? snprintf(out, size, "%.*s", (int)length, name)
                                    : snprintf(out, size, "column %lld", (long long)column + 1);
