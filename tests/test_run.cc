@@ -1303,6 +1303,11 @@ TEST_F(WholeRun, RefusesMoreMemoryThanThereIs)
     Set("hidden", "2000,2000");
     EXPECT_FAILS(EWC_ERR_CONFIG, "hidden: ", ewc_run_create(&run, &o, nullptr));
     EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "no batch would fit")) << ewc_last_error();
+    WriteFile(folder / "net.json", R"({"layers": [{"type": "linear", "units": 100000}]})");
+    Set("hidden", "400,400");
+    Set("network", (folder / "net.json").c_str());
+    EXPECT_FAILS(EWC_ERR_CONFIG, "network: ", ewc_run_create(&run, &o, nullptr));
+    EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "no batch would fit")) << ewc_last_error();
     setenv("EWC_MEMORY_LIMIT", "no number", 1);
     ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
     EXPECT_GT(plan.limit, 8u << 20);

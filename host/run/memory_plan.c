@@ -102,6 +102,7 @@ static double mebibytes(uint64_t bytes)
 ewc_status ewci_run_check_plan(const ewc_run *run)
 {
     const ewc_memory_plan *const plan = &run->plan;
+    const char *const size = run->options.network[0] != '\0' ? "network" : "hidden";
     char parts[320], advice[64] = "no batch would fit";
     size_t used = 0;
     if (plan->batch == run->options.batch) return EWC_OK;
@@ -117,7 +118,7 @@ ewc_status ewci_run_check_plan(const ewc_run *run)
     if (plan->batch > 0)
         snprintf(advice, sizeof advice, "--batch %lld would fit", (long long)plan->batch);
     return ewci_fail(EWC_ERR_CONFIG, "%s: %.1f MiB are needed (%s), %.1f are there: %s",
-        plan->batch > 0 ? "batch" : "hidden", mebibytes(needed(run)), parts, mebibytes(plan->limit),
+        plan->batch > 0 ? "batch" : size, mebibytes(needed(run)), parts, mebibytes(plan->limit),
         advice);
 }
 
