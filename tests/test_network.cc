@@ -372,6 +372,8 @@ TEST(Network, FilesAreRead)
         ewc_network_create(&network, path.c_str(), 3, 32, 32, 10));
     EXPECT_FAILS(EWC_ERR_CONFIG, "cn: neither a network nor a file, did you mean cnn?",
         ewc_network_create(&network, "cn", 3, 32, 32, 10));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "did you mean resnet18-reduced?",
+        ewc_network_create(&network, "resnet18", 3, 32, 32, 10));
     EXPECT_FAILS(EWC_ERR_CONFIG, "transformer: neither a network nor a file",
         ewc_network_create(&network, "transformer", 3, 32, 32, 10));
     EXPECT_FAILS(

@@ -330,6 +330,9 @@ TEST(Options, UnknownKeysNameTheNearest)
     const char *const names[] = {"train", "eval", "data"};
     EXPECT_EQ(1, ewc_options_nearest(nearest, "trian", names, 3));
     EXPECT_STREQ("train", nearest);
+    const char *const networks[] = {"lenet5", "resnet18-reduced", "resnet18-reduced-2", "resnet19"};
+    EXPECT_EQ(1, ewc_options_nearest(nearest, "resnet18", networks, 4));
+    EXPECT_STREQ("resnet18-reduced", nearest) << "begins with it";
     EXPECT_EQ(0, ewc_options_nearest(nearest, "xyzzy", names, 3));
     EXPECT_EQ(0, ewc_options_nearest(nearest, "", names, 3));
 }

@@ -79,7 +79,7 @@ static const ewci_option_row *list_of(const ewci_option_row *row)
     return NULL;
 }
 
-enum { NEAREST_MAX = 128 };
+enum { NEAREST_MAX = 128, BEGIN_MIN = 3 };
 
 /* Edit distance (Levenshtein) of two names of less than NEAREST_MAX characters. */
 static int edit_distance(const char *a, const char *b)
@@ -108,7 +108,8 @@ int ewci_nearest(const char *name, const char *const *names, int count, size_t m
     int out = -1;
     for (int i = 0; i < count && length < NEAREST_MAX; i++) {
         if (strlen(names[i]) >= (most < NEAREST_MAX ? most : NEAREST_MAX)) continue;
-        const int distance = edit_distance(name, names[i]);
+        const int begins = length >= BEGIN_MIN && strncmp(name, names[i], length) == 0;
+        const int distance = edit_distance(name, names[i]) - (begins ? NEAREST_MAX : 0);
         if (distance >= best) continue;
         best = distance;
         out = i;

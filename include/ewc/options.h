@@ -327,8 +327,8 @@ EWC_API ewc_status ewc_options_set(ewc_run_options *options, const char *key, co
 EWC_API ewc_status ewc_options_get(
     const ewc_run_options *options, const char *key, char *buffer, size_t size);
 
-/* Finds the one of `count` names that is nearest to `name` in edit distance, and copies it to `out`
- * (EWC_OPTION_KEY_SIZE bytes): 1; 0 if none is near. */
+/* Finds the one of `count` names that is nearest to `name` in edit distance, before all others one
+ * that begins with it, and copies it to `out` (EWC_OPTION_KEY_SIZE bytes): 1; 0 if none is near. */
 EWC_API int ewc_options_nearest(char *out, const char *name, const char *const *names, int count);
 
 /* Sets what a configuration file holds: one JSON object of keys and values, of the option's own
