@@ -1314,6 +1314,47 @@ struct Outcome {
 };
 } // namespace
 
+/* A norm at the input keeps what its batches are, whatever the weights. At the end of a second task
+ * it has kept that of the first alone, or of the second, or of both: with momentum 1/2 a quarter of
+ * the first after two steps. */
+TEST_P(Layers, StatisticsAcrossTasksAreAsAsked)
+{
+    const Case c = {R"([{"type":"batch-norm","momentum":0.5}])", {1, 2, 4, 4}, 3};
+    const auto task = TaskOptions(EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 2);
+    Vec<float> first, of[3];
+    for (int64_t kind = EWC_BATCH_NORM_SHARED; kind <= EWC_BATCH_NORM_RESET; kind++) {
+        World world(be, c, 20, task, c.outputs);
+        ewc_model *const model = world.subject.model.get();
+        const ewc_optimizer_options step = EWC_OPTIMIZER_OPTIONS_DEFAULTS;
+        ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
+        o.batch = 10;
+        o.batch_norm = kind;
+        const auto optimizer = Make(ewc_optimizer_create, model, &step);
+        const auto trainer =
+            Make(ewc_trainer_create, model, world.tasks.get(), optimizer.get(), nullptr, &o);
+        const auto statistics = [&] {
+            const Vec<float> all = ReadWeights(model);
+            return Vec<float>(all.begin() + model->trained, all.end());
+        };
+        EXPECT_OK(ewc_trainer_train(trainer.get(), 0));
+        if (kind == EWC_BATCH_NORM_SHARED) first = statistics();
+        ExpectBits("after the first task", statistics(), first);
+        EXPECT_OK(ewc_trainer_train(trainer.get(), 1));
+        of[kind] = statistics();
+    }
+    ASSERT_EQ(4u, first.size()); /* two means, two variances */
+    ExpectBits("frozen", of[EWC_BATCH_NORM_FREEZE], first);
+    float largest = 0.0f;
+    for (size_t i = 0; i < first.size(); i++) {
+        const float untrained = i < 2 ? 0.0f : 1.0f;
+        largest = std::max(largest, std::fabs(first[i] - untrained));
+        EXPECT_NEAR(0.25f * (first[i] - untrained),
+            of[EWC_BATCH_NORM_SHARED][i] - of[EWC_BATCH_NORM_RESET][i], 1e-5f)
+            << i;
+    }
+    EXPECT_GT(largest, 0.1f) << "else near is nothing";
+}
+
 /* Every method trains a network with batches' norms, to the same bits each time; statistics move
  * in training, and no method takes them for weights. */
 TEST_P(Layers, EveryMethodTrains)
