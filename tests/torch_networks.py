@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The networks lenet5, cnn, resnet18-reduced and one with layer norms in PyTorch, and weights to and from them:
+"""The networks lenet5, cnn, resnet18-reduced, one with layer norms, one with all other layers of images and
+positions, and one of words in PyTorch, and weights to and from them:
 
   torch_networks.py FOLDER NAME
 
@@ -117,8 +118,45 @@ class LayerNorms(nn.Module):
         return self.head(self.ln3(self.fc1(x)))
 
 
+class Positions(nn.Module):
+    """Convolutions in groups, dilated and by channel, then layers of each of twelve positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, 2, 1)
+        self.gn1 = nn.GroupNorm(4, 8)
+        self.conv2 = nn.Conv2d(8, 12, 3, padding=2, dilation=2, groups=4, bias=False)
+        self.body = nn.Module()
+        self.body.conv1 = nn.Conv2d(12, 12, (3, 5), padding="same", groups=12)
+        self.body.conv2 = nn.Conv2d(12, 12, 1)
+        self.fc1 = nn.Linear(64, 10)
+        self.ln1 = nn.LayerNorm(10)
+        self.head = nn.Linear(10, 10)
+        for norm in self.gn1, self.ln1:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -0.3, 0.3)
+
+    def forward(self, x):
+        x = torch.tanh(self.conv2(F.silu(self.gn1(self.conv1(x)))))
+        x = F.avg_pool2d(x, 2)
+        x = F.relu(x + self.body.conv2(F.silu(self.body.conv1(x))))
+        return self.head(self.ln1(F.silu(self.fc1(x.reshape(-1, 12, 64)))).mean(1))
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed1 = nn.Embedding(16, 4)
+        self.fc1 = nn.Linear(4, 6)
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, x):
+        x = self.embed1(x.flatten(1).long().clamp(0, 15))
+        return self.head(torch.tanh(self.fc1(x)).mean(1))
+
+
 NETWORKS = {"lenet5": Lenet5, "cnn": Cnn, "resnet18-reduced": ReducedResNet18,
-            "layer-norms": LayerNorms}
+            "layer-norms": LayerNorms, "positions": Positions, "words": Words}
 
 
 def write(folder, path, tensor):
