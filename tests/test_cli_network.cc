@@ -132,7 +132,7 @@ TEST_F(Cli, ANetworkIsTrained)
     const Words data = {"--dataset", "custom", "--data-dir", folder.path(), "--device", "cpu"};
     Words sweep = {"sweep", "lambda=1", "--network", file, "--tasks", "2", "--iterations", "3",
         "--batch", "10", "--fisher-samples", "10", "--validation", "20", "--method", "ewc",
-        "--fisher-overlap", "--out", "sweep", "--json"};
+        "--fisher-overlap", "--batch-norm", "freeze", "--out", "sweep", "--json"};
     sweep.insert(sweep.end(), data.begin(), data.end());
     const Outcome trained = Ewc(sweep);
     ASSERT_EQ(0, trained.code) << trained.err;
@@ -152,6 +152,9 @@ TEST_F(Cli, ANetworkIsTrained)
     const std::string record = ReadFile(run + "/metrics.jsonl");
     EXPECT_NE(std::string::npos, record.find("\"stage.0.bn1.weight\":{\"trace\""));
     EXPECT_EQ(std::string::npos, record.find("running_mean"));
+    EXPECT_NE(
+        std::string::npos, record.substr(0, record.find('\n')).find("\"batch_norm\":\"freeze\""))
+        << record;
 
     const Outcome reported = Ewc({"report", run});
     EXPECT_EQ(0, reported.code) << reported.err;
@@ -169,5 +172,53 @@ TEST_F(Cli, ANetworkIsTrained)
     const Outcome other = Ewc({"eval", run});
     EXPECT_EQ(3, other.code) << other.err;
     EXPECT_NE(std::string::npos, other.err.find("tensor head.weight is")) << other.err;
+}
+
+/* A table of words is learnt: which of two a row of six begins with. What are no words is refused
+ * before there is a run. */
+TEST_F(Cli, WordsAreNumbers)
+{
+    const std::string file = folder / "net.json", table = folder / "words.csv";
+    const auto embedding = [&](int vocabulary) {
+        WriteFile(file, R"({"layers": [{"type": "embedding", "vocabulary": )" +
+                            std::to_string(vocabulary) + R"(, "width": 4},
+            {"type": "linear", "units": 8, "activation": "silu"}, {"type": "global-mean-pool"}]})");
+    };
+    std::string rows = "a,b,c,d,e,f,label\n";
+    for (int i = 0; i < 240; i++) {
+        rows += std::to_string(i % 4);
+        for (int k = 1; k < 6; k++)
+            rows += "," + std::to_string(4 + i * (k + 3) % 13);
+        rows += "," + std::to_string(i % 4) + "\n";
+    }
+    WriteFile(table, rows);
+    const auto train = [&](const Words &more) {
+        Words words = {"train", "--network", file, "--kind", "split", "--scenario", "task",
+            "--tasks", "2", "--epochs", "30", "--batch", "8", "--device", "cpu", "--out", "words"};
+        words.insert(words.end(), more.begin(), more.end());
+        return Ewc(words);
+    };
+    const Words data = {"--data", table};
+    embedding(16);
+    Outcome refused = train(data);
+    EXPECT_EQ(2, refused.code);
+    EXPECT_NE(std::string::npos,
+        refused.err.find("--network: task 1 has inputs from 0 to 16, expected the numbers of the "
+                         "embedding's words, 0 to 15"))
+        << refused.err;
+    embedding(17);
+    refused = train({"--data", table, "--standardize"});
+    EXPECT_EQ(2, refused.code);
+    EXPECT_NE(std::string::npos, refused.err.find("scaled each by itself")) << refused.err;
+    refused = train({"--dataset", "custom", "--data-dir", folder.path()});
+    EXPECT_EQ(2, refused.code);
+    EXPECT_NE(std::string::npos, refused.err.find("bytes divided by 255")) << refused.err;
+    EXPECT_FALSE(std::filesystem::exists(folder / "words"));
+    const Outcome trained = train(data);
+    ASSERT_EQ(0, trained.code) << trained.err;
+    const Json result = ParseJson(ReadFile(folder / "words/result.json"));
+    const json_t *const last = json_array_get(json_object_get(result.get(), "accuracy"), 1);
+    for (size_t t = 0; t < 2; t++)
+        EXPECT_GT(json_number_value(json_array_get(last, t)), 0.9);
 }
 } // namespace

@@ -196,8 +196,9 @@ typedef struct ewc_train_options {
 /* Brings model, tasks, optimizer and consolidation state together; all are borrowed. `state` NULL:
  * fine-tuning. All memory is taken here, none inside a step.
  * @return EWC_OK; EWC_ERR_ARGUMENT: an option out of range, inputs or outputs of model and tasks
- *         differ, a likelihood of what the tasks do not have, or one but softmax beside
- *         distillation or class weights; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ *         differ, an embedding's inputs are not the numbers of its words, a likelihood of what the
+ *         tasks do not have, or one but softmax beside distillation or class weights;
+ *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *tasks,
     ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *options);
 EWC_API void ewc_trainer_free(ewc_trainer *trainer);

@@ -133,7 +133,8 @@ static const char *const network_layers[][2] = {
     {"batch-norm", "the same, and momentum 0.1"},
     {"residual", "layers; shortcut (a list; none: the identity), activation of their sum"},
     {"linear", "units; bias true, activation none; of each position of a sequence"},
-    {"embedding", "vocabulary, width; at the input, whose values are the numbers of words"},
+    {"embedding", "vocabulary, width; at the input, whose values are the numbers of words, 0 to "
+                  "vocabulary - 1, and no bytes"},
     {"sequence", "positions: the values as so many, one after the other"},
     {"flatten", "the values as one vector, as linear sees an image anyway"},
     {"dropout", "p"},
