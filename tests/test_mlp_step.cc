@@ -716,8 +716,9 @@ static void Hidden(Plan &plan, std::vector<int64_t> widths)
 }
 
 /* 33 steps in launches of 32 and 1, each behind one that writes the blocks; one clears the loss at
- * the beginning and one at the report. What does not fit is made of kernels, the first batch of a
- * launch gathered by one more. */
+ * the beginning and one at the report. Its blocks wait for each other four times a step, and once
+ * a launch. What does not fit is made of kernels, the first batch of a launch gathered by one more.
+ */
 TEST(ResidentStepsOnEmulation, AreOneKernel)
 {
     const struct {
@@ -771,6 +772,8 @@ TEST(ResidentStepsOnEmulation, AreOneKernel)
             EXPECT_EQ(
                 (other.fits ? launches : kernels) + launches + 2, after.launches - before.launches);
             EXPECT_EQ(1u, after.downloads.count - before.downloads.count);
+            EXPECT_EQ(
+                other.fits ? 4 * steps + launches : 0, after.grid_barriers - before.grid_barriers);
         });
         ewc_backend_free(be);
     }

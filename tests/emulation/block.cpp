@@ -759,6 +759,7 @@ void run_together(const std::function<void()> &thread_body, size_t shared_bytes,
             end_block(true);
             return;
         }
+        statistics.grid_barriers++;
         while (!parked.empty() && !is_sticky()) {
             if (knobs.random_order) std::swap(parked.back(), parked[random_below(parked.size())]);
             block = std::move(parked.back().block);

@@ -64,6 +64,7 @@ struct Statistics {
     uint64_t waits;                     /* of the host: cudaMemcpy, cuda*Synchronize, cudaFree */
     uint64_t allocations;               /* of device memory */
     uint64_t blocks, threads, switches; /* of what has run: blocks, CUDA threads, between those */
+    uint64_t grid_barriers;             /* that a grid has passed as a whole */
 };
 extern Statistics statistics; /* since reset() */
 
