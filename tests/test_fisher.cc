@@ -189,6 +189,7 @@ TEST_P(Fisher, ToleranceDropsTheRowsThatItSays)
                 const auto plain =
                     reference::FisherWithTolerance(net, weights, samples, window, tolerance);
                 for (const int64_t batch : {0, 50}) {
+                    if (kRacesOnly && batch == 0 && c.train > 50) continue; /* as of more batches */
                     const Vec<float> got = ComputeWith(0, tolerance, batch);
                     if (want.rows == 0)
                         ExpectBits("F", got, Vec<float>(got.size(), 0.0f));
@@ -434,6 +435,7 @@ TEST_P(FisherBf16x3, MatchesPerSampleLoop)
 
 TEST_P(FisherBf16x3, RespectsTheScenarioAndTheKind)
 {
+    SKIP_UNDER_SANITIZERS();
     DataShape data_shape;
     data_shape.classes = 6;
     for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})

@@ -1007,6 +1007,7 @@ TEST_P(Layers, FisherOfATaskMatchesThePerSampleLoop)
 
 TEST_P(Layers, FisherWithAToleranceMatchesThePerSampleLoop)
 {
+    SKIP_UNDER_SANITIZERS();
     double kept = 0.0, dropped = 0.0;
     for (const Case &c : kCases) {
         if (c.outputs == 2) continue; /* one row a sample */
@@ -1061,6 +1062,7 @@ TEST_P(Layers, FisherKnowsTheHeads)
 /* Of a batch's size F has the last digits only. */
 TEST_P(Layers, FisherDoesNotSeeBatches)
 {
+    SKIP_UNDER_SANITIZERS();
     for (const Case &c : {kCases[3], kCases[12], kCases[16], kCases[23]})
         for (const ewc_estimator estimator : {EWC_FISHER_EXACT, EWC_FISHER_SAMPLED,
                  EWC_FISHER_EMPIRICAL, EWC_FISHER_ARGMAX, EWC_FISHER_SENSITIVITY}) {
@@ -1088,6 +1090,7 @@ constexpr Case kHeavy = {
  * each. */
 TEST_P(Layers, FisherKeepsNoGradientOfASample)
 {
+    SKIP_UNDER_SANITIZERS();
     World world(be, kHeavy, 256);
     const double parameters = (double)world.subject.net.parameters;
     ASSERT_GT(parameters, 36000.0);
@@ -1104,6 +1107,7 @@ TEST_P(Layers, FisherKeepsNoGradientOfASample)
  * threads: its sums would show it. */
 TEST(LayersOnCpu, FisherTakesFewSamplesAtATime)
 {
+    if (kRacesOnly) GTEST_SKIP() << "bytes that are only counted";
     const Case c = {R"([{"type":"conv","filters":64,"kernel":3,"padding":1}])", {1, 3, 32, 32}, 2};
     uint64_t first = 0;
     for (const int threads : {1, 3}) {

@@ -645,6 +645,7 @@ TEST_P(MlpStep, OptionsAreThoseOfThePlainPath)
 
 TEST_P(MlpStep, SameSeedSameBits)
 {
+    SKIP_UNDER_SANITIZERS();
     const Plan plan;
     const End one = RunPlan(be, plan, EWC_PRECISION_BF16X3),
               two = RunPlan(be, plan, EWC_PRECISION_BF16X3);
@@ -929,6 +930,7 @@ TEST(TaskEndOnEmulation, CostsTheSameAfterManyTasks)
 
 TEST_P(MlpStep, OnlyWhatCanHasThem)
 {
+    SKIP_UNDER_SANITIZERS();
     const struct {
         const char *name;
         bool has;
