@@ -476,6 +476,47 @@ TEST(Options, PresetsPassAndStartFromDefaults)
     EXPECT_EQ(EWC_ERR_CONFIG, ewc_options_preset(&o, ""));
 }
 
+/* What says all of an option that the preset has set takes its place; what was set otherwise stays,
+ * and is refused. */
+TEST(Options, WhatAPresetHasSetGivesWay)
+{
+    const auto set = [](ewc_run_options &o, const char *preset, const char *key,
+                         const char *value) {
+        o = Defaults();
+        EXPECT_OK(ewc_options_preset(&o, preset));
+        EXPECT_OK(ewc_options_set(&o, key, value));
+    };
+    const ewc_run_options plain = Defaults();
+    ewc_run_options o;
+    set(o, "split-cifar10", "data", "/rows.csv");
+    EXPECT_EQ(plain.dataset, o.dataset);
+    EXPECT_EQ(EWC_TASKS_SPLIT, o.kind);
+    EXPECT_STREQ("cnn", o.network);
+    EXPECT_OK(ewc_options_check(&o));
+    set(o, "split-cifar100", "sequence", "/none.json");
+    EXPECT_EQ(plain.kind, o.kind);
+    EXPECT_EQ(plain.classes_per_task, o.classes_per_task);
+    EXPECT_NE(plain.dataset, o.dataset);
+    EXPECT_OK(ewc_options_check(&o));
+    set(o, "permuted-mnist-1024", "network", "lenet5");
+    EXPECT_EQ(Get(plain, "hidden"), Get(o, "hidden"));
+    EXPECT_EQ(2, o.pad);
+    EXPECT_OK(ewc_options_check(&o));
+    set(o, "permuted-mnist-1024", "sequence", "/none.json");
+    EXPECT_EQ(0, o.pad);
+    EXPECT_OK(ewc_options_check(&o));
+
+    set(o, "permuted-mnist-1024", "network", "");
+    EXPECT_EQ("1000,1000", Get(o, "hidden"));
+    set(o, "permuted-mnist-1024", "hidden", "30");
+    EXPECT_OK(ewc_options_set(&o, "network", "lenet5"));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "hidden: 30, expected 400,400 beside", ewc_options_check(&o));
+    o = Defaults();
+    EXPECT_OK(ewc_options_set(&o, "kind", "split"));
+    EXPECT_OK(ewc_options_set(&o, "sequence", "/none.json"));
+    EXPECT_FAILS(EWC_ERR_CONFIG, "kind: split, expected permuted", ewc_options_check(&o));
+}
+
 /* The longest text of a list is within what ewc_options_get promises. */
 TEST(Options, ManyLongNumbersAreWritten)
 {

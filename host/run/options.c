@@ -259,6 +259,24 @@ static void imply(ewc_run_options *o)
 static ewc_status set_preset(ewc_run_options *options, const char *name);
 static ewc_status set(ewc_run_options *options, const char *key, const char *value);
 
+/* What the preset has set, and option `key` says, is as without a preset. */
+static ewc_status give_way(ewc_run_options *options, const char *key)
+{
+    const char *const *other = ewci_options_said_by(key);
+    ewc_run_options of_preset, defaults;
+    if (other == NULL || options->preset[0] == '\0') return EWC_OK;
+    set_defaults(&defaults);
+    ewc_status status = set_preset(&of_preset, options->preset);
+    for (; status == EWC_OK && *other != NULL; other++) {
+        char now[VALUE_SIZE], preset[VALUE_SIZE], initial[VALUE_SIZE];
+        ewci_options_spell(now, sizeof now, options, *other);
+        ewci_options_spell(preset, sizeof preset, &of_preset, *other);
+        ewci_options_spell(initial, sizeof initial, &defaults, *other);
+        if (strcmp(now, preset) == 0) status = set(options, *other, initial);
+    }
+    return status;
+}
+
 /* What a file of tasks says of their number and scenario. Where it cannot be read nothing changes:
  * who makes the run says why. */
 static void peek(ewc_run_options *options)
@@ -289,7 +307,8 @@ static ewc_status set(ewc_run_options *options, const char *key, const char *val
         if (strchr(value, ',') != NULL) row = list;
         *(int64_t *)((char *)options + list->offset) = 0; /* its count: what is set last holds */
     }
-    const ewc_status status = ewci_option_set(options, row, value);
+    ewc_status status = ewci_option_set(options, row, value);
+    if (status == EWC_OK && *value != '\0') status = give_way(options, key);
     if (status == EWC_OK && strcmp(key, "method") == 0) imply(options);
     if (status == EWC_OK && strcmp(key, "network") == 0) take_back(options);
     if (status == EWC_OK && strcmp(row->field, "class_counts") == 0 &&
@@ -352,12 +371,12 @@ static ewc_status set_preset(ewc_run_options *options, const char *name)
         names[i] = presets[i].name;
         if (strcmp(name, names[i]) != 0) continue;
         set_defaults(options);
-        snprintf(options->preset, sizeof options->preset, "%s", name);
         for (int k = 0; presets[i].settings[k][0] != NULL; k++) {
             const char *const *const setting = presets[i].settings[k];
             const ewc_status status = set(options, setting[0], setting[1]);
             if (status != EWC_OK) return status;
         }
+        snprintf(options->preset, sizeof options->preset, "%s", name);
         return EWC_OK;
     }
     char what[384];

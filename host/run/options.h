@@ -21,6 +21,10 @@ ewc_status ewci_options_check_values(const ewc_run_options *options);
 enum { EWCI_OPTION_VALUE_SIZE = 2 * EWC_OPTION_TEXT_SIZE };
 void ewci_options_spell(char *text, size_t size, const ewc_run_options *options, const char *key);
 
+/* The options, up to a NULL, all of which option `key` says, so that they have their defaults
+ * beside it: of a sequence for instance the kind of its tasks. NULL: it says of no others. */
+const char *const *ewci_options_said_by(const char *key);
+
 /* The one of `count` names, of less than `most` bytes, that is nearest to `name` in edit distance,
  * before all others one that begins with it; -1: none is near. */
 int ewci_nearest(const char *name, const char *const *names, int count, size_t most);

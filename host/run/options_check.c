@@ -17,38 +17,47 @@ static int is_device(const char *name)
     return strncmp(name, "cuda:", 5) == 0 && ewci_parse_integer(&index, name + 5) && index >= 0;
 }
 
-/* Options that another one says all of must be as they were; `beside` ends the sentence. */
+const char *const *ewci_options_said_by(const char *key)
+{
+    static const char *const data[] = {"dataset", NULL};
+    static const char *const sequence[] = {"kind", "pad", "permute-first", "permute-size",
+        "max-angle", "classes-per-task", "shuffle-classes", "class-counts", NULL};
+    static const char *const network[] = {
+        "hidden", "activation", "dropout-input", "dropout-hidden", NULL};
+    return strcmp(key, "data") == 0       ? data
+           : strcmp(key, "sequence") == 0 ? sequence
+           : strcmp(key, "network") == 0  ? network
+                                          : NULL;
+}
+
+/* What option `key` says must be as it was; `beside` ends the sentence. */
 static ewc_status check_defaults(
-    const ewc_run_options *options, const char *const *keys, size_t count, const char *beside)
+    const ewc_run_options *options, const char *key, const char *beside)
 {
     ewc_run_options defaults;
     (void)ewci_options_import(&defaults, NULL, "ewc_options_check"); /* nothing can fail */
-    for (size_t i = 0; i < count; i++) {
+    for (const char *const *other = ewci_options_said_by(key); *other != NULL; other++) {
         char value[VALUE_SIZE], initial[VALUE_SIZE];
-        ewci_options_spell(value, sizeof value, options, keys[i]);
-        ewci_options_spell(initial, sizeof initial, &defaults, keys[i]);
+        ewci_options_spell(value, sizeof value, options, *other);
+        ewci_options_spell(initial, sizeof initial, &defaults, *other);
         if (strcmp(value, initial) != 0)
-            return ewci_fail(EWC_ERR_CONFIG, "%s: %.64s, expected %s beside %s", keys[i], value,
-                initial, beside);
+            return ewci_fail(
+                EWC_ERR_CONFIG, "%s: %.64s, expected %s beside %s", *other, value, initial, beside);
     }
     return EWC_OK;
 }
 
 static ewc_status check_sequence(const ewc_run_options *options)
 {
-    static const char *const keys[] = {"kind", "pad", "permute-first", "permute-size", "max-angle",
-        "classes-per-task", "shuffle-classes", "class-counts"};
-    return check_defaults(
-        options, keys, sizeof keys / sizeof keys[0], "sequence, which says what its tasks are");
+    return check_defaults(options, "sequence", "sequence, which says what its tasks are");
 }
 
 static ewc_status check_network(const ewc_run_options *options)
 {
-    static const char *const keys[] = {"hidden", "activation", "dropout-input", "dropout-hidden"};
     char beside[256];
     snprintf(
         beside, sizeof beside, "network %.160s, which says what its layers are", options->network);
-    return check_defaults(options, keys, sizeof keys / sizeof keys[0], beside);
+    return check_defaults(options, "network", beside);
 }
 
 /* Whether a known set has classes enough. */

@@ -314,9 +314,10 @@ EWC_API ewc_status ewc_options_preset(ewc_run_options *options, const char *name
 /* Sets one option from text. Numbers are decimal and complete: "1e400", "0x10", "1,5" and "" are
  * refused. Setting epochs above 0 sets iterations to 0, and the other way round; setting method to
  * dropout sets what is 0 of dropout_input and dropout_hidden (both) to 0.2 and 0.5, patience to 5
- * and validation to 5000, but no dropout beside a network, whose layers say their own; the paths of
- * files are made absolute; setting preset is ewc_options_preset. The sentence of an error begins
- * with the key.
+ * and validation to 5000, but no dropout beside a network, whose layers say their own; setting
+ * data, sequence or network sets what the preset has set and that option says, as dataset, kind and
+ * hidden, to its default; the paths of files are made absolute; setting preset is
+ * ewc_options_preset. The sentence of an error begins with the key.
  * @return EWC_OK; EWC_ERR_CONFIG: an unknown key, with the nearest known one; a value out of limits
  *         (the option keeps its value) */
 EWC_API ewc_status ewc_options_set(ewc_run_options *options, const char *key, const char *value);
