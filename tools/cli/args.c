@@ -187,6 +187,14 @@ static int is_own(const cli_verb *verb, const ewc_option_info *info)
     return 0;
 }
 
+static int refuse_value(const cli_args *args, const char *key, const char *value)
+{
+    const char *const sentence = cli_last_error();
+    if (strcmp(args->verb->name, "sweep") == 0 && strchr(value, ',') != NULL)
+        return cli_usage("sweep", "%s; several of them are %s=%s", sentence, key, value);
+    return cli_usage(args->verb->name, "%s", sentence);
+}
+
 int cli_apply_flags(const cli_args *args, ewc_run_options *options)
 {
     ewc_option_info info;
@@ -196,7 +204,7 @@ int cli_apply_flags(const cli_args *args, ewc_run_options *options)
                 strcmp(info.key, "method") == 0 || is_own(args->verb, &info))
                 continue;
             if (ewc_options_set(options, info.key, args->values[k]) != EWC_OK)
-                return cli_usage(args->verb->name, "%s", cli_last_error());
+                return refuse_value(args, info.key, args->values[k]);
         }
     }
     return 0;

@@ -65,12 +65,18 @@ static size_t function_length(const char *text)
     return strncmp(text + length, ": ", 2) == 0 ? length + 2 : 0;
 }
 
+/* Whether a clause of the sentence begins at `at`. */
+static int begins_clause(const char *sentence, const char *at)
+{
+    return at == sentence ||
+           (at - sentence >= 2 && at[-1] == ' ' && (at[-2] == ':' || at[-2] == '?'));
+}
+
 void cli_spell(char *out, size_t size, const char *sentence)
 {
     size_t used = 0;
     for (const char *c = sentence; *c != '\0' && used + 1 < size;) {
-        const int begins = c == sentence || (c - sentence >= 2 && c[-2] == ':' && c[-1] == ' ');
-        const size_t skipped = begins ? function_length(c) : 0;
+        const size_t skipped = begins_clause(sentence, c) ? function_length(c) : 0;
         if (skipped == 0)
             out[used++] = *c++;
         else
@@ -101,9 +107,7 @@ const char *cli_last_sentence(void)
 static int begins_with_key(const char *sentence, const char *at)
 {
     char key[EWC_OPTION_KEY_SIZE];
-    const int begins =
-        at == sentence || (at - sentence >= 2 && at[-1] == ' ' && (at[-2] == ':' || at[-2] == '?'));
-    const size_t length = begins ? strcspn(at, " ") : 0;
+    const size_t length = begins_clause(sentence, at) ? strcspn(at, " ") : 0;
     if (length == 0 || length >= sizeof key || at[length] != ' ') return 0;
     snprintf(key, sizeof key, "%.*s", (int)length, at);
     return strchr(key, '-') != NULL && is_flag(key);
