@@ -9,6 +9,7 @@
 #include <zlib.h>
 
 #include "ewc/checkpoint.h"
+#include "host/network/model.h"
 #include "support/files.hpp"
 #include "support/world.hpp"
 
@@ -161,6 +162,7 @@ TEST_P(Checkpoint, WithoutStateLeavesAnEmptyOne)
     EXPECT_EQ(0, ReadState(state.get()).info.tasks);
     for (const float s : ReadState(state.get()).s)
         EXPECT_EQ(0.0f, s);
+    ExpectBits("mu", ReadState(state.get()).mu, weights);
 }
 
 TEST_P(Checkpoint, StateMayBeLeftOutWhenLoading)
@@ -575,6 +577,29 @@ TEST_P(Checkpoint, ValuesThatCannotBeAreRefused)
     std::memcpy(&file[file.size() - (size_t)(2 * n - 2) * 4], &negative, 4);
     WriteFile(path, file);
     ExpectRefused(EWC_ERR_NONFINITE, "S is negative");
+}
+
+/* Neither weights nor EWC state, and what lies there stays. */
+TEST_P(Checkpoint, NumbersThatAreNotFiniteAreNotSaved)
+{
+    ASSERT_OK(ewc_checkpoint_save(path.c_str(), model.get(), state.get()));
+    const std::string before = ReadFile(path);
+    const std::vector<float> good = ReadWeights(model.get());
+    std::vector<float> bad = good;
+    bad[3] = NAN;
+    const auto put = [&](const std::vector<float> &weights) { /* as training would */
+        return be->ops->upload(be, model->theta, weights.data(), (size_t)n * sizeof(float));
+    };
+    EXPECT_OK(put(bad));
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "weights or EWC state are not finite",
+        ewc_checkpoint_save(path.c_str(), model.get(), nullptr));
+    Handle<ewc_fisher> nothing = Make(ewc_fisher_create, model.get());
+    EXPECT_OK(ewc_fisher_fill(nothing.get(), 0.0f));
+    EXPECT_OK(ewc_consolidation_fold(state.get(), nothing.get())); /* mu is the weights, r is 0 */
+    EXPECT_OK(put(good));
+    EXPECT_FAILS(EWC_ERR_NONFINITE, "weights or EWC state are not finite",
+        ewc_checkpoint_save(path.c_str(), model.get(), state.get()));
+    EXPECT_TRUE(before == ReadFile(path));
 }
 
 TEST_P(Checkpoint, BadArgumentsAndPlaces)

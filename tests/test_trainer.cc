@@ -1970,6 +1970,7 @@ TEST_P(Trainer, TellsWhatHappens)
     Log log;
     log.Listen(plan);
     plan.train.iterations = 10;
+    plan.train.schedule = EWC_SCHEDULE_COSINE;
     plan.train.report_every = 4;
     plan.train.eval_every = 5;
     Sequence run(be, plan);
@@ -1986,7 +1987,8 @@ TEST_P(Trainer, TellsWhatHappens)
             EXPECT_TRUE(e.step == 4 || e.step == 8 || e.step == 10) << e.step;
             EXPECT_EQ(10, e.steps);
             EXPECT_EQ((e.step - 1) / 3, e.epoch); /* 3 full batches of 25 in 96 */
-            EXPECT_NEAR(0.1, e.lr, 1e-7);
+            const double turned = std::acos(-1.0) * (double)(e.step - 1) / 10.0;
+            EXPECT_NEAR(0.05 * (1.0 + std::cos(turned)), e.lr, 1e-7) << "of the step made";
             EXPECT_TRUE(std::isfinite(e.loss) && e.loss > 0.0);
         }
         if (e.kind == EWC_EVENT_EVALUATED) {
