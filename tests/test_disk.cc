@@ -143,6 +143,7 @@ class Disk : public ::testing::Test
     Folder folder;
     std::string out = folder / "run";
     std::vector<std::string> want;
+    const char *tasks = "2";
 
     void SetUp() override
     {
@@ -158,7 +159,7 @@ class Disk : public ::testing::Test
         ewc_run_options o;
         EXPECT_OK(ewc_options_init(&o, sizeof o));
         const std::pair<const char *, std::string> values[] = {{"dataset", "custom"},
-            {"data-dir", folder.path()}, {"device", "cpu"}, {"threads", "1"}, {"tasks", "2"},
+            {"data-dir", folder.path()}, {"device", "cpu"}, {"threads", "1"}, {"tasks", tasks},
             {"hidden", "3"}, {"iterations", "4"}, {"batch", "8"}, {"fisher-samples", "8"},
             {"eval-samples", "8"}, {"report-every", "2"}, {"checkpoint-every", "2"},
             {"keep", "all"}, {"out", path}};
@@ -324,6 +325,50 @@ TEST_F(Disk, FullForGood)
         for (const std::string &line : full.said)
             EXPECT_NE(std::string::npos, line.find("No space left on device")) << line;
     }
+}
+
+/* Of the models of tasks that are late the last one is kept, and written when that can be. */
+TEST_F(Disk, TheLastModelIsLate)
+{
+    tasks = "3";
+    Fault until_the_end = {Whose::Writer, What::Fail, EIO, 1, kNever, "mkdir"};
+    until_the_end.last = Run(until_the_end, 0).calls;
+    while (until_the_end.last > 0 && Run(until_the_end, 0).status != EWC_OK)
+        until_the_end.last--;
+    EXPECT_GE(until_the_end.last, 3);
+    const auto is_there = [&](const char *name) { return fs::exists(out + "/checkpoint/" + name); };
+    EXPECT_FALSE(is_there("task-0001.safetensors"));
+    EXPECT_TRUE(is_there("task-0002.safetensors"));
+    EXPECT_TRUE(is_there("task-0003.safetensors"));
+}
+
+/* Where the end cannot be written, all that was trained is in a state. */
+TEST_F(Disk, AnEndThatCannotBeWritten)
+{
+    const Fault none = {Whose::Run, What::Fail, ENOSPC, kNever, kNever, "rename"};
+    const long renames = Run(none, 0).calls;
+    EXPECT_EQ(
+        EWC_ERR_IO, Run({Whose::Run, What::Fail, ENOSPC, renames, kNever, "rename"}, 0).status);
+    ASSERT_TRUE(ewc_run_is_resumable(out.c_str()));
+    int events = 0;
+    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+    callbacks.event_user = &events;
+    callbacks.on_event = [](void *user, const ewc_event *) { return ++*(int *)user * 0; };
+    ewc_run *run = nullptr;
+    ASSERT_OK(ewc_run_resume(&run, out.c_str(), nullptr, &callbacks));
+    EXPECT_OK(ewc_run_execute(run));
+    ewc_run_free(run);
+    EXPECT_EQ(0, events);
+}
+
+/* A state says how long its record is, which must be on the disk before. */
+TEST_F(Disk, NoStateWithoutItsRecord)
+{
+    const Outcome dies = Run({Whose::Writer, What::Fail, EIO, 1, kNever, "fdatasync"}, 12);
+    ASSERT_TRUE(dies.killed);
+    ASSERT_EQ(1u, dies.said.size());
+    EXPECT_NE(std::string::npos, dies.said[0].find("metrics.jsonl: cannot sync")) << dies.said[0];
+    EXPECT_FALSE(ewc_run_is_resumable(out.c_str()));
 }
 
 /* What the run itself writes: it goes on where the file is written again, else it ends, and from

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Runs that stop and go on: what comes of them is what comes of runs that do not stop. */
+#include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <thread>
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -160,7 +162,8 @@ TEST_F(Resume, FromEveryEventOfEveryMethod)
     const std::vector<Settings> cases = {
         {{"method", "sgd"}, {"optimizer", "sgd"}, {"momentum", "0.9"}},
         {{"method", "ewc"}, {"fisher-overlap", "true"}},
-        {{"method", "ewc"}, {"epochs", "1"}, {"dropout-hidden", "0.5"}, {"schedule", "cosine"}},
+        {{"method", "ewc"}, {"epochs", "1"}, {"dropout-hidden", "0.5"}, {"schedule", "cosine"},
+            {"eval-samples", "auto"}},
         {{"method", "ewc-online"}, {"gamma", "0.5"}, {"estimator", "sampled"},
             {"reset-optimizer", "true"}},
         {{"method", "l2"}},
@@ -416,9 +419,20 @@ TEST_F(Resume, StatesThatAreDamaged)
         const std::string said = Said(o.out);
         EXPECT_NE(std::string::npos, said.find("going on from the state before")) << said;
     }
-    WriteFile(newest, ReadFile(states + "00000003.safetensors")); /* whole, but another one */
-    std::string said = Said(o.out);
-    EXPECT_NE(std::string::npos, said.find(", the manifest has ")) << said;
+    Settings slower = settings;
+    slower.push_back({"lr", "0.0005"});
+    const ewc_run_options other = Options(slower);
+    Stop there;
+    there.at = 11;
+    ASSERT_EQ(EWC_ERR_STOPPED, Begin(other, &there));
+    const std::string alike = ReadFile(std::string(other.out) + "/resume/00000001.safetensors");
+    EXPECT_EQ(good.size(), alike.size());
+    std::string said;
+    for (const std::string &whole_one : {ReadFile(states + "00000003.safetensors"), alike}) {
+        WriteFile(newest, whole_one); /* but another one */
+        said = Said(o.out);
+        EXPECT_NE(std::string::npos, said.find(", the manifest has ")) << said;
+    }
     fs::remove(newest);
     said = Said(o.out);
     EXPECT_NE(std::string::npos, said.find("No such file")) << said;
@@ -430,6 +444,12 @@ TEST_F(Resume, StatesThatAreDamaged)
     WriteFile(manifest, list.substr(0, list.size() / 2));
     said = Said(o.out);
     EXPECT_NE(std::string::npos, said.find("taking the states that lie beside it")) << said;
+    const Json twice = ParseJson(list); /* one state, two times */
+    json_t *const items = json_object_get(twice.get(), "states");
+    json_array_append(items, json_array_get(items, json_array_size(items) - 1));
+    ASSERT_EQ(0, json_dump_file(twice.get(), manifest.c_str(), 0));
+    said = Said(o.out);
+    EXPECT_NE(std::string::npos, said.find("state 3 of the list is none")) << said;
     fs::remove(manifest);
     EXPECT_EQ("", Said(o.out));
     WriteFile(newest, good.substr(0, good.size() - 3));
@@ -450,7 +470,7 @@ TEST_F(Resume, AllTasksAreKeptOnRequest)
     ASSERT_OK(Begin(whole, &never));
     EXPECT_EQ(models, Names(std::string(whole.out) + "/checkpoint"));
 
-    once.at = never.events - 1; /* in the last task */
+    once.at = never.events - 2; /* in the last task */
     ASSERT_EQ(EWC_ERR_STOPPED, Begin(o, &once));
     const std::string out = o.out;
     const Json manifest = ParseJson(ReadFile(out + "/resume/manifest.json"));
@@ -472,6 +492,17 @@ TEST_F(Resume, AllTasksAreKeptOnRequest)
     EXPECT_EQ((std::vector<int64_t>{1, 2, 3}), ends);
     EXPECT_EQ(files, Names(out + "/resume")) << "what the manifest does not have is deleted";
     EXPECT_GE(files.size(), 5u);
+
+    /* Stopped in the last task, once and again, the model is that of the others. */
+    const std::string third = ReadFile(out + "/checkpoint/task-0003.safetensors");
+    EXPECT_TRUE(third == ReadFile(out + "/checkpoint/model.safetensors"));
+    const std::string copy = out + "-copy";
+    fs::copy(out, copy, fs::copy_options::recursive);
+    fs::remove(copy + "/checkpoint/model.safetensors");
+    Stop soon;
+    soon.at = 1;
+    ASSERT_EQ(EWC_ERR_STOPPED, GoOn(copy, &soon));
+    EXPECT_TRUE(third == ReadFile(copy + "/checkpoint/model.safetensors"));
 
     /* The two newest are damaged: on from a task's end. */
     for (size_t i = files.size() - 3; i < files.size() - 1; i++)
@@ -501,6 +532,59 @@ TEST_F(Resume, AllTasksAreKeptOnRequest)
         for (size_t k = 0; k <= t; k++)
             EXPECT_NEAR(json_number_value(json_array_get(row, k)), accuracy[k], 1e-6) << t << k;
     }
+}
+
+TEST_F(Resume, AStateThatIsAskedForIsWrittenOnce)
+{
+    struct Asks {
+        ewc_run *run = nullptr;
+        int events = 0;
+    } asks;
+    const ewc_run_options o = Options({{"method", "sgd"}, {"checkpoint-minutes", "0"}});
+    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+    callbacks.event_user = &asks;
+    callbacks.on_event = [](void *user, const ewc_event *e) {
+        Asks *const a = (Asks *)user;
+        if (e->kind == EWC_EVENT_POLL) return 0;
+        const ewc_status asked = ++a->events == 3 ? ewc_run_save(a->run) : EWC_OK;
+        EXPECT_OK(asked);
+        return (int)(a->events == 9);
+    };
+    ASSERT_OK(ewc_run_create(&asks.run, &o, &callbacks));
+    EXPECT_EQ(EWC_ERR_STOPPED, ewc_run_execute(asks.run));
+    ewc_run_free(asks.run);
+    EXPECT_EQ(
+        (std::vector<std::string>{"00000001.safetensors", "00000002.safetensors", "manifest.json"}),
+        Names(std::string(o.out) + "/resume"));
+}
+
+/* The time that a result tells is that of all parts of a run. */
+TEST_F(Resume, TimeGoesOn)
+{
+    const ewc_run_options o = Options({{"method", "sgd"}, {"tasks", "1"}, {"eval-next", "false"}});
+    struct Waits {
+        int steps = 0;
+    } waits;
+    const auto begin = std::chrono::steady_clock::now();
+    ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+    callbacks.event_user = &waits;
+    callbacks.on_event = [](void *user, const ewc_event *e) {
+        if (e->kind == EWC_EVENT_TASK_BEGIN)
+            std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        return (int)(e->kind == EWC_EVENT_STEP && ++((Waits *)user)->steps == 2);
+    };
+    ewc_run *run = nullptr;
+    ASSERT_OK(ewc_run_create(&run, &o, &callbacks));
+    EXPECT_EQ(EWC_ERR_STOPPED, ewc_run_execute(run));
+    ewc_run_free(run);
+    Stop rest;
+    ASSERT_OK(GoOn(o.out, &rest));
+    const Json result = ParseJson(ReadFile(std::string(o.out) + "/result.json"));
+    const json_t *const seconds = json_object_get(result.get(), "seconds");
+    const double total = json_number_value(json_object_get(seconds, "total"));
+    EXPECT_GE(total, 0.1);
+    EXPECT_LE(
+        total, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
 }
 
 /* What a process left half written when it was killed is gone when another one goes on. */

@@ -126,6 +126,13 @@ TEST_F(WholeRun, AsksNothingThatAModelCannotShow)
             ewc_run_fisher(&fisher, run.get(), model.c_str(), t));
         EXPECT_EQ(nullptr, fisher);
     }
+    ASSERT_OK(consolidate(0, 2));
+    ewc_checkpoint_info info;
+    ASSERT_OK(ewc_checkpoint_describe(out.c_str(), &info, sizeof info));
+    EXPECT_EQ(3, info.tasks);
+    EXPECT_EQ(2, info.trained) << "those whose importance it has";
+    EXPECT_EQ(3 + 2, info.folded);
+    std::filesystem::remove(out);
     Set("lambda", "0");
     EXPECT_FAILS(EWC_ERR_CONFIG, "lambda: 0, expected more", consolidate(0, 1));
     for (const char *const method : {"sgd", "si"}) {
