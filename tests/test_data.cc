@@ -500,6 +500,8 @@ TEST_F(Data, MissingIsNamed)
         ASSERT_OK(ewc_dataset_locate("mnist", folder.path().c_str(), 1, &at, sizeof at));
         EXPECT_EQ(0, at.found);
         EXPECT_NE(nullptr, std::strstr(at.message, kStems[i])) << at.message;
+        fs::remove(folder / kStems[3]);
+        ExpectFileRefused(folder.path(), folder / kStems[i], "is missing"); /* the first one */
     }
     fs::create_directory(folder / kStems[3]); /* a folder is not a file */
     ExpectFileRefused(folder.path(), folder / kStems[3], "is missing");

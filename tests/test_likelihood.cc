@@ -1085,6 +1085,12 @@ TEST_P(TargetFiles, ColumnsOfATable)
     EXPECT_EQ(1, labels.is_binary);
     Expect(EWC_SPLIT_TRAIN, {1, 10.5, 2, 3, -20, 4}, {0, 1});
 
+    WriteFile(set + "/train.csv", "a,b\n1,10.5\n3,0\n");
+    WriteFile(set + "/test.csv", "a,b\n5,1\n");
+    ASSERT_OK(Open(set, kNumbers, "b"));
+    ASSERT_OK(ewc_dataset_describe(data.get(), &labels, sizeof labels));
+    EXPECT_EQ(0, labels.is_binary) << "of the test rows alone";
+
     WriteFile(folder / "plain.csv", "1,2\n3,4\n"); /* without a header */
     ASSERT_OK(Open(folder / "plain.csv", kNumbers, "2", 0.5));
     EXPECT_STREQ("0", ewc_dataset_class_name(data.get(), 0));

@@ -309,6 +309,9 @@ TEST_F(Open, Tables)
     Write(folder / "train.csv", bare);
     Write(folder / "test.csv.gz", bare);
     ExpectSmall(folder.path(), "csv", EWC_ELEMENT_F32, {"7", "7", "-1"});
+    for (const char *file : {"train.csv", "test.csv.gz"}) /* no whole numbers: words */
+        Write(folder / file, "0,1,2,1.5,3\n100,127,5,1,6\n7,8,9,1.0,10\n");
+    ExpectSmall(folder.path(), "csv", EWC_ELEMENT_F32, {"1.5", "1", "1"});
     /* A name of the header goes before the column of that number. */
     options.label_column = "2";
     for (const char *file : {"train.csv", "test.csv.gz"})

@@ -181,6 +181,24 @@ TEST_P(Sequences, TransformsAreWhatTheySay)
                     }
 }
 
+/* One transform of images of two sizes: two maps. */
+TEST_P(Sequences, TheMiddleOfEachSetIsItsOwn)
+{
+    const Source small(1, 4, 5, 2, 3, 2, 1), large(1, 6, 7, 2, 3, 2, 2);
+    const auto a = small.Make(be, "a"), b = large.Make(be, "b");
+    ewc_task of_small = Task(a.get()), of_large = Task(b.get());
+    of_small.crop = of_large.crop = 3;
+    const auto tasks = Make({of_small, of_large, of_small});
+    for (int64_t t = 0; t < 3; t++) {
+        const Source &s = t == 1 ? large : small;
+        std::vector<double> want;
+        for (int64_t row = 0; row < 3; row++)
+            for (int64_t i = 0; i < 9; i++)
+                want.push_back(FeatureOf(s, of_small, row, 0, i / 3, i % 3));
+        ExpectWithin("inputs", ReadTask(tasks.get(), t).inputs, want, 2e-6);
+    }
+}
+
 /* ---- Logits ---- */
 
 TEST_P(Sequences, HeadsOfAnyWidth)
@@ -291,7 +309,7 @@ TEST_P(Sequences, ClassesThatComeUpAgain)
 
 TEST_P(Sequences, RowsAreDrawnByTheSeed)
 {
-    const Source s(1, 3, 3, 4, 200, 40, 6);
+    const Source s(1, 3, 3, 4, 200, 160, 6);
     const auto set = s.Make(be, "a");
     const Numbers some = {1, 3};
     ewc_task task = TaskOf(set.get(), some), all = TaskOf(set.get(), some), most = all;
@@ -302,7 +320,7 @@ TEST_P(Sequences, RowsAreDrawnByTheSeed)
                other = Make({task}, EWC_SCENARIO_DOMAIN, 10, 6);
     EXPECT_EQ(20, ewc_tasks_rows(tasks.get(), 0, EWC_SPLIT_TRAIN));
     EXPECT_EQ(10, ewc_tasks_rows(tasks.get(), 0, EWC_SPLIT_VALIDATION));
-    EXPECT_EQ(20, ewc_tasks_rows(tasks.get(), 0, EWC_SPLIT_TEST)); /* all */
+    EXPECT_EQ(80, ewc_tasks_rows(tasks.get(), 0, EWC_SPLIT_TEST)); /* all */
     const auto rows = [&](ewc_tasks *from, int64_t t) { /* of the whole task, by their content */
         std::vector<int64_t> out;
         const Batch whole = ReadTask(tasks.get(), 1, EWC_SPLIT_TRAIN),

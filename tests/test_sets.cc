@@ -212,6 +212,29 @@ TEST_P(MemorySet, SixtyFiveThousandClasses)
     ExpectRefused(EWC_ERR_DATA, "label \"1000000\" is a class beyond the 65536");
 }
 
+/* The checksum is that of a file of one byte a label for as long as that has room for them. */
+TEST_P(MemorySet, LabelsOfAByte)
+{
+    for (const uint32_t classes : {256u, 257u}) {
+        std::vector<int64_t> all;
+        std::string bytes;
+        for (uint32_t c = 0; c < classes; c++) {
+            all.push_back(c);
+            bytes +=
+                classes > 256 ? std::string{0, 0, (char)(c >> 8), (char)c} : std::string{(char)c};
+        }
+        const std::vector<float> zeros(all.size());
+        source.width = 1;
+        source.floats[0] = source.floats[1] = zeros.data();
+        source.numbers[0] = source.numbers[1] = all.data();
+        source.rows[0] = source.rows[1] = classes;
+        std::string head = Idx({classes}, "");
+        if (classes > 256) head[2] = 0x0c;
+        const ewc_dataset_info info = Describe(Make().get());
+        EXPECT_EQ(Crc(head + bytes), std::string(info.checksum).substr(9, 8)) << classes;
+    }
+}
+
 TEST_P(MemorySet, BadSourcesAreNamed)
 {
     const ewc_dataset_source good = source;
