@@ -322,6 +322,17 @@ TEST_F(CliSaved, PredictNamesTheRowsOfTheSet)
     }
     EXPECT_EQ(40u, seen.size());
 
+    std::string many = "x,y,label\n"; /* more than are predicted at a time */
+    for (int i = 0; i < 4200; i++)
+        many += table.substr(table.find("1,1,dog"), 8);
+    WriteFile(folder / "many.csv", many);
+    const auto lines = ParseCsv(Ewc({"predict", "run", "--data", "many.csv"}).out);
+    ASSERT_EQ(1 + 4200u, lines.size());
+    for (size_t i = 1; i < lines.size(); i++) {
+        ASSERT_EQ(std::to_string(i - 1), lines[i][0]);
+        ASSERT_TRUE(std::equal(lines[i].begin() + 1, lines[i].end(), all[2].begin() + 1)) << i;
+    }
+
     int is_built = 0;
     for (int i = 0; const char *name = ewc_dataset_format(i, &is_built); i++)
         if (std::string(name) == "images") break;

@@ -222,6 +222,45 @@ TEST_P(Predict, AsWhereItWasTrained)
         }
 }
 
+/* A logit that stands for no class of the task is no answer, however large, nor has it a share. */
+TEST_P(Predict, LogitsThatATaskHasNoClassFor)
+{
+    const int64_t counts[] = {3, 2, 1};
+    o.class_counts = counts;
+    MakeWorld({EWC_TASKS_SPLIT, EWC_SCENARIO_DOMAIN});
+    const int64_t outputs = 3;
+    ASSERT_EQ(outputs, ewc_tasks_outputs(tasks.get()));
+    std::vector<float> weights = ReadWeights(model.get());
+    weights.back() = 50.0f; /* the bias of the last logit */
+    WriteWeights(model.get(), weights);
+    Save();
+    const Predictor predictor = Open();
+    ASSERT_NE(nullptr, predictor);
+    for (int64_t t = 0; t < 3; t++) {
+        std::vector<float> inputs((size_t)(kRows * ewc_tasks_inputs(tasks.get())));
+        std::vector<float> logits((size_t)(kRows * outputs));
+        std::vector<float> probabilities((size_t)(kRows * kClasses), -1.0f);
+        std::vector<int32_t> classes((size_t)kRows, -1);
+        ASSERT_OK(ewc_tasks_transform(tasks.get(), t, inputs.data(), images.data(), kRows));
+        ASSERT_OK(ewc_model_predict(model.get(), logits.data(), inputs.data(), kRows));
+        ASSERT_OK(ewc_predictor_predict(
+            predictor.get(), t, probabilities.data(), classes.data(), images.data(), kRows));
+        std::vector<double> want((size_t)(kRows * kClasses));
+        for (int64_t row = 0; row < kRows; row++) {
+            const float *const z = &logits[(size_t)(row * outputs)];
+            double sum = 0.0;
+            for (int64_t k = 0; k < counts[t]; k++)
+                sum += std::exp((double)z[k]);
+            for (int64_t k = 0; k < counts[t]; k++)
+                want[(size_t)(row * kClasses + ewc_tasks_class(tasks.get(), t, k))] =
+                    std::exp((double)z[k]) / sum;
+            const int64_t best = std::max_element(z, z + counts[t]) - z;
+            EXPECT_EQ(ewc_tasks_class(tasks.get(), t, best), classes[(size_t)row]);
+        }
+        ExpectWithin("probabilities", probabilities, want, 1e-6);
+    }
+}
+
 /* Rows beyond one chunk, and none. */
 TEST_P(Predict, ManyRowsAtATime)
 {
