@@ -208,7 +208,15 @@ TEST_F(Cli, AnEarlyEndLeavesWhatIsFinished)
     result = Ewc({"eval", "run"});
     EXPECT_EQ(0, result.code) << result.err;
     EXPECT_NE(std::string::npos, result.out.find("\nlearnt so far: 1 of 2 tasks\n")) << result.out;
-    EXPECT_NE(std::string::npos, Ewc({"eval", "run", "--json"}).out.find("\"learnt\": 1,"));
+    const Json eval = ParseJson(Ewc({"eval", "run", "--json"}).out);
+    const json_t *const accuracy = json_object_get(eval.get(), "accuracy");
+    EXPECT_EQ(1, json_integer_value(json_object_get(eval.get(), "learnt")));
+    ASSERT_EQ(2u, json_array_size(accuracy)) << "of all tasks, and so is their mean";
+    EXPECT_NEAR(json_number_value(json_object_get(eval.get(), "acc")),
+        (json_number_value(json_array_get(accuracy, 0)) +
+            json_number_value(json_array_get(accuracy, 1))) /
+            2,
+        1e-6);
 
     words.insert(words.end(), {"--out", "auto"}); /* the default goes on */
     result = Ewc(words);
@@ -652,9 +660,96 @@ TEST(Terminal, TheTimeLeftHasWhatComesAfterTraining)
     EXPECT_EQ("2:20 left", after(10.0, EWC_EVENT_STEP, 1, 50));
     EXPECT_EQ("2:10 left", after(10.0, EWC_EVENT_STEP, 1, 100));
     EXPECT_EQ("", after(0.0, EWC_EVENT_TASK_END, 1, 100));
+    /* A terminal is told in the middle: twice 20 s and 30 s, and 10 of 30 s. */
+    progress.start -= 20.0;
+    progress.closing -= 20.0;
+    progress.last = -1e9;
+    progress.terminal = 1;
+    ewc_event middle = {};
+    middle.kind = EWC_EVENT_FISHER;
+    middle.task = 1;
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(0, cli_progress_event(&progress, &middle));
+    const std::string line = testing::internal::GetCapturedStderr();
+    EXPECT_NE(std::string::npos, line.find("  1:50 left")) << line;
+    progress.terminal = progress.shown = 0;
     /* Now 45 s on the average. */
-    EXPECT_EQ("2:10 left", after(60.0, EWC_EVENT_EVALUATED, 1, 100));
+    EXPECT_EQ("2:10 left", after(40.0, EWC_EVENT_EVALUATED, 1, 100));
     EXPECT_EQ("", after(10.0, EWC_EVENT_EVALUATED, 3, 100)); /* the last */
+}
+
+/* Functions are nothing to people, wherever a clause begins with one. */
+TEST(Terminal, SentencesNameNoFunction)
+{
+    const auto spelt = [](const char *sentence) {
+        char text[80];
+        cli_spell(text, sizeof text, sentence);
+        return std::string(text);
+    };
+    EXPECT_EQ("t=3, expected 0..2", spelt("ewc_run_fisher: t=3, expected 0..2"));
+    EXPECT_EQ("init-map: m.json: head: none", spelt("init-map: m.json: ewc_x_start: head: none"));
+    EXPECT_EQ("a: b", spelt("ewc_a: ewc_b: a: ewc_c: b"));
+    for (const char *as_it_is : {"run_ewc_a: b", "by ewc_a: b", "ewc_a:b", "ewc-online: c", ""})
+        EXPECT_EQ(as_it_is, spelt(as_it_is));
+}
+
+TEST(Terminal, TheTimeLeftInWords)
+{
+    const auto spelt = [](double left, int is_least = 0) {
+        char text[40];
+        cli_spell_left(text, sizeof text, left, is_least);
+        return std::string(text);
+    };
+    EXPECT_EQ("0:00 left", spelt(0.0));
+    EXPECT_EQ("1:01 left", spelt(61.9));
+    EXPECT_EQ("59:59 left", spelt(3599.9));
+    EXPECT_EQ("1:00:00 left", spelt(3600.0));
+    EXPECT_EQ("over 27:46:39 left", spelt(99999.0, 1));
+    for (const double unknown : {-1.0, 1e7, (double)NAN, (double)INFINITY})
+        EXPECT_EQ("", spelt(unknown)) << unknown;
+}
+
+/* Joint training has the rows of all tasks so far, unless their number does not count. */
+TEST(Terminal, ThePartThatIsDone)
+{
+    ewc_run_options options;
+    ewc_options_init(&options, sizeof options);
+    options.tasks = 4;
+    ewc_event event = {};
+    event.kind = EWC_EVENT_STEP;
+    event.task = 2;
+    event.step = 25;
+    event.steps = 100;
+    EXPECT_EQ(2.25 / 4, cli_fraction(&options, &event));
+    options.method = EWC_METHOD_JOINT;
+    options.iterations = 100;
+    EXPECT_EQ(2.25 / 4, cli_fraction(&options, &event));
+    options.iterations = 0;
+    EXPECT_EQ((1 + 2 + 0.25 * 3) / (1 + 2 + 3 + 4), cli_fraction(&options, &event));
+    event.kind = EWC_EVENT_FISHER;
+    EXPECT_EQ((1.0 + 2 + 3) / (1 + 2 + 3 + 4), cli_fraction(&options, &event));
+}
+
+/* Of many tasks the mean of those that were trained. */
+TEST(Terminal, TheMeanOfManyTasks)
+{
+    ewc_run_options options;
+    ewc_options_init(&options, sizeof options);
+    options.tasks = 60;
+    cli_args args = {};
+    cli_progress progress;
+    cli_progress_init(&progress, &args);
+    progress.options = &options;
+    const std::vector<double> accuracy(60, 0.5);
+    ewc_event event = {};
+    event.kind = EWC_EVENT_EVALUATED;
+    event.task = 29;
+    event.task_end = 1;
+    event.accuracy = accuracy.data();
+    testing::internal::CaptureStderr();
+    (void)cli_progress_event(&progress, &event);
+    const std::string line = testing::internal::GetCapturedStderr();
+    EXPECT_NE(std::string::npos, line.find(" 50.00 (mean)")) << line;
 }
 
 /* Where a run goes on after a task's training, what is left of that tells nothing of a whole one.

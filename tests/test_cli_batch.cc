@@ -272,6 +272,12 @@ TEST_F(Batch, WhatIsFinishedIsNotDoneAgain)
     EXPECT_EQ(2, refused.code);
     ExpectIn("other options, momentum is one", refused.err);
     EXPECT_TRUE(first == ReadFile(folder / "all/sgd-s1/result.json"));
+    const Json silent = ParseJson(ReadFile(folder / "all/sgd-s1/config.json"));
+    ASSERT_EQ(0, json_object_del(silent.get(), "momentum")); /* so it may be another one */
+    WriteJson("all/sgd-s1/config.json", silent.get());
+    const Outcome unknown = Ewc(words);
+    EXPECT_EQ(2, unknown.code);
+    ExpectIn("other options, momentum is one", unknown.err);
 }
 
 /* Folders have names that other programs take as they are. One by the name that it had once, with a

@@ -541,6 +541,14 @@ TEST_F(Report, SeveralRunsOfDifferentShapes)
     }
     EXPECT_EQ(2, found);
 
+    /* The shares of the layers are one whole in each run, and so are their means. */
+    std::map<std::string, double> share;
+    for (const auto &row : ReadCsv(folder / "all/figures/fisher-share-3.csv"))
+        if (row[0] != "series") share[row[1]] += std::stod(row[2]);
+    EXPECT_EQ(3u, share.size());
+    for (const auto &task : share)
+        EXPECT_NEAR(100.0, task.second, 1e-3) << task.first;
+
     /* The tables. */
     const auto summary = ReadCsv(folder / "all/summary.csv");
     ASSERT_EQ(6u, summary.size());
