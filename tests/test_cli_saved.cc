@@ -365,6 +365,19 @@ TEST_F(CliSaved, PredictNamesTheRowsOfTheSet)
             EXPECT_EQ(names[row], json_string_value(json_array_get(files, i)));
         }
     }
+    /* Images alone, a folder or one of them, are taken for what they are among others. */
+    const auto classes = [&](const std::string &path) {
+        std::vector<std::string> out;
+        for (const auto &row : ParseCsv(Ewc({"predict", "seen", "--data", path}).out))
+            out.push_back(row.at(2));
+        return out;
+    };
+    std::vector<std::string> known = classes(set);
+    ASSERT_EQ(41u, known.size());
+    known.resize(21);
+    EXPECT_EQ(known, classes(set + "/cat"));
+    known.resize(2);
+    EXPECT_EQ(known, classes(set + "/cat/0.png"));
     /* Images are scaled as those of the run were. */
     WriteFile(set + "/cat/1.png", ReadFile(EWC_TEST_SCRIPTS "/fuzz/seeds/png/interlaced"));
     ExpectRefused(3, ": --image-size scales them",

@@ -11,6 +11,7 @@
 #endif
 
 #include "ewc/data.h"
+#include "host/data/dataset.h"
 #include "support/cli.hpp"
 #include "support/packed.hpp"
 #include "support/world.hpp"
@@ -138,6 +139,19 @@ class Open : public ::testing::Test
             out.values.push_back(bytes ? std::round((double)x * 255.0) : (double)x);
         for (const int32_t c : batch.labels)
             out.labels.push_back(ewc_dataset_class_name(set.get(), c));
+        return out;
+    }
+    /* The same of bytes in the CPU's memory, of a set without test rows, which makes no tasks. */
+    static Rows ReadBytes(const Handle<ewc_dataset> &set, ewc_split split)
+    {
+        Rows out;
+        if (!set) return out;
+        const ewc_dataset_info info = Info(set);
+        const int64_t pixels = info.channels * info.height * info.width;
+        for (int64_t i = 0; i < info.rows[split] * pixels; i++)
+            out.values.push_back(set->images[split][i]);
+        for (int64_t i = 0; i < info.rows[split]; i++)
+            out.labels.push_back(ewc_dataset_class_name(set.get(), set->host_labels[split][i]));
         return out;
     }
     /* The set has kSmall in rows of training and of test each, labelled so. */
@@ -469,6 +483,36 @@ TEST_F(OpenImages, ClassesAreFolders)
     EXPECT_EQ(24u, Read(set, EWC_SPLIT_TEST).values.size());
 }
 
+/* What is to be predicted: an image, or so many that no listing of a folder has them all. */
+TEST_F(OpenImages, WithoutLabelsToBePredicted)
+{
+    const int64_t count = 600;
+    for (int64_t i = 0; i < count; i++)
+        Write(folder / ("new/" + std::to_string(1000 + i) + (i % 2 ? ".png" : ".PNG")),
+            Png(1, 2, 1, Bytes(1, (char)(i % 100)) + "x"));
+    Write(folder / "new/notes.txt", "left alone");
+    ExpectRefused(folder / "new", "new: no class folders in it");
+    ExpectRefused(folder / "new/1007.png", "1007.png: an image, which has no label");
+    options.whole = 1;
+    const auto set = Load(folder / "new"), one = Load(folder / "new/1007.png");
+    EXPECT_EQ(count, Info(set).rows[0]);
+    EXPECT_EQ(0, Info(set).rows[1]);
+    const Rows rows = ReadBytes(set, EWC_SPLIT_TRAIN);
+    ASSERT_EQ((size_t)(2 * count), rows.values.size());
+    for (const int64_t i : {(int64_t)0, (int64_t)7, count - 1}) {
+        EXPECT_EQ((double)(i % 100), rows.values[(size_t)(2 * i)]);
+        EXPECT_EQ("none", rows.labels[(size_t)i]);
+        EXPECT_EQ(std::to_string(1000 + i) + (i % 2 ? ".png" : ".PNG"),
+            ewc_dataset_row_file(set.get(), EWC_SPLIT_TRAIN, i));
+    }
+    EXPECT_EQ((std::vector<double>{7, 'x'}), ReadBytes(one, EWC_SPLIT_TRAIN).values);
+    EXPECT_STREQ("1007.png", ewc_dataset_row_file(one.get(), EWC_SPLIT_TRAIN, 0));
+    Write(folder / "none/notes.txt", "x");
+    ExpectRefused(folder / "none", "no set that can be read");
+    options.format = "images";
+    ExpectRefused(folder / "none", "no set that can be read as images");
+}
+
 /* The mean over the area that a pixel covers, rounded; and each pixel a square of its own. */
 TEST_F(OpenImages, AreScaled)
 {
@@ -532,6 +576,42 @@ TEST_F(OpenImages, FromAFolderToAReport)
     EXPECT_TRUE(fs::exists(folder / "runs/mine/report.html"));
     EXPECT_TRUE(fs::exists(folder / "mine.csv"));
     EXPECT_EQ(5, std::count(readme.begin() + (long)begin, readme.begin() + (long)end, '\n'));
+}
+
+/* What is to be predicted may come without labels, in one file and under any name; targets are no
+ * classes, and needed. */
+TEST_F(Open, ArraysWithoutLabelsToBePredicted)
+{
+    const Bytes x = Npy("'|u1'", "(2, 3)", "abcdef"), y = Npy("'|u1'", "(2,)", "\1\2");
+    Write(folder / "x.npy", x);
+    Write(folder / "x.idx.gz", Deflate(TypedIdx(0x08, {2, 3}, "abcdef"), 31));
+    Write(folder / "a.npz", Zip({{"x_train.npy", x}}, false));
+    Write(folder / "test/x_test.npy", x);
+    Write(folder / "tables/test.csv", "u,v,w,label\n97,98,99,none\n100,101,102,none\n");
+    Write(folder / "both/x_train.npy", x);
+    Write(folder / "both/y_train.npy", y);
+    Write(folder / "both/x_test.npy", x);
+    const char *const paths[] = {"x.npy", "x.idx.gz", "a.npz", "test", "tables"};
+    for (const char *path : paths)
+        ExpectRefused(folder / path, path);
+    ExpectRefused(folder / "both", "no array of test labels");
+    options.whole = 1;
+    for (const char *path : paths) {
+        SCOPED_TRACE(path);
+        const auto set = Load(folder / path);
+        EXPECT_EQ(0, Info(set).rows[1]);
+        EXPECT_EQ(2, Info(set).rows[0]);
+        if (Info(set).element != EWC_ELEMENT_U8) continue; /* tables have floats */
+        const Rows rows = ReadBytes(set, EWC_SPLIT_TRAIN);
+        EXPECT_EQ((std::vector<double>{'a', 'b', 'c', 'd', 'e', 'f'}), rows.values);
+        EXPECT_EQ((std::vector<std::string>{"none", "none"}), rows.labels);
+    }
+    const auto both = Load(folder / "both");
+    EXPECT_EQ((std::vector<std::string>{"1", "2"}), ReadBytes(both, EWC_SPLIT_TRAIN).labels);
+    EXPECT_EQ((std::vector<std::string>{"none", "none"}), ReadBytes(both, EWC_SPLIT_TEST).labels);
+    options.likelihood = EWC_LIKELIHOOD_GAUSSIAN;
+    ExpectRefused(folder / "x.npy", "one array: name the folder");
+    ExpectRefused(folder / "a.npz", "no array of training labels");
 }
 
 /* ---- What is wrong ---- */

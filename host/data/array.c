@@ -26,6 +26,19 @@ void ewci_rows_free(ewci_rows *rows)
     *rows = (ewci_rows){0};
 }
 
+ewc_status ewci_rows_no_labels(ewci_rows *rows, ewci_labels *labels)
+{
+    int32_t id;
+    if (rows->rows == 0) return EWC_OK;
+    if (ewci_labels_add(labels, &id, EWCI_NO_LABEL, strlen(EWCI_NO_LABEL)) != EWC_OK ||
+        !ewci_bytes_grow(&rows->ids, &rows->ids_room, rows->rows - 1, sizeof *rows->ids))
+        return ewci_fail(EWC_ERR_MEMORY, "no memory for %lld labels", (long long)rows->rows);
+    for (int64_t i = 0; i < rows->rows; i++)
+        rows->ids[i] = id;
+    rows->labels = rows->rows;
+    return EWC_OK;
+}
+
 void ewci_array_close(ewci_array *array)
 {
     ewci_bytes_close(array->bytes);

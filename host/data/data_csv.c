@@ -279,7 +279,7 @@ static ewc_status find_roles(table *t, ewci_rows *rows, int has_header)
     for (int64_t i = 0; i < t->count; i++)
         t->roles[i] = FEATURE;
     if (t->columns->likelihood != EWC_LIKELIHOOD_SOFTMAX) return find_targets(t, rows, has_header);
-    if (label && strcmp(label, "none") == 0 && !(has_header && find_name(t, label) >= 0))
+    if (label && strcmp(label, EWCI_NO_LABEL) == 0 && !(has_header && find_name(t, label) >= 0))
         return EWC_OK; /* rows to be predicted, of one label that is called so */
     const ewc_status status = label && *label
                                   ? find_column(t, &column, label, "label-column", has_header)
@@ -401,7 +401,8 @@ static ewc_status add_row(table *t, ewci_rows *rows, ewci_labels *labels, int64_
         return NO_MEMORY();
     float *to = (float *)rows->values + rows->rows * features;
     float *const targets = rows->targets + rows->rows * rows->target_count;
-    if (t->others == 0 && ewci_labels_add(labels, &rows->ids[rows->rows], "none", 4) != EWC_OK)
+    if (t->others == 0 && ewci_labels_add(labels, &rows->ids[rows->rows], EWCI_NO_LABEL,
+                              strlen(EWCI_NO_LABEL)) != EWC_OK)
         return NO_MEMORY();
     for (int64_t i = 0; i < columns; i++) {
         const int64_t role = t->roles[i];

@@ -279,7 +279,7 @@ static ewc_status list_names(names *n, const char *path, int folders, char *faul
     return status;
 }
 
-static int is_image_name(const char *name)
+int ewci_is_image_name(const char *name)
 {
     const char *const dot = strrchr(name, '.');
     return dot && (strcasecmp(dot, ".png") == 0 || strcasecmp(dot, ".jpg") == 0 ||
@@ -291,6 +291,7 @@ typedef struct walk {
     ewci_rows *rows;
     ewci_labels *labels;
     int64_t size, channels;
+    int is_file;    /* the path is that of an image */
     int sizes_only; /* the first time: which channels they need */
     picture picture;
     char *file; /* (file_size) at fault */
@@ -348,17 +349,16 @@ static ewc_status take_image(walk *w, const char *class_name)
     return add_file(w);
 }
 
-static ewc_status walk_class(walk *w, const char *class_name)
+/* Takes the images in `folder`, all of one class. */
+static ewc_status walk_folder(walk *w, const char *folder, const char *class_name)
 {
-    char folder[2048];
     char *const fault = w->fault;
     names files = {0};
-    snprintf(folder, sizeof folder, "%s/%s", w->path, class_name);
     snprintf(w->file, w->file_size, "%.*s", (int)w->file_size - 1, folder);
     ewc_status status = list_names(&files, folder, 0, fault);
     int64_t images = 0;
     for (int64_t i = 0; status == EWC_OK && i < files.count; i++) {
-        if (!is_image_name(files.items[i])) continue;
+        if (!ewci_is_image_name(files.items[i])) continue;
         if (snprintf(w->file, w->file_size, "%s/%s", folder, files.items[i]) >= (int)w->file_size)
             status = FAULT("a path that is too long");
         else
@@ -366,14 +366,33 @@ static ewc_status walk_class(walk *w, const char *class_name)
         images++;
     }
     if (status == EWC_OK && images == 0)
-        status = FAULT("a class folder without a .png, .jpg or .jpeg in it");
+        status = FAULT("a %sfolder without a .png, .jpg or .jpeg in it",
+            strcmp(folder, w->path) == 0 ? "" : "class ");
     free_names(&files);
     return status;
 }
 
-ewc_status ewci_images_read(const char *path, ewci_rows *rows, ewci_labels *labels, int64_t size,
-    int64_t channels, char *file, size_t file_size, char fault[EWCI_FAULT])
+/* Takes the images of all classes, or those that have none. */
+static ewc_status walk_classes(walk *w, const names *classes)
 {
+    ewc_status status = EWC_OK;
+    if (w->is_file) {
+        snprintf(w->file, w->file_size, "%s", w->path);
+        return take_image(w, EWCI_NO_LABEL);
+    }
+    if (classes->count == 0) return walk_folder(w, w->path, EWCI_NO_LABEL);
+    for (int64_t i = 0; status == EWC_OK && i < classes->count; i++) {
+        char folder[2048];
+        snprintf(folder, sizeof folder, "%s/%s", w->path, classes->items[i]);
+        status = walk_folder(w, folder, classes->items[i]);
+    }
+    return status;
+}
+
+ewc_status ewci_images_read(const char *path, ewci_rows *rows, ewci_labels *labels, int64_t size,
+    int64_t channels, int whole, char *file, size_t file_size, char fault[EWCI_FAULT])
+{
+    struct stat info;
     walk w = {.path = path,
         .rows = rows,
         .labels = labels,
@@ -384,11 +403,12 @@ ewc_status ewci_images_read(const char *path, ewci_rows *rows, ewci_labels *labe
         .fault = fault};
     names classes = {0};
     fault[0] = '\0';
-    ewc_status status = list_names(&classes, path, 1, fault);
-    if (status == EWC_OK && classes.count == 0) status = FAULT("no class folders in it");
+    w.is_file = whole && stat(path, &info) == 0 && S_ISREG(info.st_mode);
+    if (w.is_file && strrchr(path, '/')) rows->files.root = (size_t)(strrchr(path, '/') + 1 - path);
+    ewc_status status = w.is_file ? EWC_OK : list_names(&classes, path, 1, fault);
+    if (status == EWC_OK && classes.count == 0 && !whole) status = FAULT("no class folders in it");
     for (w.sizes_only = channels == 0; status == EWC_OK; w.sizes_only--) {
-        for (int64_t i = 0; status == EWC_OK && i < classes.count; i++)
-            status = walk_class(&w, classes.items[i]);
+        status = walk_classes(&w, &classes);
         if (!w.sizes_only) break;
     }
     if (status == EWC_OK) file[0] = '\0';

@@ -37,7 +37,8 @@ typedef enum content {
     IS_TEXT,
     IS_HTML,
     IS_JSON,
-    IS_PICKLE
+    IS_PICKLE,
+    IS_IMAGE
 } content;
 
 typedef struct entry {
@@ -59,6 +60,7 @@ typedef struct opening {
     format format, wanted;
     entry *entries; /* of a folder; owned, (FILES_MAX), by name */
     int count;
+    int has_images;        /* the folder, beside the entries */
     source *sources[2][2]; /* of each split, rows and labels; owned */
     ewci_rows rows[2];
     ewci_labels labels;
@@ -115,6 +117,8 @@ static content classify(const uint8_t *p, int64_t n)
         return IS_IDX;
     if (n >= 6 && memcmp(p, "\x93NUMPY", 6) == 0) return IS_NPY;
     if (n >= 4 && memcmp(p, "PK\3\4", 4) == 0) return IS_ZIP;
+    if (n >= 4 && (memcmp(p, "\x89PNG", 4) == 0 || memcmp(p, "\xff\xd8\xff", 3) == 0))
+        return IS_IMAGE;
     if (n >= 2 && p[0] == 0x80 && p[1] >= 2 && p[1] <= 5) return IS_PICKLE;
     if (!is_text(p, n)) return OTHER;
     int64_t first = 0;
@@ -146,12 +150,12 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const entry *)a)->name, ((const entry *)b)->name);
 }
 
-/* Lists the folder by name, without what is hidden. */
+/* Lists the folder by name, without what is hidden and images, of which there may be many. */
 static ewc_status list_folder(opening *w)
 {
     DIR *const folder = opendir(w->path);
     if (!folder) return ewci_fail(EWC_ERR_DATA, "%s: the folder cannot be read", w->path);
-    w->count = 0;
+    w->count = w->has_images = 0;
     int too_many = 0;
     for (const struct dirent *d; (d = readdir(folder)) != NULL && !too_many;) {
         char path[2 * PATH_SIZE];
@@ -159,6 +163,10 @@ static ewc_status list_folder(opening *w)
         if (d->d_name[0] == '.' || strlen(d->d_name) >= NAME_SIZE) continue;
         snprintf(path, sizeof path, "%s/%s", w->path, d->d_name);
         if (stat(path, &info) != 0 || (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode))) continue;
+        if (S_ISREG(info.st_mode) && ewci_is_image_name(d->d_name)) {
+            w->has_images = 1;
+            continue;
+        }
         if (S_ISDIR(info.st_mode) && w->count == FILES_MAX) continue; /* class folders, many */
         too_many = w->count == FILES_MAX;
         if (too_many) break;
@@ -169,9 +177,7 @@ static ewc_status list_folder(opening *w)
     }
     closedir(folder);
     qsort(w->entries, (size_t)w->count, sizeof *w->entries, by_name);
-    return too_many ? ewci_fail(EWC_ERR_DATA,
-                          "%s: more than %d files; images lie in one folder for each class",
-                          w->path, FILES_MAX)
+    return too_many ? ewci_fail(EWC_ERR_DATA, "%s: more than %d files", w->path, FILES_MAX)
                     : EWC_OK;
 }
 
@@ -222,6 +228,11 @@ static ewc_status refuse_content(const char *path, content c)
     case IS_ZIP:
     case IS_TEXT:
         break;
+    case IS_IMAGE:
+        return ewci_fail(EWC_ERR_DATA,
+            "%s: an image, which has no label: training takes a folder with a folder for each "
+            "class",
+            path);
     }
     return ewci_fail(EWC_ERR_DATA, "%s: no IDX, NumPy, CSV or CIFAR file by its first bytes", path);
 }
@@ -284,7 +295,7 @@ static ewc_status find_format(opening *w)
         join(path, w->path, culprit->name);
         EWCI_TRY(refuse_content(path, culprit->content));
     }
-    if (w->format == NONE && folders > 0) EWCI_TRY(note(w, IMAGES));
+    if (w->format == NONE && (folders > 0 || w->has_images)) EWCI_TRY(note(w, IMAGES));
 done:
     return status;
 }
@@ -332,6 +343,12 @@ static ewc_status fail_source(const source *s, ewc_status status, const char *fa
 static int has_targets(const opening *w)
 {
     return w->o.likelihood != EWC_LIKELIHOOD_SOFTMAX;
+}
+
+/* Rows to be predicted may come without labels, which are classes. */
+static int needs_labels(const opening *w)
+{
+    return !w->o.whole || has_targets(w);
 }
 
 /* Puts an array where it belongs by name and header. */
@@ -394,7 +411,7 @@ static ewc_status read_array(opening *w, const source *s, int split, int role)
     ewci_array a;
     ewci_rows *const rows = &w->rows[split];
     ewc_status status = open_source(&a, s, fault);
-    if (status == EWC_OK && !role && a.size[0] != rows->labels) {
+    if (status == EWC_OK && !role && w->sources[split][1] && a.size[0] != rows->labels) {
         status = EWCI_FAULT_OF(fault, EWC_ERR_DATA, "%lld rows, and %.60s has %lld labels",
             (long long)a.size[0], name_of(w->sources[split][1]), (long long)rows->labels);
     } else if (status == EWC_OK) {
@@ -412,8 +429,12 @@ static ewc_status read_arrays(opening *w)
 {
     ewc_status status = w->format == NPZ ? place_archive(w) : place_folder(w);
     if (status != EWC_OK) return status;
+    if (w->o.whole && !w->sources[0][0] && !w->sources[0][1]) { /* test rows alone */
+        memcpy(w->sources[0], w->sources[1], sizeof w->sources[0]);
+        memset(w->sources[1], 0, sizeof w->sources[1]);
+    }
     for (int split = 0; split < 2; split++)
-        for (int role = 0; role < 2; role++)
+        for (int role = 0; role < (needs_labels(w) ? 2 : 1); role++)
             if (!w->sources[split][role] && (split == 0 || w->sources[1][!role]))
                 return ewci_fail(EWC_ERR_DATA, "%.300s: no array of %s %s%s", w->path,
                     split ? "test" : "training", role ? "labels" : "rows",
@@ -422,6 +443,8 @@ static ewc_status read_arrays(opening *w)
         for (int role = 1; status == EWC_OK && role >= 0; role--) /* the small ones first */
             if (w->sources[split][role])
                 status = read_array(w, w->sources[split][role], split, role);
+    for (int split = 0; status == EWC_OK && split < 2; split++)
+        if (!w->sources[split][1]) status = ewci_rows_no_labels(&w->rows[split], &w->labels);
     return status;
 }
 
@@ -458,6 +481,10 @@ static ewc_status read_tables(opening *w)
             return ewci_fail(EWC_ERR_DATA, "%.300s: two %s tables, %.80s and %.80s", w->path,
                 split ? "test" : "training", tables[split], e->name);
         tables[split] = e->name;
+    }
+    if (w->o.whole && !tables[0]) { /* test rows alone */
+        tables[0] = tables[1];
+        tables[1] = NULL;
     }
     if (!tables[0]) return ewci_fail(EWC_ERR_DATA, "%.300s: no training table", w->path);
     ewc_status status = EWC_OK;
@@ -517,8 +544,8 @@ static ewc_status read_image_folder(opening *w, const char *path, int split, int
 {
     char fault[EWCI_FAULT], file[PATH_SIZE] = "";
     w->rows[split].files.root = strlen(w->path) + 1;
-    const ewc_status status = ewci_images_read(
-        path, &w->rows[split], &w->labels, w->o.image_size, channels, file, sizeof file, fault);
+    const ewc_status status = ewci_images_read(path, &w->rows[split], &w->labels, w->o.image_size,
+        channels, w->o.whole != 0, file, sizeof file, fault);
     return status == EWC_OK ? EWC_OK
                             : ewci_fail(status, "%.300s: %s", file[0] ? file : path, fault);
 }
@@ -600,6 +627,18 @@ static ewc_status read_single(opening *w)
         if (c != IS_TEXT) return refuse_content(w->path, c);
         w->format = CSV;
         return read_table(w, w->path, 0);
+    }
+    if ((c == IS_IDX || c == IS_NPY) && !needs_labels(w)) {
+        w->format = c == IS_IDX ? IDX : NPY;
+        w->sources[0][0] = ewci_calloc(1, sizeof(source));
+        if (!w->sources[0][0]) return ewci_fail(EWC_ERR_MEMORY, "%.300s: out of memory", w->path);
+        w->sources[0][0]->is_idx = c == IS_IDX;
+        snprintf(w->sources[0][0]->path, PATH_SIZE, "%s", w->path);
+        return read_arrays(w);
+    }
+    if (c == IS_IMAGE && !needs_labels(w)) {
+        w->format = IMAGES;
+        return read_image_folder(w, w->path, 0, 0);
     }
     if (c == IS_IDX || c == IS_NPY)
         return ewci_fail(

@@ -37,6 +37,11 @@ typedef struct ewci_rows {
 
 void ewci_rows_free(ewci_rows *rows);
 
+/* The label of rows to be predicted that come without one. */
+#define EWCI_NO_LABEL "none"
+/* Gives all rows that label. @return EWC_OK; EWC_ERR_MEMORY */
+ewc_status ewci_rows_no_labels(ewci_rows *rows, ewci_labels *labels);
+
 /* ---- Arrays: IDX (array.c) and NumPy (data_npy.c) ---- */
 
 typedef enum ewci_kind {
@@ -125,9 +130,13 @@ ewc_status ewci_csv_read(ewci_bytes *bytes, ewci_rows *rows, ewci_labels *labels
 /* ---- Images (data_images.c) ---- */
 
 /* Reads the folder of class folders at `path`. `size`: pixels a side, 0: as they are. `channels`: 1
- * or 3, 0: as the images need. *file is the path at fault, empty if none in particular. */
+ * or 3, 0: as the images need. `whole`: or an image, or a folder of images, which have no label.
+ * *file is the path at fault, empty if none in particular. */
 ewc_status ewci_images_read(const char *path, ewci_rows *rows, ewci_labels *labels, int64_t size,
-    int64_t channels, char *file, size_t file_size, char fault[EWCI_FAULT]);
+    int64_t channels, int whole, char *file, size_t file_size, char fault[EWCI_FAULT]);
+
+/* Whether a file is an image's by its name. */
+int ewci_is_image_name(const char *name);
 
 /* Whether the build reads them: 1 PNG, 2 JPEG, 3 both. */
 int ewci_images_built(void);

@@ -95,8 +95,9 @@ typedef struct ewc_dataset_open_options {
     int64_t image_size; /* images of a folder are scaled to so many pixels a side; 0: all have one
                          * size already */
     int64_t coarse_labels; /* CIFAR-100: 1 for its 20 classes of classes */
-    int64_t whole; /* 1: a set that comes without a test split stays without test rows, and may be
-                    * of one class: what is to be predicted */
+    int64_t whole; /* 1: what is to be predicted: a set that comes without a test split stays
+                    * without test rows, may be of one class, and, but for targets, may come without
+                    * labels: the class of its rows is "none" */
     /* An ewc_likelihood: of gaussian and bernoulli targets are read in the place of labels, from
      * arrays or a table; those of bernoulli are 0 or 1. */
     int64_t likelihood;
@@ -124,7 +125,9 @@ typedef struct ewc_dataset_open_options {
  * "dev" is left alone. Of four dimensions the last is that of channels if it is 1, 3 or 4, and else
  * the second. Unsigned bytes and booleans stay bytes, all other numbers become floats. Labels are
  * whole numbers or words: the classes are the different ones in ascending order. Targets are what
- * is called y, label or target among arrays, (rows) or (rows, targets), or columns of a table.
+ * is called y, label or target among arrays, (rows) or (rows, targets), or columns of a table. To
+ * be predicted (`whole`) are also an array, an image or a folder of images alone, and a table whose
+ * label_column is "none".
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, an option out of range; EWC_ERR_DATA: nothing to be read
  *         there, or not what it should be: the sentence names file, place and value;
  *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */

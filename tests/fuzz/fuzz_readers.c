@@ -225,7 +225,7 @@ static void fuzz_image(const char *path)
         MUST(symlink(path, link) == 0);
     }
     const ewc_status status =
-        ewci_images_read(folder, &rows, &labels, 8, 0, file, sizeof file, fault);
+        ewci_images_read(folder, &rows, &labels, 8, 0, 0, file, sizeof file, fault);
     check_fault(status, fault);
     if (status == EWC_OK) {
         MUST(rows.rows == 1 && rows.labels == 1 && rows.height == 8 && rows.width == 8);
