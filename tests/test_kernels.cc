@@ -63,6 +63,12 @@ TEST(EmulatedLaunchers, RefuseNegativeSizes)
     EXPECT_REFUSED(ewck_planes_gather(one, two, i, l, &view, step, stream));
     EXPECT_REFUSED(ewck_planes_gather(one, one, i, l, &no_rows, step, stream));
     EXPECT_REFUSED(ewck_planes_gather(one, one, i, l, &no_parts, step, stream));
+    EXPECT_REFUSED(ewck_planes_square_sum(one, x, -1, stream));
+    const ewck_matrix full = {nullptr, 1, 16, 16}; /* no column behind its own */
+    EXPECT_REFUSED(ewck_planes_from(full, x, stream));
+    EXPECT_REFUSED(ewck_planes_pad(full, 1, stream));
+    EXPECT_REFUSED(ewck_planes_delta_square_sum(one, full, stream));
+    EXPECT_REFUSED(ewck_planes_delta_square_sum(two, one, stream));
     EXPECT_REFUSED(ewck_planes_top(two, one, x, x, one, 2, 1, stream));
     EXPECT_REFUSED(ewck_planes_top(one, one, x, x, one, EWCK_TOP_CLASSES + 1, 1, stream));
     EXPECT_REFUSED(ewck_planes_weights(x, x, one, two, 0, x, 0, 0, 0, stream));

@@ -81,6 +81,7 @@ struct Case {
     bool weighted = false;
     bool augmented = false; /* images of 3 x 4 in channels */
     int64_t infinite = -1;  /* the mu of this parameter; all that is looked at then is the flag */
+    int aligned = 0;        /* of the state: 1: all, 2: all but s, 0: not all */
 };
 
 reference::Rule RuleOf(
@@ -168,9 +169,12 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     const Vec<float> v = rng.Uniforms(n, 1e-4, 1e-3), s = rng.Uniforms(n, 0, 2);
     Vec<float> mu = rng.Uniforms(n, -0.4, 0.4);
     if (c.infinite >= 0) mu[(size_t)c.infinite] = INFINITY;
-    const bool aligned = be->resident_steps != 0;
+    const bool aligned = be->resident_steps != 0 || c.aligned != 0;
+    const int64_t shift = c.aligned == 2;
+    Vec<float> shifted((size_t)shift);
+    shifted.insert(shifted.end(), s.begin(), s.end());
     Buffer<float> d_theta(be, theta, aligned), d_m(be, m, aligned), d_v(be, v, aligned),
-        d_s(be, s, aligned), d_mu(be, mu, aligned);
+        d_s(be, shifted, aligned), d_mu(be, mu, aligned);
     Buffer<double> total(be, {1.5});
     Buffer<int32_t> flag(be, {0});
     Vec<ewck_step> blocks((size_t)c.steps);
@@ -201,7 +205,7 @@ void ExpectStepIsRight(ewc_backend *be, const Case &c)
     mlp.theta = d_theta;
     mlp.m = d_m;
     mlp.v = d_v;
-    mlp.s = d_s;
+    mlp.s = d_s.get() + shift;
     mlp.mu = d_mu;
     const Vec<float> weights = Rng(5).Uniforms(outputs, 0.1, 3.0); /* of the loss */
     Buffer<float> d_weights(be, weights);
@@ -353,6 +357,12 @@ TEST_P(MlpStep, IsTheOracles)
     for (const Case &c : cases) {
         SCOPED_TRACE(testing::Message() << c.shape.inputs << " inputs, " << c.shape.hidden.size()
                                         << " hidden, " << c.rows << " rows");
+        ExpectStepIsRight(be, c);
+    }
+    for (const int aligned : {1, 2}) {
+        SCOPED_TRACE(testing::Message() << "aligned " << aligned);
+        Case c = cases[0];
+        c.aligned = aligned;
         ExpectStepIsRight(be, c);
     }
 }
