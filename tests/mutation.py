@@ -218,7 +218,7 @@ class Tree:
             self.seconds = used.ru_utime + used.ru_stime  # of its children, too
             if code == 0:
                 return ""
-            seen = re.findall(r"^\[ (?: RUN   |  FAILED )\s*\] (\S+?),?(?: |$)",
+            seen = re.findall(r"^\[ +(?:RUN|FAILED) +\] (\S+?),?(?: |$)",
                               log.read_text(errors="replace"), re.M)
             return seen[-1] if seen else judge.cases
 
