@@ -220,5 +220,31 @@ TEST_F(Cli, WordsAreNumbers)
     const json_t *const last = json_array_get(json_object_get(result.get(), "accuracy"), 1);
     for (size_t t = 0; t < 2; t++)
         EXPECT_GT(json_number_value(json_array_get(last, t)), 0.9);
+    WriteFile(table, rows + "17,4,4,4,4,4,0\n");
+    for (const Words &words :
+        {Words{"fisher", "words"}, Words{"eval", "words"},
+            Words{"consolidate", "words/checkpoint/model.safetensors", "--out", "x.safetensors"}}) {
+        Words more = words;
+        more.insert(more.end(), {"--data", table, "--device", "cpu"});
+        ExpectRefused(2, "--network: task 1 has inputs from 0 to 17, expected the numbers", more);
+    }
+    /* Single rows are taken for nothing, and the others for what they are. */
+    const Words predict = {"predict", "words", "--task", "1", "--data", table, "--device", "cpu"};
+    const std::string lines = Ewc(predict).out;
+    EXPECT_NE(std::string::npos, lines.find("\n240,0,,,,0,0\n")) << lines;
+    EXPECT_EQ(std::string::npos, lines.find("\n239,3,,")) << lines;
+    Words json = predict;
+    json.push_back("--json");
+    const Json listed = ParseJson(Ewc(json).out);
+    const json_t *const taken = json_object_get(listed.get(), "classes");
+    EXPECT_TRUE(json_is_null(json_array_get(taken, 240)));
+    EXPECT_TRUE(json_is_string(json_array_get(taken, 239)));
+    Words array = predict;
+    array.insert(array.end(), {"--out", "words.npy"});
+    ASSERT_EQ(0, Ewc(array).code);
+    const std::string bytes = ReadFile(folder / "words.npy");
+    int32_t last_class = 0; /* each row has a class, 4 probabilities and its number */
+    std::memcpy(&last_class, bytes.data() + bytes.size() - 28, sizeof last_class);
+    EXPECT_EQ(-1, last_class);
 }
 } // namespace

@@ -9,6 +9,7 @@
 
 #include "../base/enter.h"
 #include "../data/task.h"
+#include "../network/fit.h"
 #include "../network/likelihood.h"
 
 enum { MAX_BATCH = 65536, MAX_DRAWS = 1024, LEAST_ROWS = 32 };
@@ -230,15 +231,10 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     ewc_backend *const be = model->be;
     if (ewci_tasks_backend(tasks) != be)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_compute: tasks of another backend");
-    if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_fisher_compute: model %lld to %lld, tasks %lld to %lld", (long long)model->inputs,
-            (long long)model->outputs, (long long)ewc_tasks_inputs(tasks),
-            (long long)ewc_tasks_outputs(tasks));
     ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
     ewci_task_view task;
     ewc_status status;
-    EWCI_TRY(ewci_likelihood_fits(model, tasks));
+    EWCI_TRY(ewci_model_fits(model, tasks, t, t + 1, "ewc_fisher_compute"));
     EWCI_TRY(resolve_options(model, &o, given));
     EWCI_TRY(ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
     const int64_t n = o.samples > 0 && o.samples < task.view.count ? o.samples : task.view.count;

@@ -16,31 +16,6 @@ static int has_targets(const ewc_model *model)
     return model->likelihood.kind != EWCK_LIKELIHOOD_SOFTMAX;
 }
 
-ewc_status ewci_likelihood_fits(const ewc_model *model, const ewc_tasks *tasks)
-{
-    for (int64_t t = 0; t < ewc_tasks_count(tasks); t++) {
-        ewc_dataset_info data;
-        const ewc_status status =
-            ewc_dataset_describe(ewc_tasks_dataset(tasks, t), &data, sizeof data);
-        if (status != EWC_OK) return status;
-        if (!has_targets(model) && data.targets > 0)
-            return ewci_fail(EWC_ERR_ARGUMENT,
-                "likelihood: softmax learns classes, and %s has targets: gaussian or bernoulli",
-                data.name);
-        if (has_targets(model) && data.targets == 0)
-            return ewci_fail(EWC_ERR_ARGUMENT,
-                "likelihood: %s learns targets, and %s has classes: softmax, or columns or arrays "
-                "of numbers as targets",
-                model->likelihood.kind == EWCK_LIKELIHOOD_GAUSSIAN ? "gaussian" : "bernoulli",
-                data.name);
-        if (model->likelihood.kind == EWCK_LIKELIHOOD_BERNOULLI && !data.is_binary)
-            return ewci_fail(EWC_ERR_ARGUMENT,
-                "likelihood: bernoulli learns targets of 0 and 1, and %s has others: gaussian",
-                data.name);
-    }
-    return EWC_OK;
-}
-
 ewc_status ewci_likelihood_gather(ewci_pass *pass, int32_t *labels, const ewck_view *view,
     const ewck_step *step, int64_t at, int64_t rows)
 {

@@ -11,10 +11,6 @@
 extern "C" {
 #endif
 
-/* Whether the tasks have what the model's likelihood learns: labels, targets, or such of 0 and 1.
- * @return EWC_OK; EWC_ERR_ARGUMENT: the sentence names both */
-ewc_status ewci_likelihood_fits(const ewc_model *model, const ewc_tasks *tasks);
-
 /* As the backend's gather, `rows` samples to the rows of the pass from `at` on, their labels to
  * `labels` and with them what a likelihood of numbers learns. */
 ewc_status ewci_likelihood_gather(ewci_pass *pass, int32_t *labels, const ewck_view *view,

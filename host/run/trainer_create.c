@@ -6,7 +6,7 @@
 
 #include "../backend/paper.h"
 #include "../base/enter.h"
-#include "../data/dataset.h"
+#include "../network/fit.h"
 #include "../network/likelihood.h"
 #include "trainer_parts.h"
 
@@ -139,51 +139,12 @@ done:
     return status;
 }
 
-static int is_word(double value, int64_t vocabulary)
-{
-    return value >= 0.0 && value < (double)vocabulary && value == floor(value);
-}
-
-/* An embedding's inputs are words, by their numbers, and a value that is none makes NaN of all: the
- * least and the greatest value of a set tell of most that are none. */
-static ewc_status check_words(const ewc_model *model, const ewc_tasks *tasks)
-{
-    const ewci_layer *const embedding = &model->layers[0]; /* they are at the input */
-    const ewc_task_options *const o = ewci_tasks_options(tasks);
-    const int is_scaled = o->standardize || o->means || o->stds; /* each column by itself */
-    float scale, shift;
-    if (embedding->kind != EWCI_EMBEDDING) return EWC_OK;
-    ewci_tasks_scale(tasks, &scale, &shift);
-    for (int64_t t = 0; t < ewc_tasks_count(tasks); t++) {
-        const ewc_dataset *const set = ewci_tasks_set(tasks, ewci_tasks_set_of(tasks, t), NULL);
-        const double low = (double)scale * set->info.low + (double)shift;
-        const double high = (double)scale * set->info.high + (double)shift;
-        if (is_scaled || !is_word(low, embedding->vocabulary) ||
-            !is_word(high, embedding->vocabulary))
-            return ewci_fail(EWC_ERR_ARGUMENT,
-                "network: task %lld has inputs from %.6g to %.6g%s, expected the numbers of the "
-                "embedding's words, 0 to %lld",
-                (long long)t + 1, low, high,
-                is_scaled                             ? ", scaled each by itself"
-                : set->info.element == EWC_ELEMENT_U8 ? ", bytes divided by 255"
-                                                      : "",
-                (long long)embedding->vocabulary - 1);
-    }
-    return EWC_OK;
-}
-
 /* What no option says alone: the model's part, and that of the tasks. */
 static ewc_status check_fit(
     const ewc_model *model, ewc_tasks *tasks, const ewc_train_options *o, ewc_estimator estimator)
 {
-    if (ewc_tasks_inputs(tasks) != model->inputs || ewc_tasks_outputs(tasks) != model->outputs)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_trainer_create: the model maps %lld to %lld, the tasks need %lld to %lld",
-            (long long)model->inputs, (long long)model->outputs, (long long)ewc_tasks_inputs(tasks),
-            (long long)ewc_tasks_outputs(tasks));
     ewc_status status;
-    EWCI_TRY(check_words(model, tasks));
-    EWCI_TRY(ewci_likelihood_fits(model, tasks));
+    EWCI_TRY(ewci_model_fits(model, tasks, 0, ewc_tasks_count(tasks), "ewc_trainer_create"));
     EWCI_TRY(check_likelihood(model, o, estimator));
     if (o->distill_temperature > 0.0f &&
         (o->joint || ewci_tasks_scenario(tasks) == EWC_SCENARIO_TASK))

@@ -41,6 +41,13 @@ static const char *label_name(const work *w, int64_t i)
     return class != NULL ? w->names[json_integer_value(class)] : name;
 }
 
+/* The class that row i of a chunk is taken for; -1 where its probabilities are no numbers. */
+static int32_t class_of(const work *w, int64_t i)
+{
+    const int32_t class = w->predicted[i];
+    return isfinite(w->probabilities[i * w->classes + class]) ? class : -1;
+}
+
 /* ---- Formats ---- */
 
 static void put_csv_head(const work *w)
@@ -61,7 +68,7 @@ static void put_csv_row(const work *w, int64_t row, int64_t i)
         fputc(',', w->out);
         cli_put_csv(w->out, label_name(w, i));
         fputc(',', w->out);
-        cli_put_csv(w->out, w->names[w->predicted[i]]);
+        cli_put_csv(w->out, class_of(w, i) >= 0 ? w->names[class_of(w, i)] : "");
     }
     for (int64_t c = 0; c < w->classes; c++) {
         fputc(',', w->out);
@@ -100,7 +107,8 @@ static void put_npy_head(const work *w)
 static void put_npy_row(const work *w, int64_t row, int64_t i)
 {
     const int64_t origin = ewc_dataset_row_origin(w->set, w->split, row);
-    if (w->predicted != NULL) fwrite(&w->predicted[i], sizeof *w->predicted, 1, w->out);
+    const int32_t class = w->predicted != NULL ? class_of(w, i) : 0;
+    if (w->predicted != NULL) fwrite(&class, sizeof class, 1, w->out);
     fwrite(w->probabilities + i * w->classes, sizeof(float), (size_t)w->classes, w->out);
     fwrite(&origin, sizeof origin, 1, w->out);
 }
@@ -127,7 +135,8 @@ static const file_format *find_format(const char *path)
 /* What a row is taken for: a class, or all targets. */
 static json_t *describe_row(const work *w, int64_t i)
 {
-    if (w->predicted != NULL) return json_string(w->names[w->predicted[i]]);
+    if (w->predicted != NULL)
+        return class_of(w, i) >= 0 ? json_string(w->names[class_of(w, i)]) : json_null();
     json_t *const values = json_array();
     for (int64_t c = 0; c < w->classes; c++) {
         const double x = (double)w->probabilities[i * w->classes + c];
