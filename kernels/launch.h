@@ -105,9 +105,7 @@ struct EwckGridBarrier {
                 "red.release.gpu.global.add.u32 [%0], 1;" ::"l"(__cvta_generic_to_global(arrived))
                 : "memory");
 #elif defined(EWC_EMULATION)
-        if (threadIdx.x == 0 && *arrived != 0)
-            emulation::fail_kernel("a grid barrier whose word is not 0 at first");
-        if (threadIdx.x == 0) emulation::grid_arrive(__FILE__, __LINE__);
+        if (threadIdx.x == 0) emulation::grid_arrive(arrived, __FILE__, __LINE__);
 #endif
     }
     __device__ __forceinline__ void wait()

@@ -492,8 +492,10 @@ void barrier(const char *file, int line)
     tsan_acquire(sync);
 }
 
-void grid_arrive(const char *file, int line)
+void grid_arrive(const unsigned *word, const char *file, int line)
 {
+    if (!word || *word != 0)
+        fail_kernel("a grid barrier at %s:%d without a word, or one that is not 0", file, line);
     if (!tsan.is_together)
         fail_kernel(
             "a grid barrier at %s:%d in a launch whose blocks need not run together", file, line);

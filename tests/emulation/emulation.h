@@ -116,7 +116,7 @@ using WarpFunction = void (*)(void *const arguments[32]);
 
 void barrier(const char *file, int line);
 /* Both by one lane of each block of a launch together, in turns. */
-void grid_arrive(const char *file, int line);
+void grid_arrive(const unsigned *word, const char *file, int line);
 void grid_wait(const char *file, int line);
 uint64_t warp_collective(WarpOperation operation, unsigned mask, uint64_t value, uint32_t argument,
     int width, const char *file, int line);

@@ -120,8 +120,9 @@ bool run_ring(Bug bug)
     constexpr int rounds = 3;
     const unsigned blocks = bug == Bug::too_many_blocks ? 133 : 5;
     const Device<float> sums(size_t{blocks}), words(size_t{2 * blocks});
-    const Device<unsigned> arrived(std::vector<unsigned>{0});
-    if (ring(sums, words, arrived, blocks, rounds, bug, nullptr) != cudaSuccess) return false;
+    const Device<unsigned> arrived(std::vector<unsigned>{bug == Bug::used_word ? 5u : 0u});
+    unsigned *const word = bug == Bug::no_word ? nullptr : static_cast<unsigned *>(arrived);
+    if (ring(sums, words, word, blocks, rounds, bug, nullptr) != cudaSuccess) return false;
     const auto values = sums.download();
     bool right = values.size() == blocks;
     for (unsigned b = 0; b < values.size(); b++)
@@ -683,6 +684,8 @@ const std::vector<Planted> planted_bugs = {
     {"second_arrival", [] { return run_ring(Bug::second_arrival); }},
     {"wait_alone", [] { return run_ring(Bug::wait_alone); }},
     {"not_together", [] { return run_ring(Bug::not_together); }},
+    {"no_word", [] { return run_ring(Bug::no_word); }},
+    {"used_word", [] { return run_ring(Bug::used_word); }},
     {"too_many_blocks", [] { return run_ring(Bug::too_many_blocks); }},
     {"missing_publish", [] { return run_planted_group(Bug::missing_publish); }},
     {"missing_group_barrier", [] { return run_planted_group(Bug::missing_group_barrier); }},

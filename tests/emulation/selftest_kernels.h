@@ -36,6 +36,8 @@ enum class Bug {
     second_arrival,
     wait_alone,
     not_together,
+    no_word,
+    used_word,
     too_many_blocks,
     missing_publish,
     missing_group_barrier,
