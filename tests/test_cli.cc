@@ -616,19 +616,38 @@ TEST(Terminal, TheLeastNeededPartGoes)
     EXPECT_EQ("", joined(3));
 }
 
+namespace
+{
+/* The progress of a run, off a terminal. */
+struct Progress : cli_progress {
+    explicit Progress(int64_t tasks)
+    {
+        ewc_options_init(&run, sizeof run);
+        run.tasks = tasks;
+        cli_progress_init(this, &args);
+        options = &run;
+        terminal = 0;
+    }
+    /* What is written of an event. */
+    std::string Tell(const ewc_event &event)
+    {
+        testing::internal::CaptureStderr();
+        EXPECT_EQ(0, cli_progress_event(this, &event));
+        return testing::internal::GetCapturedStderr();
+    }
+
+  private:
+    ewc_run_options run;
+    cli_args args = {};
+};
+} // namespace
+
 /* The time left has Fisher pass and evaluation of each task that is to come, as long as those
  * before took; as long as there was none it says that it is more. */
 TEST(Terminal, TheTimeLeftHasWhatComesAfterTraining)
 {
-    ewc_run_options options;
-    ewc_options_init(&options, sizeof options);
-    options.tasks = 4;
-    cli_args args = {};
-    cli_progress progress;
+    Progress progress(4);
     const double accuracy[4] = {};
-    cli_progress_init(&progress, &args);
-    progress.options = &options;
-    progress.terminal = 0;
     const auto after = [&](double seconds, ewc_event_kind kind, int64_t task, int64_t step) {
         ewc_event event = {};
         event.kind = kind;
@@ -640,9 +659,7 @@ TEST(Terminal, TheTimeLeftHasWhatComesAfterTraining)
         progress.start -= seconds;
         if (progress.closing > 0.0) progress.closing -= seconds;
         progress.last = -1e9;
-        testing::internal::CaptureStderr();
-        EXPECT_EQ(0, cli_progress_event(&progress, &event));
-        const std::string line = testing::internal::GetCapturedStderr();
+        const std::string line = progress.Tell(event);
         const size_t at = line.rfind("  ", line.size() - 2);
         return line.find(" left\n") == std::string::npos
                    ? ""
@@ -733,22 +750,14 @@ TEST(Terminal, ThePartThatIsDone)
 /* Of many tasks the mean of those that were trained. */
 TEST(Terminal, TheMeanOfManyTasks)
 {
-    ewc_run_options options;
-    ewc_options_init(&options, sizeof options);
-    options.tasks = 60;
-    cli_args args = {};
-    cli_progress progress;
-    cli_progress_init(&progress, &args);
-    progress.options = &options;
+    Progress progress(60);
     const std::vector<double> accuracy(60, 0.5);
     ewc_event event = {};
     event.kind = EWC_EVENT_EVALUATED;
     event.task = 29;
     event.task_end = 1;
     event.accuracy = accuracy.data();
-    testing::internal::CaptureStderr();
-    (void)cli_progress_event(&progress, &event);
-    const std::string line = testing::internal::GetCapturedStderr();
+    const std::string line = progress.Tell(event);
     EXPECT_NE(std::string::npos, line.find(" 50.00 (mean)")) << line;
 }
 
@@ -756,24 +765,16 @@ TEST(Terminal, TheMeanOfManyTasks)
  */
 TEST(Terminal, TheTimeLeftOfARunThatGoesOn)
 {
-    ewc_run_options options;
-    ewc_options_init(&options, sizeof options);
-    options.tasks = 4;
-    cli_args args = {};
-    cli_progress progress;
-    cli_progress_init(&progress, &args);
-    progress.options = &options;
+    Progress progress(4);
     ewc_event event = {};
     event.kind = EWC_EVENT_FISHER;
     event.task = 1;
-    (void)cli_progress_event(&progress, &event);
+    (void)progress.Tell(event);
     event.kind = EWC_EVENT_EVALUATED;
     event.task_end = 1;
     const double accuracy[4] = {};
     event.accuracy = accuracy;
-    testing::internal::CaptureStderr();
-    (void)cli_progress_event(&progress, &event);
-    (void)testing::internal::GetCapturedStderr();
+    (void)progress.Tell(event);
     event = {};
     event.kind = EWC_EVENT_STEP;
     event.task = 2;
@@ -781,37 +782,28 @@ TEST(Terminal, TheTimeLeftOfARunThatGoesOn)
     event.steps = 100;
     progress.start -= 10.0;
     progress.last = -1e9;
-    testing::internal::CaptureStderr();
-    (void)cli_progress_event(&progress, &event);
-    EXPECT_NE(std::string::npos, testing::internal::GetCapturedStderr().find("  over 0:30 left\n"));
+    EXPECT_NE(std::string::npos, progress.Tell(event).find("  over 0:30 left\n"));
 }
 
-/* The table of the quick start, of five tasks, has all its columns at 80; at 40 it is turned, and
- * only where that does not help is anything left out, which is said. */
 /* What was done before a stop is not of the rate of the run that goes on. */
 TEST(Terminal, TheRateIsOfThisProcess)
 {
-    ewc_run_options options;
-    ewc_options_init(&options, sizeof options);
-    cli_args args = {};
-    cli_progress progress;
+    Progress progress(1);
     ewc_event event = {};
-    cli_progress_init(&progress, &args);
-    progress.options = &options;
     event.kind = EWC_EVENT_STEP;
     event.steps = 2000000;
     event.step = 1000000;
     event.seconds = 1e-3;
-    (void)cli_progress_event(&progress, &event);
+    (void)progress.Tell(event);
     progress.since -= 100.0;
     progress.last = -1e9;
     event.step += 100;
-    testing::internal::CaptureStderr();
-    (void)cli_progress_event(&progress, &event);
-    EXPECT_NE(std::string::npos,
-        testing::internal::GetCapturedStderr().find("  128 samples/s")); /* 100 steps of 128 */
+    EXPECT_NE(
+        std::string::npos, progress.Tell(event).find("  128 samples/s")); /* 100 steps of 128 */
 }
 
+/* The table of the quick start, of five tasks, has all its columns at 80; at 40 it is turned, and
+ * only where that does not help is anything left out, which is said. */
 TEST_F(Cli, TablesLeaveOutTheLeast)
 {
     const auto compare = [&](const char *columns, const char *tasks, const char *methods) {
