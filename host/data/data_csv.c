@@ -401,9 +401,6 @@ static ewc_status add_row(table *t, ewci_rows *rows, ewci_labels *labels, int64_
         return NO_MEMORY();
     float *to = (float *)rows->values + rows->rows * features;
     float *const targets = rows->targets + rows->rows * rows->target_count;
-    if (t->others == 0 && ewci_labels_add(labels, &rows->ids[rows->rows], EWCI_NO_LABEL,
-                              strlen(EWCI_NO_LABEL)) != EWC_OK)
-        return NO_MEMORY();
     for (int64_t i = 0; i < columns; i++) {
         const int64_t role = t->roles[i];
         ewc_status status;
@@ -452,7 +449,10 @@ static ewc_status read_table(table *t, ewci_rows *rows, ewci_labels *labels)
         if (status == EWC_OK) status = next_line(t, &more);
         if (status == EWC_OK && more) status = split_line(t);
     }
-    return status == EWC_OK && rows->rows == 0 ? FAULT("a table of names without a row") : status;
+    if (status != EWC_OK) return status;
+    if (rows->rows == 0) return FAULT("a table of names without a row");
+    if (t->others == 0 && ewci_rows_no_labels(rows, labels) != EWC_OK) return NO_MEMORY();
+    return EWC_OK;
 }
 
 ewc_status ewci_csv_read(ewci_bytes *bytes, ewci_rows *rows, ewci_labels *labels,

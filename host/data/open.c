@@ -351,6 +351,14 @@ static int needs_labels(const opening *w)
     return !w->o.whole || has_targets(w);
 }
 
+static ewc_status keep_source(source **slot, const source *s)
+{
+    *slot = ewci_calloc(1, sizeof **slot);
+    if (!*slot) return ewci_fail(EWC_ERR_MEMORY, "%.300s: out of memory", s->path);
+    **slot = *s;
+    return EWC_OK;
+}
+
 /* Puts an array where it belongs by name and header. */
 static ewc_status place(opening *w, const source *s)
 {
@@ -369,10 +377,7 @@ static ewc_status place(opening *w, const source *s)
     if (*slot)
         return ewci_fail(EWC_ERR_DATA, "%.300s: two arrays of %s %s, %.80s and %.80s", w->path,
             split ? "test" : "training", role ? "labels" : "rows", name_of(*slot), name_of(s));
-    *slot = ewci_calloc(1, sizeof **slot);
-    if (!*slot) return ewci_fail(EWC_ERR_MEMORY, "%.300s: out of memory", s->path);
-    **slot = *s;
-    return EWC_OK;
+    return keep_source(slot, s);
 }
 
 static ewc_status place_folder(opening *w)
@@ -614,6 +619,16 @@ done:
     return status;
 }
 
+/* The array alone, whatever it is called: rows. */
+static ewc_status read_alone(opening *w, int is_idx)
+{
+    source s = {.is_idx = is_idx};
+    w->format = is_idx ? IDX : NPY;
+    snprintf(s.path, sizeof s.path, "%s", w->path);
+    const ewc_status status = keep_source(&w->sources[0][0], &s);
+    return status == EWC_OK ? read_arrays(w) : status;
+}
+
 static ewc_status read_single(opening *w)
 {
     content c;
@@ -628,14 +643,7 @@ static ewc_status read_single(opening *w)
         w->format = CSV;
         return read_table(w, w->path, 0);
     }
-    if ((c == IS_IDX || c == IS_NPY) && !needs_labels(w)) {
-        w->format = c == IS_IDX ? IDX : NPY;
-        w->sources[0][0] = ewci_calloc(1, sizeof(source));
-        if (!w->sources[0][0]) return ewci_fail(EWC_ERR_MEMORY, "%.300s: out of memory", w->path);
-        w->sources[0][0]->is_idx = c == IS_IDX;
-        snprintf(w->sources[0][0]->path, PATH_SIZE, "%s", w->path);
-        return read_arrays(w);
-    }
+    if ((c == IS_IDX || c == IS_NPY) && !needs_labels(w)) return read_alone(w, c == IS_IDX);
     if (c == IS_IMAGE && !needs_labels(w)) {
         w->format = IMAGES;
         return read_image_folder(w, w->path, 0, 0);

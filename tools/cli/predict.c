@@ -48,6 +48,13 @@ static int32_t class_of(const work *w, int64_t i)
     return isfinite(w->probabilities[i * w->classes + class]) ? class : -1;
 }
 
+/* What that class is called; NULL: it is none. */
+static const char *class_name(const work *w, int64_t i)
+{
+    const int32_t class = class_of(w, i);
+    return class >= 0 ? w->names[class] : NULL;
+}
+
 /* ---- Formats ---- */
 
 static void put_csv_head(const work *w)
@@ -68,7 +75,8 @@ static void put_csv_row(const work *w, int64_t row, int64_t i)
         fputc(',', w->out);
         cli_put_csv(w->out, label_name(w, i));
         fputc(',', w->out);
-        cli_put_csv(w->out, class_of(w, i) >= 0 ? w->names[class_of(w, i)] : "");
+        const char *const name = class_name(w, i);
+        cli_put_csv(w->out, name != NULL ? name : "");
     }
     for (int64_t c = 0; c < w->classes; c++) {
         fputc(',', w->out);
@@ -136,7 +144,7 @@ static const file_format *find_format(const char *path)
 static json_t *describe_row(const work *w, int64_t i)
 {
     if (w->predicted != NULL)
-        return class_of(w, i) >= 0 ? json_string(w->names[class_of(w, i)]) : json_null();
+        return class_name(w, i) != NULL ? json_string(class_name(w, i)) : json_null();
     json_t *const values = json_array();
     for (int64_t c = 0; c < w->classes; c++) {
         const double x = (double)w->probabilities[i * w->classes + c];
