@@ -247,7 +247,7 @@ std::vector<ewck_conv> Geometries()
 
 /* Sizes that no tile divides, sums that are longer than a tile is deep, more filters than a tile is
  * wide and more weights than an emulated grid has threads, samples of one place, and one of many
- * places. */
+ * places; few filters a group, in rows that are whole vectors and more, and nearly one. */
 std::vector<ewck_conv> LargerGeometries()
 {
     return {
@@ -257,6 +257,8 @@ std::vector<ewck_conv> LargerGeometries()
         Channels(Geometry({5, 5}, {1, 1}, {2, 2}, {1, 1}, {27, 17}), 2, 6, 1),
         Channels(Geometry({3, 2}, {1, 2}, {1, 0}, {2, 1}, {0, 0}), 40, 36, 4),
         Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {3, 4}), 34, 34, 34),
+        Channels(Geometry({7, 7}, {1, 1}, {3, 3}, {1, 1}, {2, 26}), 20, 20, 20),
+        Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {5, 12}), 5, 10, 5),
     };
 }
 

@@ -8,7 +8,14 @@
 
 #include "../../kernels/formula.h"
 
-enum { TILE = 2 * LANES }; /* positions that are made at once */
+enum { MAX_VECTORS = 8 };
+
+/* Vectors of positions that a tile has: of few filters more, so that the sums, each of which waits
+ * for its last product, are many. */
+static inline __attribute__((always_inline)) int vectors_of(int block)
+{
+    return block > 2 ? 2 : MAX_VECTORS / block;
+}
 
 /* ---- Planes with a border of zeros ---- */
 
@@ -105,47 +112,58 @@ static int64_t find_runs(run *runs, const grid *g, int64_t pitch, int64_t out_pi
 
 /* ---- Forward, and back to the input ---- */
 
-/* What a tile multiplies by the weights of (channel, tap): a panel (channels, taps, TILE), or, with
- * panel NULL, the padded planes as they are, each half of the tile from one row of them. */
+/* What a tile multiplies by the weights of (channel, tap): a panel (channels, taps, vectors,
+ * LANES), or, with panel NULL, the padded planes as they are, each vector of the tile from one row
+ * of them.
+ */
 typedef struct source {
     int64_t channels, taps;
     const float *panel;
-    const float *half[2]; /* the first position of each half in the first channel */
-    int64_t plane;        /* floats from one channel to the next */
+    const float *vector[MAX_VECTORS]; /* the first position of each in the first channel */
+    int64_t plane;                    /* floats from one channel to the next */
     const int64_t *offset;
 } source;
 
-/* out (block, LANES) for each half, `pitch` from row to row, = w (channels, taps, block) transposed
- * times the source plus bias (block), at least 0 if `relu`. */
-static inline __attribute__((always_inline)) void multiply_tile(float *const out[2], int64_t pitch,
+/* out (block, LANES) for each vector, `pitch` from row to row, = w (channels, taps, block)
+ * transposed times the source plus bias (block), at least 0 if `relu`. */
+static inline __attribute__((always_inline)) void multiply_tile(float *const *out, int64_t pitch,
     const float *restrict w, const source *from, const float *restrict bias, int relu, int direct,
     int block)
 {
-    vec sum[MAX_BLOCK][2];
-    const float *panel = from->panel, *halves[2] = {from->half[0], from->half[1]};
+    const int vectors = vectors_of(block);
+    vec sum[2 * MAX_BLOCK], x[MAX_VECTORS];
+    const float *at[MAX_VECTORS];
+#pragma GCC unroll 8
+    for (int k = 0; k < vectors; k++)
+        at[k] = direct ? from->vector[k] : from->panel + k * LANES;
+#pragma GCC unroll 24
+    for (int k = 0; k < block * vectors; k++)
+        sum[k] = broadcast(bias[k / vectors]);
+    for (int64_t c = 0; c < from->channels; c++) {
+        for (int64_t t = 0; t < from->taps; t++, w += block) {
+            const int64_t offset = direct ? from->offset[t] : 0;
+#pragma GCC unroll 8
+            for (int k = 0; k < vectors; k++)
+                x[k] = load(at[k] + offset);
+            multiply_block(sum, w, x, block, vectors);
+#pragma GCC unroll 8
+            for (int k = 0; k < vectors && !direct; k++)
+                at[k] += vectors * LANES;
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < vectors && direct; k++)
+            at[k] += from->plane;
+    }
 #pragma GCC unroll 12
     for (int f = 0; f < block; f++)
-        sum[f][0] = sum[f][1] = broadcast(bias[f]);
-    for (int64_t c = 0; c < from->channels; c++) {
-        for (int64_t t = 0; t < from->taps; t++) {
-            const int64_t at = direct ? from->offset[t] : 0;
-            const vec left = load(direct ? halves[0] + at : panel);
-            const vec right = load(direct ? halves[1] + at : panel + LANES);
-            multiply_block(sum, w, left, right, block);
-            if (!direct) panel += TILE;
-            w += block;
+#pragma GCC unroll 8
+        for (int k = 0; k < vectors; k++) {
+            const vec y = sum[f * vectors + k];
+            store(out[k] + f * pitch, relu ? not_negative(y) : y);
         }
-        halves[0] += from->plane;
-        halves[1] += from->plane;
-    }
-#pragma GCC unroll 12
-    for (int f = 0; f < block; f++) {
-        store(out[0] + f * pitch, relu ? not_negative(sum[f][0]) : sum[f][0]);
-        store(out[1] + f * pitch, relu ? not_negative(sum[f][1]) : sum[f][1]);
-    }
 }
 
-static inline __attribute__((always_inline)) void multiply_any(float *const out[2], int64_t pitch,
+static inline __attribute__((always_inline)) void multiply_any(float *const *out, int64_t pitch,
     const float *w, const source *from, const float *bias, int relu, int direct, int block)
 {
 #define CALL(constant) multiply_tile(out, pitch, w, from, bias, relu, direct, constant)
@@ -153,7 +171,7 @@ static inline __attribute__((always_inline)) void multiply_any(float *const out[
 #undef CALL
 }
 
-static void multiply(float *const out[2], int64_t pitch, const float *w, const source *from,
+static void multiply(float *const *out, int64_t pitch, const float *w, const source *from,
     const float *bias, int relu, int block)
 {
     if (from->panel)
@@ -186,17 +204,18 @@ typedef struct sweep_job {
 } sweep_job;
 
 /* Floats of a thread's part: padded samples, a panel, the tile of a block. */
-static int64_t sweep_room(const frame *f, int64_t group, int64_t depth)
+static int64_t sweep_room(const frame *f, int64_t group, int64_t depth, int block)
 {
-    return round_up(group * f->channels * plane_of(f), 16) + (depth + MAX_BLOCK) * TILE;
+    return round_up(group * f->channels * plane_of(f), 16) +
+           (depth + block) * vectors_of(block) * LANES;
 }
 
-/* From a tile (block, TILE) to the places that the runs say, `filters` of it. */
-static void scatter(float *out, int64_t plane, const float *tile, int64_t filters, const run *runs,
-    int64_t count, int64_t step)
+/* From a tile (filters, pitch) to the places that the runs say. */
+static void scatter(float *out, int64_t plane, const float *tile, int64_t pitch, int64_t filters,
+    const run *runs, int64_t count, int64_t step)
 {
     for (int64_t f = 0; f < filters; f++) {
-        const float *from = tile + f * TILE;
+        const float *from = tile + f * pitch;
         for (int64_t i = 0; i < count; from += runs[i++].count) {
             float *const to = out + f * plane + runs[i].at;
             for (int64_t j = 0; j < runs[i].count; j++)
@@ -212,14 +231,15 @@ static int is_fused(const sweep_job *job)
            (job->activation == EWCK_ACTIVATION_NONE || job->activation == EWCK_ACTIVATION_RELU);
 }
 
-/* What a tile is made into: its halves' places in the output, or, where they do not fit there, the
+/* What a tile is made into: its vectors' places in the output, or, where they do not fit there, the
  * tile itself, of which the runs' positions are copied. */
 typedef struct sink {
-    int64_t half[2];
-    int whole; /* whether halves can be stored as they are */
+    int64_t vector[MAX_VECTORS];
+    int whole; /* whether vectors can be stored as they are */
     float *tile;
-    const run *runs[2]; /* of each half; the second NULL: the first are of both */
-    int64_t count;      /* of those */
+    const run *runs;
+    int64_t count; /* of those, which fill the tile or, of each vector, its beginning */
+    int of_each;
     int64_t step;
 } sink;
 
@@ -230,6 +250,7 @@ static void sweep_filters(const sweep_job *job, const phase *p, float *out, cons
     const int64_t plane = job->out_size[0] * job->out_size[1];
     const int64_t depth = job->channels * p->taps, blocks = ceil_div(job->filters, job->block);
     const int relu = job->activation == EWCK_ACTIVATION_RELU && is_fused(job);
+    const int count = vectors_of(job->block), pitch = count * LANES;
     for (int64_t b = 0; b < blocks; b++) {
         const float *const w = p->packed + (g * blocks + b) * depth * job->block;
         const int64_t filter = g * job->filters + b * job->block;
@@ -238,39 +259,44 @@ static void sweep_filters(const sweep_job *job, const phase *p, float *out, cons
         float bias[MAX_BLOCK] = {0};
         for (int64_t f = 0; job->bias && is_fused(job) && f < filters; f++)
             bias[f] = job->bias[filter + f];
-        if (target->whole && filters == job->block) {
-            multiply((float *const[]){to + target->half[0], to + target->half[1]}, plane, w, from,
-                bias, relu, job->block);
-            continue;
-        }
-        float *const halves[2] = {target->tile, target->tile + LANES};
-        multiply(halves, TILE, w, from, bias, relu, job->block);
-        for (int i = 0; i < 2 && target->runs[i]; i++)
-            scatter(to, plane, halves[i], filters, target->runs[i], target->count, target->step);
+        const int whole = target->whole && filters == job->block;
+        float *vectors[MAX_VECTORS];
+        for (int k = 0; k < count; k++)
+            vectors[k] = whole ? to + target->vector[k] : target->tile + k * LANES;
+        multiply(vectors, whole ? plane : pitch, w, from, bias, relu, job->block);
+        for (int k = 0; k < count && target->of_each && !whole; k++)
+            scatter(to, plane, vectors[k], pitch, filters, target->runs + k, 1, target->step);
+        if (!whole && !target->of_each)
+            scatter(
+                to, plane, target->tile, pitch, filters, target->runs, target->count, target->step);
     }
 }
 
-/* Positions [first, first + count) of a phase, count <= TILE, through a panel. */
+/* Positions [first, first + count) of a phase, those of a tile at most, through a panel. */
 static void sweep_panel(const sweep_job *job, const phase *p, float *out, const float *padded,
-    float *panel, int64_t g, int64_t first, int64_t count)
+    float *panel, int64_t first, int64_t count)
 {
     const int64_t plane = plane_of(&job->planes), out_plane = job->out_size[0] * job->out_size[1];
-    run runs[TILE];
+    const int vectors = vectors_of(job->block), tile = vectors * LANES;
+    run runs[MAX_VECTORS * LANES];
     const int64_t found = find_runs(runs, &p->at, job->planes.padded[1], job->out_size[1],
         job->planes.channels * plane, job->groups * job->filters * out_plane, first, count);
-    const float *const planes = padded + g * job->channels * plane;
-    for (int64_t c = 0; c < job->channels; c++)
-        unfold(panel + c * p->taps * TILE, TILE, planes + c * plane, p->offset, p->taps, runs,
-            found, p->at.step[1]);
     const source from = {job->channels, p->taps, panel, {NULL}, 0, NULL};
-    const sink to = {.half = {runs[0].at, runs[0].at + LANES},
-        .whole = count == TILE && p->at.out_step[1] == 1 &&
-                 (found == 1 || (found == 2 && runs[1].at == runs[0].at + runs[0].count)),
-        .tile = panel + job->channels * p->taps * TILE,
-        .runs = {runs},
+    sink to = {.whole = count == tile && p->at.out_step[1] == 1,
+        .tile = panel + job->channels * p->taps * tile,
+        .runs = runs,
         .count = found,
         .step = p->at.out_step[1]};
-    sweep_filters(job, p, out, &from, &to, g);
+    for (int64_t i = 1; i < found; i++) /* one after the other */
+        to.whole = to.whole && runs[i].at == runs[i - 1].at + runs[i - 1].count;
+    for (int k = 0; k < vectors; k++)
+        to.vector[k] = runs[0].at + k * LANES;
+    for (int64_t g = 0; g < job->groups; g++) {
+        for (int64_t c = 0; c < job->channels; c++)
+            unfold(panel + c * p->taps * tile, tile, padded + (g * job->channels + c) * plane,
+                p->offset, p->taps, runs, found, p->at.step[1]);
+        sweep_filters(job, p, out, &from, &to, g);
+    }
 }
 
 /* Whether a phase's rows are made of vectors, the last one of a row from its end on, so that
@@ -281,30 +307,34 @@ static int lies_in_rows(const phase *p)
     return p->at.step[1] == 1 && p->at.out_step[1] == 1 && 4 * round_up(width, LANES) <= 5 * width;
 }
 
-/* All positions of a phase in `samples` samples, two vectors at a time. What one stores beyond its
- * row the next row overwrites, but for a plane's last one. */
+/* All positions of a phase in `samples` samples, a tile's vectors at a time. What one stores beyond
+ * its row the next row overwrites, but for a plane's last one. */
 static void sweep_rows(const sweep_job *job, const phase *p, float *out, const float *padded,
-    float *tile, int64_t g, int64_t samples)
+    float *tile, int64_t samples)
 {
-    const int64_t width = p->at.size[1], halves = ceil_div(width, LANES);
-    const int64_t lines = samples * p->at.size[0], plane = plane_of(&job->planes);
+    const int64_t width = p->at.size[1], of_line = ceil_div(width, LANES);
+    const int64_t all = samples * p->at.size[0] * of_line, plane = plane_of(&job->planes);
     const int64_t out_plane = job->out_size[0] * job->out_size[1];
-    const float *const planes = padded + g * job->channels * plane;
-    for (int64_t k = 0; k < lines * halves; k += 2) {
+    const int vectors = vectors_of(job->block);
+    for (int64_t first = 0; first < all; first += vectors) {
         source from = {job->channels, p->taps, NULL, {NULL}, plane, p->offset};
-        run runs[2];
-        sink to = {.whole = 1, .tile = tile, .runs = {&runs[0], &runs[1]}, .count = 1, .step = 1};
-        for (int i = 0; i < 2; i++) {
-            const int64_t at = min_i64(k + i, lines * halves - 1), line = at / halves;
-            const int64_t x = width < LANES ? 0 : min_i64(at % halves * LANES, width - LANES);
-            (void)find_runs(&runs[i], &p->at, job->planes.padded[1], job->out_size[1],
+        run runs[MAX_VECTORS];
+        sink to = {.whole = 1, .tile = tile, .runs = runs, .of_each = 1, .step = 1};
+        for (int k = 0; k < vectors; k++) {
+            const int64_t at = min_i64(first + k, all - 1), line = at / of_line;
+            const int64_t x = width < LANES ? 0 : min_i64(at % of_line * LANES, width - LANES);
+            (void)find_runs(&runs[k], &p->at, job->planes.padded[1], job->out_size[1],
                 job->planes.channels * plane, job->groups * job->filters * out_plane,
                 line * width + x, min_i64(width, LANES));
-            from.half[i] = planes + runs[i].from;
-            to.half[i] = runs[i].at;
+            from.vector[k] = padded + runs[k].from;
+            to.vector[k] = runs[k].at;
             to.whole = to.whole && (width >= LANES || (line + 1) % p->at.size[0] > 0);
         }
-        sweep_filters(job, p, out, &from, &to, g);
+        for (int64_t g = 0; g < job->groups; g++) {
+            sweep_filters(job, p, out, &from, &to, g);
+            for (int k = 0; k < vectors; k++)
+                from.vector[k] += job->channels * plane;
+        }
     }
 }
 
@@ -329,6 +359,7 @@ static void sweep_chunk(void *context, int64_t i)
     const sweep_job *const job = context;
     const range r = chunk_range(i, job->group, job->rows);
     const int64_t rows = r.end - r.begin, channels = job->planes.channels;
+    const int64_t tile = vectors_of(job->block) * LANES;
     int part;
     float *const own = scratch_take(&job->room, &part);
     float *const panel = own + round_up(job->group * channels * plane_of(&job->planes), 16);
@@ -338,13 +369,11 @@ static void sweep_chunk(void *context, int64_t i)
         &job->planes, rows);
     for (const phase *p = job->phase; p < job->phase + job->phases; p++) {
         const int64_t positions = rows * p->at.size[0] * p->at.size[1];
-        for (int64_t g = 0; g < job->groups; g++)
-            if (lies_in_rows(p))
-                sweep_rows(job, p, out, own, panel, g, rows);
-            else
-                for (int64_t first = 0; first < positions; first += TILE)
-                    sweep_panel(
-                        job, p, out, own, panel, g, first, min_i64(TILE, positions - first));
+        if (lies_in_rows(p))
+            sweep_rows(job, p, out, own, panel, rows);
+        else
+            for (int64_t first = 0; first < positions; first += tile)
+                sweep_panel(job, p, out, own, panel, first, min_i64(tile, positions - first));
     }
     finish(job, r.begin, rows);
     scratch_give(&job->room, part);
@@ -427,11 +456,12 @@ size_t CPU(conv_memory)(ewc_backend *be, const ewck_conv *conv, int64_t rows, in
     const int64_t taps = conv->kernel[0] * conv->kernel[1];
     const frame forward = frame_of(conv), back = frame_back(conv);
     size_t bytes[3] = {memory_bytes(be, packed_size(conv, filters, channels),
-        sweep_room(&forward, group_size(positions_of(conv), rows), channels * taps))};
+        sweep_room(&forward, group_size(positions_of(conv), rows), channels * taps,
+            choose_block(filters)))};
     if (gradients > 0) {
         const int64_t group = group_size(conv->size[0] * conv->size[1], gradients);
-        bytes[1] = memory_bytes(
-            be, packed_size(conv, channels, filters), sweep_room(&back, group, filters * taps));
+        bytes[1] = memory_bytes(be, packed_size(conv, channels, filters),
+            sweep_room(&back, group, filters * taps, choose_block(channels)));
         bytes[2] = CPU(conv_weight_memory)(be, conv, rows);
     }
     size_t most = 0;
@@ -468,7 +498,7 @@ ewc_status CPU(conv_forward)(ewc_backend *be, float *y, float *z, const float *x
     sweep_job job = {y, z, x, bias, planes, rows, group, conv->groups, channels, filters,
         {conv->out[0], conv->out[1]}, block, activation, 1, &p,
         scratch_of(be, memory, packed_size(conv, filters, channels),
-            sweep_room(&planes, group, depth_of(conv)))};
+            sweep_room(&planes, group, depth_of(conv), block))};
     ewci_pool_run(pool_of(be), sweep_chunk, &job, ceil_div(rows, group));
     return EWC_OK;
 }
@@ -524,7 +554,7 @@ ewc_status CPU(conv_backward_data)(ewc_backend *be, float *dx, const float *d, c
     sweep_job job = {dx, NULL, d, NULL, planes, rows, group, conv->groups, filters, channels,
         {conv->size[0], conv->size[1]}, block, EWCK_ACTIVATION_NONE, count, phases,
         scratch_of(be, memory, packed_size(conv, channels, filters),
-            sweep_room(&planes, group, filters * conv->kernel[0] * conv->kernel[1]))};
+            sweep_room(&planes, group, filters * conv->kernel[0] * conv->kernel[1], block))};
     ewci_pool_run(pool_of(be), sweep_chunk, &job, ceil_div(rows, group));
     return EWC_OK;
 }

@@ -45,7 +45,7 @@ static inline ewc_status check_taps(const char *operation, const ewck_conv *conv
         operation, (long long)conv->kernel[0], (long long)conv->kernel[1], (int)MAX_TAPS);
 }
 
-/* ---- Tiles: a block of filters times two vectors ---- */
+/* ---- Tiles: a block of filters times vectors ---- */
 
 #if defined(__AVX512F__)
 enum { MAX_BLOCK = 12 };
@@ -96,15 +96,16 @@ static inline int choose_block(int64_t filters)
         CALL(1);                                                                                   \
     }
 
-/* sum (block, 2) += the products of w (block) and two vectors. */
+/* sum (block, vectors) += the products of w (block) and x (vectors). */
 static inline __attribute__((always_inline)) void multiply_block(
-    vec sum[][2], const float *w, vec left, vec right, int block)
+    vec *sum, const float *w, const vec *x, int block, int vectors)
 {
 #pragma GCC unroll 12
     for (int f = 0; f < block; f++) {
         const vec weight = broadcast(w[f]);
-        sum[f][0] = multiply_add(weight, left, sum[f][0]);
-        sum[f][1] = multiply_add(weight, right, sum[f][1]);
+#pragma GCC unroll 8
+        for (int k = 0; k < vectors; k++)
+            sum[f * vectors + k] = multiply_add(weight, x[k], sum[f * vectors + k]);
     }
 }
 

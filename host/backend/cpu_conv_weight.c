@@ -6,6 +6,8 @@
  * by side. A tile of filters times two vectors of (tap, channel) is summed in registers over the
  * positions of a sample; then its squares or absolute values are added to sums that the cache
  * holds. Where samples need not be apart, it is summed over those of a group and added as it is.
+ * Where each filter has a channel of its own (depthwise), a tile is taps times a vector of
+ * channels.
  *
  * The work is cut into parts of the filters and of the channels, and ranges of groups, which have
  * their own sums and are added in order: the bits do not depend on the threads. */
@@ -40,6 +42,7 @@ typedef struct cut {
     int64_t blocks, pairs;     /* of a part: blocks of filters, pairs of vectors */
     int block, panel, pitch;   /* filters of a tile, of a panel, and there with what fills it up */
     int unfolds;               /* whether all taps are brought side by side, which saves vectors */
+    int depthwise; /* whether a part is of filters with their channels; see cut_depthwise */
 } cut;
 
 static columns columns_of(const ewck_conv *conv, int64_t channels, int unfolds)
@@ -59,10 +62,43 @@ static int64_t pairs_of(const columns *c)
     return ceil_div(c->segments * c->vectors, 2);
 }
 
+static int64_t count_parts(const ewck_conv *conv, const cut *c)
+{
+    return (c->depthwise ? 1 : conv->groups) * c->parts[0] * c->parts[1];
+}
+
 /* Floats of a range's sums of weights. */
 static int64_t sums_of_range(const ewck_conv *conv, const cut *c)
 {
-    return conv->groups * c->parts[0] * c->parts[1] * c->blocks * c->pairs * c->block * 2 * LANES;
+    const int64_t vectors = c->depthwise ? 1 : 2 * c->pairs;
+    return count_parts(conv, c) * c->blocks * c->block * vectors * LANES;
+}
+
+/* Ranges for `rows` samples, where all else has been cut. */
+static int64_t count_ranges(const ewck_conv *conv, const cut *c, int64_t rows)
+{
+    int64_t ranges =
+        min_i64(ceil_div(MOST_CHUNKS, count_parts(conv, c)), RANGE_ROOM / sums_of_range(conv, c));
+    ranges = min_i64(ranges, rows * positions_of(conv) / RANGE_POSITIONS);
+    return max_i64(1, min_i64(ranges, ceil_div(rows, c->group)));
+}
+
+/* Parts are vectors of channels, each with the filter of its own; blocks are of taps. */
+static cut cut_depthwise(const ewck_conv *conv, int64_t rows, int64_t group)
+{
+    const int64_t taps = conv->kernel[0] * conv->kernel[1];
+    cut c = {.group = min_i64(group, rows),
+        .filters = LANES,
+        .channels = LANES,
+        .parts = {ceil_div(conv->groups, LANES), 1},
+        .block = choose_block(taps),
+        .panel = LANES,
+        .pitch = LANES,
+        .depthwise = 1};
+    c.blocks = ceil_div(taps, c.block);
+    c.pairs = ceil_div(c.blocks * c.block, 2); /* places of offsets */
+    c.ranges = count_ranges(conv, &c, rows);
+    return c;
 }
 
 /* Parts do not depend on the rows, so that fewer never need more memory. */
@@ -72,6 +108,7 @@ static cut cut_gradient(const ewck_conv *conv, int64_t rows, int apart)
     const int64_t filters = conv->filters / conv->groups, channels = conv->channels / conv->groups;
     const int64_t taps = conv->kernel[0] * conv->kernel[1], positions = positions_of(conv);
     const int64_t group = apart ? 1 : group_size(positions, INT64_MAX);
+    if (conv->groups > 1 && filters == 1 && channels == 1) return cut_depthwise(conv, rows, group);
     cut c = {.group = min_i64(group, rows), .block = choose_block(filters)};
     c.filters = round_up(ceil_div(filters, ceil_div(filters, PART_FILTERS)), c.block);
     c.parts[0] = ceil_div(filters, c.filters);
@@ -85,10 +122,7 @@ static cut cut_gradient(const ewck_conv *conv, int64_t rows, int apart)
     const columns plain = columns_of(conv, c.channels, 0), all = columns_of(conv, c.channels, 1);
     c.unfolds = pairs_of(&all) < pairs_of(&plain);
     c.pairs = pairs_of(c.unfolds ? &all : &plain);
-    c.ranges = min_i64(ceil_div(MOST_CHUNKS, conv->groups * c.parts[0] * c.parts[1]),
-        RANGE_ROOM / sums_of_range(conv, &c));
-    c.ranges = min_i64(c.ranges, rows * positions / RANGE_POSITIONS);
-    c.ranges = max_i64(1, min_i64(c.ranges, ceil_div(rows, c.group)));
+    c.ranges = count_ranges(conv, &c, rows);
     return c;
 }
 
@@ -157,17 +191,16 @@ static inline __attribute__((always_inline)) vec add_gradient(vec sum, vec gradi
 static inline __attribute__((always_inline)) void add_tile(float *sums, const float *d,
     int64_t pitch, const float *const x[2], const int64_t *place, int64_t n, int mode, int block)
 {
-    vec sum[MAX_BLOCK][2];
-#pragma GCC unroll 12
-    for (int f = 0; f < block; f++)
-        sum[f][0] = sum[f][1] = (vec){0};
+    vec sum[2 * MAX_BLOCK];
+#pragma GCC unroll 24
+    for (int k = 0; k < 2 * block; k++)
+        sum[k] = (vec){0};
     for (int64_t i = 0; i < n; i++, d += pitch)
-        multiply_block(sum, d, load(x[0] + place[i]), load(x[1] + place[i]), block);
-#pragma GCC unroll 12
-    for (int f = 0; f < block; f++)
-#pragma GCC unroll 2
-        for (int k = 0; k < 2; k++, sums += LANES)
-            store(sums, add_gradient(load(sums), sum[f][k], mode));
+        multiply_block(
+            sum, d, (const vec[]){load(x[0] + place[i]), load(x[1] + place[i])}, block, 2);
+#pragma GCC unroll 24
+    for (int k = 0; k < 2 * block; k++, sums += LANES)
+        store(sums, add_gradient(load(sums), sum[k], mode));
 }
 
 static inline __attribute__((always_inline)) void add_block(float *sums, const float *d,
@@ -179,13 +212,47 @@ static inline __attribute__((always_inline)) void add_block(float *sums, const f
             block);
 }
 
-/* sums (pairs, block, 2 LANES) get a block of d and all of x, with constants for block and mode. */
+/* sums (taps, LANES) get the products over n positions of d (n, LANES) with what each tap sees. */
+static inline __attribute__((always_inline)) void add_taps(float *sums, const float *d,
+    const float *x, const room *r, const cut *c, int64_t n, int mode, int block)
+{
+    for (int64_t first = 0; first < c->blocks * block; first += block) {
+        const int64_t *const offset = r->offset + first;
+        vec sum[MAX_BLOCK];
+#pragma GCC unroll 12
+        for (int t = 0; t < block; t++)
+            sum[t] = (vec){0};
+        for (int64_t i = 0; i < n; i++) {
+            const vec gradient = load(d + i * LANES);
+            const float *const at = x + r->place[i];
+#pragma GCC unroll 12
+            for (int t = 0; t < block; t++)
+                sum[t] = multiply_add(gradient, load(at + offset[t]), sum[t]);
+        }
+#pragma GCC unroll 12
+        for (int t = 0; t < block; t++, sums += LANES)
+            store(sums, add_gradient(load(sums), sum[t], mode));
+    }
+}
+
+/* Either of them. */
+static inline __attribute__((always_inline)) void add_any(float *sums, const float *d,
+    const float *x, const room *r, const cut *c, int64_t n, int mode, int block)
+{
+    if (c->depthwise)
+        add_taps(sums, d, x, r, c, n, mode, block);
+    else
+        add_block(sums, d, x, r, c, n, mode, block);
+}
+
+/* sums (pairs, block, 2 LANES) get a block of d and all of x, or, depthwise, sums (taps, LANES) get
+ * all of both; with constants for block and mode. */
 static void add_products(
     float *sums, const float *d, const float *x, const room *r, const cut *c, int64_t n, int mode)
 {
-#define SQUARES(block) add_block(sums, d, x, r, c, n, EWCK_MODE_SQUARE, block)
-#define MAGNITUDES(block) add_block(sums, d, x, r, c, n, EWCK_MODE_MAGNITUDE, block)
-#define PLAIN(block) add_block(sums, d, x, r, c, n, EWCK_MODE_ACCUMULATE, block)
+#define SQUARES(block) add_any(sums, d, x, r, c, n, EWCK_MODE_SQUARE, block)
+#define MAGNITUDES(block) add_any(sums, d, x, r, c, n, EWCK_MODE_MAGNITUDE, block)
+#define PLAIN(block) add_any(sums, d, x, r, c, n, EWCK_MODE_ACCUMULATE, block)
     if (mode == EWCK_MODE_SQUARE)
         FOR_BLOCK(c->block, SQUARES)
     else if (mode == EWCK_MODE_MAGNITUDE)
@@ -278,7 +345,11 @@ static void write_places(const gradient_job *job, const part *p, const room *r)
         }
     for (int64_t i = 0; job->cut.unfolds && i < place - r->place; i++)
         r->row[i] = i * p->columns.vectors * LANES;
-    for (int64_t i = 0; i < 2 * job->cut.pairs; i++) {
+    for (int64_t i = 0; job->cut.depthwise && i < 2 * job->cut.pairs; i++) /* the last taps again */
+        r->offset[i] =
+            tap_offset(conv, &job->planes, min_i64(i, conv->kernel[0] * conv->kernel[1] - 1)) *
+            channels;
+    for (int64_t i = 0; !job->cut.depthwise && i < 2 * job->cut.pairs; i++) {
         const int64_t k = min_i64(i, p->columns.segments * p->columns.vectors - 1);
         r->offset[i] =
             k % p->columns.vectors * LANES +
@@ -373,7 +444,7 @@ static void add_group(
             float *const sums = p->sums + (f - p->filters.begin) * c->pairs * 2 * LANES;
             bring_gradients(job, r->d, f, count, repeat * job->rows + row, samples);
             if (p->bias_sums) add_biases(p->bias_sums + f, r->d, c->pitch, count, n, job->mode);
-            for (int64_t k = 0; k < count; k += c->block)
+            for (int64_t k = 0; k < (c->depthwise ? 1 : count); k += c->block)
                 add_products(sums + k * c->pairs * 2 * LANES, r->d + k, x, r, c, n, job->mode);
         }
 }
@@ -382,17 +453,17 @@ static void add_group(
 static part part_of(const ewck_conv *conv, const cut *c, int64_t i)
 {
     const int64_t filters = conv->filters / conv->groups, channels = conv->channels / conv->groups;
+    if (c->depthwise) {
+        const range both = chunk_range(i, LANES, conv->groups);
+        return (part){
+            .filters = both, .channels = both, .columns = {.channels = both.end - both.begin}};
+    }
     const int64_t group = i / (c->parts[0] * c->parts[1]);
     const range f = chunk_range(i / c->parts[1] % c->parts[0], c->filters, filters);
     const range k = chunk_range(i % c->parts[1], c->channels, channels);
     return (part){.filters = {group * filters + f.begin, group * filters + f.end},
         .channels = {group * channels + k.begin, group * channels + k.end},
         .columns = columns_of(conv, k.end - k.begin, c->unfolds)};
-}
-
-static int64_t count_parts(const ewck_conv *conv, const cut *c)
-{
-    return conv->groups * c->parts[0] * c->parts[1];
 }
 
 static void gradient_chunk(void *context, int64_t i)
@@ -466,6 +537,13 @@ static void order_chunk(void *context, int64_t i)
     const part p = part_of(conv, c, i);
     const columns *const from = &p.columns;
     const int overwrite = job->from->mode == EWCK_MODE_OVERWRITE;
+    for (int64_t k = 0; c->depthwise && k < from->channels; k++)
+        for (int64_t t = 0; t < taps; t++) {
+            const float sum = job->from->sums[(i * c->blocks * c->block + t) * LANES + k];
+            float *const to = job->g + (p.filters.begin + k) * taps + t;
+            *to = overwrite ? sum : *to + sum;
+        }
+    if (c->depthwise) return;
     const int64_t first = p.channels.begin % (conv->channels / conv->groups);
     for (int64_t f = 0; f < p.filters.end - p.filters.begin; f++) {
         const float *const sums = job->from->sums + i * (all / parts) +
