@@ -461,11 +461,12 @@ EWCI_FN double ewci_fold(float *s, float *mu, float f, float theta, int policy, 
         *mu = theta;
         return 0.0;
     }
-    const float sum = *s + f;
-    if (!(sum > 0.0f)) { /* nothing is known: no penalty, wherever mu is */
+    if (!(*s > 0.0f)) { /* nothing was known: what mu was, and its rounding, is not in the mean */
+        *s = f;
         *mu = theta;
         return 0.0;
     }
+    const float sum = *s + f;
     const double distance = (double)theta - (double)*mu;
     const double added = (double)*s * ((double)f / (double)sum) * distance * distance;
     *mu = fmaf(f / sum, theta - *mu, *mu);

@@ -216,6 +216,21 @@ TEST_P(Consolidation, EqualTasksAreExact)
     }
 }
 
+/* Where nothing was known, mu is the first theta that counts, to the bit: no trace, not even a
+ * rounding, of where a weight lay when it did not. */
+TEST_P(Consolidation, TheFirstThatCountsIsTheAnchor)
+{
+    Rng rng(5);
+    Begin(Options(7.0f));
+    Fold(Vec<float>((size_t)n, 0.0f), rng.Uniforms(n, -1000, 1000));
+    const Vec<float> theta = rng.Uniforms(n, -1, 1), f = RandomFisher(rng, n);
+    Fold(f, theta);
+    const Snapshot got = Look();
+    ExpectBits("S", got.s, f);
+    ExpectBits("mu", got.mu, theta);
+    EXPECT_EQ(0.0, got.info.r);
+}
+
 TEST_P(Consolidation, ValueIsLambdaHalfTimesTheSum)
 {
     Begin(Options(3.0f));
