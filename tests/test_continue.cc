@@ -184,6 +184,33 @@ TEST_F(Continue, TwiceIsOneSequenceOfThreeParts)
     }
 }
 
+/* An output layer that grows: its new rows have the S and mu that folds would have left them, also
+ * where those count (l2), or have been rounded to what training left (mu). */
+TEST_F(Continue, NewRowsAreHeldAsIfTheyHadBeenThere)
+{
+    const std::vector<Settings> cases = {
+        {{"method", "l2"}, {"kind", "split"}, {"scenario", "class"}, {"lambda-l2", "5"}},
+        {{"method", "l2"}, {"scenario", "task"}, {"exclude-heads", "true"}},
+        {{"method", "ewc"}, {"scenario", "task"}, {"lr", "0.05"}, {"keep", "all"}},
+        {{"method", "ewc-online"}, {"scenario", "task"}, {"lr", "0.05"}, {"keep", "all"}},
+    };
+    for (const Settings &settings : cases) {
+        SCOPED_TRACE(settings[0].second + ", " + settings[1].second);
+        const auto of = [&](const char *tasks) {
+            Settings all = settings;
+            all.emplace_back("tasks", tasks);
+            return all;
+        };
+        const std::string whole = Train(of("3")), second = Added(Train(of("1")), nullptr, 2);
+        for (const char *file : {"model", "task-0001", "task-0002"}) {
+            const std::string path = "/checkpoint/" + (file + std::string(".safetensors"));
+            if (!fs::exists(whole + path) || !fs::exists(second + path)) continue;
+            EXPECT_TRUE(ReadFile(whole + path) == ReadFile(second + path)) << file;
+        }
+        if (HasFailure()) return;
+    }
+}
+
 /* The same by files of tasks, of which the run keeps all. */
 TEST_F(Continue, BySequences)
 {

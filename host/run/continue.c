@@ -10,6 +10,8 @@
 
 #include "../base/enter.h"
 #include "../base/file.h"
+#include "../ewc/consolidation.h"
+#include "../methods/method.h"
 #include "options.h"
 #include "run.h"
 
@@ -259,6 +261,33 @@ static void convert(
     }
 }
 
+/* S and mu of the output layer's new rows, as the folds of that one run leave those of rows that
+ * are not trained yet: mu is where they begin, and l2 holds them there like every other weight. */
+static ewc_status hold_new_rows(const ewc_run *run, const former *f, ewci_state *state)
+{
+    const int is_l2 = ewci_method_importance(&run->options) == EWC_IMPORTANCE_ONE;
+    const int64_t parameters = ewc_model_parameter_count(run->model);
+    void *theta, *s, *mu;
+    int64_t tasks;
+    ewc_status status;
+    if (run->state == NULL) return EWC_OK;
+    EWCI_TRY(ewci_state_exchange(state, "state.tasks", EWCI_I64, 1, &tasks));
+    EWCI_TRY(ewci_state_block(state, "theta", EWCI_F32, parameters, &theta));
+    EWCI_TRY(ewci_state_block(state, "state.S", EWCI_F32, parameters, &s));
+    EWCI_TRY(ewci_state_block(state, "state.mu", EWCI_F32, parameters, &mu));
+    for (int64_t i = 0; tasks > 0 && i < ewc_model_segment_count(run->model); i++) {
+        const ewc_segment *const segment = ewc_model_segment(run->model, i);
+        if (run->state->excluded[i]) continue;
+        for (int64_t j = count_former(segment, f->outputs); j < segment->count; j++) {
+            const int64_t at = segment->offset + j;
+            ((float *)mu)[at] = ((const float *)theta)[at];
+            if (is_l2) ((float *)s)[at] = ((const float *)s)[segment->offset];
+        }
+    }
+done:
+    return status;
+}
+
 /* The former run's state as one of this run. */
 static ewc_status convert_state(ewc_run *run, const former *f, ewci_state **out)
 {
@@ -287,6 +316,7 @@ static ewc_status convert_state(ewc_run *run, const former *f, ewci_state **out)
         if (!is_own) convert(run, f, &block, &was, data);
     }
     ewci_state_turn(state);
+    EWCI_TRY(hold_new_rows(run, f, state));
     *out = state;
     state = NULL;
 done:
