@@ -32,9 +32,12 @@ EWC_API void ewc_predictor_free(ewc_predictor *predictor);
 /* Classifies images (rows, channels, height, width), bytes as in the set that task t is of, by task
  * t, which is one of those that were learnt (from 0). `probabilities` (rows, classes of the data)
  * are the softmax over the logits that compete in task t, 0 for classes that are not among them;
- * `classes` (rows) the most probable. Either may be NULL. A model of targets (ewc/likelihood.h)
- * says in `probabilities`, which stand at the targets' places, what they are: numbers, or for
- * labels probabilities of 1; NaN, or 0, for targets that are not task t's; `classes` is NULL then.
+ * `classes` (rows) that of the most probable logit, by which accuracies are counted: where several
+ * tasks of a class-incremental sequence have one class, its probability is the sum of its logits',
+ * and another class may have a larger one. Either may be NULL. A model of targets
+ * (ewc/likelihood.h) says in `probabilities`, which stand at the targets' places, what they are:
+ * numbers, or for labels probabilities of 1; NaN, or 0, for targets that are not task t's;
+ * `classes` is NULL then.
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t or rows out of range, classes of a model of targets;
  * EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_predictor_predict(ewc_predictor *predictor, int64_t t, float *probabilities,
