@@ -362,6 +362,17 @@ TEST_F(Batch, WhatIsNoRunIsLeftAlone)
     EXPECT_EQ(0, Ewc(words).code);
 }
 
+/* Where fewer than two seeds of a pair are left there is nothing to test. */
+TEST_F(Batch, RunsThatAllFailAreNotTested)
+{
+    const Outcome result = Ewc(
+        Tiny({"--methods", "l2:1e9,l2:1e8", "--penalty", "explicit", "--seeds", "2"}, "compare"));
+    EXPECT_EQ(2, result.code);
+    ExpectIn("l2:1e9: failed after 1 of 2 tasks", result.out);
+    EXPECT_EQ(std::string::npos, result.out.find("difference")) << result.out;
+    EXPECT_EQ(std::string::npos, result.out.find("at the smallest")) << result.out;
+}
+
 TEST_F(Batch, ARunThatDivergesDoesNotStopTheOthers)
 {
     const Outcome result = Ewc(Tiny(

@@ -217,7 +217,7 @@ static json_t *pairs_json(const comparison *c)
     return json_pack("{s:o}", "paired_tests", pairs);
 }
 
-/* Of one seed there is nothing to test. */
+/* Of one seed there is nothing to test, nor where runs have failed and no two are left. */
 static void print_pairs(const comparison *c)
 {
     int most = 0;
@@ -248,6 +248,10 @@ static void print_pairs(const comparison *c)
                     cli_table_cell(table, "-");
             }
         }
+    }
+    if (most < 2) {
+        cli_table_free(table);
+        return;
     }
     char *const note = cli_paired_note(most);
     printf("\n");
