@@ -1053,6 +1053,47 @@ TEST_F(CliSaved, FisherAsJson)
             .out);
 }
 
+TEST_F(CliSaved, FisherFitsTheTerminal)
+{
+    WriteSet("idx");
+    Train("idx", "run", {"--fisher-samples", "1"});
+    if (HasFatalFailure()) return;
+    environment.push_back("COLUMNS=40");
+    const auto lines = Lines(Ewc({"fisher", "run", "--device", "cpu"}).out);
+    ASSERT_GE(lines.size(), 6u);
+    EXPECT_EQ("1 sample", lines.back());
+    for (const std::string &line : lines)
+        EXPECT_LE(line.size(), 40u) << line;
+    environment.back() = "COLUMNS=100";
+    const std::string head = Lines(Ewc({"fisher", "run", "--device", "cpu"}).out).front();
+    for (const char *title : {"tensor", "sum", "mean", "max", "zeros"})
+        EXPECT_NE(std::string::npos, head.find(title)) << head;
+}
+
+/* A folder may be called by any bytes, and a file by quotes: what is printed stays JSON. */
+TEST_F(CliSaved, JsonOfPathsOfAllKinds)
+{
+    WriteSet("idx");
+    Train("idx", "run", {"--method", "sgd"});
+    if (HasFatalFailure()) return;
+    const Outcome result = Ewc({"consolidate", "run", "--method", "ewc", "--out",
+        "a\"b.safetensors", "--json", "--quiet", "--device", "cpu"});
+    ASSERT_EQ(0, result.code) << result.err;
+    const Json written = ParseJson(result.out);
+    EXPECT_STREQ("a\"b.safetensors", json_string_value(json_object_get(written.get(), "out")));
+    EXPECT_EQ(1, json_integer_value(json_object_get(written.get(), "tasks")));
+
+    fs::rename(folder / "run", folder / "r\xffn");
+    for (const char *verb : {"eval", "predict"}) {
+        const Outcome outcome = Ewc({verb, "r\xffn", "--json", "--quiet", "--device", "cpu"});
+        ASSERT_EQ(0, outcome.code) << outcome.err;
+        const Json said = ParseJson(outcome.out);
+        EXPECT_STREQ("r\u00ffn/checkpoint/model.safetensors",
+            json_string_value(json_object_get(said.get(), "checkpoint")))
+            << verb;
+    }
+}
+
 /* More tasks for a run that has finished; those of a sequence may be of other data. */
 TEST_F(CliSaved, TasksAreAdded)
 {

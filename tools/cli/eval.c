@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "classes.h"
+#include "folder.h"
 #include "saved.h"
 #include "text.h"
 
@@ -30,8 +31,8 @@ static void print_json(const ewc_run_result *result, const char *checkpoint, con
         sum += accuracy[t];
         json_array_append_new(list, json_real(accuracy[t]));
     }
-    json_t *const out = json_pack("{s:s, s:s, s:s, s:I, s:o, s:f}", "checkpoint", checkpoint,
-        "model", result->model, "device", result->device->name, "learnt",
+    json_t *const out = json_pack("{s:o, s:s, s:s, s:I, s:o, s:f}", "checkpoint",
+        cli_json_path(checkpoint), "model", result->model, "device", result->device->name, "learnt",
         (json_int_t)count_learnt(checkpoint, result->tasks), "accuracy", list, "acc",
         sum / (double)result->tasks);
     for (size_t i = 0; i < sizeof class_keys / sizeof class_keys[0]; i++) {

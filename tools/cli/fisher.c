@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "layout.h"
 #include "saved.h"
 #include "text.h"
 
@@ -113,12 +114,21 @@ static int choose_task(const cli_args *args, const work *w, int64_t *task)
 
 static void print_table(const ewc_model *model, const ewc_fisher_stats *stats, int64_t samples)
 {
-    printf("%s  %-20s %12s %12s %12s %10s%s\n", cli_bold(1), "tensor", "sum", "mean", "max",
-        "zeros", cli_bold(0));
-    for (int64_t i = 0; i < ewc_model_segment_count(model); i++)
-        printf("  %-20s %12.5g %12.5g %12.5g %10lld\n", ewc_model_segment(model, i)->name,
-            stats[i].trace, stats[i].mean, stats[i].max, (long long)stats[i].zeros);
-    printf("%lld samples\n", (long long)samples);
+    cli_table *const table = cli_table_new(0);
+    cli_table_column(table, "tensor", "tensor", CLI_NEEDED, CLI_LEFT);
+    cli_table_column(table, "sum", "sum", CLI_NEEDED, CLI_RIGHT);
+    cli_table_column(table, "mean", "mean", 3, CLI_RIGHT);
+    cli_table_column(table, "max", "max", 2, CLI_RIGHT);
+    cli_table_column(table, "zeros", "zeros", 1, CLI_RIGHT);
+    for (int64_t i = 0; i < ewc_model_segment_count(model); i++) {
+        cli_table_cell(table, "%s", ewc_model_segment(model, i)->name);
+        cli_table_cell(table, "%.5g", stats[i].trace);
+        cli_table_cell(table, "%.5g", stats[i].mean);
+        cli_table_cell(table, "%.5g", stats[i].max);
+        cli_table_cell(table, "%lld", (long long)stats[i].zeros);
+    }
+    cli_table_print(table);
+    printf("%lld sample%s\n", (long long)samples, samples == 1 ? "" : "s");
 }
 
 static void print_json(const ewc_model *model, const ewc_fisher_stats *stats, int64_t samples,
@@ -190,6 +200,14 @@ static int check_folded(const cli_args *args, const work *w)
         args->operand, (long long)info.folded, info.folded == 1 ? "" : "s");
 }
 
+static void print_written(const char *path, int64_t tasks)
+{
+    json_t *const out = json_pack("{s:s, s:I}", "out", path, "tasks", (json_int_t)tasks);
+    json_dumpf(out, stdout, 0);
+    printf("\n");
+    json_decref(out);
+}
+
 int cli_consolidate(cli_args *args)
 {
     work w = {.run = NULL};
@@ -210,7 +228,7 @@ int cli_consolidate(cli_args *args)
         if (status != EWC_OK)
             code = cli_failed(args, status);
         else if (args->json)
-            printf("{\"out\": \"%s\", \"tasks\": %lld}\n", path, (long long)info.folded);
+            print_written(path, info.folded);
         else
             printf("%s: model and EWC state of %lld task%s\n", path, (long long)info.folded,
                 info.folded == 1 ? "" : "s");

@@ -12,6 +12,7 @@
 
 #include "cli.h"
 #include "file.h"
+#include "text.h"
 
 enum {
     TASKS_MAX = 10000, /* a matrix of tasks by tasks must fit memory */
@@ -330,6 +331,21 @@ const char *cli_json_text(const json_t *object, const char *key)
 {
     const char *const text = json_string_value(json_object_get(object, key));
     return text != NULL ? text : "";
+}
+
+json_t *cli_json_path(const char *path)
+{
+    char character[CLI_CHARACTER_SIZE];
+    json_t *const exact = json_string(path);
+    char *const text = exact == NULL ? malloc(3 * strlen(path) + 1) : NULL;
+    char *end = text;
+    if (text == NULL) return exact;
+    while (cli_next_character(&path, character))
+        end = stpcpy(end, character);
+    *end = '\0';
+    json_t *const out = json_string(text);
+    free(text);
+    return out;
 }
 
 double cli_json_item(const json_t *array, int64_t i)

@@ -30,6 +30,8 @@ double cli_json_number(const json_t *object, const char *key);
 int64_t cli_json_integer(const json_t *object, const char *key, int64_t otherwise);
 /* The same for text; "" where it is none. */
 const char *cli_json_text(const json_t *object, const char *key);
+/* A path as JSON, which knows UTF-8 only: other bytes as cli_next_character has them. */
+json_t *cli_json_path(const char *path);
 /* Element i of an array; NaN where it is no number. */
 double cli_json_item(const json_t *array, int64_t i);
 

@@ -11,6 +11,7 @@
 
 #include "classes.h"
 #include "file.h"
+#include "folder.h"
 #include "saved.h"
 #include "text.h"
 
@@ -310,8 +311,8 @@ static void close_work(work *w)
 
 static void print_json(const work *w, const char *checkpoint, const char *path)
 {
-    json_t *const out = json_pack("{s:s, s:I, s:I}", "checkpoint", checkpoint, "task",
-        (json_int_t)w->task + 1, "rows", (json_int_t)w->rows);
+    json_t *const out = json_pack("{s:o, s:I, s:I}", "checkpoint", cli_json_path(checkpoint),
+        "task", (json_int_t)w->task + 1, "rows", (json_int_t)w->rows);
     json_object_set_new(out, "out", path != NULL ? json_string(path) : json_null());
     if (w->list != NULL) {
         json_object_set(out, w->predicted != NULL ? "classes" : "values", w->list);

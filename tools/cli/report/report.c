@@ -59,20 +59,6 @@ static int run_file(char **path, const report *r, int64_t i, const char *folder,
     return code;
 }
 
-/* A path as JSON, which knows UTF-8 only. */
-static json_t *json_path(const char *path)
-{
-    char character[CLI_CHARACTER_SIZE];
-    json_t *const exact = json_string(path);
-    if (exact != NULL) return exact;
-    char *const text = report_alloc((int64_t)(3 * strlen(path)) + 1, 1);
-    while (cli_next_character(&path, character))
-        strcat(text, character);
-    json_t *const out = json_string(text);
-    free(text);
-    return out;
-}
-
 /* Writes a file of TensorBoard's events for each run. */
 static int write_tensorboard(const report *r, json_t *list)
 {
@@ -81,7 +67,7 @@ static int write_tensorboard(const report *r, json_t *list)
         char *path = NULL;
         code = run_file(&path, r, i, "tensorboard", "events.out.tfevents.ewc");
         if (code == 0) code = report_write_events(&r->runs[i], path);
-        json_array_append_new(list, json_path(path));
+        json_array_append_new(list, cli_json_path(path));
         free(path);
     }
     return code;
@@ -91,7 +77,7 @@ static int write_tensorboard(const report *r, json_t *list)
 static json_t *beside(const report *r, const char *name)
 {
     char *const path = report_format("%s/%s", r->folder, name);
-    json_t *const out = json_path(path);
+    json_t *const out = cli_json_path(path);
     free(path);
     return out;
 }
@@ -105,9 +91,9 @@ static json_t *pairs_json(const report *r)
             for (int64_t i = 0; i < REPORT_MEASURES; i++) {
                 const cli_paired test = report_test_pair(&r->groups[a], &r->groups[b], i);
                 if (test.count < 2) continue;
-                json_array_append_new(
-                    pairs, cli_paired_json(test, report_measures[i].key,
-                               json_path(r->groups[a].label), json_path(r->groups[b].label)));
+                json_array_append_new(pairs,
+                    cli_paired_json(test, report_measures[i].key, cli_json_path(r->groups[a].label),
+                        cli_json_path(r->groups[b].label)));
             }
         }
     }
@@ -121,8 +107,8 @@ static void print_json(const report *r, json_t *tensorboard)
         for (int64_t k = 0; k < r->groups[g].count; k++) {
             const report_run *const run = r->groups[g].runs[k];
             json_array_append_new(
-                runs, json_pack("{s:o, s:o, s:b, s:I}", "folder", json_path(run->folder.path),
-                          "label", json_path(r->groups[g].label), "finished", run->finished,
+                runs, json_pack("{s:o, s:o, s:b, s:I}", "folder", cli_json_path(run->folder.path),
+                          "label", cli_json_path(r->groups[g].label), "finished", run->finished,
                           "tasks_done", (json_int_t)run->done));
         }
     }
@@ -130,11 +116,11 @@ static void print_json(const report *r, json_t *tensorboard)
         const report_item *const item = &r->items[i];
         if (item->name == NULL) continue;
         json_array_append_new(figures, json_pack("{s:s, s:o, s:b}", "name", item->name, "title",
-                                           json_path(item->title), "drawn", item->drawn));
+                                           cli_json_path(item->title), "drawn", item->drawn));
     }
     json_t *const out = json_pack("{s:o, s:o, s:o, s:o, s:o, s:[o, o], s:O}", "folder",
-        json_path(r->folder), "page", beside(r, "report.html"), "runs", runs, "figures", figures,
-        "evaluations", beside(r, "eval_results.csv"), "summary", beside(r, "summary.csv"),
+        cli_json_path(r->folder), "page", beside(r, "report.html"), "runs", runs, "figures",
+        figures, "evaluations", beside(r, "eval_results.csv"), "summary", beside(r, "summary.csv"),
         beside(r, "summary.tex"), "tensorboard", tensorboard);
     json_object_set_new(out, "paired_tests", pairs_json(r));
     json_dumpf(out, stdout, JSON_INDENT(2));
