@@ -1092,6 +1092,11 @@ TEST_F(CliSaved, JsonOfPathsOfAllKinds)
             json_string_value(json_object_get(said.get(), "checkpoint")))
             << verb;
     }
+    WriteSet("csv");
+    fs::rename(folder / "csv/train.csv", folder / "t\xff.csv");
+    const Json set = ParseJson(Ewc({"data", "t\xff.csv", "--json"}).out);
+    const std::string path = json_string_value(json_object_get(set.get(), "folder"));
+    EXPECT_EQ("/t\u00ff.csv", path.substr(path.rfind('/')));
 }
 
 /* More tasks for a run that has finished; those of a sequence may be of other data. */

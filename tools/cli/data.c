@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "folder.h"
 #include "saved.h"
 
 static const char *state(const ewc_dataset_location *l)
@@ -70,8 +71,8 @@ static json_t *set_json(const ewc_dataset *set, const ewc_dataset_info *i)
                          (json_int_t)ewc_dataset_class_rows(set, c, EWC_SPLIT_TRAIN),
                          (json_int_t)ewc_dataset_class_rows(set, c, EWC_SPLIT_TEST)));
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:b, s:[I, I, I], s:[I, I], s:b, s:[f, f], s:s, s:o, s:o}", "name",
-        i->name, "format", i->format, "folder", i->folder, "type",
+        "{s:s, s:s, s:o, s:s, s:b, s:[I, I, I], s:[I, I], s:b, s:[f, f], s:s, s:o, s:o}", "name",
+        i->name, "format", i->format, "folder", cli_json_path(i->folder), "type",
         i->element == EWC_ELEMENT_U8 ? "uint8" : "float32", "image", (int)i->is_image, "shape",
         (json_int_t)i->channels, (json_int_t)i->height, (json_int_t)i->width, "rows",
         (json_int_t)i->rows[0], (json_int_t)i->rows[1], "held_out", (int)i->is_held_out, "range",
