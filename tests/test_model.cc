@@ -308,6 +308,7 @@ TEST_P(Model, InitialWeights)
                 sum += w;
                 squares += w * w;
                 largest = std::max(largest, std::fabs(w));
+                EXPECT_FALSE(zero && std::signbit(w)) << segment->name << " is -0";
             }
             const double n = (double)segment->count;
             EXPECT_LE(largest, bound * (1 + 1e-6)) << segment->name;

@@ -200,11 +200,14 @@ static ewc_status init_weights(ewc_model *model, ewc_init init, uint64_t seed)
         if (s->flags & EWC_SEGMENT_STATISTIC) break;
         while (layer->weight != s->offset && layer->bias != s->offset)
             layer++;
-        if (layer->kind != EWCI_NORM)
-            status = be->ops->initialize(
-                be, model->theta, s->offset, s->count, seed, bound_of(layer, init, is_bias));
-        else if (!is_bias)
-            status = be->ops->fill(be, model->theta + s->offset, 1.0f, s->count);
+        const int is_norm = layer->kind == EWCI_NORM;
+        const double bound = is_norm ? 0.0 : bound_of(layer, init, is_bias);
+        if (is_norm)
+            status = be->ops->fill(be, model->theta + s->offset, is_bias ? 0.0f : 1.0f, s->count);
+        else if (bound > 0.0)
+            status = be->ops->initialize(be, model->theta, s->offset, s->count, seed, bound);
+        else /* not -0 by the sign of a draw, which depends on how many weights are before it */
+            status = be->ops->fill(be, model->theta + s->offset, 0.0f, s->count);
     }
     return status;
 }
