@@ -314,6 +314,39 @@ TEST_F(Resume, FromTheMiddleOfAnEvaluation)
     }
 }
 
+/* Between two reports, after a step that has taken a while. */
+TEST_F(Resume, FromBetweenReports)
+{
+    const std::vector<Settings> cases = {{{"method", "ewc"}},
+        {{"method", "si"}, {"hidden", "5,4"}, {"dropout-hidden", "0.5"}},
+        {{"method", "er"}, {"memory", "20"}}};
+    for (const Settings &method : cases) {
+        Settings settings = {{"iterations", "100"}, {"report-every", "100"}, {"eval-every", "0"}};
+        settings.insert(settings.end(), method.begin(), method.end());
+        const ewc_run_options whole = Options(settings);
+        Stop never, rest;
+        ASSERT_OK(Begin(whole, &never));
+        for (const int task : {0, 1}) {
+            const ewc_run_options o = Options(settings);
+            ewc_run_callbacks callbacks = EWC_RUN_CALLBACKS_DEFAULTS;
+            callbacks.event_user = (void *)&task;
+            callbacks.on_event = [](void *user, const ewc_event *e) {
+                if (e->task != *(const int *)user) return 0;
+                if (e->kind == EWC_EVENT_TASK_BEGIN) usleep(120000);
+                return (int)(e->kind == EWC_EVENT_POLL && !e->task_end);
+            };
+            ewc_run *run = nullptr;
+            ASSERT_OK(ewc_run_create(&run, &o, &callbacks));
+            EXPECT_FAILS(EWC_ERR_STOPPED,
+                ("stopped in task " + std::to_string(task + 1) + " at step ").c_str(),
+                ewc_run_execute(run));
+            ewc_run_free(run);
+            ASSERT_OK(GoOn(o.out, &rest));
+            ExpectSame(Left(whole.out), o.out);
+        }
+    }
+}
+
 /* Stopped again and again: one event at a time. */
 TEST_F(Resume, OneEventAtATime)
 {

@@ -2048,6 +2048,34 @@ TEST_P(Trainer, TellsOfItsChecks)
     EXPECT_EQ("BSVSESVSSVSVXFOEVBSVSESVSSVSVXFOEV", story);
 }
 
+/* Between two reports, however long that is: steps that take a while ask after each. */
+TEST_P(Trainer, StopsBetweenReports)
+{
+    struct Seen {
+        int reports = 0;
+        int64_t step = -1;
+    } seen;
+    Plan plan;
+    plan.train.iterations = plan.train.report_every = 300;
+    plan.train.event_user = &seen;
+    plan.train.on_event = [](void *user, const ewc_event *e) {
+        Seen *const s = (Seen *)user;
+        if (e->kind == EWC_EVENT_TASK_BEGIN) usleep(120000); /* as steps might */
+        s->reports += e->kind == EWC_EVENT_STEP;
+        if (e->kind != EWC_EVENT_POLL || e->task_end) return 0;
+        EXPECT_EQ(0, e->task);
+        EXPECT_TRUE(std::isnan(e->loss));
+        s->step = e->step;
+        return 1;
+    };
+    Sequence run(be, plan);
+    EXPECT_FAILS(
+        EWC_ERR_STOPPED, "stopped in task 1 at step ", ewc_trainer_train(run.trainer.get(), 0));
+    EXPECT_EQ(0, seen.reports);
+    EXPECT_GT(seen.step, 0);
+    EXPECT_LT(seen.step, 300);
+}
+
 TEST_P(Trainer, StopsWhenAsked)
 {
     for (const ewc_event_kind kind : {EWC_EVENT_TASK_BEGIN, EWC_EVENT_STEP, EWC_EVENT_EVALUATED,

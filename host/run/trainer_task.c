@@ -198,6 +198,7 @@ ewc_status ewci_trainer_train_task(ewc_trainer *trainer, int64_t t)
         if (at->phase <= MID_EVALUATION && looks) EWCI_TRY(look_on(trainer, &run, &event));
         if (checks) EWCI_TRY(check_validation(trainer, &run, &event, validate_every));
         at->phase = STEPS;
+        EWCI_TRY(ewci_trainer_poll(trainer));
     }
     event.step = at->step;
     EWCI_TRY(leave_task(trainer, &run, &event));

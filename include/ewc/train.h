@@ -29,7 +29,7 @@ typedef enum ewc_event_kind {
     EWC_EVENT_FOLDED = 4, /* tasks, penalty state */
     EWC_EVENT_TASK_END = 5,  /* task, steps done, kept_step, stopped_early, seconds */
     EWC_EVENT_VALIDATED = 6, /* as EVALUATED, of the tasks seen and on their validation rows */
-    EWC_EVENT_POLL = 7       /* task, step: nothing but that an evaluation takes time */
+    EWC_EVENT_POLL = 7       /* task, step: nothing but that steps or an evaluation take time */
 } ewc_event_kind;
 
 /* Beyond so many classes there is no confusion matrix. */
@@ -89,7 +89,10 @@ typedef struct ewc_event {
     const double *rmse;
 } ewc_event;
 
-/* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED.
+/* Called on the training thread. Any value but 0 ends training with EWC_ERR_STOPPED. So another
+ * thread, or a signal, stops it by a flag that the callback returns: it is called after each step,
+ * or batch of an evaluation or a Fisher pass, that ends 0.1 seconds or more after its last call; on
+ * a GPU, where steps are queued, at the next report at the latest.
  *
  * What only looks leaves training bit for bit as it was, whatever task it looks at:
  * ewc_trainer_evaluate, ewc_tasks_read, ewc_model_read and _predict, ewc_fisher_compute into a

@@ -197,7 +197,7 @@ int cli_progress_event(void *user, const ewc_event *e)
 {
     cli_progress *const p = user;
     const double now = cli_now();
-    if (!p->started && e->task >= 0) {
+    if (!p->started && e->task >= 0 && e->kind != EWC_EVENT_POLL) {
         p->begin = e->kind == EWC_EVENT_TASK_BEGIN ? (double)e->task / (double)p->options->tasks
                                                    : cli_fraction(p->options, e);
         p->start = now; /* loading and a look at the untrained model are no part of training */
