@@ -602,6 +602,32 @@ TEST_P(Checkpoint, NumbersThatAreNotFiniteAreNotSaved)
     EXPECT_TRUE(before == ReadFile(path));
 }
 
+/* Of one that is as large, too: whose weights its mu are is not known. */
+TEST_P(Checkpoint, AnotherModelsStateIsRefused)
+{
+    FoldTwo();
+    ASSERT_OK(ewc_checkpoint_save(path.c_str(), model.get(), state.get()));
+    const std::string file = ReadFile(path);
+    WriteWeights(model.get(), Rng(9).Uniforms(n, -1, 1));
+    const std::vector<float> before = ReadWeights(model.get());
+    for (const int64_t width : {3, 4}) {
+        const Handle<ewc_model> other = MakeModel(be, {5, {7, width}, 4});
+        const Handle<ewc_consolidation> others = MakeState(other.get());
+        const auto refused = [&](const char *function, ewc_status status) {
+            EXPECT_FAILS(EWC_ERR_ARGUMENT,
+                (std::string(function) + ": state is of another model").c_str(), status);
+            ExpectBits("weights", ReadWeights(model.get()), before);
+            EXPECT_TRUE(file == ReadFile(path));
+        };
+        refused(
+            "ewc_checkpoint_load", ewc_checkpoint_load(path.c_str(), model.get(), others.get()));
+        refused("ewc_checkpoint_start",
+            ewc_checkpoint_start(path.c_str(), model.get(), others.get(), nullptr, 0));
+        refused(
+            "ewc_checkpoint_save", ewc_checkpoint_save(path.c_str(), model.get(), others.get()));
+    }
+}
+
 TEST_P(Checkpoint, BadArgumentsAndPlaces)
 {
     EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_checkpoint_save(nullptr, model.get(), nullptr));

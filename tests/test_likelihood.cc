@@ -468,6 +468,9 @@ TEST_P(Likelihood, TasksShowTargets)
     ExpectBits("row 7", Vec<float>(one, one + 3), all.Target<float>(7));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_tasks_read_targets: rows 2 from 42 on",
         ewc_tasks_read_targets(w.tasks.get(), 1, EWC_SPLIT_TEST, 42, 2, one));
+    int32_t label;
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_tasks_read: labels, expected NULL",
+        ewc_tasks_read(w.tasks.get(), 1, EWC_SPLIT_TEST, 7, 1, nullptr, &label));
     EXPECT_EQ(0, ewc_tasks_targets(nullptr));
     EXPECT_EQ(EWC_LIKELIHOOD_SOFTMAX, ewc_model_likelihood(nullptr));
     EXPECT_EQ(0.0f, ewc_model_sigma(nullptr));
@@ -936,7 +939,7 @@ TEST_P(Likelihood, BackwardTakesTheCallersGradients)
     }
     ASSERT_OK(ewc_model_backward(model.get(), got.data(), nullptr, nullptr, 0));
     ExpectBits("of nothing", got, std::vector<float>(got.size(), 0.0f));
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_model_backward: NULL, or rows=1",
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_model_backward: seeds is NULL",
         ewc_model_backward(model.get(), got.data(), nullptr, x.data(), 1));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "rows=-1",
         ewc_model_backward(model.get(), got.data(), seeds.data(), x.data(), -1));
@@ -992,7 +995,7 @@ TEST_P(Likelihood, FisherTakesTheCallersSeeds)
     refuses("weight=-1", 1, 1, -1.0);
     refuses("weight=nan", 1, 1, (double)kNan);
     refuses("weight=inf", 1, 1, (double)INFINITY);
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL, or rows=1",
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_fisher_add_seeds: seeds is NULL",
         ewc_fisher_add_seeds(fisher.get(), nullptr, x.data(), 1, 1, 1.0));
 }
 

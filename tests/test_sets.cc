@@ -156,8 +156,10 @@ TEST_P(MemorySet, FloatsAreNormalised)
     const uint8_t bytes[3] = {};
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "bytes, the dataset has floats",
         ewc_tasks_transform(tasks.get(), 0, inputs.data(), bytes, 1));
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "NULL, or rows=1",
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_tasks_transform_floats: values is NULL",
         ewc_tasks_transform_floats(tasks.get(), 0, inputs.data(), nullptr, 1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_tasks_transform_floats: rows=-1, expected 0 or more",
+        ewc_tasks_transform_floats(tasks.get(), 0, inputs.data(), values[0].data(), -1));
 }
 
 TEST_P(MemorySet, NumbersBelowClassesAreClasses)
@@ -356,6 +358,19 @@ class TestShare : public OnBackend
 };
 INSTANTIATE_ON_BACKENDS(TestShare);
 
+TEST_P(TestShare, NamesARowAsTheSourceHasIt)
+{
+    for (const int row : {0, 77, 90, 137}) {
+        const float value = values[(size_t)row];
+        values[(size_t)row] = std::nanf("");
+        ewc_dataset *set = nullptr;
+        const std::string where =
+            "value nan in row " + std::to_string(row) + ", feature 0, expected a finite number";
+        EXPECT_FAILS(EWC_ERR_DATA, where.c_str(), ewc_dataset_create(&set, be, &source));
+        values[(size_t)row] = value;
+    }
+}
+
 TEST_P(TestShare, IsOfEachClassAndOfTheSeed)
 {
     const std::vector<float> first = Drawn();
@@ -433,9 +448,9 @@ TEST_P(MemorySet, PredictsFloats)
         EXPECT_EQ(p < 0.5, classes[row]);
     }
     const uint8_t bytes[6] = {};
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "bytes, the dataset has floats",
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_predictor_predict: bytes, the model was trained on floats",
         ewc_predictor_predict(predictor, 0, nullptr, classes.data(), bytes, 2));
-    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_predictor_predict_floats: NULL, or rows=1",
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_predictor_predict_floats: values is NULL",
         ewc_predictor_predict_floats(predictor, 0, nullptr, classes.data(), nullptr, 1));
     ewc_predictor_free(predictor);
 }

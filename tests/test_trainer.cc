@@ -2671,10 +2671,12 @@ TEST_P(Trainer, RefusesBadOptions)
     const Handle<ewc_model> other = MakeModel(be, {7, {3}, 2});
     const Handle<ewc_optimizer> others = Make(ewc_optimizer_create, other.get(), &plan.optimizer);
     ewc_trainer *out = nullptr;
-    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_create(&out, run.model.get(), run.tasks.get(),
-                                    others.get(), nullptr, &plan.train));
-    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_trainer_create(&out, other.get(), run.tasks.get(), others.get(),
-                                    run.state.get(), &plan.train));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_trainer_create: optimizer is of another model",
+        ewc_trainer_create(
+            &out, run.model.get(), run.tasks.get(), others.get(), nullptr, &plan.train));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_trainer_create: state is of another model",
+        ewc_trainer_create(
+            &out, other.get(), run.tasks.get(), others.get(), run.state.get(), &plan.train));
     EXPECT_FAILS(EWC_ERR_ARGUMENT, "7",
         ewc_trainer_create(&out, other.get(), run.tasks.get(), others.get(), nullptr, &plan.train));
     EXPECT_EQ(nullptr, out);

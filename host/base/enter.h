@@ -14,6 +14,10 @@ extern "C" {
 ewc_status ewci_enter(
     const char *function, const char *names, const void *const *arguments, size_t count);
 
+/* Fails if `rows` is negative; if there are any, as ewci_enter. */
+ewc_status ewci_enter_rows(const char *function, int64_t rows, const char *names,
+    const void *const *arguments, size_t count);
+
 /* Forgets an error that the library has got over by itself. */
 void ewci_forget_error(void);
 
@@ -26,6 +30,16 @@ void ewci_forget_error(void);
         const void *const arguments_[] = {__VA_ARGS__};                                            \
         const ewc_status entered_ =                                                                \
             ewci_enter(__func__, names, arguments_, sizeof arguments_ / sizeof arguments_[0]);     \
+        if (entered_ != EWC_OK) return entered_;                                                   \
+    } while (0)
+
+/* After EWCI_ENTER: returns if `rows` is negative, or if there are rows and one of the arguments,
+ * which hold them, is NULL. */
+#define EWCI_ENTER_ROWS(rows, ...)                                                                 \
+    do {                                                                                           \
+        const void *const arguments_[] = {__VA_ARGS__};                                            \
+        const ewc_status entered_ = ewci_enter_rows(                                               \
+            __func__, rows, #__VA_ARGS__, arguments_, sizeof arguments_ / sizeof arguments_[0]);   \
         if (entered_ != EWC_OK) return entered_;                                                   \
     } while (0)
 

@@ -62,6 +62,15 @@ ewc_status ewci_enter(
     return EWC_OK;
 }
 
+ewc_status ewci_enter_rows(const char *function, int64_t rows, const char *names,
+    const void *const *arguments, size_t count)
+{
+    if (rows < 0)
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "%s: rows=%lld, expected 0 or more", function, (long long)rows);
+    return rows > 0 ? ewci_enter(function, names, arguments, count) : EWC_OK;
+}
+
 ewc_status ewci_fail(ewc_status status, const char *format, ...)
 {
     char text[sizeof last_error]; /* apart: an argument may be the last error itself */

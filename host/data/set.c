@@ -230,6 +230,17 @@ static void sum_parts(char text[EWCI_CHECKSUM_SIZE], const ewci_set *set)
     snprintf(text, EWCI_CHECKSUM_SIZE, "%08x-%08x-%08x-%08x", crc[0], crc[1], crc[2], crc[3]);
 }
 
+/* Says where as whoever has the rows counts them: those of a test split that was held out among
+ * all rows. */
+static ewc_status not_finite(
+    const ewci_set *set, double value, int split, int64_t row, int64_t feature)
+{
+    const int32_t *const origins = set->origins[split];
+    const char *const name = origins ? "" : split ? "test " : "training ";
+    return ewci_fail(EWC_ERR_DATA, "value %g in %srow %lld, feature %lld, expected a finite number",
+        value, name, (long long)(origins ? origins[row] : row), (long long)feature);
+}
+
 /* The least and the greatest value, all of which must be finite. */
 static ewc_status find_range(ewci_set *set)
 {
@@ -251,11 +262,7 @@ static ewc_status find_range(ewci_set *set)
         const float *const floats = set->values[split];
         for (int64_t i = 0; i < n; i++) {
             const double x = (double)floats[i];
-            if (!isfinite(x))
-                return ewci_fail(EWC_ERR_DATA,
-                    "value %g in %s row %lld, feature %lld, expected a finite number", x,
-                    split ? "test" : "training", (long long)(i / features),
-                    (long long)(i % features));
+            if (!isfinite(x)) return not_finite(set, x, split, i / features, i % features);
             low = x < low ? x : low;
             high = x > high ? x : high;
         }

@@ -403,6 +403,9 @@ ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t 
     float *inputs, int32_t *labels)
 {
     EWCI_ENTER(tasks);
+    if (labels && ewc_tasks_targets(tasks) > 0)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_tasks_read: labels, expected NULL: the tasks have targets in their place");
     return read_rows(tasks, t, split, first, rows, inputs, labels, NULL, "ewc_tasks_read");
 }
 
@@ -422,8 +425,6 @@ static ewc_status transform(ewc_tasks *tasks, int64_t t, float *inputs, const vo
 {
     static const char *const names[] = {"bytes", "floats"};
     const ewc_element own = (ewc_element)data_of(tasks, 0)->info.element;
-    if (rows < 0 || (rows > 0 && (!inputs || !values)))
-        return ewci_fail(EWC_ERR_ARGUMENT, "%s: NULL, or rows=%lld", function, (long long)rows);
     if (element != own)
         return ewci_fail(
             EWC_ERR_ARGUMENT, "%s: %s, the dataset has %s", function, names[element], names[own]);
@@ -465,6 +466,7 @@ ewc_status ewc_tasks_transform(
     ewc_tasks *tasks, int64_t t, float *inputs, const uint8_t *images, int64_t rows)
 {
     EWCI_ENTER(tasks);
+    EWCI_ENTER_ROWS(rows, inputs, images);
     return transform(tasks, t, inputs, images, EWC_ELEMENT_U8, rows, "ewc_tasks_transform");
 }
 
@@ -472,5 +474,6 @@ ewc_status ewc_tasks_transform_floats(
     ewc_tasks *tasks, int64_t t, float *inputs, const float *values, int64_t rows)
 {
     EWCI_ENTER(tasks);
+    EWCI_ENTER_ROWS(rows, inputs, values);
     return transform(tasks, t, inputs, values, EWC_ELEMENT_F32, rows, "ewc_tasks_transform_floats");
 }

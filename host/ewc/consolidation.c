@@ -67,6 +67,13 @@ void ewc_consolidation_free(ewc_consolidation *state)
     free(state);
 }
 
+ewc_status ewci_consolidation_check(
+    const char *function, const ewc_consolidation *state, const ewc_model *model)
+{
+    if (!state || state->model == model) return EWC_OK;
+    return ewci_fail(EWC_ERR_ARGUMENT, "%s: state is of another model", function);
+}
+
 int ewci_consolidation_acts(const ewc_consolidation *state)
 {
     return state && state->options.lambda > 0.0f && state->info.tasks > 0;
@@ -201,15 +208,25 @@ ewc_status ewc_consolidation_write(ewc_consolidation *state, const float *s, con
     int64_t count, double r, int64_t tasks)
 {
     EWCI_ENTER(state, s, mu);
-    if (count != state->model->count || tasks < 0)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_write: count=%lld, tasks=%lld",
-            (long long)count, (long long)tasks);
+    if (count != state->model->count)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_write: count=%lld, expected %lld",
+            (long long)count, (long long)state->model->count);
+    if (tasks < 0)
+        return ewci_fail(EWC_ERR_ARGUMENT,
+            "ewc_consolidation_write: tasks=%lld, expected 0 or more", (long long)tasks);
     if (!(r >= 0.0) || isinf(r))
-        return ewci_fail(EWC_ERR_NONFINITE, "ewc_consolidation_write: r=%g", r);
-    for (int64_t i = 0; i < count; i++)
-        if (!(s[i] >= 0.0f) || isinf(s[i]) || !isfinite(mu[i]))
-            return ewci_fail(EWC_ERR_NONFINITE, "ewc_consolidation_write: S[%lld]=%g, mu=%g",
-                (long long)i, (double)s[i], (double)mu[i]);
+        return ewci_fail(EWC_ERR_NONFINITE,
+            "ewc_consolidation_write: r=%g, expected a finite number of 0 or more", r);
+    for (int64_t i = 0; i < count; i++) {
+        if (!(s[i] >= 0.0f) || isinf(s[i]))
+            return ewci_fail(EWC_ERR_NONFINITE,
+                "ewc_consolidation_write: s[%lld]=%g, expected a finite number of 0 or more",
+                (long long)i, (double)s[i]);
+        if (!isfinite(mu[i]))
+            return ewci_fail(EWC_ERR_NONFINITE,
+                "ewc_consolidation_write: mu[%lld]=%g, expected a finite number", (long long)i,
+                (double)mu[i]);
+    }
     ewc_backend *const be = state->model->be;
     const size_t bytes = (size_t)count * sizeof(float);
     ewc_status status;

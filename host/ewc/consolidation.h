@@ -19,6 +19,10 @@ struct ewc_consolidation {
     ewc_consolidation_info info;
 };
 
+/* Fails unless the state, which may be NULL, is the model's. */
+ewc_status ewci_consolidation_check(
+    const char *function, const ewc_consolidation *state, const ewc_model *model);
+
 /* 1 if the state adds anything to a step: lambda > 0 and a task has been folded. */
 int ewci_consolidation_acts(const ewc_consolidation *state);
 

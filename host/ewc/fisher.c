@@ -294,10 +294,10 @@ ewc_status ewc_fisher_add_seeds(ewc_fisher *fisher, const float *seeds, const fl
 {
     EWCI_ENTER(fisher);
     enum { GRADIENTS = 4096 };
-    if (rows < 0 || (rows > 0 && (!seeds || !inputs)) || repeats < 1 || repeats > MAX_BATCH)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_fisher_add_seeds: NULL, or rows=%lld, repeats=%lld, expected 0 or more and 1..%d",
-            (long long)rows, (long long)repeats, MAX_BATCH);
+    EWCI_ENTER_ROWS(rows, seeds, inputs);
+    if (repeats < 1 || repeats > MAX_BATCH)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_add_seeds: repeats=%lld, expected 1..%d",
+            (long long)repeats, MAX_BATCH);
     if (!(weight >= 0.0) || isinf(weight))
         return ewci_fail(EWC_ERR_ARGUMENT,
             "ewc_fisher_add_seeds: weight=%g, expected a finite number of 0 or more", weight);
@@ -330,7 +330,8 @@ ewc_status ewc_fisher_read(ewc_fisher *fisher, float *values, int64_t count)
 {
     EWCI_ENTER(fisher, values);
     if (count != fisher->model->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_read: count=%lld", (long long)count);
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_read: count=%lld, expected %lld",
+            (long long)count, (long long)fisher->model->count);
     ewc_backend *const be = fisher->model->be;
     return be->ops->download(be, values, fisher->f, (size_t)count * sizeof *values);
 }
@@ -339,7 +340,8 @@ ewc_status ewc_fisher_write(ewc_fisher *fisher, const float *values, int64_t cou
 {
     EWCI_ENTER(fisher, values);
     if (count != fisher->model->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_write: count=%lld", (long long)count);
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_write: count=%lld, expected %lld",
+            (long long)count, (long long)fisher->model->count);
     for (int64_t i = 0; i < count; i++)
         if (!(values[i] >= 0.0f) || isinf(values[i]))
             return ewci_fail(EWC_ERR_NONFINITE,
@@ -353,7 +355,8 @@ ewc_status ewc_fisher_statistics(ewc_fisher *fisher, ewc_fisher_stats *out, int6
 {
     EWCI_ENTER_AS("fisher, stats", fisher, out);
     if (count != fisher->model->segment_count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_statistics: count=%lld", (long long)count);
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_statistics: count=%lld, expected %lld",
+            (long long)count, (long long)fisher->model->segment_count);
     if (!fisher->known) {
         const ewc_status status = ewci_model_statistics(fisher->model, fisher->stats, fisher->f);
         if (status != EWC_OK) return status;

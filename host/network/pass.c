@@ -289,9 +289,7 @@ ewc_status ewc_model_backward(
 {
     EWCI_ENTER(model, gradient);
     enum { CHUNK = 1024 };
-    if (rows < 0 || (rows > 0 && (!seeds || !inputs)))
-        return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_model_backward: NULL, or rows=%lld", (long long)rows);
+    EWCI_ENTER_ROWS(rows, seeds, inputs);
     ewc_backend *const be = model->be;
     const int64_t batch = rows < CHUNK ? rows : CHUNK;
     ewc_status status;
@@ -315,9 +313,7 @@ done:
 ewc_status ewc_model_predict(ewc_model *model, float *logits, const float *inputs, int64_t rows)
 {
     EWCI_ENTER(model);
-    if (rows < 0 || (rows > 0 && (!logits || !inputs)))
-        return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_model_predict: NULL, or rows=%lld", (long long)rows);
+    EWCI_ENTER_ROWS(rows, logits, inputs);
     if (rows == 0) return EWC_OK;
     const int64_t batch = rows < 1024 ? rows : 1024;
     ewci_pass *pass;

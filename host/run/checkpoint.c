@@ -13,6 +13,7 @@
 
 #include "../base/enter.h"
 #include "../base/safetensors.h"
+#include "../ewc/consolidation.h"
 #include "checkpoint_info.h"
 
 enum {
@@ -119,6 +120,7 @@ ewc_status ewci_checkpoint_make(ewci_checkpoint **out, const char *path, ewc_mod
     ewc_status status = EWC_OK;
     ewc_consolidation_info info = {0};
     ewci_checkpoint *c = *out = NULL;
+    EWCI_TRY(ewci_consolidation_check("ewc_checkpoint_save", state, model));
     EWCI_TRY(check_tasks(model, tasks, trained));
     if (state != NULL) EWCI_TRY(ewc_consolidation_describe(state, &info, sizeof info));
     const int parts = info.tasks > 0 ? PARTS : 1;
@@ -360,6 +362,7 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     int parts = 0;
     double r = 0.0;
     int64_t tasks = 0;
+    EWCI_TRY(ewci_consolidation_check("ewc_checkpoint_load", state, model));
 
     /* Bound by what this model can have, whatever the file claims. */
     const int64_t count = ewc_model_parameter_count(model);

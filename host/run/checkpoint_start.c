@@ -8,6 +8,7 @@
 
 #include "../base/enter.h"
 #include "../base/safetensors.h"
+#include "../ewc/consolidation.h"
 #include "../network/model.h"
 #include "checkpoint.h"
 #include "options.h"
@@ -372,6 +373,7 @@ ewc_status ewci_checkpoint_start(const char *path, ewc_model *model, ewc_consoli
     double r = 0.0;
     int64_t tasks = 0;
     ewc_status status;
+    EWCI_TRY(ewci_consolidation_check("ewc_checkpoint_start", state, model));
     EWCI_TRY(check_names(&s));
     EWCI_TRY(read_header(&s));
     EWCI_TRY(check_kinds(&s));
@@ -397,8 +399,9 @@ ewc_status ewc_checkpoint_start(const char *path, ewc_model *model, ewc_consolid
     const ewc_tensor_name *names, int64_t count)
 {
     EWCI_ENTER(path, model);
-    if (count < 0 || count > NAMES_MAX || (count > 0 && names == NULL))
-        return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_checkpoint_start: names: NULL, or count=%lld", (long long)count);
+    if (count < 0 || count > NAMES_MAX)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_checkpoint_start: count=%lld, expected 0..%d",
+            (long long)count, NAMES_MAX);
+    if (count > 0) EWCI_ENTER(names);
     return ewci_checkpoint_start(path, model, state, names, count, 1);
 }

@@ -241,8 +241,6 @@ static ewc_status predict(ewc_predictor *p, int64_t t, float *probabilities, int
     const uint8_t *images, const float *values, int64_t rows, const char *function)
 {
     enum { CHUNK = 1024 };
-    if (rows < 0 || (rows > 0 && images == NULL && values == NULL))
-        return ewci_fail(EWC_ERR_ARGUMENT, "%s: NULL, or rows=%lld", function, (long long)rows);
     ewc_status status = check_task(p, t, function);
     if (status != EWC_OK) return status;
     const int has_targets = ewc_model_likelihood(p->model) != EWC_LIKELIHOOD_SOFTMAX;
@@ -251,6 +249,9 @@ static ewc_status predict(ewc_predictor *p, int64_t t, float *probabilities, int
             "%s: classes, expected NULL: the model's likelihood is one of targets", function);
     const int64_t n = rows < CHUNK ? rows : CHUNK, outputs = p->info.outputs;
     const ewc_dataset_info *const set = &ewc_tasks_dataset(p->tasks, t)->info;
+    if (rows > 0 && (images != NULL) != (set->element == EWC_ELEMENT_U8))
+        return ewci_fail(EWC_ERR_ARGUMENT, "%s: %s, the model was trained on %s", function,
+            images != NULL ? "bytes" : "floats", images != NULL ? "floats" : "bytes");
     const int64_t pixels = set->channels * set->height * set->width;
     const int64_t all = ewci_tasks_data_classes(p->tasks);
     int64_t first = 0, count = 0;
@@ -286,6 +287,7 @@ ewc_status ewc_predictor_predict(ewc_predictor *p, int64_t t, float *probabiliti
     int32_t *classes, const uint8_t *images, int64_t rows)
 {
     EWCI_ENTER_AS("predictor", p);
+    EWCI_ENTER_ROWS(rows, images);
     return predict(p, t, probabilities, classes, images, NULL, rows, "ewc_predictor_predict");
 }
 
@@ -293,6 +295,7 @@ ewc_status ewc_predictor_predict_floats(ewc_predictor *p, int64_t t, float *prob
     int32_t *classes, const float *values, int64_t rows)
 {
     EWCI_ENTER_AS("predictor", p);
+    EWCI_ENTER_ROWS(rows, values);
     return predict(
         p, t, probabilities, classes, NULL, values, rows, "ewc_predictor_predict_floats");
 }

@@ -275,13 +275,15 @@ ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_tasks *ta
 {
     if (out) *out = NULL;
     EWCI_ENTER(out, model, tasks, optimizer);
-    if (optimizer->model != model || (state && state->model != model) ||
-        ewci_tasks_backend(tasks) != model->be)
+    if (optimizer->model != model)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_create: optimizer is of another model");
+    ewc_status status = ewci_consolidation_check(__func__, state, model);
+    if (status != EWC_OK) return status;
+    if (ewci_tasks_backend(tasks) != model->be)
         return ewci_fail(
-            EWC_ERR_ARGUMENT, "ewc_trainer_create: parts that belong to another model or backend");
+            EWC_ERR_ARGUMENT, "ewc_trainer_create: tasks are of another backend than the model");
     ewc_train_options o = EWC_TRAIN_OPTIONS_DEFAULTS;
     ewc_trainer *trainer = NULL;
-    ewc_status status;
     ewc_fisher_options fisher = EWC_FISHER_OPTIONS_DEFAULTS;
     EWCI_TRY(ewci_copy_options("ewc_train_options", &o, given, "ewc_trainer_create"));
     EWCI_TRY(ewci_copy_options("ewc_fisher_options", &fisher, o.fisher, "ewc_trainer_create"));

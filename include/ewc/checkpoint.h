@@ -17,8 +17,8 @@ extern "C" {
 
 /* Writes `path` (replacing it in one step: a temporary file in the same folder, then rename); of
  * several threads or processes that do at once, one is the last. `state` may be NULL. @return
- * EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_IO: names path and cause; EWC_ERR_NONFINITE: refused;
- * EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ * EWC_OK; EWC_ERR_ARGUMENT: NULL, another model's state; EWC_ERR_IO: names path and cause;
+ * EWC_ERR_NONFINITE: refused; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_checkpoint_save(
     const char *path, ewc_model *model, ewc_consolidation *state);
 
@@ -32,9 +32,9 @@ EWC_API ewc_status ewc_checkpoint_save_tasks(const char *path, ewc_model *model,
  * likelihood and the layers of a network are checked before anything is written; a file without EWC
  * state leaves `state` empty. Files of other programs, which have the tensors alone, are taken as
  * they are.
- * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_IO: cannot be opened; EWC_ERR_CHECKPOINT: corrupt,
- *         or of another network (names the tensor, or what differs); EWC_ERR_NONFINITE;
- *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, another model's state; EWC_ERR_IO: cannot be opened;
+ *         EWC_ERR_CHECKPOINT: corrupt, or of another network (names the tensor, or what differs);
+ *         EWC_ERR_NONFINITE; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_checkpoint_load(
     const char *path, ewc_model *model, ewc_consolidation *state);
 
@@ -54,11 +54,11 @@ typedef struct ewc_tensor_name {
  * EWC state is read where the file has one, as ewc_checkpoint_save writes it; rows of the output
  * layer that it lacks begin with S = 0 and the model's weights as mu. Otherwise `state` is left
  * empty. Model and state are unchanged on every error but EWC_ERR_DEVICE.
- * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, a name that the model has not (and the nearest that it
- *         has); EWC_ERR_IO: cannot be read; EWC_ERR_CHECKPOINT: no safetensors file, damaged, or of
- *         another network: the sentence names the tensor, its shape or type, and which other one
- *         may be meant; EWC_ERR_NONFINITE: a value that no float32 holds, the sentence says where;
- *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, another model's state, a name that the model has not
+ *         (and the nearest that it has); EWC_ERR_IO: cannot be read; EWC_ERR_CHECKPOINT: no
+ *         safetensors file, damaged, or of another network: the sentence names the tensor, its
+ *         shape or type, and which other one may be meant; EWC_ERR_NONFINITE: a value that no
+ *         float32 holds, the sentence says where; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_checkpoint_start(const char *path, ewc_model *model,
     ewc_consolidation *state, const ewc_tensor_name *names, int64_t count);
 

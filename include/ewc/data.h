@@ -61,8 +61,9 @@ typedef struct ewc_dataset_source {
     }
 
 /* @return EWC_OK; EWC_ERR_ARGUMENT: a NULL pointer, a size out of range; EWC_ERR_DATA: a label out
- *         of range or a value that is not finite, named with its row, fewer than two classes, a
- *         test share that leaves a split without rows; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ *         of range or a value that is not finite, named with its row in the source, fewer than
+ *         two classes, a test share that leaves a split without rows; EWC_ERR_MEMORY;
+ *         EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_dataset_create(
     ewc_dataset **out, ewc_backend *backend, const ewc_dataset_source *source);
 
@@ -320,7 +321,8 @@ EWC_API int64_t ewc_tasks_class(const ewc_tasks *tasks, int64_t t, int64_t logit
 
 /* Reads samples [first, first + rows) of task t as a model sees them, unshuffled: inputs
  * (rows, ewc_tasks_inputs) and labels (rows), the index of the logit; either may be NULL.
- * @return EWC_OK; EWC_ERR_ARGUMENT: task or range out of bounds; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ * @return EWC_OK; EWC_ERR_ARGUMENT: task or range out of bounds, labels of tasks that have targets;
+ *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_tasks_read(ewc_tasks *tasks, int64_t t, ewc_split split, int64_t first,
     int64_t rows, float *inputs, int32_t *labels);
 /* The same of targets (rows, ewc_tasks_targets). */

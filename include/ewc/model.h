@@ -98,7 +98,8 @@ EWC_API ewc_status ewc_model_predict(
 
 /* The gradient of any loss of one's own: of the caller's gradients at the outputs (rows, outputs)
  * of inputs (rows, inputs) to `gradient` (ewc_model_parameter_count) in the model's layout, summed
- * over rows, in evaluation mode:
+ * over rows, in evaluation mode (so what is trained by it has no dropout, and batch norms keep the
+ * statistics that they have):
  *   gradient_i = sum_n sum_k seeds[n][k] d z_k(x_n) / d theta_i
  * All in host memory. F of such a loss: ewc_fisher_add_seeds. No rows give 0.
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_MEMORY; EWC_ERR_DEVICE */

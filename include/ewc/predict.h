@@ -38,6 +38,7 @@ EWC_API void ewc_predictor_free(ewc_predictor *predictor);
  * (ewc/likelihood.h) says in `probabilities`, which stand at the targets' places, what they are:
  * numbers, or for labels probabilities of 1; NaN, or 0, for targets that are not task t's;
  * `classes` is NULL then.
+ * Values must be finite, which is not looked at: of a row with a NaN any class may come, and NaN.
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t or rows out of range, classes of a model of targets;
  * EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_predictor_predict(ewc_predictor *predictor, int64_t t, float *probabilities,
