@@ -430,6 +430,21 @@ std::vector<Call> Calls(Small &w)
     add("ewc_optimizer_create", CREATE(optimizer, ewc_optimizer_create, w.model, nullptr), allowed);
     add("ewc_optimizer_reset", CALL(ewc_optimizer_reset(nullptr)));
     add("ewc_optimizer_reset", CALL(ewc_optimizer_reset(w.optimizer)), allowed);
+    add("ewc_optimizer_set_lr", CALL(ewc_optimizer_set_lr(nullptr, 0.1f)));
+    add("ewc_optimizer_set_lr", CALL(ewc_optimizer_set_lr(w.optimizer, 0.001f)), allowed);
+    add("ewc_optimizer_read", CALL(ewc_optimizer_read(nullptr, f.data(), f.data(), n, &a)));
+    add("ewc_optimizer_read", CALL(ewc_optimizer_read(w.optimizer, nullptr, nullptr, n, nullptr)),
+        allowed);
+    add("ewc_optimizer_write", CALL(ewc_optimizer_write(nullptr, f.data(), f.data(), n, 1)));
+    add("ewc_optimizer_write", CALL(ewc_optimizer_write(w.optimizer, nullptr, f.data(), n, 1)));
+    add("ewc_optimizer_write", CALL(ewc_optimizer_write(w.optimizer, f.data(), nullptr, n, 1)));
+    add(
+        "ewc_optimizer_write",
+        [&w, n] {
+            const std::vector<float> zero((size_t)n);
+            return ewc_optimizer_write(w.optimizer, zero.data(), zero.data(), n, 0);
+        },
+        allowed);
     add("ewc_optimizer_step", CALL(ewc_optimizer_step(nullptr, f.data(), n, w.state)));
     add("ewc_optimizer_step", CALL(ewc_optimizer_step(w.optimizer, nullptr, n, w.state)));
     add("ewc_optimizer_step", CALL(ewc_optimizer_step(w.optimizer, f.data(), n, nullptr)), allowed);

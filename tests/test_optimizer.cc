@@ -184,7 +184,8 @@ TEST_P(Optimizer, RepeatsTheLastStep)
         ExpectBits("theta", after(repeat(3)), four);
         EXPECT_FALSE(SameBits(one, four));
     }
-    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_optimizer_repeat(optimizer.get(), nullptr, -1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_optimizer_repeat: steps=-1, expected 0 or more",
+        ewc_optimizer_repeat(optimizer.get(), nullptr, -1));
     WriteWeights(model.get(), Vec<float>((size_t)n, 3e38f));
     Consolidate(1e38f, EWC_PENALTY_EXPLICIT, Vec<float>((size_t)n, 1.0f), Vec<float>((size_t)n));
     EXPECT_EQ(EWC_ERR_NONFINITE, ewc_optimizer_repeat(optimizer.get(), state.get(), 2));
@@ -561,6 +562,92 @@ TEST_P(Optimizer, ResetForgets)
     EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_optimizer_reset(nullptr));
 }
 
+/* Steps at a rate that was set are those of an optimizer that was made with it. */
+TEST_P(Optimizer, TakesAnotherLearningRate)
+{
+    for (const Method &method : kMethods) {
+        SCOPED_TRACE(method.name);
+        const auto steps = [&](float made, float set) {
+            Begin(method, made);
+            EXPECT_OK(ewc_optimizer_set_lr(optimizer.get(), set));
+            WriteWeights(model.get(), Rng(7).Uniforms(n, -1, 1));
+            const Vec<float> g = Rng(8).Uniforms(n, -1, 1);
+            for (int t = 0; t < 3; t++)
+                EXPECT_OK(Step(g));
+            return ReadWeights(model.get());
+        };
+        const Vec<float> want = steps(0.02f, 0.02f);
+        ExpectBits("theta", steps(0.5f, 0.02f), want);
+        for (const float wrong : {-1.0f, 0.0f, kNan, kInf})
+            EXPECT_FAILS(EWC_ERR_ARGUMENT, "lr", ewc_optimizer_set_lr(optimizer.get(), wrong));
+        EXPECT_OK(ewc_optimizer_repeat(optimizer.get(), nullptr, 1)); /* the rate is as it was */
+        const Vec<float> next = ReadWeights(model.get());
+        steps(0.02f, 0.02f);
+        EXPECT_OK(ewc_optimizer_repeat(optimizer.get(), nullptr, 1));
+        ExpectBits("theta", next, ReadWeights(model.get()));
+    }
+}
+
+/* Moments that are carried to another optimizer go on as if it were the same. */
+TEST_P(Optimizer, MomentsGoOnElsewhere)
+{
+    for (const Method &method : kMethods) {
+        SCOPED_TRACE(method.name);
+        Begin(method, 0.05f);
+        const Vec<float> start = Rng(7).Uniforms(n, -1, 1);
+        Vec<float> g[4];
+        for (int t = 0; t < 4; t++)
+            g[t] = Rng((uint64_t)t).Uniforms(n, -1, 1);
+        WriteWeights(model.get(), start);
+        Vec<float> middle, first((size_t)n, kNan), second = first;
+        int64_t steps = -1;
+        for (int t = 0; t < 4; t++) {
+            if (t == 2) {
+                middle = ReadWeights(model.get());
+                EXPECT_OK(
+                    ewc_optimizer_read(optimizer.get(), first.data(), second.data(), n, &steps));
+            }
+            ASSERT_OK(Step(g[t]));
+        }
+        const Vec<float> whole = ReadWeights(model.get());
+        EXPECT_EQ(2, steps);
+        const bool adam = method.kind != EWC_OPTIMIZER_SGD;
+        const auto any = [](const Vec<float> &x) {
+            return std::any_of(x.begin(), x.end(), [](float v) { return v != 0.0f; });
+        };
+        EXPECT_EQ(adam || method.momentum > 0.0f, any(first));
+        EXPECT_EQ(adam, any(second));
+
+        Begin(method, 0.05f);
+        WriteWeights(model.get(), middle);
+        EXPECT_OK(ewc_optimizer_write(optimizer.get(), first.data(), second.data(), n, steps));
+        for (int t = 2; t < 4; t++)
+            ASSERT_OK(Step(g[t]));
+        ExpectBits("theta", ReadWeights(model.get()), whole);
+
+        /* What is refused changes nothing. */
+        Vec<float> before((size_t)n), after((size_t)n), bad = second;
+        EXPECT_OK(ewc_optimizer_read(optimizer.get(), before.data(), nullptr, n, &steps));
+        const auto write = [&](const Vec<float> &m, const Vec<float> &v, int64_t count, int64_t t) {
+            return ewc_optimizer_write(optimizer.get(), m.data(), v.data(), count, t);
+        };
+        const Vec<float> zero((size_t)n);
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, "count=", write(zero, zero, n - 1, 0));
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, "steps=-1", write(zero, zero, n, -1));
+        for (const float wrong : {-1.0f, kNan, kInf}) {
+            bad[3] = wrong;
+            EXPECT_FAILS(EWC_ERR_NONFINITE, "second[3]=", write(zero, bad, n, 0));
+            if (wrong < 0.0f) continue;
+            EXPECT_FAILS(EWC_ERR_NONFINITE, "first[3]=", write(bad, zero, n, 0));
+        }
+        EXPECT_FAILS(EWC_ERR_ARGUMENT,
+            "count=", ewc_optimizer_read(optimizer.get(), nullptr, nullptr, n + 1, nullptr));
+        EXPECT_OK(ewc_optimizer_read(optimizer.get(), after.data(), nullptr, n, &steps));
+        EXPECT_EQ(4, steps);
+        ExpectBits("first", after, before);
+    }
+}
+
 TEST_P(Optimizer, RefusesBadOptions)
 {
     Begin(kMethods[0], 0.1f);
@@ -596,13 +683,18 @@ TEST_P(Optimizer, RefusesBadOptions)
 
     const Vec<float> g((size_t)n, 1.0f), before = ReadWeights(model.get());
     EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_optimizer_step(optimizer.get(), nullptr, n, nullptr));
-    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_optimizer_step(optimizer.get(), g.data(), n - 1, nullptr));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT,
+        ("ewc_optimizer_step: count=" + std::to_string(n - 1) + ", expected " + std::to_string(n))
+            .c_str(),
+        ewc_optimizer_step(optimizer.get(), g.data(), n - 1, nullptr));
     EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_optimizer_step(nullptr, g.data(), n, nullptr));
     const Handle<ewc_model> other = MakeModel(be, {6, {9}, 4});
     const ewc_consolidation_options o = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
     const Handle<ewc_consolidation> others = Make(ewc_consolidation_create, other.get(), &o);
-    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_optimizer_step(optimizer.get(), g.data(), n, others.get()));
-    EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_optimizer_repeat(optimizer.get(), others.get(), 1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_optimizer_step: state is of another model",
+        ewc_optimizer_step(optimizer.get(), g.data(), n, others.get()));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "ewc_optimizer_repeat: state is of another model",
+        ewc_optimizer_repeat(optimizer.get(), others.get(), 1));
     ExpectBits("theta", ReadWeights(model.get()), before);
     FailEveryAllocation(1, [&] {
         ewc_optimizer *out = nullptr;

@@ -505,6 +505,81 @@ TEST_P(Sequences, TasksMayBeTrainedForLonger)
     EXPECT_EQ((Numbers{2 * 3, 5 * 3, 7}), Train(be, tasks.get()).steps);
 }
 
+/* Tasks that are known one by one, as ewc/train.h has it: each time all parts are made anew, for
+ * what is known then, and go on from the file and the moments of those before. */
+TEST_P(Sequences, TasksThatArriveAreThoseOfOneRun)
+{
+    Folder folder;
+    const std::string path = folder / "so-far.safetensors";
+    std::vector<Handle<ewc_dataset>> sets;
+    for (const int64_t classes : {4, 2, 3}) /* none has more than the first */
+        sets.push_back(Source(1, 4, 4, classes, 24, 12, (uint64_t)classes).Make(be, "one of them"));
+    ewc_train_options training = EWC_TRAIN_OPTIONS_DEFAULTS;
+    training.epochs = 2;
+    training.batch = 8;
+    for (const ewc_scenario scenario :
+        {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS}) {
+        SCOPED_TRACE(scenario);
+        struct Moments {
+            std::vector<float> first, second;
+            int64_t steps = 0;
+        } left;
+        std::vector<ewc_segment> segments; /* of the model that left them */
+        /* Trains tasks [begin, end) of the first `end`, and leaves the file. */
+        const auto train = [&](size_t begin, size_t end) {
+            std::vector<ewc_task> list;
+            for (size_t t = 0; t < end; t++)
+                list.push_back(Task(sets[t].get()));
+            const Handle<ewc_tasks> tasks = Make(list, scenario);
+            const Handle<ewc_model> model =
+                MakeModel(be, {ewc_tasks_inputs(tasks.get()), {6}, ewc_tasks_outputs(tasks.get()),
+                                  EWC_ACTIVATION_RELU, 0.0f, 0.0f, EWC_INIT_HE});
+            const Handle<ewc_optimizer> optimizer =
+                test::Make(ewc_optimizer_create, model.get(), nullptr);
+            const Handle<ewc_consolidation> state =
+                test::Make(ewc_consolidation_create, model.get(), nullptr);
+            const int64_t n = ewc_model_parameter_count(model.get());
+            Moments moments = {std::vector<float>((size_t)n), std::vector<float>((size_t)n)};
+            if (begin > 0) {
+                EXPECT_OK(ewc_checkpoint_start(path.c_str(), model.get(), state.get(), nullptr, 0));
+                for (size_t i = 0; i < segments.size(); i++) {
+                    const ewc_segment &from = segments[i];
+                    const int64_t to = ewc_model_segment(model.get(), (int64_t)i)->offset;
+                    std::copy_n(
+                        &left.first[(size_t)from.offset], from.count, &moments.first[(size_t)to]);
+                    std::copy_n(
+                        &left.second[(size_t)from.offset], from.count, &moments.second[(size_t)to]);
+                }
+                EXPECT_OK(ewc_optimizer_write(
+                    optimizer.get(), moments.first.data(), moments.second.data(), n, left.steps));
+            }
+            const Handle<ewc_trainer> trainer = test::Make(ewc_trainer_create, model.get(),
+                tasks.get(), optimizer.get(), state.get(), &training);
+            for (size_t t = begin; t < end; t++) {
+                EXPECT_OK(ewc_trainer_train(trainer.get(), (int64_t)t));
+                EXPECT_OK(ewc_trainer_consolidate(trainer.get(), (int64_t)t));
+            }
+            EXPECT_OK(ewc_checkpoint_save_tasks(
+                path.c_str(), model.get(), state.get(), tasks.get(), (int64_t)end));
+            EXPECT_OK(ewc_optimizer_read(
+                optimizer.get(), moments.first.data(), moments.second.data(), n, &moments.steps));
+            left = moments;
+            segments.clear();
+            for (int64_t i = 0; i < ewc_model_segment_count(model.get()); i++)
+                segments.push_back(*ewc_model_segment(model.get(), i));
+        };
+        train(0, 3);
+        const std::string whole = ReadFile(path);
+        const Moments want = left;
+        for (size_t t = 0; t < 3; t++)
+            train(t, t + 1);
+        EXPECT_TRUE(whole == ReadFile(path)) << "the checkpoints differ";
+        ExpectBits("first moment", left.first, want.first);
+        ExpectBits("second moment", left.second, want.second);
+        EXPECT_EQ(want.steps, left.steps);
+    }
+}
+
 TEST_P(Sequences, TheLambdaFactorScalesWhatIsFolded)
 {
     const Source s(1, 2, 2, 2, 20, 10, 11);

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../backend/paper.h"
 #include "../base/enter.h"
@@ -91,6 +92,75 @@ ewc_status ewc_optimizer_reset(ewc_optimizer *optimizer)
     if (optimizer->v) EWCI_TRY(be->ops->fill(be, optimizer->v, 0.0f, n));
     EWCI_TRY(be->ops->upload(be, optimizer->flag, &down, sizeof down));
     optimizer->t = 0;
+done:
+    return status;
+}
+
+ewc_status ewc_optimizer_set_lr(ewc_optimizer *optimizer, float lr)
+{
+    EWCI_ENTER(optimizer);
+    ewc_optimizer_options o = optimizer->options;
+    o.lr = lr;
+    const ewc_status status = check_options(&o);
+    if (status == EWC_OK) optimizer->options = o;
+    return status;
+}
+
+static ewc_status check_count(const char *function, const ewc_optimizer *optimizer, int64_t count)
+{
+    if (count == optimizer->model->count) return EWC_OK;
+    return ewci_fail(EWC_ERR_ARGUMENT, "%s: count=%lld, expected %lld", function, (long long)count,
+        (long long)optimizer->model->count);
+}
+
+/* A moment (count), NULL where the kind has none, into host memory. */
+static ewc_status read_moment(ewc_backend *be, float *out, const float *moment, int64_t count)
+{
+    const size_t bytes = (size_t)count * sizeof *out;
+    if (!out) return EWC_OK;
+    if (moment) return be->ops->download(be, out, moment, bytes);
+    memset(out, 0, bytes);
+    return EWC_OK;
+}
+
+ewc_status ewc_optimizer_read(
+    ewc_optimizer *optimizer, float *first, float *second, int64_t count, int64_t *steps)
+{
+    EWCI_ENTER(optimizer);
+    ewc_backend *const be = optimizer->model->be;
+    ewc_status status;
+    EWCI_TRY(check_count(__func__, optimizer, count));
+    EWCI_TRY(read_moment(be, first, optimizer->m, count));
+    EWCI_TRY(read_moment(be, second, optimizer->v, count));
+    if (steps) *steps = optimizer->t;
+done:
+    return status;
+}
+
+ewc_status ewc_optimizer_write(
+    ewc_optimizer *optimizer, const float *first, const float *second, int64_t count, int64_t steps)
+{
+    EWCI_ENTER(optimizer, first, second);
+    ewc_backend *const be = optimizer->model->be;
+    const size_t bytes = (size_t)count * sizeof(float);
+    ewc_status status;
+    EWCI_TRY(check_count(__func__, optimizer, count));
+    if (steps < 0)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_optimizer_write: steps=%lld, expected 0 or more",
+            (long long)steps);
+    for (int64_t i = 0; i < count; i++) {
+        if (!isfinite(first[i]))
+            return ewci_fail(EWC_ERR_NONFINITE,
+                "ewc_optimizer_write: first[%lld]=%g, expected a finite number", (long long)i,
+                (double)first[i]);
+        if (!(second[i] >= 0.0f) || isinf(second[i]))
+            return ewci_fail(EWC_ERR_NONFINITE,
+                "ewc_optimizer_write: second[%lld]=%g, expected a finite number of 0 or more",
+                (long long)i, (double)second[i]);
+    }
+    if (optimizer->m) EWCI_TRY(be->ops->upload(be, optimizer->m, first, bytes));
+    if (optimizer->v) EWCI_TRY(be->ops->upload(be, optimizer->v, second, bytes));
+    optimizer->t = steps;
 done:
     return status;
 }
@@ -261,12 +331,11 @@ ewc_status ewc_optimizer_step(
     ewc_optimizer *optimizer, const float *gradient, int64_t count, const ewc_consolidation *state)
 {
     EWCI_ENTER(optimizer, gradient);
-    if (count != optimizer->model->count || (state && state->model != optimizer->model))
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_optimizer_step: another model's state, or count=%lld", (long long)count);
+    ewc_status status = check_count(__func__, optimizer, count);
+    if (status == EWC_OK) status = ewci_consolidation_check(__func__, state, optimizer->model);
+    if (status != EWC_OK) return status;
     ewc_backend *const be = optimizer->model->be;
-    ewc_status status =
-        be->ops->upload(be, optimizer->gradient, gradient, (size_t)count * sizeof *gradient);
+    status = be->ops->upload(be, optimizer->gradient, gradient, (size_t)count * sizeof *gradient);
     if (status == EWC_OK) status = take_steps(optimizer, state, 1);
     for (int64_t i = 0; status == EWC_ERR_NONFINITE && i < count; i++)
         if (!isfinite(gradient[i])) /* no option is to blame */
@@ -279,9 +348,11 @@ ewc_status ewc_optimizer_repeat(
     ewc_optimizer *optimizer, const ewc_consolidation *state, int64_t steps)
 {
     EWCI_ENTER(optimizer);
-    if (steps < 0 || (state && state->model != optimizer->model))
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_optimizer_repeat: another model's state, or steps=%lld", (long long)steps);
+    if (steps < 0)
+        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_optimizer_repeat: steps=%lld, expected 0 or more",
+            (long long)steps);
+    ewc_status status = ewci_consolidation_check(__func__, state, optimizer->model);
+    if (status != EWC_OK) return status;
     return take_steps(optimizer, state, steps);
 }
 

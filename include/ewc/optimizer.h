@@ -44,6 +44,21 @@ EWC_API void ewc_optimizer_free(ewc_optimizer *optimizer);
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_optimizer_reset(ewc_optimizer *optimizer);
 
+/* The learning rate of the steps from now on, as the option lr; what a trainer's schedule lowers.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, not finite or not above 0 */
+EWC_API ewc_status ewc_optimizer_set_lr(ewc_optimizer *optimizer, float lr);
+
+/* Copies what the steps have left to or from host memory, so that others can go on from it: the
+ * first moment, or SGD's momentum, and the second, (count) in the model's layout, and the number of
+ * steps since the last reset. A moment that the kind has not is read as 0 and written nowhere. When
+ * reading, each pointer may be NULL.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, another count, steps < 0; EWC_ERR_NONFINITE: a moment
+ *         is not finite, or the second below 0 (nothing is written); EWC_ERR_DEVICE */
+EWC_API ewc_status ewc_optimizer_read(
+    ewc_optimizer *optimizer, float *first, float *second, int64_t count, int64_t *steps);
+EWC_API ewc_status ewc_optimizer_write(ewc_optimizer *optimizer, const float *first,
+    const float *second, int64_t count, int64_t steps);
+
 /* The largest lambda at which the explicit penalty step is stable with this optimizer at learning
  * rate `lr`: 2 (1 + m) / (lr max S) for SGD with momentum m, in Nesterov's form 1 + 2 m times less;
  * 1e15 / max S for Adam and AdamW, whose step is bounded by its normalisation, but whose second

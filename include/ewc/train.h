@@ -1,5 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/* Training a model on a sequence of tasks, and the measures of what it remembers. */
+/* Training a model on a sequence of tasks, and the measures of what it remembers.
+ *
+ * Tasks need not be known beforehand. When one arrives, ewc_sequence_add it to those before
+ * (ewc/sequence.h), and make tasks, a model with as many outputs as they need, optimizer, state and
+ * trainer anew:
+ *
+ *     if (t > 0) status = ewc_checkpoint_start(path, model, state, NULL, 0);
+ *     ... ewc_trainer_train(trainer, t), ewc_trainer_consolidate(trainer, t),
+ *     ewc_trainer_evaluate(trainer, j, t + 1, &accuracy) for all j <= t,
+ *     ewc_checkpoint_save_tasks(path, model, state, tasks, t + 1)
+ *
+ * With the moments, which ewc_optimizer_read and _write carry segment by segment, weights and state
+ * are those of one trainer that had all tasks from the start, bit for bit, if the model begins as
+ * EWC_INIT_HE says and no shared head grows. That is without dropout, which draws by the trainer's
+ * own steps, and without what a trainer keeps of the tasks that it has trained, and a new one has
+ * not: samples to replay, the answers to distil, accuracies and measures. */
 #ifndef EWC_TRAIN_H
 #define EWC_TRAIN_H
 
@@ -206,7 +221,8 @@ EWC_API ewc_status ewc_trainer_create(ewc_trainer **out, ewc_model *model, ewc_t
     ewc_optimizer *optimizer, ewc_consolidation *state, const ewc_train_options *options);
 EWC_API void ewc_trainer_free(ewc_trainer *trainer);
 
-/* Trains task t (tasks 0..t where joint is set).
+/* Trains task t (tasks 0..t where joint is set), in whatever order, from its first step on each
+ * time. After EWC_ERR_STOPPED weights and moments are those of the steps that were done.
  * @return EWC_OK; EWC_ERR_ARGUMENT; EWC_ERR_UNSTABLE: lambda is too large for the explicit step,
  *         the sentence names the largest safe one; EWC_ERR_NONFINITE: names the option at fault,
  *         task, step, segment and what overflowed;
@@ -227,7 +243,8 @@ EWC_API ewc_status ewc_trainer_consolidate(ewc_trainer *trainer, int64_t t);
 EWC_API ewc_status ewc_trainer_evaluate(
     ewc_trainer *trainer, int64_t t, int64_t seen, double *accuracy);
 
-/* The whole sequence: for each task train, consolidate, evaluate all tasks seen.
+/* The whole sequence, from its first task on each time: for each task train, consolidate, evaluate
+ * all tasks seen.
  * @return as the three above */
 EWC_API ewc_status ewc_trainer_run(ewc_trainer *trainer);
 
