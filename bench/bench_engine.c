@@ -3,14 +3,14 @@
  *
  *   bench_engine [--device cpu|cuda] [--quick] [--rounds N] [--threads N] [--out FILE]
  *                [--data-dir FOLDER] [--ewc COMMAND] [--precision fp32|bf16x3|tf32]
- *                [--epochs N] [--samples N] [--networks] [--serve]
+ *                [--epochs N] [--samples N] [--networks] [--serve] [--help]
  *
  * Workload: MNIST, 784-400-400-10, batch 128; the Fisher pass over 60,000 samples after an epoch of
  * training (--epochs, --samples), and with a tolerance of 1e-6 after ten; the optimizer step on
  * 2^25 parameters (2^27 on a GPU), far beyond the cache. --quick: the same on toy sizes, to check
- * that it works. --networks: convolutions and convolutional networks instead (networks.h). Writes
- * bench/results/DEVICE.jsonl, or networks-DEVICE.jsonl, and prints a table. --serve: measures what
- * it is told to instead (serve.h). */
+ * that it works. --networks: convolutions and convolutional networks instead (networks.h). Prints a
+ * table and writes --out, which is bench/results/DEVICE.jsonl, or networks-DEVICE.jsonl, but with
+ * --quick no file. --serve: measures what it is told to instead (serve.h). */
 #include <fcntl.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -507,6 +507,24 @@ static void measure_networks(const program *p)
     bench_networks_free(networks);
 }
 
+static const char usage[] =
+    "bench_engine [FLAGS]: what training with EWC costs, beside what the machine allows\n"
+    "\n"
+    "  --device cpu|cuda   (default cpu)\n"
+    "  --precision P       of matrix products on a GPU: auto, fp32, bf16x3 or tf32\n"
+    "  --threads N         of the CPU (default: one per core)\n"
+    "  --rounds N          1 to 1024 (default 20, with --quick 2)\n"
+    "  --epochs N          of training before the Fisher passes (default 1)\n"
+    "  --samples N         of a Fisher pass, 1 to 60000 (default: all)\n"
+    "  --networks          convolutions and convolutional networks instead\n"
+    "  --quick             toy sizes, to check that it works\n"
+    "  --out FILE          results, one JSON object a line (default: DEVICE.jsonl or\n"
+    "                      networks-DEVICE.jsonl in bench/results; with --quick none)\n"
+    "  --data-dir FOLDER   where MNIST lies\n"
+    "  --ewc COMMAND       whose start is timed\n"
+    "  --serve             measures what stdin says, line by line (bench/serve.h)\n"
+    "  --help              this\n";
+
 static void read_arguments(program *p, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
@@ -517,10 +535,14 @@ static void read_arguments(program *p, int argc, char **argv)
         } switches[] = {
             {"--quick", &p->quick}, {"--serve", &p->serves}, {"--networks", &p->networks}};
         int is_switch = 0;
+        if (strcmp(option, "--help") == 0) {
+            fputs(usage, stdout);
+            exit(0);
+        }
         for (size_t k = 0; k < sizeof switches / sizeof switches[0]; k++)
             if (strcmp(option, switches[k].name) == 0) is_switch = *switches[k].is_given = 1;
         if (is_switch) continue;
-        if (!value) bench_fail("%s: unknown, or its value is missing", option);
+        if (!value) bench_fail("%s: unknown, or its value is missing; see --help", option);
         if (strcmp(option, "--device") == 0)
             p->device = value;
         else if (strcmp(option, "--rounds") == 0)
@@ -540,7 +562,7 @@ static void read_arguments(program *p, int argc, char **argv)
         else if (strcmp(option, "--ewc") == 0)
             p->command = value;
         else
-            bench_fail("%s: unknown", option);
+            bench_fail("%s: unknown; see --help", option);
         i++;
     }
     if (!is_cpu(p) && strcmp(p->device, "cuda") != 0)
@@ -557,12 +579,13 @@ int main(int argc, char **argv)
     ewc_backend_info info;
     read_arguments(&p, argc, argv);
     p.sizes = p.quick ? &quick : is_cpu(&p) ? &full_cpu : &full_cuda;
-    if (!p.out) {
+    if (!p.out && !p.quick) {
         snprintf(
             out, sizeof out, "bench/results/%s%s.jsonl", p.networks ? "networks-" : "", p.device);
         p.out = out;
     }
     if (p.rounds == 0) p.rounds = p.sizes->rounds;
+    if (p.out && !p.serves) bench_check_out(p.out); /* before minutes of measuring */
 
     bench_check(ewc_backend_create(&p.be, p.device, &p.backend));
     bench_check(ewc_backend_describe(p.be, &info, sizeof info));

@@ -251,15 +251,27 @@ static void print_row(const bench_case *c, int rounds)
     printf(" |\n");
 }
 
-void bench_report(const bench_machine *machine, const bench_case *cases, int count, int rounds,
-    const char *path, const char *device)
+void bench_check_out(const char *path)
+{
+    FILE *const file = fopen(path, "a"); /* and leaves what is there */
+    if (!file || fclose(file) != 0)
+        bench_fail("%s: cannot be written; --out says another file", path);
+}
+
+static void write_cases(const bench_machine *machine, const bench_case *cases, int count,
+    int rounds, const char *path, const char *device)
 {
     FILE *const file = fopen(path, "w");
     if (!file) bench_fail("%s: cannot be written", path);
     for (int i = 0; i < count; i++)
         write_case(file, machine, &cases[i], rounds, device);
     if (fclose(file) != 0) bench_fail("%s: cannot be written", path);
+}
 
+void bench_report(const bench_machine *machine, const bench_case *cases, int count, int rounds,
+    const char *path, const char *device)
+{
+    if (path) write_cases(machine, cases, count, rounds, path, device);
     printf("%s, %d threads, %d rounds: median (10th to 90th percentile)\n\n", device,
         machine->threads, rounds);
     printf("| case | ms | floor ms | bound by | of its floor | target |\n");

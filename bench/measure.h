@@ -70,7 +70,10 @@ const char *bench_bound(const bench_case *c, int rounds);
 /* Version, device, libraries, date and load of the machine. */
 json_t *bench_environment(const bench_machine *machine, const char *device);
 
-/* Writes one JSON object per case to `path`, and a Markdown table to stdout. */
+/* Ends the program if a file at `path` cannot be written. */
+void bench_check_out(const char *path);
+
+/* Writes one JSON object per case to `path`, unless NULL, and a Markdown table to stdout. */
 void bench_report(const bench_machine *machine, const bench_case *cases, int count, int rounds,
     const char *path, const char *device);
 void bench_cases_free(bench_case *cases, int count);

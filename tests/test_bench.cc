@@ -59,6 +59,38 @@ TEST(Bench, WritesOneObjectPerCase)
         QuickCases("--networks"));
 }
 
+/* What would be lost after minutes of measuring is said before; toy sizes go to no file of results
+ * by themselves. */
+TEST(Bench, SaysFirstWhatItCannotWrite)
+{
+    const std::string folder = testing::TempDir() + "bench_out_test";
+    mkdir(folder.c_str(), 0777);
+    mkdir((folder + "/bench").c_str(), 0777);
+    mkdir((folder + "/bench/results").c_str(), 0777);
+    const auto run = [&](const std::string &flags) {
+        const std::string command =
+            "cd '" + folder + "' && '" + EWC_BENCH_PATH + "' " + flags + " >out 2>err";
+        return std::system(command.c_str());
+    };
+    const auto has = [&](const char *file, const char *text) {
+        std::ifstream stream(folder + "/" + file);
+        const std::string all((std::istreambuf_iterator<char>(stream)), {});
+        return all.find(text) != std::string::npos;
+    };
+    EXPECT_NE(0, run("--quick --out missing/a.jsonl"));
+    EXPECT_TRUE(has("err", "missing/a.jsonl: cannot be written; --out says another file"));
+    EXPECT_FALSE(has("err", "round"));
+    EXPECT_EQ(0, run("--quick --rounds 1"));
+    EXPECT_TRUE(has("out", "| fisher/exact |"));
+    std::ifstream none(folder + "/bench/results/cpu.jsonl");
+    EXPECT_FALSE(none.good());
+    EXPECT_EQ(0, run("--help"));
+    EXPECT_TRUE(has("out", "--samples N"));
+    EXPECT_NE(0, run("fisher"));
+    EXPECT_TRUE(has("err", "fisher: unknown, or its value is missing; see --help"));
+    std::system(("rm -r '" + folder + "'").c_str());
+}
+
 /* What another program is told when it asks for one measurement after another, and what it can
  * check the engine by. */
 TEST(Bench, ServesWhatItIsAskedFor)

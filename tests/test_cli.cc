@@ -1072,6 +1072,7 @@ TEST_F(Cli, BenchMeasuresEveryCombination)
     const Json json = ParseJson(result.out);
     for (const char *key : {"version", "backend", "device", "threads", "dataset", "date", "load"})
         EXPECT_NE(nullptr, json_object_get(json.get(), key)) << key;
+    EXPECT_EQ(200, json_integer_value(json_object_get(json.get(), "warm_up")));
     EXPECT_GE(json_integer_value(json_object_get(json.get(), "rounds")), 3);
     const json_t *const cases = json_object_get(json.get(), "cases");
     std::multiset<std::string> works;
@@ -1087,6 +1088,17 @@ TEST_F(Cli, BenchMeasuresEveryCombination)
         parameters[text("network")] = json_integer_value(json_object_get(one, "parameters"));
         EXPECT_EQ(fisher ? "samples" : "steps", text("unit"));
         EXPECT_EQ("fp32", text("precision"));
+        EXPECT_GE(json_integer_value(json_object_get(one, "units_per_round")), 1);
+        /* "training adam", "Fisher exact, 0.001": the same in parts */
+        const json_t *const none = json_object_get(one, fisher ? "optimizer" : "estimator");
+        EXPECT_TRUE(json_is_null(none));
+        const std::string choice = text(fisher ? "estimator" : "optimizer");
+        EXPECT_EQ(0u, text("work").substr(text("work").find(' ') + 1).rfind(choice, 0));
+        const json_t *const tolerance = json_object_get(one, "tolerance");
+        if (choice == "exact")
+            EXPECT_EQ(1e-3, json_real_value(tolerance));
+        else
+            EXPECT_TRUE(json_is_null(tolerance));
         EXPECT_EQ(!fisher && !step, json_is_integer(json_object_get(one, "batch")));
         EXPECT_EQ(step, json_is_real(json_object_get(one, "gb_per_second")));
         for (const char *key : {"per_second", "relative"}) {
@@ -1118,6 +1130,9 @@ TEST_F(Cli, BenchMeasuresEveryCombination)
     result = Ewc(words);
     ASSERT_EQ(0, result.code) << result.err;
     EXPECT_EQ("", result.err);
+    EXPECT_TRUE(
+        std::regex_search(result.out, std::regex(", load [0-9.]+\\s+before;\\s+medians\\s+of ")))
+        << result.out;
     EXPECT_TRUE(std::regex_search(result.out,
         std::regex("\nFisher exact, 0.001 +36-12-10 +auto +fp32 +[0-9.]+[kM]? samples/s ")))
         << result.out;

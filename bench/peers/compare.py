@@ -935,9 +935,21 @@ def open_engine(options, folder, seconds):
         return None
 
 
+def wanted(engine, words):
+    """The engine's cases that have peers and are named, or whose kind is."""
+    return [c for c in engine.cases if c.split("/")[0] in MAKERS and "sampled" not in c
+            and any(c == w or c.startswith(w + "/") for w in words)]
+
+
+def check_cases(parser, engine, words):
+    for word in words:
+        if not wanted(engine, [word]):
+            engine.close()
+            parser.error(f"{word}: no such case; there are " + ", ".join(wanted(engine, MAKERS)))
+
+
 def measure_cases(engine, options, folder, end):
-    cases = [c for c in engine.cases if c.split("/")[0] in MAKERS and "sampled" not in c
-             and any(c == w or c.startswith(w + "/") for w in options.cases)]
+    cases = wanted(engine, options.cases)
     for i, case in enumerate(cases):
         left = end - time.time()
         until = time.time() + 0.7 * left / (len(cases) - i)
@@ -949,44 +961,72 @@ def measure_cases(engine, options, folder, end):
                 file.write(case + "\n")
 
 
+def within(number, least, most):
+    """Of a flag: such a number."""
+    def read(text):
+        value = number(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text}, expected {least:g} to {most:g}")
+        return value
+
+    read.__name__ = "whole number" if number is int else "number"  # what argparse calls it
+    return read
+
+
 def main():
     here = pathlib.Path(__file__).resolve().parent
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--engine", default=str(here.parent.parent / "build/release/bench_engine"))
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--precision")
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--samples", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--data-dir")
-    parser.add_argument("--libraries", help="LD_LIBRARY_PATH of the engine")
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out")
-    parser.add_argument("--networks", action="store_true")
-    parser.add_argument("cases", nargs="*", default=list(MAKERS))
+    title, usage, words = __doc__.split("\n\n", 2)
+    parser = argparse.ArgumentParser(description=title, epilog=words, usage=usage.strip(),
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--engine", default=str(here.parent.parent / "build/release/bench_engine"),
+        help="bench_engine of another build")
+    add("--device", default="cpu", choices=("cpu", "cuda"))
+    add("--precision", help="of the engine on a GPU: auto, fp32, bf16x3 or tf32")
+    add("--threads", type=within(int, 0, 1024), default=0, help="of both sides; 0, the default: all")
+    add("--rounds", type=within(int, 1, 1024), default=20, help="at most (default 20; quick: 2)")
+    add("--seconds", type=within(float, 1, 1e6), default=600.0, help="all together (default 600)")
+    add("--samples", type=within(int, 0, 60000), default=0,
+        help="of a Fisher pass; 0, the default: all")
+    add("--epochs", type=within(int, 1, 1000), default=10,
+        help="of training before the Fisher passes (default 10)")
+    add("--data-dir", help="where MNIST lies")
+    add("--libraries", help="LD_LIBRARY_PATH of the engine")
+    add("--no-compile", dest="compile", action="store_false", help="without torch.compile")
+    add("--quick", action="store_true", help="toy sizes, to check that it works")
+    add("--out", help="one JSON object a line (default: peers-DEVICE.jsonl, or "
+        "peers-networks-DEVICE.jsonl, in bench/results; none with --quick or some cases alone)")
+    add("--networks", action="store_true", help="convolutions and networks of them")
+    add("cases", nargs="*", metavar="CASE", help="all, where none is named")
     options = parser.parse_args()
-    if not options.out:
+    is_whole = not options.quick and not options.cases
+    if not options.out and is_whole:
         networks = "networks-" if options.networks else ""
         options.out = str(here.parent / f"results/peers-{networks}{options.device}.jsonl")
     options.rounds = 2 if options.quick else options.rounds
     options.load = os.getloadavg()[0]
-    pathlib.Path(options.out).write_text("")
     end = START + options.seconds - ENDING
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        engine = open_engine(options, folder, end - time.time())
+        options.out = options.out or str(folder / "out.jsonl")
+        try:
+            open(options.out, "a").close()  # it can be written; what is there stays for now
+            engine = open_engine(options, folder, end - time.time())
+        except OSError as why:
+            parser.exit(1, f"compare: {why.filename}: {why.strerror}\n")
         if engine:
+            check_cases(parser, engine, options.cases)
+            options.cases = options.cases or MAKERS
+            pathlib.Path(options.out).write_text("")
             options.precision_used = engine.env["device"].split(", ")[-1]
             (folder / MISSING).touch()
             measure_cases(engine, options, folder, end)
             engine.close()
             missing = (folder / MISSING).read_text().splitlines()
+            table(options.out, missing)
         else:
             missing = ["all cases"]
-    table(options.out, missing)
+            print("Not measured: all cases")
     sys.exit(bool(missing))
 
 

@@ -30,6 +30,8 @@ typedef struct bench_case {
     bench_work work;
     bench_network own;     /* of a training or an optimizer step */
     const char *precision; /* of the device's products */
+    const char *optimizer; /* of a training or an optimizer step, else NULL */
+    const char *estimator; /* of a Fisher pass, else NULL */
     int64_t amount;        /* of one round */
     double rate[ROUNDS];   /* units/s */
     int base;              /* the first case of its kind and network */
@@ -186,6 +188,7 @@ static ewc_status add_trainings(bench *b, bench_device *device, ewc_run_options 
             bench_case *const c = add_case(b, BENCH_TRAINING, device);
             snprintf(c->work.name, sizeof c->work.name, "training %s", b->optimizers.values[o]);
             c->work.optimizer = options->optimizer;
+            c->optimizer = b->optimizers.values[o];
             c->work.batch = options->batch;
             c->work.network = &c->own;
             status = bench_network_open(&c->own, device, options);
@@ -224,6 +227,7 @@ static ewc_status add_passes(bench *b, bench_device *device, ewc_run_options *op
         for (int i = 0; i < b->fisher_batches.count; i++) {
             choose(options, "fisher-batch", b->fisher_batches.values[i]);
             bench_case *const c = add_case(b, BENCH_FISHER, device);
+            c->estimator = b->estimators.values[e];
             name_pass(c->work.name, sizeof c->work.name, b->estimators.values[e], options);
             c->work.network = network;
             c->work.batch = options->fisher_batch;
@@ -246,6 +250,7 @@ static ewc_status add_steps(bench *b, bench_device *device, ewc_run_options *opt
             bench_case *const c = add_case(b, BENCH_STEP, device);
             snprintf(c->work.name, sizeof c->work.name, "step %s", b->optimizers.values[o]);
             c->work.optimizer = options->optimizer;
+            c->optimizer = b->optimizers.values[o];
             c->work.network = &c->own;
             c->precision = "fp32";
             status = bench_network_open_sized(
@@ -300,13 +305,15 @@ static ewc_status timed(bench_case *c, int64_t amount, int64_t *done, double *se
     return status;
 }
 
-/* Chooses the amount that takes `slice` seconds, after a first call that does not count. */
+/* Chooses the amount that takes `slice` seconds, after a first call that does not count unless it
+ * takes all the time that the case has. */
 static ewc_status choose_amount(bench_case *c, double slice)
 {
-    int64_t amount = c->work.kind == BENCH_FISHER ? 64 : 2, done;
+    int64_t amount = c->work.kind == BENCH_FISHER ? 64 : 1, done;
     double seconds;
     ewc_status status = timed(c, amount, &done, &seconds);
-    while (status == EWC_OK) {
+    const int is_long = seconds > ROUNDS * slice; /* not even twice */
+    while (status == EWC_OK && !is_long) {
         status = timed(c, amount, &done, &seconds);
         const double ratio = slice / fmax(seconds, 1e-9);
         if (ratio < 2.0 || amount > INT64_C(1) << 40) break;
@@ -385,13 +392,16 @@ static json_t *case_json(const bench *b, const bench_case *c)
 {
     const double bytes = gigabytes(b, c), *const base = b->cases[c->base].rate;
     const int64_t batch = c->work.batch;
-    return json_pack("{s:s, s:s, s:I, s:o, s:s, s:s, s:o, s:o, s:o}", "work", c->work.name,
-        "network", c->work.network->name, "parameters",
+    const int is_exact = c->estimator != NULL && c->work.pass.estimator == EWC_FISHER_EXACT;
+    return json_pack("{s:s, s:s?, s:s?, s:o, s:s, s:I, s:o, s:s, s:s, s:I, s:o, s:o, s:o}", "work",
+        c->work.name, "optimizer", c->optimizer, "estimator", c->estimator, "tolerance",
+        is_exact ? json_real(c->work.pass.tolerance) : json_null(), "network",
+        c->work.network->name, "parameters",
         (json_int_t)ewc_model_parameter_count(c->work.network->model), "batch",
         batch > 0 ? json_integer((json_int_t)batch) : json_null(), "precision", c->precision,
-        "unit", bench_unit(&c->work), "per_second", quantiles(c->rate, NULL, b->rounds), "relative",
-        quantiles(c->rate, base, b->rounds), "gb_per_second",
-        bytes > 0.0 ? json_real(bytes) : json_null());
+        "unit", bench_unit(&c->work), "units_per_round", (json_int_t)c->amount, "per_second",
+        quantiles(c->rate, NULL, b->rounds), "relative", quantiles(c->rate, base, b->rounds),
+        "gb_per_second", bytes > 0.0 ? json_real(bytes) : json_null());
 }
 
 static void print_json(const bench *b, double load)
@@ -407,10 +417,10 @@ static void print_json(const bench *b, double load)
     json_t *const cases = json_array();
     for (int i = 0; i < b->case_count; i++)
         json_array_append_new(cases, case_json(b, &b->cases[i]));
-    json_t *const out = json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:f, s:i, s:f, s:o}", "version",
-        ewc_version(), "backend", device->info.name, "device", device->info.description, "threads",
-        device->info.threads, "dataset", data.name, "date", date, "load", load, "rounds", b->rounds,
-        "seconds", b->seconds, "cases", cases);
+    json_t *const out = json_pack("{s:s, s:s, s:s, s:i, s:s, s:I, s:s, s:f, s:i, s:f, s:o}",
+        "version", ewc_version(), "backend", device->info.name, "device", device->info.description,
+        "threads", device->info.threads, "dataset", data.name, "warm_up", (json_int_t)b->warm_up,
+        "date", date, "load", load, "rounds", b->rounds, "seconds", b->seconds, "cases", cases);
     json_dumpf(out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     printf("\n");
     json_decref(out);
@@ -427,7 +437,7 @@ static void add_rate(cli_table *table, double rate)
     cli_table_cell(table, "%.*f%s", decimals, cli_round(rate, decimals), thousands[power]);
 }
 
-static void print_table(const bench *b)
+static void print_table(const bench *b, double load)
 {
     const bench_device *const device = &b->devices[0];
     cli_table *const table = cli_table_new(0);
@@ -458,8 +468,9 @@ static void print_table(const bench *b)
         cli_table_number(table, quantile(c->rate, b->cases[c->base].rate, b->rounds, 0.5), 2);
         cli_table_number(table, bytes > 0.0 ? bytes : (double)NAN, 1);
     }
-    cli_print_words("%s, %d thread%s; medians of %d rounds in %.1f s", device->info.description,
-        device->info.threads, device->info.threads == 1 ? "" : "s", b->rounds, b->seconds);
+    cli_print_words("%s, %d thread%s, load %.1f before; medians of %d rounds in %.1f s",
+        device->info.description, device->info.threads, device->info.threads == 1 ? "" : "s", load,
+        b->rounds, b->seconds);
     printf("\n");
     cli_table_print(table);
     printf("\n");
@@ -491,7 +502,7 @@ int cli_bench(cli_args *args)
         else if (args->json)
             print_json(b, load);
         else
-            print_table(b);
+            print_table(b, load);
     }
     for (int i = 0; i < b->case_count; i++) {
         bench_work_free(&b->cases[i].work);
