@@ -694,6 +694,9 @@ TEST_P(Standardize, WhatCannotBeIsRefused)
         EXPECT_FAILS(status, part, ewc_tasks_create(&tasks, set.get(), &options));
         EXPECT_EQ(nullptr, tasks);
     };
+    options.standardize = 2;
+    refused(EWC_ERR_ARGUMENT, "standardize: 2, expected 0 or 1");
+    options.standardize = 1;
     options.mean = 0.5f;
     refused(EWC_ERR_ARGUMENT,
         "standardize: finds mean and std in the data, and they are given: 0.5 and 1");

@@ -66,6 +66,9 @@ static ewc_status check_options(const ewc_tasks *tasks)
             "scenario: class, expected task or domain for %s, which has targets in the place of "
             "classes",
             data_of(tasks, 0)->info.name);
+    if (o->standardize < 0 || o->standardize > 1) /* 2 is of ewc_checkpoint_info */
+        return ewci_fail(
+            EWC_ERR_ARGUMENT, "standardize: %lld, expected 0 or 1", (long long)o->standardize);
     if (o->standardize && (mean_of(o, 0) != 0.0f || std_of(o, 0) != 1.0f || o->means || o->stds))
         return ewci_fail(EWC_ERR_ARGUMENT,
             "standardize: finds mean and std in the data, and they are given: %g and %g",
