@@ -397,10 +397,10 @@ TEST_P(Consolidation, CanBeWrittenBack)
             ewc_consolidation_write(
                 state.get(), bad.s.data(), bad.mu.data(), n, bad.info.r, bad.info.tasks));
     };
-    refuses(EWC_ERR_NONFINITE, "S[", [](Snapshot &b) { b.s.back() = -1.0f; });
-    refuses(EWC_ERR_NONFINITE, "S[", [](Snapshot &b) { b.s.back() = kNan; });
-    refuses(EWC_ERR_NONFINITE, "S[", [](Snapshot &b) { b.s.back() = kInf; });
-    refuses(EWC_ERR_NONFINITE, "mu", [](Snapshot &b) { b.mu.back() = kNan; });
+    refuses(EWC_ERR_NONFINITE, ": s[65]=", [](Snapshot &b) { b.s.back() = -1.0f; });
+    refuses(EWC_ERR_NONFINITE, ": s[65]=", [](Snapshot &b) { b.s.back() = kNan; });
+    refuses(EWC_ERR_NONFINITE, ": s[65]=", [](Snapshot &b) { b.s.back() = kInf; });
+    refuses(EWC_ERR_NONFINITE, ": mu[65]=", [](Snapshot &b) { b.mu.back() = kNan; });
     refuses(EWC_ERR_NONFINITE, "r=", [](Snapshot &b) { b.info.r = (double)kNan; });
     refuses(EWC_ERR_NONFINITE, "r=", [](Snapshot &b) { b.info.r = -1.0; });
     refuses(EWC_ERR_ARGUMENT, "tasks", [](Snapshot &b) { b.info.tasks = -1; });
