@@ -22,19 +22,30 @@
 extern void openblas_set_num_threads(int threads) __attribute__((weak));
 extern char *openblas_get_config(void) __attribute__((weak));
 
-static void cpu_model(char *name, size_t size)
+/* The value of /proc/cpuinfo's first line that begins with key; "": there is none. */
+static void cpu_value(char *value, size_t size, const char *key)
 {
-    snprintf(name, size, "CPU");
     FILE *const file = fopen("/proc/cpuinfo", "r");
     char line[256];
-    while (file && fgets(line, sizeof line, file)) {
-        char *const value = strchr(line, ':');
-        if (strncmp(line, "model name", 10) != 0 || !value) continue;
-        value[strcspn(value, "\n")] = '\0';
-        snprintf(name, size, "%s", value + 2);
-        break;
+    *value = '\0';
+    while (*value == '\0' && file && fgets(line, sizeof line, file)) {
+        const char *const colon = strchr(line, ':');
+        if (strncmp(line, key, strlen(key)) != 0 || !colon) continue;
+        line[strcspn(line, "\n")] = '\0';
+        snprintf(value, size, "%s", colon + 1 + strspn(colon + 1, " "));
     }
     if (file) fclose(file);
+}
+
+/* Arm's kernels tell numbers, which lscpu has names for. */
+static void cpu_model(char *name, size_t size)
+{
+    char implementer[16], part[16];
+    cpu_value(name, size, "model name");
+    if (*name != '\0') return;
+    cpu_value(implementer, sizeof implementer, "CPU implementer");
+    cpu_value(part, sizeof part, "CPU part");
+    snprintf(name, size, *part != '\0' ? "CPU %s %s" : "CPU", implementer, part);
 }
 
 /* Bytes that can be had without swapping, caches that would make room included; 0: not known. */

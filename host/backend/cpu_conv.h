@@ -49,6 +49,8 @@ static inline ewc_status check_taps(const char *operation, const ewck_conv *conv
 
 #if defined(__AVX512F__)
 enum { MAX_BLOCK = 12 };
+#elif defined(__aarch64__) /* 32 registers, too, but weights take some */
+enum { MAX_BLOCK = 10 };
 #else
 enum { MAX_BLOCK = 6 };
 #endif
@@ -74,27 +76,19 @@ static inline int choose_block(int64_t filters)
 /* CALL(constant), where that is `block`. */
 #define FOR_BLOCK(block, CALL)                                                                     \
     switch (block) {                                                                               \
-    case 12:                                                                                       \
-        CALL(12);                                                                                  \
-        break;                                                                                     \
-    case 10:                                                                                       \
-        CALL(10);                                                                                  \
-        break;                                                                                     \
-    case 8:                                                                                        \
-        CALL(8);                                                                                   \
-        break;                                                                                     \
-    case 6:                                                                                        \
-        CALL(6);                                                                                   \
-        break;                                                                                     \
-    case 4:                                                                                        \
-        CALL(4);                                                                                   \
-        break;                                                                                     \
-    case 2:                                                                                        \
-        CALL(2);                                                                                   \
-        break;                                                                                     \
+        BLOCK_CASE(12, CALL)                                                                       \
+        BLOCK_CASE(10, CALL)                                                                       \
+        BLOCK_CASE(8, CALL)                                                                        \
+        BLOCK_CASE(6, CALL)                                                                        \
+        BLOCK_CASE(4, CALL)                                                                        \
+        BLOCK_CASE(2, CALL)                                                                        \
     default:                                                                                       \
         CALL(1);                                                                                   \
     }
+#define BLOCK_CASE(constant, CALL)                                                                 \
+    case constant:                                                                                 \
+        if (constant <= MAX_BLOCK) CALL(constant);                                                 \
+        break;
 
 /* sum (block, vectors) += the products of w (block) and x (vectors). */
 static inline __attribute__((always_inline)) void multiply_block(
