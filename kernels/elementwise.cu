@@ -5,6 +5,7 @@
 #include "kernels.h"
 
 #include "block.h"
+#include "divide.h"
 #include "formula.h"
 
 /* ---- The step block, fill, scale ---- */
@@ -99,7 +100,7 @@ extern "C" cudaError_t ewck_bias_activation(float *y, float *z, const float *bia
 {
     if (rows < 0 || cols < 0 || cols / kTileCols >= INT32_MAX) return cudaErrorInvalidValue;
     if (rows == 0 || cols == 0) return cudaSuccess;
-    const dim3 grid((unsigned)((cols + kTileCols - 1) / kTileCols), ewck_grid(rows, kTileRows));
+    const dim3 grid((unsigned)ewck_divide_up(cols, kTileCols), ewck_grid(rows, kTileRows));
     EWC_LAUNCH(bias_activation_kernel, grid, dim3(kTileCols, kTileRows), 0, stream, y, z, bias,
         rows, cols, activation);
     return cudaGetLastError();

@@ -6,6 +6,7 @@
  *   empirical, argmax:  e_y - p, y the label, or the most probable class */
 #include "kernels.h"
 
+#include "divide.h"
 #include "formula.h"
 #include "softmax.h"
 
@@ -195,7 +196,7 @@ extern "C" cudaError_t ewck_drop_rows(float *seeds, float *norms, ewck_kept *kep
     static_assert(sizeof(RowSums) <= 4 * sizeof(double));
     if (repeats < 0 || rows < 0 || cols < 0 || !(tolerance > 0.0)) return cudaErrorInvalidValue;
     if (rows == 0) return cudaSuccess;
-    const int64_t blocks = (rows + kBlock - 1) / kBlock, n = repeats * rows;
+    const int64_t blocks = ewck_divide_up(rows, kBlock), n = repeats * rows;
     if (blocks > EWCK_SCRATCH / 4) return cudaErrorInvalidValue;
     RowSums *const parts = reinterpret_cast<RowSums *>(scratch);
     const unsigned grid = ewck_grid(n, kRowsPerBlock);

@@ -198,9 +198,9 @@ static cudaError_t sum_channels(const ewck_norm &n, int64_t samples, int mode, d
     for (int64_t first = 0; first < n.channels; first += kChannels) {
         const int64_t channels = n.channels - first < kChannels ? n.channels - first : kChannels;
         const int64_t count = sample_parts(samples, channels);
-        const int64_t part = (samples + count - 1) / count;
+        const int64_t part = ewck_divide_up(samples, count);
         if (is_narrow(n)) {
-            const dim3 grid((unsigned)((channels + kWarp - 1) / kWarp), (unsigned)count);
+            const dim3 grid((unsigned)ewck_divide_up(channels, kWarp), (unsigned)count);
             EWC_LAUNCH((channel_sums_kernel<true, Term>), grid, kBlock, 0, stream, parts, n, first,
                 channels, samples, part, mode, term);
         } else {

@@ -7,6 +7,7 @@
 #include <float.h>
 
 #include "block.h"
+#include "divide.h"
 #include "formula.h"
 #include "reduce.h"
 
@@ -234,8 +235,8 @@ extern "C" cudaError_t ewck_column_sum(float *out, const float *in, int64_t rows
     int64_t chunks = ewck_grid(rows, kChunk);
     if (chunks > EWCK_SCRATCH / cols) chunks = EWCK_SCRATCH / cols;
     if (chunks < 1) chunks = 1;
-    const int64_t chunk = (rows + chunks - 1) / chunks;
-    const dim3 grid((unsigned)((cols + kCols - 1) / kCols), (unsigned)chunks);
+    const int64_t chunk = ewck_divide_up(rows, chunks);
+    const dim3 grid((unsigned)ewck_divide_up(cols, kCols), (unsigned)chunks);
     double *const parts = chunks > 1 ? scratch : nullptr;
     EWC_LAUNCH(column_sum_kernel, grid, dim3(kCols, kRows), 0, stream, out, parts, in, rows, cols,
         chunk, beta);
