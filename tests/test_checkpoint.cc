@@ -5,6 +5,7 @@
 #include <functional>
 #include <sys/resource.h>
 #define XXH_INLINE_ALL
+#define XXH_NO_INLINE_HINTS 1 /* which gcc cannot follow at -Og */
 #include <xxhash.h>
 #include <zlib.h>
 
