@@ -259,6 +259,7 @@ std::vector<ewck_conv> LargerGeometries()
         Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {3, 4}), 34, 34, 34),
         Channels(Geometry({7, 7}, {1, 1}, {3, 3}, {1, 1}, {2, 26}), 20, 20, 20),
         Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {5, 12}), 5, 10, 5),
+        Channels(Geometry({3, 3}, {1, 1}, {1, 1}, {1, 1}, {2, 3}), 6, 3, 3),
     };
 }
 
