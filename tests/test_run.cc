@@ -1223,6 +1223,7 @@ TEST_F(WholeRun, KeepsToItsPlanOfMemory)
         if (std::strcmp(info.key, "method") == 0) methods = Split(info.limits, '|');
     ASSERT_GE(methods.size(), 11u);
     const uint64_t parameters = 4 * (36 * 20 + 20 + 20 * 10 + 10);
+    const uint64_t matrices = 112 * 3 * 3; /* of the result of three tasks */
     Set("epochs", "1");
     Set("optimizer", "adam");
     for (const std::string &method : methods) {
@@ -1248,7 +1249,7 @@ TEST_F(WholeRun, KeepsToItsPlanOfMemory)
         const bool remembers = method == "joint" || method == "si" || method == "lwf" ||
                                method == "er" || method == "agem" || method == "dropout";
         EXPECT_EQ(remembers, plan.method > 0);
-        EXPECT_EQ((penalised ? 3 : 1) * parameters, plan.host);
+        EXPECT_EQ((penalised ? 3 : 1) * parameters + matrices, plan.host);
         EXPECT_EQ(o.batch, plan.batch);
         uint64_t sum = 0;
 #define SUM(field, what) sum += plan.field;
@@ -1271,7 +1272,7 @@ TEST_F(WholeRun, KeepsToItsPlanOfMemory)
     Set("checkpoint", "false");
     ewc_memory_plan plan;
     ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
-    EXPECT_EQ(3 * parameters, plan.host) << "F of each task";
+    EXPECT_EQ(3 * parameters + matrices, plan.host) << "F of each task";
     EXPECT_EQ(nullptr, ewc_run_get_memory(nullptr));
     EXPECT_FAILS(
         EWC_ERR_ARGUMENT, "struct_size", ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan - 1));
@@ -1291,7 +1292,7 @@ TEST_F(WholeRun, RefusesMoreMemoryThanThereIs)
     const std::string sentence = ewc_last_error();
     EXPECT_EQ(0u, sentence.find("batch: ")) << sentence;
     EXPECT_NE(std::string::npos, sentence.find(", training ")) << sentence;
-    EXPECT_NE(std::string::npos, sentence.find(", copies on the host ")) << sentence;
+    EXPECT_NE(std::string::npos, sentence.find(", results and copies on the host ")) << sentence;
     EXPECT_NE(std::string::npos, sentence.find("), 8.0 are there: --batch ")) << sentence;
     ewc_memory_plan plan;
     ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
@@ -1315,6 +1316,10 @@ TEST_F(WholeRun, RefusesMoreMemoryThanThereIs)
     Set("network", (folder / "net.json").c_str());
     EXPECT_FAILS(EWC_ERR_CONFIG, "network: ", ewc_run_create(&run, &o, nullptr));
     EXPECT_NE(nullptr, std::strstr(ewc_last_error(), "no batch would fit")) << ewc_last_error();
+    Set("network", "");
+    Set("tasks", "300");
+    EXPECT_FAILS(EWC_ERR_CONFIG, "tasks: the accuracies of 300 after each other take 9.6 MiB, 8.0",
+        ewc_run_create(&run, &o, nullptr));
     setenv("EWC_MEMORY_LIMIT", "no number", 1);
     ASSERT_OK(ewc_run_plan_memory(&o, nullptr, &plan, sizeof plan));
     EXPECT_GT(plan.limit, 8u << 20);

@@ -12,6 +12,11 @@
 
 #define LIMIT "EWC_MEMORY_LIMIT" /* MiB, of the environment */
 
+static double mebibytes(uint64_t bytes)
+{
+    return (double)bytes / 1048576.0;
+}
+
 /* ---- What there is ---- */
 
 static ewc_status find_limit(ewc_run *run)
@@ -30,11 +35,15 @@ static ewc_status find_limit(ewc_run *run)
     return status;
 }
 
+static int is_cpu(const ewc_run *run)
+{
+    return strcmp(run->backend->ops->name, "cpu") == 0;
+}
+
 /* Host memory is the CPU's memory. */
 static uint64_t needed(const ewc_run *run)
 {
-    const int is_cpu = strcmp(run->backend->ops->name, "cpu") == 0;
-    return run->plan.device + (is_cpu ? run->plan.host : 0);
+    return run->plan.device + (is_cpu(run) ? run->plan.host : 0);
 }
 
 /* ---- What is needed ---- */
@@ -66,6 +75,16 @@ done:
     return status;
 }
 
+/* The matrices of a result are made with the trainer, so that they are looked at before. */
+static ewc_status check_tasks(const ewc_run *run)
+{
+    const uint64_t bytes = ewci_run_record_bytes(run);
+    if (!is_cpu(run) || bytes <= run->plan.limit) return EWC_OK;
+    return ewci_fail(EWC_ERR_CONFIG,
+        "tasks: the accuracies of %lld after each other take %.1f MiB, %.1f are there",
+        (long long)ewc_tasks_count(run->tasks), mebibytes(bytes), mebibytes(run->plan.limit));
+}
+
 ewc_status ewci_run_plan(ewc_run *run)
 {
     ewc_memory_plan *const plan = &run->plan;
@@ -74,6 +93,7 @@ ewc_status ewci_run_plan(ewc_run *run)
     uint64_t bytes;
     ewc_status status;
     EWCI_TRY(find_limit(run));
+    EWCI_TRY(check_tasks(run));
     EWCI_TRY(count(run, asked, &bytes));
     if (bytes <= plan->limit) {
         fits = asked;
@@ -94,11 +114,6 @@ done:
 
 _Static_assert(EWCI_PURPOSES == 9, "parts and purposes are in one order");
 
-static double mebibytes(uint64_t bytes)
-{
-    return (double)bytes / 1048576.0;
-}
-
 ewc_status ewci_run_check_plan(const ewc_run *run)
 {
     const ewc_memory_plan *const plan = &run->plan;
@@ -114,7 +129,7 @@ ewc_status ewci_run_check_plan(const ewc_run *run)
 #undef ADD
     if (plan->host > 0)
         snprintf(
-            parts + used, sizeof parts - used, ", copies on the host %.1f", mebibytes(plan->host));
+            parts + used, sizeof parts - used, ", results and copies on the host %.1f", mebibytes(plan->host));
     if (plan->batch > 0)
         snprintf(advice, sizeof advice, "--batch %lld would fit", (long long)plan->batch);
     return ewci_fail(EWC_ERR_CONFIG, "%s: %.1f MiB are needed (%s), %.1f are there: %s",

@@ -43,6 +43,13 @@ static ewc_status create_kept(ewc_run *run)
     return ewci_fail(EWC_ERR_MEMORY, "ewc_run_create: out of memory");
 }
 
+uint64_t ewci_run_record_bytes(const ewc_run *run)
+{
+    enum { EACH = 112 }; /* five numbers, their copies in a state, and as JSON */
+    const uint64_t tasks = (uint64_t)ewc_tasks_count(run->tasks);
+    return EACH * tasks * tasks;
+}
+
 uint64_t ewci_run_host_bytes(const ewc_run *run)
 {
     const ewc_run_options *const o = &run->options;
@@ -50,7 +57,8 @@ uint64_t ewci_run_host_bytes(const ewc_run *run)
     const int has_penalty = run->state != NULL;
     const uint64_t kept = o->checkpoint ? (has_penalty ? 3 : 1) * parameters : 0;
     const int compares = o->fisher_overlap && has_penalty && ewci_method_lambda(o) > 0.0;
-    return kept + (compares ? (uint64_t)ewc_tasks_count(run->tasks) * parameters : 0);
+    return kept + ewci_run_record_bytes(run) +
+           (compares ? (uint64_t)ewc_tasks_count(run->tasks) * parameters : 0);
 }
 
 static void free_kept(kept_model *kept)

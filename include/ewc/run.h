@@ -99,7 +99,8 @@ typedef struct ewc_memory_plan {
     EWC_MEMORY_PARTS(EWC_MEMORY_MEMBER)
 #undef EWC_MEMORY_MEMBER
     uint64_t device; /* all of them together */
-    uint64_t host;   /* large copies in host memory: what finished tasks left, F of all tasks */
+    uint64_t host;   /* in host memory: what finished tasks left, F of all tasks, and the matrices
+                      * of the result, which grow by the square of the tasks */
     uint64_t limit;  /* device memory that there is for it, on a CPU for both: what is free and what
                       * the data have taken, or the environment's EWC_MEMORY_LIMIT in MiB if that is
                       * less; UINT64_MAX: not known */

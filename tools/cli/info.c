@@ -89,7 +89,7 @@ static void print_memory(const ewc_run_options *options, const ewc_memory_plan *
     EWC_MEMORY_PARTS(ADD)
 #undef ADD
     add_memory(table, "of the device together", plan->device);
-    add_memory(table, "copies on the host", plan->host);
+    add_memory(table, "results and copies on the host", plan->host);
     if (plan->limit != UINT64_MAX) add_memory(table, "there is", plan->limit);
     cli_table_print(table);
     if (plan->batch < options->batch)
