@@ -501,8 +501,9 @@ TEST_F(Cli, PlansMemory)
         std::find(words.begin(), words.end(), "--batch") + 2);
     const Outcome page = Ewc(words);
     ASSERT_EQ(0, page.code) << page.err;
-    for (const char *part : {"data sets", "parameters", "gradient", "S and mu", "F and its pass",
-             "training steps", "evaluation", "of the device together", "results and copies on the host"})
+    for (const char *part :
+        {"data sets", "parameters", "gradient", "S and mu", "F and its pass", "training steps",
+            "evaluation", "of the device together", "results and copies on the host"})
         EXPECT_NE(std::string::npos, page.out.find("\n" + std::string(part))) << page.out;
     words.push_back("--json");
     const Json json = ParseJson(Ewc(words).out);

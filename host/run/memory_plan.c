@@ -128,8 +128,8 @@ ewc_status ewci_run_check_plan(const ewc_run *run)
     EWC_MEMORY_PARTS(ADD)
 #undef ADD
     if (plan->host > 0)
-        snprintf(
-            parts + used, sizeof parts - used, ", results and copies on the host %.1f", mebibytes(plan->host));
+        snprintf(parts + used, sizeof parts - used, ", results and copies on the host %.1f",
+            mebibytes(plan->host));
     if (plan->batch > 0)
         snprintf(advice, sizeof advice, "--batch %lld would fit", (long long)plan->batch);
     return ewci_fail(EWC_ERR_CONFIG, "%s: %.1f MiB are needed (%s), %.1f are there: %s",
