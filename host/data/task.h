@@ -50,6 +50,10 @@ const ewc_dataset *ewci_tasks_set(const ewc_tasks *tasks, int64_t s, int64_t *ba
 int64_t ewci_tasks_set_of(const ewc_tasks *tasks, int64_t t);
 int64_t ewci_tasks_data_classes(const ewc_tasks *tasks); /* of all sets together */
 
+/* Adds the training rows that task t, which has labels, has of each logit to rows (outputs). Knows
+ * the labels without the device. */
+void ewci_tasks_count_labels(ewc_tasks *tasks, int64_t t, int64_t *rows);
+
 /* What was said of task t, whose dataset is its own. */
 const ewc_task *ewci_tasks_task(const ewc_tasks *tasks, int64_t t);
 

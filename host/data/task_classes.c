@@ -233,3 +233,14 @@ void ewci_list_rows(const ewc_tasks *tasks, int32_t *list, int64_t t, int set)
         if (member[labels[row]]) list[count++] = (int32_t)row;
     if (ewci_is_drawn(tasks, t, set)) draw_rows(tasks, list, t, count);
 }
+
+void ewci_tasks_count_labels(ewc_tasks *tasks, int64_t t, int64_t *rows)
+{
+    const uint16_t *const labels = data_of(tasks, t)->host_labels[0];
+    const int64_t count = ewci_task_rows(tasks, t, EWC_SPLIT_TRAIN);
+    const int is_listed = ewci_is_listed(tasks, t, 0);
+    if (is_listed) ewci_list_rows(tasks, tasks->host_list, t, 0);
+    ewci_make_labels(tasks, t, 0);
+    for (int64_t i = 0; i < count; i++)
+        rows[tasks->host.label_map[labels[is_listed ? tasks->host_list[i] : i]]]++;
+}

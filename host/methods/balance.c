@@ -5,16 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LABELS = 1 << 16 }; /* read at a time */
-
 struct ewci_balance {
     ewc_tasks *tasks; /* not owned */
     ewc_backend *be;
     int64_t outputs;
-    int64_t *rows;   /* (outputs) of each class */
-    float *host;     /* (outputs) */
-    float *weights;  /* (outputs) device */
-    int32_t *labels; /* (LABELS) */
+    int64_t *rows;  /* (outputs) of each class */
+    float *host;    /* (outputs) */
+    float *weights; /* (outputs) device */
 };
 
 ewc_status ewci_balance_create(ewci_balance **out, ewc_tasks *tasks)
@@ -28,8 +25,7 @@ ewc_status ewci_balance_create(ewci_balance **out, ewc_tasks *tasks)
     b->outputs = ewc_tasks_outputs(tasks);
     b->rows = ewci_calloc((size_t)b->outputs, sizeof *b->rows);
     b->host = ewci_calloc((size_t)b->outputs, sizeof *b->host);
-    b->labels = ewci_calloc(LABELS, sizeof *b->labels);
-    if (!b->rows || !b->host || !b->labels)
+    if (!b->rows || !b->host)
         EWCI_TRY(ewci_fail(EWC_ERR_MEMORY, "out of memory for class weights"));
     EWCI_TRY(ewci_device_alloc(b->be, &b->weights, b->outputs, sizeof *b->weights));
     EWCI_TRY(b->be->ops->fill(b->be, b->weights, 1.0f, b->outputs));
@@ -45,25 +41,9 @@ void ewci_balance_free(ewci_balance *b)
 {
     if (!b) return;
     ewci_device_free(b->be, b->weights);
-    free(b->labels);
     free(b->host);
     free(b->rows);
     free(b);
-}
-
-/* Adds the training rows of task t. */
-static ewc_status count_rows(ewci_balance *b, int64_t t)
-{
-    const int64_t rows = ewc_tasks_rows(b->tasks, t, EWC_SPLIT_TRAIN);
-    ewc_status status = EWC_OK;
-    for (int64_t first = 0; first < rows; first += LABELS) {
-        const int64_t n = rows - first < LABELS ? rows - first : LABELS;
-        EWCI_TRY(ewc_tasks_read(b->tasks, t, EWC_SPLIT_TRAIN, first, n, NULL, b->labels));
-        for (int64_t i = 0; i < n; i++)
-            b->rows[b->labels[i]]++;
-    }
-done:
-    return status;
 }
 
 ewc_status ewci_balance_set(ewci_balance *b, int64_t first, int64_t end)
@@ -72,7 +52,7 @@ ewc_status ewci_balance_set(ewci_balance *b, int64_t first, int64_t end)
     int64_t rows = 0, classes = 0;
     memset(b->rows, 0, (size_t)b->outputs * sizeof *b->rows);
     for (int64_t t = first; t < end; t++)
-        EWCI_TRY(count_rows(b, t));
+        ewci_tasks_count_labels(b->tasks, t, b->rows);
     for (int64_t c = 0; c < b->outputs; c++) {
         rows += b->rows[c];
         classes += b->rows[c] > 0;
