@@ -504,6 +504,30 @@ TEST_P(FisherBf16x3, SumsInParts)
     Check(1, EWC_FISHER_EMPIRICAL, EWC_SCENARIO_DOMAIN);
 }
 
+/* Batches are halved until they fit: the task of most logits and samples may be left with less
+ * memory than one of fewer, which must not take more in its turn. */
+TEST_P(FisherBf16x3, TakesTheMemoryOfEveryTaskBeforehand)
+{
+    DataShape data_shape;
+    data_shape.train = 300;
+    data_shape.classes = 12;
+    data_shape.skewed = true; /* of 12, 27, 42, 58, 73 and 88 samples */
+    Begin({0, {9}, 0, EWC_ACTIVATION_RELU}, TaskOptions(EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS, 6),
+        data_shape);
+    Compute(5, EWC_FISHER_EXACT);
+    const size_t whole = fisher->bytes;
+    fisher = Make(ewc_fisher_create, model.get());
+    fisher->limit = whole - 1;
+    ASSERT_OK(ewci_fisher_reserve(fisher.get(), nullptr, tasks.get()));
+    const size_t reserved = fisher->bytes;
+    EXPECT_LT(reserved, whole);
+    for (int64_t t = 5; t >= 0; t--) {
+        Compute(t, EWC_FISHER_EXACT);
+        EXPECT_EQ(reserved, fisher->bytes) << "task " << t;
+        EXPECT_EQ(nullptr, fisher->pass);
+    }
+}
+
 /* More draws than seeds are kept in shared memory: the same labels as layer by layer in float32. */
 TEST_P(FisherBf16x3, DrawsTheSameLabels)
 {
@@ -660,6 +684,37 @@ TEST_P(Fisher, BatchSizeIsOnlyRounding)
             ExpectRelative("F", Compute(0, estimator, batch, 0, 3), whole, 2e-5, 1e-7);
         ExpectBits("the same again", Compute(0, estimator, 131, 0, 3), whole);
     }
+}
+
+/* What is taken beforehand is what the tasks need, and not as many rows of gradients as the most
+ * logits and the most samples at a time together would have: these are of different tasks. */
+TEST_P(Fisher, TakesWhatItsTasksNeed)
+{
+    const int64_t pass_rows = be->pass_rows, pass_gradients = be->pass_gradients;
+    be->pass_rows = 80;
+    be->pass_gradients = 360; /* with 11 rows for each 32 samples at a time, with one 80 */
+    DataShape data_shape;
+    data_shape.train = 300;
+    data_shape.classes = 12;
+    for (const ewc_scenario scenario : {EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS}) {
+        SCOPED_TRACE(scenario);
+        const bool grows = scenario == EWC_SCENARIO_CLASS;
+        Begin({0, {9}, 0, EWC_ACTIVATION_TANH},
+            TaskOptions(grows ? EWC_TASKS_SPLIT : EWC_TASKS_PERMUTED, scenario, 6), data_shape);
+        ASSERT_OK(ewci_fisher_reserve(fisher.get(), nullptr, tasks.get()));
+        ASSERT_NE(nullptr, fisher->pass);
+        const ewci_pass *const pass = fisher->pass;
+        EXPECT_EQ(grows ? 50 : 32, pass->max_rows); /* a task of it has 50 samples */
+        EXPECT_EQ(grows ? 360 : 352, pass->max_gradients);
+        const uint64_t taken = be->used;
+        for (const int64_t t : {5, 0, 4, 1}) {
+            Compute(t, EWC_FISHER_EXACT);
+            EXPECT_EQ(pass, fisher->pass);
+            EXPECT_EQ(taken, be->used);
+        }
+    }
+    be->pass_rows = pass_rows;
+    be->pass_gradients = pass_gradients;
 }
 
 /* The first n of a keyed shuffle: n = 1 is one sample, n beyond the data is all of it. */

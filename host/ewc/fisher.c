@@ -134,44 +134,69 @@ static void make_plan(ewc_fisher *fisher, plan *out, const ewc_fisher_options *o
     if (out->batch > samples) out->batch = samples;
 }
 
-static ewc_status reserve(ewc_fisher *fisher, const plan *p, double tolerance)
+/* What passes need: at most so many bytes of those that the backend makes as a whole, samples and
+ * rows of gradients of those layer by layer. */
+typedef struct need {
+    size_t bytes;
+    int64_t batch, gradients;
+} need;
+
+static void add_need(need *most, const plan *p)
 {
-    if (p->is_whole) {
-        if (fisher->bytes >= p->bytes) return EWC_OK;
-        ewci_device_free(fisher->model->be, fisher->memory);
-        fisher->memory = NULL;
-        fisher->bytes = 0;
-        const ewc_status status =
-            ewci_device_alloc(fisher->model->be, &fisher->memory, (int64_t)p->bytes, 1);
-        if (status == EWC_OK) fisher->bytes = p->bytes;
-        return status;
-    }
     const int64_t gradients = p->batch * p->repeats;
+    if (p->repeats == 0) return; /* one logit: F is 0 */
+    if (p->is_whole) {
+        most->bytes = p->bytes > most->bytes ? p->bytes : most->bytes;
+        return;
+    }
+    most->batch = p->batch > most->batch ? p->batch : most->batch;
+    most->gradients = gradients > most->gradients ? gradients : most->gradients;
+}
+
+static ewc_status reserve(ewc_fisher *fisher, const need *n, double tolerance)
+{
+    ewc_model *const model = fisher->model;
     ewci_pass *const pass = fisher->pass;
     ewc_status status = EWC_OK;
-    if (!pass || pass->max_rows < p->batch || pass->max_gradients < gradients) {
-        ewci_pass_free(pass);
-        status = ewci_pass_create(&fisher->pass, fisher->model, p->batch, gradients, 1);
+    if (n->bytes > fisher->bytes) {
+        ewci_device_free(model->be, fisher->memory);
+        fisher->memory = NULL;
+        fisher->bytes = 0;
+        EWCI_TRY(ewci_device_alloc(model->be, &fisher->memory, (int64_t)n->bytes, 1));
+        fisher->bytes = n->bytes;
     }
-    if (status == EWC_OK && tolerance > 0.0) status = ewci_pass_reserve_drop(fisher->pass);
+    if (n->batch == 0) return EWC_OK;
+    if (!pass || pass->max_rows < n->batch || pass->max_gradients < n->gradients) {
+        ewci_pass_free(pass);
+        EWCI_TRY(ewci_pass_create(&fisher->pass, model, n->batch, n->gradients, 1));
+    }
+    if (tolerance > 0.0) EWCI_TRY(ewci_pass_reserve_drop(fisher->pass));
+done:
     return status;
 }
 
+/* Each task is asked: fewer logits have more samples at a time, and batches are halved until they
+ * fit, so that none is the one that needs most. */
 ewc_status ewci_fisher_reserve(
-    ewc_fisher *fisher, const ewc_fisher_options *given, int64_t outputs, int64_t samples)
+    ewc_fisher *fisher, const ewc_fisher_options *given, const ewc_tasks *tasks)
 {
     ewc_fisher_options o = EWC_FISHER_OPTIONS_DEFAULTS;
-    plan all, one;
+    int64_t last_outputs = -1, last_samples = -1;
+    need most = {0};
     ewc_status status;
     EWCI_TRY(resolve_options(fisher->model, &o, given));
-    make_plan(fisher, &all, &o, 0, outputs, samples);
-    if (!all.is_whole) { /* fewer logits have more rows at a time: both are taken at their largest
-                          */
-        make_plan(fisher, &one, &o, 0, outputs < 2 ? outputs : 2, samples);
-        if (one.batch * one.repeats > all.batch * all.repeats) all.repeats = one.repeats;
-        all.batch = one.batch > all.batch ? one.batch : all.batch;
+    for (int64_t t = 0; t < ewc_tasks_count(tasks); t++) {
+        int64_t first, outputs, samples = ewc_tasks_rows(tasks, t, EWC_SPLIT_TRAIN);
+        plan p;
+        EWCI_TRY(ewc_tasks_window(tasks, t, t + 1, &first, &outputs));
+        if (o.samples > 0 && o.samples < samples) samples = o.samples;
+        if (outputs == last_outputs && samples == last_samples) continue;
+        last_outputs = outputs;
+        last_samples = samples;
+        make_plan(fisher, &p, &o, first, outputs, samples);
+        add_need(&most, &p);
     }
-    EWCI_TRY(reserve(fisher, &all, o.tolerance));
+    EWCI_TRY(reserve(fisher, &most, o.tolerance));
 done:
     return status;
 }
@@ -239,9 +264,11 @@ ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,
     EWCI_TRY(ewci_tasks_select(tasks, &task, t, EWC_SPLIT_TRAIN, t + 1));
     const int64_t n = o.samples > 0 && o.samples < task.view.count ? o.samples : task.view.count;
     plan p;
+    need needed = {0};
     make_plan(fisher, &p, &o, task.first, task.outputs, n);
-    EWCI_TRY(reserve(fisher, &p, o.tolerance));
-    if (!p.is_whole) {
+    add_need(&needed, &p);
+    EWCI_TRY(reserve(fisher, &needed, o.tolerance));
+    if (needed.batch > 0) {
         fisher->pass->first = task.first;
         fisher->pass->outputs = task.outputs;
         fisher->pass->training = 0;

@@ -32,9 +32,9 @@ ewc_status ewci_fisher_exchange(ewc_fisher *fisher, ewci_state *state);
 /* f, which is about to be written. */
 float *ewci_fisher_rewrite(ewc_fisher *fisher);
 
-/* Takes the memory that ewc_fisher_compute will need for a task of so many logits and samples. */
+/* Takes the memory that ewc_fisher_compute will need, whichever of the tasks it is for. */
 ewc_status ewci_fisher_reserve(
-    ewc_fisher *fisher, const ewc_fisher_options *options, int64_t outputs, int64_t samples);
+    ewc_fisher *fisher, const ewc_fisher_options *options, const ewc_tasks *tasks);
 
 /* ewc_fisher_compute; calls poll(user) after every batch: any value but 0 stops it. */
 ewc_status ewci_fisher_compute(ewc_fisher *fisher, ewc_tasks *tasks, int64_t t,

@@ -234,21 +234,12 @@ static ewc_status create_importance(ewc_trainer *trainer)
 {
     const ewc_train_options *const o = &trainer->options;
     ewc_model *const model = trainer->model;
-    ewc_tasks *const tasks = trainer->tasks;
-    const int64_t logits = ewci_tasks_scenario(tasks) == EWC_SCENARIO_CLASS
-                               ? model->outputs
-                               : ewc_tasks_classes(tasks);
-    int64_t most = 0;
     ewc_status status;
     ewci_purpose_set(EWCI_FOR_FISHER);
     EWCI_TRY(ewc_fisher_create(&trainer->fisher, model));
     if (o->fisher_overlap) EWCI_TRY(ewci_overlap_create(&trainer->overlap, model, trainer->count));
-    for (int64_t t = 0; t < trainer->count; t++) {
-        const int64_t samples = ewc_tasks_rows(tasks, t, EWC_SPLIT_TRAIN);
-        most = samples > most ? samples : most;
-    }
     if (o->importance == EWC_IMPORTANCE_FISHER)
-        EWCI_TRY(ewci_fisher_reserve(trainer->fisher, o->fisher, logits, most));
+        EWCI_TRY(ewci_fisher_reserve(trainer->fisher, o->fisher, trainer->tasks));
     ewci_purpose_set(EWCI_FOR_METHOD);
     if (o->importance >= EWC_IMPORTANCE_PATH)
         EWCI_TRY(ewci_path_create(&trainer->path, model, o->patience > 0));
