@@ -11,6 +11,18 @@
 #include "support/sanitizers.hpp"
 #include "support/world.hpp"
 
+/* While set, each look at the clock is a second after the last: all that may ask the callback,
+ * does. */
+static bool clock_runs = false;
+extern "C" double __real_ewci_now(void);
+extern "C" double __wrap_ewci_now(void);
+extern "C" double __wrap_ewci_now(void)
+{
+    static double ahead = 0.0;
+    if (clock_runs) ahead += 1.0;
+    return __real_ewci_now() + ahead;
+}
+
 using namespace test;
 using reference::Batch;
 using reference::Net;
@@ -2046,6 +2058,68 @@ TEST_P(Trainer, TellsOfItsChecks)
     }
     /* 3: a check, 4: a report, 5: an evaluation, 6, 8, 9, 10, and all after the task. */
     EXPECT_EQ("BSVSESVSSVSVXFOEVBSVSESVSSVSVXFOEV", story);
+}
+
+/* Not even between the batches of an evaluation, where a callback asks for another one. */
+TEST_P(Trainer, PollsLookWithoutATrace)
+{
+    const int64_t pass_rows = be->pass_rows;
+    be->pass_rows = 32;
+    const std::pair<ewc_task_kind, ewc_scenario> sequences[] = {
+        {EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN}, {EWC_TASKS_SPLIT, EWC_SCENARIO_TASK},
+        {EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS}};
+    for (const auto &[kind, scenario] : sequences) {
+        SCOPED_TRACE(testing::Message() << "kind " << kind << ", scenario " << scenario);
+        Plan plan;
+        plan.data.test = 80;
+        plan.data.noise = 200;
+        plan.data.classes = 6;
+        plan.tasks = TaskOptions(kind, scenario, 3);
+        plan.tasks.validation = 20;
+        plan.train.batch = 12;
+        plan.train.patience = 1;
+        plan.train.validate_every = 2;
+        plan.train.eval_every = 3;
+        plan.train.eval_next = 1;
+        struct Look {
+            bool looks;
+            Sequence *sequence = nullptr;
+            int64_t polls = 0, events = 0;
+            Vec<double> seen = {};
+        };
+        const auto run = [&](bool looks) {
+            Look look = {looks};
+            plan.train.event_user = &look;
+            plan.train.on_event = [](void *user, const ewc_event *e) {
+                Look &l = *(Look *)user;
+                const bool polls = e->kind == EWC_EVENT_POLL ||
+                                   (e->kind == EWC_EVENT_FISHER && e->stats == nullptr);
+                (polls ? l.polls : l.events)++;
+                for (int64_t j = 0; e->accuracy && j < e->tasks; j++) {
+                    l.seen.push_back(e->accuracy[j]);
+                    l.seen.push_back(e->losses[j]);
+                }
+                if (!l.looks) return 0;
+                const int64_t other = (l.polls + l.events) % 3;
+                double accuracy = kNan;
+                EXPECT_OK(ewc_trainer_evaluate(l.sequence->trainer.get(), other, 3, &accuracy));
+                EXPECT_TRUE(accuracy >= 0.0 && accuracy <= 1.0);
+                (void)ReadTask(l.sequence->tasks.get(), 2 - other, EWC_SPLIT_TEST);
+                return 0;
+            };
+            Sequence sequence(be, plan);
+            look.sequence = &sequence;
+            clock_runs = looks;
+            EXPECT_OK(ewc_trainer_run(sequence.trainer.get()));
+            clock_runs = false;
+            EXPECT_TRUE(!looks || look.polls > 10) << look.polls;
+            return std::make_pair(sequence.Weights(), look.seen);
+        };
+        const auto want = run(false), got = run(true);
+        ExpectBits("theta", got.first, want.first);
+        ExpectBits("accuracy, loss", got.second, want.second);
+    }
+    be->pass_rows = pass_rows;
 }
 
 /* Between two reports, however long that is: steps that take a while ask after each. */

@@ -19,6 +19,7 @@ struct ewci_joint_score {
     /* Of the pass that is being filled: */
     int64_t rows;
     int64_t first, parts;      /* tasks */
+    int64_t window[2];         /* the first of the logits that compete, and how many */
     int32_t *labels, *answers; /* answers: or NULL */
 };
 
@@ -73,6 +74,8 @@ static ewc_status flush(ewci_joint_score *score, ewck_view view, double *sums,
     if (score->rows == 0) goto done;
     view.chosen = score->device + score->count + 1;
     view.chosen_count = pass->rows = score->rows;
+    pass->first = score->window[0]; /* the last poll may have left another one */
+    pass->outputs = score->window[1];
     EWCI_TRY(
         be->ops->upload(be, score->device, score->host, (size_t)numbers * sizeof *score->device));
     EWCI_TRY(be->ops->set_step(be, pass->step, &step));
@@ -124,7 +127,7 @@ ewc_status ewci_joint_score_run(ewci_joint_score *score, double *sums, const int
     ewc_status status;
     int64_t begin = 0;
     EWCI_TRY(ewci_tasks_select_joint(score->tasks, &task, EWC_SPLIT_TEST, count));
-    EWCI_TRY(ewc_tasks_window(score->tasks, 0, seen, &pass->first, &pass->outputs));
+    EWCI_TRY(ewc_tasks_window(score->tasks, 0, seen, &score->window[0], &score->window[1]));
     score->rows = 0;
     for (int64_t j = 0; j < count; j++) {
         ewci_confusion *const counted = j < seen ? confusion : NULL;

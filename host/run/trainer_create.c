@@ -199,7 +199,7 @@ static ewc_status create_passes(ewc_trainer *trainer, int64_t replayed)
     EWCI_TRY(ewci_pass_create(&trainer->pass, trainer->model, rows, rows, 0));
     EWCI_TRY(ewci_device_alloc(be, &trainer->tally, 1, sizeof *trainer->tally));
     EWCI_TRY(ewci_device_alloc(
-        be, &trainer->scores, trainer->count * trainer->width, sizeof *trainer->scores));
+        be, &trainer->scores, (trainer->count + 1) * trainer->width, sizeof *trainer->scores));
 done:
     return status;
 }

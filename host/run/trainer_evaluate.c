@@ -47,17 +47,19 @@ static ewc_status queue_evaluation(ewc_trainer *trainer, joined *batch, int64_t 
     ewc_backend *const be = trainer->model->be;
     ewci_pass *const pass = trainer->eval;
     ewci_task_view task;
+    int64_t first, outputs;
     ewc_status status;
-    EWCI_TRY(ewci_tasks_select(trainer->tasks, &task, t, split, seen));
-    if (pass->first != task.first || pass->outputs != task.outputs)
-        EWCI_TRY(score_joined(trainer, batch));
-    pass->first = task.first;
-    pass->outputs = task.outputs;
+    EWCI_TRY(ewc_tasks_window(trainer->tasks, t, seen, &first, &outputs));
+    if (pass->first != first || pass->outputs != outputs) EWCI_TRY(score_joined(trainer, batch));
     for (int64_t row = 0; row < n;) {
         const int64_t rows = n - row < pass->max_rows ? n - row : pass->max_rows;
         const int fits = pass->rows + rows <= pass->max_rows && batch->count < JOINED &&
                          (!confusion || ewci_confusion_fits(confusion, rows));
         if (!fits) EWCI_TRY(score_joined(trainer, batch));
+        /* Its callback may have evaluated, or read, another task. */
+        EWCI_TRY(ewci_tasks_select(trainer->tasks, &task, t, split, seen));
+        pass->first = first;
+        pass->outputs = outputs;
         const ewck_step step = {.seed = trainer->options.seed,
             .position = row,
             .task = (uint32_t)t,
@@ -77,20 +79,21 @@ done:
     return status;
 }
 
-/* Accuracy and mean loss of `count` tasks from t on, as ewc_trainer_evaluate, on so many samples of
- * each; all of it is queued before the device is waited for. What those of tasks 0..seen-1 are
- * taken for is counted in `confusion`, unless that is NULL. */
+/* Accuracy, mean loss and root mean squared error of `count` tasks from t on, as
+ * ewc_trainer_evaluate, on so many samples of each; all of it is queued before the device is waited
+ * for. `scores` (count, width) are summed on the device. What those of tasks 0..seen-1 are taken
+ * for is counted in `confusion`, unless that is NULL. */
 static ewc_status evaluate(ewc_trainer *trainer, int64_t t, int64_t count, ewc_split split,
-    int64_t seen, const int64_t *samples, double *accuracy, double *loss, ewci_confusion *confusion,
-    int polls)
+    int64_t seen, const int64_t *samples, double *scores, double *accuracy, double *loss,
+    double *errors, ewci_confusion *confusion, int polls)
 {
     ewc_backend *const be = trainer->model->be;
     double *const sums = trainer->sums;
     const int64_t width = trainer->width;
     const size_t bytes = (size_t)(count * width) * sizeof *sums;
     ewc_status status;
-    EWCI_TRY(be->ops->fill(be, (float *)trainer->scores, 0.0f,
-        count * width * (int64_t)(sizeof *sums / sizeof(float))));
+    EWCI_TRY(be->ops->fill(
+        be, (float *)scores, 0.0f, count * width * (int64_t)(sizeof *sums / sizeof(float))));
     int64_t rows = 0;
     joined batch = {.polls = polls};
     trainer->eval->rows = 0;
@@ -98,20 +101,20 @@ static ewc_status evaluate(ewc_trainer *trainer, int64_t t, int64_t count, ewc_s
         rows += samples[j];
     if (confusion) ewci_confusion_begin(confusion, seen, rows);
     if (trainer->joint_score && split == EWC_SPLIT_TEST && t == 0 && count > 1) {
-        EWCI_TRY(ewci_joint_score_run(trainer->joint_score, trainer->scores, samples, count, seen,
-            confusion, polls ? ewci_trainer_poll : NULL, trainer));
+        EWCI_TRY(ewci_joint_score_run(trainer->joint_score, scores, samples, count, seen, confusion,
+            polls ? ewci_trainer_poll : NULL, trainer));
     } else {
         for (int64_t j = 0; j < count; j++)
             EWCI_TRY(queue_evaluation(trainer, &batch, t + j, split, seen, samples[j],
-                trainer->scores + width * j, t + j < seen ? confusion : NULL));
+                scores + width * j, t + j < seen ? confusion : NULL));
         EWCI_TRY(score_joined(trainer, &batch));
     }
-    EWCI_TRY(be->ops->download(be, sums, trainer->scores, bytes));
+    EWCI_TRY(be->ops->download(be, sums, scores, bytes));
     if (confusion) EWCI_TRY(ewci_confusion_end(confusion));
     for (int64_t j = 0; j < count; j++) {
         const double n = samples[j] > 0 ? (double)samples[j] : (double)NAN;
         accuracy[j] = ewci_likelihood_total(trainer->model, sums + width * j,
-            ewc_tasks_targets(trainer->tasks), samples[j], &trainer->errors[j]);
+            ewc_tasks_targets(trainer->tasks), samples[j], &errors[j]);
         loss[j] = sums[width * j] / n;
     }
 done:
@@ -139,8 +142,11 @@ ewc_status ewc_trainer_evaluate(ewc_trainer *trainer, int64_t t, int64_t seen, d
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_trainer_evaluate: t=%lld, expected 0..%lld",
             (long long)t, (long long)trainer->count - 1);
     const int64_t samples = limited(trainer, t, EWC_SPLIT_TEST);
-    double loss;
-    return evaluate(trainer, t, 1, EWC_SPLIT_TEST, seen, &samples, accuracy, &loss, NULL, 0);
+    /* Behind those of an evaluation that a callback may have come from. */
+    double *const scores = trainer->scores + trainer->count * trainer->width;
+    double loss, error;
+    return evaluate(
+        trainer, t, 1, EWC_SPLIT_TEST, seen, &samples, scores, accuracy, &loss, &error, NULL, 0);
 }
 
 ewc_status ewci_trainer_evaluate_all(ewc_trainer *trainer, int64_t trained, double *accuracy)
@@ -150,8 +156,8 @@ ewc_status ewci_trainer_evaluate_all(ewc_trainer *trainer, int64_t trained, doub
     for (int64_t t = 0; t < trained; t++)
         samples[t] = limited(trainer, t, EWC_SPLIT_TEST);
     if (trained > 0)
-        EWCI_TRY(evaluate(trainer, 0, trained, EWC_SPLIT_TEST, trained, samples, accuracy,
-            trainer->losses, counted(trainer), 0));
+        EWCI_TRY(evaluate(trainer, 0, trained, EWC_SPLIT_TEST, trained, samples, trainer->scores,
+            accuracy, trainer->losses, trainer->errors, counted(trainer), 0));
     for (int64_t t = trained; t < trainer->count; t++)
         EWCI_TRY(ewc_trainer_evaluate(trainer, t, t + 1, &accuracy[t]));
 done:
@@ -191,7 +197,7 @@ static ewc_status evaluate_tasks(ewc_trainer *trainer, ewc_event *event, const e
     const int is_counted = event->task_end && e->split == EWC_SPLIT_TEST;
     ewci_confusion *const confusion = is_counted ? counted(trainer) : NULL;
     const ewc_status status = evaluate(trainer, 0, e->last + 1, e->split, e->seen, e->samples,
-        e->row, trainer->losses, confusion, 1);
+        trainer->scores, e->row, trainer->losses, trainer->errors, confusion, 1);
     if (status != EWC_OK) return status;
     for (int64_t j = 0; j < e->seen && j <= e->last && event->task >= 0; j++)
         if (e->samples[j] > 0 && !isfinite(trainer->losses[j])) {

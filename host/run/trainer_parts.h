@@ -86,7 +86,8 @@ struct ewc_trainer {
     ewci_pass *eval;               /* evaluation */
     tally *tally;                  /* (1) device */
     int64_t width;                 /* of the next two: ewci_likelihood_sums */
-    double *scores;                /* (count, width) device: of each task in an evaluation */
+    double *scores;                /* (count + 1, width) device: of each task in an evaluation, then
+                                    * of the one that ewc_trainer_evaluate is for */
     double *sums;                  /* (count, width) host: the same */
     int busy;                      /* inside train or consolidate, which callbacks must not enter */
     int64_t count;                 /* tasks */
