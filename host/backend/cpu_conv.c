@@ -114,8 +114,7 @@ static int64_t find_runs(run *runs, const grid *g, int64_t pitch, int64_t out_pi
 
 /* What a tile multiplies by the weights of (channel, tap): a panel (channels, taps, vectors,
  * LANES), or, with panel NULL, the padded planes as they are, each vector of the tile from one row
- * of them.
- */
+ * of them. */
 typedef struct source {
     int64_t channels, taps;
     const float *panel;
@@ -210,20 +209,6 @@ static int64_t sweep_room(const frame *f, int64_t group, int64_t depth, int bloc
            (depth + block) * vectors_of(block) * LANES;
 }
 
-/* From a tile (filters, pitch) to the places that the runs say. */
-static void scatter(float *out, int64_t plane, const float *tile, int64_t pitch, int64_t filters,
-    const run *runs, int64_t count, int64_t step)
-{
-    for (int64_t f = 0; f < filters; f++) {
-        const float *from = tile + f * pitch;
-        for (int64_t i = 0; i < count; from += runs[i++].count) {
-            float *const to = out + f * plane + runs[i].at;
-            for (int64_t j = 0; j < runs[i].count; j++)
-                to[j * step] = from[j];
-        }
-    }
-}
-
 /* Whether tiles have bias and activation before they are stored. */
 static int is_fused(const sweep_job *job)
 {
@@ -238,10 +223,25 @@ typedef struct sink {
     int whole; /* whether vectors can be stored as they are */
     float *tile;
     const run *runs;
-    int64_t count; /* of those, which fill the tile or, of each vector, its beginning */
-    int of_each;
-    int64_t step;
+    int64_t count; /* of those */
+    int of_each;   /* whether each begins a vector of the tile; else they follow each other */
+    int64_t step;  /* places in the output from one position of a run to the next */
 } sink;
+
+/* From a tile (filters, pitch) to the places that the runs say. */
+static void scatter(float *out, int64_t plane, const sink *target, int64_t pitch, int64_t filters)
+{
+    const run *const runs = target->runs;
+    const int64_t count = target->count, step = target->step;
+    for (int64_t f = 0; f < filters; f++) {
+        const float *from = target->tile + f * pitch;
+        for (int64_t i = 0; i < count; from += target->of_each ? LANES : runs[i].count, i++) {
+            float *const to = out + f * plane + runs[i].at;
+            for (int64_t j = 0; j < runs[i].count; j++)
+                to[j * step] = from[j];
+        }
+    }
+}
 
 /* All filters of one group for one tile. out: of the samples of the chunk. */
 static void sweep_filters(const sweep_job *job, const phase *p, float *out, const source *from,
@@ -264,11 +264,7 @@ static void sweep_filters(const sweep_job *job, const phase *p, float *out, cons
         for (int k = 0; k < count; k++)
             vectors[k] = whole ? to + target->vector[k] : target->tile + k * LANES;
         multiply(vectors, whole ? plane : pitch, w, from, bias, relu, job->block);
-        for (int k = 0; k < count && target->of_each && !whole; k++)
-            scatter(to, plane, vectors[k], pitch, filters, target->runs + k, 1, target->step);
-        if (!whole && !target->of_each)
-            scatter(
-                to, plane, target->tile, pitch, filters, target->runs, target->count, target->step);
+        if (!whole) scatter(to, plane, target, pitch, filters);
     }
 }
 
@@ -319,7 +315,8 @@ static void sweep_rows(const sweep_job *job, const phase *p, float *out, const f
     for (int64_t first = 0; first < all; first += vectors) {
         source from = {job->channels, p->taps, NULL, {NULL}, plane, p->offset};
         run runs[MAX_VECTORS];
-        sink to = {.whole = 1, .tile = tile, .runs = runs, .of_each = 1, .step = 1};
+        sink to = {
+            .whole = 1, .tile = tile, .runs = runs, .count = vectors, .of_each = 1, .step = 1};
         for (int k = 0; k < vectors; k++) {
             const int64_t at = min_i64(first + k, all - 1), line = at / of_line;
             const int64_t x = width < LANES ? 0 : min_i64(at % of_line * LANES, width - LANES);

@@ -345,11 +345,8 @@ static void write_places(const gradient_job *job, const part *p, const room *r)
         }
     for (int64_t i = 0; job->cut.unfolds && i < place - r->place; i++)
         r->row[i] = i * p->columns.vectors * LANES;
-    for (int64_t i = 0; job->cut.depthwise && i < 2 * job->cut.pairs; i++) /* the last taps again */
-        r->offset[i] =
-            tap_offset(conv, &job->planes, min_i64(i, conv->kernel[0] * conv->kernel[1] - 1)) *
-            channels;
-    for (int64_t i = 0; !job->cut.depthwise && i < 2 * job->cut.pairs; i++) {
+    for (int64_t i = 0; i < 2 * job->cut.pairs;
+         i++) { /* the last one again, where there are more */
         const int64_t k = min_i64(i, p->columns.segments * p->columns.vectors - 1);
         r->offset[i] =
             k % p->columns.vectors * LANES +
@@ -444,7 +441,7 @@ static void add_group(
             float *const sums = p->sums + (f - p->filters.begin) * c->pairs * 2 * LANES;
             bring_gradients(job, r->d, f, count, repeat * job->rows + row, samples);
             if (p->bias_sums) add_biases(p->bias_sums + f, r->d, c->pitch, count, n, job->mode);
-            for (int64_t k = 0; k < (c->depthwise ? 1 : count); k += c->block)
+            for (int64_t k = 0; k < count; k += c->depthwise ? LANES : c->block)
                 add_products(sums + k * c->pairs * 2 * LANES, r->d + k, x, r, c, n, job->mode);
         }
 }
@@ -455,8 +452,12 @@ static part part_of(const ewck_conv *conv, const cut *c, int64_t i)
     const int64_t filters = conv->filters / conv->groups, channels = conv->channels / conv->groups;
     if (c->depthwise) {
         const range both = chunk_range(i, LANES, conv->groups);
-        return (part){
-            .filters = both, .channels = both, .columns = {.channels = both.end - both.begin}};
+        return (part){.filters = both,
+            .channels = both,
+            .columns = {.channels = both.end - both.begin,
+                .taps = 1,
+                .segments = conv->kernel[0] * conv->kernel[1],
+                .vectors = 1}};
     }
     const int64_t group = i / (c->parts[0] * c->parts[1]);
     const range f = chunk_range(i / c->parts[1] % c->parts[0], c->filters, filters);
@@ -526,6 +527,19 @@ typedef struct order_job {
     const gradient_job *from;
 } order_job;
 
+/* What a part of a depthwise gradient has: a vector of channels for each tap. */
+static void order_taps(const order_job *job, const part *p, int64_t i)
+{
+    const gradient_job *const from = job->from;
+    const int64_t taps = p->columns.segments;
+    const int overwrite = from->mode == EWCK_MODE_OVERWRITE;
+    const float *const sums = from->sums + i * from->cut.blocks * from->cut.block * LANES;
+    float *to = job->g + p->filters.begin * taps;
+    for (int64_t k = 0; k < p->columns.channels; k++)
+        for (int64_t t = 0; t < taps; t++, to++)
+            *to = overwrite ? sums[t * LANES + k] : *to + sums[t * LANES + k];
+}
+
 /* What a part has of the gradient: a block of filters after another. */
 static void order_chunk(void *context, int64_t i)
 {
@@ -537,13 +551,10 @@ static void order_chunk(void *context, int64_t i)
     const part p = part_of(conv, c, i);
     const columns *const from = &p.columns;
     const int overwrite = job->from->mode == EWCK_MODE_OVERWRITE;
-    for (int64_t k = 0; c->depthwise && k < from->channels; k++)
-        for (int64_t t = 0; t < taps; t++) {
-            const float sum = job->from->sums[(i * c->blocks * c->block + t) * LANES + k];
-            float *const to = job->g + (p.filters.begin + k) * taps + t;
-            *to = overwrite ? sum : *to + sum;
-        }
-    if (c->depthwise) return;
+    if (c->depthwise) {
+        order_taps(job, &p, i);
+        return;
+    }
     const int64_t first = p.channels.begin % (conv->channels / conv->groups);
     for (int64_t f = 0; f < p.filters.end - p.filters.begin; f++) {
         const float *const sums = job->from->sums + i * (all / parts) +
