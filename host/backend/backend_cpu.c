@@ -22,10 +22,10 @@
 extern void openblas_set_num_threads(int threads) __attribute__((weak));
 extern char *openblas_get_config(void) __attribute__((weak));
 
-/* The value of /proc/cpuinfo's first line that begins with key; "": there is none. */
-static void cpu_value(char *value, size_t size, const char *key)
+/* The value of a file's first line that begins with key; "": there is none. */
+static void read_value(char *value, size_t size, const char *path, const char *key)
 {
-    FILE *const file = fopen("/proc/cpuinfo", "r");
+    FILE *const file = fopen(path, "r");
     char line[256];
     *value = '\0';
     while (*value == '\0' && file && fgets(line, sizeof line, file)) {
@@ -40,24 +40,21 @@ static void cpu_value(char *value, size_t size, const char *key)
 /* Arm's kernels tell numbers, which lscpu has names for. */
 static void cpu_model(char *name, size_t size)
 {
+    static const char path[] = "/proc/cpuinfo";
     char implementer[16], part[16];
-    cpu_value(name, size, "model name");
+    read_value(name, size, path, "model name");
     if (*name != '\0') return;
-    cpu_value(implementer, sizeof implementer, "CPU implementer");
-    cpu_value(part, sizeof part, "CPU part");
+    read_value(implementer, sizeof implementer, path, "CPU implementer");
+    read_value(part, sizeof part, path, "CPU part");
     snprintf(name, size, *part != '\0' ? "CPU %s %s" : "CPU", implementer, part);
 }
 
 /* Bytes that can be had without swapping, caches that would make room included; 0: not known. */
 static uint64_t available_memory(void)
 {
-    char line[128];
-    unsigned long long kibibytes = 0;
-    FILE *const file = fopen("/proc/meminfo", "r");
-    while (file != NULL && fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, "MemAvailable: %llu kB", &kibibytes) == 1) break;
-    if (file != NULL) fclose(file);
-    return (uint64_t)kibibytes * 1024;
+    char kibibytes[32];
+    read_value(kibibytes, sizeof kibibytes, "/proc/meminfo", "MemAvailable");
+    return (uint64_t)strtoull(kibibytes, NULL, 10) * 1024;
 }
 
 static ewc_status cpu_describe(ewc_backend *be, ewc_backend_info *out)
