@@ -18,6 +18,9 @@ ewc_status ewci_enter(
 ewc_status ewci_enter_rows(const char *function, int64_t rows, const char *names,
     const void *const *arguments, size_t count);
 
+/* Fails if `count` is not `expected`. */
+ewc_status ewci_check_count(const char *function, int64_t count, int64_t expected);
+
 /* Forgets an error that the library has got over by itself. */
 void ewci_forget_error(void);
 

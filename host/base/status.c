@@ -71,6 +71,13 @@ ewc_status ewci_enter_rows(const char *function, int64_t rows, const char *names
     return rows > 0 ? ewci_enter(function, names, arguments, count) : EWC_OK;
 }
 
+ewc_status ewci_check_count(const char *function, int64_t count, int64_t expected)
+{
+    if (count == expected) return EWC_OK;
+    return ewci_fail(EWC_ERR_ARGUMENT, "%s: count=%lld, expected %lld", function, (long long)count,
+        (long long)expected);
+}
+
 ewc_status ewci_fail(ewc_status status, const char *format, ...)
 {
     char text[sizeof last_error]; /* apart: an argument may be the last error itself */

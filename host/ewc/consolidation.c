@@ -193,13 +193,10 @@ ewc_status ewc_consolidation_describe(
 ewc_status ewc_consolidation_read(ewc_consolidation *state, float *s, float *mu, int64_t count)
 {
     EWCI_ENTER(state);
-    if (count != state->model->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_read: count=%lld, expected %lld",
-            (long long)count, (long long)state->model->count);
     ewc_backend *const be = state->model->be;
     const size_t bytes = (size_t)count * sizeof(float);
-    ewc_status status = EWC_OK;
-    if (s) status = be->ops->download(be, s, state->s, bytes);
+    ewc_status status = ewci_check_count(__func__, count, state->model->count);
+    if (status == EWC_OK && s) status = be->ops->download(be, s, state->s, bytes);
     if (status == EWC_OK && mu) status = be->ops->download(be, mu, state->mu, bytes);
     return status;
 }
@@ -208,9 +205,8 @@ ewc_status ewc_consolidation_write(ewc_consolidation *state, const float *s, con
     int64_t count, double r, int64_t tasks)
 {
     EWCI_ENTER(state, s, mu);
-    if (count != state->model->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_write: count=%lld, expected %lld",
-            (long long)count, (long long)state->model->count);
+    ewc_status status = ewci_check_count(__func__, count, state->model->count);
+    if (status != EWC_OK) return status;
     if (tasks < 0)
         return ewci_fail(EWC_ERR_ARGUMENT,
             "ewc_consolidation_write: tasks=%lld, expected 0 or more", (long long)tasks);
@@ -229,7 +225,6 @@ ewc_status ewc_consolidation_write(ewc_consolidation *state, const float *s, con
     }
     ewc_backend *const be = state->model->be;
     const size_t bytes = (size_t)count * sizeof(float);
-    ewc_status status;
     EWCI_TRY(be->ops->upload(be, state->s, s, bytes));
     EWCI_TRY(be->ops->upload(be, state->mu, mu, bytes));
     state->info.r = r;

@@ -356,9 +356,8 @@ ewc_status ewc_fisher_fill(ewc_fisher *fisher, float value)
 ewc_status ewc_fisher_read(ewc_fisher *fisher, float *values, int64_t count)
 {
     EWCI_ENTER(fisher, values);
-    if (count != fisher->model->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_read: count=%lld, expected %lld",
-            (long long)count, (long long)fisher->model->count);
+    const ewc_status status = ewci_check_count(__func__, count, fisher->model->count);
+    if (status != EWC_OK) return status;
     ewc_backend *const be = fisher->model->be;
     return be->ops->download(be, values, fisher->f, (size_t)count * sizeof *values);
 }
@@ -366,9 +365,8 @@ ewc_status ewc_fisher_read(ewc_fisher *fisher, float *values, int64_t count)
 ewc_status ewc_fisher_write(ewc_fisher *fisher, const float *values, int64_t count)
 {
     EWCI_ENTER(fisher, values);
-    if (count != fisher->model->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_write: count=%lld, expected %lld",
-            (long long)count, (long long)fisher->model->count);
+    const ewc_status status = ewci_check_count(__func__, count, fisher->model->count);
+    if (status != EWC_OK) return status;
     for (int64_t i = 0; i < count; i++)
         if (!(values[i] >= 0.0f) || isinf(values[i]))
             return ewci_fail(EWC_ERR_NONFINITE,
@@ -381,11 +379,10 @@ ewc_status ewc_fisher_write(ewc_fisher *fisher, const float *values, int64_t cou
 ewc_status ewc_fisher_statistics(ewc_fisher *fisher, ewc_fisher_stats *out, int64_t count)
 {
     EWCI_ENTER_AS("fisher, stats", fisher, out);
-    if (count != fisher->model->segment_count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_fisher_statistics: count=%lld, expected %lld",
-            (long long)count, (long long)fisher->model->segment_count);
+    ewc_status status = ewci_check_count(__func__, count, fisher->model->segment_count);
+    if (status != EWC_OK) return status;
     if (!fisher->known) {
-        const ewc_status status = ewci_model_statistics(fisher->model, fisher->stats, fisher->f);
+        status = ewci_model_statistics(fisher->model, fisher->stats, fisher->f);
         if (status != EWC_OK) return status;
         fisher->known = 1;
     }

@@ -106,13 +106,6 @@ ewc_status ewc_optimizer_set_lr(ewc_optimizer *optimizer, float lr)
     return status;
 }
 
-static ewc_status check_count(const char *function, const ewc_optimizer *optimizer, int64_t count)
-{
-    if (count == optimizer->model->count) return EWC_OK;
-    return ewci_fail(EWC_ERR_ARGUMENT, "%s: count=%lld, expected %lld", function, (long long)count,
-        (long long)optimizer->model->count);
-}
-
 /* A moment (count), NULL where the kind has none, into host memory. */
 static ewc_status read_moment(ewc_backend *be, float *out, const float *moment, int64_t count)
 {
@@ -129,7 +122,7 @@ ewc_status ewc_optimizer_read(
     EWCI_ENTER(optimizer);
     ewc_backend *const be = optimizer->model->be;
     ewc_status status;
-    EWCI_TRY(check_count(__func__, optimizer, count));
+    EWCI_TRY(ewci_check_count(__func__, count, optimizer->model->count));
     EWCI_TRY(read_moment(be, first, optimizer->m, count));
     EWCI_TRY(read_moment(be, second, optimizer->v, count));
     if (steps) *steps = optimizer->t;
@@ -144,7 +137,7 @@ ewc_status ewc_optimizer_write(
     ewc_backend *const be = optimizer->model->be;
     const size_t bytes = (size_t)count * sizeof(float);
     ewc_status status;
-    EWCI_TRY(check_count(__func__, optimizer, count));
+    EWCI_TRY(ewci_check_count(__func__, count, optimizer->model->count));
     if (steps < 0)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_optimizer_write: steps=%lld, expected 0 or more",
             (long long)steps);
@@ -331,7 +324,7 @@ ewc_status ewc_optimizer_step(
     ewc_optimizer *optimizer, const float *gradient, int64_t count, const ewc_consolidation *state)
 {
     EWCI_ENTER(optimizer, gradient);
-    ewc_status status = check_count(__func__, optimizer, count);
+    ewc_status status = ewci_check_count(__func__, count, optimizer->model->count);
     if (status == EWC_OK) status = ewci_consolidation_check(__func__, state, optimizer->model);
     if (status != EWC_OK) return status;
     ewc_backend *const be = optimizer->model->be;

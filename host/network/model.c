@@ -202,12 +202,11 @@ static ewc_status init_weights(ewc_model *model, ewc_init init, uint64_t seed)
             layer++;
         const int is_norm = layer->kind == EWCI_NORM;
         const double bound = is_norm ? 0.0 : bound_of(layer, init, is_bias);
-        if (is_norm)
-            status = be->ops->fill(be, model->theta + s->offset, is_bias ? 0.0f : 1.0f, s->count);
-        else if (bound > 0.0)
+        if (bound > 0.0)
             status = be->ops->initialize(be, model->theta, s->offset, s->count, seed, bound);
         else /* not -0 by the sign of a draw, which depends on how many weights are before it */
-            status = be->ops->fill(be, model->theta + s->offset, 0.0f, s->count);
+            status = be->ops->fill(
+                be, model->theta + s->offset, is_norm && !is_bias ? 1.0f : 0.0f, s->count);
     }
     return status;
 }
@@ -469,9 +468,8 @@ const ewc_segment *ewc_model_segment(const ewc_model *model, int64_t i)
 ewc_status ewc_model_read(ewc_model *model, float *params, int64_t count)
 {
     EWCI_ENTER(model, params);
-    if (count != model->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_model_read: count=%lld, expected %lld",
-            (long long)count, (long long)ewc_model_parameter_count(model));
+    const ewc_status status = ewci_check_count(__func__, count, model->count);
+    if (status != EWC_OK) return status;
     return model->be->ops->download(
         model->be, params, model->theta, (size_t)count * sizeof *params);
 }
@@ -479,9 +477,8 @@ ewc_status ewc_model_read(ewc_model *model, float *params, int64_t count)
 ewc_status ewc_model_write(ewc_model *model, const float *params, int64_t count)
 {
     EWCI_ENTER(model, params);
-    if (count != model->count)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_model_write: count=%lld, expected %lld",
-            (long long)count, (long long)ewc_model_parameter_count(model));
+    const ewc_status status = ewci_check_count(__func__, count, model->count);
+    if (status != EWC_OK) return status;
     for (int64_t i = 0; i < count; i++)
         if (!isfinite(params[i]))
             return ewci_fail(EWC_ERR_NONFINITE, "ewc_model_write: params[%lld]=%g", (long long)i,

@@ -75,7 +75,7 @@ ewc_status ewci_run_create_model(ewc_run *run);
 ewc_status ewci_run_create_trainer(ewc_run *run);
 /* Bytes of what is found of each task after each task: the matrices of the result. */
 uint64_t ewci_run_record_bytes(const ewc_run *run);
-/* Those, and of what an early end is written from, and of F of all tasks. */
+/* Bytes of those, of what an early end is written from, and of F of all tasks. */
 uint64_t ewci_run_host_bytes(const ewc_run *run);
 /* Frees trainer, EWC state, optimizer and model. */
 void ewci_run_free_model(ewc_run *run);
