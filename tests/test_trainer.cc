@@ -1144,6 +1144,7 @@ TEST_P(Trainer, CallbacksCannotTrain)
         return 0;
     };
     ASSERT_OK(ewc_trainer_run(run.trainer.get()));
+    EXPECT_STREQ("", ewc_last_error()) << "of a callback's call, after success";
     EXPECT_GT(refused, 10);
     ExpectBits("theta", run.Weights(), want);
     log.answer = nullptr;

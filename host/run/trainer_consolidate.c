@@ -12,10 +12,8 @@ typedef struct fisher_poll {
 static int poll_fisher(void *user)
 {
     fisher_poll *const poll = user;
-    const ewc_train_options *const o = &poll->trainer->options;
-    if (!o->on_event) return 0;
     poll->event.seconds = ewci_now() - poll->begin;
-    return o->on_event(o->event_user, &poll->event);
+    return ewci_trainer_emit(poll->trainer, &poll->event) != EWC_OK;
 }
 
 /* The importance of task t, which has not been folded. */

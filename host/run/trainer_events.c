@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../base/enter.h"
 #include "../methods/blame.h"
 #include "trainer_parts.h"
 
@@ -11,7 +12,9 @@ ewc_status ewci_trainer_emit(ewc_trainer *trainer, const ewc_event *event)
 {
     if (!trainer->options.on_event) return EWC_OK;
     trainer->polled = ewci_now();
-    if (trainer->options.on_event(trainer->options.event_user, event) == 0) return EWC_OK;
+    const int stops = trainer->options.on_event(trainer->options.event_user, event) != 0;
+    ewci_forget_error(); /* of what it has called: this call goes on */
+    if (!stops) return EWC_OK;
     const long long task = (long long)event->task + 1;
     if (task == 0) return ewci_fail(EWC_ERR_STOPPED, "stopped before task 1");
     if (event->task_end || event->kind == EWC_EVENT_FISHER || event->kind == EWC_EVENT_FOLDED)
