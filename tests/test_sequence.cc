@@ -754,6 +754,23 @@ TEST_P(Sequences, EveryAllocationMayFail)
     });
 }
 
+/* All tasks of a kind, or none. */
+TEST_P(Sequences, AKindIsAddedAsAWhole)
+{
+    const Source s(3, 4, 4, 4, 16, 8, 13);
+    const auto set = s.Make(be, "a");
+    ewc_task_options o = EWC_TASK_OPTIONS_DEFAULTS;
+    o.kind = EWC_TASKS_SPLIT;
+    o.count = 2;
+    const Handle<ewc_sequence> sequence = test::Make(ewc_sequence_create);
+    EXPECT_OK(ewc_sequence_add_kind(sequence.get(), set.get(), &o));
+    FailEveryAllocation(5, [&] {
+        const ewc_status status = ewc_sequence_add_kind(sequence.get(), set.get(), &o);
+        EXPECT_EQ(status == EWC_OK ? 4 : 2, ewc_sequence_count(sequence.get()));
+        return status;
+    });
+}
+
 /* ---- Files ---- */
 
 class SequenceFiles : public ::testing::Test

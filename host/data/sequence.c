@@ -18,12 +18,19 @@ ewc_status ewc_sequence_create(ewc_sequence **out)
     return *out ? EWC_OK : ewci_fail(EWC_ERR_MEMORY, "ewc_sequence_create: out of memory");
 }
 
+/* Takes away all tasks but the first `count`. */
+static void cut(ewc_sequence *sequence, int64_t count)
+{
+    while (sequence->count > count) {
+        const ewc_task *const last = &sequence->tasks[--sequence->count];
+        free((char *)(uintptr_t)last->name);
+        free((int64_t *)(uintptr_t)last->classes);
+    }
+}
+
 void ewci_sequence_clear(ewc_sequence *sequence)
 {
-    for (int64_t t = 0; t < sequence->count; t++) {
-        free((char *)(uintptr_t)sequence->tasks[t].name);
-        free((int64_t *)(uintptr_t)sequence->tasks[t].classes);
-    }
+    cut(sequence, 0);
     free(sequence->tasks);
     *sequence = (ewc_sequence){0};
 }
@@ -246,7 +253,7 @@ ewc_status ewc_sequence_add_kind(
     EWCI_ENTER(sequence, dataset);
     ewc_status status;
     ewc_task_options o = EWC_TASK_OPTIONS_DEFAULTS;
-    const int64_t classes = dataset->info.classes;
+    const int64_t classes = dataset->info.classes, before = sequence->count;
     int32_t *order = NULL;  /* (classes); split: which go together */
     int64_t *chosen = NULL; /* the same as tasks take them */
     EWCI_TRY(ewci_copy_options("ewc_task_options", &o, options, "ewc_sequence_add_kind"));
@@ -285,6 +292,7 @@ ewc_status ewc_sequence_add_kind(
         EWCI_TRY(add(sequence, &task));
     }
 done:
+    if (status != EWC_OK) cut(sequence, before);
     free(chosen);
     free(order);
     return status;

@@ -62,7 +62,7 @@ EWC_API ewc_status ewc_sequence_add(ewc_sequence *sequence, const ewc_task *task
 
 /* Adds the tasks that ewc_tasks_create makes of `dataset` with these options, of which scenario,
  * mean, std, means, stds, standardize, augment and validation are left to
- * ewc_tasks_create_sequence.
+ * ewc_tasks_create_sequence; on an error none of them.
  * @return as ewc_sequence_add; EWC_ERR_ARGUMENT: an option out of range, named */
 EWC_API ewc_status ewc_sequence_add_kind(
     ewc_sequence *sequence, ewc_dataset *dataset, const ewc_task_options *options);
