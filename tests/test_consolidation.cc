@@ -308,6 +308,16 @@ TEST_P(Consolidation, ErrorsLeaveTheStateAlone)
             ExpectUnchanged(before);
         }
         EXPECT_OK(ewc_fisher_fill(fisher.get(), 1.0f));
+        for (const float wrong : {kNan, kInf, -kInf}) { /* as steps that diverge leave them */
+            Vec<float> theta((size_t)n, 1.0f);
+            theta.back() = wrong;
+            EXPECT_OK(
+                be->ops->upload(be, model->theta, theta.data(), theta.size() * sizeof(float)));
+            EXPECT_FAILS(EWC_ERR_NONFINITE, "a weight of head.bias is not finite",
+                ewc_consolidation_fold(state.get(), fisher.get()));
+            ExpectUnchanged(before);
+        }
+        WriteWeights(model.get(), Vec<float>((size_t)n, 1.0f));
         EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_consolidation_fold(state.get(), nullptr));
         EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_consolidation_fold(nullptr, fisher.get()));
         const Handle<ewc_model> other = MakeModel(be, {5, {7}, 3});

@@ -115,6 +115,23 @@ ewc_status ewc_consolidation_exclude(ewc_consolidation *state, const char *name)
     return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_exclude: no segment \"%s\"", name);
 }
 
+/* Where a weight is not finite, neither is the sum, whatever S is. */
+static ewc_status check_weights(const ewc_consolidation *state)
+{
+    ewc_backend *const be = state->model->be;
+    double sum;
+    ewc_status status;
+    EWCI_TRY(ewci_consolidation_sum(state, state->sum));
+    EWCI_TRY(be->ops->download(be, &sum, state->sum, sizeof sum));
+    if (!isfinite(sum)) {
+        const char *const name = ewci_model_find_bad(state->model, state->model->theta);
+        status = ewci_fail(EWC_ERR_NONFINITE, "ewc_consolidation_fold: a weight%s%s is not finite",
+            name ? " of " : "", name ? name : "");
+    }
+done:
+    return status;
+}
+
 ewc_status ewc_consolidation_fold(ewc_consolidation *state, ewc_fisher *fisher)
 {
     EWCI_ENTER(state, fisher);
@@ -133,6 +150,7 @@ ewc_status ewc_consolidation_fold(ewc_consolidation *state, ewc_fisher *fisher)
                 model->segments[i].name, checked[i].max, state->info.max);
             goto done;
         }
+    EWCI_TRY(check_weights(state));
     double r = state->info.r; /* online: the anchor moves, so what was r is gone with the old one */
     if (state->options.policy == EWC_POLICY_ONLINE) r = 0.0;
     for (int64_t i = 0, end; i < model->segment_count; i = end) {

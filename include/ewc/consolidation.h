@@ -65,7 +65,7 @@ EWC_API ewc_status ewc_consolidation_exclude(ewc_consolidation *state, const cha
  * `fisher` is borrowed for the call and unchanged. `state` is unchanged on every error except
  * EWC_ERR_DEVICE, after which it may only be freed. Waits for the device.
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, or another model's Fisher; EWC_ERR_NONFINITE: an entry of
- *         F is negative or not finite; EWC_ERR_DEVICE */
+ *         F is negative or not finite, or a weight is not; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_consolidation_fold(ewc_consolidation *state, ewc_fisher *fisher);
 
 /* (lambda/2) (sum S (theta - mu)^2 + r) at the model's present weights, summed in double.
