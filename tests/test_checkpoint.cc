@@ -539,6 +539,10 @@ TEST_P(Checkpoint, FalseHeadersAreRefused)
     edited("ewc.tasks", [&](json_t *h) {
         json_object_set_new(json_object_get(h, "__metadata__"), "ewc.tasks", json_string("-2"));
     });
+    edited("ewc.tasks", [&](json_t *h) { /* to which no task could be added */
+        json_object_set_new(
+            json_object_get(h, "__metadata__"), "ewc.tasks", json_string("9223372036854775807"));
+    });
     for (const char *r : {"-1", "nan", "inf", "", "1e400"})
         edited("ewc.r", [&](json_t *h) {
             json_object_set_new(json_object_get(h, "__metadata__"), "ewc.r", json_string(r));

@@ -413,7 +413,8 @@ TEST_P(Consolidation, CanBeWrittenBack)
     refuses(EWC_ERR_NONFINITE, ": mu[65]=", [](Snapshot &b) { b.mu.back() = kNan; });
     refuses(EWC_ERR_NONFINITE, "r=", [](Snapshot &b) { b.info.r = (double)kNan; });
     refuses(EWC_ERR_NONFINITE, "r=", [](Snapshot &b) { b.info.r = -1.0; });
-    refuses(EWC_ERR_ARGUMENT, "tasks", [](Snapshot &b) { b.info.tasks = -1; });
+    refuses(EWC_ERR_ARGUMENT, "tasks=-1", [](Snapshot &b) { b.info.tasks = -1; });
+    refuses(EWC_ERR_ARGUMENT, "tasks=", [](Snapshot &b) { b.info.tasks = INT64_MAX; });
     EXPECT_EQ(EWC_ERR_ARGUMENT,
         ewc_consolidation_write(state.get(), saved.s.data(), saved.mu.data(), n - 1, 0, 1));
     EXPECT_EQ(

@@ -634,6 +634,7 @@ TEST_P(Optimizer, MomentsGoOnElsewhere)
         const Vec<float> zero((size_t)n);
         EXPECT_FAILS(EWC_ERR_ARGUMENT, "count=", write(zero, zero, n - 1, 0));
         EXPECT_FAILS(EWC_ERR_ARGUMENT, "steps=-1", write(zero, zero, n, -1));
+        EXPECT_FAILS(EWC_ERR_ARGUMENT, "steps=", write(zero, zero, n, INT64_MAX));
         for (const float wrong : {-1.0f, kNan, kInf}) {
             bad[3] = wrong;
             EXPECT_FAILS(EWC_ERR_NONFINITE, "second[3]=", write(zero, bad, n, 0));

@@ -21,6 +21,12 @@ ewc_status ewci_enter_rows(const char *function, int64_t rows, const char *names
 /* Fails if `count` is not `expected`. */
 ewc_status ewci_check_count(const char *function, int64_t count, int64_t expected);
 
+/* So far a count may be that goes on: nothing counts from there to where it would overflow. */
+#define EWCI_COUNTER_MAX (INT64_C(1) << 62)
+
+/* Fails if `value`, the argument of that name, is not one of 0..EWCI_COUNTER_MAX. */
+ewc_status ewci_check_counter(const char *function, const char *name, int64_t value);
+
 /* Forgets an error that the library has got over by itself. */
 void ewci_forget_error(void);
 

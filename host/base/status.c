@@ -78,6 +78,13 @@ ewc_status ewci_check_count(const char *function, int64_t count, int64_t expecte
         (long long)expected);
 }
 
+ewc_status ewci_check_counter(const char *function, const char *name, int64_t value)
+{
+    if (value >= 0 && value <= EWCI_COUNTER_MAX) return EWC_OK;
+    return ewci_fail(EWC_ERR_ARGUMENT, "%s: %s=%lld, expected 0..%lld", function, name,
+        (long long)value, (long long)EWCI_COUNTER_MAX);
+}
+
 ewc_status ewci_fail(ewc_status status, const char *format, ...)
 {
     char text[sizeof last_error]; /* apart: an argument may be the last error itself */

@@ -224,10 +224,8 @@ ewc_status ewc_consolidation_write(ewc_consolidation *state, const float *s, con
 {
     EWCI_ENTER(state, s, mu);
     ewc_status status = ewci_check_count(__func__, count, state->model->count);
+    if (status == EWC_OK) status = ewci_check_counter(__func__, "tasks", tasks);
     if (status != EWC_OK) return status;
-    if (tasks < 0)
-        return ewci_fail(EWC_ERR_ARGUMENT,
-            "ewc_consolidation_write: tasks=%lld, expected 0 or more", (long long)tasks);
     if (!(r >= 0.0) || isinf(r))
         return ewci_fail(EWC_ERR_NONFINITE,
             "ewc_consolidation_write: r=%g, expected a finite number of 0 or more", r);

@@ -138,9 +138,7 @@ ewc_status ewc_optimizer_write(
     const size_t bytes = (size_t)count * sizeof(float);
     ewc_status status;
     EWCI_TRY(ewci_check_count(__func__, count, optimizer->model->count));
-    if (steps < 0)
-        return ewci_fail(EWC_ERR_ARGUMENT, "ewc_optimizer_write: steps=%lld, expected 0 or more",
-            (long long)steps);
+    EWCI_TRY(ewci_check_counter(__func__, "steps", steps));
     for (int64_t i = 0; i < count; i++) {
         if (!isfinite(first[i]))
             return ewci_fail(EWC_ERR_NONFINITE,

@@ -301,9 +301,10 @@ json_t *ewci_checkpoint_say(const ewc_model *model, const ewc_consolidation_info
 ewc_status ewci_checkpoint_folded(const char *path, const json_t *header, double *r, int64_t *tasks)
 {
     const json_t *const metadata = json_object_get(header, "__metadata__");
-    if (!ewci_parse_integer(tasks, ewci_checkpoint_entry(metadata, "ewc.tasks")) || *tasks < 1)
-        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: ewc.tasks: \"%.32s\", expected at least 1", path,
-            ewci_checkpoint_entry(metadata, "ewc.tasks"));
+    if (!ewci_parse_integer(tasks, ewci_checkpoint_entry(metadata, "ewc.tasks")) || *tasks < 1 ||
+        *tasks > EWCI_COUNTER_MAX)
+        return ewci_fail(EWC_ERR_CHECKPOINT, "%s: ewc.tasks: \"%.32s\", expected 1..%lld", path,
+            ewci_checkpoint_entry(metadata, "ewc.tasks"), (long long)EWCI_COUNTER_MAX);
     if (!ewci_parse_real(r, ewci_checkpoint_entry(metadata, "ewc.r")) || !(*r >= 0.0))
         return ewci_fail(EWC_ERR_CHECKPOINT, "%s: ewc.r: \"%.32s\", expected a number >= 0", path,
             ewci_checkpoint_entry(metadata, "ewc.r"));

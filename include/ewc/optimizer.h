@@ -52,8 +52,8 @@ EWC_API ewc_status ewc_optimizer_set_lr(ewc_optimizer *optimizer, float lr);
  * first moment, or SGD's momentum, and the second, (count) in the model's layout, and the number of
  * steps since the last reset. A moment that the kind has not is read as 0 and written nowhere. When
  * reading, each pointer may be NULL.
- * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, another count, steps < 0; EWC_ERR_NONFINITE: a moment
- *         is not finite, or the second below 0 (nothing is written); EWC_ERR_DEVICE */
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, another count, steps not in 0..2^62; EWC_ERR_NONFINITE: a
+ *         moment is not finite, or the second below 0 (nothing is written); EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_optimizer_read(
     ewc_optimizer *optimizer, float *first, float *second, int64_t count, int64_t *steps);
 EWC_API ewc_status ewc_optimizer_write(ewc_optimizer *optimizer, const float *first,
