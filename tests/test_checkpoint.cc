@@ -700,6 +700,16 @@ TEST_P(Checkpoint, EveryAllocationMayFail)
         2, [&] { return ewc_checkpoint_save(path.c_str(), model.get(), state.get()); });
     FailEveryAllocation(
         2, [&] { return ewc_checkpoint_load(path.c_str(), model.get(), state.get()); });
+
+    /* Of a file without EWC state, too, nothing is written before all of it can be. */
+    ASSERT_OK(ewc_checkpoint_save(path.c_str(), model.get(), nullptr));
+    const std::vector<float> other((size_t)n, 0.25f);
+    WriteWeights(model.get(), other);
+    FailEveryAllocation(2, [&] {
+        const ewc_status status = ewc_checkpoint_load(path.c_str(), model.get(), state.get());
+        if (status != EWC_OK) ExpectBits("weights", ReadWeights(model.get()), other);
+        return status;
+    });
 }
 
 INSTANTIATE_ON_BACKENDS(Checkpoint);

@@ -355,7 +355,7 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     EWCI_ENTER(path, model);
     ewc_status status = EWC_OK;
     char *file = NULL;
-    float *data = NULL; /* (parts, count) */
+    float *data = NULL; /* (PARTS, count) */
     place *places = NULL;
     json_t *root = NULL;
     size_t bytes = 0, begin = 0;
@@ -374,7 +374,7 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     EWCI_TRY(check_header(path, root, model, bytes, &places, &parts));
     EWCI_TRY(ewci_checkpoint_check(path, root, model, tensors, bytes));
 
-    data = ewci_calloc(bytes, 1);
+    data = ewci_calloc((size_t)count * PARTS, sizeof *data);
     if (data == NULL) {
         status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
         goto done;
@@ -383,18 +383,14 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
         memcpy(data + places[k].target, tensors + places[k].begin,
             (size_t)(places[k].end - places[k].begin));
     EWCI_TRY(check_values(path, data, count, parts));
-    if (parts > 1) EWCI_TRY(ewci_checkpoint_folded(path, root, &r, &tasks));
+    if (parts > 1)
+        EWCI_TRY(ewci_checkpoint_folded(path, root, &r, &tasks));
+    else /* no EWC state: an empty one; the weights stand in for mu */
+        memcpy(data + 2 * count, data, (size_t)count * sizeof *data);
 
     EWCI_TRY(ewc_model_write(model, data, count));
-    if (state == NULL) goto done;
-    if (parts == 1) { /* no EWC state: an empty one; the weights stand in for mu */
-        float *const zero = ewci_calloc((size_t)count, sizeof *zero);
-        status = zero == NULL ? ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path)
-                              : ewc_consolidation_write(state, zero, data, count, 0.0, 0);
-        free(zero);
-        goto done;
-    }
-    EWCI_TRY(ewc_consolidation_write(state, data + count, data + 2 * count, count, r, tasks));
+    if (state != NULL)
+        EWCI_TRY(ewc_consolidation_write(state, data + count, data + 2 * count, count, r, tasks));
 done:
     free(data);
     free(places);
