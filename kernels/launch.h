@@ -13,7 +13,8 @@
  *                                       what that one has written, or writes what that one reads;
  *                                       what the ones before wrote is there, with ewck_load_l2(p)
  *   EWC_LAUNCH_TOGETHER(kernel, ...)    the same with all blocks at once, of which there are at
- * most as many as multiprocessors: they may wait for each other, with EwckGridBarrier
+ *                                       most as many as multiprocessors: they may wait for each
+ *                                       other, with EwckGridBarrier
  *   EWC_SHARED(type, name, count)       declares type name[count] in shared memory
  *   EWC_SHARED_DYNAMIC(type, name)      declares type *name, the launch's dynamic shared memory,
  *                                       aligned to 128 bytes

@@ -3,23 +3,28 @@
  * the one CUDA header of a kernel file that uses them. Code for older devices compiles, and traps
  * if it is run. With EWC_EMULATION the same functions run on the CPU.
  *
- * Products of a warp, d = a b + c; every lane calls with its part of the fragments, whose places
- * are those of PTX's mma.sync (lane = 4 group + pair); d may be c: ewck_mma_bf16(d, a, b, c) a: 16
- * x 16 bf16, b: 16 x 8 bf16; c, d: 16 x 8 float ewck_mma_tf32(d, a, b, c)           a: 16 x 8 TF32,
- * b: 8 x 8 TF32; c, d: 16 x 8 float ewck_to_tf32(x)                     a float rounded to TF32,
- * ties away from zero
+ * Products of a warp, d = a b + c; d may be c. Every lane calls with its part of the fragments,
+ * whose places are those of PTX's mma.sync (lane = 4 group + pair):
+ *
+ *   ewck_mma_bf16(d, a, b, c)            a: 16 x 16 bf16, b: 16 x 8 bf16; c, d: 16 x 8 float
+ *   ewck_mma_tf32(d, a, b, c)            a: 16 x 8 TF32, b: 8 x 8 TF32; c, d: 16 x 8 float
+ *   ewck_to_tf32(x)                      a float rounded to TF32, ties away from zero
  *
  * Four 8 x 8 matrices of 16-bit elements from shared memory into a fragment; lane 8 i + r passes
- * the address of row r of matrix i, aligned to 16 bytes. It is no barrier. ewck_ldmatrix_x4(r, row)
- * r[i]: row lane / 4, columns 2 (lane % 4) and the next ewck_ldmatrix_x4_trans(r, row)      the
- * same of the transposed matrices
+ * the address of row r of matrix i, aligned to 16 bytes. It is no barrier.
+ *
+ *   ewck_ldmatrix_x4(r, row)             r[i]: row lane / 4, columns 2 (lane % 4) and the next
+ *   ewck_ldmatrix_x4_trans(r, row)       the same of the transposed matrices
  *
  * Copies of 16 bytes from global to shared memory, both aligned to 16, that go on in the
- * background: ewck_copy_async_16(to, from) ewck_copy_async_16(to, from, bytes) only so many are
- * read, and the rest is 0; of none `from` may be anything ewck_copy_async_commit()            the
- * thread's copies since the last commit become a group ewck_copy_async_wait<N>()           waits
- * for the thread's groups but the last N; others see them after a barrier. Wait for all before the
- * kernel ends. */
+ * background. Wait for all before the kernel ends.
+ *
+ *   ewck_copy_async_16(to, from)
+ *   ewck_copy_async_16(to, from, bytes)  only so many are read, and the rest is 0; of none `from`
+ *                                        may be anything
+ *   ewck_copy_async_commit()             the thread's copies since the last commit become a group
+ *   ewck_copy_async_wait<N>()            waits for the thread's groups but the last N; others see
+ *                                        them after a barrier */
 #ifndef EWCK_MMA_H
 #define EWCK_MMA_H
 

@@ -49,7 +49,7 @@ ewc_status ewci_sets_blank(
 
 /* The sequence, of such sets.
  * @return EWC_OK; EWC_ERR_CHECKPOINT: not such a description; as ewc_dataset_create and
- * ewc_sequence_add */
+ *         ewc_sequence_add */
 ewc_status ewci_sequence_restore(
     ewc_sequence **out, ewci_sets *sets, ewc_backend *backend, const json_t *description);
 

@@ -108,8 +108,8 @@ typedef struct ewc_checkpoint_info {
 
 /* Reads what the file at `path` is, not its tensors; `size` is sizeof *out.
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, a size that the struct never had; EWC_ERR_IO: cannot be
- * opened; EWC_ERR_CHECKPOINT: corrupt, no network of ewc/model.h, of a later format; EWC_ERR_MEMORY
- */
+ *         opened; EWC_ERR_CHECKPOINT: corrupt, no network of ewc/model.h, of a later format;
+ *         EWC_ERR_MEMORY */
 EWC_API ewc_status ewc_checkpoint_describe(const char *path, ewc_checkpoint_info *out, size_t size);
 
 #ifdef __cplusplus

@@ -5,8 +5,9 @@
  *
  * folded into two buffers, S = sum F_k and mu, the F-weighted mean of the theta*_k, and a scalar r:
  *
- *   sum_k F_k (theta - theta*_k)^2 = S (theta - mu)^2 + r      exactly, whatever the number of
- * tasks. */
+ *   sum_k F_k (theta - theta*_k)^2 = S (theta - mu)^2 + r
+ *
+ * exactly, whatever the number of tasks. */
 #ifndef EWC_CONSOLIDATION_H
 #define EWC_CONSOLIDATION_H
 

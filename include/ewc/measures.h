@@ -73,7 +73,8 @@ typedef struct ewc_measures {
 } ewc_measures;
 
 /* Fills *out (`size` is sizeof *out); NaN is what is undefined, or rests on a number that is NaN,
- * and recency_bias, for which it takes more than accuracies. r         (tasks, tasks) R, row-major
+ * and recency_bias, for which it takes more than accuracies.
+ *   r         (tasks, tasks) R, row-major
  *   baseline  (tasks) b, or NULL
  *   lowest    (tasks, tasks) min a_i[j], or NULL
  *   joint     (tasks, tasks) R*, or NULL

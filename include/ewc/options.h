@@ -336,7 +336,7 @@ EWC_API int ewc_options_nearest(char *out, const char *name, const char *const *
  * type (a list is an array). Its "preset" counts, before all else, unless a preset has been set
  * already; then its "method".
  * @return EWC_OK; EWC_ERR_CONFIG: cannot be read, is not JSON, an unknown, repeated or mistyped
- * key, a value out of limits; EWC_ERR_MEMORY. After an error the options are unchanged */
+ *         key, a value out of limits; EWC_ERR_MEMORY. After an error the options are unchanged */
 EWC_API ewc_status ewc_options_load_json(ewc_run_options *options, const char *path);
 
 /* All options as the text of such a file; free() it.

@@ -40,7 +40,7 @@ EWC_API void ewc_predictor_free(ewc_predictor *predictor);
  * `classes` is NULL then.
  * Values must be finite, which is not looked at: of a row with a NaN any class may come, and NaN.
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t or rows out of range, classes of a model of targets;
- * EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ *         EWC_ERR_MEMORY; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_predictor_predict(ewc_predictor *predictor, int64_t t, float *probabilities,
     int32_t *classes, const uint8_t *images, int64_t rows);
 

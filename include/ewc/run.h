@@ -160,7 +160,7 @@ EWC_API ewc_status ewc_run_evaluate_other_data(
  * to them computes it after that task. *out is of the run's model: free it before the run.
  * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, t out of range, called from a callback of the run; as
  *         ewc_checkpoint_start, whose output layer must be as wide as the tasks need;
- * EWC_ERR_CONFIG: of init_map; as ewc_fisher_compute */
+ *         EWC_ERR_CONFIG: of init_map; as ewc_fisher_compute */
 EWC_API ewc_status ewc_run_fisher(ewc_fisher **out, ewc_run *run, const char *weights, int64_t t);
 
 /* Folds tasks [first, end) at those weights, which have learnt them somehow, into the EWC state

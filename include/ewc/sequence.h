@@ -89,7 +89,8 @@ EWC_API ewc_status ewc_sequence_get(
  * the first, and so on, sets in the order in which tasks have them.
  * @return EWC_OK; EWC_ERR_ARGUMENT: no tasks, an option out of range, a class or transform that the
  *         set does not have, inputs of another shape: the sentence names the task, and the
- * transform that would help; EWC_ERR_DATA: a task without rows; EWC_ERR_MEMORY; EWC_ERR_DEVICE */
+ *         transform that would help; EWC_ERR_DATA: a task without rows; EWC_ERR_MEMORY;
+ *         EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_tasks_create_sequence(ewc_tasks **out, const ewc_sequence *sequence,
     ewc_dataset *dataset, const ewc_task_options *options);
 
