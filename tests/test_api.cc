@@ -744,6 +744,7 @@ TEST(Api, WithoutAStatusNullGivesNothing)
     GIVES(nullptr, ewc_network_text, nullptr);
     GIVES(0, ewc_fisher_samples, nullptr);
     GIVES(nullptr, ewc_fisher_model, nullptr);
+    GIVES(0, ewc_fisher_batch, nullptr);
     GIVES(0, ewc_fisher_rows, nullptr);
     GIVES(0, ewc_fisher_dropped, nullptr);
     GIVES(nullptr, ewc_trainer_accuracy, nullptr);

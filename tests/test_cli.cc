@@ -1100,7 +1100,11 @@ TEST_F(Cli, BenchMeasuresEveryCombination)
             EXPECT_EQ(1e-3, json_real_value(tolerance));
         else
             EXPECT_TRUE(json_is_null(tolerance));
-        EXPECT_EQ(!fisher && !step, json_is_integer(json_object_get(one, "batch")));
+        EXPECT_EQ(!step, json_is_integer(json_object_get(one, "batch")));
+        EXPECT_EQ(fisher, json_is_true(json_object_get(one, "batch_chosen")));
+        if (fisher) {
+            EXPECT_GT(json_integer_value(json_object_get(one, "batch")), 1);
+        }
         EXPECT_EQ(step, json_is_real(json_object_get(one, "gb_per_second")));
         for (const char *key : {"per_second", "relative"}) {
             const json_t *const of = json_object_get(one, key);
@@ -1135,11 +1139,31 @@ TEST_F(Cli, BenchMeasuresEveryCombination)
         std::regex_search(result.out, std::regex(", load [0-9.]+\\s+before;\\s+medians\\s+of ")))
         << result.out;
     EXPECT_TRUE(std::regex_search(result.out,
-        std::regex("\nFisher exact, 0.001 +36-12-10 +auto +fp32 +[0-9.]+[kM]? samples/s ")))
+        std::regex("\nFisher exact, 0.001 +36-12-10 +auto [0-9]+ +fp32 +[0-9.]+[kM]? samples/s ")))
         << result.out;
     EXPECT_TRUE(std::regex_search(
         result.out, std::regex("\nstep adam +4096 weights +- +fp32 +[0-9.]+[kM]? steps/s ")))
         << result.out;
+}
+
+/* Also where there is no time for one. */
+TEST_F(Cli, BenchMeasuresWholeBatches)
+{
+    const Outcome result = Ewc({"bench", "--data-dir", EWC_TEST_DATASETS, "--device", "cpu",
+        "--work", "fisher", "--estimator", "exact", "--hidden", "32", "--fisher-batch", "7,5000",
+        "--warm-up", "0", "--json", "--seconds", "1"});
+    ASSERT_EQ(0, result.code) << result.err;
+    const Json json = ParseJson(result.out);
+    const json_t *const cases = json_object_get(json.get(), "cases");
+    ASSERT_EQ(2u, json_array_size(cases));
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *const one = json_array_get(cases, i);
+        const int64_t batch = i == 0 ? 7 : 5000;
+        EXPECT_EQ(batch, json_integer_value(json_object_get(one, "batch")));
+        EXPECT_TRUE(json_is_false(json_object_get(one, "batch_chosen")));
+        EXPECT_EQ(0, json_integer_value(json_object_get(one, "units_per_round")) % batch);
+        EXPECT_GT(json_integer_value(json_object_get(one, "units_per_round")), 0);
+    }
 }
 
 /* Networks by name and by file, in the place of widths. */

@@ -254,6 +254,7 @@ TEST_P(Fisher, ToleranceDoesNotSeeBatches)
     for (const int64_t batch : {0, 1, 7, 128, 130, 1000}) {
         ExpectRelative("F", ComputeWith(0, 1e-3, batch), whole, 2e-5, 1e-9);
         EXPECT_EQ(rows, ewc_fisher_rows(fisher.get())) << batch;
+        EXPECT_EQ(batch > 0 && batch < 131 ? batch : 131, ewc_fisher_batch(fisher.get()));
     }
 }
 

@@ -233,6 +233,7 @@ static ewc_status count_rows(ewc_fisher *fisher, const plan *p, double tolerance
     ewc_backend *const be = fisher->model->be;
     ewck_kept kept;
     fisher->samples = n;
+    fisher->batch = p->batch;
     fisher->rows = (double)p->repeats;
     fisher->dropped = 0.0;
     if (tolerance == 0.0 || n == 0) return EWC_OK;
@@ -404,6 +405,11 @@ ewc_status ewc_fisher_statistics(ewc_fisher *fisher, ewc_fisher_stats *out, int6
 int64_t ewc_fisher_samples(const ewc_fisher *fisher)
 {
     return fisher ? fisher->samples : 0;
+}
+
+int64_t ewc_fisher_batch(const ewc_fisher *fisher)
+{
+    return fisher ? fisher->batch : 0;
 }
 
 double ewc_fisher_rows(const ewc_fisher *fisher)

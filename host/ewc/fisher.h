@@ -12,7 +12,7 @@ extern "C" {
 struct ewc_fisher {
     ewc_model *model;
     float *f;               /* (count), device */
-    int64_t samples;        /* of the last pass, */
+    int64_t samples, batch; /* of the last pass, */
     double rows;            /* its gradients per sample, */
     double dropped;         /* and what its tolerance left out */
     ewck_kept *kept;        /* device: what it has kept so far */

@@ -117,6 +117,9 @@ EWC_API ewc_status ewc_fisher_statistics(
 
 /* Samples used by the last ewc_fisher_compute, 0 before the first. */
 EWC_API int64_t ewc_fisher_samples(const ewc_fisher *fisher);
+/* How many of them it had at a time: as many as there are at most, also where `batch` is chosen; 0
+ * before the first. */
+EWC_API int64_t ewc_fisher_batch(const ewc_fisher *fisher);
 
 /* Gradients per sample that F rests on after the last ewc_fisher_compute: with a tolerance the mean
  * number of rows kept, else classes - 1 (or targets), draws, or 1; 0 before the first. */

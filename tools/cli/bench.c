@@ -306,10 +306,11 @@ static ewc_status timed(bench_case *c, int64_t amount, int64_t *done, double *se
 }
 
 /* Chooses the amount that takes `slice` seconds, after a first call that does not count unless it
- * takes all the time that the case has. */
+ * takes all the time that the case has. Of the batch that is asked for, whole ones. */
 static ewc_status choose_amount(bench_case *c, double slice)
 {
-    int64_t amount = c->work.kind == BENCH_FISHER ? 64 : 1, done;
+    const int64_t batch = c->work.kind == BENCH_FISHER ? c->work.batch : 0;
+    int64_t amount = batch > 0 ? batch : c->work.kind == BENCH_FISHER ? 64 : 1, done;
     double seconds;
     ewc_status status = timed(c, amount, &done, &seconds);
     const int is_long = seconds > ROUNDS * slice; /* not even twice */
@@ -321,6 +322,7 @@ static ewc_status choose_amount(bench_case *c, double slice)
     }
     const double wanted = (double)done * slice / fmax(seconds, 1e-9);
     c->amount = wanted < 1.0 ? 1 : (int64_t)wanted;
+    if (batch > 0) c->amount = c->amount < batch ? batch : c->amount - c->amount % batch;
     return status;
 }
 
@@ -388,20 +390,33 @@ static double gigabytes(const bench *b, const bench_case *c)
     return 1e-9 * bench_bytes(&c->work) * quantile(c->rate, NULL, b->rounds, 0.5);
 }
 
+/* Samples at a time; 0: none are. */
+static int64_t samples_at_once(const bench_work *work)
+{
+    return work->kind == BENCH_FISHER ? ewc_fisher_batch(work->fisher) : work->batch;
+}
+
+/* Whether how many is the engine's choice. */
+static int is_chosen(const bench_work *work)
+{
+    return work->kind == BENCH_FISHER && work->batch == 0;
+}
+
 static json_t *case_json(const bench *b, const bench_case *c)
 {
     const double bytes = gigabytes(b, c), *const base = b->cases[c->base].rate;
-    const int64_t batch = c->work.batch;
+    const int64_t batch = samples_at_once(&c->work);
     const int is_exact = c->estimator != NULL && c->work.pass.estimator == EWC_FISHER_EXACT;
-    return json_pack("{s:s, s:s?, s:s?, s:o, s:s, s:I, s:o, s:s, s:s, s:I, s:o, s:o, s:o}", "work",
-        c->work.name, "optimizer", c->optimizer, "estimator", c->estimator, "tolerance",
+    return json_pack("{s:s, s:s?, s:s?, s:o, s:s, s:I, s:o, s:b, s:s, s:s, s:I, s:o, s:o, s:o}",
+        "work", c->work.name, "optimizer", c->optimizer, "estimator", c->estimator, "tolerance",
         is_exact ? json_real(c->work.pass.tolerance) : json_null(), "network",
         c->work.network->name, "parameters",
         (json_int_t)ewc_model_parameter_count(c->work.network->model), "batch",
-        batch > 0 ? json_integer((json_int_t)batch) : json_null(), "precision", c->precision,
-        "unit", bench_unit(&c->work), "units_per_round", (json_int_t)c->amount, "per_second",
-        quantiles(c->rate, NULL, b->rounds), "relative", quantiles(c->rate, base, b->rounds),
-        "gb_per_second", bytes > 0.0 ? json_real(bytes) : json_null());
+        batch > 0 ? json_integer((json_int_t)batch) : json_null(), "batch_chosen",
+        is_chosen(&c->work), "precision", c->precision, "unit", bench_unit(&c->work),
+        "units_per_round", (json_int_t)c->amount, "per_second", quantiles(c->rate, NULL, b->rounds),
+        "relative", quantiles(c->rate, base, b->rounds), "gb_per_second",
+        bytes > 0.0 ? json_real(bytes) : json_null());
 }
 
 static void print_json(const bench *b, double load)
@@ -456,10 +471,11 @@ static void print_table(const bench *b, double load)
         const double bytes = gigabytes(b, c);
         cli_table_cell(table, "%s", c->work.name);
         cli_table_cell(table, "%s", c->work.network->name);
-        if (c->work.batch > 0)
-            cli_table_cell(table, "%lld", (long long)c->work.batch);
+        const int64_t batch = samples_at_once(&c->work);
+        if (batch > 0)
+            cli_table_cell(table, "%s%lld", is_chosen(&c->work) ? "auto " : "", (long long)batch);
         else
-            cli_table_cell(table, "%s", c->work.kind == BENCH_FISHER ? "auto" : "-");
+            cli_table_cell(table, "-");
         cli_table_cell(table, "%s", c->precision);
         add_rate(table, quantile(c->rate, NULL, b->rounds, 0.5));
         cli_table_cell(table, "%s/s", bench_unit(&c->work));
