@@ -365,6 +365,7 @@ TEST_P(Consolidation, RefusesBadOptions)
     refuses("gamma", [](auto &o) { o.gamma = 1.0001f; });
     refuses("policy", [](auto &o) { Force(o.policy, 2); });
     refuses("penalty", [](auto &o) { Force(o.penalty, -1); });
+    refuses("reserved", [](auto &o) { o.reserved = 1; });
     refuses("struct_size", [](auto &o) { o.struct_size = sizeof o + 1; });
     const ewc_consolidation_options good = EWC_CONSOLIDATION_OPTIONS_DEFAULTS;
     EXPECT_EQ(EWC_ERR_ARGUMENT, ewc_consolidation_create(nullptr, model.get(), &good));

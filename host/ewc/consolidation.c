@@ -21,6 +21,8 @@ static ewc_status check_options(const ewc_consolidation_options *o)
         return ewci_fail(EWC_ERR_ARGUMENT, "policy: %d, expected 0 or 1", (int)o->policy);
     if ((unsigned)o->penalty > EWC_PENALTY_AUTO)
         return ewci_fail(EWC_ERR_ARGUMENT, "penalty: %d, expected 0..2", (int)o->penalty);
+    if (o->reserved != 0)
+        return ewci_fail(EWC_ERR_ARGUMENT, "reserved: %d, expected 0", o->reserved);
     return EWC_OK;
 }
 
