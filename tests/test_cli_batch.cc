@@ -231,6 +231,35 @@ TEST_F(Batch, TheNumberOfRunsAtATimeChangesNothing)
     }
 }
 
+/* Each run has one of the devices, and all have runs; finished they are known whatever device they
+ * had. */
+TEST_F(Batch, DevicesShareTheRuns)
+{
+    const auto compare = [&](const char *devices) {
+        Words words =
+            Tiny({"--methods", "sgd,l2,ewc,si", "--seeds", "2", "--out", "all"}, "compare");
+        *std::find(words.begin(), words.end(), "cpu") = devices;
+        return Ewc(words);
+    };
+    Outcome result = compare("cpu,auto");
+    ASSERT_EQ(0, result.code) << result.err;
+    std::map<std::string, int> runs;
+    for (const auto &entry : std::filesystem::directory_iterator(folder / "all")) {
+        const Json config = ParseJson(ReadFile(entry.path() / "config.json"));
+        runs[json_string_value(json_object_get(config.get(), "device"))]++;
+    }
+    EXPECT_EQ(2u, runs.size());
+    EXPECT_GE(runs["cpu"], 1);
+    EXPECT_EQ(8, runs["cpu"] + runs["auto"]);
+    result = compare("auto,cpu");
+    EXPECT_EQ(0, result.code) << result.err;
+    EXPECT_EQ(std::string::npos, result.err.find(" s\n")) << result.err; /* none has taken time */
+    ExpectIn("(done before)", result.err);
+    result = compare("auto");
+    EXPECT_EQ(2, result.code);
+    ExpectIn("holds a run with other options, device is one", result.err);
+}
+
 TEST_F(Batch, WhatIsFinishedIsNotDoneAgain)
 {
     const Words words = Tiny({"--methods", "sgd,l2,ewc", "--out", "all"}, "compare");
@@ -606,6 +635,12 @@ TEST_F(Batch, BadSweepsAndFiguresAreRefused)
         {"lambda=1,2,1: 1 is there twice", {"sweep", "lambda=1,2,1"}},
         {"preset: not to be varied", {"sweep", "preset=split-mnist"}},
         {"seed: not to be varied; see --seeds", {"sweep", "seed=1,2"}},
+        {"device: not to be varied", {"sweep", "device=cpu,auto"}},
+        {"--device: \"gpu\", expected auto, cpu, cuda or cuda:N",
+            {"compare", "--device", "cpu,gpu,cpu"}},
+        {"--device: \"\", expected", {"compare", "--device", ",cpu"}},
+        {"--device: \"\", expected", {"sweep", "lambda=1", "--device", "cpu,"}},
+        {"--device: \"cuda:x\", expected cuda:0, cuda:1", {"compare", "--device", "cuda:x"}},
         {"what is to be varied?", {"sweep", "--method", "sgd"}},
         {"--seeds: \"0\"", {"sweep", "lambda=1", "--seeds", "0"}},
         {"--seeds: \"1000\"", {"compare", "--seeds", "1000"}},

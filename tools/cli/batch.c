@@ -23,9 +23,12 @@ typedef struct batch {
     const cli_args *args;
     cli_job *jobs;
     int count, next, finished;
-    int workers, running; /* runs at a time: at most, and now */
-    int cores;            /* of the device: how many threads all runs together may have */
-    int stop;             /* no more jobs are begun */
+    int workers, running;               /* runs at a time: at most, and now */
+    int begun;                          /* workers */
+    char devices[EWC_OPTION_TEXT_SIZE]; /* with commas between; as many workers have each */
+    int device_count;
+    int cores; /* of the CPU: how many threads all runs together may have */
+    int stop;  /* no more jobs are begun */
     int code;
     int logged;     /* the first run has said what device it uses */
     json_t *warned; /* object: the warnings, each said once, are its keys */
@@ -121,6 +124,26 @@ static void show_finished(batch *b, const cli_job *job, const char *how)
     fprintf(stderr, "%s\n", line);
 }
 
+/* ---- Devices: names with commas between ---- */
+
+/* Device i of a list; what is too long is cut off, and is none. */
+static void copy_device(char *text, size_t size, const char *devices, int i)
+{
+    for (; i > 0; i--)
+        devices += strcspn(devices, ",") + 1;
+    snprintf(text, size, "%.*s", (int)strcspn(devices, ","), devices);
+}
+
+static int has_device(const batch *b, const char *wanted)
+{
+    char device[EWC_OPTION_TEXT_SIZE];
+    for (int i = 0; i < b->device_count; i++) {
+        copy_device(device, sizeof device, b->devices, i);
+        if (strcmp(device, wanted) == 0) return 1;
+    }
+    return 0;
+}
+
 /* ---- One run ---- */
 
 static int is_portable(char c)
@@ -213,7 +236,7 @@ static int is_same_network(const ewc_run_options *options)
 /* Whether the job's folder holds a finished run of these options: 1, and its result in the job. -1:
  * it has another one, which the job's message says. 0: neither; job->resumes says whether it has
  * one that was interrupted. */
-static int is_done(cli_job *job)
+static int is_done(const batch *b, cli_job *job)
 {
     const char *const folder = job->options.out;
     char path[EWC_OPTION_TEXT_SIZE + 16], *text = NULL;
@@ -235,6 +258,8 @@ static int is_done(cli_job *job)
             json_object_del(there, without[i]);
             json_object_del(wanted, without[i]);
         }
+        if (has_device(b, cli_json_text(there, "device"))) /* which of them is all the same */
+            json_object_set(wanted, "device", json_object_get(there, "device"));
         key = first_difference(there, wanted);
     }
     job->resumes = key == NULL && ewc_run_is_resumable(folder);
@@ -357,6 +382,7 @@ static void *work(void *user)
 {
     batch *const b = user;
     pthread_mutex_lock(&b->mutex);
+    const int device = b->begun++ % b->device_count;
     while (b->next < b->count && !b->stop && cli_signal() == 0) {
         const int ahead = b->running + b->count - b->next; /* the cores are for these */
         const int threads = b->cores / (ahead < b->workers ? ahead : b->workers);
@@ -364,8 +390,9 @@ static void *work(void *user)
         worker w = {b, &b->jobs[b->next++]};
         cli_job *const job = w.job;
         job->started = 1;
+        copy_device(job->options.device, sizeof job->options.device, b->devices, device);
         if (job->options.out[0] != '\0') {
-            const int done = is_done(job);
+            const int done = is_done(b, job);
             if (done == 1) {
                 b->skipped += 1.0;
                 finish(b, job, "(done before)");
@@ -393,19 +420,26 @@ static void *work(void *user)
     return NULL;
 }
 
-/* How many runs the device can do at a time: one for each core of a CPU, one on a GPU. */
-static int device_cores(const ewc_run_options *options, int *is_cpu)
+/* Looks at the devices: how many there are, and the cores of a CPU among them, else 1. */
+static ewc_status look_at_devices(batch *b, int threads)
 {
-    ewc_backend *backend = NULL;
-    ewc_backend_info info = {.threads = 1};
-    ewc_backend_options wanted = EWC_BACKEND_OPTIONS_DEFAULTS;
-    wanted.threads = (int)options->threads;
-    *is_cpu = 0;
-    if (ewc_backend_create(&backend, options->device, &wanted) == EWC_OK &&
-        ewc_backend_describe(backend, &info, sizeof info) == EWC_OK)
-        *is_cpu = strcmp(info.name, "cpu") == 0;
-    ewc_backend_free(backend);
-    return *is_cpu ? info.threads : 1;
+    ewc_status status = EWC_OK;
+    b->cores = b->device_count = 1;
+    for (const char *c = b->devices; *c != '\0'; c++)
+        b->device_count += *c == ',';
+    for (int i = 0; status == EWC_OK && i < b->device_count; i++) {
+        char device[64];
+        ewc_backend *backend = NULL;
+        ewc_backend_info info = {.threads = 1};
+        ewc_backend_options wanted = EWC_BACKEND_OPTIONS_DEFAULTS;
+        wanted.threads = threads;
+        copy_device(device, sizeof device, b->devices, i);
+        status = ewc_backend_create(&backend, device, &wanted);
+        if (status == EWC_OK) status = ewc_backend_describe(backend, &info, sizeof info);
+        if (status == EWC_OK && strcmp(info.name, "cpu") == 0) b->cores = info.threads;
+        ewc_backend_free(backend);
+    }
+    return status;
 }
 
 /* Locks the folder that the jobs' folders are in, which must not be written by two commands; *fd is
@@ -437,15 +471,18 @@ int cli_batch_run(cli_args *args, cli_job *jobs, int count)
     batch b = {.mutex = PTHREAD_MUTEX_INITIALIZER, .args = args, .jobs = jobs, .count = count};
     pthread_t threads[CLI_COUNT_MAX];
     int64_t workers;
-    int started = 0, is_cpu, lock;
-    b.cores = device_cores(&jobs[0].options, &is_cpu);
-    int code = cli_count(args, "jobs", 1, CLI_COUNT_MAX, b.cores, &workers);
+    int started = 0, lock;
+    const char *const devices = cli_value(args, "device");
+    snprintf(b.devices, sizeof b.devices, "%s", devices != NULL ? devices : jobs[0].options.device);
+    const ewc_status status = look_at_devices(&b, (int)jobs[0].options.threads);
+    if (status != EWC_OK) return cli_failed(args, status);
+    int code = cli_count(
+        args, "jobs", 1, CLI_COUNT_MAX, b.device_count > 1 ? b.device_count : b.cores, &workers);
     if (code != 0) return code;
     if (workers > count) workers = count;
     if (workers > CLI_COUNT_MAX) workers = CLI_COUNT_MAX;
-    if (is_cpu && b.cores < workers) b.cores = (int)workers;
-    if (!is_cpu) b.cores = 1;
     b.workers = (int)workers;
+    if (b.cores < b.workers) b.cores = b.workers;
     code = lock_folder(args, &jobs[0], &lock);
     if (code != 0) return code;
 

@@ -129,6 +129,16 @@ int cli_info(cli_args *args)
     json_t *const devices = json_array();
     json_array_append_new(devices, describe("cpu"));
     json_array_append_new(devices, describe("cuda"));
+    for (int i = 1;; i++) { /* and all others */
+        char name[16];
+        snprintf(name, sizeof name, "cuda:%d", i);
+        json_t *const device = describe(name);
+        const int is_there = json_is_true(json_object_get(device, "usable"));
+        if (is_there) json_object_set_new(device, "name", json_string(name));
+        if (is_there) json_array_append(devices, device);
+        json_decref(device);
+        if (!is_there) break;
+    }
     json_t *const out = json_pack(
         "{s:s, s:s, s:O}", "version", ewc_version(), "compiler", compiler, "devices", devices);
     if (args->json) {

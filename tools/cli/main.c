@@ -30,12 +30,12 @@ static const char *const bench_keys[] = {
 static const char *const train_usual[] = {"preset", "seed", "device", "out", "tasks", "scenario",
     "hidden", "method", "lambda", "lr", "epochs", NULL};
 static const char *const compare_usual[] = {
-    "preset", "seed", "device", "tasks", "scenario", "hidden", "lambda", "lr", "epochs", NULL};
+    "preset", "seed", "tasks", "scenario", "hidden", "lambda", "lr", "epochs", NULL};
 static const char *const sweep_usual[] = {
-    "preset", "seed", "device", "tasks", "scenario", "validation", "method", "epochs", NULL};
+    "preset", "seed", "tasks", "scenario", "validation", "method", "epochs", NULL};
 static const char *const info_usual[] = {
     "network", "preset", "device", "hidden", "method", "batch", NULL};
-static const char *const paper_usual[] = {"seed", "device", "lambda", "epochs", NULL};
+static const char *const paper_usual[] = {"seed", "lambda", "epochs", NULL};
 
 #define CONFIG                                                                                     \
     {                                                                                              \
@@ -47,7 +47,14 @@ static const char *const paper_usual[] = {"seed", "device", "lambda", "epochs", 
     }
 #define JOBS                                                                                       \
     {                                                                                              \
-        "jobs", EWC_OPTION_TEXT, "N", "runs at a time (default one for each core; 1 on a GPU)"     \
+        "jobs", EWC_OPTION_TEXT, "N",                                                              \
+            "runs at a time (default one for each core of a CPU, one on each GPU)"                 \
+    }
+#define DEVICES                                                                                    \
+    {                                                                                              \
+        "device", EWC_OPTION_TEXT, "LIST",                                                         \
+            "auto, cpu, cuda or cuda:N; or several, such as cuda:0,cuda:1, which share the runs "  \
+            "(default auto)"                                                                       \
     }
 #define OUT                                                                                        \
     {                                                                                              \
@@ -66,15 +73,15 @@ static const cli_flag train_flags[] = {
 static const cli_flag compare_flags[] = {
     {"methods", EWC_OPTION_TEXT, "LIST",
         "methods, each with a strength of its own if you like (default sgd,l2,ewc)"},
-    SEEDS, JOBS, OUT, CONFIG, END};
-static const cli_flag sweep_flags[] = {SEEDS, JOBS, OUT, CONFIG, END};
+    SEEDS, JOBS, DEVICES, OUT, CONFIG, END};
+static const cli_flag sweep_flags[] = {SEEDS, JOBS, DEVICES, OUT, CONFIG, END};
 static const cli_flag paper_flags[] = {
     {"fast", EWC_OPTION_FLAG, "", "minutes instead of hours, with the same shape of the result"},
     {"seeds", EWC_OPTION_TEXT, "N", "2a, 2c: so many seeds, from --seed on (default 3; fast 1)"},
     {"trials", EWC_OPTION_TEXT, "N", "2b: of the random search (default 10; fast 3; the paper 50)"},
     {"widest", EWC_OPTION_TEXT, "N",
         "2b: the search goes from 400 to N units a layer (default 2000; fast from 100 to 400)"},
-    JOBS,
+    JOBS, DEVICES,
     {"out", EWC_OPTION_TEXT, "FOLDER",
         "folder for figure and runs; what is finished there is not done again (default "
         "runs/paper-FIGURE)"},

@@ -68,7 +68,7 @@ static int default_axis(axis *a, const ewc_run_options *options)
 
 static int parse_axes(grid *g, const cli_args *args)
 {
-    static const char *const fixed[] = {"seed", "out", "preset"};
+    static const char *const fixed[] = {"seed", "out", "preset", "device"};
     enum { FIXED = sizeof fixed / sizeof fixed[0] };
     int code = 0;
     g->rows = 1;
