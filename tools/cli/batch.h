@@ -30,11 +30,12 @@ int cli_job_set_folder(cli_job *job, const char *out, const char *name);
 
 /* Runs all jobs. A job whose folder, options.out, holds the finished result of the same options is
  * not done again; an interrupted run of the same options is gone on with; what another one left
- * there is put aside as FOLDER.old. The folder in
- * which theirs are is locked meanwhile, and must be the same for all. A run that diverges
- * (EWC_ERR_UNSTABLE, EWC_ERR_NONFINITE) does not stop the others; any other failure does, once
- * those under way are finished. --jobs N of `args` sets how many go on at a time. Returns the exit
- * code: 0, or that of the first failure, which has had its line on stderr. */
+ * there is put aside as FOLDER.old. The folder in which theirs are is locked meanwhile, and must be
+ * the same for all. A run that diverges (EWC_ERR_UNSTABLE, EWC_ERR_NONFINITE) does not stop the
+ * others; any other failure does, once those under way are finished. --jobs N of `args` sets how
+ * many go on at a time, and --device (else the jobs' option) on which devices, names with commas
+ * between. Returns the exit code: 0, or that of the first failure, which has had its line on
+ * stderr. */
 int cli_batch_run(cli_args *args, cli_job *jobs, int count);
 void cli_batch_free(cli_job *jobs, int count);
 
