@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* What the launchers of kernels/kernels.h refuse, which the backend never asks of them. */
+/* What the launchers of kernels/kernels.h refuse, which the backend never asks of them; and what
+ * small device functions promise. */
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #ifdef EWC_TEST_EMULATION
 
+#define EWC_EMULATION /* what a kernel computes, called from here */
 #include "emulation/emulation.h"
+#include "kernels/divide.h"
 #include "kernels/kernels.h"
+#include "kernels/planes.h"
 #include "kernels/tuned.h"
 
 #define EXPECT_REFUSED(call) EXPECT_EQ(cudaErrorInvalidValue, call)
@@ -430,6 +435,51 @@ TEST(EmulatedLaunchers, AddAllElementsOfTheParts)
     EXPECT_EQ(std::vector<float>((size_t)n), got);
     for (void *p : {f, planes, parts})
         cudaFree(p);
+}
+
+/* Where the quotient of a product could be one too small or too large: at multiples and before. */
+TEST(EmulatedDevice, DividesByAProductExactly)
+{
+    constexpr int64_t largest = INT32_MAX;
+    std::vector<int64_t> divisors = {3037, 46341, 65535, 65537, 1000003, largest / 2, largest - 1};
+    for (int64_t divisor = 1; divisor <= 1000; divisor++)
+        divisors.push_back(divisor);
+    for (int bit = 1; bit < 31; bit++)
+        for (const int64_t by : {-1, 0, 1})
+            divisors.push_back((int64_t(1) << bit) + by);
+    divisors.push_back(largest);
+    for (const int64_t divisor : divisors) {
+        const uint64_t inverse = ewck_inverse(divisor);
+        const int64_t last = largest / divisor;
+        for (const int64_t times : {int64_t(0), int64_t(1), int64_t(2), last / 3, last / 2, last})
+            for (const int64_t n : {times * divisor - 1, times * divisor, times * divisor + 1,
+                     times * divisor + divisor - 1})
+                if (n >= 0 && n <= largest) {
+                    ASSERT_EQ(n / divisor, ewck_divide((int32_t)n, inverse))
+                        << n << " / " << divisor;
+                }
+    }
+    EXPECT_EQ(0, ewck_divide_up(0, 5));
+    EXPECT_EQ(1, ewck_divide_up(5, 5));
+    EXPECT_EQ(2, ewck_divide_up(6, 5));
+}
+
+/* Within 2^-17, whether as words or as pairs of each plane. */
+TEST(EmulatedDevice, KeepsAFloatAsTwoPlanes)
+{
+    for (int exponent = -90; exponent <= 90; exponent += 3)
+        for (int k = 0; k < 2000; k++) {
+            const float a = std::ldexp(1.0f + (float)k / 2000.0f, exponent), b = -0.3f * a;
+            const uint32_t word = word_of(a), other = word_of(b);
+            ASSERT_LE(std::fabs((double)word_value(word) - a), std::ldexp(std::fabs(a), -17)) << a;
+            const PlanePair pair = split_pair(a, b), back = pair_of_words(word, other);
+            ASSERT_EQ(pair.high, back.high) << a;
+            ASSERT_EQ(pair.low, back.low) << a;
+            ASSERT_EQ(word_value(word), first_of(pair.high) + first_of(pair.low)) << a;
+            ASSERT_EQ(word_value(other), second_of(pair.high) + second_of(pair.low)) << b;
+        }
+    EXPECT_EQ(1.0f, relu_slope(word_of(1e-30f) >> 16));
+    EXPECT_EQ(0.0f, relu_slope(word_of(0.0f) >> 16));
 }
 
 #else
