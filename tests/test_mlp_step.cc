@@ -313,10 +313,12 @@ void ExpectInfinityIsFlagged(ewc_backend *be)
 {
     const Shape shape = {20, {12}, 4, EWC_ACTIVATION_TANH};
     const int64_t weights = 20 * 12, below = weights + 12, n = below + 12 * 4 + 4;
-    for (const int64_t parameter : {int64_t(7), below - 1, below + 3, n - 2}) {
+    for (const int64_t parameter : {int64_t(4), int64_t(5), int64_t(6), int64_t(7), /* of a pack */
+             below - 1, below + 3, n - 2}) {
         SCOPED_TRACE(parameter);
         Case c = {shape, 19, RuleOf(reference::kAdam, reference::kExplicit)};
         c.infinite = parameter;
+        c.aligned = parameter < 8;
         ExpectStepIsRight(be, c);
     }
 }

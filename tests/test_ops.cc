@@ -1750,15 +1750,17 @@ StepData RandomStepData(Rng &rng, int64_t n)
         rng.Uniforms(n, -1, 1), rng.Uniforms(n, 0, 2), rng.Uniforms(n, -1, 1), 0};
 }
 
-/* Step t of the rule on a backend; buffers that the rule does not use are not given. */
-StepData RunStep(ewc_backend *be, const StepData &in, const ewck_rule &rule, float lr, int t)
+/* Step t of the rule on a backend; buffers that the rule does not use are not given. Where all of
+ * them are aligned, kernels take several weights at a time. */
+StepData RunStep(ewc_backend *be, const StepData &in, const ewck_rule &rule, float lr, int t,
+    bool aligned = false)
 {
     const bool adam = rule.kind != EWCK_OPTIMIZER_SGD;
     const ewck_step block = {0, (uint64_t)t - 1, 0, 0, 0, 0, lr,
         (float)((double)lr / (1.0 - std::pow((double)rule.beta1, t))),
         (float)(1.0 / std::sqrt(1.0 - std::pow((double)rule.beta2, t)))};
-    Buffer<float> theta(be, in.theta), m(be, in.m), v(be, in.v), g(be, in.g), s(be, in.s),
-        mu(be, in.mu);
+    Buffer<float> theta(be, in.theta, aligned), m(be, in.m, aligned), v(be, in.v, aligned),
+        g(be, in.g, aligned), s(be, in.s, aligned), mu(be, in.mu, aligned);
     Buffer<int32_t> flag(be, 1, in.flag);
     StepBlock step(be, block);
     EXPECT_OK(be->ops->optimizer_step(be, theta, adam || rule.momentum > 0.0f ? m.get() : nullptr,
@@ -1802,11 +1804,13 @@ TEST_P(Ops, OptimizerStepMatchesFloat64AndTheCpu)
     Rng rng(19);
     const float lr = 0.05f;
     const int t = 7;
+    bool aligned = false; /* in turns: there is an odd number of rules */
     for (const int64_t n : kSizes)
         for (const float decay : {0.0f, 0.01f})
             for (const ewck_rule &rule : AllRules(decay)) {
                 if (n > 10000 && decay == 0.0f) continue; /* enough of them */
-                SCOPED_TRACE(testing::Message() << "n " << n << ", " << NameOf(rule));
+                SCOPED_TRACE(testing::Message()
+                             << "n " << n << ", " << NameOf(rule) << ", aligned " << !aligned);
                 const StepData in = RandomStepData(rng, n);
                 const reference::Rule want_rule = {rule.kind, rule.penalty, rule.nesterov != 0, lr,
                     rule.momentum, rule.beta1, rule.beta2, rule.epsilon, decay, rule.lambda};
@@ -1818,7 +1822,8 @@ TEST_P(Ops, OptimizerStepMatchesFloat64AndTheCpu)
                     As<double>(in.mu), want_rule);
                 reference::Step(theta32, moments32, in.g, in.s, in.mu, want_rule);
 
-                const StepData got = RunStep(be, in, rule, lr, t);
+                aligned = !aligned;
+                const StepData got = RunStep(be, in, rule, lr, t, aligned);
                 const StepData other = RunStep(cpu, in, rule, lr, t);
                 ExpectBits("theta, as on the CPU", got.theta, other.theta);
                 ExpectBits("m, as on the CPU", got.m, other.m);
@@ -2048,6 +2053,15 @@ TEST_P(Ops, OptimizerStepFlagsWhatIsNotFinite)
                 in.flag = 1;
                 EXPECT_EQ(1, RunStep(be, in, rule, 0.1f, 1).flag) << "a raised flag stays";
             }
+    for (int kind = 0; kind < 3; kind++)
+        for (size_t at = 0; at < 9; at++) { /* each of those that are stepped together */
+            const std::vector<float> zeros(9), ones(9, 1.0f);
+            StepData in = {ones, zeros, zeros, ones, zeros, zeros, 0};
+            in.g[at] = kInf;
+            const ewck_rule rule = {kind, EWCK_PENALTY_NONE, 0, 0, 0.9f, 0.999f, 1e-8f, 0.0f, 0.0f};
+            EXPECT_EQ(1, RunStep(be, in, rule, 0.1f, 1, true).flag)
+                << "kind " << kind << ", g[" << at << "]";
+        }
     for (int kind = 0; kind < 3; kind++) { /* the largest finite number is one, theta or v */
         const std::vector<float> zero = {0.0f}, largest = {FLT_MAX};
         const ewck_rule rule = {kind, EWCK_PENALTY_NONE, 0, 0, 0.9f, 1.0f, 1e-8f, 0.0f, 0.0f};
