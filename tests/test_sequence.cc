@@ -965,6 +965,27 @@ TEST_F(SequenceFiles, WhatARunLeaves)
     ewc_backend_free(be);
 }
 
+/* Of a set whose classes are called by other numbers than their places, a number is a name. */
+TEST_F(SequenceFiles, ANumberIsANameFirst)
+{
+    std::string rows = "a,b,label\n";
+    for (int i = 0; i < 12; i++)
+        rows += std::to_string(i) + ",1," + std::to_string(1 + i % 3 * 2) + "\n";
+    WriteFile(folder / "odd.csv", rows);
+    ewc_run *run = nullptr;
+    const ewc_run_options o =
+        Options({{"sequence", File(R"({"tasks": [{"data": "odd.csv", "classes": [1, 5]},
+                           {"data": "odd.csv", "classes": ["3", 0]}]})")}});
+    ASSERT_OK(ewc_run_create(&run, &o, nullptr));
+    char *text = nullptr;
+    EXPECT_OK(ewc_run_sequence_json(run, &text));
+    const std::string tasks = text ? text : "";
+    free(text);
+    for (const char *classes : {R"("classes": ["1", "5"])", R"("classes": ["3", "1"])"})
+        EXPECT_NE(std::string::npos, tasks.find(classes)) << tasks;
+    ewc_run_free(run);
+}
+
 TEST_F(SequenceFiles, BadFilesAreNamed)
 {
     WriteFile(folder / "words.csv",
