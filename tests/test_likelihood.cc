@@ -985,6 +985,7 @@ TEST_P(Likelihood, FisherTakesTheCallersSeeds)
     ASSERT_OK(ewc_fisher_read(fisher.get(), got.data(), parameters));
     ExpectRelative("own", got, naive, 2e-5, 1e-6);
     ASSERT_OK(ewc_fisher_add_seeds(fisher.get(), nullptr, nullptr, 0, 1, 1.0));
+    ASSERT_OK(ewc_fisher_add_seeds(fisher.get(), nullptr, nullptr, 0, 65536, 1.0));
     const auto refuses = [&](const char *part, int64_t n, int64_t repeats, double weight) {
         EXPECT_FAILS(EWC_ERR_ARGUMENT, part,
             ewc_fisher_add_seeds(fisher.get(), own.data(), x.data(), n, repeats, weight));
