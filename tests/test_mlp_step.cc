@@ -346,7 +346,9 @@ TEST_P(MlpStep, IsTheOracles)
         {{1040, {20}, 5, EWC_ACTIVATION_TANH}, 17, sgd},                 /* deep */
         {{24, {20}, 6, EWC_ACTIVATION_TANH}, 90, sgd, 0, 0, 3, 1, 2, 3}, /* not gathered ahead */
         {{24, {36}, 6, EWC_ACTIVATION_TANH}, 150, adam, 0, 0, 3, 1, 4},  /* in several chunks */
-        {{16, {1060, 8}, 3, EWC_ACTIVATION_TANH}, 45, sgd},              /* wide tiles */
+        {{16, {1060}, 3, EWC_ACTIVATION_TANH}, 9, sgd}, /* a deep head, longer than its threads */
+        {{16, {1057}, 3, EWC_ACTIVATION_GELU}, 9, sgd},
+        {{16, {1060, 8}, 3, EWC_ACTIVATION_TANH}, 45, sgd},                   /* wide tiles */
         {{18, {1057, 9}, 3, EWC_ACTIVATION_TANH}, 45, sgd, 0, 0, 0, 1, 1, 1}, /* and ragged ones */
         {{64, {48, 20}, 10, EWC_ACTIVATION_RELU}, 33, adam, 0, 0, 0, 1, 1, 2, true},
         {{35, {33, 7}, 3, EWC_ACTIVATION_GELU}, 31, nesterov, 0, 0, 0, 4, 1, 1, true},
@@ -384,6 +386,7 @@ TEST_P(ResidentSteps, AreTheOracles)
         {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 5, 12, 0, 1, 1, 2},
         {{16, {24}, 20, EWC_ACTIVATION_TANH}, 17, adam, 8, 4, 0, 1, 1, 1, false, true},
         {{340, {20}, 5, EWC_ACTIVATION_TANH}, 17, sgd, 0, 0, 0, 1, 1, 2}, /* parts of values */
+        {{16, {260}, 3, EWC_ACTIVATION_TANH}, 9, sgd},                    /* a deep head */
     };
     for (const Case &c : cases) {
         SCOPED_TRACE(testing::Message() << c.shape.inputs << " inputs, " << c.shape.hidden.size()
