@@ -177,7 +177,7 @@ TEST_F(Resume, FromEveryEventOfEveryMethod)
         {{"method", "agem"}, {"memory", "20"}, {"kind", "split"}, {"scenario", "task"}},
         {{"method", "er"}, {"memory", "20"}, {"kind", "split"}, {"scenario", "class"},
             {"class-weights", "balanced"}, {"validation", "5"}},
-        {{"method", "dropout"}, {"validation", "10"}, {"patience", "1"}, {"validate-every", "2"}},
+        {{"method", "dropout"}, {"validation", "10"}, {"patience", "2"}, {"validate-every", "1"}},
         {{"method", "er"}, {"augment", "flip+crop"}, {"memory", "20"}, {"mean", "0.1"}},
         {{"method", "ewc"}, {"augment", "crop"}, {"crop-padding", "1"}, {"epochs", "1"},
             {"channel-means", "0.3"}, {"channel-stds", "0.2"}},
