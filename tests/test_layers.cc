@@ -171,6 +171,12 @@ const Case kCases[] = {
         {1, 2, 7, 7}},
     {R"([{"type":"activation","activation":"tanh"},{"type":"dropout","p":0.1}])", {1, 2, 3, 3}, 3},
     {R"([])", {1, 2, 2, 2}, 3},
+
+    /* Words by two embeddings: the second is not the first of the weights. */
+    {R"([{"type":"residual","layers":[{"type":"embedding","vocabulary":4,"width":3},
+           {"type":"linear","units":3,"activation":"tanh"}],
+          "shortcut":[{"type":"embedding","vocabulary":4,"width":3}]}])",
+        {1, 1, 1, 5}, 3, 4},
 };
 
 std::string TextOf(const std::string &layers)

@@ -164,6 +164,22 @@ TEST_F(NetworkRun, ACheckpointSaysItsNetwork)
     EXPECT_OK(ewc_checkpoint_load(path.c_str(), spaced.get(), nullptr));
 }
 
+TEST_F(NetworkRun, FromNoTaskToAllAreTrained)
+{
+    const int64_t count = ewc_tasks_count(tasks.get());
+    const auto save = [&](int64_t trained) {
+        return ewc_checkpoint_save_tasks(path.c_str(), model.get(), nullptr, tasks.get(), trained);
+    };
+    for (const int64_t trained : {int64_t(0), count}) {
+        ASSERT_OK(save(trained));
+        ewc_checkpoint_info info;
+        ASSERT_OK(ewc_checkpoint_describe(path.c_str(), &info, sizeof info));
+        EXPECT_EQ(trained, info.trained);
+    }
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "trained=-1, expected 0..", save(-1));
+    EXPECT_FAILS(EWC_ERR_ARGUMENT, "expected 0..", save(count + 1));
+}
+
 TEST_F(NetworkRun, APredictorNeedsTheCheckpointAlone)
 {
     Save();
