@@ -134,9 +134,8 @@ done:
     return status;
 }
 
-ewc_status ewc_consolidation_fold(ewc_consolidation *state, ewc_fisher *fisher)
+ewc_status ewci_consolidation_fold(ewc_consolidation *state, ewc_fisher *fisher)
 {
-    EWCI_ENTER(state, fisher);
     if (fisher->model != state->model)
         return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_fold: the Fisher of another model");
     ewc_model *const model = state->model;
@@ -152,7 +151,6 @@ ewc_status ewc_consolidation_fold(ewc_consolidation *state, ewc_fisher *fisher)
                 model->segments[i].name, checked[i].max, state->info.max);
             goto done;
         }
-    EWCI_TRY(check_weights(state));
     double r = state->info.r; /* online: the anchor moves, so what was r is gone with the old one */
     if (state->options.policy == EWC_POLICY_ONLINE) r = 0.0;
     for (int64_t i = 0, end; i < model->segment_count; i = end) {
@@ -174,6 +172,13 @@ ewc_status ewc_consolidation_fold(ewc_consolidation *state, ewc_fisher *fisher)
 done:
     free(checked);
     return status;
+}
+
+ewc_status ewc_consolidation_fold(ewc_consolidation *state, ewc_fisher *fisher)
+{
+    EWCI_ENTER(state, fisher);
+    const ewc_status status = check_weights(state);
+    return status == EWC_OK ? ewci_consolidation_fold(state, fisher) : status;
 }
 
 ewc_status ewci_consolidation_sum(const ewc_consolidation *state, double *sum)

@@ -23,6 +23,10 @@ struct ewc_consolidation {
 ewc_status ewci_consolidation_check(
     const char *function, const ewc_consolidation *state, const ewc_model *model);
 
+/* ewc_consolidation_fold at weights that are known to be finite, as after training: one download
+ * less to wait for. */
+ewc_status ewci_consolidation_fold(ewc_consolidation *state, ewc_fisher *fisher);
+
 /* 1 if the state adds anything to a step: lambda > 0 and a task has been folded. */
 int ewci_consolidation_acts(const ewc_consolidation *state);
 

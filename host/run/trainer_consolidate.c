@@ -54,7 +54,7 @@ static ewc_status fold_task(ewc_trainer *trainer, int64_t t)
     if (factor != 1.0)
         EWCI_TRY(be->ops->scale(
             be, ewci_fisher_rewrite(trainer->fisher), (float)factor, trainer->model->count));
-    EWCI_TRY(ewc_consolidation_fold(trainer->state, trainer->fisher));
+    EWCI_TRY(ewci_consolidation_fold(trainer->state, trainer->fisher));
     event.state = &trainer->state->info;
     event.tasks = event.state->tasks;
     event.safe_lambda = ewc_optimizer_safe_lambda(
