@@ -250,6 +250,25 @@ TEST_F(Continue, AKindByASequence)
         nullptr, 1);
 }
 
+/* One target, and so one output of a network of layers. */
+TEST_F(Continue, OneOutput)
+{
+    std::string rows = "a,b,y\n";
+    for (int i = 0; i < 40; i++)
+        rows += std::to_string(i % 7) + "," + std::to_string(i % 3) + "," + std::to_string(i % 5) +
+                "\n";
+    fs::create_directory(folder / "set");
+    for (const char *file : {"set/train.csv", "set/test.csv"})
+        WriteFile(folder / file, rows);
+    WriteFile(folder / "net.json", R"({"layers": [{"type": "linear", "units": 4}]})");
+    const auto train = [&](const char *tasks) {
+        return Train({{"dataset", "mnist"}, {"data-dir", ""}, {"data", folder / "set"},
+            {"target-columns", "y"}, {"likelihood", "gaussian"}, {"hidden", "400,400"},
+            {"network", folder / "net.json"}, {"tasks", tasks}});
+    };
+    ExpectSame(train("3"), Added(train("2"), nullptr, 1));
+}
+
 /* Stopped where it takes over, or later, and resumed. */
 TEST_F(Continue, StoppedAndResumed)
 {
