@@ -345,8 +345,8 @@ static void write_places(const gradient_job *job, const part *p, const room *r)
         }
     for (int64_t i = 0; job->cut.unfolds && i < place - r->place; i++)
         r->row[i] = i * p->columns.vectors * LANES;
-    for (int64_t i = 0; i < 2 * job->cut.pairs;
-         i++) { /* the last one again, where there are more */
+    for (int64_t i = 0; i < 2 * job->cut.pairs; i++) {
+        /* The last one again, where there are more. */
         const int64_t k = min_i64(i, p->columns.segments * p->columns.vectors - 1);
         r->offset[i] =
             k % p->columns.vectors * LANES +

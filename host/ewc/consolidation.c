@@ -117,20 +117,24 @@ ewc_status ewc_consolidation_exclude(ewc_consolidation *state, const char *name)
     return ewci_fail(EWC_ERR_ARGUMENT, "ewc_consolidation_exclude: no segment \"%s\"", name);
 }
 
+/* ewci_consolidation_sum, on the host. */
+static ewc_status read_sum(const ewc_consolidation *state, double *sum)
+{
+    ewc_backend *const be = state->model->be;
+    const ewc_status status = ewci_consolidation_sum(state, state->sum);
+    return status == EWC_OK ? be->ops->download(be, sum, state->sum, sizeof *sum) : status;
+}
+
 /* Where a weight is not finite, neither is the sum, whatever S is. */
 static ewc_status check_weights(const ewc_consolidation *state)
 {
-    ewc_backend *const be = state->model->be;
     double sum;
-    ewc_status status;
-    EWCI_TRY(ewci_consolidation_sum(state, state->sum));
-    EWCI_TRY(be->ops->download(be, &sum, state->sum, sizeof sum));
-    if (!isfinite(sum)) {
+    ewc_status status = read_sum(state, &sum);
+    if (status == EWC_OK && !isfinite(sum)) {
         const char *const name = ewci_model_find_bad(state->model, state->model->theta);
         status = ewci_fail(EWC_ERR_NONFINITE, "ewc_consolidation_fold: a weight%s%s is not finite",
             name ? " of " : "", name ? name : "");
     }
-done:
     return status;
 }
 
@@ -197,13 +201,9 @@ ewc_status ewc_consolidation_value(ewc_consolidation *state, double *value)
     EWCI_ENTER(state, value);
     *value = 0.0;
     if (!ewci_consolidation_acts(state)) return EWC_OK;
-    ewc_backend *const be = state->model->be;
     double sum;
-    ewc_status status;
-    EWCI_TRY(ewci_consolidation_sum(state, state->sum));
-    EWCI_TRY(be->ops->download(be, &sum, state->sum, sizeof sum));
-    *value = ewci_consolidation_penalty(state, sum);
-done:
+    const ewc_status status = read_sum(state, &sum);
+    if (status == EWC_OK) *value = ewci_consolidation_penalty(state, sum);
     return status;
 }
 

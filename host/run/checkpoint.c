@@ -355,7 +355,7 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     EWCI_ENTER(path, model);
     ewc_status status = EWC_OK;
     char *file = NULL;
-    float *data = NULL; /* (PARTS, count) */
+    float *data = NULL; /* (PARTS, count), or weights alone: neither file nor caller has a state */
     place *places = NULL;
     json_t *root = NULL;
     size_t bytes = 0, begin = 0;
@@ -374,7 +374,8 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     EWCI_TRY(check_header(path, root, model, bytes, &places, &parts));
     EWCI_TRY(ewci_checkpoint_check(path, root, model, tensors, bytes));
 
-    data = ewci_calloc((size_t)count * PARTS, sizeof *data);
+    const int kept = state != NULL ? PARTS : parts;
+    data = ewci_calloc((size_t)count * (size_t)kept, sizeof *data);
     if (data == NULL) {
         status = ewci_fail(EWC_ERR_MEMORY, "%s: out of memory", path);
         goto done;
@@ -385,7 +386,7 @@ ewc_status ewc_checkpoint_load(const char *path, ewc_model *model, ewc_consolida
     EWCI_TRY(check_values(path, data, count, parts));
     if (parts > 1)
         EWCI_TRY(ewci_checkpoint_folded(path, root, &r, &tasks));
-    else /* no EWC state: an empty one; the weights stand in for mu */
+    else if (state != NULL) /* no EWC state: an empty one; the weights stand in for mu */
         memcpy(data + 2 * count, data, (size_t)count * sizeof *data);
 
     EWCI_TRY(ewc_model_write(model, data, count));
