@@ -25,7 +25,7 @@ static json_t *describe(const char *device)
     if (status != EWC_OK)
         return json_pack(
             "{s:s, s:b, s:s}", "name", device, "usable", 0, "reason", cli_last_error());
-    return json_pack("{s:s, s:b, s:s, s:s, s:i, s:I, s:I}", "name", info.name, "usable", 1,
+    return json_pack("{s:s, s:b, s:s, s:s, s:i, s:I, s:I}", "name", device, "usable", 1,
         "description", info.description, "precision", info.precision, "threads", info.threads,
         "memory_total", (json_int_t)info.memory_total, "memory_free", (json_int_t)info.memory_free);
 }
@@ -134,7 +134,6 @@ int cli_info(cli_args *args)
         snprintf(name, sizeof name, "cuda:%d", i);
         json_t *const device = describe(name);
         const int is_there = json_is_true(json_object_get(device, "usable"));
-        if (is_there) json_object_set_new(device, "name", json_string(name));
         if (is_there) json_array_append(devices, device);
         json_decref(device);
         if (!is_there) break;
