@@ -2,6 +2,7 @@
 /* The options of a run, each by itself: text, JSON and presets, all driven by EWC_RUN_OPTIONS. */
 #include "options.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,27 @@ static const ewci_option_row rows[] = {
 #undef ROW
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
+
+/* What follows from the table, found once. */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static ewc_run_options table_defaults; /* each option's default */
+static int order[ROWS];                /* of the rows as they are described */
+
+/* Rows appended to the table belong to groups further up: a group's rows come with its first. */
+static void read_table(void)
+{
+    int count = 0;
+    for (int first = 0; first < ROWS; first++) {
+        int is_new = 1; /* no row before is of this group */
+        for (int k = 0; is_new && k < first; k++)
+            is_new = strcmp(rows[k].group, rows[first].group) != 0;
+        for (int k = first; is_new && k < ROWS; k++)
+            if (strcmp(rows[k].group, rows[first].group) == 0) order[count++] = k;
+    }
+    table_defaults.struct_size = sizeof table_defaults;
+    for (int i = 0; i < ROWS; i++) /* none fails: a test sets each once more */
+        (void)ewci_option_set(&table_defaults, &rows[i], rows[i].initial);
+}
 
 /* A preset is what it changes. */
 static const struct preset {
@@ -153,23 +175,11 @@ int ewc_options_count(void)
     return ROWS;
 }
 
-/* Rows appended to the table belong to groups further up: a group's rows come with its first. */
-static const ewci_option_row *row_in_order(int i)
-{
-    for (int first = 0; first < ROWS; first++) {
-        int is_new = 1;                                /* no row before is of this group */
-        for (int k = first - 1; is_new && k >= 0; k--) /* most often the row before is */
-            is_new = strcmp(rows[k].group, rows[first].group) != 0;
-        for (int k = first; is_new && k < ROWS; k++)
-            if (strcmp(rows[k].group, rows[first].group) == 0 && i-- == 0) return &rows[k];
-    }
-    return NULL;
-}
-
 int ewc_options_describe(int i, ewc_option_info *out, size_t size)
 {
-    const ewci_option_row *const row = i >= 0 ? row_in_order(i) : NULL;
-    if (row == NULL || out == NULL) return 0;
+    if (i < 0 || i >= ROWS || out == NULL) return 0;
+    (void)pthread_once(&once, read_table);
+    const ewci_option_row *const row = &rows[order[i]];
     ewc_option_info info = {"", row->type, row->initial, row->limits, row->group, row->help};
     ewci_option_key(info.key, row->field);
     return ewci_copy_out("ewc_option_info", out, size, &info, "ewc_options_describe") == EWC_OK;
@@ -179,10 +189,8 @@ int ewc_options_describe(int i, ewc_option_info *out, size_t size)
 
 static void set_defaults(ewc_run_options *options)
 {
-    memset(options, 0, sizeof *options);
-    options->struct_size = sizeof *options;
-    for (int i = 0; i < ROWS; i++)
-        (void)ewci_option_set(options, &rows[i], rows[i].initial); /* a test sets each once more */
+    (void)pthread_once(&once, read_table);
+    *options = table_defaults;
 }
 
 ewc_status ewci_options_import(
