@@ -509,6 +509,7 @@ TEST_P(LayerOps, ConvBackwardWeightOfEveryGeometry)
             for (const int mode : {EWCK_MODE_SQUARE, turn % 2   ? EWCK_MODE_OVERWRITE
                                                      : turn % 4 ? EWCK_MODE_ACCUMULATE
                                                                 : EWCK_MODE_MAGNITUDE}) {
+                if (kRacesOnly && turn / 4 % 2 == (mode == EWCK_MODE_SQUARE)) continue;
                 const int64_t repeats = mode == EWCK_MODE_SQUARE ? 1 + turn % 3 : 1;
                 CheckConvBackwardWeight(
                     be, c, repeats, 1 + turn / 3 % 3, mode, turn % 2 == 0, true);
@@ -524,9 +525,11 @@ TEST_P(LayerOps, ConvBackwardWeightMatchesFloat64)
     for (const Products &products : AllProducts()) {
         Use(products);
         for (const ewck_conv &c : LargerGeometries())
-            for (int mode = 0; mode < EWCK_MODES; mode++)
+            for (int mode = 0; mode < EWCK_MODES; mode++) {
+                if (kRacesOnly && mode != EWCK_MODE_SQUARE) continue; /* the same parts */
                 CheckConvBackwardWeight(
                     be, c, mode == EWCK_MODE_SQUARE ? 2 : 1, 3, mode, mode > 0, false);
+            }
     }
 }
 

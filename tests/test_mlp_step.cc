@@ -694,6 +694,7 @@ void ExpectStepsPerLaunchDoNotMatter(ewc_backend *be, Plan plan)
 
 TEST_P(MlpStep, StepsPerLaunchDoNotMatter)
 {
+    SKIP_UNDER_SANITIZERS();
     ExpectStepsPerLaunchDoNotMatter(be, ManySteps());
 }
 

@@ -447,6 +447,9 @@ TEST_P(Trainer, FollowsTheOracleInEveryScenario)
 {
     for (const ewc_scenario scenario : {EWC_SCENARIO_TASK, EWC_SCENARIO_DOMAIN, EWC_SCENARIO_CLASS})
         for (const ewc_task_kind kind : {EWC_TASKS_PERMUTED, EWC_TASKS_SPLIT, EWC_TASKS_ROTATED}) {
+            /* Other windows on the logits are other numbers. */
+            const bool is_first = scenario == EWC_SCENARIO_CLASS;
+            if (IsLeftOut(is_first ? Brings::kKernels : Brings::kNumbers, GetParam())) continue;
             SCOPED_TRACE(testing::Message() << "scenario " << scenario << ", kind " << kind);
             Plan plan;
             plan.tasks = TaskOptions(kind, scenario, 2);
@@ -471,6 +474,7 @@ void Augmented(Plan &plan, ewc_augment augment)
 /* A network that knows the images as they are is asked for those, test rows or held out. */
 TEST_P(Trainer, EvaluatesImagesAsTheyAre)
 {
+    SKIP_UNDER_SANITIZERS();
     for (const int64_t patience : {0, 1}) {
         Log plain_log, log;
         Plan plan;
@@ -2070,6 +2074,7 @@ TEST_P(Trainer, PollsLookWithoutATrace)
         {EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN}, {EWC_TASKS_SPLIT, EWC_SCENARIO_TASK},
         {EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS}};
     for (const auto &[kind, scenario] : sequences) {
+        if (kRacesOnly && scenario != EWC_SCENARIO_CLASS) continue; /* the same looks */
         SCOPED_TRACE(testing::Message() << "kind " << kind << ", scenario " << scenario);
         Plan plan;
         plan.data.test = 80;
