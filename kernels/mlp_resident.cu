@@ -22,6 +22,7 @@
  * the others many rows and few columns, so that the gradients below have few. Multiples of 16. */
 static constexpr int kFirstOuts = 16, kFirstIns = 160, kOuts = 80, kIns = 16;
 static constexpr int kMaxSlots = 16;         /* tiles of a block */
+static constexpr int kPartsAtOnce = 5;       /* that a thread has under way from L2 */
 static constexpr int64_t kMostRows = 1024;   /* of a batch: more would not fit in any case */
 static constexpr size_t kStaticBytes = 4096; /* of shared memory, at most */
 
@@ -294,15 +295,22 @@ static __device__ __forceinline__ int64_t place_of_part(
 static __device__ __forceinline__ Pack<4> sum_of_parts(
     const Resident &r, const float *parts, int count, int row, int width, int column)
 {
-    const float *const from = parts + place_of_part(r, 0, row, width, column);
+    const float *next = parts + place_of_part(r, 0, row, width, column);
     const int64_t stride = padded(r.rows) * padded(width);
     Pack<4> sum = {};
-#pragma unroll 8
-    for (int part = 0; part < count; part++) {
-        const Pack<4> one = ewck_load_l2(reinterpret_cast<const Pack<4> *>(from + part * stride));
+    for (int left = count; left > 0; left -= kPartsAtOnce) {
+        Pack<4> some[kPartsAtOnce];
 #pragma unroll
-        for (int k = 0; k < 4; k++)
-            sum.at[k] += one.at[k];
+        for (int i = 0; i < kPartsAtOnce; i++) {
+            if (i < left) some[i] = ewck_load_l2(reinterpret_cast<const Pack<4> *>(next));
+            next += stride;
+        }
+#pragma unroll
+        for (int i = 0; i < kPartsAtOnce; i++)
+            if (i < left)
+#pragma unroll
+                for (int k = 0; k < 4; k++)
+                    sum.at[k] += some[i].at[k];
     }
     return sum;
 }
@@ -443,7 +451,8 @@ static __device__ __forceinline__ void put_gradients(
         delta, slot.outs, theta, slot.ins);
 }
 
-/* Steps the biases of its rows: the first tile of each row does. */
+/* Steps biases of its rows, which tiles side by side share, a warp's at a time: all have the same
+ * gradients. */
 static __device__ __forceinline__ bool step_biases(const Resident &r, const Slot &slot,
     const uint32_t *delta, const ewck_rule &rule, const ewck_step &step)
 {
@@ -451,8 +460,8 @@ static __device__ __forceinline__ bool step_biases(const Resident &r, const Slot
     const Rows16 place = {slot.outs};
     const int lane = (int)(threadIdx.x % kWarp);
     bool finite = true;
-    for (int row = (int)(threadIdx.x / kWarp); row < slot.outs; row += kWarps) {
-        if (slot.first_out + row >= layer.out) break;
+    for (int row = slot.across * kWarps + (int)(threadIdx.x / kWarp);
+         row < slot.outs && slot.first_out + row < layer.out; row += layer.across * kWarps) {
         Pack<1> g = {};
         for (int sample = lane; sample < r.rows; sample += kWarp)
             g.at[0] += word_value(delta[place.at(sample, row)]);
@@ -508,8 +517,7 @@ static __device__ __forceinline__ bool step_weights(const Resident &r, const Slo
                 store(r.buffers.theta, layer.weight + (int64_t)out * layer.in + in, state.theta);
         });
     }
-    if (slot.across == 0) finite &= step_biases(r, slot, delta, rule, step);
-    return finite;
+    return step_biases(r, slot, delta, rule, step) && finite;
 }
 
 /* ---- The head: a row at a time ---- */

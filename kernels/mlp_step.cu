@@ -654,16 +654,18 @@ static Net net_of(const ewck_mlp &given)
         net.labels[i] = pieces.take<int32_t>(rows);
     }
     net.loss = pieces.take<float>(rows);
-    for (int64_t i = 0; i <= last; i++) {
+    for (int64_t i = 0; i <= last; i++)
+        net.layers[i].at = given.host_layers[i];
+    for (int64_t i = 0; i < last; i++) {
         Layer &layer = net.layers[i];
-        layer.at = given.host_layers[i];
         const int64_t size = rows * padded(layer.at.out);
-        if (i < last) layer.y = pieces.take<uint32_t>(size);
-        if (i < last && ewck_activation_needs_z(layer.at.activation))
-            layer.z = pieces.take<float>(size);
+        layer.y = pieces.take<uint32_t>(size);
+        if (ewck_activation_needs_z(layer.at.activation)) layer.z = pieces.take<float>(size);
         layer.delta = pieces.take<uint32_t>(size);
     }
     if (given.resident) ewck_resident_pieces(net, pieces);
+    /* The last piece: its size is the window's. */
+    net.layers[last].delta = pieces.take<uint32_t>(rows * padded(net.layers[last].at.out));
     net.bytes = pieces.used;
     return net;
 }

@@ -344,7 +344,8 @@ struct Layer {
 };
 
 /* What a step works on. What stands in the padding of columns is 0 from the beginning and stays so:
- * the places of all but the last gradients are the same for every window of the head. */
+ * the places of all but the last gradients, the grid barrier's word among them, are the same for
+ * every window of the head. */
 struct Net {
     ewck_mlp given;
     Layer layers[kMaxLayers];

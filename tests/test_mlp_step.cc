@@ -577,14 +577,19 @@ TEST_P(ResidentSteps, SequencesAreThoseOfThePlainPath)
         ewc_task_kind kind;
         ewc_scenario scenario;
         int joint; /* several tasks, which are not gathered ahead */
+        int64_t classes = Plan().data.classes;
     } sequences[] = {{EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 0},
-        {EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1}, {EWC_TASKS_SPLIT, EWC_SCENARIO_TASK, 0}};
+        {EWC_TASKS_PERMUTED, EWC_SCENARIO_DOMAIN, 1}, {EWC_TASKS_SPLIT, EWC_SCENARIO_TASK, 0},
+        {EWC_TASKS_SPLIT, EWC_SCENARIO_CLASS, 0, 40}}; /* 20, then 40 logits: padded, 32 and 64 */
     for (const auto &sequence : sequences) {
-        SCOPED_TRACE(
-            testing::Message() << "kind " << sequence.kind << ", joint " << sequence.joint);
+        SCOPED_TRACE(testing::Message() << "kind " << sequence.kind << ", scenario "
+                                        << sequence.scenario << ", joint " << sequence.joint);
         Plan plan = Aligned(Plan());
+        plan.data.classes = sequence.classes;
         plan.tasks = TaskOptions(sequence.kind, sequence.scenario, 2);
+        plan.tasks.classes_per_task = sequence.classes / 2;
         plan.train.joint = sequence.joint;
+        plan.train.batch = 32; /* no padding of rows, in which all is 0 */
         ExpectLikeThePlainPath(be, plan);
     }
 }
