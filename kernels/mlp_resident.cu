@@ -270,18 +270,23 @@ static __device__ __forceinline__ void multiply_16(
     }
 }
 
-/* call(row, column, sum of them and of the next column) for what the lane has of a product. */
-template <class Call>
+/* call(row, column, sum of them and of the next column) for what the lane has of a product, by
+ * kCopies of its code, 1 or 4. */
+template <int kCopies, class Call>
 static __device__ __forceinline__ void for_each_pair(
     const Sums<2, 2> &sums, const Lane &lane, const Call &call)
 {
+    Pack<2> left[4]; /* the next first */
 #pragma unroll
-    for (int i = 0; i < 2; i++)
+    for (int n = 0; n < 4; n++)
+        left[n] = {{sums.of(n / 2, n % 2, 0), sums.of(n / 2, n % 2, 1)}};
+#pragma unroll kCopies
+    for (int n = 0; n < 4; n++) {
+        call(n / 2 * 8 + lane.group, n % 2 * 8 + 2 * lane.pair, left[0]);
 #pragma unroll
-        for (int t = 0; t < 2; t++) {
-            const Pack<2> two = {{sums.of(i, t, 0), sums.of(i, t, 1)}};
-            call(8 * i + lane.group, 8 * t + 2 * lane.pair, two);
-        }
+        for (int next = 1; next < 4; next++)
+            left[next - 1] = left[next];
+    }
 }
 
 /* ---- Parts: (parts, rows, width) padded ---- */
@@ -424,7 +429,7 @@ static __device__ __forceinline__ void put_part(const Resident &r, float *parts,
         Sums<2, 2> sums = {};
         multiply_16(sums, WordsAlongK{words, rows, first_row + lane.group, lane.pair},
             Weights{theta, weights, first_column + lane.group, lane.pair}, depth);
-        for_each_pair(sums, lane, [&](int row, int column, const Pack<2> &two) {
+        for_each_pair<4>(sums, lane, [&](int row, int column, const Pack<2> &two) {
             if (first_row + row < r.rows)
                 store(parts,
                     place_of_part(r, part, first_row + row, width, first + first_column + column),
@@ -497,7 +502,7 @@ static __device__ __forceinline__ bool step_weights(const Resident &r, const Slo
         Sums<2, 2> sums = {};
         multiply_16(sums, WordsAcrossK{delta, gradients, first_out + lane.group, lane.pair},
             WordsAcrossK{x, place, first_in + lane.group, lane.pair}, round_up_16(r.rows));
-        for_each_pair(sums, lane, [&](int row, int column, const Pack<2> &g) {
+        for_each_pair<1>(sums, lane, [&](int row, int column, const Pack<2> &g) {
             const int out = slot.first_out + first_out + row;
             const int in = slot.first_in + first_in + column;
             if (out >= layer.out || in >= layer.in) return;
@@ -636,40 +641,37 @@ static __global__ void __launch_bounds__(kThreads, 1)
         barrier.arrive();
         barrier.wait();
 
-        const auto step_tile = [&](const Slot &slot, uint32_t *x, const StepBuffers &state) {
-            finite &= step_weights(r, slot, state, scratch, x, rule, *step);
-            __syncthreads();
-        };
         for (int l = top - 1; l >= 0; l--) {
             bool has_arrived = l == 0; /* nobody waits for the first layer's */
-            for_each_slot(
-                l, [&](const Slot &slot, uint32_t *x, const StepBuffers &state, bool is_last) {
-                    take_gradients(scratch, r, r.layers[l], r.layers[l + 1].down, slot);
-                    __syncthreads();
-                    if (l > 0) {
-                        put_gradients(r, slot, scratch, state.theta);
-                        if (is_last) {
-                            barrier.arrive();
-                            has_arrived = true;
-                        } else {
-                            __syncthreads(); /* the weights have been read */
-                        }
-                    }
-                    step_tile(slot, x, state);
-                });
-            if (!has_arrived) barrier.arrive();
-            if (l == top - 1) { /* beside others' work on the layers below */
+            const bool is_first = l == top - 1;
+#pragma unroll 1 /* of so much code there should be one copy */
+            for (int i = l; i <= (is_first ? top : l); i++) {
+                /* the head beside others' work on the layers below */
                 for_each_slot(
-                    top, [&](const Slot &slot, uint32_t *x, const StepBuffers &state, bool) {
-                        copy_words(
-                            x, r, r.layers[top - 1].y, r.layers[top].in, slot.first_in, slot.ins);
-                        take_gradients(scratch, r, r.layers[top], 0, slot);
+                    i, [&](const Slot &slot, uint32_t *x, const StepBuffers &state, bool is_last) {
+                        if (i == top)
+                            copy_words(x, r, r.layers[top - 1].y, r.layers[top].in, slot.first_in,
+                                slot.ins);
+                        take_gradients(
+                            scratch, r, r.layers[i], i == top ? 0 : r.layers[i + 1].down, slot);
                         __syncthreads();
-                        step_tile(slot, x, state);
+                        if (i > 0 && i < top) {
+                            put_gradients(r, slot, scratch, state.theta);
+                            if (is_last) {
+                                barrier.arrive();
+                                has_arrived = true;
+                            } else {
+                                __syncthreads(); /* the weights have been read */
+                            }
+                        }
+                        finite &= step_weights(r, slot, state, scratch, x, rule, *step);
+                        __syncthreads();
                     });
-                if (blockIdx.x == gridDim.x - 1 && threadIdx.x < kWarp)
-                    add_losses(r.total, r.head.loss, r.rows);
+                if (!has_arrived) barrier.arrive();
+                has_arrived = true;
             }
+            if (is_first && blockIdx.x == gridDim.x - 1 && threadIdx.x < kWarp)
+                add_losses(r.total, r.head.loss, r.rows);
             if (l > 0) barrier.wait();
         }
     }
