@@ -28,7 +28,7 @@ typedef struct backend_cuda {
     int recording;
     int hopper;                        /* compute capability 9.0: tensor cores of its own */
     int multiprocessors, shared_bytes; /* shared memory of a block, at most */
-    int early; /* 9.0 or later: a kernel may begin before the last has ended */
+    int early; /* a kernel may begin before the last has ended, in a recorded step as well */
     cudaStream_t stream;
     cublasHandle_t blas;
     void *workspace;  /* of cuBLAS */
@@ -903,7 +903,7 @@ static ewc_status open_device(backend_cuda *cuda)
 {
     ewc_status status = EWC_OK;
     void *scratch = NULL, *result = NULL;
-    int major = 0, minor = 0;
+    int major = 0, minor = 0, driver = 0;
     EWCI_TRY(
         report(cuda, "create", cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking)));
     EWCI_TRY(report(cuda, "create",
@@ -922,7 +922,9 @@ static ewc_status open_device(backend_cuda *cuda)
     cuda->base.pass_gradients = 9 * 8192;
     cuda->hopper = major == 9 && minor == 0;
     cuda->base.conv_engine = cuda->hopper ? EWCK_CONV_TUNED : EWCK_CONV_PLAIN;
-    cuda->early = major >= 9;
+    /* Graphs have such launches since 12.3. */
+    EWCI_TRY(report(cuda, "create", cudaDriverGetVersion(&driver)));
+    cuda->early = major >= 9 && driver >= 12030 && CUDART_VERSION >= 12030;
     EWCI_TRY(own_memory(cuda, &cuda->workspace, workspace_bytes(major)));
     EWCI_TRY(own_memory(cuda, &scratch, EWCK_SCRATCH * sizeof *cuda->scratch));
     cuda->scratch = scratch;
