@@ -416,6 +416,10 @@ TEST_P(Consolidation, CanBeWrittenBack)
     refuses(EWC_ERR_NONFINITE, "r=", [](Snapshot &b) { b.info.r = -1.0; });
     refuses(EWC_ERR_ARGUMENT, "tasks=-1", [](Snapshot &b) { b.info.tasks = -1; });
     refuses(EWC_ERR_ARGUMENT, "tasks=", [](Snapshot &b) { b.info.tasks = INT64_MAX; });
+    refuses(EWC_ERR_ARGUMENT, "tasks=0, expected 1 or more with s[65]=", [](Snapshot &b) {
+        b.info.tasks = 0;
+        std::fill(b.s.begin(), b.s.end() - 1, 0.0f);
+    });
     EXPECT_EQ(EWC_ERR_ARGUMENT,
         ewc_consolidation_write(state.get(), saved.s.data(), saved.mu.data(), n - 1, 0, 1));
     EXPECT_EQ(

@@ -245,6 +245,10 @@ ewc_status ewc_consolidation_write(ewc_consolidation *state, const float *s, con
             return ewci_fail(EWC_ERR_NONFINITE,
                 "ewc_consolidation_write: mu[%lld]=%g, expected a finite number", (long long)i,
                 (double)mu[i]);
+        if (s[i] > 0.0f && tasks == 0) /* nothing would be penalised, nor S be kept */
+            return ewci_fail(EWC_ERR_ARGUMENT,
+                "ewc_consolidation_write: tasks=0, expected 1 or more with s[%lld]=%g",
+                (long long)i, (double)s[i]);
     }
     ewc_backend *const be = state->model->be;
     const size_t bytes = (size_t)count * sizeof(float);

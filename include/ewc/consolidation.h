@@ -86,9 +86,10 @@ EWC_API ewc_status ewc_consolidation_describe(
     const ewc_consolidation *state, ewc_consolidation_info *out, size_t size);
 
 /* Copies S and mu (each in the model's layout) from or to host memory; either pointer may be NULL
- * when reading. Writing also sets r >= 0 and the number of folded tasks.
- * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, another count, tasks not in 0..2^62; EWC_ERR_NONFINITE: S
- *         negative or any value not finite (nothing is written); EWC_ERR_DEVICE */
+ * when reading. Writing also sets r >= 0 and the number of folded tasks; what is refused changes
+ * nothing.
+ * @return EWC_OK; EWC_ERR_ARGUMENT: NULL, another count, tasks not in 0..2^62, or 0 beside an entry
+ *         of S above 0; EWC_ERR_NONFINITE: S negative or any value not finite; EWC_ERR_DEVICE */
 EWC_API ewc_status ewc_consolidation_read(
     ewc_consolidation *state, float *s, float *mu, int64_t count);
 EWC_API ewc_status ewc_consolidation_write(ewc_consolidation *state, const float *s,
