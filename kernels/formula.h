@@ -13,10 +13,12 @@
 
 #include "types.h"
 
-/* Kernels draw their words from cuRAND itself; everybody else computes the same ones here. */
 #if defined(__CUDA_ARCH__) || (defined(EWC_EMULATION) && defined(__cplusplus))
+#define EWCI_IN_KERNELS
 #include <curand_philox4x32_x.h>
-#define EWCI_RANDOM_FROM_CURAND
+#ifdef EWC_EMULATION
+#include "emulation.h"
+#endif
 #endif
 
 #if defined(__CUDACC__)
@@ -32,14 +34,15 @@ typedef struct ewci_words {
 } ewci_words;
 
 /* Four random words, a pure function of all arguments: counter (index, epoch or step, task and
- * stream), key seed. The words are those of cuRAND's curand_Philox4x32_10. */
+ * stream), key seed. The words are those of cuRAND's curand_Philox4x32_10, from which kernels have
+ * them. */
 EWCI_FN ewci_words ewci_random(
     uint64_t seed, uint32_t stream, uint32_t task, uint32_t time, uint64_t index)
 {
     uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32), c2 = time;
     uint32_t c3 = (task << 4) | stream;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-#ifdef EWCI_RANDOM_FROM_CURAND
+#ifdef EWCI_IN_KERNELS
     const uint4 counter = {c0, c1, c2, c3};
     const uint2 key = {k0, k1};
     const uint4 words = curand_Philox4x32_10(counter, key);
@@ -531,26 +534,58 @@ EWCI_FN float ewci_step_sgd(
     return theta;
 }
 
-/* sqrtf(x) for x >= 0, and a / b for b that is 0 or above 2^-75, as such roots are. A GPU's own go
- * a long way round for numbers near the smallest, such as moments of weights whose input is always
- * 0: these are brought into the range of the others and back, exactly (but for the rounding of
- * quotients below 2^-126). */
+#ifdef EWCI_IN_KERNELS
+/* 1 / sqrt(x) and 1 / x, nearly: a GPU's approximations (PTX ISA: within 2^-22.9 and 2^-23). */
+EWCI_FN float ewci_near_inverse_root(float x)
+{
+    float y = 0.0f;
+#ifdef __CUDA_ARCH__
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+#else
+    y = emulation::nearly(1.0f / sqrtf(x));
+#endif
+    return y;
+}
+EWCI_FN float ewci_near_inverse(float x)
+{
+    float y = 0.0f;
+#ifdef __CUDA_ARCH__
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+#else
+    y = emulation::nearly(1.0f / x);
+#endif
+    return y;
+}
+#endif
+
+/* sqrtf(x) for finite x >= 0, and a / b for finite a and b from 2^-75 to 2^126, as such roots are;
+ * of what is not finite no number. On a GPU these are the instructions that nvcc makes of them, an
+ * approximation and a Newton step of the result, but for what it does at the ends of the range, a
+ * branch at each: numbers near the smallest, such as moments of weights whose input is always 0,
+ * are brought into the range of the others and back, exactly (but for the rounding of quotients
+ * below 2^-126). */
 EWCI_FN float ewci_root(float x)
 {
-#if defined(__CUDA_ARCH__) || defined(EWC_EMULATION)
-    const int is_small = x < 0x1p-60f, is_zero = x == 0.0f;
-    const float root = sqrtf(is_zero ? 1.0f : is_small ? x * 0x1p+64f : x);
-    return is_zero ? 0.0f : is_small ? root * 0x1p-32f : root;
+#ifdef EWCI_IN_KERNELS
+    const int is_small = x < 0x1p-60f;
+    const float from = is_small ? x * 0x1p+64f : x, inverse = ewci_near_inverse_root(from);
+    float root = from * inverse;
+    root = fmaf(fmaf(-root, root, from), 0.5f * inverse, root);
+    return x == 0.0f ? 0.0f : is_small ? root * 0x1p-32f : root;
 #else
     return sqrtf(x);
 #endif
 }
 EWCI_FN float ewci_quotient(float a, float b)
 {
-#if defined(__CUDA_ARCH__) || defined(EWC_EMULATION)
-    const int is_small = fabsf(a) < 0x1p-60f, is_zero = a == 0.0f;
-    const float quotient = (is_zero ? 1.0f : is_small ? a * 0x1p+64f : a) / b;
-    return is_zero ? a * quotient : is_small ? quotient * 0x1p-64f : quotient;
+#ifdef EWCI_IN_KERNELS
+    const int is_small = fabsf(a) < 0x1p-60f;
+    const float from = is_small ? a * 0x1p+64f : a;
+    float inverse = ewci_near_inverse(b);
+    inverse = fmaf(inverse, fmaf(-b, inverse, 1.0f), inverse);
+    float quotient = from * inverse;
+    quotient = fmaf(fmaf(-b, quotient, from), inverse, quotient);
+    return a == 0.0f ? a * inverse : is_small ? quotient * 0x1p-64f : quotient;
 #else
     return a / b;
 #endif

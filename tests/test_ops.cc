@@ -1995,8 +1995,16 @@ TEST_P(Ops, StepAndFoldHaveTheBitsOfTheCpuOnAnyNumber)
             SCOPED_TRACE(testing::Message() << NameOf(rule) << ", epsilon " << epsilon);
             const StepData &from = epsilon > 0.0f ? in : heavy;
             rule.epsilon = epsilon;
-            const StepData got = RunStep(be, from, rule, 0.1f, 3);
+            StepData got = RunStep(be, from, rule, 0.1f, 3);
             const StepData want = RunStep(cpu, from, rule, 0.1f, 3);
+            const auto flags = [&](const StepData &step, size_t i) {
+                return !(std::fabs(step.theta[i]) <= FLT_MAX) ||
+                       (rule.kind != EWCK_OPTIMIZER_SGD && !(step.v[i] <= FLT_MAX));
+            };
+            for (size_t i = 0; i < (size_t)n; i++) {
+                ASSERT_EQ(flags(want, i), flags(got, i)) << i;
+                if (flags(want, i)) got.theta[i] = want.theta[i]; /* infinite here, NaN there */
+            }
             ExpectBitsOrNan("theta", got.theta, want.theta);
             ExpectBitsOrNan("m", got.m, want.m);
             ExpectBitsOrNan("v", got.v, want.v);
@@ -2014,6 +2022,26 @@ TEST_P(Ops, StepAndFoldHaveTheBitsOfTheCpuOnAnyNumber)
         }
         ExpectBitsOrNan("s", s[0], s[1]);
         ExpectBitsOrNan("mu", mu[0], mu[1]);
+    }
+}
+
+/* Of any size, moments give the root and the quotient that the CPU has, which are those of IEEE. */
+TEST_P(Ops, AdamHasTheBitsOfTheCpuForMomentsOfAnySize)
+{
+    Rng rng(36);
+    const int64_t n = 100003;
+    StepData in = RandomStepData(rng, n);
+    for (size_t i = 0; i < (size_t)n; i++) {
+        in.theta[i] = in.g[i] = 0.0f;
+        in.v[i] = std::ldexp(0.5f + in.v[i], (int)rng.Below(274) - 148);
+        in.m[i] = std::sqrt(in.v[i]) * std::ldexp(in.m[i], (int)rng.Below(80) - 40);
+    }
+    for (const float epsilon : {0.0f, 1e-8f}) {
+        SCOPED_TRACE(epsilon);
+        const ewck_rule rule = {
+            EWCK_OPTIMIZER_ADAM, EWCK_PENALTY_NONE, 0, 0, 0.9f, 0.999f, epsilon, 0.0f, 0.0f};
+        const StepData got = RunStep(be, in, rule, 1.0f, 3);
+        ExpectBits("theta", got.theta, RunStep(cpu, in, rule, 1.0f, 3).theta);
     }
 }
 
@@ -2064,10 +2092,12 @@ TEST_P(Ops, OptimizerStepFlagsWhatIsNotFinite)
         }
     for (int kind = 0; kind < 3; kind++) { /* the largest finite number is one, theta or v */
         const std::vector<float> zero = {0.0f}, largest = {FLT_MAX};
-        const ewck_rule rule = {kind, EWCK_PENALTY_NONE, 0, 0, 0.9f, 1.0f, 1e-8f, 0.0f, 0.0f};
+        const ewck_rule rule = {
+            kind, EWCK_PENALTY_NONE, 0, 0, 0.9f, 0x1.fffffep-1f, 1e-8f, 0.0f, 0.0f};
         const StepData got =
-            RunStep(be, {largest, zero, largest, zero, zero, zero, 0}, rule, 0.1f, 1);
+            RunStep(be, {largest, zero, largest, {0x1.fffffep63f}, zero, zero, 0}, rule, 0.1f, 1);
         ExpectBits("theta", got.theta, largest);
+        ExpectBits("v", got.v, largest);
         EXPECT_EQ(0, got.flag) << "kind " << kind;
     }
 }

@@ -413,6 +413,17 @@ inline float __int_as_float(int a)
     return emulation_bit_cast<float>(a);
 }
 
+namespace emulation
+{
+/* What a GPU might have in the place of y where it approximates: every other number is one unit in
+ * the last place from it. */
+inline float nearly(float y)
+{
+    const unsigned bits = __float_as_uint(y);
+    return __uint_as_float(bits ^ (bits >> 1 & 1));
+}
+} // namespace emulation
+
 /* Rounded differently by the GPU (at most 2 units in the last place). */
 inline float rsqrtf(float a)
 {
