@@ -665,9 +665,12 @@ TEST_F(Batch, BadSweepsAndFiguresAreRefused)
         {"--fisher-overlap: figure 2c", {"paper", "2c", "--no-fisher-overlap"}},
         {"--permute-size: figure 2c", {"paper", "2c", "--permute-size", "4"}},
         {"--preset: figure 2a", {"paper", "2a", "--preset", "split-mnist"}},
+        {"--device: \"cuda:x\", expected cuda:0, cuda:1",
+            {"paper", "2a", "--device", "cuda:x", "--out", folder / "paper"}},
     };
     for (const auto &[culprit, words] : cases)
         ExpectRefused(2, culprit, words);
+    EXPECT_FALSE(std::filesystem::exists(folder / "paper"));
 }
 
 TEST_F(Batch, TheFiguresOfThePaper)

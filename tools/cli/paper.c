@@ -700,8 +700,7 @@ static int begin(paper *p, const figure *f)
     p->summary =
         json_pack("{s:s, s:s, s:b}", "figure", f->name, "title", f->title, "fast", p->fast);
     if (p->jobs == NULL || p->summary == NULL) return cli_no_memory("paper");
-    code = f->make_jobs(p);
-    return code != 0 ? code : cli_folder_make("paper", p->folder);
+    return f->make_jobs(p);
 }
 
 /* What all the runs have in common, and what the paper does not say. */
