@@ -558,20 +558,20 @@ EWCI_FN float ewci_near_inverse(float x)
 }
 #endif
 
-/* sqrtf(x) for finite x >= 0, and a / b for finite a and b from 2^-75 to 2^126, as such roots are;
- * of what is not finite no number. On a GPU these are the instructions that nvcc makes of them, an
- * approximation and a Newton step of the result, but for what it does at the ends of the range, a
- * branch at each: numbers near the smallest, such as moments of weights whose input is always 0,
- * are brought into the range of the others and back, exactly (but for the rounding of quotients
- * below 2^-126). */
+/* sqrtf(x) for x >= 0, and a / b for b from 2^-75 to 2^126, as such roots are, or infinite; a
+ * quotient that is not finite may be another such number. On a GPU these are the instructions that
+ * nvcc makes of them, an approximation and a Newton step of the result, but for what it does at the
+ * ends of the range, a branch at each: numbers near the smallest, such as moments of weights whose
+ * input is always 0, are brought into the range of the others and back, exactly (but for the
+ * rounding of quotients below 2^-126). */
 EWCI_FN float ewci_root(float x)
 {
 #ifdef EWCI_IN_KERNELS
-    const int is_small = x < 0x1p-60f;
+    const int is_small = x < 0x1p-60f, is_end = 0.5f * x == x; /* 0 or infinite */
     const float from = is_small ? x * 0x1p+64f : x, inverse = ewci_near_inverse_root(from);
     float root = from * inverse;
     root = fmaf(fmaf(-root, root, from), 0.5f * inverse, root);
-    return x == 0.0f ? 0.0f : is_small ? root * 0x1p-32f : root;
+    return is_end ? x : is_small ? root * 0x1p-32f : root;
 #else
     return sqrtf(x);
 #endif
@@ -582,10 +582,11 @@ EWCI_FN float ewci_quotient(float a, float b)
     const int is_small = fabsf(a) < 0x1p-60f;
     const float from = is_small ? a * 0x1p+64f : a;
     float inverse = ewci_near_inverse(b);
+    const float near = a * inverse;
     inverse = fmaf(inverse, fmaf(-b, inverse, 1.0f), inverse);
     float quotient = from * inverse;
     quotient = fmaf(fmaf(-b, quotient, from), inverse, quotient);
-    return a == 0.0f ? a * inverse : is_small ? quotient * 0x1p-64f : quotient;
+    return near == 0.0f ? near : is_small ? quotient * 0x1p-64f : quotient;
 #else
     return a / b;
 #endif
