@@ -1192,6 +1192,14 @@ TEST_F(Cli, BenchMeasuresNetworks)
         {"bench", "--dataset", "custom", "--data-dir", ".", "--device", "cpu", "--network", "cnm"});
     EXPECT_NE(0, wrong.code);
     EXPECT_NE(std::string::npos, wrong.err.find("cnm")) << wrong.err;
+    WriteFile(folder / "wide.json",
+        R"({"layers":[{"type":"conv","filters":2,"kernel":99,"padding":"same"}]})");
+    for (const char *work : {"training", "fisher"})
+        EXPECT_NE(
+            std::string::npos, Ewc({"bench", "--dataset", "custom", "--data-dir", ".", "--device",
+                                       "cpu", "--work", work, "--network", "wide.json"})
+                                   .err.find("a kernel of 99 by 99"))
+            << work;
 }
 
 /* The amount of a round is chosen for the time there is. */
@@ -1277,6 +1285,30 @@ TEST_F(Cli, FullStdoutIsAnError)
         ASSERT_EQ(child, waitpid(child, &status, 0));
         EXPECT_EQ(1, WEXITSTATUS(status)) << words[0];
         EXPECT_NE(std::string::npos, ReadFile(folder / "err").find("stdout"));
+    }
+}
+
+/* Not the first file that is opened gets what is printed. */
+TEST_F(Cli, ClosedStreamsAreNotTheRecords)
+{
+    for (const int stream : {1, 2}) {
+        const std::string out = "closed-" + std::to_string(stream);
+        const std::string command = "cd '" + folder.path() +
+                                    "' && '" EWC_CLI_PATH
+                                    "' train --dataset custom --data-dir . --device cpu --tasks 2 "
+                                    "--iterations 5 --hidden 8 "
+                                    "--out " +
+                                    out + " >/dev/null 2>&1 " + std::to_string(stream) + ">&-";
+        const int status = std::system(command.c_str());
+        ASSERT_TRUE(WIFEXITED(status));
+        EXPECT_EQ(stream == 1 ? 1 : 0, WEXITSTATUS(status)) << "what cannot be printed is an error";
+        std::istringstream lines(ReadFile(folder / (out + "/metrics.jsonl")));
+        std::string line, last;
+        while (std::getline(lines, line)) {
+            EXPECT_EQ('{', line[0]) << line;
+            last = line;
+        }
+        EXPECT_NE(std::string::npos, last.find("\"end\"")) << last;
     }
 }
 

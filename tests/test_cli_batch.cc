@@ -665,6 +665,9 @@ TEST_F(Batch, BadSweepsAndFiguresAreRefused)
         {"--fisher-overlap: figure 2c", {"paper", "2c", "--no-fisher-overlap"}},
         {"--permute-size: figure 2c", {"paper", "2c", "--permute-size", "4"}},
         {"--preset: figure 2a", {"paper", "2a", "--preset", "split-mnist"}},
+        {"lwf, seed 1: --scenario: task, expected domain or class", /* before sgd is trained */
+            {"compare", "--dataset", "custom", "--data-dir", folder.path(), "--device", "cpu",
+                "--kind", "split", "--scenario", "task", "--tasks", "2", "--methods", "sgd,lwf"}},
         {"--device: \"cuda:x\", expected cuda:0, cuda:1",
             {"paper", "2a", "--device", "cuda:x", "--out", folder / "paper"}},
     };

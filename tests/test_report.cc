@@ -658,6 +658,29 @@ TEST_F(Report, ShowsWhatClassesAreTakenFor)
     EXPECT_EQ(1u + 16u, ReadCsv(folder / "part/figures/confusion.csv").size());
 }
 
+/* A class without test samples is what others are taken for: rows add up to 100 %. */
+TEST_F(Report, ShowsAnswersThatHaveNoSamples)
+{
+    Train("run", {"--tasks", "2", "--scenario", "class"});
+    const Json result = Result("run");
+    for (const auto &[key, value] :
+        {std::pair{"class_accuracy", "[0.5,1,null,null]"}, {"class_samples", "[30,30,0,0]"},
+            {"confusion", "[[15,0,15,0],[0,30,0,0],[0,0,0,0],[0,0,0,0]]"},
+            {"classes", "[\"a\",\"b\",\"c\",\"d\"]"}, {"class_tasks", "[1,1,2,2]"}})
+        json_object_set_new(result.get(), key, json_loads(value, 0, nullptr));
+    char *const text = json_dumps(result.get(), 0);
+    WriteFile(folder / "run/result.json", text);
+    free(text);
+    ASSERT_EQ(0, Plain({"run"}).code);
+    std::map<std::string, std::string> share;
+    for (const auto &row : ReadCsv(folder / "run/figures/confusion.csv"))
+        share[row[0] + row[1]] = row[2];
+    ASSERT_EQ(1u + 9u, share.size()) << "d is nothing's answer";
+    EXPECT_EQ("50", share["aa"]);
+    EXPECT_EQ("50", share["ac"]);
+    EXPECT_EQ("", share["ca"]);
+}
+
 /* More classes than a figure has room for are put together by their tasks; of more tasks, too, and
  * of classes that are not counted, a sentence says so; and what a hostile file says is not
  * believed. */

@@ -357,6 +357,29 @@ static ewc_status execute(worker *w, int threads, json_t **result)
     return status;
 }
 
+static void say_why(const batch *b, const cli_job *job)
+{
+    cli_say("ewc %s: %s, seed %lld: %s", b->args->verb->name, job->label,
+        (long long)job->options.seed, job->message);
+}
+
+/* Whether each job's options go together, before the first of them takes its time: 0, or the exit
+ * code after a line on stderr. */
+static int check_jobs(const batch *b)
+{
+    for (int i = 0; i < b->count; i++) {
+        cli_job *const job = &b->jobs[i];
+        ewc_run_options options = job->options;
+        copy_device(options.device, sizeof options.device, b->devices, 0);
+        const ewc_status status = ewc_options_check(&options);
+        if (status == EWC_OK) continue;
+        snprintf(job->message, sizeof job->message, "%s", cli_last_error());
+        say_why(b, job);
+        return cli_exit_code(status);
+    }
+    return 0;
+}
+
 /* What came of a job, under the mutex. */
 static void finish(batch *b, cli_job *job, const char *how)
 {
@@ -372,8 +395,7 @@ static void finish(batch *b, cli_job *job, const char *how)
     if (job->status == EWC_ERR_STOPPED)
         b->code = cli_failed(b->args, job->status);
     else
-        cli_say("ewc %s: %s, seed %lld: %s", b->args->verb->name, job->label,
-            (long long)job->options.seed, job->message);
+        say_why(b, job);
     if (b->code == 0) b->code = cli_exit_code(job->status);
 }
 
@@ -476,7 +498,9 @@ int cli_batch_run(cli_args *args, cli_job *jobs, int count)
     snprintf(b.devices, sizeof b.devices, "%s", devices != NULL ? devices : jobs[0].options.device);
     const ewc_status status = look_at_devices(&b, (int)jobs[0].options.threads);
     if (status != EWC_OK) return cli_failed(args, status);
-    int code = cli_count(
+    int code = check_jobs(&b);
+    if (code != 0) return code;
+    code = cli_count(
         args, "jobs", 1, CLI_COUNT_MAX, b.device_count > 1 ? b.device_count : b.cores, &workers);
     if (code != 0) return code;
     if (workers > count) workers = count;

@@ -222,6 +222,7 @@ static ewc_status add_passes(bench *b, bench_device *device, ewc_run_options *op
     bench_network *const network = &b->trained[b->trained_count++];
     ewc_status status = bench_network_open(network, device, options);
     if (status == EWC_OK) status = train_a_little(network, b->warm_up);
+    if (status != EWC_OK) return status;
     for (int e = 0; e < b->estimators.count; e++) {
         choose(options, "estimator", b->estimators.values[e]);
         for (int i = 0; i < b->fisher_batches.count; i++) {

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The command `ewc`: its verbs; finds the one that is asked for and runs it. */
+#include <fcntl.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -277,8 +279,18 @@ static int run(int argc, char **argv)
     return verb->run(&args);
 }
 
+/* Opens what is closed of stdin, stdout and stderr: the first file of a run would get its place,
+ * and what is printed. Writing to such a stdout fails, as it should. */
+static void open_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY);
+}
+
 int main(int argc, char **argv)
 {
+    open_streams();
     /* Blocks this large go back to the system when they are freed, such as the text of a result,
      * which grows over a thousand tasks; by default glibc keeps more, the larger the blocks were.
      */

@@ -215,13 +215,27 @@ static int draw_square(report *r, int64_t g, const square *s)
     return code;
 }
 
-/* The places of classes that have samples, side by side or with those of their task; how many
- * places there are. */
-static int64_t find_places(int64_t *place, const cli_classes *c, int by_task)
+/* Whether samples of any class were taken for class k in one of the runs. */
+static int is_answer(const report_group *group, int64_t k)
 {
+    const cli_classes *const first = &group->runs[0]->classes;
+    for (int r = 0; r < group->count; r++) {
+        const cli_classes *const c = &group->runs[r]->classes;
+        for (int64_t row = 0; is_alike(first, c) && row < c->count; row++)
+            if (c->counts[row * c->count + k] > 0.0) return 1;
+    }
+    return 0;
+}
+
+/* The places of classes that have samples, or are what samples of others were taken for, side by
+ * side or with those of their task; how many places there are. */
+static int64_t find_places(int64_t *place, const report_group *group, int by_task)
+{
+    const cli_classes *const c = &group->runs[0]->classes;
     int64_t count = 0, tasks = 0;
     for (int64_t k = 0; k < c->count; k++) {
-        place[k] = !isfinite(c->accuracy[k]) ? -1 : by_task ? c->task[k] - 1 : count++;
+        const int is_there = isfinite(c->accuracy[k]) || is_answer(group, k);
+        place[k] = !is_there ? -1 : by_task ? c->task[k] - 1 : count++;
         if (place[k] >= tasks) tasks = place[k] + 1;
     }
     return by_task ? tasks : count;
@@ -237,9 +251,9 @@ int report_draw_confusion(report *r, int64_t g)
                 CLI_CLASSES_MAX));
     if (c->counts == NULL) return 0;
     int64_t *const place = report_alloc(c->count, sizeof *place);
-    const int64_t count = find_places(place, c, 0);
+    const int64_t count = find_places(place, &r->groups[g], 0);
     const int by_task = count > REPORT_SIDE_MAX;
-    const int64_t side = by_task ? find_places(place, c, 1) : count;
+    const int64_t side = by_task ? find_places(place, &r->groups[g], 1) : count;
     if (side >= 2 && side <= REPORT_SIDE_MAX) {
         square s = make_square(&r->groups[g], place, side, by_task);
         code = draw_square(r, g, &s);
